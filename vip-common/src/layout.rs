@@ -1,0 +1,507 @@
+//! What lies in the BPF maps: the contract between the agent, which writes it, and the
+//! XDP and tcx programs, which read it.
+//!
+//! Everything is plain old data (`#[repr(C)]`, no padding that is not named), so that both
+//! sides see the same bytes. A change of any type here is a new [`LAYOUT_VERSION`]: an agent
+//! that finds pinned maps of another version must not write to them.
+
+use core::fmt;
+
+use bytemuck::{Pod, Zeroable};
+
+/// Version of everything in this module. The agent stores it in [`Config::layout_version`]
+/// and refuses to adopt pinned maps that carry another one.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Virtual addresses the program can serve at once.
+pub const MAX_VIPS: usize = 16;
+
+/// TCP ports that can be declared for one virtual address.
+pub const MAX_PORTS: usize = 8;
+
+/// Backends (control-plane nodes), and so also ranks in a [`RankRow`].
+pub const MAX_BACKENDS: usize = 16;
+
+/// Buckets of the rank table unless configured otherwise. A power of two.
+pub const DEFAULT_BUCKETS: u32 = 65_536;
+
+/// Names of the maps, as the object file, bpffs and `bpftool` show them.
+pub mod maps {
+    /// `Array<Config>`, one entry.
+    pub const CONFIG: &str = "VIP_CONFIG";
+    /// `Array<Vip>`, [`MAX_VIPS`](super::MAX_VIPS) entries, the first `vip_count` in use.
+    pub const VIPS: &str = "VIP_VIPS";
+    /// `Array<BootNanos>`, one entry a VIP: the fence.
+    pub const FENCES: &str = "VIP_FENCES";
+    /// `Array<Backend>`, [`MAX_BACKENDS`](super::MAX_BACKENDS) entries.
+    pub const BACKENDS: &str = "VIP_BACKENDS";
+    /// `Array<Masks>`, one entry.
+    pub const MASKS: &str = "VIP_MASKS";
+    /// `Array<RankRow>`, mmapable, two halves of `bucket_mask + 1` rows each.
+    pub const RANKS: &str = "VIP_RANKS";
+    /// `PerCpuArray<u64>`, one entry a [`Counter`](super::Counter).
+    pub const COUNTERS: &str = "VIP_COUNTERS";
+    /// `PerCpuArray<BackendCounters>`, one entry a backend.
+    pub const BACKEND_COUNTERS: &str = "VIP_BACKEND_CTR";
+}
+
+/// A 16-bit word in network byte order, as it lies in the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Be16(u16);
+
+impl Be16 {
+    /// From the host's byte order.
+    #[must_use]
+    pub const fn new(host: u16) -> Self {
+        Self(host.to_be())
+    }
+
+    /// From the bytes as they lie in the frame.
+    #[must_use]
+    pub const fn from_wire(bytes: [u8; 2]) -> Self {
+        Self(u16::from_ne_bytes(bytes))
+    }
+
+    /// In the host's byte order.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+
+    /// The word as it lies in memory: what the kernel's `__be16` fields hold.
+    #[must_use]
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Be16 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06x}", self.get())
+    }
+}
+
+/// A 32-bit word in network byte order, as it lies in the frame: an IPv4 address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Be32(u32);
+
+impl Be32 {
+    /// From the host's byte order.
+    #[must_use]
+    pub const fn new(host: u32) -> Self {
+        Self(host.to_be())
+    }
+
+    /// From the bytes as they lie in the frame.
+    #[must_use]
+    pub const fn from_wire(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+
+    /// The bytes as they lie in the frame.
+    #[must_use]
+    pub const fn to_wire(self) -> [u8; 4] {
+        self.0.to_ne_bytes()
+    }
+
+    /// The word as it lies in memory: what the kernel's `__be32` fields hold.
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<core::net::Ipv4Addr> for Be32 {
+    fn from(address: core::net::Ipv4Addr) -> Self {
+        Self::from_wire(address.octets())
+    }
+}
+
+impl From<Be32> for core::net::Ipv4Addr {
+    fn from(word: Be32) -> Self {
+        Self::from(word.to_wire())
+    }
+}
+
+impl fmt::Debug for Be32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&core::net::Ipv4Addr::from(*self), f)
+    }
+}
+
+/// An Ethernet address, packed into one word so that two of them compare in one instruction:
+/// the six bytes as they lie in the frame, first byte lowest, the upper 16 bits zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Mac(u64);
+
+impl Mac {
+    /// All zeros: an address that is not known (yet).
+    pub const UNKNOWN: Self = Self(0);
+
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Self = Self::from_wire([0xff; 6]);
+
+    /// From the bytes as they lie in the frame.
+    #[must_use]
+    pub const fn from_wire(b: [u8; 6]) -> Self {
+        Self(u64::from_le_bytes([
+            b[0], b[1], b[2], b[3], b[4], b[5], 0, 0,
+        ]))
+    }
+
+    /// The bytes as they lie in the frame.
+    #[must_use]
+    pub const fn to_wire(self) -> [u8; 6] {
+        let b = self.0.to_le_bytes();
+        [b[0], b[1], b[2], b[3], b[4], b[5]]
+    }
+
+    /// True for [`Self::UNKNOWN`].
+    #[must_use]
+    pub const fn is_unknown(self) -> bool {
+        self.0 == 0
+    }
+
+    /// True for multicast and broadcast (IEEE 802.3, the I/G bit).
+    #[must_use]
+    pub const fn is_multicast(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.to_wire();
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which backend: the place of a node in the configured list, `0..MAX_BACKENDS`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendIndex(u8);
+
+impl BackendIndex {
+    /// `None` from [`MAX_BACKENDS`] on.
+    #[must_use]
+    pub const fn new(index: usize) -> Option<Self> {
+        if index < MAX_BACKENDS {
+            Some(Self(index as u8))
+        } else {
+            None
+        }
+    }
+
+    /// For indexing maps and slices.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for BackendIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// A set of backends, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct BackendMask(u32);
+
+impl BackendMask {
+    /// No backend.
+    pub const EMPTY: Self = Self(0);
+
+    /// The first `count` backends.
+    #[must_use]
+    pub const fn first(count: usize) -> Self {
+        Self(
+            ((1_u64
+                << if count < MAX_BACKENDS {
+                    count
+                } else {
+                    MAX_BACKENDS
+                })
+                - 1) as u32,
+        )
+    }
+
+    /// Whether the backend is in the set.
+    #[must_use]
+    pub const fn contains(self, backend: BackendIndex) -> bool {
+        self.0 >> backend.0 & 1 != 0
+    }
+
+    /// The set with the backend in it (`true`) or without it (`false`).
+    #[must_use]
+    pub const fn with(self, backend: BackendIndex, member: bool) -> Self {
+        let bit = 1 << backend.0;
+        Self(if member { self.0 | bit } else { self.0 & !bit })
+    }
+
+    /// True if no backend is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What both sets hold.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl fmt::Debug for BackendMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06b}", self.0)
+    }
+}
+
+/// Nanoseconds since boot, suspend included (`CLOCK_BOOTTIME`, `bpf_ktime_get_boot_ns`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct BootNanos(pub u64);
+
+impl BootNanos {
+    /// The beginning of time: a fence set to it is down.
+    pub const ZERO: Self = Self(0);
+
+    /// This time plus a duration, saturating.
+    #[must_use]
+    pub const fn after(self, duration: core::time::Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_nanos() as u64))
+    }
+
+    /// How long from `earlier` to this time; zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> core::time::Duration {
+        core::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// What the program needs to know about its own node and about the sizes of the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Config {
+    /// [`LAYOUT_VERSION`] of the agent that wrote the maps.
+    pub layout_version: u32,
+    /// This node's own place among the backends; [`NOT_A_BACKEND`] if it is none.
+    pub own_index: u32,
+    /// Virtual addresses in use, `0..=MAX_VIPS`.
+    pub vip_count: u32,
+    /// Backends in use, `0..=MAX_BACKENDS`.
+    pub backend_count: u32,
+    /// Number of buckets less one. The number is a power of two.
+    pub bucket_mask: u32,
+    /// First row of the half of the rank table in use: 0 or `bucket_mask + 1`.
+    pub rank_base: u32,
+    /// Key of the flow hash (SipHash `k0`, `k1`), the same on all nodes of a cluster.
+    pub hash_key: [u64; 2],
+    /// Ethernet address of the NIC.
+    pub own_mac: Mac,
+    /// The node's own address on the NIC, which ARP requests may name as their sender.
+    pub own_address: Be32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+/// [`Config::own_index`] of a node that is not a backend.
+pub const NOT_A_BACKEND: u32 = u32::MAX;
+
+/// A virtual address and what is declared for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Vip {
+    /// The address.
+    pub address: Be32,
+    /// Ports in use, `0..=MAX_PORTS`.
+    pub port_count: u32,
+    /// TCP ports that are steered. Any other is dropped.
+    pub ports: [Be16; MAX_PORTS],
+}
+
+/// A node that may get packets for the VIP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Backend {
+    /// Where to send its frames; all zeros while unknown, and then nothing is sent.
+    pub mac: Mac,
+    /// The node's own address.
+    pub address: Be32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+/// Health, as bits: a change of health rewrites these eight bytes and no table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Masks {
+    /// The node answers. Open connections may be sent there.
+    pub alive: BackendMask,
+    /// Its API server says it is ready and it does not drain. New connections may be sent there.
+    pub ready: BackendMask,
+}
+
+impl Masks {
+    /// Where new connections may go. If no backend is ready (etcd has lost its quorum, say),
+    /// any that lives: never worse than no balancer at all.
+    #[must_use]
+    pub const fn for_new_connections(self) -> BackendMask {
+        let ready = self.ready.and(self.alive);
+        if ready.is_empty() { self.alive } else { ready }
+    }
+}
+
+/// One bucket: all backends, in this bucket's order of rank. Unused ranks are [`NO_RANK`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct RankRow(pub [u8; MAX_BACKENDS]);
+
+/// Ends a [`RankRow`].
+pub const NO_RANK: u8 = u8::MAX;
+
+/// Traffic of one backend, as this node steered it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct BackendCounters {
+    /// Frames sent to the backend or, on the backend itself, passed to its own stack.
+    pub packets: u64,
+    /// Bytes of those frames, Ethernet header included, FCS not.
+    pub bytes: u64,
+    /// SYNs among them.
+    pub syns: u64,
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// What became of a frame: one counter a verdict. Names are those of metrics and status.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Counter {
+            /// All of them, in the order of their index in the map.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// `snake_case`, as in metrics and in `vip status --json`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// One line for people.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
+            }
+
+            /// Index in the map of counters.
+            #[must_use]
+            pub const fn index(self) -> u32 {
+                self as u32
+            }
+        }
+    };
+}
+
+counters! {
+    /// Not for a VIP: untouched. Not counted, to keep that path short; never seen in the map.
+    Untouched = "untouched",
+    /// SYN sent on to another node.
+    ForwardedSyn = "forwarded_syn",
+    /// Any other segment sent on to another node.
+    ForwardedSegment = "forwarded_segment",
+    /// SYN passed to this node's own stack.
+    LocalSyn = "local_syn",
+    /// Any other segment passed to this node's own stack, which has its connection.
+    LocalSegment = "local_segment",
+    /// Acknowledgement of a SYN cookie of this node, passed to its stack.
+    LocalCookie = "local_cookie",
+    /// No node has the connection or a listener: passed to this stack, which resets it.
+    NoSocket = "no_socket",
+    /// Went from node to node until its TTL ran out: dropped. The nodes' configurations differ.
+    TtlExceeded = "ttl_exceeded",
+    /// A TCP port that is not declared for the VIP: dropped.
+    UndeclaredPort = "undeclared_port",
+    /// A protocol other than TCP and ICMP for the VIP: dropped.
+    OtherProtocol = "other_protocol",
+    /// A fragment of TCP for the VIP: dropped.
+    Fragment = "fragment",
+    /// Headers that contradict themselves or the frame, for the VIP: dropped.
+    Malformed = "malformed",
+    /// Shorter than its headers, before a VIP could be seen in it: passed.
+    Short = "short",
+    /// For the VIP, but not for this NIC's address (flooded, promiscuous): passed, the stack drops it.
+    OtherHost = "other_host",
+    /// ICMP for the VIP: passed to this node's stack.
+    Icmp = "icmp",
+    /// ARP request for the VIP, answered.
+    ArpAnswered = "arp_answered",
+    /// ARP request for the VIP on a node that does not own it: dropped.
+    ArpNotOwner = "arp_not_owner",
+    /// Gratuitous ARP for the VIP from a node of the cluster: dropped.
+    ArpAnnouncement = "arp_announcement",
+    /// ARP from somebody else who claims the VIP as his own: dropped.
+    ArpConflict = "arp_conflict",
+    /// Any other ARP: passed.
+    ArpPassed = "arp_passed",
+    /// Outgoing ARP that named the VIP as its sender: rewritten to name the node.
+    GuardRewritten = "guard_rewritten",
+    /// Outgoing announcement of the VIP from a node whose fence is down: dropped.
+    GuardDropped = "guard_dropped",
+}
+
+/// Length of the map of counters.
+pub const COUNTERS: u32 = Counter::ALL.len() as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_keep_wire_order_and_host_value_apart() {
+        assert_eq!(Be16::new(6443).get(), 6443);
+        assert_eq!(Be16::from_wire([0x19, 0x2b]).get(), 6443);
+        assert_eq!(Be32::from_wire([10, 0, 0, 1]).to_wire(), [10, 0, 0, 1]);
+        let mac = [0x02, 0x11, 0x22, 0x33, 0x44, 0x55];
+        assert_eq!(Mac::from_wire(mac).to_wire(), mac);
+        assert!(Mac::BROADCAST.is_multicast() && !Mac::from_wire(mac).is_multicast());
+    }
+
+    #[test]
+    fn counters_index_is_their_place_in_the_list() {
+        for (place, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(counter.index() as usize, place);
+        }
+    }
+
+    #[test]
+    fn no_ready_backend_means_any_living_one() {
+        let index = |i| BackendIndex::new(i).expect("small");
+        let alive = BackendMask::first(3);
+        let ready = BackendMask::EMPTY.with(index(1), true);
+        assert_eq!(Masks { alive, ready }.for_new_connections(), ready);
+        assert_eq!(
+            Masks {
+                alive,
+                ready: BackendMask::EMPTY
+            }
+            .for_new_connections(),
+            alive
+        );
+        // Ready but dead (the probe is slower than the liveness check): not ready.
+        let dead = alive.with(index(1), false);
+        assert_eq!(Masks { alive: dead, ready }.for_new_connections(), dead);
+    }
+}

@@ -1,0 +1,70 @@
+//! TCP (RFC 9293).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::layout::Be16;
+
+/// Length of a header without options, in bytes.
+pub const LENGTH: usize = size_of::<Header>();
+
+/// No more data from the sender.
+pub const FIN: u8 = 0x01;
+/// Opens a connection.
+pub const SYN: u8 = 0x02;
+/// Resets it.
+pub const RST: u8 = 0x04;
+/// The acknowledgement number means something.
+pub const ACK: u8 = 0x10;
+
+/// The header without its options.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Header {
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    sequence: [u8; 4],
+    acknowledgement: [u8; 4],
+    data_offset: u8,
+    flags: u8,
+    window: [u8; 2],
+    checksum: [u8; 2],
+    urgent: [u8; 2],
+}
+
+impl Header {
+    /// The client's port.
+    #[inline(always)]
+    #[must_use]
+    pub fn source_port(&self) -> Be16 {
+        Be16::from_wire(self.source_port)
+    }
+
+    /// The service's port.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination_port(&self) -> Be16 {
+        Be16::from_wire(self.destination_port)
+    }
+
+    /// Length of the header with its options in bytes, `0..=60`. Less than [`LENGTH`] is wrong.
+    #[inline(always)]
+    #[must_use]
+    pub fn header_length(&self) -> usize {
+        usize::from(self.data_offset >> 4) * 4
+    }
+
+    /// Whether the segment asks for a new connection: SYN without ACK.
+    #[inline(always)]
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        self.flags & (SYN | ACK) == SYN
+    }
+
+    /// Whether the segment may acknowledge a SYN cookie: what `bpf_tcp_check_syncookie`
+    /// (net/core/filter.c) is willing to look at.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_acknowledge_cookie(&self) -> bool {
+        self.flags & (SYN | RST | ACK) == ACK
+    }
+}

@@ -1,0 +1,73 @@
+//! Calls into the kernel that need more than one line.
+
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
+};
+use aya_ebpf::programs::XdpContext;
+use vip_common::hash::Flow;
+use vip_common::node::Socket;
+use vip_common::wire::{ipv4, tcp};
+
+/// `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
+const LISTEN: u32 = 10;
+
+/// What this node's TCP stack knows of the flow (`bpf_skc_lookup_tcp`, since Linux 5.2). The
+/// headers are asked for only if there is a listener to check a SYN cookie against.
+#[inline(always)]
+pub(crate) fn lookup<'f>(
+    context: &XdpContext,
+    flow: &Flow,
+    headers: impl FnOnce() -> Option<(&'f ipv4::Header, &'f tcp::Header)>,
+) -> Socket {
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: flow.source.raw(),
+                daddr: flow.destination.raw(),
+                sport: flow.source_port.raw(),
+                dport: flow.destination_port.raw(),
+            },
+        },
+    };
+    // The length tells the helper that the tuple is one of IPv4.
+    let length = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
+    // SAFETY: the tuple lives on the stack and is as long as said.
+    let socket = unsafe {
+        bpf_skc_lookup_tcp(
+            context.ctx.cast(),
+            &raw mut tuple,
+            length,
+            BPF_F_CURRENT_NETNS as i64 as u64,
+            0,
+        )
+    };
+    if socket.is_null() {
+        return Socket::None;
+    }
+    // SAFETY: not null, and held until the release below.
+    let answer = if unsafe { (*socket).state } != LISTEN {
+        Socket::Connection
+    } else if let Some((ip, tcp)) = headers()
+        // SAFETY: the socket is held, the headers lie in the packet with their full length.
+        && unsafe {
+            bpf_tcp_check_syncookie(
+                socket.cast(),
+                core::ptr::from_ref(ip).cast_mut().cast(),
+                ipv4::LENGTH as u32,
+                core::ptr::from_ref(tcp).cast_mut().cast(),
+                tcp::LENGTH as u32,
+            )
+        } == 0
+    {
+        Socket::Cookie
+    } else {
+        Socket::Listener
+    };
+    // SAFETY: gives back what the lookup took.
+    unsafe { bpf_sk_release(socket.cast()) };
+    answer
+}

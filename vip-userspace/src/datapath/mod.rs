@@ -1,0 +1,371 @@
+//! The kernel side as the agent sees it: load, attach, pin, adopt, read and write, remove.
+//!
+//! Maps and links are pinned, so that they outlive the agent: it may crash, restart or be
+//! upgraded while the kernel goes on steering. An agent that starts adopts the maps it finds
+//! when they were made for the same cluster, and replaces the programs on the links it finds
+//! in one step, so that there is no moment without a program.
+
+mod attach;
+mod maps;
+mod pins;
+mod rank_map;
+
+use std::path::PathBuf;
+
+use aya::maps::MapError;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use vip_common::layout::{
+    BackendCounters, BackendIndex, Be32, BootNanos, Config, Counter, LAYOUT_VERSION, Mac, Masks,
+    NOT_A_BACKEND, RankRow, Vip, maps as names,
+};
+
+pub use self::attach::{Attachment, Egress, Mode};
+use self::maps::Maps;
+pub use self::pins::{Leftover, Pins, leftovers, remove};
+
+/// The eBPF object, as `cargo xtask build-ebpf` made it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip.o"));
+
+/// Program on the NIC's way in.
+pub const INGRESS: &str = "vip_ingress";
+/// Program on the NIC's way out.
+pub const EGRESS: &str = "vip_egress";
+
+/// What can go wrong between the agent and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The object could not be loaded.
+    #[error(
+        "cannot load the eBPF object (Linux 5.9 or newer, CAP_BPF and CAP_NET_ADMIN are needed): {0}"
+    )]
+    Load(#[from] EbpfError),
+    /// A program was refused or could not be attached.
+    #[error("eBPF program {name}: {source}")]
+    Program {
+        /// Its name in the object.
+        name: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// A map could not be read or written.
+    #[error("eBPF map {name}: {source}")]
+    Map {
+        /// Its name in the object.
+        name: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// The object lacks a program or map: it was built from other sources than the agent.
+    #[error("the embedded eBPF object has no {0}: build it again with `cargo xtask build-ebpf`")]
+    Missing(&'static str),
+    /// Something in the file system or a plain system call.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Another XDP program sits on the NIC.
+    #[error(
+        "another XDP program is attached to {interface}: detach it \
+         (`ip link set dev {interface} xdp off`) or choose another interface"
+    )]
+    Busy {
+        /// The NIC.
+        interface: String,
+    },
+}
+
+impl DatapathError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// What should lie in the maps and does not depend on anybody's health.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// This node's place among the backends.
+    pub own_index: Option<BackendIndex>,
+    /// Ethernet address of the NIC.
+    pub own_mac: Mac,
+    /// This node's address on the NIC.
+    pub own_address: Be32,
+    /// Addresses and ports that are served.
+    pub vips: Vec<Vip>,
+    /// The nodes' addresses, in the order of the configuration.
+    pub backends: Vec<Be32>,
+    /// Key of the flow hash.
+    pub hash_key: [u64; 2],
+    /// The rank table, one row a bucket. Its length is a power of two.
+    pub rows: Vec<RankRow>,
+}
+
+impl Plan {
+    fn config(&self, rank_base: u32) -> Config {
+        Config {
+            layout_version: LAYOUT_VERSION,
+            own_index: self
+                .own_index
+                .map_or(NOT_A_BACKEND, |index| index.get() as u32),
+            vip_count: self.vips.len() as u32,
+            backend_count: self.backends.len() as u32,
+            bucket_mask: self.rows.len() as u32 - 1,
+            rank_base,
+            hash_key: self.hash_key,
+            own_mac: self.own_mac,
+            own_address: self.own_address,
+            reserved: 0,
+        }
+    }
+}
+
+/// The loaded programs and their maps.
+pub struct Datapath {
+    ebpf: Ebpf,
+    maps: Maps,
+    pins: Option<Pins>,
+    rank_base: u32,
+    adopted: bool,
+}
+
+impl Datapath {
+    /// Loads the programs. With `pins`, maps lie pinned there and are adopted if they were
+    /// made for the same cluster as the plan; else new ones take their place. Nothing is
+    /// attached yet.
+    ///
+    /// `log_level` is that of the programs' own log (see [`Self::log`]); 0 is none.
+    ///
+    /// # Errors
+    /// If the kernel refuses programs or maps, or the pins cannot be read or written.
+    pub fn load(pins: Option<Pins>, plan: &Plan, log_level: u8) -> Result<Self, DatapathError> {
+        let adopted = match &pins {
+            None => false,
+            Some(pins) => {
+                let adopt = Maps::pinned(pins).is_some_and(|maps| maps.fits(plan));
+                if !adopt {
+                    pins.forget_maps()?;
+                }
+                adopt
+            }
+        };
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .map_max_entries(names::RANKS, 2 * plan.rows.len() as u32);
+        if let Some(pins) = &pins {
+            for name in maps::NAMES {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        ingress(&mut ebpf)?.load().map_err(program_error(INGRESS))?;
+        egress(&mut ebpf)?.load().map_err(program_error(EGRESS))?;
+        let mut datapath = Self {
+            maps: Maps::take(&mut ebpf)?,
+            ebpf,
+            pins,
+            rank_base: 0,
+            adopted,
+        };
+        datapath.install(plan)?;
+        Ok(datapath)
+    }
+
+    /// Whether the maps were those of an earlier agent.
+    #[must_use]
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Makes the maps say what the plan says, and reports whether anything had to be changed.
+    /// Health, fences and the nodes' Ethernet addresses stay as they are; in new maps every
+    /// node is alive and ready until somebody knows better, and no fence is up.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
+    pub fn install(&mut self, plan: &Plan) -> Result<bool, DatapathError> {
+        let mut changed = false;
+        let found = self.maps.config()?;
+        let fresh = found.layout_version != LAYOUT_VERSION;
+        self.rank_base = found.rank_base;
+        if fresh {
+            let all = vip_common::layout::BackendMask::first(plan.backends.len());
+            self.maps.set_masks(Masks {
+                alive: all,
+                ready: all,
+            })?;
+        }
+        for (index, vip) in plan.vips.iter().enumerate() {
+            changed |= self.maps.ensure_vip(index as u32, vip)?;
+        }
+        for (index, address) in plan.backends.iter().enumerate() {
+            changed |= self.maps.ensure_backend(index as u32, *address)?;
+        }
+        let rows = plan.rows.len() as u32;
+        if fresh || !self.maps.ranks.holds(self.rank_base, &plan.rows) {
+            // The half not in use is written whole before the one word that names it.
+            self.rank_base = if fresh || self.rank_base != 0 {
+                0
+            } else {
+                rows
+            };
+            self.maps.ranks.write(self.rank_base, &plan.rows);
+            changed = true;
+        }
+        let config = plan.config(self.rank_base);
+        if found != config {
+            self.maps.set_config(config)?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Attaches both programs to the NIC, or replaces the programs on the links that an
+    /// earlier agent left there.
+    ///
+    /// # Errors
+    /// If the kernel refuses in every mode that `mode` allows.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: crate::config::XdpMode,
+        egress: Option<Egress>,
+    ) -> Result<Attachment, DatapathError> {
+        attach::attach(
+            &mut self.ebpf,
+            self.pins.as_ref(),
+            interface,
+            index,
+            mode,
+            egress,
+        )
+    }
+
+    /// Takes the program off the NIC and attaches it in generic mode.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn fall_back_to_generic(
+        &mut self,
+        interface: &str,
+        index: u32,
+    ) -> Result<Attachment, DatapathError> {
+        self.attach(interface, index, crate::config::XdpMode::Generic, None)
+    }
+
+    /// Who is alive, who is ready.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn masks(&self) -> Result<Masks, DatapathError> {
+        self.maps.masks()
+    }
+
+    /// Sets who is alive and who is ready.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_masks(&mut self, masks: Masks) -> Result<(), DatapathError> {
+        self.maps.set_masks(masks)
+    }
+
+    /// Until when this node answers for the VIP.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn fence(&self, vip: u32) -> Result<BootNanos, DatapathError> {
+        self.maps.fence(vip)
+    }
+
+    /// Sets until when this node answers for the VIP.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_fence(&mut self, vip: u32, until: BootNanos) -> Result<(), DatapathError> {
+        self.maps.set_fence(vip, until)
+    }
+
+    /// Where frames for a backend go.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn mac(&self, backend: BackendIndex) -> Result<Mac, DatapathError> {
+        Ok(self.maps.backend(backend.get() as u32)?.mac)
+    }
+
+    /// Sets where frames for a backend go.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_mac(&mut self, backend: BackendIndex, mac: Mac) -> Result<(), DatapathError> {
+        self.maps.set_mac(backend.get() as u32, mac)
+    }
+
+    /// A counter, summed over the CPUs.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counter(&self, counter: Counter) -> Result<u64, DatapathError> {
+        self.maps.counter(counter)
+    }
+
+    /// A backend's counters, summed over the CPUs.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn backend_counters(
+        &self,
+        backend: BackendIndex,
+    ) -> Result<BackendCounters, DatapathError> {
+        self.maps.backend_counters(backend.get() as u32)
+    }
+
+    /// The programs' own log, to be read by the caller. `None` if an earlier agent's programs
+    /// have none.
+    pub fn log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).ok()
+    }
+
+    /// The program on the way in, for `BPF_PROG_TEST_RUN`.
+    ///
+    /// # Errors
+    /// If the object lacks it.
+    pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
+        ingress(&mut self.ebpf)
+    }
+
+    /// The program on the way out, for `BPF_PROG_TEST_RUN`.
+    ///
+    /// # Errors
+    /// If the object lacks it.
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        egress(&mut self.ebpf)
+    }
+}
+
+fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
+    move |source| DatapathError::Program { name, source }
+}
+
+fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
+    ebpf.program_mut(INGRESS)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DatapathError::Missing(INGRESS))
+}
+
+fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {
+    ebpf.program_mut(EGRESS)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DatapathError::Missing(EGRESS))
+}
+
+/// Where an earlier or this agent's things are pinned, below the root of a bpffs.
+#[must_use]
+pub fn pin_directory(bpffs: &std::path::Path) -> PathBuf {
+    bpffs.join("vip")
+}

@@ -1,0 +1,284 @@
+//! What lies on the bpffs: maps by their names, links by what they hold on to.
+//!
+//! A link's name says all that is needed to adopt or remove it: `ingress-<ifindex>-<mode>` and
+//! `egress-<ifindex>`. A clsact filter has no link; its program, pinned as `filter-<ifindex>`,
+//! is the note that it is there. (bpffs refuses dots in names.)
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::tc;
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use vip_common::layout::Vip;
+
+use super::attach::Mode;
+use super::maps::{self, Maps};
+use super::{DatapathError, EGRESS, pin_directory};
+
+/// File in the run directory that says that the bpffs was mounted by an agent.
+const MOUNTED: &str = "mounted-bpffs";
+
+/// Begins the names of notes about clsact filters.
+const FILTER: &str = "filter-";
+
+/// The directory with this program's pins.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    directory: PathBuf,
+}
+
+/// A pinned link of the program on the way in.
+pub(super) struct IngressPin {
+    pub(super) path: PathBuf,
+    pub(super) interface: u32,
+    pub(super) mode: Mode,
+}
+
+impl Pins {
+    /// Opens the directory, makes it if needed, and mounts a bpffs at `bpffs` if there is
+    /// none. That is noted in `run_directory`, for [`remove`].
+    ///
+    /// # Errors
+    /// If the file system cannot be mounted or the directory not be made.
+    pub fn open(bpffs: &Path, run_directory: &Path) -> Result<Self, DatapathError> {
+        if !is_bpffs(bpffs) {
+            let error = |what: &str| format!("cannot {what} {}", bpffs.display());
+            fs::create_dir_all(bpffs).map_err(DatapathError::io(error("create")))?;
+            mount(
+                Some("bpf"),
+                bpffs,
+                Some("bpf"),
+                MsFlags::empty(),
+                Some("mode=0700"),
+            )
+            .map_err(io::Error::from)
+            .map_err(DatapathError::io(error("mount a bpffs at")))?;
+            let note = run_directory.join(MOUNTED);
+            fs::write(&note, format!("{}\n", bpffs.display())).map_err(DatapathError::io(
+                format!("cannot write {}", note.display()),
+            ))?;
+            tracing::info!(path = %bpffs.display(), "mounted bpffs");
+        }
+        let directory = pin_directory(bpffs);
+        fs::create_dir_all(&directory).map_err(DatapathError::io(format!(
+            "cannot create {}",
+            directory.display()
+        )))?;
+        Ok(Self { directory })
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Unpins the maps. Programs that use them keep them.
+    pub(super) fn forget_maps(&self) -> Result<(), DatapathError> {
+        maps::NAMES
+            .iter()
+            .try_for_each(|name| unpin(&self.map(name)))
+    }
+
+    /// Where the link of the program on the way in is pinned.
+    pub(super) fn ingress(&self, interface: u32, mode: Mode) -> PathBuf {
+        self.directory.join(format!("ingress-{interface}-{mode}"))
+    }
+
+    /// Where the link of the program on the way out is pinned.
+    pub(super) fn egress(&self, interface: u32) -> PathBuf {
+        self.directory.join(format!("egress-{interface}"))
+    }
+
+    /// Where the program of a clsact filter is pinned.
+    pub(super) fn filter(&self, interface: u32) -> PathBuf {
+        self.directory.join(format!("{FILTER}{interface}"))
+    }
+
+    /// Removes the clsact filter, if there is one.
+    pub(super) fn remove_filter(&self, index: u32, interface: &str) -> Result<(), DatapathError> {
+        let path = self.filter(index);
+        if path.exists() {
+            remove_filter(interface, &path)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Pinned links of the program on the way in.
+    pub(super) fn ingress_links(&self) -> Vec<IngressPin> {
+        names(&self.directory)
+            .into_iter()
+            .filter_map(|name| {
+                let (interface, mode) = name.strip_prefix("ingress-")?.split_once('-')?;
+                Some(IngressPin {
+                    path: self.directory.join(&name),
+                    interface: interface.parse().ok()?,
+                    mode: mode.parse().ok()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Interfaces with a program on the way out: those of pinned links.
+    pub(super) fn egress_links(&self) -> Vec<(u32, PathBuf)> {
+        names(&self.directory)
+            .into_iter()
+            .filter_map(|name| {
+                let interface = name.strip_prefix("egress-")?.parse().ok()?;
+                Some((interface, self.directory.join(name)))
+            })
+            .collect()
+    }
+}
+
+/// Removes the clsact filter of an interface, and then the note.
+fn remove_filter(interface: &str, note: &Path) -> Result<(), DatapathError> {
+    match tc::qdisc_detach_program(interface, tc::TcAttachType::Egress, EGRESS) {
+        Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(DatapathError::Io {
+                what: format!("cannot remove the clsact filter of {interface}"),
+                source: io::Error::other(error),
+            });
+        }
+        Ok(()) => {}
+    }
+    unpin(note)
+}
+
+/// Removes a pin. One that is not there is as good.
+pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::io(format!(
+            "cannot remove {}",
+            path.display()
+        ))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The names in a directory; none if it cannot be read.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// `None` if the interface is gone, and its filters with it.
+fn interface_name(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index)
+        .ok()?
+        .into_string()
+        .ok()
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Something that an agent left on the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A pinned map or link. Removing the pin of a link detaches its program.
+    Pin(PathBuf),
+    /// A clsact filter on an interface (kernels before 6.6).
+    Filter {
+        /// The interface.
+        interface: String,
+        /// The pin that says so.
+        note: PathBuf,
+    },
+    /// The directory of the pins.
+    Directory(PathBuf),
+    /// The bpffs, which an agent mounted.
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// The file that says so.
+        note: PathBuf,
+    },
+}
+
+impl std::fmt::Display for Leftover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pin(path) => write!(f, "pin {}", path.display()),
+            Self::Filter { interface, .. } => write!(f, "clsact filter {EGRESS} on {interface}"),
+            Self::Directory(path) => write!(f, "directory {}", path.display()),
+            Self::Mount { path, .. } => write!(f, "bpffs mounted at {}", path.display()),
+        }
+    }
+}
+
+/// What agents left on the bpffs and on interfaces, in the order in which to remove it, and
+/// the VIPs that the maps among it name.
+#[must_use]
+pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>) {
+    let directory = pin_directory(bpffs);
+    let pins = Pins {
+        directory: directory.clone(),
+    };
+    let vips = Maps::pinned(&pins)
+        .and_then(|maps| maps.vips().ok())
+        .unwrap_or_default();
+    let mut found = Vec::new();
+    if directory.is_dir() {
+        let all = names(&directory);
+        // Links first: nothing runs any more by the time its maps go.
+        let (maps, links): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|name| maps::NAMES.contains(&name.as_str()));
+        found.extend(links.into_iter().chain(maps).map(|name| {
+            let note = directory.join(&name);
+            let index = name
+                .strip_prefix(FILTER)
+                .and_then(|index| index.parse().ok());
+            match index.and_then(interface_name) {
+                Some(interface) => Leftover::Filter { interface, note },
+                None => Leftover::Pin(note),
+            }
+        }));
+        found.push(Leftover::Directory(directory));
+    }
+    let note = run_directory.join(MOUNTED);
+    if let Ok(path) = fs::read_to_string(&note) {
+        found.push(Leftover::Mount {
+            path: path.trim().into(),
+            note,
+        });
+    }
+    (found, vips)
+}
+
+/// Removes what [`leftovers`] found.
+///
+/// # Errors
+/// If it is there and cannot be removed.
+pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
+    match leftover {
+        Leftover::Pin(path) => unpin(path),
+        Leftover::Filter { interface, note } => remove_filter(interface, note),
+        Leftover::Directory(path) => fs::remove_dir(path).map_err(DatapathError::io(format!(
+            "cannot remove {}",
+            path.display()
+        ))),
+        Leftover::Mount { path, note } => {
+            // Somebody else may have pinned things there since: then it stays.
+            if names(path).is_empty() && is_bpffs(path) {
+                umount(path)
+                    .map_err(io::Error::from)
+                    .map_err(DatapathError::io(format!(
+                        "cannot unmount {}",
+                        path.display()
+                    )))?;
+            }
+            unpin(note)
+        }
+    }
+}
