@@ -321,7 +321,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -331,7 +331,7 @@ impl Random {
 
     /// A number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.word() % end as u64) as usize
     }
 
     /// One of the values.
@@ -344,7 +344,7 @@ impl Random {
     /// what `BPF_PROG_TEST_RUN` takes, unless `any_length`.
     pub fn frame(&mut self, nodes: usize, me: usize, any_length: bool) -> Vec<u8> {
         let mut frame = match self.below(8) {
-            0 => (0..self.below(128)).map(|_| self.next() as u8).collect(),
+            0 => (0..self.below(128)).map(|_| self.word() as u8).collect(),
             1 | 2 => {
                 let address =
                     |r: &mut Self| r.pick(&[VIP, CLIENT, node_address(0), Be32::default()]);
@@ -385,12 +385,12 @@ impl Random {
                 Segment {
                     to: self.pick(&macs),
                     from: self.pick(&from),
-                    source: Be32::from_wire((self.next() as u32).to_ne_bytes()),
+                    source: Be32::from_wire((self.word() as u32).to_ne_bytes()),
                     destination: self.pick(&[VIP, VIP, VIP, CLIENT]),
-                    source_port: self.next() as u16,
+                    source_port: self.word() as u16,
                     port: self.pick(&[PORT, PORT, PORT, 22]),
                     flags: if self.below(4) == 0 {
-                        self.next() as u8
+                        self.word() as u8
                     } else {
                         self.pick(&flags)
                     },
@@ -404,7 +404,7 @@ impl Random {
             if !frame.is_empty() {
                 // Mostly in the headers, where it matters.
                 let place = self.below(frame.len().min(60));
-                frame[place] = self.next() as u8;
+                frame[place] = self.word() as u8;
             }
         }
         match self.below(6) {

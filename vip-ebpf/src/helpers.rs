@@ -41,7 +41,7 @@ pub(crate) fn lookup<'f>(
             context.ctx.cast(),
             &raw mut tuple,
             length,
-            BPF_F_CURRENT_NETNS as i64 as u64,
+            i64::from(BPF_F_CURRENT_NETNS) as u64,
             0,
         )
     };

@@ -1,0 +1,165 @@
+//! The program under test: `vip run` on a node, and what `vip status --json` says.
+//!
+//! The form of that JSON is read here and nowhere else, and leniently: what a test does not
+//! need may be missing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+
+use crate::process::{Process, output};
+use crate::topology::Host;
+
+/// Where the programs are that run on the hosts.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The program under test.
+    pub vip: PathBuf,
+    /// Load, watches, stand-in servers: this crate's own binary.
+    pub testbed: PathBuf,
+}
+
+impl Programs {
+    /// `VIP_BIN` or else `vip` beside this executable, or in the folder above (where cargo
+    /// puts test executables one level deeper); the same with `TESTBED_BIN` and `testbed`.
+    /// `vip` need not exist until an agent is started.
+    ///
+    /// # Errors
+    /// `testbed` is not there.
+    pub fn find() -> Result<Self> {
+        let own = std::env::current_exe().context("find the path of this program")?;
+        let folders: Vec<&Path> = own.ancestors().skip(1).take(2).collect();
+        let find = |variable: &str, name: &str| {
+            std::env::var_os(variable).map(PathBuf::from).or_else(|| {
+                folders
+                    .iter()
+                    .map(|folder| folder.join(name))
+                    .find(|path| path.is_file())
+            })
+        };
+        let Some(testbed) = find("TESTBED_BIN", "testbed") else {
+            bail!(
+                "no program testbed beside {}: run cargo build -p vip-tests",
+                own.display()
+            );
+        };
+        let vip = find("VIP_BIN", "vip").unwrap_or_else(|| PathBuf::from("vip"));
+        Ok(Self { vip, testbed })
+    }
+}
+
+/// The part of `vip status --json` that tests need.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// Who owns the VIP, as far as this node knows.
+    pub owner: Option<Owner>,
+    /// What this node is: `active`, `backup`, `init`.
+    #[serde(default)]
+    pub state: String,
+    /// All nodes.
+    #[serde(default)]
+    pub nodes: Vec<NodeStatus>,
+    /// What became of frames.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The owner of the VIP.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Owner {
+    /// Its own address.
+    pub address: String,
+}
+
+/// A node, as another one sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NodeStatus {
+    /// Its own address.
+    pub address: String,
+    /// Its Ethernet address, once it is known.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// It answers.
+    #[serde(default)]
+    pub alive: bool,
+    /// Its API server is ready.
+    #[serde(default)]
+    pub ready: bool,
+}
+
+impl Status {
+    /// The entry of a node.
+    #[must_use]
+    pub fn node(&self, host: &dyn Host) -> Option<&NodeStatus> {
+        let address = host.address().to_string();
+        self.nodes.iter().find(|node| node.address == address)
+    }
+
+    /// A counter; 0 if the agent does not have it.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// `vip run`.
+    pub process: Process,
+}
+
+impl Agent {
+    /// Starts `vip run` on a node.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(programs: &Programs, host: &dyn Host, config: &Path, log: &Path) -> Result<Self> {
+        let mut command = host.command(programs.vip.as_os_str());
+        command.arg("run").arg("--config").arg(config);
+        let process = Process::daemon(&format!("vip run on {}", host.name()), &mut command, log)
+            .context("set VIP_BIN, or run cargo build -p vip-userspace")?;
+        Ok(Self { process })
+    }
+
+    /// Ends the agent as systemd or the kubelet would.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.stop()?;
+        // Ended by the signal, or cleanly because of it.
+        if status.success()
+            || std::os::unix::process::ExitStatusExt::signal(&status)
+                == Some(Signal::SIGTERM as i32)
+        {
+            Ok(())
+        } else {
+            bail!("{}: {status}", self.process.name())
+        }
+    }
+}
+
+/// Asks the agent of a node.
+///
+/// # Errors
+/// It does not answer, or its answer has another form.
+pub fn status(programs: &Programs, host: &dyn Host) -> Result<Status> {
+    let text = output(
+        host.command(programs.vip.as_os_str())
+            .args(["status", "--json"]),
+    )?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("vip status --json on {} wrote: {text}", host.name()))
+}
+
+/// Removes what an agent left on a node.
+///
+/// # Errors
+/// `vip cleanup` fails.
+pub fn cleanup(programs: &Programs, host: &dyn Host) -> Result<String> {
+    output(host.command(programs.vip.as_os_str()).arg("cleanup"))
+}

@@ -1,0 +1,184 @@
+//! The agents of a cluster: start, faults, and waiting for what they say.
+
+use anyhow::{Context, Result, bail};
+
+use super::{Cluster, PATIENCE};
+use crate::agent::{self, Agent, Status};
+use crate::clock::until;
+use crate::process::tail;
+
+impl Cluster {
+    /// Starts a node's agent.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent(&mut self, node: usize) -> Result<()> {
+        let host = self.topology.nodes[node].as_ref();
+        let log = self.work.join(format!("{}-vip.log", host.name()));
+        let config = self.work.join("vip.toml");
+        self.agents[node] = Some(Agent::start(&self.programs, host, &config, &log)?);
+        Ok(())
+    }
+
+    /// `kill -9` of a node's agent.
+    pub fn kill_agent(&mut self, node: usize) {
+        if let Some(mut agent) = self.agents[node].take() {
+            agent.process.kill_and_reap();
+        }
+    }
+
+    /// Ends a node's agent politely.
+    ///
+    /// # Errors
+    /// It does not end, or with an error.
+    pub fn stop_agent(&mut self, node: usize) -> Result<()> {
+        match self.agents[node].take() {
+            Some(mut agent) => agent.stop(),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops a node's agent in its tracks.
+    pub fn freeze_agent(&mut self, node: usize) {
+        if let Some(agent) = &mut self.agents[node] {
+            self.topology.nodes[node].freeze(&mut agent.process);
+        }
+    }
+
+    /// Lets a frozen agent go on.
+    pub fn thaw_agent(&mut self, node: usize) {
+        if let Some(agent) = &mut self.agents[node] {
+            self.topology.nodes[node].thaw(&mut agent.process);
+        }
+    }
+
+    /// Nodes whose agent has ended without being told to.
+    pub fn dead_agents(&mut self) -> Vec<String> {
+        let mut dead = Vec::new();
+        for node in self.nodes() {
+            if self.agents[node]
+                .as_mut()
+                .is_some_and(|agent| !agent.process.is_running())
+            {
+                dead.push(self.name(node));
+            }
+        }
+        dead
+    }
+
+    /// What a node's agent says.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self, node: usize) -> Result<Status> {
+        agent::status(&self.programs, self.host(node))
+    }
+
+    /// Waits until the agents of these nodes all say something that satisfies the condition.
+    ///
+    /// # Errors
+    /// An agent has ended, or the time was not enough; the message holds the last answers.
+    pub fn wait_for_status(
+        &mut self,
+        what: &str,
+        nodes: &[usize],
+        condition: impl Fn(&Self, usize, &Status) -> bool,
+    ) -> Result<()> {
+        let mut last = String::new();
+        let waited = until(what, PATIENCE, || {
+            if let Some(name) = self.dead_agents().first() {
+                let log = tail(&self.work.join(format!("{name}-vip.log")), 10);
+                bail!("the agent on {name} has ended by itself:\n{log}");
+            }
+            for &node in nodes {
+                match self.status(node) {
+                    Ok(status) if condition(self, node, &status) => {}
+                    Ok(status) => {
+                        last = format!("{} says {status:?}", self.name(node));
+                        return Ok(None);
+                    }
+                    Err(error) => {
+                        last = format!("{error:#}");
+                        return Ok(None);
+                    }
+                }
+            }
+            Ok(Some(()))
+        });
+        waited.with_context(|| last)
+    }
+
+    /// Nodes with power whose agent was started.
+    #[must_use]
+    pub fn nodes_with_agent(&self) -> Vec<usize> {
+        let mut nodes = self.nodes();
+        nodes.retain(|node| self.agents[*node].is_some());
+        nodes
+    }
+
+    /// Waits until all agents agree on an owner that has power, and see every node with power
+    /// alive, ready and at a known Ethernet address, and no other node alive.
+    ///
+    /// # Errors
+    /// As [`wait_for_status`](Self::wait_for_status).
+    pub fn wait_until_settled(&mut self) -> Result<()> {
+        let nodes = self.nodes_with_agent();
+        self.wait_for_status(
+            "all agents see the same healthy cluster",
+            &nodes,
+            |own, _, status| {
+                (0..own.off.len()).all(|node| {
+                    status.node(own.host(node)).is_some_and(|entry| {
+                        if own.off[node] {
+                            !entry.alive
+                        } else {
+                            entry.alive && entry.ready && entry.mac.is_some()
+                        }
+                    })
+                })
+            },
+        )?;
+        self.owner()?;
+        Ok(())
+    }
+
+    /// Waits until all agents name the same owner, which has power and an agent, and says so
+    /// itself. Returns its number.
+    ///
+    /// # Errors
+    /// As [`wait_for_status`](Self::wait_for_status).
+    pub fn owner(&mut self) -> Result<usize> {
+        let nodes = self.nodes_with_agent();
+        self.owner_among(&nodes)
+    }
+
+    /// As [`owner`](Self::owner), asking these nodes only and for one of them as owner.
+    ///
+    /// # Errors
+    /// As [`wait_for_status`](Self::wait_for_status).
+    pub fn owner_among(&mut self, nodes: &[usize]) -> Result<usize> {
+        let names: Vec<String> = nodes
+            .iter()
+            .map(|node| self.host(*node).address().to_string())
+            .collect();
+        let found = std::cell::Cell::new(None);
+        self.wait_for_status(
+            "all agents name the same owner",
+            nodes,
+            |_, node, status| {
+                let owner = status
+                    .owner
+                    .as_ref()
+                    .and_then(|owner| names.iter().position(|name| *name == owner.address))
+                    .map(|place| nodes[place]);
+                // The first one asked sets what the others must say.
+                if node == nodes[0] {
+                    found.set(owner);
+                }
+                let active = status.state == "active";
+                owner.is_some() && owner == found.get() && active == (owner == Some(node))
+            },
+        )?;
+        found.get().context("no agent was asked for the owner")
+    }
+}

@@ -1,0 +1,381 @@
+//! A control plane on a topology: API servers, agents, and the folder with their files.
+
+mod agents;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::agent::{Agent, Programs};
+use crate::clock::{boot_now, until};
+use crate::isolation::WORK_ROOT;
+use crate::kube::{self, Binaries};
+use crate::outcome::Report;
+use crate::pki::Pki;
+use crate::process::{Process, output};
+use crate::topology::{Host, PORT, Topology, VIP, netns};
+
+/// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What the API servers are.
+#[derive(Debug, Clone)]
+pub enum Flavour {
+    /// [`server`](crate::server): TLS, `/readyz`, a watch.
+    StandIn,
+    /// kube-apiserver and etcd.
+    Kubernetes(Binaries),
+}
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Control-plane nodes.
+    pub nodes: u8,
+    /// What the API servers are.
+    pub flavour: Flavour,
+    /// The VRRP advertisement interval, as the configuration writes it.
+    pub interval: String,
+    /// Start no agents.
+    pub bare: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            flavour: Flavour::StandIn,
+            interval: "250ms".to_owned(),
+            bare: false,
+        }
+    }
+}
+
+/// A running control plane. Dropped, it is gone with all its files.
+#[derive(Debug)]
+pub struct Cluster {
+    // Fields are dropped in this order: processes before the hosts they run on.
+    servers: Vec<Option<Process>>,
+    agents: Vec<Option<Agent>>,
+    /// etcd and what keeps real watches busy.
+    helpers: Vec<Process>,
+    /// The machines.
+    pub topology: Topology,
+    programs: Programs,
+    plan: Plan,
+    pki: Pki,
+    off: Vec<bool>,
+    work: PathBuf,
+}
+
+impl Cluster {
+    /// Lays out the network and starts API servers and agents. Returns when all servers are
+    /// ready, one node owns the VIP and all agents see all nodes ready.
+    ///
+    /// # Errors
+    /// Something does not start, or not in time; logs are in the [work folder](Self::work).
+    pub fn start(programs: &Programs, plan: Plan, report: &mut Report) -> Result<Self> {
+        let mut cluster = Self::lay_out(programs, plan)?;
+        if let Err(error) = cluster.bring_up(report) {
+            let logs = cluster.save_logs("start")?;
+            return Err(error.context(format!("logs are in {}", logs.display())));
+        }
+        Ok(cluster)
+    }
+
+    fn lay_out(programs: &Programs, plan: Plan) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let work = Path::new(WORK_ROOT).join(format!("cluster-{number}"));
+        std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+        let topology = netns::build(plan.nodes)?;
+        let names: Vec<(&str, IpAddr)> = topology
+            .nodes
+            .iter()
+            .map(|node| (node.name(), node.address().into()))
+            .collect();
+        let pki = Pki::create(&work.join("pki"), VIP.into(), &names)?;
+        let count = topology.nodes.len();
+        let addresses: Vec<String> = names.iter().map(|(_, ip)| format!("\"{ip}\"")).collect();
+        let config = format!(
+            "vip = \"{VIP}:{PORT}\"\nnodes = [{}]\n\n[health]\nca = \"{}\"\n\n[vrrp]\ninterval = \"{}\"\n",
+            addresses.join(", "),
+            pki.ca().display(),
+            plan.interval
+        );
+        std::fs::write(work.join("vip.toml"), config).context("write vip.toml")?;
+        Ok(Self {
+            servers: (0..count).map(|_| None).collect(),
+            agents: (0..count).map(|_| None).collect(),
+            helpers: Vec::new(),
+            off: vec![false; count],
+            topology,
+            programs: programs.clone(),
+            plan,
+            pki,
+            work,
+        })
+    }
+
+    fn bring_up(&mut self, report: &mut Report) -> Result<()> {
+        report.event(format!("{} nodes, a client, a router", self.plan.nodes));
+        if let Flavour::Kubernetes(binaries) = &self.plan.flavour {
+            let etcd = self.topology.etcd.as_ref();
+            self.helpers
+                .push(kube::start_etcd(binaries, etcd, &self.work)?);
+            kube::wait_for_etcd(etcd, &self.programs.testbed)?;
+        }
+        for node in self.nodes() {
+            self.start_server(node)?;
+        }
+        for node in self.nodes() {
+            self.wait_for_server(node)?;
+        }
+        report.event(format!("API servers are ready: {}", self.flavour()?));
+        if matches!(self.plan.flavour, Flavour::Kubernetes(_)) {
+            self.start_pulse()?;
+        }
+        if self.plan.bare {
+            return Ok(());
+        }
+        for node in self.nodes() {
+            self.start_agent(node)?;
+        }
+        self.wait_until_settled()?;
+        let owner = self.owner()?;
+        report.event(format!("agents run, {} owns the VIP", self.name(owner)));
+        Ok(())
+    }
+
+    fn start_pulse(&mut self) -> Result<()> {
+        let servers: Vec<String> = self
+            .topology
+            .nodes
+            .iter()
+            .map(|node| format!("{}:{PORT}", node.address()))
+            .collect();
+        let mut command = self
+            .topology
+            .etcd
+            .command(self.programs.testbed.as_os_str());
+        command
+            .args(["pulse", "--servers", &servers.join(","), "--token"])
+            .arg(kube::TOKEN)
+            .arg("--pki")
+            .arg(self.pki.directory());
+        let pulse = Process::daemon("pulse", &mut command, &self.work.join("pulse.log"))?;
+        self.helpers.push(pulse);
+        Ok(())
+    }
+
+    /// What the API servers are, in words.
+    ///
+    /// # Errors
+    /// kube-apiserver does not say its version.
+    pub fn flavour(&self) -> Result<String> {
+        match &self.plan.flavour {
+            Flavour::StandIn => Ok("stand-ins (KUBEBUILDER_ASSETS is not set)".to_owned()),
+            Flavour::Kubernetes(binaries) => Ok(format!("kube-apiserver, {}", binaries.version()?)),
+        }
+    }
+
+    /// The folder with logs and certificates.
+    #[must_use]
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// The servers' certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// The programs that run on the hosts.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Numbers of the nodes that have power.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<usize> {
+        (0..self.off.len())
+            .filter(|node| !self.off[*node])
+            .collect()
+    }
+
+    /// A node's machine.
+    #[must_use]
+    pub fn host(&self, node: usize) -> &dyn Host {
+        self.topology.nodes[node].as_ref()
+    }
+
+    /// A node's name, which is also that of its API server.
+    #[must_use]
+    pub fn name(&self, node: usize) -> String {
+        self.host(node).name().to_owned()
+    }
+
+    /// The path that load asks for.
+    #[must_use]
+    pub fn load_path(&self) -> &'static str {
+        match self.plan.flavour {
+            Flavour::StandIn => "/whoami",
+            Flavour::Kubernetes(_) => "/readyz",
+        }
+    }
+
+    /// The path of a watch.
+    #[must_use]
+    pub fn watch_path(&self) -> &'static str {
+        match self.plan.flavour {
+            Flavour::StandIn => "/watch",
+            Flavour::Kubernetes(_) => kube::WATCH_PATH,
+        }
+    }
+
+    /// The token that clients send, if the servers want one.
+    #[must_use]
+    pub fn token(&self) -> Option<&'static str> {
+        matches!(self.plan.flavour, Flavour::Kubernetes(_)).then_some(kube::TOKEN)
+    }
+
+    /// Starts a node's API server.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_server(&mut self, node: usize) -> Result<()> {
+        let host = self.topology.nodes[node].as_ref();
+        let server = match &self.plan.flavour {
+            Flavour::Kubernetes(binaries) => kube::start_apiserver(
+                binaries,
+                host,
+                self.topology.etcd.as_ref(),
+                &self.pki,
+                &self.work,
+            )?,
+            Flavour::StandIn => {
+                let mut command = host.command(self.programs.testbed.as_os_str());
+                command
+                    .args(["serve", "--name", host.name(), "--pki"])
+                    .arg(self.pki.directory());
+                let log = self.work.join(format!("{}-apiserver.log", host.name()));
+                Process::daemon(
+                    &format!("API server on {}", host.name()),
+                    &mut command,
+                    &log,
+                )?
+            }
+        };
+        self.servers[node] = Some(server);
+        Ok(())
+    }
+
+    /// Waits until a node's API server says that it is ready, asked from its own node.
+    ///
+    /// # Errors
+    /// It ends, or is not ready in time.
+    pub fn wait_for_server(&mut self, node: usize) -> Result<()> {
+        let what = format!("the API server on {} is ready", self.name(node));
+        until(&what, PATIENCE, || {
+            let Some(server) = &mut self.servers[node] else {
+                bail!("no API server was started on {}", self.name(node));
+            };
+            if !server.is_running() {
+                bail!("{} has ended by itself", server.name());
+            }
+            let host = self.topology.nodes[node].as_ref();
+            let mut command = host.command(self.programs.testbed.as_os_str());
+            command
+                .args(["get", "--path", "/readyz", "--target"])
+                .arg(format!("{}:{PORT}", host.address()))
+                .arg("--pki")
+                .arg(self.pki.directory());
+            Ok(output(&mut command).ok())
+        })?;
+        Ok(())
+    }
+
+    /// `kill -9` of a node's API server. Returns the time (boot-time nanoseconds) when it was
+    /// gone with all its sockets.
+    pub fn kill_server(&mut self, node: usize) -> u64 {
+        if let Some(mut server) = self.servers[node].take() {
+            server.kill_and_reap();
+        }
+        boot_now()
+    }
+
+    /// Makes a node's API server say that it is not ready, while it goes on serving.
+    pub fn drain_server(&mut self, node: usize) {
+        let signal = match self.plan.flavour {
+            Flavour::StandIn => Signal::SIGUSR1,
+            Flavour::Kubernetes(_) => Signal::SIGTERM,
+        };
+        if let Some(server) = &mut self.servers[node] {
+            self.topology.nodes[node].signal(server, signal);
+        }
+    }
+
+    /// Makes a drained server ready again. A kube-apiserver is ended and started for that, and
+    /// its watches end with it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn restore_server(&mut self, node: usize) -> Result<()> {
+        match (&self.plan.flavour, &mut self.servers[node]) {
+            (Flavour::StandIn, Some(server)) => {
+                self.topology.nodes[node].signal(server, Signal::SIGUSR2);
+            }
+            _ => {
+                self.kill_server(node);
+                self.start_server(node)?;
+            }
+        }
+        self.wait_for_server(node)
+    }
+
+    /// Cuts a node's power. Returns the time (boot-time nanoseconds) when it was off.
+    ///
+    /// # Errors
+    /// It cannot be cut off.
+    pub fn power_off(&mut self, node: usize) -> Result<u64> {
+        self.topology.nodes[node].power_off()?;
+        let at = boot_now();
+        self.off[node] = true;
+        self.servers[node] = None;
+        self.agents[node] = None;
+        Ok(at)
+    }
+
+    /// Copies logs and configuration to where they outlive the run. Returns the folder.
+    ///
+    /// # Errors
+    /// They cannot be copied.
+    pub fn save_logs(&self, name: &str) -> Result<PathBuf> {
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("vip-tests-{name}-"))
+            .tempdir()
+            .context("make a folder for logs")?
+            .keep();
+        for entry in std::fs::read_dir(&self.work).context("read the folder of logs")? {
+            let path = entry.context("read the folder of logs")?.path();
+            if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+                std::fs::copy(&path, folder.join(name))
+                    .with_context(|| format!("copy {}", path.display()))?;
+            }
+        }
+        Ok(folder)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Best effort: the folder lies on a tmpfs that ends with this process anyway.
+        let _ = std::fs::remove_dir_all(&self.work);
+    }
+}

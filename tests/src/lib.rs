@@ -1,0 +1,27 @@
+//! The harness that tests and demo share: machines that exist only while it runs, API servers,
+//! load, watches, faults, and the [`scenarios`] that put them together.
+//!
+//! Everything runs in network namespaces below an empty one: see [`isolation`].
+
+pub mod agent;
+pub mod arp;
+pub mod clock;
+pub mod cluster;
+pub mod demo;
+pub mod frames;
+pub mod http;
+pub mod isolation;
+pub mod kube;
+pub mod load;
+pub mod outcome;
+pub mod ping;
+pub mod pki;
+pub mod process;
+pub mod pulse;
+pub mod scenarios;
+pub mod server;
+pub mod stray;
+mod sys;
+pub mod topology;
+pub mod traffic;
+pub mod watch;

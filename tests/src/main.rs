@@ -1,0 +1,110 @@
+//! `testbed`: the programs that run on the hosts of a topology, and the demo.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use vip_tests::http::{Progress, Target, TargetArgs};
+use vip_tests::{arp, demo, isolation, load, ping, pulse, server, stray, watch};
+
+/// Programs for tests and the demo of vip
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole: three nodes, faults one after the other, a table
+    Demo {
+        /// Also write the table to this file
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Lay out the network and API servers without agents, and wait to be ended
+    Up,
+    /// Serve as an API server's stand-in
+    Serve(server::ServeArgs),
+    /// Make requests at a fixed rate
+    Load(load::LoadArgs),
+    /// Hold watches open
+    Watch(watch::WatchArgs),
+    /// Keep watches of a real API server busy
+    Pulse(pulse::PulseArgs),
+    /// Ask who has the VIP, again and again
+    Arp(arp::ArpArgs),
+    /// Send frames at the VIP that no kernel would send
+    Stray(stray::StrayArgs),
+    /// Ask for an ICMP echo
+    Ping(ping::PingArgs),
+    /// Make one request and print the answer
+    Get {
+        /// The server
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Path to GET
+        #[arg(long, default_value = "/readyz")]
+        path: String,
+    },
+    /// Succeed if a TCP connection can be made
+    Reach {
+        /// Where to
+        address: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before any thread starts.
+    if matches!(cli.command, Command::Demo { .. } | Command::Up) {
+        isolation::enter_empty_netns();
+    }
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo { json } => return demo::run(json.as_deref()),
+        Command::Up => demo::up()?,
+        Command::Serve(args) => block_on(server::run(args))?,
+        Command::Load(args) => block_on(load::run(args))?,
+        Command::Watch(args) => block_on(watch::run(args))?,
+        Command::Pulse(args) => block_on(pulse::run(args))?,
+        Command::Arp(args) => arp::run(&args)?,
+        Command::Stray(args) => stray::run(&args)?,
+        Command::Ping(args) => ping::run(&args)?,
+        Command::Get { target, path } => block_on(get(target, path))?,
+        Command::Reach { address } => {
+            std::net::TcpStream::connect(address)
+                .with_context(|| format!("connect to {address}"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread is enough, and leaves the other cores to the others.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(work)
+}
+
+async fn get(target: TargetArgs, path: String) -> Result<()> {
+    let mut progress = Progress::default();
+    let mut connection = Target::new(&target)?.connect(None, &mut progress).await?;
+    let body = connection.get(&path).await?;
+    println!("{}", String::from_utf8_lossy(&body));
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! `kill -9` of the owner's agent, and a restart some seconds later. Programs and maps are
+//! pinned, so the node steers on; the VIP moves to another node, and nobody notices.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::traffic::Traffic;
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new(super::AGENT_KILLED.name);
+    let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    let mut traffic = Traffic::start(cluster, report)?;
+    cluster.kill_agent(owner);
+    report.event(format!("kill -9 of the agent on {name}, the owner"));
+    let heir = cluster.owner()?;
+    report.event(format!("{} owns the VIP", cluster.name(heir)));
+    traffic.load.go_on(300)?;
+
+    cluster.start_agent(owner)?;
+    cluster.wait_until_settled()?;
+    let heir = cluster.owner()?;
+    report.event(format!(
+        "the agent on {name} is back, {} owns the VIP",
+        cluster.name(heir)
+    ));
+    traffic.load.go_on(300)?;
+    traffic.finish(&mut outcome, None)?;
+    report.event(format!(
+        "{} of {} requests failed, {} watches cut, longest gap {} ms",
+        outcome.failed, outcome.requests, outcome.watches_cut_living, outcome.gap_ms
+    ));
+    Ok(outcome)
+}

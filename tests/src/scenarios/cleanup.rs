@@ -1,0 +1,82 @@
+//! `vip cleanup` takes away all that an agent left: programs, pins, the address, files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::agent;
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::topology::{Host, NIC, VIP};
+
+/// What an agent may have left on a node, one line each.
+fn traces(host: &dyn Host) -> Result<BTreeSet<String>> {
+    let mut traces: BTreeSet<String> = host.hooks(NIC)?.into_iter().collect();
+    let addresses = output(host.command("ip".as_ref()).args(["-oneline", "addr"]))?;
+    traces.extend(
+        addresses
+            .lines()
+            .filter(|line| line.contains(&format!("{VIP}/")))
+            .map(str::to_owned),
+    );
+    for folder in ["/sys/fs/bpf", "/run"] {
+        list(&host.path(folder), &mut traces)?;
+    }
+    Ok(traces)
+}
+
+fn list(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    for entry in entries {
+        let path = entry.context("read a folder")?.path();
+        found.insert(path.display().to_string());
+        if path.is_dir() && !path.is_symlink() {
+            list(&path, found)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("cleanup");
+    for node in cluster.nodes() {
+        let name = cluster.name(node);
+        let during = traces(cluster.host(node))?;
+        // Lest a test that is blind finds nothing afterwards.
+        let address = format!("{VIP}/");
+        for trace in [
+            &["xdp"][..],
+            &["tcx egress", "clsact"],
+            &["/sys/fs/bpf/"],
+            &[&address],
+        ] {
+            let seen = during
+                .iter()
+                .any(|line| trace.iter().any(|word| line.contains(word)));
+            outcome.promise(seen, || {
+                format!("a running agent shows no {trace:?} on {name}: {during:?}")
+            });
+        }
+        cluster.stop_agent(node)?;
+        agent::cleanup(cluster.programs(), cluster.host(node))
+            .with_context(|| format!("vip cleanup on {name}"))?;
+        let left = traces(cluster.host(node))?;
+        outcome.promise(left.is_empty(), || format!("left on {name}: {left:?}"));
+        report.event(format!(
+            "{name}: {} traces of the agent before cleanup, {} after",
+            during.len(),
+            left.len()
+        ));
+        // With nothing there, it has nothing to do and does it.
+        agent::cleanup(cluster.programs(), cluster.host(node))
+            .with_context(|| format!("a second vip cleanup on {name}"))?;
+    }
+    for node in cluster.nodes() {
+        cluster.start_agent(node)?;
+    }
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}

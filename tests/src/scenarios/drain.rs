@@ -1,0 +1,58 @@
+//! One API server says that it is not ready: its watches go on, new connections go elsewhere.
+
+use anyhow::Result;
+
+use crate::clock::boot_now;
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::traffic::Traffic;
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new(super::DRAIN.name);
+    let owner = cluster.owner()?;
+    let drained = super::another_than(cluster, owner);
+    let name = cluster.name(drained);
+    let mut traffic = Traffic::start(cluster, report)?;
+    let held = traffic.before.on(&name).count();
+    report.event(format!(
+        "the API server on {name} drains; {held} watches are on it"
+    ));
+    cluster.drain_server(drained);
+    let nodes = cluster.nodes_with_agent();
+    let what = format!("all agents see that {name} is not ready");
+    cluster.wait_for_status(&what, &nodes, |own, _, status| {
+        status
+            .node(own.host(drained))
+            .is_some_and(|entry| entry.alive && !entry.ready)
+    })?;
+    let known = boot_now();
+    report.event("all agents know");
+    traffic.load.go_on(400)?;
+
+    let requests = traffic.finish(&mut outcome, None)?;
+    let (mut before, mut after, mut stray) = (0, 0, 0);
+    for request in requests.iter().filter(|request| !request.kept) {
+        let there = request.server.as_ref() == Some(&name);
+        if request.start > known {
+            after += 1;
+            stray += usize::from(there);
+        } else {
+            before += usize::from(there);
+        }
+    }
+    outcome.promise(before > 0, || {
+        format!("no request reached {name} even before it drained")
+    });
+    outcome.promise(after > 0 && stray == 0, || {
+        format!("{stray} of {after} new connections went to {name}, which drains")
+    });
+    report.event(format!(
+        "{stray} of {after} new connections went to {name}; {} of its watches were cut",
+        outcome.watches_cut_living
+    ));
+
+    cluster.restore_server(drained)?;
+    cluster.wait_until_settled()?;
+    report.event(format!("{name} is ready again"));
+    Ok(outcome)
+}

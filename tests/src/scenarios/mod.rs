@@ -1,0 +1,96 @@
+//! What the product promises, one file a promise. The tests run each on a cluster of its own;
+//! the demo runs some one after the other.
+
+mod agent_frozen;
+mod agent_killed;
+mod apiserver_killed;
+mod cleanup;
+mod drain;
+mod owner_killed;
+mod remote_client;
+mod stray_frames;
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+
+/// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
+/// found it unless a machine is cut off.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Short, for tables.
+    pub name: &'static str,
+    /// What it promises: the name of its test.
+    pub promise: &'static str,
+    /// Does it.
+    pub run: fn(&mut Cluster, &mut Report) -> Result<Outcome>,
+}
+
+/// `kill -9` of an API server under load.
+pub const APISERVER_KILLED: Scenario = Scenario {
+    name: "apiserver_killed",
+    promise: "apiserver_killed_fails_no_request_that_starts_after",
+    run: apiserver_killed::run,
+};
+
+/// An API server says that it is not ready.
+pub const DRAIN: Scenario = Scenario {
+    name: "drain",
+    promise: "drain_keeps_watches_and_sends_new_connections_elsewhere",
+    run: drain::run,
+};
+
+/// `kill -9` of the owner's agent, and a restart.
+pub const AGENT_KILLED: Scenario = Scenario {
+    name: "agent_killed",
+    promise: "agent_killed_and_restarted_fails_no_request",
+    run: agent_killed::run,
+};
+
+/// The owner loses its power.
+pub const OWNER_KILLED: Scenario = Scenario {
+    name: "owner_killed",
+    promise: "owner_killed_cuts_no_watch_of_a_living_server",
+    run: owner_killed::run,
+};
+
+/// All scenarios, for the tests.
+pub const ALL: &[Scenario] = &[
+    OWNER_KILLED,
+    APISERVER_KILLED,
+    DRAIN,
+    AGENT_KILLED,
+    Scenario {
+        name: "agent_frozen",
+        promise: "agent_frozen_stops_answering_before_another_node_starts",
+        run: agent_frozen::run,
+    },
+    Scenario {
+        name: "stray_frames",
+        promise: "stray_frames_are_counted_and_harm_nothing",
+        run: stray_frames::run,
+    },
+    Scenario {
+        name: "remote_client",
+        promise: "remote_client_behind_a_router_reaches_all_servers",
+        run: remote_client::run,
+    },
+    Scenario {
+        name: "cleanup",
+        promise: "cleanup_leaves_nothing",
+        run: cleanup::run,
+    },
+];
+
+/// What the demo shows, in this order: the power cut comes last, since it is for good.
+pub const DEMO: &[Scenario] = &[APISERVER_KILLED, DRAIN, AGENT_KILLED, OWNER_KILLED];
+
+/// A node other than the owner, whose failure is one of a server and not of an owner.
+fn another_than(cluster: &Cluster, owner: usize) -> usize {
+    cluster
+        .nodes()
+        .into_iter()
+        .find(|node| *node != owner)
+        .unwrap_or(owner)
+}

@@ -1,0 +1,138 @@
+//! A stand-in for an API server, for machines without kube-apiserver: real TLS and HTTP/1.1,
+//! `/readyz`, an endless watch.
+//!
+//! SIGUSR1 makes `/readyz` answer 503, SIGUSR2 makes it answer 200 again: draining, as a
+//! server does it that ends with a delay.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+use tokio::net::TcpSocket;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Interval;
+use tokio_rustls::TlsAcceptor;
+
+use crate::pki::Pki;
+
+/// What `testbed serve` is told.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// The server's name, which is also that of its certificate
+    #[arg(long)]
+    pub name: String,
+    /// Port to listen on, on all addresses
+    #[arg(long, default_value_t = crate::topology::PORT)]
+    pub port: u16,
+    /// Folder with the certificates
+    #[arg(long)]
+    pub pki: PathBuf,
+}
+
+/// Time between two events of a watch.
+const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// An endless body: a line of JSON at each interval.
+struct Events {
+    server: Arc<str>,
+    sequence: u64,
+    interval: Interval,
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.interval.poll_tick(context));
+        self.sequence += 1;
+        let event = serde_json::json!({ "server": &*self.server, "sequence": self.sequence });
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(format!("{event}\n"))))))
+    }
+}
+
+fn answer(path: &str, name: &Arc<str>, ready: bool) -> Response<BoxBody<Bytes, Infallible>> {
+    let text = |status, text: &str| {
+        let mut response = Response::new(Full::new(Bytes::from(text.to_owned())).boxed());
+        *response.status_mut() = status;
+        response
+    };
+    match path {
+        "/readyz" if ready => text(StatusCode::OK, "ok"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+        "/whoami" => text(StatusCode::OK, name),
+        "/watch" => Response::new(
+            Events {
+                server: Arc::clone(name),
+                sequence: 0,
+                interval: tokio::time::interval(EVENT_INTERVAL),
+            }
+            .boxed(),
+        ),
+        _ => text(StatusCode::NOT_FOUND, "not found"),
+    }
+}
+
+/// Serves until the process is ended.
+///
+/// # Errors
+/// The certificates cannot be read or the port is taken.
+pub async fn run(args: ServeArgs) -> Result<()> {
+    let tls = TlsAcceptor::from(Arc::new(Pki::at(&args.pki).server_config(&args.name)?));
+    let name: Arc<str> = args.name.into();
+    let ready = Arc::new(AtomicBool::new(true));
+    for (kind, value) in [
+        (SignalKind::user_defined1(), false),
+        (SignalKind::user_defined2(), true),
+    ] {
+        let mut stream = signal(kind).context("handle a signal")?;
+        let ready = Arc::clone(&ready);
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                ready.store(value, Ordering::Relaxed);
+            }
+        });
+    }
+
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port));
+    let socket = TcpSocket::new_v4().context("make a socket")?;
+    socket.set_reuseaddr(true).context("set SO_REUSEADDR")?;
+    socket
+        .bind(address)
+        .with_context(|| format!("bind to {address}"))?;
+    let listener = socket.listen(1024).context("listen")?;
+    loop {
+        let (stream, _) = listener.accept().await.context("accept a connection")?;
+        let (tls, name, ready) = (tls.clone(), Arc::clone(&name), Arc::clone(&ready));
+        tokio::spawn(async move {
+            let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+                let response = answer(request.uri().path(), &name, ready.load(Ordering::Relaxed));
+                async move { Ok::<_, Infallible>(response) }
+            });
+            // A client that goes away is no event for a server.
+            let _ = stream.set_nodelay(true);
+            if let Ok(stream) = tls.accept(stream).await {
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! What no safe library offers: entering namespaces between `fork` and `exec`, three `bpf(2)`
+//! commands, packet sockets, checksum offload. All the `unsafe` of this crate is here.
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::{size_of, size_of_val};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::libc;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{Pid, getppid};
+
+use crate::isolation::{make_mounts_private, mount_fresh};
+
+/// A network and a mount namespace that belong together.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// `/proc/PID/ns/net`.
+    pub(crate) net: OwnedFd,
+    /// `/proc/PID/ns/mnt`.
+    pub(crate) mount: OwnedFd,
+}
+
+/// Makes the child die with the harness, by whatever end that comes to.
+fn die_with(parent: Pid) -> io::Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have died before the line above.
+    if getppid() != parent {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    Ok(())
+}
+
+/// The command will run in the namespaces, and die with the harness.
+pub(crate) fn run_inside(command: &mut Command, namespaces: &Arc<Namespaces>) {
+    let namespaces = Arc::clone(namespaces);
+    let parent = nix::unistd::getpid();
+    // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(move || {
+            die_with(parent)?;
+            setns(&namespaces.mount, CloneFlags::CLONE_NEWNS)?;
+            setns(&namespaces.net, CloneFlags::CLONE_NEWNET)?;
+            Ok(())
+        });
+    }
+}
+
+/// The command will run in new namespaces, with an own `/sys` and an own, empty `/run`, and
+/// die with the harness.
+pub(crate) fn run_in_new_namespaces(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    // SAFETY: system calls only, as above; an error path may allocate its message, in a child
+    // that was forked while the harness ran no other thread that allocates for long.
+    unsafe {
+        command.pre_exec(move || {
+            die_with(parent)?;
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+            make_mounts_private().map_err(io::Error::other)?;
+            mount_fresh("sysfs", Path::new("/sys")).map_err(io::Error::other)?;
+            mount_fresh("tmpfs", Path::new("/run")).map_err(io::Error::other)?;
+            Ok(())
+        });
+    }
+}
+
+/// Runs `work` on a thread of its own inside the network namespace.
+pub(crate) fn in_network<T: Send>(
+    namespaces: &Namespaces,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                setns(&namespaces.net, CloneFlags::CLONE_NEWNET)?;
+                work()
+            })
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a helper thread panicked")))
+    })
+}
+
+/// `enum bpf_cmd`.
+const BPF_PROG_LOAD: c_int = 5;
+const BPF_PROG_QUERY: c_int = 16;
+const BPF_LINK_CREATE: c_int = 28;
+/// `enum bpf_prog_type`.
+const BPF_PROG_TYPE_XDP: u32 = 6;
+/// `enum bpf_attach_type`.
+const BPF_XDP: u32 = 37;
+/// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
+pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
+
+/// Calls `bpf(2)` with the first fields of `union bpf_attr`.
+fn bpf<T>(command: c_int, attributes: &mut T) -> io::Result<c_int> {
+    // SAFETY: the kernel reads and writes within the size given, and treats what lies beyond
+    // it as zero. Pointers inside are set by the callers, to buffers that outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    c_int::try_from(result).map_err(io::Error::other)
+}
+
+fn owned(fd: c_int) -> OwnedFd {
+    // SAFETY: the kernel has just handed out this descriptor and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Loads the XDP program `return XDP_PASS`.
+pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+    }
+    // `struct bpf_insn`: r0 = 2 (XDP_PASS); exit.
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let mut attributes = Attributes {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: 2,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    bpf(BPF_PROG_LOAD, &mut attributes).map(owned)
+}
+
+/// Attaches an XDP program to an interface of the calling thread's network namespace, in the
+/// driver. It hangs there until the descriptor is closed.
+pub(crate) fn attach_xdp(program: &OwnedFd, interface: &str) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attributes = Attributes {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: nix::net::if_::if_nametoindex(interface)?,
+        attach_type: BPF_XDP,
+        flags: XDP_FLAGS_DRV_MODE,
+    };
+    bpf(BPF_LINK_CREATE, &mut attributes).map(owned)
+}
+
+/// How many programs hang at a hook of an interface of the calling thread's namespace.
+pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
+    #[repr(C)]
+    struct Attributes {
+        target_ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        reserved: u32,
+    }
+    let mut attributes = Attributes {
+        target_ifindex: nix::net::if_::if_nametoindex(interface)?,
+        attach_type: hook,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: 0,
+        prog_cnt: 0,
+        reserved: 0,
+    };
+    match bpf(BPF_PROG_QUERY, &mut attributes) {
+        Ok(_) => Ok(attributes.prog_cnt),
+        // Linux before 6.6 has no tcx, so nothing can hang there.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// `ethtool -K INTERFACE tx off` in the calling thread's network namespace.
+pub(crate) fn checksum_offload_off(interface: &str) -> io::Result<()> {
+    /// `linux/ethtool.h`.
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    let mut value = Value {
+        command: ETHTOOL_STXCSUM,
+        data: 0,
+    };
+    // SAFETY: `ifreq` is plain old data, for which zeros are a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+    // SAFETY: the request names `value`, which is as large as the command expects and lives on.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A raw packet socket bound to one interface. It sends whole Ethernet frames and receives
+/// those of one EtherType.
+///
+/// # Errors
+/// No such interface, or no permission.
+pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<OwnedFd> {
+    let protocol = ethertype.to_be();
+    let socket = socket2::Socket::new(
+        socket2::Domain::PACKET,
+        socket2::Type::RAW,
+        Some(i32::from(protocol).into()),
+    )?;
+    // SAFETY: `sockaddr_ll` is plain old data, for which zeros are a valid value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = nix::net::if_::if_nametoindex(interface)?.cast_signed();
+    // SAFETY: the address is a `sockaddr_ll` and its size is given.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket.into())
+}

@@ -1,0 +1,104 @@
+//! The network under test: one segment with nodes and a client, and a router to another
+//! segment with a remote client.
+//!
+//! ```text
+//!   n1 .11   n2 .12   n3 .13 …   etcd .50   client .100
+//!    └────────┴───┬────┴───────────┴──────────┘          10.0.0.0/24
+//!             router .1
+//!                 │                                       10.1.0.0/24
+//!             remote .100
+//! ```
+//!
+//! Scenarios see [`Host`]s only, and not what these are made of.
+
+pub mod netns;
+
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::process::Process;
+
+/// The virtual address of all scenarios. No host has it unless the agent puts it there.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+
+/// The port of the API servers and of the VIP.
+pub const PORT: u16 = 6443;
+
+/// Name of every host's interface on its segment.
+pub const NIC: &str = "eth0";
+
+/// A machine of the topology.
+pub trait Host: Debug {
+    /// Its name: `n1`, `client`.
+    fn name(&self) -> &str;
+
+    /// Its address on its segment.
+    fn address(&self) -> Ipv4Addr;
+
+    /// Id of the process that holds the machine, for those who look in from outside.
+    fn id(&self) -> i32;
+
+    /// A command that will run on this host. Paths mean the same as here, except below `/sys`
+    /// and `/run`. The working directory is `/`.
+    fn command(&self, program: &OsStr) -> Command;
+
+    /// Where a path of this host is seen from here.
+    fn path(&self, path: &str) -> PathBuf;
+
+    /// What hangs at the hooks of an interface: XDP and tcx programs, a clsact filter's
+    /// queueing discipline; one line each.
+    ///
+    /// # Errors
+    /// The host cannot be asked.
+    fn hooks(&self, interface: &str) -> Result<Vec<String>>;
+
+    /// Sends a signal to a process that was started on this host.
+    fn signal(&self, process: &mut Process, signal: Signal) {
+        process.signal(signal);
+    }
+
+    /// Stops a process in its tracks, as a hang of the machine would.
+    fn freeze(&self, process: &mut Process) {
+        self.signal(process, Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen process go on.
+    fn thaw(&self, process: &mut Process) {
+        self.signal(process, Signal::SIGCONT);
+    }
+
+    /// Pulls the plug: no frame leaves from now on, no farewell either, and all processes end.
+    ///
+    /// # Errors
+    /// The host cannot be cut off.
+    fn power_off(&mut self) -> Result<()>;
+}
+
+/// All hosts. Dropped, everything is gone.
+#[derive(Debug)]
+pub struct Topology {
+    /// Control-plane nodes `n1`, `n2`, …: 10.0.0.11 and up.
+    pub nodes: Vec<Box<dyn Host>>,
+    /// 10.0.0.100, on the nodes' segment.
+    pub client: Box<dyn Host>,
+    /// 10.1.0.100, behind the router.
+    pub remote: Box<dyn Host>,
+    /// 10.0.0.1 and 10.1.0.1.
+    pub router: Box<dyn Host>,
+    /// 10.0.0.50: the data store of real API servers.
+    pub etcd: Box<dyn Host>,
+}
+
+impl Topology {
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &dyn Host> {
+        let others = [&self.client, &self.remote, &self.router, &self.etcd];
+        self.nodes.iter().chain(others).map(AsRef::as_ref)
+    }
+}

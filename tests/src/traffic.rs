@@ -1,0 +1,295 @@
+//! Load, watches and the ARP monitor, as a scenario holds them: child processes on a client.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::arp::{ArpEvent, ArpReport};
+use crate::clock::until;
+use crate::cluster::{Cluster, PATIENCE};
+use crate::load::Request;
+use crate::outcome::{Down, Outcome, Report};
+use crate::process::Process;
+use crate::topology::{Host, PORT, VIP};
+use crate::watch::Snapshot;
+
+/// Watches that a scenario holds open.
+pub const WATCHES: usize = 200;
+
+/// Time between two requests on new connections, in ms. It leaves a machine of two cores
+/// enough time for the handshakes of all the others.
+const EVERY_MS: u64 = 10;
+
+/// Connections with requests that are kept.
+const KEPT: usize = 6;
+
+fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target: &str) -> Command {
+    let mut line = host.command(cluster.programs().testbed.as_os_str());
+    line.args([command, "--target", target, "--pki"])
+        .arg(cluster.pki().directory());
+    if let Some(token) = cluster.token() {
+        line.args(["--token", token]);
+    }
+    line
+}
+
+/// The address clients use: the VIP and its port.
+#[must_use]
+pub fn vip() -> String {
+    format!("{VIP}:{PORT}")
+}
+
+/// A load client at work.
+#[derive(Debug)]
+pub struct Load(Process);
+
+impl Load {
+    /// Starts one on a host, against `ADDRESS:PORT`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(cluster: &Cluster, host: &dyn Host, target: &str) -> Result<Self> {
+        let mut command = testbed(cluster, host, "load", target);
+        command
+            .args(["--path", cluster.load_path()])
+            .args(["--every-ms", &EVERY_MS.to_string()])
+            .args(["--keepalive", &KEPT.to_string()]);
+        let name = format!("load on {}", host.name());
+        let log = cluster.work().join(format!("{}-load.log", host.name()));
+        Ok(Self(Process::reporter(&name, &mut command, &log)?))
+    }
+
+    /// Waits until that many more requests are over, whatever became of them.
+    ///
+    /// # Errors
+    /// They do not come to an end.
+    pub fn go_on(&mut self, requests: usize) -> Result<()> {
+        let goal = self.0.line_count() + requests;
+        until("more requests end", PATIENCE, || {
+            ensure!(self.0.is_running(), "{} has ended", self.0.name());
+            Ok((self.0.line_count() >= goal).then_some(()))
+        })
+    }
+
+    /// The requests that are over.
+    ///
+    /// # Errors
+    /// It writes something else.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        self.0.records(0)
+    }
+
+    /// Waits for requests under way, ends it, returns all requests.
+    ///
+    /// # Errors
+    /// It does not end cleanly.
+    pub fn stop(mut self) -> Result<Vec<Request>> {
+        let status = self.0.stop()?;
+        ensure!(status.success(), "{}: {status}", self.0.name());
+        self.0.records(0)
+    }
+}
+
+/// Watches held open.
+#[derive(Debug)]
+pub struct Watches(Process);
+
+impl Watches {
+    /// Opens them from a host, against `ADDRESS:PORT`, and returns when all are open.
+    ///
+    /// # Errors
+    /// Not all of them open.
+    pub fn open(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        count: usize,
+    ) -> Result<(Self, Snapshot)> {
+        let mut command = testbed(cluster, host, "watch", target);
+        // Every second, so that a scenario does not wait as long as Go's clients do (15 s).
+        command
+            .args(["--path", cluster.watch_path(), "--keepalive-secs", "1"])
+            .args(["--count", &count.to_string()]);
+        let name = format!("watches on {}", host.name());
+        let log = cluster.work().join(format!("{}-watch.log", host.name()));
+        let mut watches = Self(Process::reporter(&name, &mut command, &log)?);
+        let snapshot = watches.wait("all watches are open and have events", |snapshot| {
+            snapshot.all_open()
+                && snapshot
+                    .watches
+                    .iter()
+                    .all(|watch| watch.last_event.is_some())
+        })?;
+        Ok((watches, snapshot))
+    }
+
+    /// How they are now.
+    ///
+    /// # Errors
+    /// The client does not answer.
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        let known = self.0.line_count();
+        self.0.tell("now")?;
+        let snapshots = until("the watch client answers", PATIENCE, || {
+            ensure!(self.0.is_running(), "{} has ended", self.0.name());
+            let new: Vec<Snapshot> = self.0.records(known)?;
+            Ok((!new.is_empty()).then_some(new))
+        })?;
+        snapshots
+            .into_iter()
+            .next_back()
+            .context("the watch client answered nothing")
+    }
+
+    /// Waits until they satisfy a condition.
+    ///
+    /// # Errors
+    /// They do not in time; the message says how they are.
+    pub fn wait(&mut self, what: &str, condition: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
+        let mut last = None;
+        let waited = until(what, PATIENCE, || {
+            let snapshot = self.snapshot()?;
+            if condition(&snapshot) {
+                return Ok(Some(snapshot));
+            }
+            last = Some(snapshot);
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(None)
+        });
+        waited.with_context(|| {
+            let watches = last.map(|snapshot| snapshot.watches).unwrap_or_default();
+            let open = watches.iter().filter(|w| w.opened.is_some()).count();
+            let mut ended: Vec<&String> = watches.iter().filter_map(|w| w.ended.as_ref()).collect();
+            let count = ended.len();
+            ended.sort_unstable();
+            ended.dedup();
+            format!(
+                "{} watches, {open} opened, {count} ended: {ended:?}",
+                watches.len()
+            )
+        })
+    }
+
+    /// Waits until every watch on a living server has had an event after a time (boot-time
+    /// nanoseconds) or has ended, and every one on the server that went down has ended.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_for_verdict(&mut self, after: u64, down: Option<&str>) -> Result<Snapshot> {
+        self.wait("every watch goes on or has ended", |snapshot| {
+            snapshot.watches.iter().all(|watch| {
+                let goes_on = watch.last_event.is_some_and(|event| event > after);
+                let on_dead = down.is_some() && watch.server.as_deref() == down;
+                watch.ended.is_some() || (goes_on && !on_dead)
+            })
+        })
+    }
+}
+
+/// The ARP monitor at work.
+#[derive(Debug)]
+pub struct ArpMonitor(Process);
+
+impl ArpMonitor {
+    /// Starts one on the client.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(cluster: &Cluster, interval_ms: u64) -> Result<Self> {
+        let host = cluster.topology.client.as_ref();
+        let mut command = host.command(cluster.programs().testbed.as_os_str());
+        command.args(["arp", "--vip", &VIP.to_string()]);
+        command.args(["--interval-ms", &interval_ms.to_string()]);
+        let log = cluster.work().join("client-arp.log");
+        Ok(Self(Process::reporter("ARP monitor", &mut command, &log)?))
+    }
+
+    /// What it has seen so far.
+    ///
+    /// # Errors
+    /// It has ended, or writes something else.
+    pub fn report(&mut self) -> Result<ArpReport> {
+        if !self.0.is_running() {
+            bail!("the ARP monitor has ended");
+        }
+        let events: Vec<ArpEvent> = self.0.records(0)?;
+        Ok(ArpReport::of(&events))
+    }
+
+    /// Waits until what it has seen satisfies a condition.
+    ///
+    /// # Errors
+    /// It does not in time; the message holds what was seen.
+    pub fn wait(
+        &mut self,
+        what: &str,
+        condition: impl Fn(&ArpReport) -> bool,
+    ) -> Result<ArpReport> {
+        let mut last = ArpReport::default();
+        until(what, PATIENCE, || {
+            last = self.report()?;
+            Ok(condition(&last).then(|| last.clone()))
+        })
+        .with_context(|| {
+            let speakers = &last.speakers[last.speakers.len().saturating_sub(4)..];
+            format!(
+                "{} questions; who answered last: {speakers:?}",
+                last.questions
+            )
+        })
+    }
+}
+
+/// What most scenarios hold: load and watches from the client through the VIP.
+#[derive(Debug)]
+pub struct Traffic {
+    /// The load.
+    pub load: Load,
+    /// The watches.
+    pub watches: Watches,
+    /// How the watches were when all were open.
+    pub before: Snapshot,
+}
+
+impl Traffic {
+    /// Opens the watches, checks that every server has some, and starts the load.
+    ///
+    /// # Errors
+    /// Not all watches open, or a server has none.
+    pub fn start(cluster: &Cluster, report: &mut Report) -> Result<Self> {
+        let client = cluster.topology.client.as_ref();
+        let (watches, before) = Watches::open(cluster, client, &vip(), WATCHES)?;
+        let mut shares = Vec::new();
+        for node in cluster.nodes() {
+            let name = cluster.name(node);
+            let share = before.on(&name).count();
+            ensure!(share > 0, "no watch of {WATCHES} is on {name}");
+            shares.push(format!("{name} {share}"));
+        }
+        report.event(format!("{WATCHES} watches are open: {}", shares.join(", ")));
+        let mut load = Load::start(cluster, client, &vip())?;
+        load.go_on(100)?;
+        Ok(Self {
+            load,
+            watches,
+            before,
+        })
+    }
+
+    /// Waits for the verdict on every watch, ends the load, and fills in the outcome.
+    ///
+    /// # Errors
+    /// A watch neither goes on nor ends, or a client fails.
+    pub fn finish(mut self, outcome: &mut Outcome, down: Option<Down<'_>>) -> Result<Vec<Request>> {
+        let now = crate::clock::boot_now();
+        let after = self
+            .watches
+            .wait_for_verdict(now, down.map(|down| down.server))?;
+        let requests = self.load.stop()?;
+        let summary = outcome.take_requests(&requests, down);
+        outcome.take_watches(&self.before, &after, down);
+        outcome.promise_nothing_lost(&summary);
+        Ok(requests)
+    }
+}

@@ -1,0 +1,89 @@
+//! The whole in network namespaces: each scenario on a cluster of its own, one after the
+//! other, after tests of the harness itself.
+//!
+//! Needs root. Runs inside an empty network namespace, see `vip_tests::isolation`.
+
+use anyhow::{Result, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use vip_tests::agent::Programs;
+use vip_tests::cluster::{Cluster, Flavour, Plan};
+use vip_tests::isolation;
+use vip_tests::kube::Binaries;
+use vip_tests::outcome::Report;
+use vip_tests::scenarios::{ALL, OWNER_KILLED, Scenario};
+
+mod harness;
+
+/// Runs a scenario, and tells the whole story if it breaks a promise.
+fn check(scenario: Scenario, plan: Plan) -> Result<(), Failed> {
+    let mut report = Report::new(false);
+    let result = run(scenario, plan, &mut report);
+    result.map_err(|error| {
+        let story = report.lines().join("\n");
+        Failed::from(format!("{error:#}\n\nwhat happened:\n{story}"))
+    })
+}
+
+fn run(scenario: Scenario, plan: Plan, report: &mut Report) -> Result<()> {
+    let programs = Programs::find()?;
+    let mut cluster = Cluster::start(&programs, plan, report)?;
+    let violations = match (scenario.run)(&mut cluster, report) {
+        Ok(outcome) => outcome.violations,
+        Err(error) => vec![format!("{error:#}")],
+    };
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let logs = cluster.save_logs(scenario.name)?;
+    bail!("{}\nlogs are in {}", violations.join("\n"), logs.display());
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        // Before any thread starts.
+        isolation::enter_empty_netns();
+    }
+    // One at a time, so that each has the machine for itself, and on the main thread, whose
+    // end is that of all children.
+    arguments.test_threads = Some(1);
+
+    let mut trials = harness::trials();
+    for scenario in ALL {
+        trials.push(Trial::test(scenario.promise, || {
+            check(*scenario, Plan::default())
+        }));
+    }
+    let five = Plan {
+        nodes: 5,
+        ..Plan::default()
+    };
+    trials.push(Trial::test(
+        format!("five_nodes_{}", OWNER_KILLED.promise),
+        || check(OWNER_KILLED, five),
+    ));
+    trials.extend(real_api_server());
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// The same with kube-apiserver and etcd. Without them it is listed as ignored, and its name
+/// says why.
+fn real_api_server() -> Vec<Trial> {
+    let Some(binaries) = Binaries::find() else {
+        let reason = "real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
+        return vec![Trial::test(reason, || Ok(())).with_ignored_flag(true)];
+    };
+    let plan = Plan {
+        flavour: Flavour::Kubernetes(binaries),
+        ..Plan::default()
+    };
+    ALL.iter()
+        .filter(|scenario| ["owner_killed", "drain"].contains(&scenario.name))
+        .map(|scenario| {
+            let plan = plan.clone();
+            Trial::test(format!("real_apiserver_{}", scenario.promise), || {
+                check(*scenario, plan)
+            })
+        })
+        .collect()
+}

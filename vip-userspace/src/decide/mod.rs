@@ -1,0 +1,4 @@
+//! Pure decisions: `(now, event) -> actions`. No clock, no socket, no tokio in here.
+
+pub mod health;
+pub mod vrrp;

@@ -1,0 +1,9 @@
+//! The agent: it owns the VIP (or not), watches nodes and API servers, and writes BPF maps.
+//!
+//! What decides is pure and lies in [`decide`]; clocks, sockets and maps live around it.
+
+pub mod config;
+pub mod decide;
+pub mod net;
+pub mod probe;
+pub mod rank;

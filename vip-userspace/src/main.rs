@@ -1,0 +1,2 @@
+//! The `vip` binary.
+fn main() {}

@@ -1,0 +1,205 @@
+//! ARP by packet socket: gratuitous ARP on takeover, and questions to peers.
+
+use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
+
+use bytemuck::bytes_of;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use vip_common::layout::{Be16, Be32, Mac};
+use vip_common::wire::{arp, ethernet};
+
+use super::{NetError, Nic, raw};
+
+/// Length of an ARP frame in bytes: it has no payload.
+pub const FRAME: usize = ethernet::LENGTH + arp::LENGTH;
+
+/// A gratuitous ARP request, which says that `mac` has `vip` (RFC 5227 section 3: an ARP
+/// announcement). What most hosts and switches update their tables by.
+#[must_use]
+pub fn announcement(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
+    let sender = (Mac::from_wire(mac), address(vip));
+    let target = (Mac::default(), address(vip));
+    frame(arp::operation::REQUEST, sender, target)
+}
+
+/// A gratuitous ARP reply, which says the same to hosts that take replies only (RFC 5944
+/// section 4.6: the target's MAC is the sender's).
+#[must_use]
+pub fn announcement_reply(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
+    let sender = (Mac::from_wire(mac), address(vip));
+    frame(arp::operation::REPLY, sender, sender)
+}
+
+/// A request of the host `from`, which has `mac`, for the MAC of `target` (RFC 826).
+#[must_use]
+pub fn question(mac: [u8; 6], from: Ipv4Addr, target: Ipv4Addr) -> [u8; FRAME] {
+    let sender = (Mac::from_wire(mac), address(from));
+    frame(
+        arp::operation::REQUEST,
+        sender,
+        (Mac::default(), address(target)),
+    )
+}
+
+/// All go to everybody.
+fn frame(operation: Be16, sender: (Mac, Be32), target: (Mac, Be32)) -> [u8; FRAME] {
+    let mut frame = [0; FRAME];
+    let (header, packet) = frame.split_at_mut(ethernet::LENGTH);
+    header[..6].copy_from_slice(&Mac::BROADCAST.to_wire());
+    header[6..12].copy_from_slice(&sender.0.to_wire());
+    header[12..].copy_from_slice(&ethernet::ether_type::ARP.raw().to_ne_bytes());
+    packet.copy_from_slice(bytes_of(&arp::Packet::new(operation, sender, target)));
+    frame
+}
+
+fn address(address: Ipv4Addr) -> Be32 {
+    Be32::from_wire(address.octets())
+}
+
+/// Sends and receives ARP frames on one NIC.
+#[derive(Debug)]
+pub struct ArpSocket {
+    socket: AsyncFd<Socket>,
+    mac: [u8; 6],
+    address: Ipv4Addr,
+}
+
+impl ArpSocket {
+    /// Opens it. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// No `CAP_NET_RAW`, or the NIC is gone.
+    pub fn open(nic: &Nic) -> Result<Self, NetError> {
+        let open = || -> io::Result<_> {
+            // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&raw::link_layer(nic.index, ethernet::ether_type::ARP)?)?;
+            raw::readable(socket)
+        };
+        let socket = open().map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
+        Ok(Self {
+            socket,
+            mac: nic.mac,
+            address: nic.address,
+        })
+    }
+
+    /// Tells everybody that this NIC has `vip`, in both ways.
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn announce(&self, vip: Ipv4Addr) -> io::Result<()> {
+        self.send(&announcement(self.mac, vip))?;
+        self.send(&announcement_reply(self.mac, vip))
+    }
+
+    /// Asks for the MAC of `target`. The answer comes by [`receive`](Self::receive), and to
+    /// the kernel's own table only if that has an entry for it.
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn ask(&self, target: Ipv4Addr) -> io::Result<()> {
+        self.send(&question(self.mac, self.address, target))
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.get_ref().send(frame).map(drop)
+    }
+
+    /// The next ARP frame that XDP passed, Ethernet header included, and cut to what `buffer`
+    /// holds. Cancel-safe.
+    ///
+    /// # Errors
+    /// The kernel's: link down.
+    pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let length = self
+            .socket
+            .async_io(Interest::READABLE, |mut socket| socket.read(buffer))
+            .await?;
+        Ok(&buffer[..length])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::netlink::Netlink;
+    use crate::net::testing::{self, A, B, Side, VIP, within_reach};
+
+    const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    #[test]
+    fn an_announcement_is_a_request_for_oneself() {
+        let expected = [
+            &[0xff; 6][..],
+            &OWN,
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+            &OWN,
+            &VIP.octets(),
+            &[0; 6],
+            &VIP.octets(),
+        ];
+        assert_eq!(announcement(OWN, VIP).as_slice(), expected.concat());
+    }
+
+    #[test]
+    fn an_announcing_reply_names_the_owner_twice() {
+        let expected = [
+            &[0xff; 6][..],
+            &OWN,
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2],
+            &OWN,
+            &VIP.octets(),
+            &OWN,
+            &VIP.octets(),
+        ];
+        assert_eq!(announcement_reply(OWN, VIP).as_slice(), expected.concat());
+    }
+
+    #[test]
+    fn a_question_names_the_asker() {
+        let expected = [
+            &[0xff; 6][..],
+            &OWN,
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+            &OWN,
+            &A.octets(),
+            &[0; 6],
+            &B.octets(),
+        ];
+        assert_eq!(question(OWN, A, B).as_slice(), expected.concat());
+    }
+
+    #[test]
+    fn the_segment_hears_announcements_and_answers_questions() {
+        testing::in_two_namespaces(async |pair| {
+            let open = async |side, node| {
+                pair.enter(side);
+                let netlink = Netlink::connect().unwrap();
+                let nic = netlink.find_nic(VIP, &[node], None).await.unwrap();
+                ArpSocket::open(&nic).unwrap()
+            };
+            let a = open(Side::A, A).await;
+            let b = open(Side::B, B).await;
+            let hears = async |socket: &ArpSocket, wanted: &[u8]| {
+                let mut buffer = [0; 128];
+                while within_reach(socket.receive(&mut buffer)).await.unwrap() != wanted {}
+            };
+
+            a.announce(VIP).unwrap();
+            hears(&b, &announcement(Side::A.mac(), VIP)).await;
+            hears(&b, &announcement_reply(Side::A.mac(), VIP)).await;
+
+            a.ask(B).unwrap();
+            hears(&b, &question(Side::A.mac(), A, B)).await;
+            let mut answer = question(Side::B.mac(), B, A);
+            answer[..6].copy_from_slice(&Side::A.mac());
+            answer[21] = 2;
+            answer[32..38].copy_from_slice(&Side::A.mac());
+            hears(&a, &answer).await;
+        });
+    }
+}

@@ -1,0 +1,92 @@
+//! The node's network: links and addresses by netlink, VRRP and ARP by raw sockets.
+//!
+//! Thin: it tells what is there and does what it is told. What to do is decided in
+//! [`decide`](crate::decide).
+
+pub mod announce;
+pub mod netlink;
+mod nic;
+mod raw;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod vrrp;
+
+pub use nic::Nic;
+
+use std::io;
+use std::net::Ipv4Addr;
+
+/// What can be wrong with the node's network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A request that the kernel refused, or a socket that could not be had.
+    #[error("could not {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// None of the configured nodes is this machine.
+    #[error(
+        "none of the nodes ({nodes}) is this machine, whose addresses are {local}; \
+         correct the nodes, or wait until the address is up"
+    )]
+    NotANode {
+        /// The configured nodes.
+        nodes: String,
+        /// The addresses found here.
+        local: String,
+    },
+    /// Two of the configured nodes are this machine.
+    #[error("nodes {0} and {1} are both this machine; name each node once")]
+    TwoNodes(Ipv4Addr, Ipv4Addr),
+    /// The configured interface does not exist.
+    #[error("no interface {name}; there are {there}")]
+    NoInterface {
+        /// The configured name.
+        name: String,
+        /// Those that exist.
+        there: String,
+    },
+    /// The configured interface does not have the node's address.
+    #[error("node address {address} is on {holder}, not on the configured interface {name}")]
+    OtherInterface {
+        /// The node's address.
+        address: Ipv4Addr,
+        /// The interface that has it.
+        holder: String,
+        /// The configured one.
+        name: String,
+    },
+    /// The clients' ARP requests for the VIP would not reach this NIC.
+    #[error(
+        "VIP {vip} is not in the subnet of {interface} ({address}/{prefix_len}); \
+         correct the VIP, or name the interface if this is meant"
+    )]
+    OtherSubnet {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The interface that has the node's address.
+        interface: String,
+        /// The node's address.
+        address: Ipv4Addr,
+        /// Its prefix length.
+        prefix_len: u8,
+    },
+    /// No Ethernet, no ARP, no MAC addresses to steer by.
+    #[error("interface {interface}, which has node address {address}, is not Ethernet")]
+    NotEthernet {
+        /// The interface.
+        interface: String,
+        /// The node's address.
+        address: Ipv4Addr,
+    },
+}
+
+impl NetError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,571 @@
+//! Links, addresses and neighbours, by rtnetlink.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
+
+use super::NetError;
+use super::nic::{self, Link, LocalAddress, Nic};
+
+/// An entry of the kernel's neighbour table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// Whose.
+    pub address: Ipv4Addr,
+    /// Where; `None` while the kernel does not know, or no longer.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// A change of the node's network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NetEvent {
+    /// A neighbour on the NIC was found, moved or was lost. The kernel also drops entries that
+    /// nobody used for long: that one is lost does not say that it is down.
+    Neighbour(Neighbour),
+    /// The NIC changed: whether it is up with a carrier, and its Ethernet address.
+    Link {
+        /// Up, with a carrier.
+        up: bool,
+        /// Its Ethernet address.
+        mac: [u8; 6],
+    },
+    /// The NIC is gone.
+    LinkGone,
+    /// An IPv4 address came or went, on any interface.
+    Address {
+        /// Index of the interface.
+        index: u32,
+        /// The address.
+        address: Ipv4Addr,
+        /// Whether it is there now.
+        present: bool,
+    },
+    /// More happened than the socket could hold, and some of it is lost: look at all again.
+    Overrun,
+}
+
+/// The kernel's rtnetlink, for this network namespace.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Connects. A task that reads the socket runs until the last clone is dropped.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    ///
+    /// # Panics
+    /// If there is no tokio runtime.
+    pub fn connect() -> Result<Self, NetError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(NetError::io("open a netlink socket"))?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// The NIC of the VIP: it has the address of one of `nodes`, and `vip` is in its subnet.
+    /// With `interface` it is that one, and the subnet may be any.
+    ///
+    /// # Errors
+    /// [`NetError`] says which of these does not hold, and what to do.
+    pub async fn find_nic(
+        &self,
+        vip: Ipv4Addr,
+        nodes: &[Ipv4Addr],
+        interface: Option<&str>,
+    ) -> Result<Nic, NetError> {
+        let links = self.links().await?;
+        let addresses = self.addresses().await?;
+        let mut nic = nic::choose(&links, &addresses, vip, nodes, interface)?;
+        if nic.driver.is_none() {
+            let driver = fs::read_link(format!("/sys/class/net/{}/device/driver", nic.name));
+            nic.driver = driver
+                .ok()
+                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        }
+        Ok(nic)
+    }
+
+    /// Puts `vip`/32 on `lo`, scope host, and `lo` up. Nothing happens if all is so already.
+    ///
+    /// # Errors
+    /// The kernel refuses: no `CAP_NET_ADMIN`, say.
+    pub async fn add_vip(&self, vip: Ipv4Addr) -> Result<(), NetError> {
+        let lo = self.loopback().await?;
+        if !lo.enabled {
+            let up = LinkUnspec::new_with_index(lo.index).up().build();
+            let done = self.handle.link().set(up).execute().await;
+            done.map_err(refused("set lo up"))?;
+        }
+        let there = self.addresses().await?;
+        let mut ours = there
+            .iter()
+            .filter(|local| local.address == vip && local.index == lo.index);
+        if ours
+            .clone()
+            .any(|local| local.host_scope && local.prefix_len == 32)
+        {
+            return Ok(());
+        }
+        // One of another scope or length, which others may adopt as the node's.
+        if ours.next().is_some() {
+            self.remove_vip(vip).await?;
+        }
+        let address = self.handle.address();
+        let mut add = address.add(lo.index, IpAddr::V4(vip), 32);
+        add.message_mut().header.scope = AddressScope::Host;
+        let done = add.execute().await;
+        done.map_err(refused(format!("put {vip}/32 on lo")))
+    }
+
+    /// Takes `vip` off `lo`. Nothing happens if it is not there.
+    ///
+    /// # Errors
+    /// The kernel refuses: no `CAP_NET_ADMIN`, say.
+    pub async fn remove_vip(&self, vip: Ipv4Addr) -> Result<(), NetError> {
+        let lo = self.loopback().await?.index;
+        let mut dump = self.handle.address().get().execute();
+        while let Some(message) = dump.try_next().await.map_err(refused("list addresses"))? {
+            if message.header.index != lo || local_address(&message) != Some(vip) {
+                continue;
+            }
+            let done = self.handle.address().del(message).execute().await;
+            done.map_err(refused(format!("take {vip} off lo")))?;
+        }
+        Ok(())
+    }
+
+    /// Names of the interfaces that have `vip`: only `lo` should.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn has_vip(&self, vip: Ipv4Addr) -> Result<Vec<String>, NetError> {
+        let links = self.links().await?;
+        let addresses = self.addresses().await?;
+        let holds = |link: &Link| {
+            addresses
+                .iter()
+                .any(|local| local.index == link.index && local.address == vip)
+        };
+        Ok(links
+            .into_iter()
+            .filter(holds)
+            .map(|link| link.name)
+            .collect())
+    }
+
+    /// The kernel's IPv4 neighbours on an interface.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn neighbours(&self, nic_index: u32) -> Result<Vec<Neighbour>, NetError> {
+        let request = self
+            .handle
+            .neighbours()
+            .get()
+            .set_address_family(AddressFamily::Inet);
+        let messages: Vec<NeighbourMessage> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list neighbours"))?;
+        let on_nic = |message: &&NeighbourMessage| message.header.ifindex == nic_index;
+        Ok(messages
+            .iter()
+            .filter(on_nic)
+            .filter_map(neighbour)
+            .collect())
+    }
+
+    /// Makes the kernel find out, or confirm, where `address` is on an interface. The answer
+    /// comes as a [`NetEvent::Neighbour`], unless nothing changes.
+    ///
+    /// # Errors
+    /// The kernel refuses: no `CAP_NET_ADMIN`, or the interface is down or gone.
+    pub async fn resolve(&self, nic_index: u32, address: Ipv4Addr) -> Result<(), NetError> {
+        // As if a packet for it had come by: NTF_USE.
+        let request = self
+            .handle
+            .neighbours()
+            .add(nic_index, IpAddr::V4(address))
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        let done = request.execute().await;
+        done.map_err(refused(format!("resolve neighbour {address}")))
+    }
+
+    /// Changes from now on, of neighbours and link of the NIC, and of all addresses. Call it
+    /// before looking at what is there, so that nothing falls in between. Ends if the socket
+    /// does.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    ///
+    /// # Panics
+    /// If there is no tokio runtime.
+    pub fn watch(&self, nic_index: u32) -> Result<BoxStream<'static, NetEvent>, NetError> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+        ];
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
+            .map_err(NetError::io("open a netlink socket for changes"))?;
+        tokio::spawn(connection);
+        let events = messages
+            .filter_map(move |(message, _)| std::future::ready(event(nic_index, message.payload)));
+        Ok(events.boxed())
+    }
+
+    async fn loopback(&self) -> Result<Link, NetError> {
+        let links = self.links().await?;
+        links
+            .into_iter()
+            .find(|link| link.loopback)
+            .ok_or_else(|| NetError::io("find lo")(io::ErrorKind::NotFound.into()))
+    }
+
+    async fn links(&self) -> Result<Vec<Link>, NetError> {
+        let messages: Vec<LinkMessage> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list interfaces"))?;
+        Ok(messages.iter().map(link).collect())
+    }
+
+    async fn addresses(&self) -> Result<Vec<LocalAddress>, NetError> {
+        let messages: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list addresses"))?;
+        let entry = |message: &AddressMessage| {
+            Some(LocalAddress {
+                index: message.header.index,
+                address: local_address(message)?,
+                prefix_len: message.header.prefix_len,
+                host_scope: message.header.scope == AddressScope::Host,
+            })
+        };
+        Ok(messages.iter().filter_map(entry).collect())
+    }
+}
+
+fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
+    let what = what.into();
+    |error| {
+        let source = match error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            other => io::Error::other(other),
+        };
+        NetError::Io { what, source }
+    }
+}
+
+fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetEvent> {
+    let message = match payload {
+        NetlinkPayload::InnerMessage(message) => message,
+        NetlinkPayload::Overrun(_) => return Some(NetEvent::Overrun),
+        _ => return None,
+    };
+    match message {
+        RouteNetlinkMessage::NewNeighbour(message) if message.header.ifindex == nic_index => {
+            neighbour(&message).map(NetEvent::Neighbour)
+        }
+        RouteNetlinkMessage::DelNeighbour(message) if message.header.ifindex == nic_index => {
+            let lost = Neighbour {
+                mac: None,
+                ..neighbour(&message)?
+            };
+            Some(NetEvent::Neighbour(lost))
+        }
+        // A bridge tells of its ports too, in its own family.
+        RouteNetlinkMessage::NewLink(message)
+            if message.header.index == nic_index
+                && message.header.interface_family == AddressFamily::Unspec =>
+        {
+            let Link { up, mac, .. } = link(&message);
+            Some(NetEvent::Link { up, mac: mac? })
+        }
+        RouteNetlinkMessage::DelLink(message)
+            if message.header.index == nic_index
+                && message.header.interface_family == AddressFamily::Unspec =>
+        {
+            Some(NetEvent::LinkGone)
+        }
+        RouteNetlinkMessage::NewAddress(message) => address_event(&message, true),
+        RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),
+        _ => None,
+    }
+}
+
+fn address_event(message: &AddressMessage, present: bool) -> Option<NetEvent> {
+    Some(NetEvent::Address {
+        index: message.header.index,
+        address: local_address(message)?,
+        present,
+    })
+}
+
+/// `None` for IPv6.
+fn local_address(message: &AddressMessage) -> Option<Ipv4Addr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        })
+}
+
+/// `None` for IPv6.
+fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(*found);
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    // The kernel keeps the old address of an entry whose confirmation failed.
+    let known = !matches!(
+        message.header.state,
+        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+    );
+    Some(Neighbour {
+        address: address?,
+        mac: mac.filter(|_| known),
+    })
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        loopback: flags.contains(LinkFlags::Loopback),
+        enabled: flags.contains(LinkFlags::Up),
+        // Running follows the carrier, once frames can really leave: what is sent between the
+        // two is lost without an error.
+        up: flags.contains(LinkFlags::Up | LinkFlags::Running),
+        kind: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(bytes) if ethernet => {
+                link.mac = bytes.as_slice().try_into().ok();
+            }
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{self, A, B, Side, VIP, within_reach};
+
+    async fn nic(netlink: &Netlink) -> Nic {
+        netlink.find_nic(VIP, &[B, A], None).await.unwrap()
+    }
+
+    async fn until(
+        events: &mut BoxStream<'static, NetEvent>,
+        mut wanted: impl FnMut(&NetEvent) -> bool,
+    ) -> NetEvent {
+        within_reach(async {
+            loop {
+                let event = events.next().await.expect("the socket stays open");
+                if wanted(&event) {
+                    return event;
+                }
+            }
+        })
+        .await
+    }
+
+    #[test]
+    fn the_node_finds_itself_and_its_nic() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let nic = nic(&netlink).await;
+            assert_eq!(
+                (nic.name.as_str(), nic.address, nic.node_index),
+                ("a0", A, 1)
+            );
+            assert_eq!(
+                (nic.mac, nic.mtu, nic.prefix_len),
+                (Side::A.mac(), 1500, 24)
+            );
+            assert_eq!((nic.driver.as_deref(), nic.up), (Some("veth"), true));
+            let error = netlink.find_nic(VIP, &[B], None).await.unwrap_err();
+            assert!(error.to_string().contains(&A.to_string()), "{error}");
+        });
+    }
+
+    #[test]
+    fn the_vip_is_put_on_lo_once_and_taken_off() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            testing::ip("link set lo down");
+            let netlink = Netlink::connect().unwrap();
+            assert!(netlink.has_vip(VIP).await.unwrap().is_empty());
+            for _ in 0..2 {
+                netlink.add_vip(VIP).await.unwrap();
+                assert_eq!(netlink.has_vip(VIP).await.unwrap(), ["lo"]);
+            }
+            let addresses = netlink.addresses().await.unwrap();
+            let ours = addresses.iter().find(|local| local.address == VIP).unwrap();
+            assert!(ours.host_scope && ours.prefix_len == 32);
+            assert!(netlink.loopback().await.unwrap().enabled);
+            for _ in 0..2 {
+                netlink.remove_vip(VIP).await.unwrap();
+                assert!(netlink.has_vip(VIP).await.unwrap().is_empty());
+            }
+        });
+    }
+
+    #[test]
+    fn a_vip_of_global_scope_on_lo_is_replaced() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            testing::ip(&format!("address add {VIP}/32 dev lo scope global"));
+            let netlink = Netlink::connect().unwrap();
+            netlink.add_vip(VIP).await.unwrap();
+            let addresses = netlink.addresses().await.unwrap();
+            let ours = addresses.iter().filter(|local| local.address == VIP);
+            assert_eq!(
+                ours.map(|local| local.host_scope).collect::<Vec<_>>(),
+                [true]
+            );
+        });
+    }
+
+    #[test]
+    fn a_vip_on_the_nic_is_seen_there() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            testing::ip(&format!("address add {VIP}/24 dev a0"));
+            let netlink = Netlink::connect().unwrap();
+            netlink.add_vip(VIP).await.unwrap();
+            assert_eq!(netlink.has_vip(VIP).await.unwrap(), ["lo", "a0"]);
+        });
+    }
+
+    #[test]
+    fn a_neighbour_that_is_asked_for_is_told_of() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let nic = nic(&netlink).await;
+            let mut events = netlink.watch(nic.index).unwrap();
+            netlink.resolve(nic.index, B).await.unwrap();
+            let found = Neighbour {
+                address: B,
+                mac: Some(Side::B.mac()),
+            };
+            until(&mut events, |event| *event == NetEvent::Neighbour(found)).await;
+            assert!(
+                netlink
+                    .neighbours(nic.index)
+                    .await
+                    .unwrap()
+                    .contains(&found)
+            );
+            // One that is known may be asked for too.
+            netlink.resolve(nic.index, B).await.unwrap();
+
+            testing::ip("neighbour flush dev a0");
+            let lost = Neighbour { mac: None, ..found };
+            until(&mut events, |event| *event == NetEvent::Neighbour(lost)).await;
+        });
+    }
+
+    #[test]
+    fn a_neighbour_that_does_not_answer_has_no_mac() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let nic = nic(&netlink).await;
+            let mut events = netlink.watch(nic.index).unwrap();
+            let nobody = Ipv4Addr::new(10, 9, 0, 77);
+            netlink.resolve(nic.index, nobody).await.unwrap();
+            let unknown = Neighbour {
+                address: nobody,
+                mac: None,
+            };
+            until(&mut events, |event| *event == NetEvent::Neighbour(unknown)).await;
+            assert!(
+                netlink
+                    .neighbours(nic.index)
+                    .await
+                    .unwrap()
+                    .contains(&unknown)
+            );
+        });
+    }
+
+    #[test]
+    fn carrier_link_and_address_changes_are_told_of() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let nic = nic(&netlink).await;
+            let mut events = netlink.watch(nic.index).unwrap();
+
+            testing::ip(&format!("address add {VIP}/24 dev a0"));
+            let added = NetEvent::Address {
+                index: nic.index,
+                address: VIP,
+                present: true,
+            };
+            until(&mut events, |event| *event == added).await;
+
+            let link = |up| NetEvent::Link { up, mac: nic.mac };
+            pair.enter(Side::B);
+            testing::ip("link set b0 down");
+            until(&mut events, |event| *event == link(false)).await;
+            testing::ip("link set b0 up");
+            until(&mut events, |event| *event == link(true)).await;
+            testing::ip("link delete b0");
+            until(&mut events, |event| *event == NetEvent::LinkGone).await;
+        });
+    }
+}

@@ -1,0 +1,262 @@
+//! Which node of the configuration this machine is, and which NIC is the VIP's.
+
+use std::net::Ipv4Addr;
+
+use super::NetError;
+
+/// The NIC that the VIP's traffic comes in by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nic {
+    /// Index of the interface.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// The node's address on it, one of the configured nodes.
+    pub address: Ipv4Addr,
+    /// Prefix length of that address.
+    pub prefix_len: u8,
+    /// Place of that address among the configured nodes.
+    pub node_index: usize,
+    /// The kernel's driver, or the kind of a virtual device (`veth`, `vlan`), if known.
+    pub driver: Option<String>,
+    /// Whether it was up and had a carrier when it was looked at.
+    pub up: bool,
+}
+
+/// An interface, as far as we care.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// `None` unless it is Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) mtu: u32,
+    pub(super) loopback: bool,
+    /// Administratively.
+    pub(super) enabled: bool,
+    /// Enabled, and with a carrier.
+    pub(super) up: bool,
+    /// Kind of a virtual device.
+    pub(super) kind: Option<String>,
+}
+
+/// An address of this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LocalAddress {
+    pub(super) index: u32,
+    pub(super) address: Ipv4Addr,
+    pub(super) prefix_len: u8,
+    pub(super) host_scope: bool,
+}
+
+impl LocalAddress {
+    fn subnet_has(&self, other: Ipv4Addr) -> bool {
+        let mask = u32::MAX
+            .checked_shl(32 - u32::from(self.prefix_len))
+            .unwrap_or(0);
+        (self.address.to_bits() ^ other.to_bits()) & mask == 0
+    }
+}
+
+/// Finds the NIC: it has the address of one of `nodes`, and `vip` is in the subnet of that
+/// address. `named`, if given, must have the address too, but its subnet may be any.
+pub(super) fn choose(
+    links: &[Link],
+    addresses: &[LocalAddress],
+    vip: Ipv4Addr,
+    nodes: &[Ipv4Addr],
+    named: Option<&str>,
+) -> Result<Nic, NetError> {
+    if let Some(name) = named
+        && !links.iter().any(|link| link.name == name)
+    {
+        return Err(NetError::NoInterface {
+            name: name.to_owned(),
+            there: list(links.iter().map(|link| &link.name)),
+        });
+    }
+
+    let mut here = nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| addresses.iter().any(|local| local.address == **node));
+    let Some((node_index, &address)) = here.next() else {
+        return Err(NetError::NotANode {
+            nodes: list(nodes),
+            local: list(addresses.iter().map(|local| local.address)),
+        });
+    };
+    if let Some((_, &other)) = here.next() {
+        return Err(NetError::TwoNodes(address, other));
+    }
+
+    // The same address may be on more than one interface.
+    let holders: Vec<(&Link, &LocalAddress)> = addresses
+        .iter()
+        .filter(|local| local.address == address)
+        .filter_map(|local| {
+            let link = links.iter().find(|link| link.index == local.index)?;
+            Some((link, local))
+        })
+        .collect();
+    let found = match named {
+        Some(name) => holders.iter().find(|(link, _)| link.name == name),
+        None => holders
+            .iter()
+            .find(|(_, local)| local.subnet_has(vip))
+            .or(holders.first()),
+    };
+    let Some(&(link, local)) = found else {
+        return Err(NetError::OtherInterface {
+            address,
+            holder: list(holders.iter().map(|(link, _)| &link.name)),
+            name: named.unwrap_or_default().to_owned(),
+        });
+    };
+    let interface = link.name.clone();
+    let Some(mac) = link.mac.filter(|_| !link.loopback) else {
+        return Err(NetError::NotEthernet { interface, address });
+    };
+    let prefix_len = local.prefix_len;
+    if named.is_none() && !local.subnet_has(vip) {
+        return Err(NetError::OtherSubnet {
+            vip,
+            interface,
+            address,
+            prefix_len,
+        });
+    }
+    Ok(Nic {
+        index: link.index,
+        name: interface,
+        mac,
+        mtu: link.mtu,
+        address,
+        prefix_len,
+        node_index,
+        driver: link.kind.clone(),
+        up: link.up,
+    })
+}
+
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+    const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 11), Ipv4Addr::new(10, 0, 0, 12)];
+
+    fn link(index: u32, name: &str, mac: Option<[u8; 6]>) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            mac,
+            mtu: 1500,
+            loopback: name == "lo",
+            enabled: true,
+            up: true,
+            kind: None,
+        }
+    }
+
+    fn links() -> [Link; 3] {
+        [
+            link(1, "lo", None),
+            link(2, "eth0", Some([2, 0, 0, 0, 0, 1])),
+            link(3, "tun0", None),
+        ]
+    }
+
+    fn on(index: u32, address: [u8; 4], prefix_len: u8) -> LocalAddress {
+        LocalAddress {
+            index,
+            address: address.into(),
+            prefix_len,
+            host_scope: false,
+        }
+    }
+
+    fn error(addresses: &[LocalAddress], named: Option<&str>) -> String {
+        choose(&links(), addresses, VIP, &NODES, named)
+            .expect_err("must be refused")
+            .to_string()
+    }
+
+    #[test]
+    fn the_nic_has_a_node_address_in_the_subnet_of_the_vip() {
+        let addresses = [
+            on(1, [127, 0, 0, 1], 8),
+            on(2, [192, 168, 0, 1], 24),
+            on(2, [10, 0, 0, 12], 24),
+        ];
+        let nic = choose(&links(), &addresses, VIP, &NODES, None).unwrap();
+        assert_eq!(
+            (nic.index, nic.node_index, nic.prefix_len, nic.mac),
+            (2, 1, 24, [2, 0, 0, 0, 0, 1])
+        );
+    }
+
+    #[test]
+    fn a_machine_that_is_no_node_is_told_its_own_addresses() {
+        let text = error(&[on(1, [127, 0, 0, 1], 8), on(2, [10, 0, 0, 99], 24)], None);
+        assert!(text.contains("10.0.0.11, 10.0.0.12"), "{text}");
+        assert!(text.contains("127.0.0.1, 10.0.0.99"), "{text}");
+        assert!(error(&[], None).contains("are none"));
+    }
+
+    #[test]
+    fn a_machine_cannot_be_two_nodes() {
+        let text = error(
+            &[on(2, [10, 0, 0, 11], 24), on(2, [10, 0, 0, 12], 24)],
+            None,
+        );
+        assert!(text.contains("10.0.0.11 and 10.0.0.12"), "{text}");
+    }
+
+    #[test]
+    fn a_vip_of_another_subnet_is_refused_unless_the_interface_is_named() {
+        let addresses = [on(2, [10, 0, 0, 11], 32)];
+        let text = error(&addresses, None);
+        assert!(text.contains("eth0 (10.0.0.11/32)"), "{text}");
+        let nic = choose(&links(), &addresses, VIP, &NODES, Some("eth0")).unwrap();
+        assert_eq!(nic.prefix_len, 32);
+    }
+
+    #[test]
+    fn an_interface_without_ethernet_is_refused() {
+        for index in [1, 3] {
+            let text = error(&[on(index, [10, 0, 0, 11], 24)], None);
+            assert!(text.contains("not Ethernet"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_named_interface_must_exist_and_have_the_address() {
+        let addresses = [on(2, [10, 0, 0, 11], 24)];
+        let text = error(&addresses, Some("eth7"));
+        assert!(text.contains("lo, eth0, tun0"), "{text}");
+        let text = error(&addresses, Some("tun0"));
+        assert!(text.contains("is on eth0, not on"), "{text}");
+    }
+
+    #[test]
+    fn a_prefix_of_any_length_is_a_subnet() {
+        let other = Ipv4Addr::new(192, 0, 2, 1);
+        assert!(on(1, [10, 0, 0, 11], 0).subnet_has(other));
+        assert!(!on(1, [10, 0, 0, 11], 32).subnet_has(VIP));
+        assert!(on(1, [10, 0, 0, 11], 31).subnet_has(VIP));
+        assert!(!on(1, [10, 0, 0, 11], 31).subnet_has(Ipv4Addr::new(10, 0, 0, 12)));
+    }
+}

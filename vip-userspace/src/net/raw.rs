@@ -1,0 +1,36 @@
+//! What raw sockets need `unsafe` for.
+
+use std::io;
+
+use nix::libc;
+use socket2::{SockAddr, Socket};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use vip_common::layout::Be16;
+
+/// Hands a non-blocking socket to tokio, to wait until it can be read. Must be called within
+/// a tokio runtime.
+pub(super) fn readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: `Socket` owns its descriptor, always tells the same one, and is only ever
+    // borrowed from the `AsyncFd`, so it is closed after it is deregistered.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(registered?)
+}
+
+/// Address of a packet socket: all frames of one EtherType on an interface.
+pub(super) fn link_layer(interface: u32, ether_type: Be16) -> io::Result<SockAddr> {
+    let interface = libc::c_int::try_from(interface).map_err(io::Error::other)?;
+    // SAFETY: the storage is zeroed, large enough and aligned for any kind of address; all
+    // zeros is a valid `sockaddr_ll`; the length is that of what was written.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = &mut *storage.cast::<libc::sockaddr_ll>();
+            address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+            address.sll_protocol = ether_type.raw();
+            address.sll_ifindex = interface;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    Ok(address)
+}

@@ -1,0 +1,241 @@
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Long: only a test that waits for it to pass uses another one.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A CA, and `ca.crt` where probes look for it.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, pem }
+    }
+
+    /// Settings of a server whose certificate holds for `name`.
+    fn server(&self, name: &str) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        Arc::new(config)
+    }
+}
+
+/// Serves every request on every connection the same, for as long as the runtime lives.
+async fn serve(tls: Arc<ServerConfig>, status: u16, body: &'static str) -> u16 {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            // A client that does not trust us hangs up here.
+            let Ok(tls) = TlsAcceptor::from(Arc::clone(&tls)).accept(tcp).await else {
+                continue;
+            };
+            let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+                assert_eq!(request.uri().path(), "/readyz");
+                let body = Full::new(Bytes::from_static(body.as_bytes()));
+                Response::builder().status(status).body(body)
+            });
+            // The client may hang up once it knows enough.
+            let _ = server::Builder::new()
+                .serve_connection(TokioIo::new(tls), service)
+                .await;
+        }
+    });
+    port
+}
+
+fn prober(port: u16, timeout: Duration, trust: Trust) -> Prober {
+    Prober::new(Settings {
+        path: "/readyz".to_owned(),
+        port,
+        timeout,
+        trust,
+    })
+}
+
+/// A prober that trusts `authority`, by a file that is there as long as the folder.
+fn trusting(authority: &Authority, port: u16) -> (Prober, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    std::fs::write(&file, &authority.pem).unwrap();
+    (prober(port, TIMEOUT, Trust::Ca(file)), folder)
+}
+
+fn reason(result: ProbeResult) -> String {
+    match result {
+        ProbeResult::NotReady { reason } => reason,
+        other => panic!("expected NotReady, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn status_200_is_ready() {
+    let authority = Authority::new();
+    let port = serve(authority.server("127.0.0.1"), 200, "ok").await;
+    let (prober, _folder) = trusting(&authority, port);
+    for _ in 0..3 {
+        let result = prober.probe(LOCALHOST).await;
+        assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn any_other_status_is_not_ready_and_names_the_failed_checks() {
+    let authority = Authority::new();
+    let body = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]shutdown failed: withheld\n";
+    let port = serve(authority.server("127.0.0.1"), 503, body).await;
+    let (prober, _folder) = trusting(&authority, port);
+    assert_eq!(
+        reason(prober.probe(LOCALHOST).await),
+        "503 Service Unavailable, failed: etcd, shutdown"
+    );
+    let port = serve(authority.server("127.0.0.1"), 401, "").await;
+    let (prober, _folder) = trusting(&authority, port);
+    assert_eq!(reason(prober.probe(LOCALHOST).await), "401 Unauthorized");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_not_ready_unless_all_are_believed() {
+    let port = serve(Authority::new().server("127.0.0.1"), 200, "ok").await;
+    let (careful, folder) = trusting(&Authority::new(), port);
+    let reason = reason(careful.probe(LOCALHOST).await);
+    let ca = folder.path().join("ca.crt");
+    assert!(reason.starts_with("TLS: "), "{reason}");
+    assert!(reason.contains(&format!("CA {}", ca.display())), "{reason}");
+
+    let result = prober(port, TIMEOUT, Trust::Insecure)
+        .probe(LOCALHOST)
+        .await;
+    assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_node_is_not_ready() {
+    let authority = Authority::new();
+    let port = serve(authority.server("10.0.0.11"), 200, "ok").await;
+    let (prober, _folder) = trusting(&authority, port);
+    let reason = reason(prober.probe(LOCALHOST).await);
+    assert!(reason.starts_with("TLS: "), "{reason}");
+}
+
+#[tokio::test]
+async fn the_ca_file_may_come_late_and_may_change() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let port = serve(second.server("127.0.0.1"), 200, "ok").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    let prober = prober(port, TIMEOUT, Trust::Ca(file.clone()));
+    let missing = reason(prober.probe(LOCALHOST).await);
+    assert!(missing.starts_with("no CA file yet"), "{missing}");
+
+    std::fs::write(&file, "no certificate at all").unwrap();
+    let empty = reason(prober.probe(LOCALHOST).await);
+    assert!(empty.contains("no certificate in PEM"), "{empty}");
+
+    std::fs::write(&file, &first.pem).unwrap();
+    let wrong = reason(prober.probe(LOCALHOST).await);
+    assert!(wrong.starts_with("TLS: "), "{wrong}");
+
+    // Both, so that the length changes too, however coarse the file system's clock.
+    std::fs::write(&file, format!("{}{}", first.pem, second.pem)).unwrap();
+    let result = prober.probe(LOCALHOST).await;
+    assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_closed_port_is_refused_with_and_without_a_ca_file() {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let (with, _folder) = trusting(&Authority::new(), port);
+    assert_eq!(with.probe(LOCALHOST).await, ProbeResult::Refused);
+    let without = prober(port, TIMEOUT, Trust::Ca("/nonexistent/ca.crt".into()));
+    assert_eq!(without.probe(LOCALHOST).await, ProbeResult::Refused);
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_hangs_is_not_ready_but_not_silent() {
+    // The kernel accepts; nobody ever reads.
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let timeout = Duration::from_millis(300);
+    let prober = prober(port, timeout, Trust::Insecure);
+    assert_eq!(
+        reason(prober.probe(LOCALHOST).await),
+        "timed out after 300ms"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_tls_is_not_ready() {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        tcp.writable().await.unwrap();
+        tcp.try_write(b"HTTP/1.0 400 Bad Request\r\n\r\n").unwrap();
+        // Open until the client hangs up: a reset could overtake the answer.
+        tcp.readable().await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let prober = prober(port, TIMEOUT, Trust::Insecure);
+    let reason = reason(prober.probe(LOCALHOST).await);
+    assert!(reason.starts_with("TLS: "), "{reason}");
+}
+
+#[test]
+fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
+    use crate::net::testing::{Side, VIP, in_two_namespaces, ip};
+    in_two_namespaces(async |pair| {
+        pair.enter(Side::A);
+        let result = prober(6443, TIMEOUT, Trust::Insecure)
+            .probe(Ipv4Addr::new(192, 0, 2, 1))
+            .await;
+        let ProbeResult::Silent { reason } = result else {
+            panic!("expected Silent, got {result:?}");
+        };
+        assert!(reason.contains("unreachable"), "{reason}");
+
+        // Frames leave, and nobody takes them.
+        ip(&format!(
+            "neighbour add {VIP} lladdr 02:00:00:00:00:99 dev a0"
+        ));
+        let timeout = Duration::from_millis(300);
+        let result = prober(6443, timeout, Trust::Insecure).probe(VIP).await;
+        let reason = "no answer within 300ms".to_owned();
+        assert_eq!(result, ProbeResult::Silent { reason });
+    });
+}

@@ -1,0 +1,135 @@
+//! The TLS settings of probes, which follow the CA file on disk.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::Trust;
+use super::insecure::BelieveAll;
+
+/// Where the CA of the API servers' certificates lies: kubeadm, k0s, RKE2, k3s.
+const WELL_KNOWN: &[&str] = &[
+    "/etc/kubernetes/pki/ca.crt",
+    "/var/lib/k0s/pki/ca.crt",
+    "/var/lib/rancher/rke2/server/tls/server-ca.crt",
+    "/var/lib/rancher/k3s/server/tls/server-ca.crt",
+];
+
+/// Makes the TLS settings, and keeps them while the CA file does not change.
+#[derive(Debug)]
+pub(super) struct Verification {
+    trust: Trust,
+    cached: Mutex<Option<Cached>>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    /// What they were made from; `None` if they trust everybody.
+    source: Option<Source>,
+    config: Arc<ClientConfig>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Source {
+    path: PathBuf,
+    modified: SystemTime,
+    length: u64,
+}
+
+impl Source {
+    fn look(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            modified: metadata.modified()?,
+            length: metadata.len(),
+        })
+    }
+}
+
+impl Verification {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            cached: Mutex::new(None),
+        }
+    }
+
+    /// The TLS settings, from the CA file as it is now. The error is one line for people.
+    pub(super) fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        let source = self.source()?;
+        // Whoever panicked left a whole value or none.
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = &*cached
+            && cached.source == source
+        {
+            return Ok(Arc::clone(&cached.config));
+        }
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS: {error}"))?;
+        let builder = match &source {
+            Some(source) => builder.with_root_certificates(read(&source.path)?),
+            None => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(BelieveAll(provider))),
+        };
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Each probe proves anew who answers.
+        config.resumption = Resumption::disabled();
+        let config = Arc::new(config);
+        *cached = Some(Cached {
+            source,
+            config: Arc::clone(&config),
+        });
+        Ok(config)
+    }
+
+    /// How certificates are checked, for error messages.
+    pub(super) fn describe(&self) -> String {
+        match self.source() {
+            Ok(Some(source)) => format!("CA {}", source.path.display()),
+            Ok(None) => "certificates are not checked".to_owned(),
+            Err(reason) => reason,
+        }
+    }
+
+    /// The CA file as it is now; `None` if there is nothing to check.
+    fn source(&self) -> Result<Option<Source>, String> {
+        match &self.trust {
+            Trust::Insecure => Ok(None),
+            Trust::Ca(path) => Source::look(path)
+                .map(Some)
+                .map_err(|error| format!("no CA file yet: {}: {error}", path.display())),
+            Trust::WellKnownCa => WELL_KNOWN
+                .iter()
+                .find_map(|path| Source::look(Path::new(path)).ok())
+                .map(Some)
+                .ok_or_else(|| format!("no CA file yet: none of {}", WELL_KNOWN.join(", "))),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<RootCertStore, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("CA file {}: {error}", path.display());
+    let pem = fs::read(path).map_err(|error| failed(&error))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| failed(&error))?;
+        roots.add(certificate).map_err(|error| failed(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(failed(&"has no certificate in PEM format"));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask build-ebpf`: the object that the agent embeds.
+
+use std::env::consts::ARCH;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{install, sh};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Accepted for symmetry: the object is always optimised, as the verifier takes no other
+    #[arg(long)]
+    release: bool,
+}
+
+pub(crate) fn run(_: &Options) -> Result<()> {
+    object()
+}
+
+/// Below `target`, apart from host builds, whose flags differ.
+const TARGET_DIR: &str = "target/bpf";
+
+/// Builds `target/bpf/vip.o`. Its time stamp changes only with its content, so that the agent
+/// is not built anew each time.
+pub(crate) fn object() -> Result<()> {
+    install::nightly()?;
+    let linker = install::bpf_linker()?;
+    sh::run(cargo("build", &linker).arg("--quiet"))?;
+
+    let target_dir = sh::workspace().join(TARGET_DIR);
+    let built = target_dir.join("bpfel-unknown-none/release/vip");
+    let object = target_dir.join("vip.o");
+    let content = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    if fs::read(&object).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    // Renamed into place: a build of the agent never sees half of it.
+    let partial = target_dir.join("vip.o.partial");
+    fs::write(&partial, &content).with_context(|| format!("write {}", partial.display()))?;
+    fs::rename(&partial, &object).with_context(|| format!("write {}", object.display()))
+}
+
+/// `cargo xtask clippy-ebpf`.
+pub(crate) fn clippy() -> Result<()> {
+    install::nightly()?;
+    install::nightly_clippy()?;
+    let linker = install::bpf_linker()?;
+    sh::run(cargo("clippy", &linker).args(["--quiet", "--", "-D", "warnings"]))
+}
+
+fn cargo(subcommand: &str, linker: &Path) -> Command {
+    let arch = format!("--cfg=bpf_target_arch=\"{ARCH}\"");
+    let linker = format!("-Clinker={}", linker.display());
+    let flags = [
+        // Which registers `pt_regs` has; aya-ebpf wants to know.
+        &arch,
+        // BTF is made from debug info.
+        "-Cdebuginfo=2",
+        &linker,
+        "-Clink-arg=--btf",
+        // 32-bit arithmetic and jumps: every kernel we run on has them (5.1).
+        "-Ctarget-cpu=v3",
+        // Headers are byte arrays and rarely aligned. Without this LLVM puts each word
+        // together from bytes.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    ];
+    let mut cargo = sh::command("cargo");
+    cargo
+        .arg(format!("+{}", install::NIGHTLY))
+        .args([subcommand, "--package", "vip-ebpf", "--release"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(["--target-dir", TARGET_DIR])
+        // The outer cargo's proxy names its own toolchain here.
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    cargo
+}

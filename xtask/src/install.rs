@@ -1,0 +1,138 @@
+//! Installs what is missing, one line each. What is there costs a look at the PATH.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::sh;
+
+/// The toolchain of the eBPF program: `-Z build-std` is nightly's.
+pub(crate) const NIGHTLY: &str = "nightly";
+
+/// It uses rustc's own LLVM. From 0.11 on it wants a system LLVM of the very version.
+const BPF_LINKER: &str = "0.10.3";
+
+/// A nightly toolchain with the sources of `core`.
+pub(crate) fn nightly() -> Result<()> {
+    ensure!(
+        sh::find("rustup").is_some(),
+        "rustup is missing; the eBPF program needs a nightly toolchain: see https://rustup.rs"
+    );
+    let sysroot = || {
+        let mut rustc = sh::command("rustc");
+        rustc.args([&format!("+{NIGHTLY}"), "--print", "sysroot"]);
+        // A toolchain that is missing is installed below, where it is said.
+        rustc.env("RUSTUP_AUTO_INSTALL", "0");
+        sh::output(&mut rustc).map(PathBuf::from)
+    };
+    let sysroot = match sysroot() {
+        Some(found) => found,
+        None => {
+            say("Rust toolchain nightly, by rustup");
+            sh::run(sh::command("rustup").args([
+                "toolchain",
+                "install",
+                NIGHTLY,
+                "--profile",
+                "minimal",
+            ]))?;
+            sysroot().context("`rustc +nightly` does not run, though it was just installed")?
+        }
+    };
+    component(
+        "rust-src",
+        &sysroot.join("lib/rustlib/src/rust/library/Cargo.toml"),
+    )
+}
+
+/// Clippy of the nightly toolchain.
+pub(crate) fn nightly_clippy() -> Result<()> {
+    let mut rustup = sh::command("rustup");
+    rustup.args(["which", "--toolchain", NIGHTLY, "clippy-driver"]);
+    let driver = sh::output(&mut rustup).unwrap_or_default();
+    component("clippy", Path::new(&driver))
+}
+
+/// A component of the nightly toolchain, of which `proof` is a file.
+fn component(name: &str, proof: &Path) -> Result<()> {
+    if proof.is_file() {
+        return Ok(());
+    }
+    say(&format!("{name} of the nightly toolchain, by rustup"));
+    sh::run(sh::command("rustup").args(["component", "add", name, "--toolchain", NIGHTLY]))
+}
+
+/// The path of a bpf-linker of the right version. It goes where cargo installs programs,
+/// unless one of another version is there: that one stays, and ours goes below `target`.
+pub(crate) fn bpf_linker() -> Result<PathBuf> {
+    let wanted = format!("bpf-linker {BPF_LINKER}");
+    let is_wanted = |path: &PathBuf| {
+        sh::output(sh::command(path).arg("--version")).is_some_and(|version| version == wanted)
+    };
+    let own_root = sh::workspace().join("target/tools");
+    let own = own_root.join("bin/bpf-linker");
+    let there = sh::find("bpf-linker");
+    if let Some(found) = there.iter().chain([&own]).find(|path| is_wanted(path)) {
+        return Ok(found.clone());
+    }
+    let mut cargo = sh::command("cargo");
+    cargo.args(["install", "--quiet", "--locked"]);
+    if there.is_some() {
+        say(&format!("{wanted} into target/tools, by cargo: a minute"));
+        cargo.arg("--root").arg(own_root);
+    } else {
+        say(&format!("{wanted}, by cargo: a minute"));
+    }
+    sh::run(cargo.arg(format!("bpf-linker@{BPF_LINKER}")))?;
+    sh::find("bpf-linker")
+        .into_iter()
+        .chain([own])
+        .find(is_wanted)
+        .with_context(|| format!("{wanted} is not on the PATH, though it was just installed"))
+}
+
+/// A program and the Debian package it comes in.
+pub(crate) type Program = (&'static str, &'static str);
+
+/// What every build needs: `ring` contains C.
+pub(crate) const BUILD: &[Program] = &[("cc", "gcc")];
+
+/// What the topologies of tests, demo and benchmarks need.
+pub(crate) const TOPOLOGY: &[Program] = &[
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("ping", "iputils-ping"),
+    ("unshare", "util-linux"),
+];
+
+/// Debian packages of those programs that are missing.
+pub(crate) fn programs(programs: &[Program]) -> Result<()> {
+    let mut packages: Vec<&str> = programs
+        .iter()
+        .filter(|(program, _)| sh::find(program).is_none())
+        .map(|&(_, package)| package)
+        .collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if sh::find("apt-get").is_none() {
+        bail!("missing, and there is no apt-get to install it with: {list} (Debian's names)");
+    }
+    say(&format!("{list}, by apt-get"));
+    let apt = |args: &[&str]| {
+        let mut apt = sh::as_root("env");
+        apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]);
+        sh::run(apt.args(args))
+    };
+    apt(&["update"])?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(packages);
+    apt(&install)
+}
+
+fn say(what: &str) {
+    eprintln!("xtask: installing {what}");
+}

@@ -1,0 +1,70 @@
+//! A real kube-apiserver for tests and demo, where one can be had. Never required.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+
+use crate::{install, sh};
+
+/// The convention of controller-runtime's envtest: a folder with kube-apiserver and etcd.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
+
+/// Looks for a kube-apiserver: where `KUBEBUILDER_ASSETS` says; on the PATH; packed beside the
+/// repository. Returns what to add to the environment of those who run it, as `NAME=value`.
+pub(crate) fn prepare() -> Result<Option<OsString>> {
+    if env::var_os(ASSETS).is_some() {
+        return Ok(None);
+    }
+    if sh::find("kube-apiserver").is_some() {
+        install::programs(ETCD)?;
+        return Ok(None);
+    }
+    let packed = sh::workspace().join("../shared/k8s/kube-apiserver.xz");
+    if !packed.is_file() {
+        eprintln!(
+            "xtask: no kube-apiserver: what needs the real one is skipped. To have it, set \
+             {ASSETS} to a folder with kube-apiserver and etcd (`setup-envtest use -p path`)"
+        );
+        return Ok(None);
+    }
+    install::programs(ETCD)?;
+    let mut pair = OsString::from(ASSETS);
+    pair.push("=");
+    pair.push(unpack(&packed)?);
+    Ok(Some(pair))
+}
+
+const ETCD: &[install::Program] = &[("etcd", "etcd-server"), ("xz", "xz-utils")];
+
+fn unpack(packed: &Path) -> Result<PathBuf> {
+    let assets = sh::workspace().join("target/k8s");
+    fs::create_dir_all(&assets).with_context(|| format!("create {}", assets.display()))?;
+    let etcd = assets.join("etcd");
+    if !etcd.exists() {
+        let installed = sh::find("etcd").context("etcd is not on the PATH")?;
+        // One that leads nowhere goes; that there is none is the usual case.
+        let _ = fs::remove_file(&etcd);
+        symlink(installed, &etcd).with_context(|| format!("link {}", etcd.display()))?;
+    }
+    let server = assets.join("kube-apiserver");
+    if !server.exists() {
+        let partial = assets.join("kube-apiserver.partial");
+        let file =
+            File::create(&partial).with_context(|| format!("create {}", partial.display()))?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("make {} executable", partial.display()))?;
+        sh::run(
+            sh::command("xz")
+                .args(["--decompress", "--stdout"])
+                .arg(packed)
+                .stdout(Stdio::from(file)),
+        )?;
+        fs::rename(&partial, &server).with_context(|| format!("create {}", server.display()))?;
+    }
+    Ok(assets)
+}

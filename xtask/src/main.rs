@@ -1,0 +1,60 @@
+//! `cargo xtask`: everything that is done around the code. Each subcommand installs what it
+//! needs and does not find, and says so in one line.
+
+mod bench;
+mod build;
+mod build_ebpf;
+mod demo;
+mod install;
+mod kubernetes;
+mod netns;
+mod sh;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and shows vip.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the eBPF object, target/bpf/vip.o
+    BuildEbpf(build_ebpf::Options),
+    /// Run clippy on the eBPF program, warnings denied
+    ClippyEbpf,
+    /// Build everything
+    Build(build::Options),
+    /// Run all tests, in an empty network namespace
+    Test(test::Options),
+    /// Three nodes, their API servers and the faults they survive, in network namespaces
+    Demo(demo::Options),
+    /// Run a benchmark, in an empty network namespace
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Options::parse().task {
+        Task::BuildEbpf(options) => build_ebpf::run(&options),
+        Task::ClippyEbpf => build_ebpf::clippy(),
+        Task::Build(options) => build::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            error
+                .downcast_ref::<sh::Failed>()
+                .map_or(ExitCode::FAILURE, sh::Failed::exit_code)
+        }
+    }
+}
