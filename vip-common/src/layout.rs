@@ -383,6 +383,25 @@ pub struct BackendCounters {
     pub syns: u64,
 }
 
+/// What lies in the maps of the programs that benchmarks compare with. No part of the product.
+pub mod bench {
+    use super::{Mac, Pod, Zeroable};
+
+    /// How packets are made anew between runs.
+    #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+    #[repr(C)]
+    pub struct Feed {
+        /// The next flow, `0..flows`.
+        pub next: u32,
+        /// How many flows there are.
+        pub flows: u32,
+        /// Ethernet destination of each packet.
+        pub destination: Mac,
+        /// Ethernet source of each packet.
+        pub source: Mac,
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
         /// What became of a frame: one counter a verdict. Names are those of metrics and status.

@@ -2,8 +2,12 @@
 //!
 //! What decides is pure and lies in [`decide`]; clocks, sockets and maps live around it.
 
+pub mod agent;
+pub mod cli;
 pub mod config;
+pub mod datapath;
 pub mod decide;
 pub mod net;
+pub mod observe;
 pub mod probe;
 pub mod rank;

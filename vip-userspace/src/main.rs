@@ -1,2 +1,7 @@
 //! The `vip` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vip_userspace::cli::main()
+}

@@ -23,24 +23,31 @@ pub(crate) fn run(_: &Options) -> Result<()> {
 /// Below `target`, apart from host builds, whose flags differ.
 const TARGET_DIR: &str = "target/bpf";
 
-/// Builds `target/bpf/vip.o`. Its time stamp changes only with its content, so that the agent
-/// is not built anew each time.
+/// Builds `target/bpf/vip.o`, and `bench.o` for the benchmarks. Their time stamps change only
+/// with their content, so that the agent is not built anew each time.
 pub(crate) fn object() -> Result<()> {
     install::nightly()?;
     let linker = install::bpf_linker()?;
     sh::run(cargo("build", &linker).arg("--quiet"))?;
 
     let target_dir = sh::workspace().join(TARGET_DIR);
-    let built = target_dir.join("bpfel-unknown-none/release/vip");
-    let object = target_dir.join("vip.o");
-    let content = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    if fs::read(&object).is_ok_and(|old| old == content) {
+    for name in ["vip", "bench"] {
+        let built = target_dir.join("bpfel-unknown-none/release").join(name);
+        publish(&built, &target_dir.join(name).with_extension("o"))?;
+    }
+    Ok(())
+}
+
+/// Copies an object, unless it is there already.
+fn publish(built: &Path, object: &Path) -> Result<()> {
+    let content = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    if fs::read(object).is_ok_and(|old| old == content) {
         return Ok(());
     }
     // Renamed into place: a build of the agent never sees half of it.
-    let partial = target_dir.join("vip.o.partial");
+    let partial = object.with_extension("o.partial");
     fs::write(&partial, &content).with_context(|| format!("write {}", partial.display()))?;
-    fs::rename(&partial, &object).with_context(|| format!("write {}", object.display()))
+    fs::rename(&partial, object).with_context(|| format!("write {}", object.display()))
 }
 
 /// `cargo xtask clippy-ebpf`.

@@ -1,1 +1,428 @@
-//! VRRP.
+//! VRRP version 3 advertisements for IPv4 (RFC 9568, section 5).
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Frame as _;
+
+/// IP protocol number (section 5.1.1.4).
+pub const PROTOCOL: u8 = 112;
+
+/// Every advertisement has this TTL, and one with any other came from beyond a router
+/// (section 5.1.1.3).
+pub const TTL: u8 = 255;
+
+/// An owner that resigns says so by this priority (section 5.2.4).
+pub const PRIORITY_RESIGNED: u8 = 0;
+
+/// Addresses an advertisement can carry here. The protocol allows 255.
+pub const MAX_ADDRESSES: usize = 20;
+
+/// Room for any advertisement that can be made here, in bytes.
+pub const MAX_LENGTH: usize = size_of::<Header>() + 4 * MAX_ADDRESSES;
+
+/// Version 3, type 1 (section 5.2.1 and 5.2.2).
+const VERSION: u8 = 3;
+const ADVERTISEMENT: u8 = 1;
+
+/// What is the same for every advertisement, before its addresses (section 5.2).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Header {
+    version_and_type: u8,
+    router_id: u8,
+    priority: u8,
+    address_count: u8,
+    /// Four bits that mean nothing, then twelve of centiseconds.
+    interval: [u8; 2],
+    checksum: [u8; 2],
+}
+
+/// Time between advertisements as the wire has it: centiseconds, `1..=4095` (section 5.2.7).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Centiseconds(u16);
+
+impl Centiseconds {
+    /// The longest interval there is: 40.95 s.
+    pub const MAX: Self = Self(0xfff);
+
+    /// `None` for 0 and from 4096 on.
+    #[must_use]
+    pub const fn new(centiseconds: u16) -> Option<Self> {
+        if centiseconds == 0 || centiseconds > Self::MAX.0 {
+            None
+        } else {
+            Some(Self(centiseconds))
+        }
+    }
+
+    /// `None` unless the duration is a whole number of centiseconds in range.
+    #[must_use]
+    pub const fn from_duration(duration: Duration) -> Option<Self> {
+        let nanos = duration.as_nanos();
+        if !nanos.is_multiple_of(10_000_000) || nanos > 40_950_000_000 {
+            return None;
+        }
+        Self::new((nanos / 10_000_000) as u16)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// As a length of time.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.0 as u64 * 10)
+    }
+}
+
+impl fmt::Debug for Centiseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cs", self.0)
+    }
+}
+
+/// The virtual addresses of an advertisement, at most [`MAX_ADDRESSES`].
+#[derive(Clone, Copy)]
+pub struct Addresses {
+    count: u8,
+    all: [Ipv4Addr; MAX_ADDRESSES],
+}
+
+impl Addresses {
+    /// `None` if there are none, or too many.
+    #[must_use]
+    pub fn new(addresses: &[Ipv4Addr]) -> Option<Self> {
+        let mut all = [Ipv4Addr::UNSPECIFIED; MAX_ADDRESSES];
+        if addresses.is_empty() {
+            return None;
+        }
+        all.get_mut(..addresses.len())?.copy_from_slice(addresses);
+        Some(Self {
+            count: addresses.len() as u8,
+            all,
+        })
+    }
+
+    /// As a slice, never empty.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Ipv4Addr] {
+        &self.all[..usize::from(self.count)]
+    }
+}
+
+impl PartialEq for Addresses {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Addresses {}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+/// What an advertisement says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Advertisement {
+    /// The virtual router it is about, `1..=255`.
+    pub router_id: u8,
+    /// The sender's priority; [`PRIORITY_RESIGNED`] if it resigns.
+    pub priority: u8,
+    /// When to expect the next one.
+    pub interval: Centiseconds,
+    /// What the virtual router answers for.
+    pub addresses: Addresses,
+}
+
+/// Why an advertisement is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Shorter than its header, or than the addresses it promises.
+    Truncated,
+    /// Not version 3.
+    Version(u8),
+    /// Not an advertisement: there is no other type.
+    Type(u8),
+    /// The checksum does not fit the bytes and the addresses it travelled between.
+    Checksum,
+    /// Virtual router 0 does not exist.
+    RouterId,
+    /// No address at all, or more than [`MAX_ADDRESSES`].
+    AddressCount(u8),
+    /// An interval of 0.
+    Interval,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("VRRP packet ends too early"),
+            Self::Version(version) => write!(f, "VRRP version {version} instead of 3"),
+            Self::Type(number) => write!(f, "VRRP packet of type {number} instead of 1"),
+            Self::Checksum => f.write_str("VRRP checksum is wrong"),
+            Self::RouterId => f.write_str("VRRP router id 0"),
+            Self::AddressCount(count) => {
+                write!(
+                    f,
+                    "VRRP packet with {count} addresses instead of 1 to {MAX_ADDRESSES}"
+                )
+            }
+            Self::Interval => f.write_str("VRRP advertisement interval 0"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl Advertisement {
+    /// Length on the wire in bytes, at most [`MAX_LENGTH`].
+    #[must_use]
+    pub fn length(&self) -> usize {
+        size_of::<Header>() + 4 * self.addresses.as_slice().len()
+    }
+
+    /// Reads the payload of an IPv4 packet that went from `source` to `destination`. What lies
+    /// behind the last address is padding, and not part of the checksum.
+    ///
+    /// # Errors
+    /// The bytes are no advertisement (section 7.1).
+    pub fn parse(bytes: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> Result<Self, Error> {
+        let header: &Header = bytes.view(0).ok_or(Error::Truncated)?;
+        match header.version_and_type >> 4 {
+            VERSION => {}
+            other => return Err(Error::Version(other)),
+        }
+        match header.version_and_type & 0xf {
+            ADVERTISEMENT => {}
+            other => return Err(Error::Type(other)),
+        }
+        let count = usize::from(header.address_count);
+        let length = size_of::<Header>() + 4 * count;
+        let bytes = bytes.get(..length).ok_or(Error::Truncated)?;
+        if checksum(bytes, source, destination) != 0 {
+            return Err(Error::Checksum);
+        }
+        if header.router_id == 0 {
+            return Err(Error::RouterId);
+        }
+        let mut all = [Ipv4Addr::UNSPECIFIED; MAX_ADDRESSES];
+        let too_many = Error::AddressCount(header.address_count);
+        for (place, address) in bytes[size_of::<Header>()..].chunks_exact(4).enumerate() {
+            *all.get_mut(place).ok_or(too_many)? =
+                Ipv4Addr::new(address[0], address[1], address[2], address[3]);
+        }
+        let interval = u16::from_be_bytes(header.interval) & Centiseconds::MAX.0;
+        Ok(Self {
+            router_id: header.router_id,
+            priority: header.priority,
+            interval: Centiseconds::new(interval).ok_or(Error::Interval)?,
+            addresses: Addresses::new(&all[..count]).ok_or(too_many)?,
+        })
+    }
+
+    /// Writes the payload of an IPv4 packet from `source` to `destination`, and gives back the
+    /// part of `buffer` that holds it.
+    #[must_use]
+    pub fn emit<'a>(
+        &self,
+        buffer: &'a mut [u8; MAX_LENGTH],
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+    ) -> &'a [u8] {
+        let addresses = self.addresses.as_slice();
+        let header = Header {
+            version_and_type: VERSION << 4 | ADVERTISEMENT,
+            router_id: self.router_id,
+            priority: self.priority,
+            address_count: self.addresses.count,
+            interval: self.interval.0.to_be_bytes(),
+            checksum: [0; 2],
+        };
+        let bytes = &mut buffer[..size_of::<Header>() + 4 * addresses.len()];
+        let (front, back) = bytes.split_at_mut(size_of::<Header>());
+        front.copy_from_slice(bytemuck::bytes_of(&header));
+        for (place, address) in back.chunks_exact_mut(4).zip(addresses) {
+            place.copy_from_slice(&address.octets());
+        }
+        let checksum = checksum(bytes, source, destination);
+        bytes[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+}
+
+/// Where the checksum lies in the header.
+const CHECKSUM_AT: usize = core::mem::offset_of!(Header, checksum);
+
+/// The Internet checksum over the packet and, as in UDP, a pseudo-header with the addresses it
+/// travels between, the real ones also if that is a peer's own (section 5.2.8; keepalived does
+/// the same unless told otherwise). 0 if the packet contains its right checksum.
+fn checksum(bytes: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
+    let words = |bytes: &[u8]| -> u32 {
+        bytes
+            .chunks_exact(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum()
+    };
+    let sum = words(&source.octets())
+        + words(&destination.octets())
+        + u32::from(PROTOCOL)
+        + bytes.len() as u32
+        + words(bytes);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
+    const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+
+    /// Worked out by hand: 0a00+000b + 0a00+000c + 0070 + 000c (pseudo-header), 310a+fa01+000a
+    /// (header), 0a00+000a (VIP) is 149b2, with the carry added 49b3, whose complement is b64c.
+    const KNOWN: [u8; 12] = [0x31, 0x0a, 0xfa, 0x01, 0x00, 0x0a, 0xb6, 0x4c, 10, 0, 0, 10];
+
+    fn known() -> Advertisement {
+        Advertisement {
+            router_id: 10,
+            priority: 250,
+            interval: Centiseconds(10),
+            addresses: Addresses::new(&[VIP]).unwrap(),
+        }
+    }
+
+    /// The bytes with their checksum set right.
+    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes[CHECKSUM_AT..CHECKSUM_AT + 2].fill(0);
+        let sum = checksum(&bytes, SOURCE, PEER).to_be_bytes();
+        bytes[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum);
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Advertisement, Error> {
+        Advertisement::parse(bytes, SOURCE, PEER)
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_rfc() {
+        let mut buffer = [0xff; MAX_LENGTH];
+        assert_eq!(known().emit(&mut buffer, SOURCE, PEER), KNOWN);
+        assert_eq!(parse(&KNOWN), Ok(known()));
+    }
+
+    #[test]
+    fn each_defect_has_its_error() {
+        let with = |at: usize, value: u8| {
+            let mut bytes = KNOWN.to_vec();
+            bytes[at] = value;
+            parse(&sealed(bytes))
+        };
+        assert_eq!(with(0, 0x21), Err(Error::Version(2)));
+        assert_eq!(with(0, 0x32), Err(Error::Type(2)));
+        assert_eq!(with(1, 0), Err(Error::RouterId));
+        assert_eq!(with(3, 2), Err(Error::Truncated));
+        assert_eq!(with(5, 0), Err(Error::Interval));
+        let mut many = KNOWN[..8].to_vec();
+        many[3] = 21;
+        many.resize(8 + 4 * 21, 1);
+        assert_eq!(parse(&sealed(many)), Err(Error::AddressCount(21)));
+        let mut none = KNOWN[..8].to_vec();
+        none[3] = 0;
+        assert_eq!(parse(&sealed(none)), Err(Error::AddressCount(0)));
+        for end in 0..KNOWN.len() {
+            assert_eq!(parse(&KNOWN[..end]), Err(Error::Truncated));
+        }
+    }
+
+    #[test]
+    fn reserved_bits_and_padding_mean_nothing() {
+        let mut bytes = KNOWN.to_vec();
+        bytes[4] |= 0xf0;
+        let mut bytes = sealed(bytes);
+        bytes.extend([0xaa; 6]);
+        assert_eq!(parse(&bytes), Ok(known()));
+    }
+
+    #[test]
+    fn interval_is_whole_centiseconds_in_range() {
+        let from =
+            |ms| Centiseconds::from_duration(Duration::from_millis(ms)).map(Centiseconds::get);
+        assert_eq!(from(10), Some(1));
+        assert_eq!(from(40_950), Some(4095));
+        assert_eq!([from(0), from(9), from(15), from(40_960)], [None; 4]);
+    }
+
+    prop_compose! {
+        fn any_advertisement()(
+            router_id in 1_u8.., priority: u8, interval in 1_u16..=4095,
+            addresses in prop::collection::vec(any::<u32>(), 1..=MAX_ADDRESSES),
+        ) -> Advertisement {
+            let addresses: Vec<Ipv4Addr> = addresses.into_iter().map(Ipv4Addr::from_bits).collect();
+            Advertisement {
+                router_id,
+                priority,
+                interval: Centiseconds(interval),
+                addresses: Addresses::new(&addresses).unwrap(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_what_is_read(
+            sent in any_advertisement(), source: u32, destination: u32,
+        ) {
+            let (source, destination) = (Ipv4Addr::from(source), Ipv4Addr::from(destination));
+            let mut buffer = [0; MAX_LENGTH];
+            let bytes = sent.emit(&mut buffer, source, destination);
+            prop_assert_eq!(bytes.len(), sent.length());
+            prop_assert_eq!(Advertisement::parse(bytes, source, destination), Ok(sent));
+        }
+
+        #[test]
+        fn one_wrong_bit_is_noticed(sent in any_advertisement(), bit: prop::sample::Index) {
+            let mut buffer = [0; MAX_LENGTH];
+            let mut bytes = sent.emit(&mut buffer, SOURCE, PEER).to_vec();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(parse(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, count: u8) {
+            let _ = parse(&bytes);
+            // The same behind a header that would be good, so that the inner checks are met.
+            let mut bytes = [&KNOWN[..8], &bytes].concat();
+            bytes[3] = count;
+            let _ = parse(&sealed(bytes));
+        }
+
+        #[test]
+        fn another_sender_or_receiver_is_noticed(sent in any_advertisement(), other: u32) {
+            let other = Ipv4Addr::from(other);
+            prop_assume!(other != SOURCE && other != PEER);
+            // The sum cannot tell 0 from 0xffff, nor which half of an address a bit is in.
+            let words = |a: Ipv4Addr| (a.to_bits() >> 16) + (a.to_bits() & 0xffff);
+            prop_assume!(words(other) % 0xffff != words(SOURCE) % 0xffff);
+            let mut buffer = [0; MAX_LENGTH];
+            let bytes = sent.emit(&mut buffer, SOURCE, PEER);
+            prop_assert_eq!(Advertisement::parse(bytes, other, PEER), Err(Error::Checksum));
+        }
+    }
+}

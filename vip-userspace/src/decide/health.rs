@@ -1,0 +1,319 @@
+//! Whether a backend lives and whether its API server is ready, from what probes find.
+//!
+//! The kernels' socket tables notice an API server that has crashed before any probe does (a
+//! packet for it goes on to the next rank). So this is for nodes that are gone, and for servers
+//! that hang or say no.
+
+use vip_common::layout::{BackendIndex, BackendMask, MAX_BACKENDS, Masks};
+
+/// What one probe found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// The API server says it is ready.
+    Ready,
+    /// It answers, but does not say so; with what it says.
+    NotReady(String),
+    /// The host answers that nothing listens.
+    Refused,
+    /// No answer in time, or no way to the host.
+    Silent,
+}
+
+/// How many probes in a row change the picture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thresholds {
+    /// Good ones until a backend is ready again, at least 1.
+    pub rise: u32,
+    /// Bad ones until it is not, at least 1.
+    pub fall: u32,
+}
+
+/// What changed, for the log and for those who wait for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Transition {
+    /// It answers (again).
+    Alive,
+    /// It does not answer any more.
+    Dead,
+    /// It may have new connections.
+    Ready,
+    /// It may not; with what was found.
+    NotReady(Probe),
+}
+
+/// One backend. Not alive and not ready until its first probe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backend {
+    thresholds: Thresholds,
+    probed: bool,
+    alive: bool,
+    ready: bool,
+    /// [`Probe::Ready`] in a row.
+    good: u32,
+    /// Anything else in a row.
+    bad: u32,
+    /// [`Probe::Silent`] in a row.
+    silent: u32,
+}
+
+impl Backend {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            probed: false,
+            alive: false,
+            ready: false,
+            good: 0,
+            bad: 0,
+            silent: 0,
+        }
+    }
+
+    /// Whether open connections may go there.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.alive
+    }
+
+    /// Whether new connections may go there.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Takes what a probe found. What changes by it, at most two things.
+    ///
+    /// The first probe counts at once, whatever it finds. After that an answer of any kind
+    /// proves life at once; death takes `fall` silent probes in a row; to be ready takes `rise`
+    /// good ones, to be no longer ready `fall` others, but only one if nothing listens.
+    pub fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
+        let (was_alive, was_ready) = (self.alive, self.ready);
+        let first = !self.probed;
+        self.probed = true;
+
+        if probe == Probe::Silent {
+            self.silent = self.silent.saturating_add(1);
+            self.alive &= self.silent < self.thresholds.fall;
+        } else {
+            self.silent = 0;
+            self.alive = true;
+        }
+        if probe == Probe::Ready {
+            self.bad = 0;
+            self.good = self.good.saturating_add(1);
+            self.ready |= first || self.good >= self.thresholds.rise;
+        } else {
+            self.good = 0;
+            self.bad = self.bad.saturating_add(1);
+            self.ready &= probe != Probe::Refused && self.bad < self.thresholds.fall;
+        }
+
+        let mut transitions = vec![];
+        if was_alive != self.alive {
+            transitions.push(if self.alive {
+                Transition::Alive
+            } else {
+                Transition::Dead
+            });
+        }
+        if was_ready != self.ready {
+            transitions.push(if self.ready {
+                Transition::Ready
+            } else {
+                Transition::NotReady(probe)
+            });
+        }
+        transitions
+    }
+}
+
+/// The backends of a cluster, in the order of the configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    backends: Vec<Backend>,
+}
+
+impl Health {
+    /// For that many backends; those beyond [`MAX_BACKENDS`] are left out.
+    #[must_use]
+    pub fn new(count: usize, thresholds: Thresholds) -> Self {
+        Self {
+            backends: vec![Backend::new(thresholds); count.min(MAX_BACKENDS)],
+        }
+    }
+
+    /// As [`Backend::on_probe`]. Nothing for a backend that does not exist.
+    pub fn on_probe(&mut self, index: BackendIndex, probe: Probe) -> Vec<Transition> {
+        self.backends
+            .get_mut(index.get())
+            .map_or_else(Vec::new, |backend| backend.on_probe(probe))
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn backend(&self, index: BackendIndex) -> Option<&Backend> {
+        self.backends.get(index.get())
+    }
+
+    /// All of them, as the packet path reads it.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        let mask = |member: fn(&Backend) -> bool| {
+            let indexes = (0..MAX_BACKENDS).filter_map(BackendIndex::new);
+            indexes
+                .zip(&self.backends)
+                .fold(BackendMask::EMPTY, |mask, (index, backend)| {
+                    mask.with(index, member(backend))
+                })
+        };
+        Masks {
+            alive: mask(Backend::alive),
+            ready: mask(Backend::ready),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };
+
+    fn not_ready() -> Probe {
+        Probe::NotReady("500".into())
+    }
+
+    /// (alive, ready) after each of the probes.
+    fn after(probes: &[Probe]) -> Vec<(bool, bool)> {
+        let mut backend = Backend::new(THRESHOLDS);
+        probes
+            .iter()
+            .map(|probe| {
+                backend.on_probe(probe.clone());
+                (backend.alive(), backend.ready())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn first_probe_counts_at_once() {
+        assert_eq!(after(&[Probe::Ready]), [(true, true)]);
+        assert_eq!(after(&[not_ready()]), [(true, false)]);
+        assert_eq!(after(&[Probe::Refused]), [(true, false)]);
+        assert_eq!(after(&[Probe::Silent]), [(false, false)]);
+    }
+
+    #[test]
+    fn ready_falls_and_rises_by_counts() {
+        use Probe::{Ready, Silent};
+        assert_eq!(
+            after(&[
+                Ready,
+                not_ready(),
+                Silent,
+                Ready,
+                Silent,
+                not_ready(),
+                not_ready()
+            ]),
+            [true, true, true, true, true, true, false].map(|ready| (true, ready))
+        );
+        assert_eq!(
+            after(&[not_ready(), Ready, not_ready(), Ready, Ready]),
+            [false, false, false, false, true].map(|ready| (true, ready))
+        );
+    }
+
+    #[test]
+    fn silence_takes_its_time_to_mean_death_and_any_answer_means_life() {
+        use Probe::{Ready, Refused, Silent};
+        assert_eq!(
+            after(&[Ready, Silent, Silent, Silent, Refused, Silent, Silent]),
+            [
+                (true, true),
+                (true, true),
+                (true, true),
+                (false, false),
+                (true, false),
+                (true, false),
+                (true, false)
+            ]
+        );
+    }
+
+    #[test]
+    fn refusal_ends_ready_at_once_but_not_life() {
+        assert_eq!(
+            after(&[Probe::Ready, Probe::Refused, Probe::Ready, Probe::Ready]),
+            [(true, true), (true, false), (true, false), (true, true)]
+        );
+    }
+
+    #[test]
+    fn transitions_say_what_was_found() {
+        let mut backend = Backend::new(THRESHOLDS);
+        assert_eq!(
+            backend.on_probe(Probe::Ready),
+            [Transition::Alive, Transition::Ready]
+        );
+        assert_eq!(backend.on_probe(Probe::Ready), []);
+        assert_eq!(
+            backend.on_probe(Probe::Refused),
+            [Transition::NotReady(Probe::Refused)]
+        );
+        backend.on_probe(Probe::Silent);
+        backend.on_probe(Probe::Silent);
+        assert_eq!(backend.on_probe(Probe::Silent), [Transition::Dead]);
+    }
+
+    #[test]
+    fn masks_hold_a_bit_for_each_backend_in_its_place() {
+        let index = |i| BackendIndex::new(i).unwrap();
+        let mut health = Health::new(3, THRESHOLDS);
+        health.on_probe(index(0), Probe::Ready);
+        health.on_probe(index(2), not_ready());
+        assert_eq!(health.on_probe(index(3), Probe::Ready), []);
+        let ready = BackendMask::EMPTY.with(index(0), true);
+        let alive = ready.with(index(2), true);
+        assert_eq!(health.masks(), Masks { alive, ready });
+    }
+
+    fn any_probe() -> impl Strategy<Value = Probe> {
+        prop::sample::select(vec![
+            Probe::Ready,
+            not_ready(),
+            Probe::Refused,
+            Probe::Silent,
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn ready_implies_alive_and_transitions_tell_every_change(
+            probes in prop::collection::vec(any_probe(), 0..50), rise in 1_u32..5, fall in 1_u32..5,
+        ) {
+            let mut backend = Backend::new(Thresholds { rise, fall });
+            let (mut alive, mut ready) = (false, false);
+            for probe in probes {
+                for transition in backend.on_probe(probe.clone()) {
+                    match transition {
+                        Transition::Alive => { prop_assert!(!alive); alive = true; }
+                        Transition::Dead => { prop_assert!(alive); alive = false; }
+                        Transition::Ready => { prop_assert!(!ready); ready = true; }
+                        Transition::NotReady(found) => {
+                            prop_assert!(ready);
+                            prop_assert_eq!(&found, &probe);
+                            ready = false;
+                        }
+                    }
+                }
+                prop_assert_eq!((backend.alive(), backend.ready()), (alive, ready));
+                prop_assert!(alive || !ready);
+            }
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! The node: its decisions, and the hands that carry them out.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use vip_common::layout::{
+    BackendIndex, BackendMask, Be16, Be32, BootNanos, Counter, MAX_PORTS, Mac, Masks, Vip,
+};
+use vip_common::wire::vrrp::Advertisement;
+
+use super::clock::now;
+use super::proof::Proof;
+use crate::config::{Config, XdpMode};
+use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use crate::decide::announce::Schedule;
+use crate::decide::health::{Health, Observation};
+use crate::decide::vrrp::{Action, Machine, Params, State};
+use crate::net::Nic;
+use crate::net::announce::ArpSocket;
+use crate::net::netlink::{NetEvent, Netlink};
+use crate::net::vrrp::{Received, TTL, VrrpSocket};
+use crate::observe::status::{self, Status};
+use crate::probe::ProbeResult;
+use crate::rank::{self, Identity};
+
+/// This version serves one VIP, which is the first of the maps.
+const VIP: u32 = 0;
+
+/// A node as this one sees it.
+struct Peer {
+    index: BackendIndex,
+    address: Ipv4Addr,
+    name: String,
+    health: Health,
+    /// What the last probe said.
+    probe: String,
+    rtt: Option<Duration>,
+    /// Frames and new connections at the last reconciliation, and a second since.
+    counted: (u64, u64),
+    rates: (f64, f64),
+}
+
+/// Everything the loop drives.
+pub(super) struct Shell {
+    config: Config,
+    nic: Nic,
+    netlink: Netlink,
+    plan: Plan,
+    datapath: Datapath,
+    attachment: Attachment,
+    proof: Proof,
+    machine: Machine,
+    schedule: Schedule,
+    peers: Vec<Peer>,
+    /// Since when the state machine is in its state.
+    since: BootNanos,
+    takeovers: u64,
+    conflicts: u64,
+    /// When rates were last computed.
+    sampled: BootNanos,
+}
+
+impl Shell {
+    /// Puts everything in place: maps, programs, the VIP.
+    pub(super) async fn start(
+        config: Config,
+        nic: Nic,
+        netlink: Netlink,
+    ) -> anyhow::Result<Self> {
+        let plan = plan(&config, &nic);
+        let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
+        let log = if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
+            aya_log::Level::Debug as u8
+        } else {
+            0
+        };
+        let mut datapath = Datapath::load(Some(pins), &plan, log)?;
+        let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
+        // Last: once the VIP is here, only the programs keep the kernel from speaking for it.
+        netlink.add_vip(config.vip.address).await?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            vip = %config.vip.address,
+            port = config.vip.port,
+            node = %nic.address,
+            interface = nic.name,
+            driver = nic.driver,
+            mode = %attachment.mode,
+            adopted = datapath.adopted(),
+            "attached"
+        );
+
+        let now = now();
+        let own = &config.nodes[nic.node_index];
+        let machine = Machine::new(Params {
+            router_id: config.vrrp.router_id,
+            address: config.vip.address,
+            own_address: own.address,
+            priority: config.priority_of(nic.node_index),
+            interval: config.vrrp.interval,
+            preempt: config.vrrp.preempt,
+        });
+        let peers = config
+            .nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| {
+                Some(Peer {
+                    // The configuration has at most MAX_BACKENDS nodes.
+                    index: BackendIndex::new(index)?,
+                    address: node.address,
+                    name: node.name.clone(),
+                    health: Health::new(config.health.rise, config.health.fall),
+                    probe: "not probed yet".to_owned(),
+                    rtt: None,
+                    counted: (0, 0),
+                    rates: (0.0, 0.0),
+                })
+            })
+            .collect();
+        let proof = proof(&datapath, attachment.mode)?;
+        let conflicts = datapath.counter(Counter::ArpConflict)?;
+        let mut shell = Self {
+            config,
+            nic,
+            netlink,
+            plan,
+            datapath,
+            attachment,
+            proof,
+            machine,
+            schedule: Schedule::default(),
+            peers,
+            since: now,
+            takeovers: 0,
+            conflicts,
+            sampled: now,
+        };
+        shell.learn_neighbours().await;
+        Ok(shell)
+    }
+
+    /// Starts to take part in the election.
+    pub(super) fn elect(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
+        let actions = self.machine.start(now());
+        self.carry_out(&actions, packets, arp);
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub(super) fn deadline(&self) -> Option<BootNanos> {
+        [self.machine.deadline(), self.schedule.deadline()].into_iter().flatten().min()
+    }
+
+    pub(super) fn on_time(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
+        let actions = self.machine.on_timer(now());
+        self.carry_out(&actions, packets, arp);
+        if self.schedule.due(now())
+            && let Err(error) = arp.announce(self.config.vip.address)
+        {
+            tracing::warn!(%error, "cannot announce the VIP");
+        }
+    }
+
+    pub(super) fn on_packet(
+        &mut self,
+        received: &Received<'_>,
+        packets: &VrrpSocket,
+        arp: &ArpSocket,
+    ) {
+        let Received { source, destination, ttl, payload } = *received;
+        let known = self.peers.iter().any(|peer| peer.address == source);
+        // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
+        if ttl != TTL || !known || source == self.nic.address {
+            tracing::debug!(%source, ttl, "VRRP packet from elsewhere");
+            return;
+        }
+        let advert = match Advertisement::parse(payload, source.into(), destination.into()) {
+            Ok(advert) => advert,
+            Err(error) => {
+                tracing::debug!(%source, ?error, "VRRP packet refused");
+                return;
+            }
+        };
+        if advert.router_id != self.config.vrrp.router_id
+            || advert.address != Be32::from(self.config.vip.address)
+        {
+            tracing::debug!(%source, router_id = advert.router_id, "VRRP packet of another VIP");
+            return;
+        }
+        let interval = Duration::from_millis(10) * u32::from(advert.interval_cs);
+        let actions = self.machine.on_advert(now(), source, advert.priority, interval);
+        self.carry_out(&actions, packets, arp);
+    }
+
+    fn carry_out(&mut self, actions: &[Action], packets: &VrrpSocket, arp: &ArpSocket) {
+        for action in actions {
+            match *action {
+                Action::SendAdvert { priority } => self.advertise(priority, packets),
+                Action::RenewFence { until } => self.set_fence(until),
+                Action::DropFence => self.set_fence(BootNanos::ZERO),
+                Action::BecomeActive => {
+                    self.takeovers += 1;
+                    self.since = now();
+                    self.schedule.begin(self.since);
+                    tracing::info!(vip = %self.config.vip.address, "became the owner");
+                    // The first announcement is due at once.
+                    if self.schedule.due(self.since)
+                        && let Err(error) = arp.announce(self.config.vip.address)
+                    {
+                        tracing::warn!(%error, "cannot announce the VIP");
+                    }
+                }
+                Action::BecomeBackup { owner } => {
+                    self.since = now();
+                    self.schedule.end();
+                    self.set_fence(BootNanos::ZERO);
+                    tracing::info!(owner = owner.map(tracing::field::display), "became a backup");
+                }
+            }
+        }
+    }
+
+    fn advertise(&self, priority: u8, packets: &VrrpSocket) {
+        let source = self.nic.address;
+        let advert = Advertisement {
+            router_id: self.config.vrrp.router_id,
+            priority,
+            interval_cs: (self.config.vrrp.interval.as_millis() / 10) as u16,
+            address: self.config.vip.address.into(),
+        };
+        for peer in self.peers.iter().filter(|peer| peer.address != source) {
+            let payload = advert.emit(source.into(), peer.address.into());
+            if let Err(error) = packets.send(peer.address, &payload) {
+                // A dead peer is no news, and its own entry in the status says so.
+                tracing::debug!(peer = %peer.address, %error, "cannot send VRRP");
+            }
+        }
+    }
+
+    fn set_fence(&mut self, until: BootNanos) {
+        if let Err(error) = self.datapath.set_fence(VIP, until) {
+            tracing::error!(%error, "cannot set the fence");
+        }
+    }
+
+    pub(super) fn on_probe(&mut self, node: usize, outcome: &ProbeResult) {
+        let own = node == self.nic.node_index;
+        let peer = &mut self.peers[node];
+        let (observation, probe) = match outcome {
+            ProbeResult::Ready { rtt } => {
+                peer.rtt = Some(*rtt);
+                (Observation::Ready, "ready".to_owned())
+            }
+            ProbeResult::NotReady { reason } => (Observation::NotReady, reason.clone()),
+            ProbeResult::Refused => (Observation::Refused, "connection refused".to_owned()),
+            // This node hears itself: silence is its server's, or its firewall's.
+            ProbeResult::Silent { reason } if own => (Observation::NotReady, reason.clone()),
+            ProbeResult::Silent { reason } => (Observation::Silent, reason.clone()),
+        };
+        peer.probe = probe;
+        let change = peer.health.observe(observation);
+        if let Some(alive) = change.alive {
+            tracing::info!(node = peer.name, alive, reason = peer.probe, "node");
+        }
+        if let Some(ready) = change.ready {
+            tracing::info!(node = peer.name, ready, reason = peer.probe, "API server");
+        }
+        self.set_masks();
+    }
+
+    /// Writes health to the map, if it is not what lies there.
+    fn set_masks(&mut self) {
+        let mask = |of: fn(&Health) -> bool| {
+            self.peers.iter().fold(BackendMask::EMPTY, |mask, peer| {
+                mask.with(peer.index, of(&peer.health))
+            })
+        };
+        let wanted = Masks { alive: mask(Health::alive), ready: mask(Health::ready) };
+        let done = self.datapath.masks().and_then(|found| {
+            if found == wanted { Ok(()) } else { self.datapath.set_masks(wanted) }
+        });
+        if let Err(error) = done {
+            tracing::error!(%error, "cannot set the health of the nodes");
+        }
+    }
+
+    pub(super) async fn on_network(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Neighbour(neighbour) => {
+                if let Some(mac) = neighbour.mac {
+                    self.learn(neighbour.address, Mac::from_wire(mac));
+                }
+            }
+            NetEvent::Link { up, mac } => {
+                if up != self.nic.up {
+                    tracing::warn!(interface = self.nic.name, up, "link");
+                }
+                self.nic.up = up;
+                if mac != self.nic.mac {
+                    tracing::warn!(interface = self.nic.name, mac = %Mac::from_wire(mac), "NIC has another Ethernet address");
+                    self.nic.mac = mac;
+                    self.plan.own_mac = Mac::from_wire(mac);
+                    self.install();
+                    self.learn(self.nic.address, Mac::from_wire(mac));
+                }
+            }
+            NetEvent::LinkGone => tracing::error!(interface = self.nic.name, "the NIC is gone"),
+            NetEvent::Address { address, present: false, .. }
+                if address == self.config.vip.address =>
+            {
+                tracing::warn!(vip = %address, "somebody removed the VIP: putting it back");
+                self.restore_vip().await;
+            }
+            NetEvent::Address { .. } => {}
+            NetEvent::Overrun => self.learn_neighbours().await,
+        }
+    }
+
+    async fn restore_vip(&self) {
+        if let Err(error) = self.netlink.add_vip(self.config.vip.address).await {
+            tracing::error!(%error, "cannot put the VIP on lo");
+        }
+    }
+
+    /// Takes the Ethernet addresses from the kernel's table, and asks for those it lacks.
+    async fn learn_neighbours(&mut self) {
+        let own = Mac::from_wire(self.nic.mac);
+        self.learn(self.nic.address, own);
+        match self.netlink.neighbours(self.nic.index).await {
+            Ok(neighbours) => {
+                for neighbour in neighbours {
+                    if let Some(mac) = neighbour.mac {
+                        self.learn(neighbour.address, Mac::from_wire(mac));
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the neighbours"),
+        }
+        for peer in &self.peers {
+            if self.datapath.mac(peer.index).is_ok_and(Mac::is_unknown)
+                && let Err(error) = self.netlink.resolve(self.nic.index, peer.address).await
+            {
+                tracing::debug!(node = peer.name, %error, "cannot resolve");
+            }
+        }
+    }
+
+    fn learn(&mut self, address: Ipv4Addr, mac: Mac) {
+        let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else { return };
+        let done = self.datapath.mac(peer.index).and_then(|found| {
+            if found == mac {
+                return Ok(());
+            }
+            tracing::info!(node = peer.name, %mac, "Ethernet address");
+            self.datapath.set_mac(peer.index, mac)
+        });
+        if let Err(error) = done {
+            tracing::error!(%error, "cannot set an Ethernet address");
+        }
+    }
+
+    /// The stack got an ARP frame from the NIC.
+    pub(super) fn on_arp(&mut self) {
+        if !matches!(self.proof, Proof::Open { .. }) {
+            return;
+        }
+        let Ok(counted) = arp_frames(&self.datapath) else { return };
+        self.proof = self.proof.on_frame(counted);
+        match self.proof {
+            Proof::Open { .. } => {}
+            Proof::Seen => tracing::info!(mode = %self.attachment.mode, "XDP sees frames"),
+            Proof::Blind if self.config.datapath.mode == XdpMode::Native => {
+                tracing::error!(
+                    interface = self.nic.name,
+                    driver = self.nic.driver,
+                    "the driver attached the program and does not run it"
+                );
+            }
+            Proof::Blind => {
+                tracing::warn!(
+                    interface = self.nic.name,
+                    driver = self.nic.driver,
+                    "the driver attached the program and does not run it: falling back"
+                );
+                match self.datapath.fall_back_to_generic(&self.nic.name, self.nic.index) {
+                    Ok(attachment) => self.attachment = attachment,
+                    Err(error) => tracing::error!(%error, "cannot fall back to generic XDP"),
+                }
+            }
+        }
+    }
+
+    /// Looks whether everything is as it should be, whatever events said or did not say.
+    pub(super) async fn reconcile(&mut self, arp: &ArpSocket) {
+        self.install();
+        self.set_masks();
+        self.learn_neighbours().await;
+        match self.netlink.has_vip(self.config.vip.address).await {
+            Ok(places) if !places.iter().any(|place| place == "lo") => {
+                tracing::warn!(vip = %self.config.vip.address, "the VIP is not on lo: putting it there");
+                self.restore_vip().await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for the VIP"),
+        }
+        if matches!(self.proof, Proof::Open { .. }) {
+            for peer in self.peers.iter().filter(|peer| peer.address != self.nic.address) {
+                if let Err(error) = arp.ask(peer.address) {
+                    tracing::debug!(%error, "cannot ask a peer");
+                }
+            }
+        }
+        if let Ok(conflicts) = self.datapath.counter(Counter::ArpConflict) {
+            if conflicts > self.conflicts {
+                tracing::warn!(
+                    vip = %self.config.vip.address,
+                    frames = conflicts - self.conflicts,
+                    "somebody who is no node of the cluster claims the VIP by ARP"
+                );
+            }
+            self.conflicts = conflicts;
+        }
+        self.sample();
+    }
+
+    fn install(&mut self) {
+        match self.datapath.install(&self.plan) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the maps were not as they should be: repaired"),
+            Err(error) => tracing::error!(%error, "cannot write the maps"),
+        }
+    }
+
+    fn sample(&mut self) {
+        let now = now();
+        let seconds = now.since(self.sampled).as_secs_f64().max(0.001);
+        self.sampled = now;
+        for peer in &mut self.peers {
+            let Ok(counters) = self.datapath.backend_counters(peer.index) else { continue };
+            let counted = (counters.packets, counters.syns);
+            let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+            peer.rates = (rate(counted.0, peer.counted.0), rate(counted.1, peer.counted.1));
+            peer.counted = counted;
+        }
+    }
+
+    /// Gives the VIP up, for another node to take.
+    pub(super) fn resign(&mut self, packets: &VrrpSocket) {
+        for action in self.machine.shutdown(now()) {
+            match action {
+                Action::SendAdvert { priority } => self.advertise(priority, packets),
+                Action::DropFence | Action::BecomeBackup { .. } => {
+                    self.set_fence(BootNanos::ZERO);
+                }
+                Action::RenewFence { .. } | Action::BecomeActive => {}
+            }
+        }
+        tracing::info!("stopped; programs and VIP stay until `vip cleanup`");
+    }
+
+    pub(super) fn status(&self) -> anyhow::Result<Status> {
+        let now = now();
+        let named = |address: Ipv4Addr| {
+            let peer = self.peers.iter().find(|peer| peer.address == address);
+            let name = peer.map_or_else(|| address.to_string(), |peer| peer.name.clone());
+            status::Peer { name, address }
+        };
+        let nodes = self.peers.iter().map(|peer| {
+            let mac = self.datapath.mac(peer.index)?;
+            let counters = self.datapath.backend_counters(peer.index)?;
+            Ok(status::Node {
+                name: peer.name.clone(),
+                address: peer.address,
+                own: peer.address == self.nic.address,
+                mac: (!mac.is_unknown()).then(|| mac.to_string()),
+                alive: peer.health.alive(),
+                ready: peer.health.ready(),
+                probe: peer.probe.clone(),
+                rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+                packets: counters.packets,
+                bytes: counters.bytes,
+                connections: counters.syns,
+                packets_per_second: peer.rates.0,
+                connections_per_second: peer.rates.1,
+            })
+        });
+        let counters = Counter::ALL
+            .iter()
+            .filter(|counter| **counter != Counter::Untouched)
+            .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            vip: format!("{}:{}", self.config.vip.address, self.config.vip.port),
+            owner: self.machine.owner().map(named),
+            state: match self.machine.state() {
+                State::Initialize => "initialize",
+                State::Backup => "backup",
+                State::Active => "active",
+            }
+            .to_owned(),
+            priority: self.config.priority_of(self.nic.node_index),
+            fence_remaining_ms: self.datapath.fence(VIP)?.since(now).as_millis() as u64,
+            state_for_ms: now.since(self.since).as_millis() as u64,
+            takeovers: self.takeovers,
+            node: named(self.nic.address).name,
+            xdp: status::Xdp {
+                interface: self.nic.name.clone(),
+                mode: self.attachment.mode.to_string(),
+                egress: self.attachment.egress.to_string(),
+                proven: self.proof == Proof::Seen,
+                adopted: self.datapath.adopted(),
+            },
+            nodes: nodes.collect::<anyhow::Result<_>>()?,
+            counters: counters.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    /// The log of the eBPF programs, if it is wanted.
+    pub(super) fn program_log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        tracing::enabled!(target: "vip", tracing::Level::DEBUG)
+            .then(|| self.datapath.log())
+            .flatten()
+    }
+}
+
+/// What should lie in the maps.
+fn plan(config: &Config, nic: &Nic) -> Plan {
+    let mut ports = [Be16::default(); MAX_PORTS];
+    ports[0] = Be16::new(config.vip.port);
+    let identities: Vec<Identity> = config
+        .nodes
+        .iter()
+        .map(|node| Identity { address: node.address, weight: node.weight })
+        .collect();
+    Plan {
+        own_index: BackendIndex::new(nic.node_index),
+        own_mac: Mac::from_wire(nic.mac),
+        own_address: nic.address.into(),
+        vips: vec![Vip { address: config.vip.address.into(), port_count: 1, ports }],
+        backends: config.nodes.iter().map(|node| node.address.into()).collect(),
+        hash_key: config.hash_key(),
+        rows: rank::table(config.hash_key(), &identities, config.datapath.buckets),
+    }
+}
+
+/// ARP frames that the program on the way in has passed to the stack.
+fn arp_frames(datapath: &Datapath) -> anyhow::Result<u64> {
+    Ok(datapath.counter(Counter::ArpPassed)?)
+}
+
+/// Generic XDP is run by the stack itself and needs no proof.
+fn proof(datapath: &Datapath, mode: Mode) -> anyhow::Result<Proof> {
+    Ok(match mode {
+        Mode::Native => Proof::begin(arp_frames(datapath)?),
+        Mode::Generic => Proof::Seen,
+    })
+}

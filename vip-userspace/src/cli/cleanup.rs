@@ -1,0 +1,79 @@
+//! `vip cleanup`.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::agent::{SOCKET, lock};
+use crate::config::{Config, Flags};
+use crate::datapath;
+use crate::net::netlink::Netlink;
+
+pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
+    let (run_dir, bpffs) = flags.directories();
+    // Without a configuration the pinned maps say which VIP it was.
+    let configured = if flags.is_given() { Some(flags.into_config()?) } else { None };
+    let (run_dir, bpffs) = match &configured {
+        Some(Config { run_dir, datapath, .. }) => (run_dir.clone(), datapath.bpffs.clone()),
+        None => (run_dir, bpffs),
+    };
+    // An agent that runs would put it all back.
+    let lock = if run_dir.exists() { Some(lock::Lock::take(&run_dir)?) } else { None };
+
+    let (leftovers, vips) = datapath::leftovers(&bpffs, &run_dir);
+    let mut addresses: Vec<Ipv4Addr> =
+        vips.iter().map(|vip| Ipv4Addr::from(vip.address)).collect();
+    addresses.extend(configured.map(|config| config.vip.address));
+    addresses.sort_unstable();
+    addresses.dedup();
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let verb = if dry_run { "would remove" } else { "removed" };
+    // The address first: with the programs gone the kernel would answer for it.
+    runtime.block_on(async {
+        let netlink = Netlink::connect()?;
+        for address in addresses {
+            if netlink.has_vip(address).await?.iter().any(|place| place == "lo") {
+                if !dry_run {
+                    netlink.remove_vip(address).await?;
+                }
+                println!("{verb} address {address} on lo");
+            }
+        }
+        anyhow::Ok(())
+    })?;
+    for leftover in &leftovers {
+        if !dry_run {
+            datapath::remove(leftover)?;
+        }
+        println!("{verb} {leftover}");
+    }
+    for file in [run_dir.join(SOCKET), lock::path(&run_dir)] {
+        remove_file(&file, dry_run, verb)?;
+    }
+    drop(lock);
+    if run_dir.exists() {
+        if !dry_run {
+            fs::remove_dir(&run_dir)
+                .with_context(|| format!("cannot remove {}", run_dir.display()))?;
+        }
+        println!("{verb} directory {}", run_dir.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove_file(path: &Path, dry_run: bool, verb: &str) -> anyhow::Result<()> {
+    if path.exists() {
+        if !dry_run {
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        println!("{verb} {}", path.display());
+    }
+    Ok(())
+}

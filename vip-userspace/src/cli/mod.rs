@@ -1,0 +1,96 @@
+//! The command line: one file a subcommand, text in, text out.
+
+mod check;
+mod cleanup;
+mod run;
+mod status;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{ConfigError, Flags};
+
+/// One stable address for the Kubernetes API on bare metal.
+#[derive(Parser)]
+#[command(name = "vip", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent on a control-plane node
+    Run {
+        #[command(flatten)]
+        config: Flags,
+        /// What to log, as `tracing-subscriber` filters say it (`info`, `debug`, `vip=debug`
+        /// for single frames)
+        #[arg(long, value_name = "FILTER", env = "VIP_LOG", default_value = "info")]
+        log: String,
+        /// Log JSON, one object a line
+        #[arg(long)]
+        log_json: bool,
+    },
+    /// Show who owns the VIP and how the nodes are, as the agent on this node sees it
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Where the agent's socket is
+        #[arg(long, value_name = "DIR", default_value = "/run/vip")]
+        run_dir: std::path::PathBuf,
+    },
+    /// Check the configuration and this machine, without changing anything
+    Check {
+        #[command(flatten)]
+        config: Flags,
+    },
+    /// Remove everything the agent put on this machine
+    Cleanup {
+        /// Only list it
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        config: Flags,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command. Exit code 2: the input is wrong, and nothing was changed. 1: anything
+/// else went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { config, log, log_json } => run::run(config, &log, log_json),
+        Command::Status { json, run_dir } => status::run(&run_dir, json),
+        Command::Check { config } => check::run(config),
+        Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "vip", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vip: {error:#}");
+            if error.is::<ConfigError>() || error.is::<BadInput>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Input other than the configuration that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadInput(String);

@@ -1,0 +1,33 @@
+//! `vip run`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+use super::BadInput;
+use crate::agent;
+use crate::config::Flags;
+
+pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_new(log)
+        .map_err(|error| BadInput(format!("--log {log}: {error}; try `info` or `debug`")))?;
+    let config = flags.into_config()?;
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("`vip run` loads programs into the kernel: run it as root");
+    }
+    let output = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    if json {
+        output.json().init();
+    } else {
+        output.with_ansi(false).init();
+    }
+    // Two threads: TLS handshakes of probes must not delay the election.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(agent::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,156 @@
+//! The state of the agent, as `vip status` shows it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// All of it, as the agent writes it to its socket. Times are in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Address and port that are served.
+    pub vip: String,
+    /// Who owns the VIP, as this node knows; `None` while nobody is heard.
+    pub owner: Option<Peer>,
+    /// This node's part: `active`, `backup` or `initialize` (RFC 9568, section 6.4).
+    pub state: String,
+    /// VRRP priority of this node.
+    pub priority: u8,
+    /// For how much longer this node answers ARP for the VIP if the agent hangs now.
+    pub fence_remaining_ms: u64,
+    /// Since when this node is in its state.
+    pub state_for_ms: u64,
+    /// Times that this node became the owner.
+    pub takeovers: u64,
+    /// This node's name.
+    pub node: String,
+    /// How the program is attached.
+    pub xdp: Xdp,
+    /// The nodes, in the order of the configuration.
+    pub nodes: Vec<Node>,
+    /// What became of frames for the VIP since the maps were made.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A node, by name and address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+/// How the program is attached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Xdp {
+    /// The NIC.
+    pub interface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// How the guard on the way out is attached: `tcx` or `clsact`.
+    pub egress: String,
+    /// Whether the program was seen to run on a frame.
+    pub proven: bool,
+    /// Whether the maps were taken over from an earlier agent.
+    pub adopted: bool,
+}
+
+/// A node and its API server, as this node sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whether it is the node that was asked.
+    pub own: bool,
+    /// Its Ethernet address; `None` while nobody knows it.
+    pub mac: Option<String>,
+    /// The node answers.
+    pub alive: bool,
+    /// Its API server says it is ready.
+    pub ready: bool,
+    /// Why it is not, or how the last probe went.
+    pub probe: String,
+    /// Duration of the last probe that was answered.
+    pub rtt_ms: Option<f64>,
+    /// Frames that this node sent there, or kept if it is this node.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// New connections among them.
+    pub connections: u64,
+    /// Frames a second, over the last few seconds.
+    pub packets_per_second: f64,
+    /// New connections a second, over the last few seconds.
+    pub connections_per_second: f64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "VIP      {}", self.vip)?;
+        match &self.owner {
+            Some(owner) => writeln!(f, "Owner    {} ({})", owner.name, owner.address)?,
+            None => writeln!(f, "Owner    none heard")?,
+        }
+        write!(f, "Node     {}, {} for {}", self.node, self.state, seconds(self.state_for_ms))?;
+        writeln!(f, ", priority {}, {} takeovers", self.priority, self.takeovers)?;
+        match self.fence_remaining_ms {
+            0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,
+            left => writeln!(f, "Fence    up, {left} ms left")?,
+        }
+        writeln!(
+            f,
+            "XDP      {} on {}{}, egress guard by {}",
+            self.xdp.mode,
+            self.xdp.interface,
+            if self.xdp.proven { "" } else { " (not yet seen to run)" },
+            self.xdp.egress,
+        )?;
+        let width = self.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0).max(4);
+        writeln!(
+            f,
+            "\n{:width$}  {:15}  {:17}  {:5}  {:5}  {:>8}  {:>7}  PROBE",
+            "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "PACKET/S", "CONN/S",
+        )?;
+        for node in &self.nodes {
+            writeln!(
+                f,
+                "{:width$}  {:15}  {:17}  {:5}  {:5}  {:>8.0}  {:>7.1}  {}",
+                node.name,
+                node.address.to_string(),
+                node.mac.as_deref().unwrap_or("unknown"),
+                yes(node.alive),
+                yes(node.ready),
+                node.packets_per_second,
+                node.connections_per_second,
+                node.probe,
+            )?;
+        }
+        let counted: Vec<_> =
+            self.counters.iter().filter(|(_, count)| **count > 0).collect();
+        if !counted.is_empty() {
+            writeln!(f, "\nFRAMES FOR THE VIP")?;
+            for (name, count) in counted {
+                writeln!(f, "{name:18} {count:>12}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+fn seconds(millis: u64) -> String {
+    match millis / 1000 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
