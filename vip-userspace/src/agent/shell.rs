@@ -4,16 +4,16 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use vip_common::layout::{
-    BackendIndex, BackendMask, Be16, Be32, BootNanos, Counter, MAX_PORTS, Mac, Masks, Vip,
+    BackendIndex, Be16, BootNanos, Counter, MAX_PORTS, Mac, Vip,
 };
-use vip_common::wire::vrrp::Advertisement;
+use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds, MAX_LENGTH, PRIORITY_RESIGNED};
 
 use super::clock::now;
 use super::proof::Proof;
 use crate::config::{Config, XdpMode};
 use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
 use crate::decide::announce::Schedule;
-use crate::decide::health::{Health, Observation};
+use crate::decide::health::{Backend, Health, Probe, Thresholds, Transition};
 use crate::decide::vrrp::{Action, Machine, Params, State};
 use crate::net::Nic;
 use crate::net::announce::ArpSocket;
@@ -31,7 +31,6 @@ struct Peer {
     index: BackendIndex,
     address: Ipv4Addr,
     name: String,
-    health: Health,
     /// What the last probe said.
     probe: String,
     rtt: Option<Duration>,
@@ -51,6 +50,9 @@ pub(super) struct Shell {
     proof: Proof,
     machine: Machine,
     schedule: Schedule,
+    /// Who advertised last, and did not resign.
+    heard: Option<Ipv4Addr>,
+    health: Health,
     peers: Vec<Peer>,
     /// Since when the state machine is in its state.
     since: BootNanos,
@@ -67,7 +69,7 @@ impl Shell {
         nic: Nic,
         netlink: Netlink,
     ) -> anyhow::Result<Self> {
-        let plan = plan(&config, &nic);
+        let plan = plan(&config, &nic)?;
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let log = if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
             aya_log::Level::Debug as u8
@@ -93,11 +95,9 @@ impl Shell {
         let now = now();
         let own = &config.nodes[nic.node_index];
         let machine = Machine::new(Params {
-            router_id: config.vrrp.router_id,
-            address: config.vip.address,
-            own_address: own.address,
+            address: own.address,
             priority: config.priority_of(nic.node_index),
-            interval: config.vrrp.interval,
+            interval: advert_interval(&config),
             preempt: config.vrrp.preempt,
         });
         let peers = config
@@ -110,7 +110,6 @@ impl Shell {
                     index: BackendIndex::new(index)?,
                     address: node.address,
                     name: node.name.clone(),
-                    health: Health::new(config.health.rise, config.health.fall),
                     probe: "not probed yet".to_owned(),
                     rtt: None,
                     counted: (0, 0),
@@ -120,7 +119,10 @@ impl Shell {
             .collect();
         let proof = proof(&datapath, attachment.mode)?;
         let conflicts = datapath.counter(Counter::ArpConflict)?;
+        let thresholds = Thresholds { rise: config.health.rise, fall: config.health.fall };
+        let health = Health::new(config.nodes.len(), thresholds);
         let mut shell = Self {
+            health,
             config,
             nic,
             netlink,
@@ -130,6 +132,7 @@ impl Shell {
             proof,
             machine,
             schedule: Schedule::default(),
+            heard: None,
             peers,
             since: now,
             takeovers: 0,
@@ -140,15 +143,24 @@ impl Shell {
         Ok(shell)
     }
 
+    /// Who owns the VIP, as far as this node knows.
+    fn owner(&self) -> Option<Ipv4Addr> {
+        match self.machine.state() {
+            State::Active => Some(self.nic.address),
+            State::Backup | State::Initialize => self.heard,
+        }
+    }
+
     /// Starts to take part in the election.
     pub(super) fn elect(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
-        let actions = self.machine.start(now());
+        let actions = self.machine.on_start(now());
         self.carry_out(&actions, packets, arp);
     }
 
     /// When [`Self::on_time`] has something to do.
     pub(super) fn deadline(&self) -> Option<BootNanos> {
-        [self.machine.deadline(), self.schedule.deadline()].into_iter().flatten().min()
+        let election = Some(self.machine.next_deadline());
+        [election, self.schedule.deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn on_time(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
@@ -174,7 +186,7 @@ impl Shell {
             tracing::debug!(%source, ttl, "VRRP packet from elsewhere");
             return;
         }
-        let advert = match Advertisement::parse(payload, source.into(), destination.into()) {
+        let advert = match Advertisement::parse(payload, source, destination) {
             Ok(advert) => advert,
             Err(error) => {
                 tracing::debug!(%source, ?error, "VRRP packet refused");
@@ -182,13 +194,13 @@ impl Shell {
             }
         };
         if advert.router_id != self.config.vrrp.router_id
-            || advert.address != Be32::from(self.config.vip.address)
+            || !advert.addresses.as_slice().contains(&self.config.vip.address)
         {
             tracing::debug!(%source, router_id = advert.router_id, "VRRP packet of another VIP");
             return;
         }
-        let interval = Duration::from_millis(10) * u32::from(advert.interval_cs);
-        let actions = self.machine.on_advert(now(), source, advert.priority, interval);
+        let actions = self.machine.on_advert(now(), source, &advert);
+        self.heard = (advert.priority != PRIORITY_RESIGNED).then_some(source);
         self.carry_out(&actions, packets, arp);
     }
 
@@ -197,7 +209,7 @@ impl Shell {
             match *action {
                 Action::SendAdvert { priority } => self.advertise(priority, packets),
                 Action::RenewFence { until } => self.set_fence(until),
-                Action::DropFence => self.set_fence(BootNanos::ZERO),
+                Action::LowerFence => self.set_fence(BootNanos::ZERO),
                 Action::BecomeActive => {
                     self.takeovers += 1;
                     self.since = now();
@@ -210,11 +222,13 @@ impl Shell {
                         tracing::warn!(%error, "cannot announce the VIP");
                     }
                 }
-                Action::BecomeBackup { owner } => {
+                Action::BecomeBackup => {
                     self.since = now();
                     self.schedule.end();
-                    self.set_fence(BootNanos::ZERO);
-                    tracing::info!(owner = owner.map(tracing::field::display), "became a backup");
+                    tracing::info!(
+                        owner = self.heard.map(tracing::field::display),
+                        "became a backup"
+                    );
                 }
             }
         }
@@ -222,15 +236,15 @@ impl Shell {
 
     fn advertise(&self, priority: u8, packets: &VrrpSocket) {
         let source = self.nic.address;
-        let advert = Advertisement {
-            router_id: self.config.vrrp.router_id,
-            priority,
-            interval_cs: (self.config.vrrp.interval.as_millis() / 10) as u16,
-            address: self.config.vip.address.into(),
-        };
+        // One address always fits.
+        let Some(addresses) = Addresses::new(&[self.config.vip.address]) else { return };
+        let router_id = self.config.vrrp.router_id;
+        let interval = advert_interval(&self.config);
+        let advert = Advertisement { router_id, priority, interval, addresses };
         for peer in self.peers.iter().filter(|peer| peer.address != source) {
-            let payload = advert.emit(source.into(), peer.address.into());
-            if let Err(error) = packets.send(peer.address, &payload) {
+            let mut buffer = [0; MAX_LENGTH];
+            let payload = advert.emit(&mut buffer, source, peer.address);
+            if let Err(error) = packets.send(peer.address, payload) {
                 // A dead peer is no news, and its own entry in the status says so.
                 tracing::debug!(peer = %peer.address, %error, "cannot send VRRP");
             }
@@ -245,37 +259,36 @@ impl Shell {
 
     pub(super) fn on_probe(&mut self, node: usize, outcome: &ProbeResult) {
         let own = node == self.nic.node_index;
-        let peer = &mut self.peers[node];
-        let (observation, probe) = match outcome {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let (found, text) = match outcome {
             ProbeResult::Ready { rtt } => {
                 peer.rtt = Some(*rtt);
-                (Observation::Ready, "ready".to_owned())
+                (Probe::Ready, "ready".to_owned())
             }
-            ProbeResult::NotReady { reason } => (Observation::NotReady, reason.clone()),
-            ProbeResult::Refused => (Observation::Refused, "connection refused".to_owned()),
-            // This node hears itself: silence is its server's, or its firewall's.
-            ProbeResult::Silent { reason } if own => (Observation::NotReady, reason.clone()),
-            ProbeResult::Silent { reason } => (Observation::Silent, reason.clone()),
+            ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), reason.clone()),
+            ProbeResult::Refused => (Probe::Refused, "connection refused".to_owned()),
+            // This node lives: silence is its server's, or its firewall's.
+            ProbeResult::Silent { reason } if own => {
+                (Probe::NotReady(reason.clone()), reason.clone())
+            }
+            ProbeResult::Silent { reason } => (Probe::Silent, reason.clone()),
         };
-        peer.probe = probe;
-        let change = peer.health.observe(observation);
-        if let Some(alive) = change.alive {
-            tracing::info!(node = peer.name, alive, reason = peer.probe, "node");
-        }
-        if let Some(ready) = change.ready {
-            tracing::info!(node = peer.name, ready, reason = peer.probe, "API server");
+        peer.probe = text;
+        for transition in self.health.on_probe(peer.index, found) {
+            let (node, reason) = (&peer.name, &peer.probe);
+            match transition {
+                Transition::Alive => tracing::info!(node, reason, "node is alive"),
+                Transition::Dead => tracing::warn!(node, reason, "node is dead"),
+                Transition::Ready => tracing::info!(node, "API server is ready"),
+                Transition::NotReady(_) => tracing::warn!(node, reason, "API server is not ready"),
+            }
         }
         self.set_masks();
     }
 
     /// Writes health to the map, if it is not what lies there.
     fn set_masks(&mut self) {
-        let mask = |of: fn(&Health) -> bool| {
-            self.peers.iter().fold(BackendMask::EMPTY, |mask, peer| {
-                mask.with(peer.index, of(&peer.health))
-            })
-        };
-        let wanted = Masks { alive: mask(Health::alive), ready: mask(Health::ready) };
+        let wanted = self.health.masks();
         let done = self.datapath.masks().and_then(|found| {
             if found == wanted { Ok(()) } else { self.datapath.set_masks(wanted) }
         });
@@ -446,13 +459,11 @@ impl Shell {
 
     /// Gives the VIP up, for another node to take.
     pub(super) fn resign(&mut self, packets: &VrrpSocket) {
-        for action in self.machine.shutdown(now()) {
+        for action in self.machine.on_shutdown(now()) {
             match action {
                 Action::SendAdvert { priority } => self.advertise(priority, packets),
-                Action::DropFence | Action::BecomeBackup { .. } => {
-                    self.set_fence(BootNanos::ZERO);
-                }
-                Action::RenewFence { .. } | Action::BecomeActive => {}
+                Action::LowerFence => self.set_fence(BootNanos::ZERO),
+                Action::RenewFence { .. } | Action::BecomeActive | Action::BecomeBackup => {}
             }
         }
         tracing::info!("stopped; programs and VIP stay until `vip cleanup`");
@@ -473,8 +484,8 @@ impl Shell {
                 address: peer.address,
                 own: peer.address == self.nic.address,
                 mac: (!mac.is_unknown()).then(|| mac.to_string()),
-                alive: peer.health.alive(),
-                ready: peer.health.ready(),
+                alive: self.health.backend(peer.index).is_some_and(Backend::alive),
+                ready: self.health.backend(peer.index).is_some_and(Backend::ready),
                 probe: peer.probe.clone(),
                 rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
                 packets: counters.packets,
@@ -491,7 +502,7 @@ impl Shell {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             vip: format!("{}:{}", self.config.vip.address, self.config.vip.port),
-            owner: self.machine.owner().map(named),
+            owner: self.owner().map(named),
             state: match self.machine.state() {
                 State::Initialize => "initialize",
                 State::Backup => "backup",
@@ -523,8 +534,13 @@ impl Shell {
     }
 }
 
+/// The configuration's interval, which it checks to be one that VRRP can say.
+fn advert_interval(config: &Config) -> Centiseconds {
+    Centiseconds::from_duration(config.vrrp.interval).unwrap_or(Centiseconds::MAX)
+}
+
 /// What should lie in the maps.
-fn plan(config: &Config, nic: &Nic) -> Plan {
+fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
     let mut ports = [Be16::default(); MAX_PORTS];
     ports[0] = Be16::new(config.vip.port);
     let identities: Vec<Identity> = config
@@ -532,15 +548,15 @@ fn plan(config: &Config, nic: &Nic) -> Plan {
         .iter()
         .map(|node| Identity { address: node.address, weight: node.weight })
         .collect();
-    Plan {
+    Ok(Plan {
         own_index: BackendIndex::new(nic.node_index),
         own_mac: Mac::from_wire(nic.mac),
         own_address: nic.address.into(),
         vips: vec![Vip { address: config.vip.address.into(), port_count: 1, ports }],
         backends: config.nodes.iter().map(|node| node.address.into()).collect(),
         hash_key: config.hash_key(),
-        rows: rank::table(config.hash_key(), &identities, config.datapath.buckets),
-    }
+        rows: rank::table(config.hash_key(), &identities, config.datapath.buckets)?,
+    })
 }
 
 /// ARP frames that the program on the way in has passed to the stack.

@@ -56,6 +56,15 @@ pub enum Egress {
     Clsact,
 }
 
+impl fmt::Display for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
 /// What came of attaching.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attachment {

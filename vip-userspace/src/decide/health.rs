@@ -41,7 +41,8 @@ pub enum Transition {
     NotReady(Probe),
 }
 
-/// One backend. Not alive and not ready until its first probe.
+/// One backend. Taken for alive and ready until its first probe: an agent that has just started
+/// must not steer worse than one that knows nothing of health.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Backend {
     thresholds: Thresholds,
@@ -63,8 +64,8 @@ impl Backend {
         Self {
             thresholds,
             probed: false,
-            alive: false,
-            ready: false,
+            alive: true,
+            ready: true,
             good: 0,
             bad: 0,
             silent: 0,
@@ -95,7 +96,7 @@ impl Backend {
 
         if probe == Probe::Silent {
             self.silent = self.silent.saturating_add(1);
-            self.alive &= self.silent < self.thresholds.fall;
+            self.alive &= !first && self.silent < self.thresholds.fall;
         } else {
             self.silent = 0;
             self.alive = true;
@@ -107,7 +108,7 @@ impl Backend {
         } else {
             self.good = 0;
             self.bad = self.bad.saturating_add(1);
-            self.ready &= probe != Probe::Refused && self.bad < self.thresholds.fall;
+            self.ready &= !first && probe != Probe::Refused && self.bad < self.thresholds.fall;
         }
 
         let mut transitions = vec![];

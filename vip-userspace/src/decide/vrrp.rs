@@ -77,6 +77,8 @@ enum Phase {
         intervals: u32,
         /// The owner's interval, `Active_Adver_Interval`.
         interval: Centiseconds,
+        /// Whom it waits for, if it was ever heard.
+        owner: Option<Ipv4Addr>,
     },
     Active {
         /// `Adver_Timer`.
@@ -123,6 +125,7 @@ impl Machine {
                 since,
                 intervals,
                 interval,
+                ..
             } => since.after(interval.duration() * intervals + self.skew(interval)),
             Phase::Active { next_advert, .. } => next_advert,
         }
@@ -132,7 +135,7 @@ impl Machine {
     pub fn on_start(&mut self, now: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Initialize => {
-                self.wait(now, INTERVALS_TO_DEATH, self.params.interval);
+                self.wait(now, INTERVALS_TO_DEATH, self.params.interval, None);
                 vec![Action::LowerFence, Action::BecomeBackup]
             }
             Phase::Backup { .. } | Phase::Active { .. } => vec![],
@@ -153,17 +156,23 @@ impl Machine {
         let mut actions = self.step_down_if_overslept(now);
         match self.phase {
             Phase::Initialize => {}
-            Phase::Backup { interval, .. } => {
+            Phase::Backup {
+                interval, owner, ..
+            } => {
                 if advert.priority == PRIORITY_RESIGNED {
-                    self.wait(now, 0, interval);
+                    // The RFC takes it from anybody. But one that wakes up and resigns after
+                    // another has followed it must not bring a third one on.
+                    if owner.is_none_or(|owner| owner == source) {
+                        self.wait(now, 0, interval, owner);
+                    }
                 } else if !self.params.preempt || advert.priority >= self.params.priority {
-                    self.wait(now, INTERVALS_TO_DEATH, advert.interval);
+                    self.wait(now, INTERVALS_TO_DEATH, advert.interval, Some(source));
                 }
             }
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
                 if theirs > (self.params.priority, self.params.address) {
-                    self.wait(now, INTERVALS_TO_DEATH, advert.interval);
+                    self.wait(now, INTERVALS_TO_DEATH, advert.interval, Some(source));
                     actions.extend([Action::LowerFence, Action::BecomeBackup]);
                 } else {
                     // Somebody resigns who believed to be the owner, or believes so with less
@@ -219,7 +228,7 @@ impl Machine {
     fn step_down_if_overslept(&mut self, now: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Active { fence, .. } if now >= fence => {
-                self.wait(now, INTERVALS_TO_DEATH, self.params.interval);
+                self.wait(now, INTERVALS_TO_DEATH, self.params.interval, None);
                 vec![
                     Action::LowerFence,
                     // Nobody waits longer than needed, if nobody has taken over yet.
@@ -250,11 +259,18 @@ impl Machine {
     }
 
     /// Waits as a backup.
-    fn wait(&mut self, since: BootNanos, intervals: u32, interval: Centiseconds) {
+    fn wait(
+        &mut self,
+        since: BootNanos,
+        intervals: u32,
+        interval: Centiseconds,
+        owner: Option<Ipv4Addr>,
+    ) {
         self.phase = Phase::Backup {
             since,
             intervals,
             interval,
+            owner,
         };
     }
 
@@ -342,6 +358,15 @@ mod tests {
         // A resignation leaves only the skew time, still that of the owner's interval.
         machine.on_advert(at(300), address(1), &advert(0, interval(10)));
         assert_eq!(machine.next_deadline(), at(300 + 500));
+    }
+
+    #[test]
+    fn resignation_of_another_than_the_owner_means_nothing() {
+        let mut machine = machine(0, 128, false);
+        machine.on_start(at(0));
+        machine.on_advert(at(200), address(1), &advert(250, interval(100)));
+        machine.on_advert(at(210), address(2), &advert(0, interval(100)));
+        assert_eq!(machine.next_deadline(), at(550));
     }
 
     #[test]
