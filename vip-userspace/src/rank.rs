@@ -99,7 +99,10 @@ pub fn table(
         if backend.weight == 0 {
             return Err(RankError::Weight(backend.address));
         }
-        if backends[..place].iter().any(|b| b.address == backend.address) {
+        if backends[..place]
+            .iter()
+            .any(|b| b.address == backend.address)
+        {
             return Err(RankError::Duplicate(backend.address));
         }
     }
@@ -193,7 +196,11 @@ fn distance(score: u64, weight: u16) -> u64 {
     let magnitude = u.ilog2();
     // u / 2^magnitude, in [1, 2), in units of 2^-31. A square carries one digit of its
     // logarithm into the place before the point.
-    let mut x = if magnitude > 31 { u >> (magnitude - 31) } else { u << (31 - magnitude) };
+    let mut x = if magnitude > 31 {
+        u >> (magnitude - 31)
+    } else {
+        u << (31 - magnitude)
+    };
     let mut log2 = u64::from(magnitude);
     for _ in 0..DIGITS {
         x = (x * x) >> 31;
@@ -240,7 +247,12 @@ impl Stream {
 fn scores(key: [u64; 2], block: u32, address: Ipv4Addr, buckets: u32) -> Vec<u64> {
     let [a, b, c, last] = address.octets();
     let permute = permutation(Stream::new(key, Purpose::Permute, block, &[a, b, c]));
-    let scramble = scrambling(Stream::new(key, Purpose::Scramble, block, &address.octets()));
+    let scramble = scrambling(Stream::new(
+        key,
+        Purpose::Scramble,
+        block,
+        &address.octets(),
+    ));
     let mut fraction = Stream::new(key, Purpose::Fraction, block, &address.octets());
     // The forms are linear: a sum of what they make of each byte.
     let of_u: [u16; 256] = array::from_fn(|u| net(last, u as u8, 0));
@@ -326,7 +338,11 @@ fn multiply(a: u8, b: u8) -> u8 {
 fn power(a: u8, exponent: u8) -> u8 {
     (0..8).rev().fold(1, |power, bit| {
         let square = multiply(power, power);
-        if exponent >> bit & 1 != 0 { multiply(square, a) } else { square }
+        if exponent >> bit & 1 != 0 {
+            multiply(square, a)
+        } else {
+            square
+        }
     })
 }
 
@@ -347,30 +363,63 @@ mod tests {
 
     const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 
-    struct Sets { name: &'static str, mask: u32 }
+    struct Sets {
+        name: &'static str,
+        mask: u32,
+    }
 
     #[test]
     #[ignore = "measures, promises nothing; run it with --release --nocapture"]
     fn shares_of_many_random_clusters() {
         let mut random = Stream(1);
         let runs = std::env::var("RUNS").map_or(300, |n| n.parse().unwrap());
-        for Sets { name, mask } in [Sets{name:"same /24",mask:0xff},Sets{name:"same /16",mask:0xffff},Sets{name:"anywhere",mask:!0}, Sets{name:"in a row",mask:0}] {
+        for Sets { name, mask } in [
+            Sets {
+                name: "same /24",
+                mask: 0xff,
+            },
+            Sets {
+                name: "same /16",
+                mask: 0xffff,
+            },
+            Sets {
+                name: "anywhere",
+                mask: !0,
+            },
+            Sets {
+                name: "in a row",
+                mask: 0,
+            },
+        ] {
             for count in [3, 5, 7, 16] {
-                let mut worst: Vec<f64> = (0..runs).map(|_| {
-                    let key = [random.next(), random.next()];
-                    let base = random.next() as u32;
-                    let mut backends: Vec<Identity> = vec![];
-                    while backends.len() < count {
-                        let bits = if mask == 0 { (base & !0x80) + backends.len() as u32 } else { base & !mask | random.next() as u32 & mask };
-                        let address = Ipv4Addr::from_bits(bits);
-                        if backends.iter().all(|b| b.address != address) { backends.push(Identity { address, weight: 1 }); }
-                    }
-                    worst_share(&backends, &table(key, &backends, BLOCK).unwrap())
-                }).collect();
+                let mut worst: Vec<f64> = (0..runs)
+                    .map(|_| {
+                        let key = [random.next(), random.next()];
+                        let base = random.next() as u32;
+                        let mut backends: Vec<Identity> = vec![];
+                        while backends.len() < count {
+                            let bits = if mask == 0 {
+                                (base & !0x80) + backends.len() as u32
+                            } else {
+                                base & !mask | random.next() as u32 & mask
+                            };
+                            let address = Ipv4Addr::from_bits(bits);
+                            if backends.iter().all(|b| b.address != address) {
+                                backends.push(Identity { address, weight: 1 });
+                            }
+                        }
+                        worst_share(&backends, &table(key, &backends, BLOCK).unwrap())
+                    })
+                    .collect();
                 worst.sort_by(f64::total_cmp);
                 let at = |part: f64| worst[((worst.len() - 1) as f64 * part) as usize] * 100.0;
                 let over = worst.iter().filter(|w| **w > 0.02).count();
-                println!("{name}, {count} backends: median {:.2} %, p99 {:.2} %, worst {:.2} %, over 2 %: {over} of {runs}", at(0.5), at(0.99), at(1.0));
+                println!(
+                    "{name}, {count} backends: median {:.2} %, p99 {:.2} %, worst {:.2} %, over 2 %: {over} of {runs}",
+                    at(0.5),
+                    at(0.99),
+                    at(1.0)
+                );
             }
         }
     }

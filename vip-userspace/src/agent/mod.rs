@@ -18,7 +18,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -160,11 +159,13 @@ fn answer(mut stream: UnixStream, status: anyhow::Result<crate::observe::status:
 
 /// Reads the log of the eBPF programs, if it is wanted (`--log vip=debug`).
 fn forward_program_log(shell: &mut Shell) -> Option<tokio::task::JoinHandle<()>> {
-    let mut log = AsyncFd::new(shell.program_log()?).ok()?;
+    let mut log = shell.program_log()?;
     Some(tokio::spawn(async move {
-        while let Ok(mut ready) = log.readable_mut().await {
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
+        // For a person who watches: often enough.
+        let mut ticks = interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            log.flush();
         }
     }))
 }

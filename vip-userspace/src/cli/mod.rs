@@ -28,7 +28,7 @@ enum Command {
         config: Flags,
         /// What to log, as `tracing-subscriber` filters say it (`info`, `debug`, `vip=debug`
         /// for single frames)
-        #[arg(long, value_name = "FILTER", env = "VIP_LOG", default_value = "info")]
+        #[arg(long, value_name = "FILTER", default_value = "info")]
         log: String,
         /// Log JSON, one object a line
         #[arg(long)]

@@ -270,7 +270,8 @@ pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
         ))),
         Leftover::Mount { path, note } => {
             // Somebody else may have pinned things there since: then it stays.
-            if names(path).is_empty() && is_bpffs(path) {
+            // The kernel's own files in a bpffs have a dot in their names, and pins cannot.
+            if names(path).iter().all(|name| name.contains('.')) && is_bpffs(path) {
                 umount(path)
                     .map_err(io::Error::from)
                     .map_err(DatapathError::io(format!(
