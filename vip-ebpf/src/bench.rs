@@ -81,8 +81,10 @@ fn bench_tx(context: XdpContext) -> u32 {
     if headers.ether_type != [0x08, 0x00] || headers.ip[9] != ipv4::protocol::TCP {
         return xdp_action::XDP_PASS;
     }
-    let (destination, source) =
-        (Mac::from_wire(headers.destination), Mac::from_wire(headers.source));
+    let (destination, source) = (
+        Mac::from_wire(headers.destination),
+        Mac::from_wire(headers.source),
+    );
     headers.destination = source.to_wire();
     headers.source = destination.to_wire();
     xdp_action::XDP_TX

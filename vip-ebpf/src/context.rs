@@ -56,7 +56,13 @@ pub(crate) struct XdpFrame<'a> {
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub(crate) fn new(context: &'a XdpContext) -> Self {
-        Self { bytes: Bytes { start: context.data(), end: context.data_end() }, context }
+        Self {
+            bytes: Bytes {
+                start: context.data(),
+                end: context.data_end(),
+            },
+            context,
+        }
     }
 }
 
@@ -86,7 +92,10 @@ impl Sockets for XdpFrame<'_> {
             if !cookie {
                 return None;
             }
-            Some((self.view::<ipv4::Header>(ethernet::LENGTH)?, self.view::<tcp::Header>(tcp)?))
+            Some((
+                self.view::<ipv4::Header>(ethernet::LENGTH)?,
+                self.view::<tcp::Header>(tcp)?,
+            ))
         })
     }
 }
@@ -99,7 +108,12 @@ pub(crate) struct TcFrame {
 impl TcFrame {
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
-        Self { bytes: Bytes { start: context.data(), end: context.data_end() } }
+        Self {
+            bytes: Bytes {
+                start: context.data(),
+                end: context.data_end(),
+            },
+        }
     }
 }
 

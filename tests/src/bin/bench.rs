@@ -53,7 +53,11 @@ enum Benchmark {
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Steer { json, rounds, packets } = Cli::parse().benchmark;
+    let Benchmark::Steer {
+        json,
+        rounds,
+        packets,
+    } = Cli::parse().benchmark;
     isolation::enter_empty_netns();
     match steer(json, rounds, packets) {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,13 +86,17 @@ impl Floors {
             .load_file(path)
             .with_context(|| format!("load {path} (`cargo xtask build-ebpf` makes it)"))?;
         for name in ["bench_feed", "bench_pass", "bench_tx"] {
-            Self::program(&mut ebpf, name)?.load().with_context(|| format!("load {name}"))?;
+            Self::program(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("load {name}"))?;
         }
         Ok(Self(ebpf))
     }
 
     fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-        let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program = ebpf
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
     }
 
@@ -96,7 +104,9 @@ impl Floors {
     fn aim(&mut self, target: Target, product: &mut Datapath) -> Result<()> {
         let fd = match target {
             Target::Product => product.ingress()?.fd()?.try_clone()?,
-            Target::Pass => Self::program(&mut self.0, "bench_pass")?.fd()?.try_clone()?,
+            Target::Pass => Self::program(&mut self.0, "bench_pass")?
+                .fd()?
+                .try_clone()?,
             Target::Tx => Self::program(&mut self.0, "bench_tx")?.fd()?.try_clone()?,
         };
         let map = self.0.map_mut("BENCH_TARGET").context("no BENCH_TARGET")?;
@@ -106,7 +116,12 @@ impl Floors {
 
     fn feed(&mut self, flows: u32) -> Result<()> {
         let map = self.0.map_mut("BENCH_FEED").context("no BENCH_FEED")?;
-        let feed = Feed { next: 0, flows, destination: node_mac(0), source: CLIENT_MAC };
+        let feed = Feed {
+            next: 0,
+            flows,
+            destination: node_mac(0),
+            source: CLIENT_MAC,
+        };
         Array::try_from(map)?.set(0, FeedValue(feed), 0)?;
         Ok(())
     }
@@ -123,7 +138,10 @@ impl Floors {
             ..TestRunOptions::new()
         })?;
         let spent = thread_time()? - before;
-        Ok((spent.as_nanos() as f64 / f64::from(packets), result.return_value))
+        Ok((
+            spent.as_nanos() as f64 / f64::from(packets),
+            result.return_value,
+        ))
     }
 }
 
@@ -164,7 +182,11 @@ fn cases() -> Vec<Case> {
         frame.resize(64, 0);
         frame
     };
-    let other = Segment { destination: CLIENT, ..Segment::new(0, 1024, tcp::ACK) }.build();
+    let other = Segment {
+        destination: CLIENT,
+        ..Segment::new(0, 1024, tcp::ACK)
+    }
+    .build();
     let case = |name, target, frame: &Vec<u8>, flows, action, counter, goal| Case {
         name,
         target,
@@ -180,11 +202,51 @@ fn cases() -> Vec<Case> {
         let segment = Some(Counter::ForwardedSegment);
         let opening = Some(Counter::ForwardedSyn);
         cases.extend([
-            case("floor: XDP_PASS", Target::Pass, &ack, flows, PASS, None, None),
-            case("floor: parse, swap, XDP_TX", Target::Tx, &ack, flows, TX, None, None),
-            case("not for a VIP", Target::Product, &other, flows, PASS, None, Some(1.15)),
-            case("established, to another node", Target::Product, &ack, flows, TX, segment, Some(1.5)),
-            case("SYN, to another node", Target::Product, &syn, flows, TX, opening, Some(1.5)),
+            case(
+                "floor: XDP_PASS",
+                Target::Pass,
+                &ack,
+                flows,
+                PASS,
+                None,
+                None,
+            ),
+            case(
+                "floor: parse, swap, XDP_TX",
+                Target::Tx,
+                &ack,
+                flows,
+                TX,
+                None,
+                None,
+            ),
+            case(
+                "not for a VIP",
+                Target::Product,
+                &other,
+                flows,
+                PASS,
+                None,
+                Some(1.15),
+            ),
+            case(
+                "established, to another node",
+                Target::Product,
+                &ack,
+                flows,
+                TX,
+                segment,
+                Some(1.5),
+            ),
+            case(
+                "SYN, to another node",
+                Target::Product,
+                &syn,
+                flows,
+                TX,
+                opening,
+                Some(1.5),
+            ),
         ]);
     }
     cases
@@ -218,10 +280,19 @@ struct Table {
 }
 
 fn steer(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
-    ensure!(rounds > 0 && packets > 0, "--rounds and --packets must be at least 1");
+    ensure!(
+        rounds > 0 && packets > 0,
+        "--rounds and --packets must be at least 1"
+    );
     // The socket that a node asked for one of its own flows would find.
     ip(&["link", "set", "lo", "up"])?;
-    ip(&["address", "add", &format!("{}/32", Ipv4Addr::from(VIP)), "dev", "lo"])?;
+    ip(&[
+        "address",
+        "add",
+        &format!("{}/32", Ipv4Addr::from(VIP)),
+        "dev",
+        "lo",
+    ])?;
     let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
     let mut product = product()?;
     let mut floors = Floors::load()?;
@@ -235,12 +306,19 @@ fn steer(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
         for (case, times) in cases.iter().zip(&mut times) {
             floors.aim(case.target, &mut product)?;
             floors.feed(case.flows)?;
-            let before = case.counter.map(|counter| product.counter(counter)).transpose()?;
+            let before = case
+                .counter
+                .map(|counter| product.counter(counter))
+                .transpose()?;
             let (time, action) = floors.run("bench_feed", &case.frame, packets)?;
             ensure!(action == case.action, "{}: XDP action {action}", case.name);
             if let (Some(counter), Some(before)) = (case.counter, before) {
                 let counted = product.counter(counter)? - before;
-                ensure!(counted == u64::from(packets), "{}: {counted} counted", case.name);
+                ensure!(
+                    counted == u64::from(packets),
+                    "{}: {counted} counted",
+                    case.name
+                );
             }
             if case.target == Target::Pass {
                 feed = time - direct;
@@ -268,7 +346,10 @@ fn steer(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
 fn product() -> Result<Datapath> {
     let world = World::new(3, 0);
     let identities: Vec<_> = (0..3)
-        .map(|node| Identity { address: node_address(node).into(), weight: 1 })
+        .map(|node| Identity {
+            address: node_address(node).into(),
+            weight: 1,
+        })
         .collect();
     let mut rows = rank::table(world.config.hash_key, &identities, DEFAULT_BUCKETS)?;
     for row in &mut rows {
@@ -281,7 +362,11 @@ fn product() -> Result<Datapath> {
         own_mac: node_mac(0),
         own_address: node_address(0),
         vips: world.vips,
-        backends: world.backends.iter().map(|backend| backend.address).collect(),
+        backends: world
+            .backends
+            .iter()
+            .map(|backend| backend.address)
+            .collect(),
         hash_key: world.config.hash_key,
         rows,
     };
@@ -305,7 +390,12 @@ fn report(
             .iter()
             .position(|floor| floor.target == Target::Tx && floor.flows == case.flows)
             .context("no floor")?;
-        let ratio = median(own.iter().zip(&times[floor]).map(|(own, floor)| own / floor).collect());
+        let ratio = median(
+            own.iter()
+                .zip(&times[floor])
+                .map(|(own, floor)| own / floor)
+                .collect(),
+        );
         rows.push(Row {
             name: case.name,
             flows: case.flows,
@@ -323,13 +413,19 @@ fn report(
         commit: commit(),
         rounds,
         packets,
-        feed_ns: feeds.into_iter().map(|(flows, times)| (flows, median(times))).collect(),
+        feed_ns: feeds
+            .into_iter()
+            .map(|(flows, times)| (flows, median(times)))
+            .collect(),
         rows,
     })
 }
 
 fn print(table: &Table) {
-    println!("{}, Linux {}, commit {}", table.machine, table.kernel, table.commit);
+    println!(
+        "{}, Linux {}, commit {}",
+        table.machine, table.kernel, table.commit
+    );
     println!(
         "thread CPU time a packet, median of {} rounds of {} packets; making the packet anew is taken off: {}",
         table.rounds,
@@ -337,11 +433,17 @@ fn print(table: &Table) {
         table
             .feed_ns
             .iter()
-            .map(|(flows, time)| format!("{time:.1} ns with {flows} flow{}", if *flows == 1 { "" } else { "s" }))
+            .map(|(flows, time)| format!(
+                "{time:.1} ns with {flows} flow{}",
+                if *flows == 1 { "" } else { "s" }
+            ))
             .collect::<Vec<_>>()
             .join(", ")
     );
-    println!("{:30} {:>9} {:>8} {:>15} {:>7} {:>6}", "", "flows", "ns", "quartiles", "ratio", "goal");
+    println!(
+        "{:30} {:>9} {:>8} {:>15} {:>7} {:>6}",
+        "", "flows", "ns", "quartiles", "ratio", "goal"
+    );
     for row in &table.rows {
         println!(
             "{:30} {:>9} {:>8.1} {:>7.1} {:>7.1} {:>7.2} {}",
@@ -372,18 +474,27 @@ fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
 
 fn machine() -> String {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     model.map_or("unknown CPU", |(_, name)| name).to_owned()
 }
 
 fn commit() -> String {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let output = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    text.ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("run ip (iproute2)")?;
+    let status = Command::new("ip")
+        .args(arguments)
+        .status()
+        .context("run ip (iproute2)")?;
     ensure!(status.success(), "ip {arguments:?}: {status}");
     Ok(())
 }

@@ -226,7 +226,8 @@ impl Cluster {
     pub fn load_path(&self) -> &'static str {
         match self.plan.flavour {
             Flavour::StandIn => "/whoami",
-            Flavour::Kubernetes(_) => "/readyz",
+            // Not /readyz: a server that drains says no to that on purpose, and yes to the rest.
+            Flavour::Kubernetes(_) => "/version",
         }
     }
 

@@ -49,7 +49,10 @@ impl Lock {
     /// If another process has it, or the file cannot be written.
     pub fn take(run_directory: &Path) -> Result<Self, LockError> {
         let path = path(run_directory);
-        let error = |source| LockError::Io { path: path.clone(), source };
+        let error = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
         fs::create_dir_all(run_directory).map_err(error)?;
         let file = OpenOptions::new()
             .read(true)
@@ -69,7 +72,10 @@ impl Lock {
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 let mut pid = String::new();
                 file.read_to_string(&mut pid).map_err(error)?;
-                Err(LockError::Held { pid: pid.trim().to_owned(), path })
+                Err(LockError::Held {
+                    pid: pid.trim().to_owned(),
+                    path,
+                })
             }
             Err((_, errno)) => Err(error(errno.into())),
         }
@@ -85,7 +91,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = Lock::take(directory.path()).expect("free");
         let error = Lock::take(directory.path()).expect_err("taken");
-        assert!(error.to_string().contains(&format!("process {} ", std::process::id())), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {} ", std::process::id())),
+            "{error}"
+        );
         drop(first);
         Lock::take(directory.path()).expect("free again");
     }

@@ -50,8 +50,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock::Lock::take(&config.run_dir)?;
     let netlink = Netlink::connect()?;
     let addresses: Vec<Ipv4Addr> = config.nodes.iter().map(|node| node.address).collect();
-    let nic =
-        netlink.find_nic(config.vip.address, &addresses, config.interface.as_deref()).await?;
+    let nic = netlink
+        .find_nic(config.vip.address, &addresses, config.interface.as_deref())
+        .await?;
 
     let mut network = netlink.watch(nic.index)?;
     let (probes, mut outcomes) = mpsc::channel(64);

@@ -27,7 +27,10 @@ pub(super) enum Proof {
 impl Proof {
     /// The program is attached; `counted` ARP frames have passed it so far.
     pub(super) fn begin(counted: u64) -> Self {
-        Self::Open { baseline: counted, frames: 0 }
+        Self::Open {
+            baseline: counted,
+            frames: 0,
+        }
     }
 
     /// The stack got an ARP frame, and the program has counted `counted` by now.
@@ -35,7 +38,10 @@ impl Proof {
         match self {
             Self::Open { baseline, .. } if counted > baseline => Self::Seen,
             Self::Open { frames, .. } if frames + 1 >= BLIND => Self::Blind,
-            Self::Open { baseline, frames } => Self::Open { baseline, frames: frames + 1 },
+            Self::Open { baseline, frames } => Self::Open {
+                baseline,
+                frames: frames + 1,
+            },
             settled => settled,
         }
     }

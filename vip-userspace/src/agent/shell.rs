@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vip_common::layout::{
-    BackendIndex, Be16, BootNanos, Counter, MAX_PORTS, Mac, Vip,
+use vip_common::layout::{BackendIndex, Be16, BootNanos, Counter, MAX_PORTS, Mac, Vip};
+use vip_common::wire::vrrp::{
+    Addresses, Advertisement, Centiseconds, MAX_LENGTH, PRIORITY_RESIGNED,
 };
-use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds, MAX_LENGTH, PRIORITY_RESIGNED};
 
 use super::clock::now;
 use super::proof::Proof;
@@ -21,7 +21,7 @@ use crate::net::netlink::{NetEvent, Netlink};
 use crate::net::vrrp::{Received, TTL, VrrpSocket};
 use crate::observe::status::{self, Status};
 use crate::probe::ProbeResult;
-use crate::rank::{self, Identity};
+use crate::rank;
 
 /// This version serves one VIP, which is the first of the maps.
 const VIP: u32 = 0;
@@ -64,11 +64,7 @@ pub(super) struct Shell {
 
 impl Shell {
     /// Puts everything in place: maps, programs, the VIP.
-    pub(super) async fn start(
-        config: Config,
-        nic: Nic,
-        netlink: Netlink,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn start(config: Config, nic: Nic, netlink: Netlink) -> anyhow::Result<Self> {
         let plan = plan(&config, &nic)?;
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let log = if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
@@ -96,7 +92,7 @@ impl Shell {
         let own = &config.nodes[nic.node_index];
         let machine = Machine::new(Params {
             address: own.address,
-            priority: config.priority_of(nic.node_index),
+            priority: priority(&config, &nic),
             interval: advert_interval(&config),
             preempt: config.vrrp.preempt,
         });
@@ -119,7 +115,10 @@ impl Shell {
             .collect();
         let proof = proof(&datapath, attachment.mode)?;
         let conflicts = datapath.counter(Counter::ArpConflict)?;
-        let thresholds = Thresholds { rise: config.health.rise, fall: config.health.fall };
+        let thresholds = Thresholds {
+            rise: config.health.rise,
+            fall: config.health.fall,
+        };
         let health = Health::new(config.nodes.len(), thresholds);
         let mut shell = Self {
             health,
@@ -160,7 +159,10 @@ impl Shell {
     /// When [`Self::on_time`] has something to do.
     pub(super) fn deadline(&self) -> Option<BootNanos> {
         let election = Some(self.machine.next_deadline());
-        [election, self.schedule.deadline()].into_iter().flatten().min()
+        [election, self.schedule.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(super) fn on_time(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
@@ -179,7 +181,12 @@ impl Shell {
         packets: &VrrpSocket,
         arp: &ArpSocket,
     ) {
-        let Received { source, destination, ttl, payload } = *received;
+        let Received {
+            source,
+            destination,
+            ttl,
+            payload,
+        } = *received;
         let known = self.peers.iter().any(|peer| peer.address == source);
         // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
         if ttl != TTL || !known || source == self.nic.address {
@@ -194,7 +201,10 @@ impl Shell {
             }
         };
         if advert.router_id != self.config.vrrp.router_id
-            || !advert.addresses.as_slice().contains(&self.config.vip.address)
+            || !advert
+                .addresses
+                .as_slice()
+                .contains(&self.config.vip.address)
         {
             tracing::debug!(%source, router_id = advert.router_id, "VRRP packet of another VIP");
             return;
@@ -237,10 +247,17 @@ impl Shell {
     fn advertise(&self, priority: u8, packets: &VrrpSocket) {
         let source = self.nic.address;
         // One address always fits.
-        let Some(addresses) = Addresses::new(&[self.config.vip.address]) else { return };
+        let Some(addresses) = Addresses::new(&[self.config.vip.address]) else {
+            return;
+        };
         let router_id = self.config.vrrp.router_id;
         let interval = advert_interval(&self.config);
-        let advert = Advertisement { router_id, priority, interval, addresses };
+        let advert = Advertisement {
+            router_id,
+            priority,
+            interval,
+            addresses,
+        };
         for peer in self.peers.iter().filter(|peer| peer.address != source) {
             let mut buffer = [0; MAX_LENGTH];
             let payload = advert.emit(&mut buffer, source, peer.address);
@@ -259,7 +276,9 @@ impl Shell {
 
     pub(super) fn on_probe(&mut self, node: usize, outcome: &ProbeResult) {
         let own = node == self.nic.node_index;
-        let Some(peer) = self.peers.get_mut(node) else { return };
+        let Some(peer) = self.peers.get_mut(node) else {
+            return;
+        };
         let (found, text) = match outcome {
             ProbeResult::Ready { rtt } => {
                 peer.rtt = Some(*rtt);
@@ -290,7 +309,11 @@ impl Shell {
     fn set_masks(&mut self) {
         let wanted = self.health.masks();
         let done = self.datapath.masks().and_then(|found| {
-            if found == wanted { Ok(()) } else { self.datapath.set_masks(wanted) }
+            if found == wanted {
+                Ok(())
+            } else {
+                self.datapath.set_masks(wanted)
+            }
         });
         if let Err(error) = done {
             tracing::error!(%error, "cannot set the health of the nodes");
@@ -318,9 +341,11 @@ impl Shell {
                 }
             }
             NetEvent::LinkGone => tracing::error!(interface = self.nic.name, "the NIC is gone"),
-            NetEvent::Address { address, present: false, .. }
-                if address == self.config.vip.address =>
-            {
+            NetEvent::Address {
+                address,
+                present: false,
+                ..
+            } if address == self.config.vip.address => {
                 tracing::warn!(vip = %address, "somebody removed the VIP: putting it back");
                 self.restore_vip().await;
             }
@@ -359,7 +384,9 @@ impl Shell {
     }
 
     fn learn(&mut self, address: Ipv4Addr, mac: Mac) {
-        let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else { return };
+        let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else {
+            return;
+        };
         let done = self.datapath.mac(peer.index).and_then(|found| {
             if found == mac {
                 return Ok(());
@@ -377,7 +404,9 @@ impl Shell {
         if !matches!(self.proof, Proof::Open { .. }) {
             return;
         }
-        let Ok(counted) = arp_frames(&self.datapath) else { return };
+        let Ok(counted) = arp_frames(&self.datapath) else {
+            return;
+        };
         self.proof = self.proof.on_frame(counted);
         match self.proof {
             Proof::Open { .. } => {}
@@ -395,7 +424,10 @@ impl Shell {
                     driver = self.nic.driver,
                     "the driver attached the program and does not run it: falling back"
                 );
-                match self.datapath.fall_back_to_generic(&self.nic.name, self.nic.index) {
+                match self
+                    .datapath
+                    .fall_back_to_generic(&self.nic.name, self.nic.index)
+                {
                     Ok(attachment) => self.attachment = attachment,
                     Err(error) => tracing::error!(%error, "cannot fall back to generic XDP"),
                 }
@@ -417,7 +449,11 @@ impl Shell {
             Err(error) => tracing::warn!(%error, "cannot look for the VIP"),
         }
         if matches!(self.proof, Proof::Open { .. }) {
-            for peer in self.peers.iter().filter(|peer| peer.address != self.nic.address) {
+            for peer in self
+                .peers
+                .iter()
+                .filter(|peer| peer.address != self.nic.address)
+            {
                 if let Err(error) = arp.ask(peer.address) {
                     tracing::debug!(%error, "cannot ask a peer");
                 }
@@ -449,10 +485,15 @@ impl Shell {
         let seconds = now.since(self.sampled).as_secs_f64().max(0.001);
         self.sampled = now;
         for peer in &mut self.peers {
-            let Ok(counters) = self.datapath.backend_counters(peer.index) else { continue };
+            let Ok(counters) = self.datapath.backend_counters(peer.index) else {
+                continue;
+            };
             let counted = (counters.packets, counters.syns);
             let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
-            peer.rates = (rate(counted.0, peer.counted.0), rate(counted.1, peer.counted.1));
+            peer.rates = (
+                rate(counted.0, peer.counted.0),
+                rate(counted.1, peer.counted.1),
+            );
             peer.counted = counted;
         }
     }
@@ -509,7 +550,7 @@ impl Shell {
                 State::Active => "active",
             }
             .to_owned(),
-            priority: self.config.priority_of(self.nic.node_index),
+            priority: self.machine.priority(),
             fence_remaining_ms: self.datapath.fence(VIP)?.since(now).as_millis() as u64,
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
@@ -539,23 +580,38 @@ fn advert_interval(config: &Config) -> Centiseconds {
     Centiseconds::from_duration(config.vrrp.interval).unwrap_or(Centiseconds::MAX)
 }
 
+/// As configured, or by the node's place in the list.
+fn priority(config: &Config, nic: &Nic) -> u8 {
+    config
+        .vrrp
+        .priority
+        .unwrap_or_else(|| Config::node_priority(nic.node_index))
+}
+
 /// What should lie in the maps.
 fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
     let mut ports = [Be16::default(); MAX_PORTS];
     ports[0] = Be16::new(config.vip.port);
-    let identities: Vec<Identity> = config
-        .nodes
-        .iter()
-        .map(|node| Identity { address: node.address, weight: node.weight })
-        .collect();
     Ok(Plan {
         own_index: BackendIndex::new(nic.node_index),
         own_mac: Mac::from_wire(nic.mac),
         own_address: nic.address.into(),
-        vips: vec![Vip { address: config.vip.address.into(), port_count: 1, ports }],
-        backends: config.nodes.iter().map(|node| node.address.into()).collect(),
+        vips: vec![Vip {
+            address: config.vip.address.into(),
+            port_count: 1,
+            ports,
+        }],
+        backends: config
+            .nodes
+            .iter()
+            .map(|node| node.address.into())
+            .collect(),
         hash_key: config.hash_key(),
-        rows: rank::table(config.hash_key(), &identities, config.datapath.buckets)?,
+        rows: rank::table(
+            config.hash_key(),
+            &config.identities(),
+            config.datapath.buckets,
+        )?,
     })
 }
 

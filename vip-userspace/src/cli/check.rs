@@ -23,10 +23,41 @@ const NATIVE_MTU: u32 = 4096 - 256 - 320 - 14;
 /// Drivers that are known to run XDP natively (Documentation/networking, and the drivers'
 /// `ndo_bpf` in Linux 6.12).
 const NATIVE_DRIVERS: &[&str] = &[
-    "bnxt_en", "bonding", "dpaa2-eth", "ena", "enetc", "fsl_dpa", "gve", "hns3", "hv_netvsc", "i40e", "iavf",
-    "ice", "igb", "igc", "ixgbe", "ixgbevf", "lan966x-switch", "mana", "mlx4_en", "mlx5_core",
-    "mtk_soc_eth", "mvneta", "mvpp2", "nfp", "nicvf", "qede", "sfc", "st_gmac", "stmmac",
-    "tsnep", "tun", "veth", "virtio_net", "vmxnet3", "xen-netfront",
+    "bnxt_en",
+    "bonding",
+    "dpaa2-eth",
+    "ena",
+    "enetc",
+    "fsl_dpa",
+    "gve",
+    "hns3",
+    "hv_netvsc",
+    "i40e",
+    "iavf",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "lan966x-switch",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "mtk_soc_eth",
+    "mvneta",
+    "mvpp2",
+    "nfp",
+    "nicvf",
+    "qede",
+    "sfc",
+    "st_gmac",
+    "stmmac",
+    "tsnep",
+    "tun",
+    "veth",
+    "virtio_net",
+    "vmxnet3",
+    "xen-netfront",
 ];
 
 /// How bad a finding is.
@@ -55,7 +86,11 @@ struct Finding {
 }
 
 fn finding(grade: Grade, what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { grade, what, text: text.into() }
+    Finding {
+        grade,
+        what,
+        text: text.into(),
+    }
 }
 
 pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -64,7 +99,12 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         finding(
             Grade::Ok,
             "config",
-            format!("{}:{}, {} nodes", config.vip.address, config.vip.port, config.nodes.len()),
+            format!(
+                "{}:{}, {} nodes",
+                config.vip.address,
+                config.vip.port,
+                config.nodes.len()
+            ),
         ),
         kernel(),
         btf(),
@@ -78,11 +118,17 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let netlink = Netlink::connect()?;
         let addresses: Vec<Ipv4Addr> = config.nodes.iter().map(|node| node.address).collect();
-        match netlink.find_nic(config.vip.address, &addresses, config.interface.as_deref()).await {
+        match netlink
+            .find_nic(config.vip.address, &addresses, config.interface.as_deref())
+            .await
+        {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
             Ok(nic) => findings.extend(nic_findings(&config, &nic)),
         }
-        findings.push(vip_in_use(config.vip.address, &netlink.has_vip(config.vip.address).await?));
+        findings.push(vip_in_use(
+            config.vip.address,
+            &netlink.has_vip(config.vip.address).await?,
+        ));
         anyhow::Ok(())
     })?;
     findings.push(listener(config.vip.port));
@@ -90,19 +136,33 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         println!("{grade:4}  {what:9}  {text}");
     }
     let worst = findings.iter().map(|finding| finding.grade).max();
-    Ok(if worst == Some(Grade::Failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if worst == Some(Grade::Failure) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn kernel() -> Finding {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let mut numbers = release.split(['.', '-', '+']).map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(['.', '-', '+'])
+        .map(|number| number.parse().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST_KERNEL {
-        finding(Grade::Failure, "kernel", format!("Linux {release}: 5.9 or newer is needed"))
+        finding(
+            Grade::Failure,
+            "kernel",
+            format!("Linux {release}: 5.9 or newer is needed"),
+        )
     } else if version < (6, 6) {
-        finding(Grade::Ok, "kernel", format!("Linux {release}, without tcx: clsact is used"))
+        finding(
+            Grade::Ok,
+            "kernel",
+            format!("Linux {release}, without tcx: clsact is used"),
+        )
     } else {
         finding(Grade::Ok, "kernel", format!("Linux {release}"))
     }
@@ -121,12 +181,18 @@ fn btf() -> Finding {
 
 fn cgroup2() -> Finding {
     let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-    match places.into_iter().find(|path| is(path.as_ref(), CGROUP2_SUPER_MAGIC)) {
+    match places
+        .into_iter()
+        .find(|path| is(path.as_ref(), CGROUP2_SUPER_MAGIC))
+    {
         Some(path) => finding(Grade::Ok, "cgroup2", format!("mounted at {path}")),
         None => finding(
             Grade::Warning,
             "cgroup2",
-            format!("not mounted at {}: clients on this node use its own API server only", places.join(" or ")),
+            format!(
+                "not mounted at {}: clients on this node use its own API server only",
+                places.join(" or ")
+            ),
         ),
     }
 }
@@ -149,10 +215,17 @@ fn is(path: &Path, magic: nix::sys::statfs::FsType) -> bool {
 fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
     let node = &config.nodes[nic.node_index].name;
     let driver = nic.driver.as_deref().unwrap_or("unknown");
-    let mut findings =
-        vec![finding(Grade::Ok, "node", format!("{node}, {} on {}", nic.address, nic.name))];
+    let mut findings = vec![finding(
+        Grade::Ok,
+        "node",
+        format!("{node}, {} on {}", nic.address, nic.name),
+    )];
     if !nic.up {
-        findings.push(finding(Grade::Failure, "link", format!("{} has no carrier", nic.name)));
+        findings.push(finding(
+            Grade::Failure,
+            "link",
+            format!("{} has no carrier", nic.name),
+        ));
     }
     let native = NATIVE_DRIVERS.contains(&driver);
     findings.push(match (config.datapath.mode, native) {
@@ -169,22 +242,35 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
             format!("driver {driver} is not known to run XDP natively: generic XDP costs several times the CPU a packet"),
         ),
     });
-    findings.push(if nic.mtu <= NATIVE_MTU || config.datapath.mode == XdpMode::Generic {
-        finding(Grade::Ok, "MTU", format!("{} bytes", nic.mtu))
-    } else {
-        finding(
-            Grade::Warning,
-            "MTU",
-            format!("{} bytes: over {NATIVE_MTU} most drivers refuse native XDP", nic.mtu),
-        )
-    });
+    findings.push(
+        if nic.mtu <= NATIVE_MTU || config.datapath.mode == XdpMode::Generic {
+            finding(Grade::Ok, "MTU", format!("{} bytes", nic.mtu))
+        } else {
+            finding(
+                Grade::Warning,
+                "MTU",
+                format!(
+                    "{} bytes: over {NATIVE_MTU} most drivers refuse native XDP",
+                    nic.mtu
+                ),
+            )
+        },
+    );
     findings
 }
 
 fn vip_in_use(vip: Ipv4Addr, places: &[String]) -> Finding {
-    let elsewhere: Vec<_> = places.iter().filter(|place| *place != "lo").cloned().collect();
+    let elsewhere: Vec<_> = places
+        .iter()
+        .filter(|place| *place != "lo")
+        .cloned()
+        .collect();
     if elsewhere.is_empty() {
-        let here = if places.is_empty() { "not on this machine yet" } else { "on lo" };
+        let here = if places.is_empty() {
+            "not on this machine yet"
+        } else {
+            "on lo"
+        };
         return finding(Grade::Ok, "VIP", format!("{vip} is {here}"));
     }
     finding(
@@ -207,7 +293,11 @@ fn listener(port: u16) -> Finding {
         .flat_map(|table| listeners(&table, port))
         .collect();
     if addresses.contains(&Listener::All) {
-        finding(Grade::Ok, "server", format!("port {port} is listened on, on all addresses"))
+        finding(
+            Grade::Ok,
+            "server",
+            format!("port {port} is listened on, on all addresses"),
+        )
     } else if addresses.is_empty() {
         finding(
             Grade::Warning,
@@ -245,7 +335,11 @@ fn listeners(table: &str, port: u16) -> Vec<Listener> {
             let state = words.nth(1)?;
             let ours = state == LISTEN && u16::from_str_radix(number, 16).ok()? == port;
             ours.then(|| {
-                if address.bytes().all(|byte| byte == b'0') { Listener::All } else { Listener::One }
+                if address.bytes().all(|byte| byte == b'0') {
+                    Listener::All
+                } else {
+                    Listener::One
+                }
             })
         })
         .collect()

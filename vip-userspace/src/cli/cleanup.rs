@@ -8,24 +8,32 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::agent::{SOCKET, lock};
-use crate::config::{Config, Flags};
+use crate::config::{self, Config, ConfigError, Flags};
 use crate::datapath;
 use crate::net::netlink::Netlink;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
-    let (run_dir, bpffs) = flags.directories();
     // Without a configuration the pinned maps say which VIP it was.
-    let configured = if flags.is_given() { Some(flags.into_config()?) } else { None };
+    let configured = match flags.into_config() {
+        Ok(config) => Some(config),
+        Err(ConfigError::Nothing) => None,
+        Err(error) => return Err(error.into()),
+    };
     let (run_dir, bpffs) = match &configured {
-        Some(Config { run_dir, datapath, .. }) => (run_dir.clone(), datapath.bpffs.clone()),
-        None => (run_dir, bpffs),
+        Some(Config {
+            run_dir, datapath, ..
+        }) => (run_dir.clone(), datapath.bpffs.clone()),
+        None => (config::RUN_DIR.into(), config::BPFFS.into()),
     };
     // An agent that runs would put it all back.
-    let lock = if run_dir.exists() { Some(lock::Lock::take(&run_dir)?) } else { None };
+    let lock = if run_dir.exists() {
+        Some(lock::Lock::take(&run_dir)?)
+    } else {
+        None
+    };
 
     let (leftovers, vips) = datapath::leftovers(&bpffs, &run_dir);
-    let mut addresses: Vec<Ipv4Addr> =
-        vips.iter().map(|vip| Ipv4Addr::from(vip.address)).collect();
+    let mut addresses: Vec<Ipv4Addr> = vips.iter().map(|vip| Ipv4Addr::from(vip.address)).collect();
     addresses.extend(configured.map(|config| config.vip.address));
     addresses.sort_unstable();
     addresses.dedup();
@@ -39,7 +47,12 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let netlink = Netlink::connect()?;
         for address in addresses {
-            if netlink.has_vip(address).await?.iter().any(|place| place == "lo") {
+            if netlink
+                .has_vip(address)
+                .await?
+                .iter()
+                .any(|place| place == "lo")
+            {
                 if !dry_run {
                     netlink.remove_vip(address).await?;
                 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{ConfigError, Flags};
+use crate::config::{self, ConfigError, Flags};
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
@@ -40,7 +40,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Where the agent's socket is
-        #[arg(long, value_name = "DIR", default_value = "/run/vip")]
+        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
     },
     /// Check the configuration and this machine, without changing anything
@@ -68,7 +68,11 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { config, log, log_json } => run::run(config, &log, log_json),
+        Command::Run {
+            config,
+            log,
+            log_json,
+        } => run::run(config, &log, log_json),
         Command::Status { json, run_dir } => status::run(&run_dir, json),
         Command::Check { config } => check::run(config),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),

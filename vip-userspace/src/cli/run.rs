@@ -16,7 +16,9 @@ pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCod
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!("`vip run` loads programs into the kernel: run it as root");
     }
-    let output = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let output = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false);
     if json {
         output.json().init();
     } else {

@@ -21,13 +21,14 @@ pub(super) fn run(run_directory: &Path, json: bool) -> anyhow::Result<ExitCode> 
             "no agent at {}: is `vip run` running on this node?",
             path.display()
         ),
-        ErrorKind::PermissionDenied => anyhow::anyhow!(
-            "{} is for root only: try again as root",
-            path.display()
-        ),
+        ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("{} is for root only: try again as root", path.display())
+        }
         _ => anyhow::Error::from(error).context(format!("cannot connect to {}", path.display())),
     })?;
-    stream.set_read_timeout(Some(TIMEOUT)).context("cannot set a time-out")?;
+    stream
+        .set_read_timeout(Some(TIMEOUT))
+        .context("cannot set a time-out")?;
     let mut text = String::new();
     stream
         .read_to_string(&mut text)

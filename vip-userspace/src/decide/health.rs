@@ -201,6 +201,13 @@ mod tests {
     }
 
     #[test]
+    fn nothing_known_means_alive_and_ready() {
+        let masks = Health::new(2, THRESHOLDS).masks();
+        let both = BackendMask::first(2);
+        assert_eq!((masks.alive, masks.ready), (both, both));
+    }
+
+    #[test]
     fn first_probe_counts_at_once() {
         assert_eq!(after(&[Probe::Ready]), [(true, true)]);
         assert_eq!(after(&[not_ready()]), [(true, false)]);
@@ -257,10 +264,6 @@ mod tests {
     #[test]
     fn transitions_say_what_was_found() {
         let mut backend = Backend::new(THRESHOLDS);
-        assert_eq!(
-            backend.on_probe(Probe::Ready),
-            [Transition::Alive, Transition::Ready]
-        );
         assert_eq!(backend.on_probe(Probe::Ready), []);
         assert_eq!(
             backend.on_probe(Probe::Refused),
@@ -269,6 +272,8 @@ mod tests {
         backend.on_probe(Probe::Silent);
         backend.on_probe(Probe::Silent);
         assert_eq!(backend.on_probe(Probe::Silent), [Transition::Dead]);
+        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Alive]);
+        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
     }
 
     #[test]
@@ -276,8 +281,9 @@ mod tests {
         let index = |i| BackendIndex::new(i).unwrap();
         let mut health = Health::new(3, THRESHOLDS);
         health.on_probe(index(0), Probe::Ready);
+        health.on_probe(index(1), Probe::Silent);
         health.on_probe(index(2), not_ready());
-        assert_eq!(health.on_probe(index(3), Probe::Ready), []);
+        assert_eq!(health.on_probe(index(3), Probe::Silent), []);
         let ready = BackendMask::EMPTY.with(index(0), true);
         let alive = ready.with(index(2), true);
         assert_eq!(health.masks(), Masks { alive, ready });
@@ -298,7 +304,7 @@ mod tests {
             probes in prop::collection::vec(any_probe(), 0..50), rise in 1_u32..5, fall in 1_u32..5,
         ) {
             let mut backend = Backend::new(Thresholds { rise, fall });
-            let (mut alive, mut ready) = (false, false);
+            let (mut alive, mut ready) = (true, true);
             for probe in probes {
                 for transition in backend.on_probe(probe.clone()) {
                     match transition {

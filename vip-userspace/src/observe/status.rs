@@ -97,8 +97,18 @@ impl fmt::Display for Status {
             Some(owner) => writeln!(f, "Owner    {} ({})", owner.name, owner.address)?,
             None => writeln!(f, "Owner    none heard")?,
         }
-        write!(f, "Node     {}, {} for {}", self.node, self.state, seconds(self.state_for_ms))?;
-        writeln!(f, ", priority {}, {} takeovers", self.priority, self.takeovers)?;
+        write!(
+            f,
+            "Node     {}, {} for {}",
+            self.node,
+            self.state,
+            seconds(self.state_for_ms)
+        )?;
+        writeln!(
+            f,
+            ", priority {}, {} takeovers",
+            self.priority, self.takeovers
+        )?;
         match self.fence_remaining_ms {
             0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,
             left => writeln!(f, "Fence    up, {left} ms left")?,
@@ -108,10 +118,20 @@ impl fmt::Display for Status {
             "XDP      {} on {}{}, egress guard by {}",
             self.xdp.mode,
             self.xdp.interface,
-            if self.xdp.proven { "" } else { " (not yet seen to run)" },
+            if self.xdp.proven {
+                ""
+            } else {
+                " (not yet seen to run)"
+            },
             self.xdp.egress,
         )?;
-        let width = self.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0).max(4);
+        let width = self
+            .nodes
+            .iter()
+            .map(|node| node.name.len())
+            .max()
+            .unwrap_or(0)
+            .max(4);
         writeln!(
             f,
             "\n{:width$}  {:15}  {:17}  {:5}  {:5}  {:>8}  {:>7}  PROBE",
@@ -131,8 +151,11 @@ impl fmt::Display for Status {
                 node.probe,
             )?;
         }
-        let counted: Vec<_> =
-            self.counters.iter().filter(|(_, count)| **count > 0).collect();
+        let counted: Vec<_> = self
+            .counters
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .collect();
         if !counted.is_empty() {
             writeln!(f, "\nFRAMES FOR THE VIP")?;
             for (name, count) in counted {
