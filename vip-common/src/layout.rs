@@ -152,6 +152,13 @@ impl Mac {
         ]))
     }
 
+    /// From the first six bytes of eight, which the packet path loads at once.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_first_six(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes) & 0xffff_ffff_ffff)
+    }
+
     /// The bytes as they lie in the frame.
     #[must_use]
     pub const fn to_wire(self) -> [u8; 6] {
@@ -182,6 +189,31 @@ impl fmt::Display for Mac {
 impl fmt::Debug for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A set of Ethernet addresses, kept in one word: it may hold more than was put in, never less
+/// (a Bloom filter of one hash, the last byte modulo 64).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct MacFilter(u64);
+
+impl MacFilter {
+    const fn bit(mac: Mac) -> u64 {
+        1 << (mac.0 >> 40 & 63)
+    }
+
+    /// False if the address was surely not put in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_hold(self, mac: Mac) -> bool {
+        self.0 & Self::bit(mac) != 0
+    }
+
+    /// With the address put in.
+    #[must_use]
+    pub const fn with(self, mac: Mac) -> Self {
+        Self(self.0 | Self::bit(mac))
     }
 }
 
@@ -310,6 +342,8 @@ pub struct Config {
     pub hash_key: [u64; 2],
     /// Ethernet address of the NIC.
     pub own_mac: Mac,
+    /// What the nodes' Ethernet addresses have in common that others' mostly have not.
+    pub peers: MacFilter,
     /// The node's own address on the NIC, which ARP requests may name as their sender.
     pub own_address: Be32,
     /// Keeps the size a multiple of eight.

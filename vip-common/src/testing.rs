@@ -6,7 +6,7 @@ use std::vec::Vec;
 use crate::hash::Flow;
 use crate::layout::{
     Backend, BackendIndex, BackendMask, Be16, Be32, Config, LAYOUT_VERSION, MAX_BACKENDS,
-    MAX_PORTS, Mac, Masks, NO_RANK, RankRow, Vip,
+    MAX_PORTS, Mac, MacFilter, Masks, NO_RANK, RankRow, Vip,
 };
 use crate::node::{Socket, Sockets, Tables};
 use crate::steer::{self, Action, Verdict};
@@ -79,6 +79,7 @@ impl World {
                 rank_base: 0,
                 hash_key: [1, 2],
                 own_mac: node_mac(me),
+                peers: (0..nodes).fold(MacFilter::default(), |all, node| all.with(node_mac(node))),
                 own_address: node_address(me),
                 reserved: 0,
             },

@@ -4,8 +4,8 @@ use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
-    Backend, BackendCounters, Be32, BootNanos, Config, Counter, LAYOUT_VERSION, Mac, Masks, Vip,
-    maps as names,
+    Backend, BackendCounters, Be32, BootNanos, Config, Counter, LAYOUT_VERSION, Mac, MacFilter,
+    Masks, Vip, maps as names,
 };
 
 use super::rank_map::RankMap;
@@ -176,6 +176,18 @@ impl Maps {
             )?;
         }
         Ok(change)
+    }
+
+    /// The filter for the Ethernet addresses of the first `count` backends.
+    pub(super) fn peers(&self, count: u32) -> Result<MacFilter, DatapathError> {
+        (0..count).try_fold(MacFilter::default(), |peers, index| {
+            let mac = self.backend(index)?.mac;
+            Ok(if mac.is_unknown() {
+                peers
+            } else {
+                peers.with(mac)
+            })
+        })
     }
 
     pub(super) fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), DatapathError> {

@@ -16,8 +16,8 @@ use aya::maps::MapError;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use vip_common::layout::{
-    BackendCounters, BackendIndex, Be32, BootNanos, Config, Counter, LAYOUT_VERSION, Mac, Masks,
-    NOT_A_BACKEND, RankRow, Vip, maps as names,
+    BackendCounters, BackendIndex, Be32, BootNanos, Config, Counter, LAYOUT_VERSION, Mac,
+    MacFilter, Masks, NOT_A_BACKEND, RankRow, Vip, maps as names,
 };
 
 pub use self::attach::{Attachment, Egress, Mode};
@@ -105,7 +105,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn config(&self, rank_base: u32) -> Config {
+    fn config(&self, rank_base: u32, peers: MacFilter) -> Config {
         Config {
             layout_version: LAYOUT_VERSION,
             own_index: self
@@ -117,6 +117,7 @@ impl Plan {
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
+            peers,
             own_address: self.own_address,
             reserved: 0,
         }
@@ -216,7 +217,7 @@ impl Datapath {
             self.maps.ranks.write(self.rank_base, &plan.rows);
             changed = true;
         }
-        let config = plan.config(self.rank_base);
+        let config = plan.config(self.rank_base, self.maps.peers(plan.backends.len() as u32)?);
         if found != config {
             self.maps.set_config(config)?;
             changed = true;
@@ -303,6 +304,12 @@ impl Datapath {
     /// # Errors
     /// If the map cannot be written.
     pub fn set_mac(&mut self, backend: BackendIndex, mac: Mac) -> Result<(), DatapathError> {
+        // The filter first: it may hold more than the backends have, never less.
+        let config = self.maps.config()?;
+        self.maps.set_config(Config {
+            peers: config.peers.with(mac),
+            ..config
+        })?;
         self.maps.set_mac(backend.get() as u32, mac)
     }
 
