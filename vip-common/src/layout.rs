@@ -417,6 +417,18 @@ pub struct BackendCounters {
     pub syns: u64,
 }
 
+impl core::ops::Add for BackendCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            syns: self.syns + other.syns,
+        }
+    }
+}
+
 /// What lies in the maps of the programs that benchmarks compare with. No part of the product.
 pub mod bench {
     use super::{Mac, Pod, Zeroable};

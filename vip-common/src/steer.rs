@@ -163,6 +163,28 @@ pub enum Action {
     Transmit,
 }
 
+/// What happens next to a verdict.
+pub trait Next: Copy {
+    /// What comes of it.
+    type Outcome;
+
+    /// A verdict was found. To be inlined: see [`decide_and`].
+    fn found(self, verdict: Verdict) -> Self::Outcome;
+}
+
+/// Nothing more: the verdict itself is what comes of it.
+#[derive(Clone, Copy)]
+struct Found;
+
+impl Next for Found {
+    type Outcome = Verdict;
+
+    #[inline(always)]
+    fn found(self, verdict: Verdict) -> Verdict {
+        verdict
+    }
+}
+
 /// Decides about a frame that came in. Changes nothing.
 #[inline(always)]
 pub fn decide<F, T, S>(frame: &F, tables: &T, sockets: &S) -> Verdict
@@ -171,41 +193,62 @@ where
     T: Tables,
     S: Sockets,
 {
-    let Some(ethernet) = frame.view::<ethernet::Header>(0) else {
-        return Verdict::pass(Counter::Short);
-    };
-    match ethernet.ether_type() {
-        ethernet::ether_type::IPV4 => decide_ipv4(frame, ethernet, tables, sockets),
-        ethernet::ether_type::ARP => neighbour::decide(frame, ethernet, tables),
-        _ => Verdict::UNTOUCHED,
-    }
+    decide_and(frame, tables, sockets, Found)
 }
 
+/// Decides about a frame that came in, and goes on with `next` from the very place where the
+/// verdict is found: what is known there need not be kept and asked for again. That is a third
+/// of the time a steered packet takes in the kernel.
 #[inline(always)]
-fn decide_ipv4<F, T, S>(frame: &F, ethernet: &ethernet::Header, tables: &T, sockets: &S) -> Verdict
+pub fn decide_and<F, T, S, N>(frame: &F, tables: &T, sockets: &S, next: N) -> N::Outcome
 where
     F: Frame + ?Sized,
     T: Tables,
     S: Sockets,
+    N: Next,
+{
+    let Some(ethernet) = frame.view::<ethernet::Header>(0) else {
+        return next.found(Verdict::pass(Counter::Short));
+    };
+    match ethernet.ether_type() {
+        ethernet::ether_type::IPV4 => decide_ipv4(frame, ethernet, tables, sockets, next),
+        ethernet::ether_type::ARP => next.found(neighbour::decide(frame, ethernet, tables)),
+        _ => next.found(Verdict::UNTOUCHED),
+    }
+}
+
+#[inline(always)]
+fn decide_ipv4<F, T, S, N>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    tables: &T,
+    sockets: &S,
+    next: N,
+) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    T: Tables,
+    S: Sockets,
+    N: Next,
 {
     let Some(ip) = frame.view::<ipv4::Header>(ethernet::LENGTH) else {
-        return Verdict::pass(Counter::Short);
+        return next.found(Verdict::pass(Counter::Short));
     };
     // Everything not for a VIP leaves here, after the fewest possible instructions.
     let Some(config) = tables.config() else {
-        return Verdict::UNTOUCHED;
+        return next.found(Verdict::UNTOUCHED);
     };
     let vip = find_vip(tables, config, ip.destination());
     if vip == NO_VIP {
-        return Verdict::UNTOUCHED;
+        return next.found(Verdict::UNTOUCHED);
     }
     let Some(vip) = tables.vip(vip) else {
-        return Verdict::UNTOUCHED;
+        return next.found(Verdict::UNTOUCHED);
     };
     // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
     // each node would send its own copy.
     if ethernet.destination() != config.own_mac {
-        return Verdict::pass(Counter::OtherHost);
+        return next.found(Verdict::pass(Counter::OtherHost));
     }
 
     let length = ip.total_length();
@@ -215,27 +258,27 @@ where
         || length < ip_header
         || ethernet::LENGTH + length > frame.length()
     {
-        return Verdict::drop(Counter::Malformed);
+        return next.found(Verdict::drop(Counter::Malformed));
     }
     match ip.protocol() {
         ipv4::protocol::TCP => {}
-        ipv4::protocol::ICMP => return Verdict::pass(Counter::Icmp),
-        _ => return Verdict::drop(Counter::OtherProtocol),
+        ipv4::protocol::ICMP => return next.found(Verdict::pass(Counter::Icmp)),
+        _ => return next.found(Verdict::drop(Counter::OtherProtocol)),
     }
     // Only the first fragment has the ports. The MSS keeps TCP from being fragmented.
     if ip.is_fragment() {
-        return Verdict::drop(Counter::Fragment);
+        return next.found(Verdict::drop(Counter::Fragment));
     }
     let tcp_offset = ethernet::LENGTH + ip_header;
     let Some(tcp) = frame.view::<tcp::Header>(tcp_offset) else {
-        return Verdict::drop(Counter::Malformed);
+        return next.found(Verdict::drop(Counter::Malformed));
     };
     let tcp_header = tcp.header_length();
     if tcp_header < tcp::LENGTH || ip_header + tcp_header > length {
-        return Verdict::drop(Counter::Malformed);
+        return next.found(Verdict::drop(Counter::Malformed));
     }
     if !is_declared(vip, tcp.destination_port()) {
-        return Verdict::drop(Counter::UndeclaredPort);
+        return next.found(Verdict::drop(Counter::UndeclaredPort));
     }
 
     let segment = Segment {
@@ -249,12 +292,9 @@ where
         cookie: tcp.may_acknowledge_cookie(),
         tcp_offset,
         chained: is_peer(tables, config, ethernet.source()),
+        ttl: ip.ttl(),
     };
-    let verdict = walk(&segment, config, tables, sockets);
-    if verdict.kind == Kind::Forward && verdict.chained && ip.ttl() <= 1 {
-        return Verdict::drop(Counter::TtlExceeded);
-    }
-    verdict
+    walk(&segment, config, tables, sockets, next)
 }
 
 /// What the walk needs to know of a TCP segment.
@@ -268,19 +308,22 @@ struct Segment {
     tcp_offset: usize,
     /// It came from another node of the cluster.
     chained: bool,
+    /// Hops left.
+    ttl: u8,
 }
 
 /// The walk down the ranks.
 #[inline(always)]
-fn walk<T: Tables, S: Sockets>(
+fn walk<T: Tables, S: Sockets, N: Next>(
     segment: &Segment,
     config: &Config,
     tables: &T,
     sockets: &S,
-) -> Verdict {
+    next: N,
+) -> N::Outcome {
     let bucket = hash::flow(config.hash_key, &segment.flow) as u32 & config.bucket_mask;
     let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
-        return Verdict::pass(Counter::NoSocket);
+        return next.found(Verdict::pass(Counter::NoSocket));
     };
     let masks = tables.masks();
     let usable = if segment.syn {
@@ -305,18 +348,26 @@ fn walk<T: Tables, S: Sockets>(
         if backend == config.own_index {
             // One look into the socket table is enough: a node has one rank in a row.
             if let Some(counter) = keep(segment, usable.contains(index), sockets) {
-                return Verdict::local(counter, backend, segment.syn);
+                return next.found(Verdict::local(counter, backend, segment.syn));
             }
             continue;
         }
         if usable.contains(index)
-            && let Some(next) = tables.backend(backend)
-            && !next.mac.is_unknown()
+            && let Some(to) = tables.backend(backend)
+            && !to.mac.is_unknown()
         {
-            return Verdict::forward(backend, next.mac, segment.syn, segment.chained);
+            if segment.chained && segment.ttl <= 1 {
+                return next.found(Verdict::drop(Counter::TtlExceeded));
+            }
+            return next.found(Verdict::forward(
+                backend,
+                to.mac,
+                segment.syn,
+                segment.chained,
+            ));
         }
     }
-    Verdict::pass(Counter::NoSocket)
+    next.found(Verdict::pass(Counter::NoSocket))
 }
 
 /// Whether this node's own stack wants the segment, and as what that counts. `usable`: it may
@@ -336,8 +387,9 @@ fn keep<S: Sockets>(segment: &Segment, usable: bool, sockets: &S) -> Option<Coun
 
 #[inline(always)]
 fn is_declared(vip: &Vip, port: Be16) -> bool {
+    let count = (vip.port_count as usize).min(MAX_PORTS);
     let mut index = 0;
-    while index < MAX_PORTS && (index as u32) < vip.port_count {
+    while index < count {
         if vip.ports[index] == port {
             return true;
         }

@@ -15,7 +15,7 @@ use aya_log_ebpf::debug;
 use vip_common::guard;
 use vip_common::layout::{Be16, Counter};
 use vip_common::node::Tables as _;
-use vip_common::steer::{self, Action};
+use vip_common::steer::{self, Action, Kind, Next, Verdict};
 use vip_common::wire::{Frame as _, ethernet};
 
 use crate::context::{TcFrame, XdpFrame};
@@ -24,23 +24,42 @@ use crate::maps::Maps;
 /// Everything that comes in by the NIC.
 #[xdp]
 fn vip_ingress(context: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&context);
-    let verdict = steer::decide(&frame, &Maps, &frame);
-    if verdict.counter() == Counter::Untouched {
-        return xdp_action::XDP_PASS;
-    }
-    let Some(config) = Maps.config() else {
-        return xdp_action::XDP_PASS;
-    };
-    // Beyond the end of that map for all that goes to no backend.
-    maps::count_backend(verdict.backend(), frame.length(), verdict.opens());
-    let counter = verdict.counter();
-    maps::count(counter);
-    explain(&context, counter);
-    match steer::apply(verdict, config.own_mac, &mut frame) {
-        Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
-        Action::Transmit => xdp_action::XDP_TX,
+    let frame = XdpFrame::new(&context);
+    steer::decide_and(&frame, &Maps, &frame, CarryOut(&context))
+}
+
+/// Counts a verdict and does what it says. Inlined where each verdict is found, and there most
+/// of this is known at compile time.
+#[derive(Clone, Copy)]
+struct CarryOut<'a>(&'a XdpContext);
+
+impl Next for CarryOut<'_> {
+    /// An XDP action.
+    type Outcome = u32;
+
+    #[inline(always)]
+    fn found(self, verdict: Verdict) -> u32 {
+        let counter = verdict.counter();
+        if counter == Counter::Untouched {
+            return xdp_action::XDP_PASS;
+        }
+        let mut frame = XdpFrame::new(self.0);
+        if verdict.kind() == Kind::Forward || verdict.kind() == Kind::Local {
+            maps::count_backend(verdict.backend(), frame.length(), verdict.opens());
+        }
+        // What goes to other nodes is the sum over them, so the agent adds it up.
+        if verdict.kind() != Kind::Forward {
+            maps::count(counter);
+        }
+        explain(self.0, counter);
+        let Some(config) = Maps.config() else {
+            return xdp_action::XDP_PASS;
+        };
+        match steer::apply(verdict, config.own_mac, &mut frame) {
+            Action::Pass => xdp_action::XDP_PASS,
+            Action::Drop => xdp_action::XDP_DROP,
+            Action::Transmit => xdp_action::XDP_TX,
+        }
     }
 }
 

@@ -231,10 +231,6 @@ impl Maps {
             })?;
         Ok(cpus
             .iter()
-            .fold(BackendCounters::default(), |sum, cpu| BackendCounters {
-                packets: sum.packets + cpu.0.packets,
-                bytes: sum.bytes + cpu.0.bytes,
-                syns: sum.syns + cpu.0.syns,
-            }))
+            .fold(BackendCounters::default(), |sum, cpu| sum + cpu.0))
     }
 }

@@ -318,7 +318,25 @@ impl Datapath {
     /// # Errors
     /// If the map cannot be read.
     pub fn counter(&self, counter: Counter) -> Result<u64, DatapathError> {
-        self.maps.counter(counter)
+        match counter {
+            // The programs count these by backend only.
+            Counter::ForwardedSyn => Ok(self.forwarded()?.syns),
+            Counter::ForwardedSegment => {
+                let all = self.forwarded()?;
+                Ok(all.packets - all.syns)
+            }
+            _ => self.maps.counter(counter),
+        }
+    }
+
+    /// What went to other nodes.
+    fn forwarded(&self) -> Result<BackendCounters, DatapathError> {
+        let config = self.maps.config()?;
+        (0..config.backend_count)
+            .filter(|index| *index != config.own_index)
+            .try_fold(BackendCounters::default(), |sum, index| {
+                Ok(sum + self.maps.backend_counters(index)?)
+            })
     }
 
     /// A backend's counters, summed over the CPUs.
