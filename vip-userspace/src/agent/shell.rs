@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vip_common::layout::{BackendIndex, Be16, BootNanos, Counter, MAX_PORTS, Mac, Vip};
+use vip_common::layout::{BackendIndex, Be16, BootNanos, Counter, Mac, Vip};
 use vip_common::wire::vrrp::{
     Addresses, Advertisement, Centiseconds, MAX_LENGTH, PRIORITY_RESIGNED,
 };
@@ -590,17 +590,16 @@ fn priority(config: &Config, nic: &Nic) -> u8 {
 
 /// What should lie in the maps.
 fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
-    let mut ports = [Be16::default(); MAX_PORTS];
-    ports[0] = Be16::new(config.vip.port);
+    let ports = [Be16::new(config.vip.port)];
     Ok(Plan {
         own_index: BackendIndex::new(nic.node_index),
         own_mac: Mac::from_wire(nic.mac),
         own_address: nic.address.into(),
-        vips: vec![Vip {
-            address: config.vip.address.into(),
-            port_count: 1,
-            ports,
-        }],
+        vips: vec![Vip::new(
+            config.vip.address.into(),
+            &ports,
+            config.hash_key(),
+        )],
         backends: config
             .nodes
             .iter()
