@@ -36,7 +36,7 @@ const _: () = assert!(size_of::<Headers>() == ethernet::LENGTH + ipv4::LENGTH + 
 
 /// The headers, if the packet has them.
 #[inline(always)]
-fn headers(context: &XdpContext) -> Option<&mut Headers> {
+fn headers(context: &mut XdpContext) -> Option<&mut Headers> {
     let start = context.data();
     if start + size_of::<Headers>() > context.data_end() {
         return None;
@@ -47,8 +47,8 @@ fn headers(context: &XdpContext) -> Option<&mut Headers> {
 
 /// Makes the packet anew and calls the program under test.
 #[xdp]
-fn bench_feed(context: XdpContext) -> u32 {
-    let (Some(feed), Some(headers)) = (BENCH_FEED.get_ptr_mut(0), headers(&context)) else {
+fn bench_feed(mut context: XdpContext) -> u32 {
+    let (Some(feed), Some(headers)) = (BENCH_FEED.get_ptr_mut(0), headers(&mut context)) else {
         return xdp_action::XDP_ABORTED;
     };
     // SAFETY: benchmarks run on one thread.
@@ -61,7 +61,8 @@ fn bench_feed(context: XdpContext) -> u32 {
     headers.source_address = (0x0a01_0000 + flow / 1000).to_be_bytes();
     headers.source_port = (1024 + (flow % 1000) as u16).to_be_bytes();
     // SAFETY: the context is this program's own.
-    let _failed = unsafe { BENCH_TARGET.tail_call(&context, 0) };
+    unsafe { BENCH_TARGET.tail_call(&context, 0) };
+    // Still here: there is no program to call.
     xdp_action::XDP_ABORTED
 }
 
@@ -74,8 +75,8 @@ fn bench_pass(_context: XdpContext) -> u32 {
 /// The floor of programs that send a packet back: parse as far as the protocol, swap the
 /// Ethernet addresses, `XDP_TX`.
 #[xdp]
-fn bench_tx(context: XdpContext) -> u32 {
-    let Some(headers) = headers(&context) else {
+fn bench_tx(mut context: XdpContext) -> u32 {
+    let Some(headers) = headers(&mut context) else {
         return xdp_action::XDP_PASS;
     };
     if headers.ether_type != [0x08, 0x00] || headers.ip[9] != ipv4::protocol::TCP {
