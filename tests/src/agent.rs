@@ -56,7 +56,7 @@ impl Programs {
 pub struct Status {
     /// Who owns the VIP, as far as this node knows.
     pub owner: Option<Owner>,
-    /// What this node is: `active`, `backup`, `init`.
+    /// What this node is: `active`, `backup`, `initialize`.
     #[serde(default)]
     pub state: String,
     /// All nodes.

@@ -8,7 +8,7 @@ use crate::wire::{Frame, arp, ethernet};
 /// Decides about an ARP frame that came in.
 ///
 /// Requests for the VIP never reach the kernel, which has the VIP on `lo` and would answer on
-/// every tables. The owner answers from here, for as long as its fence holds.
+/// every node. The owner answers from here, for as long as its fence holds.
 #[inline(always)]
 pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
     frame: &F,

@@ -79,7 +79,7 @@ fn vip_egress(context: TcContext) -> i32 {
     }
 }
 
-/// For the operator who wants to see single verdicts (`vip run --log vip_ebpf=debug`). The
+/// For the operator who wants to see single verdicts (`vip run --log vip=debug`). The
 /// level is a constant by the time the verifier sees it, so it costs nothing while off.
 #[inline(always)]
 fn explain(context: &XdpContext, counter: Counter) {

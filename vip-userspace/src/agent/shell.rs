@@ -210,7 +210,11 @@ impl Shell {
             return;
         }
         let actions = self.machine.on_advert(now(), source, &advert);
-        self.heard = (advert.priority != PRIORITY_RESIGNED).then_some(source);
+        if advert.priority != PRIORITY_RESIGNED {
+            self.heard = Some(source);
+        } else if self.heard == Some(source) {
+            self.heard = None;
+        }
         self.carry_out(&actions, packets, arp);
     }
 

@@ -1,0 +1,262 @@
+//! Programs on a NIC: attached, adopted by the next agent, refused where somebody else's are,
+//! and taken away again without a trace. On real veth pairs, each test in its own namespaces.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use vip_common::layout::{Be16, Masks, Vip};
+use vip_common::testing::{HASH_KEY, PORT, VIP, World, backend, node_address, node_mac};
+use vip_userspace::config::XdpMode;
+use vip_userspace::datapath::{
+    Datapath, DatapathError, Egress, Leftover, Mode, Pins, Plan, leftovers, remove,
+};
+
+/// Where a test works.
+struct Place {
+    directory: tempfile::TempDir,
+    index: u32,
+}
+
+impl Place {
+    fn bpffs(&self) -> PathBuf {
+        self.directory.path().join("bpf")
+    }
+
+    fn pins(&self) -> Pins {
+        Pins::open(&self.bpffs(), self.directory.path()).expect("a bpffs can be mounted")
+    }
+
+    fn leftovers(&self) -> Vec<Leftover> {
+        leftovers(&self.bpffs(), self.directory.path()).0
+    }
+
+    fn clean_up(&self) {
+        for leftover in self.leftovers() {
+            remove(&leftover).expect("it can be removed");
+        }
+        assert_eq!(self.leftovers(), []);
+        let names: Vec<_> = fs::read_dir(self.directory.path())
+            .expect("there")
+            .collect();
+        assert_eq!(names.len(), 1, "only the mount point is left: {names:?}");
+    }
+}
+
+/// Runs `test` with a veth pair, in network and mount namespaces of its own.
+fn in_namespace(test: fn(&Place)) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "run as root (`cargo xtask test`)"
+    );
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may unshare");
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .expect("mounts become this thread's own");
+        run(
+            "ip",
+            &[
+                "link", "add", "eth0", "type", "veth", "peer", "name", "peer0",
+            ],
+        );
+        run("ip", &["link", "set", "eth0", "up"]);
+        run("ip", &["link", "set", "peer0", "up"]);
+        let index = nix::net::if_::if_nametoindex("eth0").expect("just made");
+        test(&Place {
+            directory: tempfile::tempdir().expect("a directory"),
+            index,
+        });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// What a command prints.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .expect("iproute2 is installed");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn plan(nodes: usize) -> Plan {
+    let world = World::new(nodes, 0);
+    Plan {
+        own_index: Some(backend(0)),
+        own_mac: node_mac(0),
+        own_address: node_address(0),
+        vips: vec![Vip::new(VIP, &[Be16::new(PORT)], HASH_KEY)],
+        backends: (0..nodes).map(node_address).collect(),
+        hash_key: HASH_KEY,
+        rows: world.rows,
+    }
+}
+
+fn xdp() -> String {
+    run("ip", &["-details", "link", "show", "dev", "eth0"])
+}
+
+#[test]
+fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
+    in_namespace(|place| {
+        let mut first = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        assert!(!first.adopted());
+        let attached = first
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect("attaches");
+        assert_eq!(
+            (attached.mode, attached.egress),
+            (Mode::Native, Egress::Tcx)
+        );
+        first.set_mac(backend(1), node_mac(1)).expect("writes");
+        let masks = Masks {
+            ready: Default::default(),
+            ..first.masks().expect("reads")
+        };
+        first.set_masks(masks).expect("writes");
+        drop(first);
+        let before = xdp();
+        assert!(before.contains("prog/xdp"), "the program stays: {before}");
+
+        let mut second = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        assert!(second.adopted());
+        assert_eq!(
+            second
+                .attach("eth0", place.index, XdpMode::Auto, None)
+                .expect("replaces"),
+            attached
+        );
+        assert_eq!(
+            second.mac(backend(1)).expect("reads"),
+            node_mac(1),
+            "what it knew"
+        );
+        assert_eq!(second.masks().expect("reads"), masks, "what it knew");
+        let id = |text: &str| {
+            text.split_once("prog/xdp id ")
+                .map(|(_, rest)| rest.to_owned())
+        };
+        assert_ne!(id(&xdp()), id(&before), "it is the new agent's program");
+        drop(second);
+
+        // Another list of nodes is another cluster: nothing of the old ranks may be used.
+        let mut third = Datapath::load(Some(place.pins()), &plan(5), 0).expect("loads");
+        assert!(!third.adopted());
+        third
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect("replaces");
+        assert!(third.mac(backend(1)).expect("reads").is_unknown());
+        drop(third);
+        place.clean_up();
+        assert!(!xdp().contains("prog/xdp"), "{}", xdp());
+    });
+}
+
+#[test]
+fn generic_mode_takes_the_place_of_native() {
+    in_namespace(|place| {
+        let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        datapath
+            .attach("eth0", place.index, XdpMode::Native, None)
+            .expect("attaches");
+        let fallen = datapath
+            .fall_back_to_generic("eth0", place.index)
+            .expect("attaches");
+        assert_eq!(fallen.mode, Mode::Generic);
+        assert!(xdp().contains("xdpgeneric"), "{}", xdp());
+        drop(datapath);
+        place.clean_up();
+        assert!(!xdp().contains("xdpgeneric"), "{}", xdp());
+    });
+}
+
+#[test]
+fn a_kernel_without_tcx_gets_one_clsact_filter() {
+    in_namespace(|place| {
+        let filters = || run("tc", &["filter", "show", "dev", "eth0", "egress"]);
+        for _restart in 0..2 {
+            let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            let attached = datapath
+                .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
+                .expect("attaches");
+            assert_eq!(attached.egress, Egress::Clsact);
+            drop(datapath);
+            assert_eq!(
+                filters().matches(" name vip_egress").count(),
+                1,
+                "{}",
+                filters()
+            );
+        }
+        place.clean_up();
+        assert_eq!(
+            filters().matches(" name vip_egress").count(),
+            0,
+            "{}",
+            filters()
+        );
+    });
+}
+
+#[test]
+fn somebody_elses_program_is_left_alone() {
+    in_namespace(|place| {
+        // Another product's agent, as far as the kernel can tell: links that are not pinned here.
+        let mut other = Datapath::load(None, &plan(3), 0).expect("loads");
+        other
+            .attach("eth0", place.index, XdpMode::Native, None)
+            .expect("attaches");
+        let before = xdp();
+        let mut ours = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let error = ours
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect_err("is busy");
+        assert!(matches!(error, DatapathError::Busy { .. }), "{error}");
+        assert!(error.to_string().contains("eth0"), "{error}");
+        assert_eq!(xdp(), before);
+        drop(ours);
+        place.clean_up();
+    });
+}
+
+#[test]
+fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
+    in_namespace(|place| {
+        let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        datapath
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect("attaches");
+        drop(datapath);
+        // The new NIC gets the old one's index, which names the pins.
+        run("ip", &["link", "delete", "eth0"]);
+        let index = place.index.to_string();
+        run(
+            "ip",
+            &[
+                "link", "add", "eth0", "index", &index, "type", "veth", "peer", "name", "peer0",
+            ],
+        );
+        run("ip", &["link", "set", "eth0", "up"]);
+        let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        datapath
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect("attaches anew");
+        assert!(xdp().contains("prog/xdp"), "{}", xdp());
+        drop(datapath);
+        place.clean_up();
+    });
+}
