@@ -199,37 +199,41 @@ fn attach_egress(
     }
 }
 
-/// Puts the program on the pinned link, in one step. False if the link's NIC is gone.
-fn replace_ingress(program: &mut Xdp, path: &Path) -> Result<bool, DatapathError> {
-    let Some(link) = pinned(path, INGRESS)? else {
+/// Puts a program on a pinned link, in one step. False if the link or its NIC is gone.
+fn replace(
+    path: &Path,
+    name: &'static str,
+    put: impl FnOnce(FdLink) -> Result<(), ProgramError>,
+) -> Result<bool, DatapathError> {
+    let Some(link) = pinned(path, name)? else {
         return Ok(false);
     };
-    let link = link.try_into().map_err(link_error(path))?;
-    match program.attach_to_link(link) {
-        // The pin holds the link. What is taken out and dropped here is one more handle.
-        Ok(id) => program
-            .take_link(id)
-            .map(|_| true)
-            .map_err(program_error(INGRESS)),
+    match put(link) {
+        Ok(()) => Ok(true),
         Err(error) if is_stale(&error) => Ok(false),
-        Err(error) => Err(program_error(INGRESS)(error)),
+        Err(error) => Err(program_error(name)(error)),
     }
 }
 
-/// As [`replace_ingress`].
+fn replace_ingress(program: &mut Xdp, path: &Path) -> Result<bool, DatapathError> {
+    replace(path, INGRESS, |link| {
+        let link = link
+            .try_into()
+            .map_err(|_| ProgramError::UnexpectedProgramType)?;
+        let id = program.attach_to_link(link)?;
+        // The pin holds the link. What is taken out and dropped here is one more handle.
+        program.take_link(id).map(drop)
+    })
+}
+
 fn replace_egress(program: &mut SchedClassifier, path: &Path) -> Result<bool, DatapathError> {
-    let Some(link) = pinned(path, EGRESS)? else {
-        return Ok(false);
-    };
-    let link = link.try_into().map_err(link_error(path))?;
-    match program.attach_to_link(link) {
-        Ok(id) => program
-            .take_link(id)
-            .map(|_| true)
-            .map_err(program_error(EGRESS)),
-        Err(error) if is_stale(&error) => Ok(false),
-        Err(error) => Err(program_error(EGRESS)(error)),
-    }
+    replace(path, EGRESS, |link| {
+        let link = link
+            .try_into()
+            .map_err(|_| ProgramError::UnexpectedProgramType)?;
+        let id = program.attach_to_link(link)?;
+        program.take_link(id).map(drop)
+    })
 }
 
 fn pinned(path: &Path, name: &'static str) -> Result<Option<FdLink>, DatapathError> {
@@ -263,14 +267,6 @@ fn pin(
             what: format!("cannot pin the link of {name} at {}", path.display()),
             source: std::io::Error::other(error),
         })
-}
-
-fn link_error(path: &Path) -> impl FnOnce(LinkError) -> DatapathError {
-    let what = format!("not a link of ours: {}", path.display());
-    move |error| DatapathError::Io {
-        what,
-        source: std::io::Error::other(error),
-    }
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {
