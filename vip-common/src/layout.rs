@@ -154,11 +154,21 @@ impl Mac {
         ]))
     }
 
-    /// From the first six bytes of eight, which the packet path loads at once.
+    /// From the first four and the last two bytes as they lie in the frame.
     #[inline(always)]
     #[must_use]
-    pub const fn from_first_six(bytes: [u8; 8]) -> Self {
-        Self(u64::from_le_bytes(bytes) & 0xffff_ffff_ffff)
+    pub const fn from_words(first: [u8; 4], last: [u8; 2]) -> Self {
+        Self(u32::from_le_bytes(first) as u64 | (u16::from_le_bytes(last) as u64) << 32)
+    }
+
+    /// The first four and the last two bytes as they lie in the frame.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_words(self) -> ([u8; 4], [u8; 2]) {
+        (
+            (self.0 as u32).to_le_bytes(),
+            ((self.0 >> 32) as u16).to_le_bytes(),
+        )
     }
 
     /// The bytes as they lie in the frame.

@@ -18,11 +18,16 @@ pub mod ether_type {
 }
 
 /// Destination, source, EtherType.
+///
+/// The addresses are kept as words of four and two bytes. As six bytes LLVM loads and stores
+/// them one by one.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Header {
-    destination: [u8; 6],
-    source: [u8; 6],
+    destination_4: [u8; 4],
+    destination_2: [u8; 2],
+    source_4: [u8; 4],
+    source_2: [u8; 2],
     ether_type: [u8; 2],
 }
 
@@ -31,19 +36,14 @@ impl Header {
     #[inline(always)]
     #[must_use]
     pub fn destination(&self) -> Mac {
-        let [a, b, c, d, e, f] = self.destination;
-        // One load of eight bytes, and the two that are not the address taken off.
-        let [g, h, ..] = self.source;
-        Mac::from_first_six([a, b, c, d, e, f, g, h])
+        Mac::from_words(self.destination_4, self.destination_2)
     }
 
     /// Where the frame comes from.
     #[inline(always)]
     #[must_use]
     pub fn source(&self) -> Mac {
-        let [a, b, c, d, e, f] = self.source;
-        let [g, h] = self.ether_type;
-        Mac::from_first_six([a, b, c, d, e, f, g, h])
+        Mac::from_words(self.source_4, self.source_2)
     }
 
     /// What follows.
@@ -56,7 +56,7 @@ impl Header {
     /// Sends the frame on: to `destination`, from `source`.
     #[inline(always)]
     pub fn readdress(&mut self, destination: Mac, source: Mac) {
-        self.destination = destination.to_wire();
-        self.source = source.to_wire();
+        (self.destination_4, self.destination_2) = destination.to_words();
+        (self.source_4, self.source_2) = source.to_words();
     }
 }
