@@ -4,6 +4,7 @@
 mod agent_frozen;
 mod agent_killed;
 mod apiserver_killed;
+mod check;
 mod cleanup;
 mod drain;
 mod owner_killed;
@@ -75,6 +76,11 @@ pub const ALL: &[Scenario] = &[
         name: "remote_client",
         promise: "remote_client_behind_a_router_reaches_all_servers",
         run: remote_client::run,
+    },
+    Scenario {
+        name: "check",
+        promise: "check_passes_a_healthy_node_and_names_a_stranger_with_the_vip",
+        run: check::run,
     },
     Scenario {
         name: "cleanup",

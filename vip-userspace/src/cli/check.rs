@@ -5,12 +5,16 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use vip_common::layout::Mac;
+use vip_common::wire::{Frame as _, arp, ethernet};
 
 use crate::config::{Config, Flags, XdpMode};
 use crate::net::Nic;
+use crate::net::announce::ArpSocket;
 use crate::net::netlink::Netlink;
 
 /// First kernel with `bpf_link` for XDP.
@@ -59,6 +63,10 @@ const NATIVE_DRIVERS: &[&str] = &[
     "vmxnet3",
     "xen-netfront",
 ];
+
+/// How long to wait for answers to an ARP request. Hosts on a segment answer within a few
+/// milliseconds.
+const ANSWER: Duration = Duration::from_millis(300);
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -123,7 +131,10 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             .await
         {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
-            Ok(nic) => findings.extend(nic_findings(&config, &nic)),
+            Ok(nic) => {
+                findings.extend(nic_findings(&config, &nic));
+                findings.push(claimants(&config, &nic, &netlink).await);
+            }
         }
         findings.push(vip_in_use(
             config.vip.address,
@@ -283,6 +294,77 @@ fn vip_in_use(vip: Ipv4Addr, places: &[String]) -> Finding {
             elsewhere[0],
         ),
     )
+}
+
+/// Asks the segment for the VIP, as any client would: who answers must be one of the nodes.
+async fn claimants(config: &Config, nic: &Nic, netlink: &Netlink) -> Finding {
+    let vip = config.vip.address;
+    let answers = match answers(vip, nic).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            let text = format!("cannot ask the segment for {vip}: {error:#}");
+            return finding(Grade::Warning, "segment", text);
+        }
+    };
+    let neighbours = netlink.neighbours(nic.index).await.unwrap_or_default();
+    let node_of = |mac: Mac| {
+        let address = neighbours
+            .iter()
+            .find(|neighbour| neighbour.mac.map(Mac::from_wire) == Some(mac))?
+            .address;
+        config.nodes.iter().find(|node| node.address == address)
+    };
+    if let Some(stranger) = answers.iter().find(|mac| node_of(**mac).is_none()) {
+        return finding(
+            Grade::Failure,
+            "segment",
+            format!(
+                "{stranger}, which is none of the nodes, answers for {vip}: find that host and \
+                 take the address off it (keepalived, kube-vip, a duplicate)"
+            ),
+        );
+    }
+    match answers.first().and_then(|mac| node_of(*mac)) {
+        Some(node) => finding(
+            Grade::Ok,
+            "segment",
+            format!("{} answers for {vip}", node.name),
+        ),
+        None => finding(
+            Grade::Ok,
+            "segment",
+            format!("nobody else answers for {vip}"),
+        ),
+    }
+}
+
+/// The Ethernet addresses that ARP gives for the VIP.
+async fn answers(vip: Ipv4Addr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
+    let socket = ArpSocket::open(nic)?;
+    let mut found = Vec::new();
+    let mut buffer = [0; 128];
+    for _ask in 0..2 {
+        socket.ask(vip)?;
+        let pause = tokio::time::sleep(ANSWER);
+        tokio::pin!(pause);
+        loop {
+            let frame = tokio::select! {
+                () = &mut pause => break,
+                frame = socket.receive(&mut buffer) => frame?,
+            };
+            let Some(packet) = frame.view::<arp::Packet>(ethernet::LENGTH) else {
+                continue;
+            };
+            let mac = packet.sender_mac();
+            let claims = packet.is_ipv4_over_ethernet()
+                && packet.sender_address() == vip.into()
+                && mac != Mac::from_wire(nic.mac);
+            if claims && !found.contains(&mac) {
+                found.push(mac);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The API server must listen on all addresses, for the VIP is one of them.

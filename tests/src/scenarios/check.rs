@@ -1,0 +1,60 @@
+//! `vip check`: a healthy node passes, and a host that took the VIP for itself is named.
+
+use anyhow::{Context, Result};
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::topology::{NIC, VIP};
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("check");
+    let config = cluster.work().join("vip.toml");
+    for node in cluster.nodes() {
+        let name = cluster.name(node);
+        let mut check = cluster
+            .host(node)
+            .command(cluster.programs().vip.as_os_str());
+        // Fails unless it exits with 0.
+        let text = output(check.arg("check").arg("--config").arg(&config))
+            .with_context(|| format!("vip check on {name}"))?;
+        for expected in ["kernel", "XDP", "answers for", "on all addresses"] {
+            outcome.promise(text.contains(expected), || {
+                format!("no {expected:?} in what vip check says on {name}: {text}")
+            });
+        }
+    }
+    report.event("vip check finds nothing wrong on any node");
+
+    let client = cluster.topology.client.as_ref();
+    let address = format!("{VIP}/32");
+    let change = |verb: &str| {
+        output(
+            client
+                .command("ip".as_ref())
+                .args(["address", verb, &address, "dev", NIC]),
+        )
+    };
+    change("add")?;
+    let mut check = cluster.host(0).command(cluster.programs().vip.as_os_str());
+    let checked = check
+        .arg("check")
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .context("vip check")?;
+    change("del")?;
+    let text = String::from_utf8_lossy(&checked.stdout);
+    outcome.promise(checked.status.code() == Some(1), || {
+        format!(
+            "vip check exits with {} although a stranger has the VIP",
+            checked.status
+        )
+    });
+    outcome.promise(
+        text.contains("which is none of the nodes, answers for"),
+        || format!("vip check does not name the stranger: {text}"),
+    );
+    report.event("vip check names a stranger who has the VIP");
+    Ok(outcome)
+}
