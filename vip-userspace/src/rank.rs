@@ -662,39 +662,4 @@ mod tests {
             prop_assert!(seen.iter().copied().eq(0..65_536));
         }
     }
-
-    #[test]
-    #[ignore = "measures and promises nothing: run it with --release, --ignored and --nocapture"]
-    fn shares_of_many_random_clusters() {
-        const RUNS: usize = 300;
-        let mut random = Stream(3);
-        for (name, mask, buckets) in [
-            ("of one /24", 0xff, DEFAULT_BUCKETS),
-            ("of one /16", 0xffff, DEFAULT_BUCKETS),
-            ("of anywhere", u32::MAX, DEFAULT_BUCKETS),
-            ("of one /24", 0xff, 2 * DEFAULT_BUCKETS),
-            ("of one /24", 0xff, 4 * DEFAULT_BUCKETS),
-        ] {
-            for count in [3, 5, 7, 16] {
-                let started = std::time::Instant::now();
-                let mut worst: Vec<f64> = (0..RUNS)
-                    .map(|_| {
-                        let key = [random.next(), random.next()];
-                        let backends = anywhere(&mut random, mask, count);
-                        worst_share(&backends, &table(key, &backends, buckets).unwrap())
-                    })
-                    .collect();
-                let each = started.elapsed() / RUNS as u32;
-                worst.sort_by(f64::total_cmp);
-                let percent = |part: usize| worst[(RUNS - 1) * part / 100] * 100.0;
-                let over = worst.iter().filter(|&&worst| worst > 0.02).count();
-                println!(
-                    "{count:2} backends {name}, {buckets} buckets: median {:.2} %, 99th {:.2} %, worst {:.2} %, over 2 %: {over} of {RUNS}; {each:.1?} each",
-                    percent(50),
-                    percent(99),
-                    percent(100),
-                );
-            }
-        }
-    }
 }

@@ -9,7 +9,7 @@ use crate::{demo, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which: `steer`
+    /// Which: `steer` (what a packet costs) or `ranks` (how even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]

@@ -1,3 +1,5 @@
+//! `cargo xtask bench ranks`: how even rank tables are, and how long they take to make.
+//!
 //! `cargo xtask bench steer`: what the XDP program costs a packet, in thread CPU time.
 //!
 //! `BPF_PROG_TEST_RUN` runs the product's own program many times in the kernel. Before each run
@@ -22,7 +24,7 @@ use serde::Serialize;
 use vip_common::layout::bench::Feed;
 use vip_common::layout::{Counter, DEFAULT_BUCKETS, Mac};
 use vip_common::testing::{
-    CLIENT, CLIENT_MAC, PORT, Segment, VIP, World, backend, node_address, node_mac,
+    CLIENT, CLIENT_MAC, PORT, Random, Segment, VIP, World, backend, node_address, node_mac,
 };
 use vip_common::wire::tcp;
 use vip_tests::isolation;
@@ -50,22 +52,122 @@ enum Benchmark {
         #[arg(long, default_value_t = 1_000_000)]
         packets: u32,
     },
+    /// How even rank tables are, over many random clusters
+    Ranks {
+        /// Clusters of each kind
+        #[arg(long, default_value_t = 300)]
+        clusters: usize,
+        /// Write the figures there too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Steer {
-        json,
-        rounds,
-        packets,
-    } = Cli::parse().benchmark;
+    let benchmark = Cli::parse().benchmark;
     isolation::enter_empty_netns();
-    match steer(json, rounds, packets) {
+    let result = match benchmark {
+        Benchmark::Steer {
+            json,
+            rounds,
+            packets,
+        } => steer(json, rounds, packets),
+        Benchmark::Ranks { clusters, json } => ranks(clusters, json),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line of the report on rank tables. Distances are fractions: 0.02 is 2 %.
+#[derive(Serialize)]
+struct Evenness {
+    /// Where the clusters' addresses come from.
+    addresses: &'static str,
+    backends: usize,
+    buckets: u32,
+    /// Of the clusters' worst shares, with all backends and with any one out.
+    median: f64,
+    worst: f64,
+    /// Clusters with a share further than 2 % from equal.
+    over_two_percent: usize,
+    /// To make a table.
+    milliseconds: f64,
+}
+
+fn ranks(clusters: usize, json: Option<PathBuf>) -> Result<()> {
+    ensure!(clusters > 0, "--clusters must be at least 1");
+    let mut random = Random(3);
+    let mut rows = Vec::new();
+    println!(
+        "{:12} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
+        "ADDRESSES", "BACKENDS", "BUCKETS", "MEDIAN", "WORST", "OVER 2 %", "MS"
+    );
+    for (addresses, mask, buckets) in [
+        ("one /24", 0xff, DEFAULT_BUCKETS),
+        ("one /16", 0xffff, DEFAULT_BUCKETS),
+        ("anywhere", u32::MAX, DEFAULT_BUCKETS),
+        ("one /24", 0xff, 2 * DEFAULT_BUCKETS),
+    ] {
+        for backends in [3, 5, 7, 16] {
+            let mut spent = Duration::ZERO;
+            let mut worst = Vec::new();
+            for _ in 0..clusters {
+                let key = [random.word(), random.word()];
+                let cluster = cluster(&mut random, mask, backends);
+                let started = thread_time()?;
+                let table = rank::table(key, &cluster, buckets)?;
+                spent += thread_time()? - started;
+                worst.push(rank::worst_share(&cluster, &table));
+            }
+            let row = Evenness {
+                addresses,
+                backends,
+                buckets,
+                median: median(worst.clone()),
+                worst: quantile(worst.clone(), 1.0),
+                over_two_percent: worst.iter().filter(|&&share| share > 0.02).count(),
+                milliseconds: spent.as_secs_f64() * 1000.0 / clusters as f64,
+            };
+            println!(
+                "{:12} {:>8} {:>8} {:>6.2} % {:>6.2} % {:>4} of {} {:>7.1}",
+                row.addresses,
+                row.backends,
+                row.buckets,
+                row.median * 100.0,
+                row.worst * 100.0,
+                row.over_two_percent,
+                clusters,
+                row.milliseconds,
+            );
+            rows.push(row);
+        }
+    }
+    write_json(json, &rows)
+}
+
+/// Backends with random addresses that differ in the bits of the mask.
+fn cluster(random: &mut Random, mask: u32, backends: usize) -> Vec<Identity> {
+    let base = random.word() as u32 & !mask;
+    let mut addresses = std::collections::BTreeSet::new();
+    while addresses.len() < backends {
+        addresses.insert(base | random.word() as u32 & mask);
+    }
+    let identity = |address: u32| Identity {
+        address: address.into(),
+        weight: 1,
+    };
+    addresses.into_iter().map(identity).collect()
+}
+
+fn write_json<T: Serialize>(path: Option<PathBuf>, value: &T) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(&path, serde_json::to_string_pretty(value)?)
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// A value of a map, for aya.
@@ -334,11 +436,7 @@ fn steer(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
     }
     let table = report(&cases, &times, feeds, rounds, packets)?;
     print(&table);
-    if let Some(path) = json {
-        std::fs::write(&path, serde_json::to_string_pretty(&table)?)
-            .with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(())
+    write_json(json, &table)
 }
 
 /// The product's programs with the tables of three nodes, in which this one is never first: its
