@@ -6,7 +6,7 @@
 //! answer, so it is rewritten to name the node.
 
 use crate::layout::Counter;
-use crate::node::{NO_VIP, Tables, find_vip};
+use crate::node::{Tables, find_vip};
 use crate::wire::{Frame, FrameMut, arp, ethernet};
 
 /// What to do with a frame that is about to leave.
@@ -36,25 +36,23 @@ impl Verdict {
 /// Decides about a frame that is about to leave.
 #[inline(always)]
 pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
-    let (Some(ethernet), Some(packet), Some(config)) = (
+    let (Some(ethernet), Some(packet)) = (
         frame.view::<ethernet::Header>(0),
         frame.view::<arp::Packet>(ethernet::LENGTH),
-        tables.config(),
     ) else {
         return Verdict::Pass;
     };
     if ethernet.ether_type() != ethernet::ether_type::ARP || !packet.is_ipv4_over_ethernet() {
         return Verdict::Pass;
     }
-    let vip = find_vip(tables, config, packet.sender_address());
-    if vip == NO_VIP {
+    let Some(vip) = find_vip(tables.state(), packet.sender_address()) else {
         return Verdict::Pass;
-    }
+    };
     // Only an announcement names the VIP on both sides (RFC 5227, section 3), and only the
     // owner may make it.
     if packet.target_address() != packet.sender_address() {
         Verdict::Rewrite
-    } else if tables.fence_holds(vip) {
+    } else if tables.now() < vip.owner_until {
         Verdict::Pass
     } else {
         Verdict::Drop
@@ -65,16 +63,11 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
 /// [`Verdict::Rewrite`].
 #[inline(always)]
 pub fn rewrite<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> bool {
-    match (
-        tables.config(),
-        frame.view_mut::<arp::Packet>(ethernet::LENGTH),
-    ) {
-        (Some(config), Some(packet)) => {
-            packet.set_sender_address(config.own_address);
-            true
-        }
-        _ => false,
-    }
+    let Some(packet) = frame.view_mut::<arp::Packet>(ethernet::LENGTH) else {
+        return false;
+    };
+    packet.set_sender_address(tables.state().config.own_address);
+    true
 }
 
 #[cfg(test)]
@@ -87,10 +80,7 @@ mod tests {
 
     #[test]
     fn no_arp_leaves_with_the_vip_as_sender_but_the_owners_announcement() {
-        let owner = World {
-            owner: true,
-            ..World::new(3, 0)
-        };
+        let owner = World::new(3, 0).owning(true);
         let other = World::new(3, 0);
         let request = |sender, target| {
             let packet = arp::Packet::new(

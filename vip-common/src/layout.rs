@@ -27,18 +27,10 @@ pub const MAX_BACKENDS: usize = 16;
 /// Buckets of the rank table unless configured otherwise. A power of two.
 pub const DEFAULT_BUCKETS: u32 = 65_536;
 
-/// Names of the maps, as the object file, bpffs and `bpftool` show them.
+/// Names of the maps, as the object file and `bpftool` show them.
 pub mod maps {
-    /// `Array<Config>`, one entry.
-    pub const CONFIG: &str = "VIP_CONFIG";
-    /// `Array<Vip>`, [`MAX_VIPS`](super::MAX_VIPS) entries, the first `vip_count` in use.
-    pub const VIPS: &str = "VIP_VIPS";
-    /// `Array<BootNanos>`, one entry a VIP: the fence.
-    pub const FENCES: &str = "VIP_FENCES";
-    /// `Array<Backend>`, [`MAX_BACKENDS`](super::MAX_BACKENDS) entries.
-    pub const BACKENDS: &str = "VIP_BACKENDS";
-    /// `Array<Masks>`, one entry.
-    pub const MASKS: &str = "VIP_MASKS";
+    /// [`State`](super::State), a global of the programs. Its section gives the map its name.
+    pub const STATE: &str = ".data.VIP_STATE";
     /// `Array<RankRow>`, mmapable, two halves of `bucket_mask + 1` rows each.
     pub const RANKS: &str = "VIP_RANKS";
     /// `PerCpuArray<u64>`, one entry a [`Counter`](super::Counter).
@@ -362,6 +354,42 @@ pub struct Config {
     pub reserved: u32,
 }
 
+/// What a packet is decided by, but for the rank table.
+///
+/// One value, because the programs then know its address when they are loaded, and reading
+/// any of it is a plain load: no lookup, no test for an entry that is always there. All zeros
+/// (as it is loaded) it has no VIP, and nothing is steered.
+///
+/// The agent is the only writer and writes it whole. A program that reads meanwhile sees words
+/// from before and after; those that must agree with each other never change together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct State {
+    /// This node, and the sizes of the rest.
+    pub config: Config,
+    /// Who is alive, who is ready.
+    pub masks: Masks,
+    /// The nodes, the first `backend_count` in use.
+    pub backends: [Backend; MAX_BACKENDS],
+    /// The VIPs, the first `vip_count` in use.
+    pub vips: [Vip; MAX_VIPS],
+}
+
+impl State {
+    /// The nodes in use.
+    #[must_use]
+    pub fn backends(&self) -> &[Backend] {
+        let count = self.config.backend_count as usize;
+        &self.backends[..count.min(MAX_BACKENDS)]
+    }
+
+    /// The VIPs in use.
+    #[must_use]
+    pub fn vips(&self) -> &[Vip] {
+        &self.vips[..(self.config.vip_count as usize).min(MAX_VIPS)]
+    }
+}
+
 /// [`Config::own_index`] of a node that is not a backend.
 pub const NOT_A_BACKEND: u32 = u32::MAX;
 
@@ -373,6 +401,8 @@ pub struct Vip {
     pub address: Be32,
     /// Ports in use, `0..=MAX_PORTS`.
     pub port_count: u32,
+    /// The fence: until when this node answers for the address.
+    pub owner_until: BootNanos,
     /// TCP ports that are steered. Any other is dropped.
     pub ports: [Be16; MAX_PORTS],
     /// What flows to each of the ports are hashed with.
@@ -428,13 +458,51 @@ impl Masks {
     }
 }
 
-/// One bucket: all backends, in this bucket's order of rank. Unused ranks are [`NO_RANK`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct RankRow(pub [u8; MAX_BACKENDS]);
+/// One bucket: all backends, in this bucket's order of rank.
+///
+/// Four bits a rank, the first rank lowest: a row is one word and the walk down it a shift, and
+/// 65,536 rows are 512 KiB, which a core's second cache still holds. Ranks from `backend_count`
+/// on mean nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct RankRow(u64);
 
-/// Ends a [`RankRow`].
-pub const NO_RANK: u8 = u8::MAX;
+/// Bits of a rank in a [`RankRow`].
+const RANK_BITS: usize = 4;
+
+const _: () = assert!(MAX_BACKENDS == 1 << RANK_BITS && MAX_BACKENDS * RANK_BITS == 64);
+
+impl RankRow {
+    /// From the backends in the order of their ranks; from [`MAX_BACKENDS`] on they are left out.
+    #[must_use]
+    pub fn new(order: impl IntoIterator<Item = BackendIndex>) -> Self {
+        let ranks = order.into_iter().take(MAX_BACKENDS).enumerate();
+        Self(ranks.fold(0, |row, (rank, backend)| {
+            row | u64::from(backend.0) << (rank * RANK_BITS)
+        }))
+    }
+
+    /// The backend of the first rank, whatever the number of backends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first(self) -> BackendIndex {
+        BackendIndex(self.0 as u8 & (MAX_BACKENDS - 1) as u8)
+    }
+
+    /// The row without its first rank.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rest(self) -> Self {
+        Self(self.0 >> RANK_BITS)
+    }
+
+    /// The first `count` backends in the order of their ranks.
+    pub fn order(self, count: usize) -> impl Iterator<Item = BackendIndex> {
+        core::iter::successors(Some(self), |row| Some(row.rest()))
+            .map(Self::first)
+            .take(count.min(MAX_BACKENDS))
+    }
+}
 
 /// Traffic of one backend, as this node steered it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]

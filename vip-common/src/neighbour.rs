@@ -1,7 +1,7 @@
 //! The ARP decision: who may say where the VIP is, and who hears it.
 
 use crate::layout::Counter;
-use crate::node::{NO_VIP, Tables, find_vip, is_peer};
+use crate::node::{Tables, find_vip, is_peer};
 use crate::steer::Verdict;
 use crate::wire::{Frame, arp, ethernet};
 
@@ -18,18 +18,19 @@ pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
     let Some(packet) = frame.view::<arp::Packet>(ethernet::LENGTH) else {
         return Verdict::pass(Counter::Short);
     };
-    let Some(config) = tables.config() else {
+    let state = tables.state();
+    if state.config.vip_count == 0 {
         return Verdict::UNTOUCHED;
-    };
+    }
     if !packet.is_ipv4_over_ethernet() {
         return Verdict::pass(Counter::ArpPassed);
     }
-    let asked = find_vip(tables, config, packet.target_address());
+    let asked = find_vip(state, packet.target_address());
     // The sender claims to have the VIP: a node of ours announces it, or a stranger took it.
-    if find_vip(tables, config, packet.sender_address()) != NO_VIP {
+    if find_vip(state, packet.sender_address()).is_some() {
         let mac = packet.sender_mac();
-        let ours = mac == config.own_mac || is_peer(tables, config, mac);
-        return match (asked != NO_VIP, ours) {
+        let ours = mac == state.config.own_mac || is_peer(state, mac);
+        return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
             (true, false) => Verdict::drop(Counter::ArpConflict),
             // He asks for someone else. Let him have his answer, but count the claim.
@@ -37,13 +38,16 @@ pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
             (false, true) => Verdict::pass(Counter::ArpPassed),
         };
     }
-    if asked == NO_VIP || packet.operation() != arp::operation::REQUEST {
+    let Some(vip) = asked else {
+        return Verdict::pass(Counter::ArpPassed);
+    };
+    if packet.operation() != arp::operation::REQUEST {
         return Verdict::pass(Counter::ArpPassed);
     }
     let destination = ethernet.destination();
-    if destination != config.own_mac && !destination.is_multicast() {
+    if destination != state.config.own_mac && !destination.is_multicast() {
         Verdict::pass(Counter::OtherHost)
-    } else if tables.fence_holds(asked) {
+    } else if tables.now() < vip.owner_until {
         Verdict::answer_arp()
     } else {
         Verdict::drop(Counter::ArpNotOwner)

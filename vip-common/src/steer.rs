@@ -12,11 +12,9 @@
 //! has no listener, and the SYN goes on.
 
 use crate::hash::{Flow, ServiceHash};
-use crate::layout::{
-    BackendIndex, Be16, Config, Counter, MAX_BACKENDS, MAX_PORTS, Mac, NOT_A_BACKEND, Vip,
-};
+use crate::layout::{Be16, Counter, MAX_BACKENDS, MAX_PORTS, Mac, NOT_A_BACKEND, Vip};
 use crate::neighbour;
-use crate::node::{Socket, Sockets, Tables, get_vip, is_peer};
+use crate::node::{Socket, Sockets, Tables, find_vip, is_peer};
 use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, tcp};
 
 /// What to do with a frame.
@@ -235,15 +233,13 @@ where
         return next.found(Verdict::pass(Counter::Short));
     };
     // Everything not for a VIP leaves here, after the fewest possible instructions.
-    let Some(config) = tables.config() else {
-        return next.found(Verdict::UNTOUCHED);
-    };
-    let Some(vip) = get_vip(tables, config, ip.destination()) else {
+    let state = tables.state();
+    let Some(vip) = find_vip(state, ip.destination()) else {
         return next.found(Verdict::UNTOUCHED);
     };
     // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
     // each node would send its own copy.
-    if ethernet.destination() != config.own_mac {
+    if ethernet.destination() != state.config.own_mac {
         return next.found(Verdict::pass(Counter::OtherHost));
     }
 
@@ -288,10 +284,10 @@ where
         syn: tcp.opens(),
         cookie: tcp.may_acknowledge_cookie(),
         tcp_offset,
-        chained: is_peer(tables, config, ethernet.source()),
+        chained: is_peer(state, ethernet.source()),
         ttl: ip.ttl(),
     };
-    walk(&segment, config, tables, sockets, next)
+    walk(&segment, tables, sockets, next)
 }
 
 /// What the walk needs to know of a TCP segment.
@@ -314,11 +310,12 @@ struct Segment<'t> {
 #[inline(always)]
 fn walk<T: Tables, S: Sockets, N: Next>(
     segment: &Segment<'_>,
-    config: &Config,
     tables: &T,
     sockets: &S,
     next: N,
 ) -> N::Outcome {
+    let state = tables.state();
+    let config = &state.config;
     let hash = segment
         .service
         .flow(segment.flow.source, segment.flow.source_port);
@@ -326,25 +323,25 @@ fn walk<T: Tables, S: Sockets, N: Next>(
     let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
         return next.found(Verdict::pass(Counter::NoSocket));
     };
-    let masks = tables.masks();
     let usable = if segment.syn {
-        masks.for_new_connections()
+        state.masks.for_new_connections()
     } else {
-        masks.alive
+        state.masks.alive
     };
 
-    let mut rank = 0;
+    let mut row = row;
+    let mut left = (config.backend_count as usize).min(MAX_BACKENDS);
     // A peer has walked down to my rank already.
     if segment.chained {
-        while rank < MAX_BACKENDS && u32::from(row.0[rank]) != config.own_index {
-            rank += 1;
+        while left > 0 && row.first().get() as u32 != config.own_index {
+            row = row.rest();
+            left -= 1;
         }
     }
-    while rank < MAX_BACKENDS {
-        let Some(index) = BackendIndex::new(usize::from(row.0[rank])) else {
-            break;
-        };
-        rank += 1;
+    while left > 0 {
+        let index = row.first();
+        row = row.rest();
+        left -= 1;
         let backend = index.get() as u32;
         if backend == config.own_index {
             // One look into the socket table is enough: a node has one rank in a row.
@@ -353,19 +350,12 @@ fn walk<T: Tables, S: Sockets, N: Next>(
             }
             continue;
         }
-        if usable.contains(index)
-            && let Some(to) = tables.backend(backend)
-            && !to.mac.is_unknown()
-        {
+        let to = state.backends[index.get()].mac;
+        if usable.contains(index) && !to.is_unknown() {
             if segment.chained && segment.ttl <= 1 {
                 return next.found(Verdict::drop(Counter::TtlExceeded));
             }
-            return next.found(Verdict::forward(
-                backend,
-                to.mac,
-                segment.syn,
-                segment.chained,
-            ));
+            return next.found(Verdict::forward(backend, to, segment.syn, segment.chained));
         }
     }
     next.found(Verdict::pass(Counter::NoSocket))
@@ -434,9 +424,7 @@ fn forward<F: FrameMut + ?Sized>(mac: Mac, chained: bool, frame: &mut F) -> Acti
 
 #[inline(always)]
 fn answer<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Action {
-    let Some(&Config { own_mac, .. }) = tables.config() else {
-        return Action::Drop;
-    };
+    let own_mac = tables.state().config.own_mac;
     let Some(packet) = frame.view_mut::<arp::Packet>(ethernet::LENGTH) else {
         return Action::Drop;
     };
@@ -454,7 +442,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layout::BackendMask;
+    use crate::layout::{BackendMask, RankRow};
     use crate::testing::{
         BUCKETS, CLIENT, CLIENT_MAC, Random, Segment as Tcp, VIP, World, arp_frame, arp_request,
         backend, ipv4_checksum_is_right, node_address, node_mac,
@@ -481,11 +469,11 @@ mod tests {
     }
 
     fn unready(node: usize) -> impl FnOnce(&mut World) {
-        move |world| world.masks.ready = world.masks.ready.with(backend(node), false)
+        move |world| world.state.masks.ready = world.state.masks.ready.with(backend(node), false)
     }
 
     fn dead(node: usize) -> impl FnOnce(&mut World) {
-        move |world| world.masks.alive = world.masks.alive.with(backend(node), false)
+        move |world| world.state.masks.alive = world.state.masks.alive.with(backend(node), false)
     }
 
     fn socket(socket: Socket) -> impl FnOnce(&mut World) {
@@ -541,13 +529,13 @@ mod tests {
             ),
             (
                 "past one whose Ethernet address nobody knows",
-                world(|w| w.backends[1].mac = Mac::default()),
+                world(|w| w.state.backends[1].mac = Mac::default()),
                 to(1, SYN),
                 forward(2, true, false),
             ),
             (
                 "nobody ready: whoever lives",
-                world(|w| w.masks.ready = BackendMask::EMPTY),
+                world(|w| w.state.masks.ready = BackendMask::EMPTY),
                 to(1, SYN),
                 forward(1, true, false),
             ),
@@ -807,10 +795,7 @@ mod tests {
     #[test]
     fn only_the_owner_answers_arp_for_the_vip() {
         use Counter::*;
-        let owner = World {
-            owner: true,
-            ..World::new(3, 0)
-        };
+        let owner = World::new(3, 0).owning(true);
         let mut frame = arp_request(VIP);
         assert_eq!(
             owner.run(&mut frame),
@@ -886,7 +871,7 @@ mod tests {
         ];
         let mut world = World::new(3, 0);
         for _ in 0..1_000_000 {
-            world.owner = random.below(2) == 0;
+            world = world.owning(random.below(2) == 0);
             world.socket = random.pick(&sockets);
             let mut frame = random.frame(3, 0, true);
             let before = frame.len();
@@ -945,8 +930,8 @@ mod tests {
                 let mut world = World::new(nodes, me);
                 for other in 0..nodes {
                     let (alive, ready) = beliefs[me];
-                    world.masks.alive = world.masks.alive.with(backend(other), alive >> other & 1 == 1);
-                    world.masks.ready = world.masks.ready.with(backend(other), ready >> other & 1 == 1);
+                    world.state.masks.alive = world.state.masks.alive.with(backend(other), alive >> other & 1 == 1);
+                    world.state.masks.ready = world.state.masks.ready.with(backend(other), ready >> other & 1 == 1);
                 }
                 world.socket = if sockets[me] { Socket::Connection } else { Socket::None };
                 world
@@ -973,7 +958,7 @@ mod tests {
             }
             let cluster = Cluster((0..nodes).map(|me| {
                 let mut world = World::new(nodes, me);
-                world.masks.alive = mask;
+                world.state.masks.alive = mask;
                 world.socket = if me == holder { Socket::Connection } else { Socket::None };
                 world
             }).collect());
@@ -992,8 +977,8 @@ mod tests {
         // Two nodes that disagree about every order: a mistake in the configuration.
         let mut worlds = [World::new(2, 0), World::new(2, 1)];
         for row in 0..BUCKETS as usize {
-            worlds[0].rows[row].0[..2].copy_from_slice(&[0, 1]);
-            worlds[1].rows[row].0[..2].copy_from_slice(&[1, 0]);
+            worlds[0].rows[row] = RankRow::new([0, 1].map(backend));
+            worlds[1].rows[row] = RankRow::new([1, 0].map(backend));
         }
         let mut frame = Tcp::new(0, 1, tcp::ACK).build();
         let mut node = 0;

@@ -3,10 +3,12 @@
 
 use std::vec::Vec;
 
+use bytemuck::Zeroable as _;
+
 use crate::hash::{Flow, ServiceHash};
 use crate::layout::{
-    Backend, BackendIndex, BackendMask, Be16, Be32, Config, LAYOUT_VERSION, MAX_BACKENDS, Mac,
-    MacFilter, Masks, NO_RANK, RankRow, Vip,
+    Backend, BackendIndex, BackendMask, Be16, Be32, BootNanos, Config, LAYOUT_VERSION, Mac,
+    MacFilter, Masks, RankRow, State, Vip,
 };
 use crate::node::{Socket, Sockets, Tables};
 use crate::steer::{self, Action, Verdict};
@@ -25,6 +27,9 @@ pub const HASH_KEY: [u64; 2] = [1, 2];
 /// Buckets of the rank table.
 pub const BUCKETS: u32 = 64;
 
+/// The time in a [`World`].
+const NOW: BootNanos = BootNanos(1_000_000_000);
+
 /// Ethernet address of a node.
 #[must_use]
 pub const fn node_mac(index: usize) -> Mac {
@@ -41,17 +46,9 @@ pub const fn node_address(index: usize) -> Be32 {
 #[derive(Clone, Debug)]
 pub struct World {
     /// Its tables.
-    pub config: Config,
-    /// The VIPs.
-    pub vips: Vec<Vip>,
-    /// The nodes.
-    pub backends: Vec<Backend>,
-    /// Their health.
-    pub masks: Masks,
+    pub state: State,
     /// The rank table: bucket `b` lists the nodes from number `b` on, round the circle.
     pub rows: Vec<RankRow>,
-    /// Whether the fence holds.
-    pub owner: bool,
     /// What the node's TCP stack has for any flow to the VIP's declared port.
     pub socket: Socket,
 }
@@ -61,15 +58,10 @@ impl World {
     /// no sockets.
     #[must_use]
     pub fn new(nodes: usize, me: usize) -> Self {
-        let rows = (0..BUCKETS as usize).map(|bucket| {
-            let mut row = RankRow([NO_RANK; MAX_BACKENDS]);
-            for rank in 0..nodes {
-                row.0[rank] = ((bucket + rank) % nodes) as u8;
-            }
-            row
-        });
+        let rows = (0..BUCKETS as usize)
+            .map(|bucket| RankRow::new((0..nodes).map(|rank| backend((bucket + rank) % nodes))));
         let all = BackendMask::first(nodes);
-        Self {
+        let mut state = State {
             config: Config {
                 layout_version: LAYOUT_VERSION,
                 own_index: me as u32,
@@ -83,22 +75,36 @@ impl World {
                 own_address: node_address(me),
                 reserved: 0,
             },
-            vips: Vec::from([Vip::new(VIP, &[Be16::new(PORT)], HASH_KEY)]),
-            backends: (0..nodes)
-                .map(|node| Backend {
-                    mac: node_mac(node),
-                    address: node_address(node),
-                    reserved: 0,
-                })
-                .collect(),
             masks: Masks {
                 alive: all,
                 ready: all,
             },
+            ..State::zeroed()
+        };
+        state.vips[0] = Vip::new(VIP, &[Be16::new(PORT)], HASH_KEY);
+        for (node, backend) in state.backends[..nodes].iter_mut().enumerate() {
+            *backend = Backend {
+                mac: node_mac(node),
+                address: node_address(node),
+                reserved: 0,
+            };
+        }
+        Self {
+            state,
             rows: rows.collect(),
-            owner: false,
             socket: Socket::None,
         }
+    }
+
+    /// The same node with its fence up or down.
+    #[must_use]
+    pub fn owning(mut self, owner: bool) -> Self {
+        self.state.vips[0].owner_until = if owner {
+            BootNanos(u64::MAX)
+        } else {
+            BootNanos::ZERO
+        };
+        self
     }
 
     /// Decides about a frame and carries the verdict out on it.
@@ -109,28 +115,16 @@ impl World {
 }
 
 impl Tables for World {
-    fn config(&self) -> Option<&Config> {
-        Some(&self.config)
+    fn state(&self) -> &State {
+        &self.state
     }
 
-    fn vip(&self, index: u32) -> Option<&Vip> {
-        self.vips.get(index as usize)
+    fn row(&self, index: u32) -> Option<RankRow> {
+        self.rows.get(index as usize).copied()
     }
 
-    fn backend(&self, index: u32) -> Option<&Backend> {
-        self.backends.get(index as usize)
-    }
-
-    fn masks(&self) -> Masks {
-        self.masks
-    }
-
-    fn row(&self, index: u32) -> Option<&RankRow> {
-        self.rows.get(index as usize)
-    }
-
-    fn fence_holds(&self, _vip: u32) -> bool {
-        self.owner
+    fn now(&self) -> BootNanos {
+        NOW
     }
 }
 
@@ -227,9 +221,9 @@ impl Segment {
     #[must_use]
     pub fn bucket(&self, world: &World) -> usize {
         let port = Be16::new(self.port);
-        let service = ServiceHash::new(world.config.hash_key, self.destination, port);
+        let service = ServiceHash::new(world.state.config.hash_key, self.destination, port);
         let hash = service.flow(self.source, Be16::new(self.source_port));
-        (hash as u32 & world.config.bucket_mask) as usize
+        (hash as u32 & world.state.config.bucket_mask) as usize
     }
 
     /// The same segment with a source port for which `node` is first in the order of ranks.
@@ -245,7 +239,7 @@ impl Segment {
                     ..self
                 }
                 .bucket(world);
-                usize::from(world.rows[bucket].0[0]) == node
+                world.rows[bucket].first().get() == node
             })
             .expect("every node is first somewhere");
         self

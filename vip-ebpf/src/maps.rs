@@ -1,31 +1,40 @@
 //! The maps, and the [`Tables`] that the decisions read from them.
 //!
-//! Only arrays: the JIT turns their lookups into a bounds check and an addition.
+//! Only a global and arrays: the global's address is known when the program is loaded, and the
+//! JIT turns lookups in arrays into a bounds check and an addition.
 //!
 //! The agent writes while programs read. Values are made so that a mixture of old and new does
 //! no harm: health is one word each, and a new rank table is written to the half not in use
 //! before the one word that names the half changes.
+
+use core::cell::UnsafeCell;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 use vip_common::layout::{
-    Backend, BackendCounters, BootNanos, COUNTERS, Config, Counter, DEFAULT_BUCKETS, MAX_BACKENDS,
-    MAX_VIPS, Masks, RankRow, Vip,
+    BackendCounters, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, MAX_BACKENDS, RankRow, State,
 };
 use vip_common::node::Tables;
 
-#[map]
-static VIP_CONFIG: Array<Config> = Array::with_max_entries(1, 0);
-#[map]
-static VIP_VIPS: Array<Vip> = Array::with_max_entries(MAX_VIPS as u32, 0);
-#[map]
-static VIP_FENCES: Array<BootNanos> = Array::with_max_entries(MAX_VIPS as u32, 0);
-#[map]
-static VIP_BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS as u32, 0);
-#[map]
-static VIP_MASKS: Array<Masks> = Array::with_max_entries(1, 0);
+/// A global that the agent writes.
+#[repr(transparent)]
+struct Global<T>(UnsafeCell<T>);
+
+// SAFETY: programs only read it, by shared references. What the agent writes meanwhile they
+// see word by word, as with any map.
+unsafe impl<T> Sync for Global<T> {}
+
+/// Exported, so that the linker cannot take it for a constant: no program writes it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.VIP_STATE")]
+static VIP_STATE: Global<State> = {
+    // SAFETY: plain old data, for which all zeros are a value. (`Zeroable::zeroed` is no
+    // constant function.)
+    Global(UnsafeCell::new(unsafe { core::mem::zeroed() }))
+};
+
 /// Two halves. The agent resizes the map to twice the configured number of buckets.
 #[map]
 static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
@@ -40,35 +49,20 @@ pub(crate) struct Maps;
 
 impl Tables for Maps {
     #[inline(always)]
-    fn config(&self) -> Option<&Config> {
-        VIP_CONFIG.get(0)
+    fn state(&self) -> &State {
+        // SAFETY: see `Global`.
+        unsafe { &*VIP_STATE.0.get() }
     }
 
     #[inline(always)]
-    fn vip(&self, index: u32) -> Option<&Vip> {
-        VIP_VIPS.get(index)
+    fn row(&self, index: u32) -> Option<RankRow> {
+        VIP_RANKS.get(index).copied()
     }
 
     #[inline(always)]
-    fn backend(&self, index: u32) -> Option<&Backend> {
-        VIP_BACKENDS.get(index)
-    }
-
-    #[inline(always)]
-    fn masks(&self) -> Masks {
-        VIP_MASKS.get(0).copied().unwrap_or_default()
-    }
-
-    #[inline(always)]
-    fn row(&self, index: u32) -> Option<&RankRow> {
-        VIP_RANKS.get(index)
-    }
-
-    #[inline(always)]
-    fn fence_holds(&self, vip: u32) -> bool {
+    fn now(&self) -> BootNanos {
         // SAFETY: a helper without arguments.
-        let now = BootNanos(unsafe { bpf_ktime_get_boot_ns() });
-        VIP_FENCES.get(vip).is_some_and(|until| now < *until)
+        BootNanos(unsafe { bpf_ktime_get_boot_ns() })
     }
 }
 

@@ -53,7 +53,7 @@ use std::net::Ipv4Addr;
 
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
-use vip_common::layout::{MAX_BACKENDS, NO_RANK, RankRow};
+use vip_common::layout::{BackendIndex, MAX_BACKENDS, RankRow};
 
 /// Fewest buckets a table can have.
 pub const MIN_BUCKETS: u32 = 16;
@@ -149,12 +149,13 @@ pub fn default_key(vip: Ipv4Addr) -> [u64; 2] {
 pub fn worst_share(backends: &[Identity], rows: &[RankRow]) -> f64 {
     let mut first = [0_u32; MAX_BACKENDS];
     let mut second = [[0_u32; MAX_BACKENDS]; MAX_BACKENDS];
-    for RankRow(row) in rows {
-        if row[0] != NO_RANK {
-            first[usize::from(row[0])] += 1;
-        }
-        if row[1] != NO_RANK {
-            second[usize::from(row[0])][usize::from(row[1])] += 1;
+    for row in rows {
+        let mut order = row.order(backends.len()).map(BackendIndex::get);
+        if let Some(one) = order.next() {
+            first[one] += 1;
+            if let Some(two) = order.next() {
+                second[one][two] += 1;
+            }
         }
     }
     let places = 0..backends.len();
@@ -178,7 +179,8 @@ const BLOCK: u32 = 1 << 16;
 /// One bucket's order: by distance, the shortest first.
 fn row(backends: &[Identity], scores: &[Vec<u64>], bucket: usize, weighted: bool) -> RankRow {
     // Equal distances are told apart by score, and no two scores are equal.
-    let mut order = [(0, Reverse(0), NO_RANK); MAX_BACKENDS];
+    let mut order = [(0, Reverse(0), 0); MAX_BACKENDS];
+    let order = &mut order[..backends.len()];
     for (place, backend) in backends.iter().enumerate() {
         let score = scores[place][bucket];
         // Equal weights put distances in the order of scores, which is known already.
@@ -187,10 +189,14 @@ fn row(backends: &[Identity], scores: &[Vec<u64>], bucket: usize, weighted: bool
         } else {
             0
         };
-        order[place] = (distance, Reverse(score), place as u8);
+        order[place] = (distance, Reverse(score), place);
     }
-    order[..backends.len()].sort_unstable();
-    RankRow(order.map(|(_, _, place)| place))
+    order.sort_unstable();
+    RankRow::new(
+        order
+            .iter()
+            .filter_map(|&(_, _, place)| BackendIndex::new(place)),
+    )
 }
 
 /// `-log2(u) / weight` in units of 2^-48, `u` being the upper half of the score as a fraction
@@ -507,34 +513,32 @@ mod tests {
         assert!(differ < 4, "{differ}");
     }
 
+    fn row<const N: usize>(order: [usize; N]) -> RankRow {
+        RankRow::new(order.map(|place| BackendIndex::new(place).unwrap()))
+    }
+
     #[test]
     fn worst_share_sees_what_is_uneven() {
         let backends = equal([1, 2]);
-        let row = |first, second| {
-            let mut row = [NO_RANK; MAX_BACKENDS];
-            row[..2].copy_from_slice(&[first, second]);
-            RankRow(row)
-        };
-        assert_eq!(worst_share(&backends, &[row(0, 1), row(1, 0)]), 0.0);
-        let rows = [row(0, 1), row(0, 1), row(0, 1), row(1, 0)];
+        assert_eq!(worst_share(&backends, &[row([0, 1]), row([1, 0])]), 0.0);
+        let rows = [row([0, 1]), row([0, 1]), row([0, 1]), row([1, 0])];
         assert_eq!(worst_share(&backends, &rows), 0.5);
         // Even at first, and not when the third is out.
         let backends = equal([1, 2, 3]);
-        let row = |ranks: [u8; 3]| {
-            let mut row = [NO_RANK; MAX_BACKENDS];
-            row[..3].copy_from_slice(&ranks);
-            RankRow(row)
-        };
         let rows = [row([0, 2, 1]), row([1, 2, 0]), row([2, 0, 1])];
         let worst = worst_share(&backends, &rows);
         assert!((worst - 1.0 / 3.0).abs() < 1e-9, "{worst}");
     }
 
     /// A digest of a table, by which machines can be compared.
-    fn digest(rows: &[RankRow]) -> u64 {
+    fn digest(rows: &[RankRow], backends: usize) -> u64 {
         let mut hash = SipHasher13::new_with_keys(0, 0);
-        for RankRow(row) in rows {
-            hash.write(row);
+        for row in rows {
+            let mut bytes = [0xff; MAX_BACKENDS];
+            for (byte, backend) in bytes.iter_mut().zip(row.order(backends)) {
+                *byte = backend.get() as u8;
+            }
+            hash.write(&bytes);
         }
         hash.finish()
     }
@@ -542,8 +546,9 @@ mod tests {
     #[test]
     fn tables_are_these_on_every_machine() {
         let backends = equal([0x0a00_000b, 0x0a00_000c, 0x0a00_000d, 0xc0a8_0101]);
-        let digest_of =
-            |backends: &[Identity], buckets| digest(&table(KEY, backends, buckets).unwrap());
+        let digest_of = |backends: &[Identity], buckets| {
+            digest(&table(KEY, backends, buckets).unwrap(), backends.len())
+        };
         assert_eq!(digest_of(&backends, 16), DIGEST_16);
         assert_eq!(digest_of(&backends, DEFAULT_BUCKETS), DIGEST_DEFAULT);
         assert_eq!(digest_of(&backends, 2 * DEFAULT_BUCKETS), DIGEST_DOUBLE);
@@ -579,7 +584,7 @@ mod tests {
         none[0].weight = 0;
         assert_eq!(table(KEY, &none, 16), Err(RankError::Weight(address)));
         let empty = table(KEY, &[], 16).unwrap();
-        assert_eq!(empty, [RankRow([NO_RANK; MAX_BACKENDS]); 16]);
+        assert_eq!(empty, [row([]); 16]);
     }
 
     prop_compose! {
@@ -621,12 +626,10 @@ mod tests {
 
         #[test]
         fn row_holds_every_backend_once(backends in any_backends(), key: [u64; 2]) {
-            for RankRow(row) in table(key, &backends, 256).unwrap() {
-                let (used, rest) = row.split_at(backends.len());
-                let mut used = used.to_vec();
-                used.sort_unstable();
-                prop_assert!(used.iter().copied().eq(0..backends.len() as u8));
-                prop_assert!(rest.iter().all(|&rank| rank == NO_RANK));
+            for row in table(key, &backends, 256).unwrap() {
+                let mut order: Vec<_> = row.order(backends.len()).map(BackendIndex::get).collect();
+                order.sort_unstable();
+                prop_assert!(order.iter().copied().eq(0..backends.len()));
             }
         }
 
@@ -641,8 +644,8 @@ mod tests {
                 .filter_map(|&place| backends.get(place).copied())
                 .collect();
             let named = |backends: &[Identity], row: &RankRow| -> Vec<Ipv4Addr> {
-                let ranks = row.0.iter().filter(|&&rank| rank != NO_RANK);
-                ranks.map(|&rank| backends[usize::from(rank)].address).collect()
+                let order = row.order(backends.len());
+                order.map(|backend| backends[backend.get()].address).collect()
             };
             let all_rows = table(key, &backends, 256).unwrap();
             let some_rows = table(key, &some, 256).unwrap();

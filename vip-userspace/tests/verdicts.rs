@@ -64,20 +64,21 @@ struct Kernel(Datapath);
 impl Kernel {
     fn new(world: &World) -> Self {
         let plan = Plan {
-            own_index: Some(backend(world.config.own_index as usize)),
-            own_mac: world.config.own_mac,
-            own_address: world.config.own_address,
-            vips: world.vips.clone(),
+            own_index: Some(backend(world.state.config.own_index as usize)),
+            own_mac: world.state.config.own_mac,
+            own_address: world.state.config.own_address,
+            vips: world.state.vips().to_vec(),
             backends: world
-                .backends
+                .state
+                .backends()
                 .iter()
                 .map(|backend| backend.address)
                 .collect(),
-            hash_key: world.config.hash_key,
+            hash_key: world.state.config.hash_key,
             rows: world.rows.clone(),
         };
         let mut datapath = Datapath::load(None, &plan, 0).expect("the kernel takes the programs");
-        for (index, node) in world.backends.iter().enumerate() {
+        for (index, node) in world.state.backends().iter().enumerate() {
             datapath
                 .set_mac(backend(index), node.mac)
                 .expect("the map is writable");
@@ -89,12 +90,10 @@ impl Kernel {
 
     /// Health and ownership as in the world.
     fn follow(&mut self, world: &World) {
-        let until = if world.owner {
-            BootNanos(u64::MAX)
-        } else {
-            BootNanos::ZERO
-        };
-        self.0.set_masks(world.masks).expect("the map is writable");
+        let until = world.state.vips[0].owner_until;
+        self.0
+            .set_masks(world.state.masks)
+            .expect("the map is writable");
         self.0.set_fence(0, until).expect("the map is writable");
     }
 
@@ -255,11 +254,13 @@ fn masks_choose_the_next_rank() {
         for alive in 0..32_usize {
             for ready in 0..32_usize {
                 for node in 0..5 {
-                    world.masks.alive = world
+                    world.state.masks.alive = world
+                        .state
                         .masks
                         .alive
                         .with(backend(node), alive >> node & 1 == 1);
-                    world.masks.ready = world
+                    world.state.masks.ready = world
+                        .state
                         .masks
                         .ready
                         .with(backend(node), ready >> node & 1 == 1);
@@ -279,7 +280,7 @@ fn a_full_table_of_backends_is_walked_to_its_end() {
     in_namespace(|| {
         let mut world = World::new(MAX_BACKENDS, 0);
         for node in 1..MAX_BACKENDS - 1 {
-            world.masks.alive = world.masks.alive.with(backend(node), false);
+            world.state.masks.alive = world.state.masks.alive.with(backend(node), false);
         }
         let mut kernel = Kernel::new(&world);
         let segment = Segment::new(0, 0, tcp::ACK).first_at(&world, 1);
@@ -380,7 +381,7 @@ fn first_rank_is(world: &World, stream: &TcpStream, node: usize) -> bool {
         source: local_address(stream).into(),
         ..Segment::new(0, port, tcp::ACK)
     };
-    usize::from(world.rows[segment.bucket(world)].0[0]) == node
+    world.rows[segment.bucket(world)].first().get() == node
 }
 
 /// The server's end of a connection, and the client's port.
@@ -472,12 +473,12 @@ fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
         let mut seen = std::collections::HashSet::new();
         for round in 0..10_000 {
             if round % 100 == 0 {
-                world.owner = random.below(2) == 0;
+                world = world.owning(random.below(2) == 0);
                 for node in 0..3 {
                     let alive = random.below(4) != 0;
-                    world.masks.alive = world.masks.alive.with(backend(node), alive);
+                    world.state.masks.alive = world.state.masks.alive.with(backend(node), alive);
                     let ready = random.below(4) != 0;
-                    world.masks.ready = world.masks.ready.with(backend(node), ready);
+                    world.state.masks.ready = world.state.masks.ready.with(backend(node), ready);
                 }
                 kernel.follow(&world);
             }
@@ -504,7 +505,7 @@ fn the_guard_is_the_same_in_the_kernel() {
             arp_frame(vip_common::layout::Mac::BROADCAST, node_mac(0), packet)
         };
         for owner in [false, true] {
-            world.owner = owner;
+            world = world.owning(owner);
             kernel.follow(&world);
             for frame in [
                 request(VIP, CLIENT),

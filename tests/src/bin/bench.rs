@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use vip_common::layout::bench::Feed;
-use vip_common::layout::{Counter, DEFAULT_BUCKETS, Mac};
+use vip_common::layout::{Counter, DEFAULT_BUCKETS, Mac, RankRow};
 use vip_common::testing::{
     CLIENT, CLIENT_MAC, PORT, Random, Segment, VIP, World, backend, node_address, node_mac,
 };
@@ -449,23 +449,26 @@ fn product() -> Result<Datapath> {
             weight: 1,
         })
         .collect();
-    let mut rows = rank::table(world.config.hash_key, &identities, DEFAULT_BUCKETS)?;
+    let mut rows = rank::table(world.state.config.hash_key, &identities, DEFAULT_BUCKETS)?;
     for row in &mut rows {
-        if row.0[0] == 0 {
-            row.0.swap(0, 1);
+        let mut order: Vec<_> = row.order(identities.len()).collect();
+        if order[0] == backend(0) {
+            order.swap(0, 1);
+            *row = RankRow::new(order);
         }
     }
     let plan = Plan {
         own_index: Some(backend(0)),
         own_mac: node_mac(0),
         own_address: node_address(0),
-        vips: world.vips,
+        vips: world.state.vips().to_vec(),
         backends: world
-            .backends
+            .state
+            .backends()
             .iter()
             .map(|backend| backend.address)
             .collect(),
-        hash_key: world.config.hash_key,
+        hash_key: world.state.config.hash_key,
         rows,
     };
     let mut product = Datapath::load(None, &plan, 0)?;

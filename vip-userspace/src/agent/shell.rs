@@ -24,7 +24,7 @@ use crate::probe::ProbeResult;
 use crate::rank;
 
 /// This version serves one VIP, which is the first of the maps.
-const VIP: u32 = 0;
+const VIP: usize = 0;
 
 /// A node as this one sees it.
 struct Peer {
@@ -309,17 +309,8 @@ impl Shell {
         self.set_masks();
     }
 
-    /// Writes health to the map, if it is not what lies there.
     fn set_masks(&mut self) {
-        let wanted = self.health.masks();
-        let done = self.datapath.masks().and_then(|found| {
-            if found == wanted {
-                Ok(())
-            } else {
-                self.datapath.set_masks(wanted)
-            }
-        });
-        if let Err(error) = done {
+        if let Err(error) = self.datapath.set_masks(self.health.masks()) {
             tracing::error!(%error, "cannot set the health of the nodes");
         }
     }
@@ -379,7 +370,7 @@ impl Shell {
             Err(error) => tracing::warn!(%error, "cannot read the neighbours"),
         }
         for peer in &self.peers {
-            if self.datapath.mac(peer.index).is_ok_and(Mac::is_unknown)
+            if self.datapath.mac(peer.index).is_unknown()
                 && let Err(error) = self.netlink.resolve(self.nic.index, peer.address).await
             {
                 tracing::debug!(node = peer.name, %error, "cannot resolve");
@@ -391,14 +382,11 @@ impl Shell {
         let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else {
             return;
         };
-        let done = self.datapath.mac(peer.index).and_then(|found| {
-            if found == mac {
-                return Ok(());
-            }
-            tracing::info!(node = peer.name, %mac, "Ethernet address");
-            self.datapath.set_mac(peer.index, mac)
-        });
-        if let Err(error) = done {
+        if self.datapath.mac(peer.index) == mac {
+            return;
+        }
+        tracing::info!(node = peer.name, %mac, "Ethernet address");
+        if let Err(error) = self.datapath.set_mac(peer.index, mac) {
             tracing::error!(%error, "cannot set an Ethernet address");
         }
     }
@@ -522,7 +510,7 @@ impl Shell {
             status::Peer { name, address }
         };
         let nodes = self.peers.iter().map(|peer| {
-            let mac = self.datapath.mac(peer.index)?;
+            let mac = self.datapath.mac(peer.index);
             let counters = self.datapath.backend_counters(peer.index)?;
             Ok(status::Node {
                 name: peer.name.clone(),
@@ -555,7 +543,7 @@ impl Shell {
             }
             .to_owned(),
             priority: self.machine.priority(),
-            fence_remaining_ms: self.datapath.fence(VIP)?.since(now).as_millis() as u64,
+            fence_remaining_ms: self.datapath.fence(VIP).since(now).as_millis() as u64,
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
             node: named(self.nic.address).name,

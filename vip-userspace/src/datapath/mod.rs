@@ -10,14 +10,16 @@ mod maps;
 mod pins;
 mod rank_map;
 
+use std::iter::zip;
 use std::path::PathBuf;
 
 use aya::maps::MapError;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use bytemuck::Zeroable as _;
 use vip_common::layout::{
-    BackendCounters, BackendIndex, Be32, BootNanos, Config, Counter, LAYOUT_VERSION, Mac,
-    MacFilter, Masks, NOT_A_BACKEND, RankRow, Vip, maps as names,
+    Backend, BackendCounters, BackendIndex, BackendMask, Be32, BootNanos, Config, Counter,
+    LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
 pub use self::attach::{Attachment, Egress, Mode};
@@ -31,6 +33,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub const INGRESS: &str = "vip_ingress";
 /// Program on the NIC's way out.
 pub const EGRESS: &str = "vip_egress";
+
+/// The global that holds the [`State`].
+const STATE: &str = "VIP_STATE";
 
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -143,19 +148,21 @@ impl Datapath {
     /// # Errors
     /// If the kernel refuses programs or maps, or the pins cannot be read or written.
     pub fn load(pins: Option<Pins>, plan: &Plan, log_level: u8) -> Result<Self, DatapathError> {
-        let adopted = match &pins {
-            None => false,
-            Some(pins) => {
-                let adopt = Maps::pinned(pins).is_some_and(|maps| maps.fits(plan));
-                if !adopt {
-                    pins.forget_maps()?;
-                }
-                adopt
-            }
-        };
+        let found = pins
+            .as_ref()
+            .and_then(Maps::pinned)
+            .filter(|maps| maps.fits(plan))
+            .map(|maps| *maps.state());
+        if let (Some(pins), None) = (&pins, &found) {
+            pins.forget_maps()?;
+        }
+        let adopted = found.is_some();
+        // aya writes globals when it loads, pinned ones too: let it write what is there.
+        let state = found.unwrap_or_else(State::zeroed);
         let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global(STATE, bytemuck::bytes_of(&state), true)
             .map_max_entries(names::RANKS, 2 * plan.rows.len() as u32);
         if let Some(pins) = &pins {
             for name in maps::NAMES {
@@ -189,24 +196,12 @@ impl Datapath {
     /// # Errors
     /// If a map cannot be read or written.
     pub fn install(&mut self, plan: &Plan) -> Result<bool, DatapathError> {
-        let mut changed = false;
-        let found = self.maps.config()?;
-        let fresh = found.layout_version != LAYOUT_VERSION;
-        self.rank_base = found.rank_base;
-        if fresh {
-            let all = vip_common::layout::BackendMask::first(plan.backends.len());
-            self.maps.set_masks(Masks {
-                alive: all,
-                ready: all,
-            })?;
-        }
-        for (index, vip) in plan.vips.iter().enumerate() {
-            changed |= self.maps.ensure_vip(index as u32, vip)?;
-        }
-        for (index, address) in plan.backends.iter().enumerate() {
-            changed |= self.maps.ensure_backend(index as u32, *address)?;
-        }
+        self.maps.refresh()?;
+        let config = self.maps.state().config;
+        let fresh = config.layout_version != LAYOUT_VERSION;
+        self.rank_base = config.rank_base;
         let rows = plan.rows.len() as u32;
+        let mut changed = false;
         if fresh || !self.maps.ranks.holds(self.rank_base, &plan.rows) {
             // The half not in use is written whole before the one word that names it.
             self.rank_base = if fresh || self.rank_base != 0 {
@@ -217,11 +212,42 @@ impl Datapath {
             self.maps.ranks.write(self.rank_base, &plan.rows);
             changed = true;
         }
-        let config = plan.config(self.rank_base, self.maps.peers(plan.backends.len() as u32)?);
-        if found != config {
-            self.maps.set_config(config)?;
-            changed = true;
-        }
+        let rank_base = self.rank_base;
+        changed |= self.maps.update(|state| {
+            if fresh {
+                let all = BackendMask::first(plan.backends.len());
+                state.masks = Masks {
+                    alive: all,
+                    ready: all,
+                };
+            }
+            for (found, vip) in zip(&mut state.vips, &plan.vips) {
+                let owner_until = if found.address == vip.address {
+                    found.owner_until
+                } else {
+                    BootNanos::ZERO
+                };
+                *found = Vip {
+                    owner_until,
+                    ..*vip
+                };
+            }
+            for (found, address) in zip(&mut state.backends, &plan.backends) {
+                if found.address != *address {
+                    *found = Backend {
+                        address: *address,
+                        ..Backend::zeroed()
+                    };
+                }
+            }
+            let macs = state.backends[..plan.backends.len()]
+                .iter()
+                .map(|node| node.mac);
+            let peers = macs
+                .filter(|mac| !mac.is_unknown())
+                .fold(MacFilter::default(), MacFilter::with);
+            state.config = plan.config(rank_base, peers);
+        })?;
         Ok(changed)
     }
 
@@ -260,11 +286,9 @@ impl Datapath {
     }
 
     /// Who is alive, who is ready.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn masks(&self) -> Result<Masks, DatapathError> {
-        self.maps.masks()
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        self.maps.state().masks
     }
 
     /// Sets who is alive and who is ready.
@@ -272,31 +296,35 @@ impl Datapath {
     /// # Errors
     /// If the map cannot be written.
     pub fn set_masks(&mut self, masks: Masks) -> Result<(), DatapathError> {
-        self.maps.set_masks(masks)
+        self.maps.update(|state| state.masks = masks).map(drop)
     }
 
-    /// Until when this node answers for the VIP.
+    /// Until when this node answers for the VIP, `0..MAX_VIPS`.
     ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn fence(&self, vip: u32) -> Result<BootNanos, DatapathError> {
-        self.maps.fence(vip)
+    /// # Panics
+    /// If there can be no such VIP.
+    #[must_use]
+    pub fn fence(&self, vip: usize) -> BootNanos {
+        self.maps.state().vips[vip].owner_until
     }
 
-    /// Sets until when this node answers for the VIP.
+    /// Sets until when this node answers for the VIP, `0..MAX_VIPS`.
     ///
     /// # Errors
     /// If the map cannot be written.
-    pub fn set_fence(&mut self, vip: u32, until: BootNanos) -> Result<(), DatapathError> {
-        self.maps.set_fence(vip, until)
+    ///
+    /// # Panics
+    /// If there can be no such VIP.
+    pub fn set_fence(&mut self, vip: usize, until: BootNanos) -> Result<(), DatapathError> {
+        self.maps
+            .update(|state| state.vips[vip].owner_until = until)
+            .map(drop)
     }
 
     /// Where frames for a backend go.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn mac(&self, backend: BackendIndex) -> Result<Mac, DatapathError> {
-        Ok(self.maps.backend(backend.get() as u32)?.mac)
+    #[must_use]
+    pub fn mac(&self, backend: BackendIndex) -> Mac {
+        self.maps.state().backends[backend.get()].mac
     }
 
     /// Sets where frames for a backend go.
@@ -305,12 +333,12 @@ impl Datapath {
     /// If the map cannot be written.
     pub fn set_mac(&mut self, backend: BackendIndex, mac: Mac) -> Result<(), DatapathError> {
         // The filter first: it may hold more than the backends have, never less.
-        let config = self.maps.config()?;
-        self.maps.set_config(Config {
-            peers: config.peers.with(mac),
-            ..config
+        self.maps.update(|state| {
+            state.config.peers = state.config.peers.with(mac);
         })?;
-        self.maps.set_mac(backend.get() as u32, mac)
+        self.maps
+            .update(|state| state.backends[backend.get()].mac = mac)
+            .map(drop)
     }
 
     /// A counter, summed over the CPUs.
@@ -331,7 +359,7 @@ impl Datapath {
 
     /// What went to other nodes.
     fn forwarded(&self) -> Result<BackendCounters, DatapathError> {
-        let config = self.maps.config()?;
+        let config = self.maps.state().config;
         (0..config.backend_count)
             .filter(|index| *index != config.own_index)
             .try_fold(BackendCounters::default(), |sum, index| {

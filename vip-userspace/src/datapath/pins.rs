@@ -69,9 +69,9 @@ impl Pins {
         Ok(Self { directory })
     }
 
-    /// Where a map is pinned.
+    /// Where a map is pinned: by its name, without the section that a global's begins with.
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.directory.join(map_file(name))
     }
 
     /// Unpins the maps. Programs that use them keep them.
@@ -131,6 +131,11 @@ impl Pins {
             })
             .collect()
     }
+}
+
+/// The file that a map is pinned as.
+fn map_file(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// Removes the clsact filter of an interface, and then the note.
@@ -224,16 +229,14 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>
     let pins = Pins {
         directory: directory.clone(),
     };
-    let vips = Maps::pinned(&pins)
-        .and_then(|maps| maps.vips().ok())
-        .unwrap_or_default();
+    let vips = Maps::pinned(&pins).map_or(Vec::new(), |maps| maps.state().vips().to_vec());
     let mut found = Vec::new();
     if directory.is_dir() {
         let all = names(&directory);
         // Links first: nothing runs any more by the time its maps go.
         let (maps, links): (Vec<_>, Vec<_>) = all
             .into_iter()
-            .partition(|name| maps::NAMES.contains(&name.as_str()));
+            .partition(|name| maps::NAMES.into_iter().any(|map| map_file(map) == name));
         found.extend(links.into_iter().chain(maps).map(|name| {
             let note = directory.join(&name);
             let index = name

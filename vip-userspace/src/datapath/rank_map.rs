@@ -38,7 +38,7 @@ impl RankMap {
         let length =
             NonZero::new(count * size_of::<RankRow>()).ok_or(DatapathError::Missing(RANKS))?;
         // SAFETY: a new mapping at an address the kernel chooses; the map was made with
-        // BPF_F_MMAPABLE, and its values lie one behind the other (16 bytes need no rounding).
+        // BPF_F_MMAPABLE, and its values lie one behind the other (8 bytes need no rounding).
         let start = unsafe {
             mmap(
                 None,
