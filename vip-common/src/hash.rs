@@ -18,7 +18,9 @@ pub struct Flow {
 }
 
 /// SipHash-1-3 of a flow, as far as it is the same for all flows of a service: the state after
-/// the first block, which the agent computes once and the packet path goes on from.
+/// the first block and the first half of the next round, into which the second block does not
+/// go yet. The agent computes it once and the packet path goes on from there. (BPF has no
+/// rotation, so that a round is 32 instructions, and the hash half of what a packet costs.)
 ///
 /// The message is destination address, destination port, two zero bytes, source address, source
 /// port: 14 bytes, as they lie in the headers. A keyed hash, so that nobody outside can choose
@@ -38,7 +40,8 @@ impl ServiceHash {
             key[0] ^ 0x6c79_6765_6e65_7261,
             key[1] ^ 0x7465_6462_7974_6573,
         ];
-        Self(compress(state, block(address, port)))
+        let block = block(address, port);
+        Self(first_half(after(round(before(state, block)), block)))
     }
 
     /// The hash of the flow from a client's address and port.
@@ -46,7 +49,8 @@ impl ServiceHash {
     #[must_use]
     pub fn flow(&self, source: Be32, source_port: Be16) -> u64 {
         // The last block ends in the length of the message.
-        let mut state = compress(self.0, block(source, source_port) | 14 << 56);
+        let block = block(source, source_port) | 14 << 56;
+        let mut state = after(second_half(before(self.0, block)), block);
         state[2] ^= 0xff;
         state = round(round(round(state)));
         state[0] ^ state[1] ^ state[2] ^ state[3]
@@ -59,21 +63,36 @@ fn block(address: Be32, port: Be16) -> u64 {
     u64::from(u32::from_le(address.raw())) | u64::from(u16::from_le(port.raw())) << 32
 }
 
-/// Takes a block in.
+/// Takes a block in, before its round.
 #[inline(always)]
-fn compress(mut state: [u64; 4], block: u64) -> [u64; 4] {
-    state[3] ^= block;
-    state = round(state);
-    state[0] ^= block;
-    state
+fn before([a, b, c, d]: [u64; 4], block: u64) -> [u64; 4] {
+    [a, b, c, d ^ block]
+}
+
+/// Takes a block in, after its round.
+#[inline(always)]
+fn after([a, b, c, d]: [u64; 4], block: u64) -> [u64; 4] {
+    [a ^ block, b, c, d]
 }
 
 /// One SipRound.
 #[inline(always)]
-fn round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
+fn round(state: [u64; 4]) -> [u64; 4] {
+    second_half(first_half(state))
+}
+
+/// What a SipRound does without looking at its second pair of words.
+#[inline(always)]
+fn first_half([mut a, mut b, c, d]: [u64; 4]) -> [u64; 4] {
     a = a.wrapping_add(b);
     b = b.rotate_left(13) ^ a;
     a = a.rotate_left(32);
+    [a, b, c, d]
+}
+
+/// The rest of it.
+#[inline(always)]
+fn second_half([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     c = c.wrapping_add(d);
     d = d.rotate_left(16) ^ c;
     a = a.wrapping_add(d);

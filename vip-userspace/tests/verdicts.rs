@@ -10,7 +10,7 @@ use std::process::Command;
 use aya::programs::{TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
 use vip_common::guard;
-use vip_common::layout::{BootNanos, Counter, MAX_BACKENDS};
+use vip_common::layout::{Counter, MAX_BACKENDS};
 use vip_common::node::Socket;
 use vip_common::steer::{Action, Kind, Verdict};
 use vip_common::testing::{
@@ -236,10 +236,7 @@ fn every_verdict_is_the_same_in_the_kernel() {
             "the table reaches most verdicts: {seen:?}"
         );
 
-        let owner = World {
-            owner: true,
-            ..world
-        };
+        let owner = world.owning(true);
         kernel.follow(&owner);
         let verdict = agree(&mut kernel, &owner, &arp_request(VIP), "ARP, the owner");
         assert_eq!(verdict, Verdict::answer_arp());
