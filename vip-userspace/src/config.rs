@@ -103,7 +103,7 @@ pub struct Health {
 /// How an API server proves that it is one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Tls {
-    /// By the cluster's CA: the first of the files that kubeadm, k3s and RKE2 write, looked for
+    /// By the cluster's CA: the first of the files that kubeadm, k0s, k3s and RKE2 write, looked for
     /// at each probe until it is found.
     WellKnownCa,
     /// By a CA in this PEM file.
@@ -252,7 +252,7 @@ pub struct Flags {
     /// VRRP advertisement interval, 10ms to 40.95s [default: 100ms]
     #[arg(long, value_name = "DURATION")]
     pub interval: Option<String>,
-    /// CA certificate of the API servers [default: where kubeadm, k3s and RKE2 keep it]
+    /// CA certificate of the API servers [default: where kubeadm, k0s, k3s and RKE2 keep it]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub ca: Option<PathBuf>,
     /// Believe whatever answers the probes
@@ -441,7 +441,7 @@ impl Draft {
         vrrp.end()?;
 
         let probe_interval =
-            |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(3600));
+            |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(60));
         let probe_timeout =
             |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(60));
         let health = Health {
