@@ -33,6 +33,9 @@ pub mod maps {
     pub const STATE: &str = ".data.VIP_STATE";
     /// `Array<RankRow>`, mmapable, two halves of `bucket_mask + 1` rows each.
     pub const RANKS: &str = "VIP_RANKS";
+    /// `Array<Mac>`, one entry: who claimed a VIP by ARP last and is no node of the cluster.
+    /// Written by the programs.
+    pub const CLAIMANT: &str = "VIP_CLAIMANT";
     /// `PerCpuArray<u64>`, one entry a [`Counter`](super::Counter).
     pub const COUNTERS: &str = "VIP_COUNTERS";
     /// `PerCpuArray<BackendCounters>`, one entry a backend.

@@ -32,9 +32,8 @@ pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
         let ours = mac == state.config.own_mac || is_peer(state, mac);
         return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
-            (true, false) => Verdict::drop(Counter::ArpConflict),
-            // He asks for someone else. Let him have his answer, but count the claim.
-            (false, false) => Verdict::pass(Counter::ArpConflict),
+            // If he asks for someone else, let him have his answer, but count the claim.
+            (to_vip, false) => Verdict::conflict(mac, to_vip),
             (false, true) => Verdict::pass(Counter::ArpPassed),
         };
     }

@@ -78,6 +78,18 @@ impl Verdict {
         Self::new(Kind::Drop, counter)
     }
 
+    /// Somebody who is no node claims the VIP. `asked`: he says so to the VIP itself, and the
+    /// stack, which has it, would answer him.
+    #[inline(always)]
+    #[must_use]
+    pub const fn conflict(claimant: Mac, asked: bool) -> Self {
+        let kind = if asked { Kind::Drop } else { Kind::Pass };
+        Self {
+            mac: claimant,
+            ..Self::new(kind, Counter::ArpConflict)
+        }
+    }
+
     /// To this node's stack: this node, which is the backend `own_index`, is the one. `syn`: the
     /// segment opens a connection.
     #[inline(always)]
@@ -140,6 +152,14 @@ impl Verdict {
     #[must_use]
     pub const fn backend(&self) -> u32 {
         self.backend
+    }
+
+    /// Where the frame goes, for [`Kind::Forward`]; who claims the VIP, for
+    /// [`Counter::ArpConflict`]; else [`Mac::UNKNOWN`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// Whether it opens a connection there.
@@ -837,12 +857,12 @@ mod tests {
                 (
                     "stranger claims",
                     request(stranger, VIP, VIP),
-                    Verdict::drop(ArpConflict),
+                    Verdict::conflict(stranger, true),
                 ),
                 (
                     "stranger asks",
                     request(stranger, VIP, CLIENT),
-                    Verdict::pass(ArpConflict),
+                    Verdict::conflict(stranger, false),
                 ),
                 (
                     "cut short",

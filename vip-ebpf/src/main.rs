@@ -50,6 +50,9 @@ impl Next for CarryOut<'_> {
         if verdict.kind() != Kind::Forward {
             maps::count(counter);
         }
+        if counter == Counter::ArpConflict {
+            maps::note_claimant(verdict.mac());
+        }
         explain(self.0, counter);
         match steer::apply(verdict, &mut frame, &Maps) {
             Action::Pass => xdp_action::XDP_PASS,

@@ -14,7 +14,8 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 use vip_common::layout::{
-    BackendCounters, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, MAX_BACKENDS, RankRow, State,
+    BackendCounters, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, MAX_BACKENDS, Mac, RankRow,
+    State,
 };
 use vip_common::node::Tables;
 
@@ -38,6 +39,8 @@ static VIP_STATE: Global<State> = {
 /// Two halves. The agent resizes the map to twice the configured number of buckets.
 #[map]
 static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
+#[map]
+static VIP_CLAIMANT: Array<Mac> = Array::with_max_entries(1, 0);
 #[map]
 static VIP_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map]
@@ -63,6 +66,15 @@ impl Tables for Maps {
     fn now(&self) -> BootNanos {
         // SAFETY: a helper without arguments.
         BootNanos(unsafe { bpf_ktime_get_boot_ns() })
+    }
+}
+
+/// Notes who claims a VIP.
+#[inline(always)]
+pub(crate) fn note_claimant(mac: Mac) {
+    if let Some(claimant) = VIP_CLAIMANT.get_ptr_mut(0) {
+        // SAFETY: one aligned word, which others read and write whole.
+        unsafe { claimant.write_volatile(mac) };
     }
 }
 

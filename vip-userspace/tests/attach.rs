@@ -7,8 +7,8 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use vip_common::layout::{Be16, Masks, Vip};
-use vip_common::testing::{HASH_KEY, PORT, VIP, World, backend, node_address, node_mac};
+use vip_common::layout::Masks;
+use vip_common::testing::{World, backend, node_mac};
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
     Datapath, DatapathError, Egress, Leftover, Mode, Pins, Plan, leftovers, remove,
@@ -95,15 +95,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
 
 fn plan(nodes: usize) -> Plan {
     let world = World::new(nodes, 0);
-    Plan {
-        own_index: Some(backend(0)),
-        own_mac: node_mac(0),
-        own_address: node_address(0),
-        vips: vec![Vip::new(VIP, &[Be16::new(PORT)], HASH_KEY)],
-        backends: (0..nodes).map(node_address).collect(),
-        hash_key: HASH_KEY,
-        rows: world.rows,
-    }
+    Plan::of(&world.state, world.rows)
 }
 
 fn xdp() -> String {
@@ -113,7 +105,8 @@ fn xdp() -> String {
 #[test]
 fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
     in_namespace(|place| {
-        let mut first = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let (mut first, mut state) =
+            Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         assert!(!first.adopted());
         let attached = first
             .attach("eth0", place.index, XdpMode::Auto, None)
@@ -122,17 +115,17 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
             (attached.mode, attached.egress),
             (Mode::Native, Egress::Tcx)
         );
-        first.set_mac(backend(1), node_mac(1)).expect("writes");
+        state.set_mac(backend(1), node_mac(1)).expect("writes");
         let masks = Masks {
             ready: Default::default(),
-            ..first.masks()
+            ..state.get().masks
         };
-        first.set_masks(masks).expect("writes");
+        state.set_masks(masks).expect("writes");
         drop(first);
         let before = xdp();
         assert!(before.contains("prog/xdp"), "the program stays: {before}");
 
-        let mut second = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let (mut second, state) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         assert!(second.adopted());
         assert_eq!(
             second
@@ -140,8 +133,8 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
                 .expect("replaces"),
             attached
         );
-        assert_eq!(second.mac(backend(1)), node_mac(1), "what it knew");
-        assert_eq!(second.masks(), masks, "what it knew");
+        assert_eq!(state.mac(backend(1)), node_mac(1), "what it knew");
+        assert_eq!(state.get().masks, masks, "what it knew");
         let id = |text: &str| {
             text.split_once("prog/xdp id ")
                 .map(|(_, rest)| rest.to_owned())
@@ -150,12 +143,12 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         drop(second);
 
         // Another list of nodes is another cluster: nothing of the old ranks may be used.
-        let mut third = Datapath::load(Some(place.pins()), &plan(5), 0).expect("loads");
+        let (mut third, state) = Datapath::load(Some(place.pins()), &plan(5), 0).expect("loads");
         assert!(!third.adopted());
         third
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("replaces");
-        assert!(third.mac(backend(1)).is_unknown());
+        assert!(state.mac(backend(1)).is_unknown());
         drop(third);
         place.clean_up();
         assert!(!xdp().contains("prog/xdp"), "{}", xdp());
@@ -165,7 +158,7 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
 #[test]
 fn generic_mode_takes_the_place_of_native() {
     in_namespace(|place| {
-        let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Native, None)
             .expect("attaches");
@@ -185,7 +178,7 @@ fn a_kernel_without_tcx_gets_one_clsact_filter() {
     in_namespace(|place| {
         let filters = || run("tc", &["filter", "show", "dev", "eth0", "egress"]);
         for _restart in 0..2 {
-            let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
             let attached = datapath
                 .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
                 .expect("attaches");
@@ -212,12 +205,12 @@ fn a_kernel_without_tcx_gets_one_clsact_filter() {
 fn somebody_elses_program_is_left_alone() {
     in_namespace(|place| {
         // Another product's agent, as far as the kernel can tell: links that are not pinned here.
-        let mut other = Datapath::load(None, &plan(3), 0).expect("loads");
+        let (mut other, _) = Datapath::load(None, &plan(3), 0).expect("loads");
         other
             .attach("eth0", place.index, XdpMode::Native, None)
             .expect("attaches");
         let before = xdp();
-        let mut ours = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let (mut ours, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         let error = ours
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect_err("is busy");
@@ -232,7 +225,7 @@ fn somebody_elses_program_is_left_alone() {
 #[test]
 fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
     in_namespace(|place| {
-        let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("attaches");
@@ -247,7 +240,7 @@ fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
             ],
         );
         run("ip", &["link", "set", "eth0", "up"]);
-        let mut datapath = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("attaches anew");

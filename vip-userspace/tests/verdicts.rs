@@ -10,7 +10,7 @@ use std::process::Command;
 use aya::programs::{TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
 use vip_common::guard;
-use vip_common::layout::{Counter, MAX_BACKENDS};
+use vip_common::layout::{Counter, MAX_BACKENDS, Mac};
 use vip_common::node::Socket;
 use vip_common::steer::{Action, Kind, Verdict};
 use vip_common::testing::{
@@ -18,7 +18,7 @@ use vip_common::testing::{
     node_mac,
 };
 use vip_common::wire::{arp, tcp};
-use vip_userspace::datapath::{Datapath, Plan};
+use vip_userspace::datapath::{Datapath, Plan, StateMap};
 
 /// Runs `test` in an empty network namespace with the VIP on `lo`.
 fn in_namespace(test: fn()) {
@@ -59,31 +59,19 @@ fn ip(arguments: &[&str]) {
 }
 
 /// The programs, with the tables of a world.
-struct Kernel(Datapath);
+struct Kernel(Datapath, StateMap);
 
 impl Kernel {
     fn new(world: &World) -> Self {
-        let plan = Plan {
-            own_index: Some(backend(world.state.config.own_index as usize)),
-            own_mac: world.state.config.own_mac,
-            own_address: world.state.config.own_address,
-            vips: world.state.vips().to_vec(),
-            backends: world
-                .state
-                .backends()
-                .iter()
-                .map(|backend| backend.address)
-                .collect(),
-            hash_key: world.state.config.hash_key,
-            rows: world.rows.clone(),
-        };
-        let mut datapath = Datapath::load(None, &plan, 0).expect("the kernel takes the programs");
+        let plan = Plan::of(&world.state, world.rows.clone());
+        let (datapath, mut state) =
+            Datapath::load(None, &plan, 0).expect("the kernel takes the programs");
         for (index, node) in world.state.backends().iter().enumerate() {
-            datapath
+            state
                 .set_mac(backend(index), node.mac)
                 .expect("the map is writable");
         }
-        let mut kernel = Self(datapath);
+        let mut kernel = Self(datapath, state);
         kernel.follow(world);
         kernel
     }
@@ -91,10 +79,10 @@ impl Kernel {
     /// Health and ownership as in the world.
     fn follow(&mut self, world: &World) {
         let until = world.state.vips[0].owner_until;
-        self.0
+        self.1
             .set_masks(world.state.masks)
             .expect("the map is writable");
-        self.0.set_fence(0, until).expect("the map is writable");
+        self.1.set_fence(0, until).expect("the map is writable");
     }
 
     /// Runs the program on the way in: its action, and the frame afterwards.
@@ -142,6 +130,15 @@ fn agree(kernel: &mut Kernel, world: &World, frame: &[u8], what: &str) -> Verdic
         "{what}: counted as {counter:?}"
     );
     verdict
+}
+
+/// Somebody who is no node.
+const STRANGER: Mac = Mac::from_wire([2, 9, 9, 9, 9, 9]);
+
+/// A gratuitous ARP request: this address has the VIP.
+fn announcement(mac: Mac) -> Vec<u8> {
+    let packet = arp::Packet::new(arp::operation::REQUEST, (mac, VIP), (Mac::default(), VIP));
+    arp_frame(Mac::BROADCAST, mac, packet)
 }
 
 #[test]
@@ -214,18 +211,8 @@ fn every_verdict_is_the_same_in_the_kernel() {
             ("another EtherType", with(12, 0x86)),
             ("ARP, not the owner", arp_request(VIP)),
             ("ARP for a node", arp_request(node_address(0))),
-            (
-                "announcement",
-                arp_frame(
-                    vip_common::layout::Mac::BROADCAST,
-                    node_mac(1),
-                    arp::Packet::new(
-                        arp::operation::REQUEST,
-                        (node_mac(1), VIP),
-                        (Default::default(), VIP),
-                    ),
-                ),
-            ),
+            ("announcement", announcement(node_mac(1))),
+            ("claim", announcement(STRANGER)),
         ];
         let mut seen = std::collections::HashSet::new();
         for (what, frame) in frames {
@@ -235,6 +222,8 @@ fn every_verdict_is_the_same_in_the_kernel() {
             seen.len() >= 15,
             "the table reaches most verdicts: {seen:?}"
         );
+
+        assert_eq!(kernel.0.claimant().expect("the map is readable"), STRANGER);
 
         let owner = world.owning(true);
         kernel.follow(&owner);
@@ -499,7 +488,7 @@ fn the_guard_is_the_same_in_the_kernel() {
                 sender,
                 (Default::default(), target),
             );
-            arp_frame(vip_common::layout::Mac::BROADCAST, node_mac(0), packet)
+            arp_frame(Mac::BROADCAST, node_mac(0), packet)
         };
         for owner in [false, true] {
             world = world.owning(owner);

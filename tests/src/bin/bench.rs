@@ -457,23 +457,10 @@ fn product() -> Result<Datapath> {
             *row = RankRow::new(order);
         }
     }
-    let plan = Plan {
-        own_index: Some(backend(0)),
-        own_mac: node_mac(0),
-        own_address: node_address(0),
-        vips: world.state.vips().to_vec(),
-        backends: world
-            .state
-            .backends()
-            .iter()
-            .map(|backend| backend.address)
-            .collect(),
-        hash_key: world.state.config.hash_key,
-        rows,
-    };
-    let mut product = Datapath::load(None, &plan, 0)?;
+    let plan = Plan::of(&world.state, rows);
+    let (product, mut state) = Datapath::load(None, &plan, 0)?;
     for node in 0..3 {
-        product.set_mac(backend(node), Mac::from_wire(node_mac(node).to_wire()))?;
+        state.set_mac(backend(node), Mac::from_wire(node_mac(node).to_wire()))?;
     }
     Ok(product)
 }

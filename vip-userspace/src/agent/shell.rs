@@ -11,7 +11,7 @@ use vip_common::wire::vrrp::{
 use super::clock::now;
 use super::proof::Proof;
 use crate::config::{Config, XdpMode};
-use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan, StateMap};
 use crate::decide::announce::Schedule;
 use crate::decide::health::{Backend, Health, Probe, Thresholds, Transition};
 use crate::decide::vrrp::{Action, Machine, Params, State};
@@ -46,6 +46,7 @@ pub(super) struct Shell {
     netlink: Netlink,
     plan: Plan,
     datapath: Datapath,
+    state: StateMap,
     attachment: Attachment,
     proof: Proof,
     machine: Machine,
@@ -72,7 +73,7 @@ impl Shell {
         } else {
             0
         };
-        let mut datapath = Datapath::load(Some(pins), &plan, log)?;
+        let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         // Last: once the VIP is here, only the programs keep the kernel from speaking for it.
         netlink.add_vip(config.vip.address).await?;
@@ -91,10 +92,11 @@ impl Shell {
         let now = now();
         let own = &config.nodes[nic.node_index];
         let machine = Machine::new(Params {
-            address: own.address,
+            address: own.address.into(),
             priority: priority(&config, &nic),
             interval: advert_interval(&config),
             preempt: config.vrrp.preempt,
+            preempt_delay: Duration::ZERO,
         });
         let peers = config
             .nodes
@@ -127,6 +129,7 @@ impl Shell {
             netlink,
             plan,
             datapath,
+            state,
             attachment,
             proof,
             machine,
@@ -152,7 +155,7 @@ impl Shell {
 
     /// Starts to take part in the election.
     pub(super) fn elect(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
-        let actions = self.machine.on_start(now());
+        let actions = self.machine.on_start(now(), BootNanos::ZERO);
         self.carry_out(&actions, packets, arp);
     }
 
@@ -209,7 +212,7 @@ impl Shell {
             tracing::debug!(%source, router_id = advert.router_id, "VRRP packet of another VIP");
             return;
         }
-        let actions = self.machine.on_advert(now(), source, &advert);
+        let actions = self.machine.on_advert(now(), source.into(), &advert, false);
         if advert.priority != PRIORITY_RESIGNED {
             self.heard = Some(source);
         } else if self.heard == Some(source) {
@@ -273,7 +276,7 @@ impl Shell {
     }
 
     fn set_fence(&mut self, until: BootNanos) {
-        if let Err(error) = self.datapath.set_fence(VIP, until) {
+        if let Err(error) = self.state.set_fence(VIP, until) {
             tracing::error!(%error, "cannot set the fence");
         }
     }
@@ -310,7 +313,7 @@ impl Shell {
     }
 
     fn set_masks(&mut self) {
-        if let Err(error) = self.datapath.set_masks(self.health.masks()) {
+        if let Err(error) = self.state.set_masks(self.health.masks()) {
             tracing::error!(%error, "cannot set the health of the nodes");
         }
     }
@@ -370,7 +373,7 @@ impl Shell {
             Err(error) => tracing::warn!(%error, "cannot read the neighbours"),
         }
         for peer in &self.peers {
-            if self.datapath.mac(peer.index).is_unknown()
+            if self.state.mac(peer.index).is_unknown()
                 && let Err(error) = self.netlink.resolve(self.nic.index, peer.address).await
             {
                 tracing::debug!(node = peer.name, %error, "cannot resolve");
@@ -382,11 +385,11 @@ impl Shell {
         let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else {
             return;
         };
-        if self.datapath.mac(peer.index) == mac {
+        if self.state.mac(peer.index) == mac {
             return;
         }
         tracing::info!(node = peer.name, %mac, "Ethernet address");
-        if let Err(error) = self.datapath.set_mac(peer.index, mac) {
+        if let Err(error) = self.state.set_mac(peer.index, mac) {
             tracing::error!(%error, "cannot set an Ethernet address");
         }
     }
@@ -465,9 +468,15 @@ impl Shell {
     }
 
     fn install(&mut self) {
-        match self.datapath.install(&self.plan) {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!("the maps were not as they should be: repaired"),
+        let repaired = self.datapath.repair(&self.plan);
+        let base = self.datapath.rank_base();
+        let done = self
+            .state
+            .refresh()
+            .and_then(|()| self.state.update(|state| self.plan.write(state, base)));
+        match done {
+            Ok(false) if !repaired => {}
+            Ok(_) => tracing::warn!("the maps were not as they should be: repaired"),
             Err(error) => tracing::error!(%error, "cannot write the maps"),
         }
     }
@@ -492,7 +501,7 @@ impl Shell {
 
     /// Gives the VIP up, for another node to take.
     pub(super) fn resign(&mut self, packets: &VrrpSocket) {
-        for action in self.machine.on_shutdown(now()) {
+        for action in self.machine.on_shutdown() {
             match action {
                 Action::SendAdvert { priority } => self.advertise(priority, packets),
                 Action::LowerFence => self.set_fence(BootNanos::ZERO),
@@ -510,7 +519,7 @@ impl Shell {
             status::Peer { name, address }
         };
         let nodes = self.peers.iter().map(|peer| {
-            let mac = self.datapath.mac(peer.index);
+            let mac = self.state.mac(peer.index);
             let counters = self.datapath.backend_counters(peer.index)?;
             Ok(status::Node {
                 name: peer.name.clone(),
@@ -543,7 +552,10 @@ impl Shell {
             }
             .to_owned(),
             priority: self.machine.priority(),
-            fence_remaining_ms: self.datapath.fence(VIP).since(now).as_millis() as u64,
+            fence_remaining_ms: self.state.get().vips[VIP]
+                .owner_until
+                .since(now)
+                .as_millis() as u64,
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
             node: named(self.nic.address).name,

@@ -4,14 +4,18 @@ use std::iter::zip;
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
-use vip_common::layout::{BackendCounters, Counter, LAYOUT_VERSION, State, maps as names};
+use vip_common::layout::{
+    BackendCounters, BackendIndex, BootNanos, Counter, LAYOUT_VERSION, Mac, Masks, State,
+    maps as names,
+};
 
 use super::rank_map::RankMap;
 use super::{DatapathError, Pins, Plan};
 
 /// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
-pub(super) const NAMES: [&str; 4] = [
+pub(super) const NAMES: [&str; 5] = [
     names::STATE,
+    names::CLAIMANT,
     names::RANKS,
     names::COUNTERS,
     names::BACKEND_COUNTERS,
@@ -26,30 +30,111 @@ struct Value<T>(T);
 // what aya asks for: any bytes are a value, and no padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
 
-fn state_error(source: MapError) -> DatapathError {
-    let name = names::STATE;
-    DatapathError::Map { name, source }
+/// The map of the [`State`], and what lies in it. Agents are its only writers, and only one at a
+/// time: they hold a lock.
+pub struct StateMap {
+    map: Array<MapData, Value<State>>,
+    state: State,
 }
 
-/// All maps but the log's.
+impl StateMap {
+    fn new(map: Map) -> Result<Self, DatapathError> {
+        let map: Array<_, Value<State>> = Array::try_from(map).map_err(Self::error)?;
+        let state = map.get(&0, 0).map_err(Self::error)?.0;
+        Ok(Self { map, state })
+    }
+
+    fn error(source: MapError) -> DatapathError {
+        let name = names::STATE;
+        DatapathError::Map { name, source }
+    }
+
+    /// What the programs see.
+    #[must_use]
+    pub fn get(&self) -> &State {
+        &self.state
+    }
+
+    /// Reads again what the programs see, in case somebody else has written it.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn refresh(&mut self) -> Result<(), DatapathError> {
+        self.state = self.map.get(&0, 0).map_err(Self::error)?.0;
+        Ok(())
+    }
+
+    /// Changes what the programs see, and reports whether that was needed.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn update(&mut self, change: impl FnOnce(&mut State)) -> Result<bool, DatapathError> {
+        let mut state = self.state;
+        change(&mut state);
+        if state == self.state {
+            return Ok(false);
+        }
+        self.map.set(0, Value(state), 0).map_err(Self::error)?;
+        self.state = state;
+        Ok(true)
+    }
+
+    /// Sets who is alive and who is ready.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_masks(&mut self, masks: Masks) -> Result<(), DatapathError> {
+        self.update(|state| state.masks = masks).map(drop)
+    }
+
+    /// Sets until when this node answers for the VIP, `0..MAX_VIPS`.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    ///
+    /// # Panics
+    /// If there can be no such VIP.
+    pub fn set_fence(&mut self, vip: usize, until: BootNanos) -> Result<(), DatapathError> {
+        self.update(|state| state.vips[vip].owner_until = until)
+            .map(drop)
+    }
+
+    /// Where frames for a backend go.
+    #[must_use]
+    pub fn mac(&self, backend: BackendIndex) -> Mac {
+        self.state.backends[backend.get()].mac
+    }
+
+    /// Sets where frames for a backend go.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_mac(&mut self, backend: BackendIndex, mac: Mac) -> Result<(), DatapathError> {
+        // The filter first: it may hold more than the backends have, never less.
+        self.update(|state| {
+            state.config.peers = state.config.peers.with(mac);
+        })?;
+        self.update(|state| state.backends[backend.get()].mac = mac)
+            .map(drop)
+    }
+}
+
+/// All maps but the state's and the log's.
 pub(super) struct Maps {
-    map: Array<MapData, Value<State>>,
-    /// What lies in `map`: agents are its only writers, and only one at a time (they hold a
-    /// lock).
-    state: State,
     pub(super) ranks: RankMap,
     counters: PerCpuArray<MapData, Value<u64>>,
     backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
+    claimant: Array<MapData, Value<Mac>>,
 }
 
 impl Maps {
     /// Those of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, StateMap), DatapathError> {
         Self::from(|name| ebpf.take_map(name).ok_or(DatapathError::Missing(name)))
     }
 
     /// Those an earlier agent left, if all are there and have the sizes they should have.
-    pub(super) fn pinned(pins: &Pins) -> Option<Self> {
+    pub(super) fn pinned(pins: &Pins) -> Option<(Self, StateMap)> {
         Self::from(|name| {
             MapData::from_pin(pins.map(name))
                 .and_then(Map::from_map_data)
@@ -60,60 +145,43 @@ impl Maps {
 
     fn from(
         mut map: impl FnMut(&'static str) -> Result<Map, DatapathError>,
-    ) -> Result<Self, DatapathError> {
+    ) -> Result<(Self, StateMap), DatapathError> {
         let error = |name| move |source| DatapathError::Map { name, source };
-        let state: Array<_, Value<State>> =
-            Array::try_from(map(names::STATE)?).map_err(state_error)?;
-        Ok(Self {
-            state: state.get(&0, 0).map_err(state_error)?.0,
-            map: state,
+        let maps = Self {
             ranks: RankMap::new(map(names::RANKS)?)?,
             counters: PerCpuArray::try_from(map(names::COUNTERS)?)
                 .map_err(error(names::COUNTERS))?,
             backend_counters: PerCpuArray::try_from(map(names::BACKEND_COUNTERS)?)
                 .map_err(error(names::BACKEND_COUNTERS))?,
-        })
+            claimant: Array::try_from(map(names::CLAIMANT)?).map_err(error(names::CLAIMANT))?,
+        };
+        Ok((maps, StateMap::new(map(names::STATE)?)?))
     }
 
     /// Whether the maps can be taken over as they are: same layout, same nodes in the same
     /// places, same hash. Were one of these another, a packet could meet old ranks with new
     /// addresses; then new maps are filled and the programs change over to them in one step.
-    pub(super) fn fits(&self, plan: &Plan) -> bool {
-        let config = &self.state.config;
+    pub(super) fn fits(&self, state: &State, plan: &Plan) -> bool {
+        let config = &state.config;
         config.layout_version == LAYOUT_VERSION
             && config.backend_count as usize == plan.backends.len()
             && config.bucket_mask as usize + 1 == plan.rows.len()
             && config.hash_key == plan.hash_key
             && self.ranks.rows() == 2 * plan.rows.len()
-            && zip(&plan.backends, &self.state.backends)
+            && zip(&plan.backends, &state.backends)
                 .all(|(address, backend)| backend.address == *address)
-            && zip(&plan.vips, &self.state.vips).all(|(vip, found)| found.address == vip.address)
+            && zip(&plan.vips, &state.vips).all(|(vip, found)| found.address == vip.address)
     }
 
-    /// What the programs see.
-    pub(super) fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// Reads again what the programs see, in case somebody else has written it.
-    pub(super) fn refresh(&mut self) -> Result<(), DatapathError> {
-        self.state = self.map.get(&0, 0).map_err(state_error)?.0;
-        Ok(())
-    }
-
-    /// Changes what the programs see, and reports whether that was needed.
-    pub(super) fn update(
-        &mut self,
-        change: impl FnOnce(&mut State),
-    ) -> Result<bool, DatapathError> {
-        let mut state = self.state;
-        change(&mut state);
-        if state == self.state {
-            return Ok(false);
-        }
-        self.map.set(0, Value(state), 0).map_err(state_error)?;
-        self.state = state;
-        Ok(true)
+    /// Who claimed the VIP last and is no node; [`Mac::UNKNOWN`] if nobody did.
+    pub(super) fn claimant(&self) -> Result<Mac, DatapathError> {
+        self.claimant
+            .get(&0, 0)
+            .map(|mac| mac.0)
+            .map_err(|source| DatapathError::Map {
+                name: names::CLAIMANT,
+                source,
+            })
     }
 
     pub(super) fn counter(&self, counter: Counter) -> Result<u64, DatapathError> {

@@ -24,6 +24,7 @@ use vip_common::layout::{
 
 pub use self::attach::{Attachment, Egress, Mode};
 use self::maps::Maps;
+pub use self::maps::StateMap;
 pub use self::pins::{Leftover, Pins, leftovers, remove};
 
 /// The eBPF object, as `cargo xtask build-ebpf` made it.
@@ -110,8 +111,45 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn config(&self, rank_base: u32, peers: MacFilter) -> Config {
-        Config {
+    /// Writes what it says into the state. Fences stay as they are, and so do health and the
+    /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
+    /// every node is alive and ready until somebody knows better.
+    ///
+    /// `rank_base` is where in the map the rows of the plan lie.
+    pub fn write(&self, state: &mut State, rank_base: u32) {
+        if state.config.layout_version != LAYOUT_VERSION {
+            let all = BackendMask::first(self.backends.len());
+            state.masks = Masks {
+                alive: all,
+                ready: all,
+            };
+        }
+        for (found, vip) in zip(&mut state.vips, &self.vips) {
+            let owner_until = if found.address == vip.address {
+                found.owner_until
+            } else {
+                BootNanos::ZERO
+            };
+            *found = Vip {
+                owner_until,
+                ..*vip
+            };
+        }
+        for (found, address) in zip(&mut state.backends, &self.backends) {
+            if found.address != *address {
+                *found = Backend {
+                    address: *address,
+                    ..Backend::zeroed()
+                };
+            }
+        }
+        let macs = state.backends[..self.backends.len()]
+            .iter()
+            .map(|node| node.mac);
+        let peers = macs
+            .filter(|mac| !mac.is_unknown())
+            .fold(MacFilter::default(), MacFilter::with);
+        state.config = Config {
             layout_version: LAYOUT_VERSION,
             own_index: self
                 .own_index
@@ -125,34 +163,55 @@ impl Plan {
             peers,
             own_address: self.own_address,
             reserved: 0,
+        };
+    }
+
+    /// The plan that a state was made by, with these rows.
+    #[must_use]
+    pub fn of(state: &State, rows: Vec<RankRow>) -> Self {
+        let config = &state.config;
+        Self {
+            own_index: BackendIndex::new(config.own_index as usize),
+            own_mac: config.own_mac,
+            own_address: config.own_address,
+            vips: state.vips().to_vec(),
+            backends: state.backends().iter().map(|node| node.address).collect(),
+            hash_key: config.hash_key,
+            rows,
         }
     }
 }
 
-/// The loaded programs and their maps.
+/// The loaded programs and their maps, the [`StateMap`] excepted.
 pub struct Datapath {
     ebpf: Ebpf,
     maps: Maps,
     pins: Option<Pins>,
     rank_base: u32,
+    own_index: Option<BackendIndex>,
+    backends: usize,
     adopted: bool,
 }
 
 impl Datapath {
-    /// Loads the programs. With `pins`, maps lie pinned there and are adopted if they were
-    /// made for the same cluster as the plan; else new ones take their place. Nothing is
-    /// attached yet.
+    /// Loads the programs and makes the maps say what the plan says. With `pins`, maps lie
+    /// pinned there and are adopted if they were made for the same cluster as the plan; else
+    /// new ones take their place. Nothing is attached yet.
     ///
     /// `log_level` is that of the programs' own log (see [`Self::log`]); 0 is none.
     ///
     /// # Errors
     /// If the kernel refuses programs or maps, or the pins cannot be read or written.
-    pub fn load(pins: Option<Pins>, plan: &Plan, log_level: u8) -> Result<Self, DatapathError> {
+    pub fn load(
+        pins: Option<Pins>,
+        plan: &Plan,
+        log_level: u8,
+    ) -> Result<(Self, StateMap), DatapathError> {
         let found = pins
             .as_ref()
             .and_then(Maps::pinned)
-            .filter(|maps| maps.fits(plan))
-            .map(|maps| *maps.state());
+            .filter(|(maps, state)| maps.fits(state.get(), plan))
+            .map(|(_, state)| *state.get());
         if let (Some(pins), None) = (&pins, &found) {
             pins.forget_maps()?;
         }
@@ -172,15 +231,26 @@ impl Datapath {
         let mut ebpf = loader.load(OBJECT)?;
         ingress(&mut ebpf)?.load().map_err(program_error(INGRESS))?;
         egress(&mut ebpf)?.load().map_err(program_error(EGRESS))?;
+        let (maps, mut state) = Maps::take(&mut ebpf)?;
         let mut datapath = Self {
-            maps: Maps::take(&mut ebpf)?,
+            maps,
             ebpf,
             pins,
-            rank_base: 0,
+            rank_base: state.get().config.rank_base,
+            own_index: plan.own_index,
+            backends: plan.backends.len(),
             adopted,
         };
-        datapath.install(plan)?;
-        Ok(datapath)
+        if state.get().config.layout_version != LAYOUT_VERSION {
+            datapath.maps.ranks.write(0, &plan.rows);
+        } else if !datapath.holds(plan) {
+            // The half not in use is written whole before the one word that names it.
+            let rows = plan.rows.len() as u32;
+            datapath.rank_base = if datapath.rank_base == 0 { rows } else { 0 };
+            datapath.maps.ranks.write(datapath.rank_base, &plan.rows);
+        }
+        state.update(|state| plan.write(state, datapath.rank_base))?;
+        Ok((datapath, state))
     }
 
     /// Whether the maps were those of an earlier agent.
@@ -189,66 +259,23 @@ impl Datapath {
         self.adopted
     }
 
-    /// Makes the maps say what the plan says, and reports whether anything had to be changed.
-    /// Health, fences and the nodes' Ethernet addresses stay as they are; in new maps every
-    /// node is alive and ready until somebody knows better, and no fence is up.
-    ///
-    /// # Errors
-    /// If a map cannot be read or written.
-    pub fn install(&mut self, plan: &Plan) -> Result<bool, DatapathError> {
-        self.maps.refresh()?;
-        let config = self.maps.state().config;
-        let fresh = config.layout_version != LAYOUT_VERSION;
-        self.rank_base = config.rank_base;
-        let rows = plan.rows.len() as u32;
-        let mut changed = false;
-        if fresh || !self.maps.ranks.holds(self.rank_base, &plan.rows) {
-            // The half not in use is written whole before the one word that names it.
-            self.rank_base = if fresh || self.rank_base != 0 {
-                0
-            } else {
-                rows
-            };
+    /// Where in the map the rank table in use begins.
+    #[must_use]
+    pub fn rank_base(&self) -> u32 {
+        self.rank_base
+    }
+
+    fn holds(&self, plan: &Plan) -> bool {
+        self.maps.ranks.holds(self.rank_base, &plan.rows)
+    }
+
+    /// Makes the rank table say what the plan says, and reports whether that was needed.
+    pub fn repair(&mut self, plan: &Plan) -> bool {
+        let damaged = !self.holds(plan);
+        if damaged {
             self.maps.ranks.write(self.rank_base, &plan.rows);
-            changed = true;
         }
-        let rank_base = self.rank_base;
-        changed |= self.maps.update(|state| {
-            if fresh {
-                let all = BackendMask::first(plan.backends.len());
-                state.masks = Masks {
-                    alive: all,
-                    ready: all,
-                };
-            }
-            for (found, vip) in zip(&mut state.vips, &plan.vips) {
-                let owner_until = if found.address == vip.address {
-                    found.owner_until
-                } else {
-                    BootNanos::ZERO
-                };
-                *found = Vip {
-                    owner_until,
-                    ..*vip
-                };
-            }
-            for (found, address) in zip(&mut state.backends, &plan.backends) {
-                if found.address != *address {
-                    *found = Backend {
-                        address: *address,
-                        ..Backend::zeroed()
-                    };
-                }
-            }
-            let macs = state.backends[..plan.backends.len()]
-                .iter()
-                .map(|node| node.mac);
-            let peers = macs
-                .filter(|mac| !mac.is_unknown())
-                .fold(MacFilter::default(), MacFilter::with);
-            state.config = plan.config(rank_base, peers);
-        })?;
-        Ok(changed)
+        damaged
     }
 
     /// Attaches both programs to the NIC, or replaces the programs on the links that an
@@ -285,60 +312,13 @@ impl Datapath {
         self.attach(interface, index, crate::config::XdpMode::Generic, None)
     }
 
-    /// Who is alive, who is ready.
-    #[must_use]
-    pub fn masks(&self) -> Masks {
-        self.maps.state().masks
-    }
-
-    /// Sets who is alive and who is ready.
+    /// Who claimed the VIP last by ARP and is no node of the cluster; [`Mac::UNKNOWN`] if
+    /// nobody did.
     ///
     /// # Errors
-    /// If the map cannot be written.
-    pub fn set_masks(&mut self, masks: Masks) -> Result<(), DatapathError> {
-        self.maps.update(|state| state.masks = masks).map(drop)
-    }
-
-    /// Until when this node answers for the VIP, `0..MAX_VIPS`.
-    ///
-    /// # Panics
-    /// If there can be no such VIP.
-    #[must_use]
-    pub fn fence(&self, vip: usize) -> BootNanos {
-        self.maps.state().vips[vip].owner_until
-    }
-
-    /// Sets until when this node answers for the VIP, `0..MAX_VIPS`.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    ///
-    /// # Panics
-    /// If there can be no such VIP.
-    pub fn set_fence(&mut self, vip: usize, until: BootNanos) -> Result<(), DatapathError> {
-        self.maps
-            .update(|state| state.vips[vip].owner_until = until)
-            .map(drop)
-    }
-
-    /// Where frames for a backend go.
-    #[must_use]
-    pub fn mac(&self, backend: BackendIndex) -> Mac {
-        self.maps.state().backends[backend.get()].mac
-    }
-
-    /// Sets where frames for a backend go.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn set_mac(&mut self, backend: BackendIndex, mac: Mac) -> Result<(), DatapathError> {
-        // The filter first: it may hold more than the backends have, never less.
-        self.maps.update(|state| {
-            state.config.peers = state.config.peers.with(mac);
-        })?;
-        self.maps
-            .update(|state| state.backends[backend.get()].mac = mac)
-            .map(drop)
+    /// If the map cannot be read.
+    pub fn claimant(&self) -> Result<Mac, DatapathError> {
+        self.maps.claimant()
     }
 
     /// A counter, summed over the CPUs.
@@ -359,11 +339,10 @@ impl Datapath {
 
     /// What went to other nodes.
     fn forwarded(&self) -> Result<BackendCounters, DatapathError> {
-        let config = self.maps.state().config;
-        (0..config.backend_count)
-            .filter(|index| *index != config.own_index)
+        (0..self.backends)
+            .filter(|index| Some(*index) != self.own_index.map(BackendIndex::get))
             .try_fold(BackendCounters::default(), |sum, index| {
-                Ok(sum + self.maps.backend_counters(index)?)
+                Ok(sum + self.maps.backend_counters(index as u32)?)
             })
     }
 

@@ -229,7 +229,7 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>
     let pins = Pins {
         directory: directory.clone(),
     };
-    let vips = Maps::pinned(&pins).map_or(Vec::new(), |maps| maps.state().vips().to_vec());
+    let vips = Maps::pinned(&pins).map_or(Vec::new(), |(_, state)| state.get().vips().to_vec());
     let mut found = Vec::new();
     if directory.is_dir() {
         let all = names(&directory);

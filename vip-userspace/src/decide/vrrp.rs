@@ -4,25 +4,35 @@
 //! two and a half intervals ahead. The others wait three intervals and a bit before one of them
 //! takes over, so an owner that hangs has fallen silent by then, without its own help. One that
 //! finds its fence behind it was asleep, and steps down whatever it believed before.
+//!
+//! What the RFC does not know is told from outside ([`node`](super::node)): that the owner fell
+//! silent before its time is up ([`Machine::hasten`]), that a fence must end earlier
+//! ([`Machine::limit_fence`]), that an owner is not fit to be one.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use vip_common::layout::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, Centiseconds, PRIORITY_RESIGNED};
 
+/// Priority of a router that owns the address itself (RFC 9568, section 5.2.4): it does not
+/// wait.
+pub const PRIORITY_ADDRESS_OWNER: u8 = 255;
+
 /// What a node is configured to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Params {
     /// The node's own address, from which it advertises. Decides between equal priorities.
-    pub address: Ipv4Addr,
-    /// The node's priority; taken into `1..=254`.
+    pub address: IpAddr,
+    /// The node's priority, `1..=255`; 0 is taken for 1.
     pub priority: u8,
     /// Time between its advertisements when it is the owner.
     pub interval: Centiseconds,
     /// Whether it takes the VIP from an owner of lower priority. RFC 9568 does by default; here
     /// nothing should move without need.
     pub preempt: bool,
+    /// How long after its start it does so at the earliest (keepalived's `preempt_delay`).
+    pub preempt_delay: Duration,
 }
 
 /// RFC 9568, section 6.4.
@@ -64,6 +74,8 @@ const INTERVALS_TO_DEATH: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Machine {
     params: Params,
+    /// When preemption may begin.
+    preempt_from: BootNanos,
     phase: Phase,
 }
 
@@ -78,11 +90,16 @@ enum Phase {
         /// The owner's interval, `Active_Adver_Interval`.
         interval: Centiseconds,
         /// Whom it waits for, if it was ever heard.
-        owner: Option<Ipv4Addr>,
+        owner: Option<IpAddr>,
+        /// Not to wait longer than that.
+        at_most: BootNanos,
     },
     Active {
         /// `Adver_Timer`.
         next_advert: BootNanos,
+        /// End of the fence by the last advertisement.
+        promised: BootNanos,
+        /// End of the fence in force, which is no later.
         fence: BootNanos,
     },
 }
@@ -93,9 +110,10 @@ impl Machine {
     pub fn new(params: Params) -> Self {
         let mut machine = Self {
             params,
+            preempt_from: BootNanos::ZERO,
             phase: Phase::Initialize,
         };
-        machine.params.priority = params.priority.clamp(1, 254);
+        machine.set_priority(params.priority);
         machine
     }
 
@@ -115,6 +133,40 @@ impl Machine {
         self.params.priority
     }
 
+    /// Time between advertisements of this node.
+    #[must_use]
+    pub fn interval(&self) -> Centiseconds {
+        self.params.interval
+    }
+
+    /// Whom a backup waits for.
+    #[must_use]
+    pub fn owner(&self) -> Option<IpAddr> {
+        match self.phase {
+            Phase::Initialize => None,
+            Phase::Backup { owner, .. } => owner,
+            Phase::Active { .. } => Some(self.params.address),
+        }
+    }
+
+    /// When a backup heard its owner last, or began to wait.
+    #[must_use]
+    pub fn heard(&self) -> Option<BootNanos> {
+        match self.phase {
+            Phase::Backup { since, .. } => Some(since),
+            Phase::Initialize | Phase::Active { .. } => None,
+        }
+    }
+
+    /// Where an owner's fence ends.
+    #[must_use]
+    pub fn fence(&self) -> Option<BootNanos> {
+        match self.phase {
+            Phase::Active { fence, .. } => Some(fence),
+            Phase::Initialize | Phase::Backup { .. } => None,
+        }
+    }
+
     /// When to call [`Self::on_timer`], unless something happens before. The end of time in
     /// [`State::Initialize`].
     #[must_use]
@@ -125,16 +177,24 @@ impl Machine {
                 since,
                 intervals,
                 interval,
+                at_most,
                 ..
-            } => since.after(interval.duration() * intervals + self.skew(interval)),
+            } => since
+                .after(interval.duration() * intervals + self.skew(interval))
+                .min(at_most),
             Phase::Active { next_advert, .. } => next_advert,
         }
     }
 
-    /// Starts it (section 6.4.1).
-    pub fn on_start(&mut self, now: BootNanos) -> Vec<Action> {
+    /// Starts it (section 6.4.1). `fence` is where the fence of an agent before this one ends:
+    /// if that is ahead, the node owns the VIP and simply goes on.
+    pub fn on_start(&mut self, now: BootNanos, fence: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Initialize => {
+                self.preempt_from = now.after(self.params.preempt_delay);
+                if fence > now || self.params.priority == PRIORITY_ADDRESS_OWNER {
+                    return self.become_active(now);
+                }
                 self.wait(now, INTERVALS_TO_DEATH, self.params.interval, None);
                 vec![Action::LowerFence, Action::BecomeBackup]
             }
@@ -144,11 +204,15 @@ impl Machine {
 
     /// Takes an advertisement for this virtual router (sections 6.4.2 and 6.4.3). The shell has
     /// checked that its TTL is 255, its sender a peer and its router id ours.
+    ///
+    /// `unfit`: this node is fit to be the owner and the sender is not, so that the VIP may be
+    /// taken from it without preemption being configured.
     pub fn on_advert(
         &mut self,
         now: BootNanos,
-        source: Ipv4Addr,
+        source: IpAddr,
         advert: &Advertisement,
+        unfit: bool,
     ) -> Vec<Action> {
         if source == self.params.address {
             return vec![];
@@ -165,15 +229,14 @@ impl Machine {
                     if owner.is_none_or(|owner| owner == source) {
                         self.wait(now, 0, interval, owner);
                     }
-                } else if !self.params.preempt || advert.priority >= self.params.priority {
+                } else if !self.takes_from(now, advert.priority, unfit) {
                     self.wait(now, INTERVALS_TO_DEATH, advert.interval, Some(source));
                 }
             }
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
                 if theirs > (self.params.priority, self.params.address) {
-                    self.wait(now, INTERVALS_TO_DEATH, advert.interval, Some(source));
-                    actions.extend([Action::LowerFence, Action::BecomeBackup]);
+                    actions.extend(self.yield_to(now, source, advert.interval));
                 } else {
                     // Somebody resigns who believed to be the owner, or believes so with less
                     // reason: tell him and the switches at once.
@@ -184,16 +247,49 @@ impl Machine {
         actions
     }
 
+    /// Whether a backup leaves the advertisements of an owner with this priority unheard.
+    fn takes_from(&self, now: BootNanos, priority: u8, unfit: bool) -> bool {
+        let preempt = self.params.preempt && now >= self.preempt_from;
+        (preempt || unfit) && priority < self.params.priority
+    }
+
+    /// The owner is known to be gone: a backup need wait no longer than until `at`, instead of
+    /// its whole intervals.
+    pub fn hasten(&mut self, at: BootNanos) {
+        if let Phase::Backup { at_most, .. } = &mut self.phase {
+            *at_most = at.min(*at_most);
+        }
+    }
+
+    /// Moves the end of the owner's fence to `limit`, or to what the last advertisement
+    /// promised, whichever is earlier.
+    pub fn limit_fence(&mut self, limit: BootNanos) {
+        if let Phase::Active {
+            promised, fence, ..
+        } = &mut self.phase
+        {
+            *fence = limit.min(*promised);
+        }
+    }
+
+    /// An owner makes way for another node.
+    pub fn yield_to(
+        &mut self,
+        now: BootNanos,
+        owner: IpAddr,
+        interval: Centiseconds,
+    ) -> [Action; 2] {
+        self.wait(now, INTERVALS_TO_DEATH, interval, Some(owner));
+        [Action::LowerFence, Action::BecomeBackup]
+    }
+
     /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing.
     pub fn on_timer(&mut self, now: BootNanos) -> Vec<Action> {
         let mut actions = self.step_down_if_overslept(now);
         if now >= self.next_deadline() {
             match self.phase {
                 Phase::Initialize => {}
-                Phase::Backup { .. } => {
-                    actions.extend(self.advertise(now));
-                    actions.push(Action::BecomeActive);
-                }
+                Phase::Backup { .. } => actions.extend(self.become_active(now)),
                 Phase::Active { .. } => actions.extend(self.advertise(now)),
             }
         }
@@ -201,7 +297,7 @@ impl Machine {
     }
 
     /// Ends it. An owner resigns, which lets the next one take over within its skew time.
-    pub fn on_shutdown(&mut self, _now: BootNanos) -> Vec<Action> {
+    pub fn on_shutdown(&mut self) -> Vec<Action> {
         let was = self.state();
         self.phase = Phase::Initialize;
         match was {
@@ -217,10 +313,10 @@ impl Machine {
         }
     }
 
-    /// Changes the priority; taken into `1..=254`. A backup's deadline moves with it, an owner
-    /// says so with its next advertisement.
+    /// Changes the priority. A backup's deadline moves with it, an owner says so with its next
+    /// advertisement.
     pub fn set_priority(&mut self, priority: u8) {
-        self.params.priority = priority.clamp(1, 254);
+        self.params.priority = priority.max(1);
     }
 
     /// An owner whose fence has ended was not there to advertise. Others may have taken over, so
@@ -242,12 +338,18 @@ impl Machine {
         }
     }
 
+    fn become_active(&mut self, now: BootNanos) -> Vec<Action> {
+        let [fence, advert] = self.advertise(now);
+        vec![fence, advert, Action::BecomeActive]
+    }
+
     /// Sends an advertisement as the owner. The fence comes first: it is counted from now.
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
         let interval = self.params.interval.duration();
         let fence = now.after(interval * 5 / 2);
         self.phase = Phase::Active {
             next_advert: now.after(interval),
+            promised: fence,
             fence,
         };
         [
@@ -264,13 +366,14 @@ impl Machine {
         since: BootNanos,
         intervals: u32,
         interval: Centiseconds,
-        owner: Option<Ipv4Addr>,
+        owner: Option<IpAddr>,
     ) {
         self.phase = Phase::Backup {
             since,
             intervals,
             interval,
             owner,
+            at_most: BootNanos(u64::MAX),
         };
     }
 
@@ -289,8 +392,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn address(node: usize) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, 11 + node as u8)
+    fn address(node: usize) -> IpAddr {
+        IpAddr::from([10, 0, 0, 11 + node as u8])
     }
 
     fn interval(ms: u64) -> Centiseconds {
@@ -302,7 +405,7 @@ mod tests {
             router_id: 10,
             priority,
             interval,
-            addresses: Addresses::new(&[Ipv4Addr::new(10, 0, 0, 10)]).unwrap(),
+            addresses: Addresses::new(&[std::net::Ipv4Addr::new(10, 0, 0, 10)]).unwrap(),
         }
     }
 
@@ -312,6 +415,7 @@ mod tests {
             priority,
             interval: interval(100),
             preempt,
+            preempt_delay: Duration::ZERO,
         })
     }
 
@@ -321,7 +425,7 @@ mod tests {
 
     fn active(node: usize, priority: u8) -> (Machine, BootNanos) {
         let mut machine = machine(node, priority, false);
-        machine.on_start(at(0));
+        machine.on_start(at(0), BootNanos::ZERO);
         let now = machine.next_deadline();
         machine.on_timer(now);
         assert_eq!(machine.state(), State::Active);
@@ -333,7 +437,7 @@ mod tests {
         let mut machine = machine(0, 128, false);
         assert_eq!(machine.next_deadline(), BootNanos(u64::MAX));
         assert_eq!(
-            machine.on_start(at(1000)),
+            machine.on_start(at(1000), BootNanos::ZERO),
             [Action::LowerFence, Action::BecomeBackup]
         );
         assert_eq!(machine.next_deadline(), at(1350));
@@ -352,20 +456,20 @@ mod tests {
     #[test]
     fn backup_waits_as_long_as_the_owners_interval_says() {
         let mut machine = machine(0, 128, false);
-        machine.on_start(at(0));
-        machine.on_advert(at(200), address(1), &advert(250, interval(1000)));
+        machine.on_start(at(0), BootNanos::ZERO);
+        machine.on_advert(at(200), address(1), &advert(250, interval(1000)), false);
         assert_eq!(machine.next_deadline(), at(200 + 3000 + 500));
         // A resignation leaves only the skew time, still that of the owner's interval.
-        machine.on_advert(at(300), address(1), &advert(0, interval(10)));
+        machine.on_advert(at(300), address(1), &advert(0, interval(10)), false);
         assert_eq!(machine.next_deadline(), at(300 + 500));
     }
 
     #[test]
     fn resignation_of_another_than_the_owner_means_nothing() {
         let mut machine = machine(0, 128, false);
-        machine.on_start(at(0));
-        machine.on_advert(at(200), address(1), &advert(250, interval(100)));
-        machine.on_advert(at(210), address(2), &advert(0, interval(100)));
+        machine.on_start(at(0), BootNanos::ZERO);
+        machine.on_advert(at(200), address(1), &advert(250, interval(100)), false);
+        machine.on_advert(at(210), address(2), &advert(0, interval(100)), false);
         assert_eq!(machine.next_deadline(), at(550));
     }
 
@@ -378,8 +482,8 @@ mod tests {
             (true, 200, 550),
         ] {
             let mut machine = machine(0, 128, preempt);
-            machine.on_start(at(0));
-            machine.on_advert(at(200), address(1), &advert(priority, interval(100)));
+            machine.on_start(at(0), BootNanos::ZERO);
+            machine.on_advert(at(200), address(1), &advert(priority, interval(100)), false);
             assert_eq!(
                 machine.next_deadline(),
                 at(deadline),
@@ -398,7 +502,8 @@ mod tests {
             (2, 0, false),
         ] {
             let (mut machine, now) = active(1, 128);
-            let actions = machine.on_advert(now, address(source), &advert(priority, interval(50)));
+            let actions =
+                machine.on_advert(now, address(source), &advert(priority, interval(50)), false);
             if yields {
                 assert_eq!(actions, [Action::LowerFence, Action::BecomeBackup]);
                 assert_eq!(
@@ -423,7 +528,7 @@ mod tests {
     fn own_advertisements_mean_nothing() {
         let (mut machine, now) = active(1, 128);
         assert_eq!(
-            machine.on_advert(now, address(1), &advert(200, interval(10))),
+            machine.on_advert(now, address(1), &advert(200, interval(10)), false),
             []
         );
         assert_eq!(machine.state(), State::Active);
@@ -437,7 +542,7 @@ mod tests {
             let actions = if by_timer {
                 machine.on_timer(late)
             } else {
-                machine.on_advert(late, address(2), &advert(100, interval(100)))
+                machine.on_advert(late, address(2), &advert(100, interval(100)), false)
             };
             assert_eq!(
                 actions,
@@ -458,7 +563,7 @@ mod tests {
     fn shutdown_lowers_the_fence_before_it_resigns() {
         let (mut machine, now) = active(1, 128);
         assert_eq!(
-            machine.on_shutdown(now),
+            machine.on_shutdown(),
             [
                 Action::LowerFence,
                 Action::SendAdvert { priority: 0 },
@@ -466,23 +571,94 @@ mod tests {
             ]
         );
         assert_eq!(machine.state(), State::Initialize);
-        assert_eq!(machine.on_shutdown(now), []);
+        assert_eq!(machine.on_shutdown(), []);
         assert_eq!(
-            machine.on_advert(now, address(2), &advert(1, interval(10))),
+            machine.on_advert(now, address(2), &advert(1, interval(10)), false),
             []
         );
     }
 
     #[test]
+    fn fence_is_the_earlier_of_two_promises() {
+        let (mut machine, now) = active(1, 128);
+        let promised = now.after(Duration::from_millis(250));
+        assert_eq!(machine.fence(), Some(promised));
+        machine.limit_fence(now.after(Duration::from_millis(100)));
+        assert_eq!(machine.fence(), Some(now.after(Duration::from_millis(100))));
+        machine.limit_fence(now.after(Duration::from_millis(300)));
+        assert_eq!(machine.fence(), Some(promised));
+        machine.limit_fence(now);
+        assert_eq!(machine.on_timer(now)[0], Action::LowerFence);
+        assert_eq!(machine.fence(), None);
+    }
+
+    #[test]
+    fn backup_that_knows_the_owner_gone_waits_no_longer_than_told() {
+        let mut machine = machine(0, 128, false);
+        machine.on_start(at(0), BootNanos::ZERO);
+        machine.on_advert(at(200), address(1), &advert(250, interval(1000)), false);
+        machine.hasten(at(500));
+        machine.hasten(at(600));
+        assert_eq!(machine.next_deadline(), at(500));
+        // He was not gone.
+        machine.on_advert(at(400), address(1), &advert(250, interval(1000)), false);
+        assert_eq!(machine.next_deadline(), at(400 + 3000 + 500));
+    }
+
+    #[test]
+    fn vip_is_taken_from_an_unfit_owner_only_if_its_priority_says_so_too() {
+        for (unfit, priority, deadline) in [
+            (true, 100, 350),
+            (true, 128, 550),
+            (true, 200, 550),
+            (false, 100, 550),
+        ] {
+            let mut machine = machine(0, 128, false);
+            machine.on_start(at(0), BootNanos::ZERO);
+            machine.on_advert(at(200), address(1), &advert(priority, interval(100)), unfit);
+            assert_eq!(machine.next_deadline(), at(deadline), "{unfit} {priority}");
+        }
+    }
+
+    #[test]
+    fn preemption_waits_for_its_delay() {
+        let mut machine = Machine::new(Params {
+            preempt_delay: Duration::from_millis(300),
+            ..machine(0, 128, true).params
+        });
+        machine.on_start(at(0), BootNanos::ZERO);
+        machine.on_advert(at(290), address(1), &advert(100, interval(100)), false);
+        assert_eq!(machine.next_deadline(), at(640));
+        machine.on_advert(at(310), address(1), &advert(100, interval(100)), false);
+        assert_eq!(machine.next_deadline(), at(640), "left unheard");
+    }
+
+    #[test]
+    fn owner_goes_on_where_its_fence_still_stands_and_priority_255_does_not_wait() {
+        let mut before = machine(0, 128, false);
+        let mut address_owner = machine(0, PRIORITY_ADDRESS_OWNER, false);
+        for actions in [
+            before.on_start(at(100), at(101)),
+            address_owner.on_start(at(100), BootNanos::ZERO),
+        ] {
+            assert_eq!(actions[0], Action::RenewFence { until: at(350) });
+            assert_eq!(actions[2], Action::BecomeActive);
+        }
+        let mut late = machine(0, 128, false);
+        late.on_start(at(100), at(100));
+        assert_eq!(late.state(), State::Backup);
+    }
+
+    #[test]
     fn priority_changes_take_effect_at_once_and_stay_in_range() {
         let mut machine = machine(0, 128, false);
-        machine.on_start(at(0));
+        machine.on_start(at(0), BootNanos::ZERO);
         machine.set_priority(64);
         assert_eq!(machine.next_deadline(), at(375));
         machine.set_priority(0);
         assert_eq!(machine.priority(), 1);
         machine.set_priority(255);
-        assert_eq!(machine.priority(), 254);
+        assert_eq!(machine.priority(), 255);
     }
 
     /// A node of the simulation.
@@ -516,6 +692,7 @@ mod tests {
                     priority,
                     interval,
                     preempt,
+                    preempt_delay: Duration::ZERO,
                 }),
                 fence: BootNanos::ZERO,
                 awake: true,
@@ -575,7 +752,7 @@ mod tests {
             for node in 0..self.nodes.len() {
                 let spread = self.random(self.latency);
                 self.run(Duration::from_nanos(spread));
-                let actions = self.nodes[node].machine.on_start(self.now);
+                let actions = self.nodes[node].machine.on_start(self.now, BootNanos::ZERO);
                 self.carry_out(node, actions);
             }
         }
@@ -607,7 +784,7 @@ mod tests {
                 } else {
                     let (_, from, to, advert) = self.flying.swap_remove(arrival.unwrap());
                     let machine = &mut self.nodes[to].machine;
-                    let actions = machine.on_advert(self.now, address(from), &advert);
+                    let actions = machine.on_advert(self.now, address(from), &advert, false);
                     self.carry_out(to, actions);
                 }
             }
@@ -693,7 +870,7 @@ mod tests {
         #[test]
         fn shutdown_hands_over_within_skew_time(mut segment in any_segment(false)) {
             let [owner] = segment.owners()[..] else { panic!("{:?}", segment.owners()) };
-            let actions = segment.nodes[owner].machine.on_shutdown(segment.now);
+            let actions = segment.nodes[owner].machine.on_shutdown();
             segment.carry_out(owner, actions);
             segment.nodes[owner].dead = true;
             let limit = segment.takeover() - segment.interval.duration() * 3;
@@ -716,7 +893,7 @@ mod tests {
             segment.flying.retain(|&(_, _, to, _)| to != owner);
             let params = Params { preempt, ..segment.nodes[owner].machine.params };
             segment.nodes[owner].machine = Machine::new(params);
-            let actions = segment.nodes[owner].machine.on_start(segment.now);
+            let actions = segment.nodes[owner].machine.on_start(segment.now, BootNanos::ZERO);
             segment.carry_out(owner, actions);
             segment.settle();
             prop_assert_eq!(segment.owners(), if preempt { vec![owner] } else { heir });
@@ -731,15 +908,17 @@ mod tests {
             let mut owner = Machine::new(Params {
                 address: address(0), priority: 100, interval: Centiseconds::new(own).unwrap(),
                 preempt: false,
+                preempt_delay: Duration::ZERO,
             });
             let [Action::RenewFence { until }, _] = owner.advertise(sent) else { panic!() };
             let mut backup = Machine::new(Params {
                 address: address(1), priority, interval: Centiseconds::new(backups).unwrap(),
                 preempt: false,
+                preempt_delay: Duration::ZERO,
             });
-            backup.on_start(at(4990));
+            backup.on_start(at(4990), BootNanos::ZERO);
             let heard = sent.after(Duration::from_nanos(late));
-            backup.on_advert(heard, address(0), &advert(100, owner.params.interval));
+            backup.on_advert(heard, address(0), &advert(100, owner.params.interval), false);
             prop_assert!(until < backup.next_deadline());
         }
     }

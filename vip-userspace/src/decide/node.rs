@@ -1,0 +1,1055 @@
+//! The whole node, as far as it decides: who owns the VIP, who lives, who may have connections.
+//!
+//! It puts three things together. The [VRRP machine](super::vrrp) elects the owner. A [BFD
+//! session](super::bfd) with every other node tells within a few packets that its agent is gone,
+//! and so hastens the election. Probes of the API servers and the state of this node's own NIC,
+//! programs and addresses decide whether it is fit to be the owner.
+//!
+//! Pure: the clock is handed in, and all that is to be done comes out as [`Action`]s. The agent
+//! and the simulator drive the same code.
+//!
+//! # The fence
+//!
+//! The owner answers for the VIP until its fence, and no other node may take over on a time-out
+//! before that. There are two time-outs, so the fence is the earlier of two ends: two and a half
+//! advertisement intervals after the last advertisement, and half a BFD interval before any peer
+//! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
+//! for: a node that cannot send, or is not running, loses the VIP in the kernel.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use vip_common::layout::{BackendIndex, BackendMask, BootNanos, Mac, Masks};
+use vip_common::wire::bfd::{ControlPacket, Diagnostic};
+use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
+
+use super::announce::Schedule;
+use super::bfd::{self, Session};
+use super::health::{Health, Probe, Thresholds, Transition};
+use super::vrrp::{self, Machine, State};
+
+/// Echo requests that a silent node may leave unanswered until it is taken for dead.
+const ECHOES: u32 = 3;
+
+/// Between echo requests at least. A host answers within a fraction of that.
+const ECHO_INTERVAL: Duration = Duration::from_millis(20);
+
+/// RFC 5227, section 2.1.1: probes before an address is used.
+const CLAIM_PROBES: u32 = 3;
+
+/// Between them, and from the last one to the claim. The RFC's one to two seconds are for hosts
+/// that wait for spanning trees; a control plane must not.
+const CLAIM_PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// RFC 5227, section 2.4 (`DEFEND_INTERVAL`): an address is defended no more often.
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Before an address that somebody else claims is asked for again.
+const CLAIM_RETRY: Duration = Duration::from_secs(1);
+
+/// How long an owner waits for its successor to speak. More than any skew time of an
+/// advertisement interval of one second, which is keepalived's default.
+const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What a node is and knows of the others.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// This node's place in `nodes`.
+    pub own: BackendIndex,
+    /// All nodes, in the order of the configuration, which is the same on each of them.
+    pub nodes: Vec<Member>,
+    /// VRRP.
+    pub vrrp: VrrpParams,
+    /// BFD; `None` if it is off.
+    pub bfd: Option<bfd::Params>,
+    /// Probes that change the picture.
+    pub thresholds: Thresholds,
+    /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
+    pub probe_address: bool,
+    /// Makes the random numbers (BFD's jitter and discriminators) this node's own.
+    pub seed: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its address on the segment.
+    pub address: IpAddr,
+    /// Its VRRP priority while it is healthy, as far as this node knows, `1..=255`.
+    pub priority: u8,
+}
+
+/// VRRP, the same for all nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VrrpParams {
+    /// Time between advertisements.
+    pub interval: vip_common::wire::vrrp::Centiseconds,
+    /// As [`vrrp::Params::preempt`].
+    pub preempt: bool,
+    /// As [`vrrp::Params::preempt_delay`].
+    pub preempt_delay: Duration,
+}
+
+/// Why a node cannot own the VIP, whatever its priority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The NIC has no carrier, is down or is gone.
+    Carrier,
+    /// The programs are not on the NIC: nothing would answer or steer.
+    Programs,
+    /// The VIP is not on `lo`: the stack would not take what is steered here.
+    Vip,
+    /// The node's own address is not on the NIC: its peers would not know it.
+    Address,
+}
+
+impl Fault {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Carrier, Self::Programs, Self::Vip, Self::Address];
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Carrier => "no carrier",
+            Self::Programs => "programs are not attached",
+            Self::Vip => "the VIP is not on lo",
+            Self::Address => "the node's own address is gone",
+        }
+    }
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// An advertisement of our virtual router came from this node.
+    Advert {
+        /// Who sent it.
+        source: BackendIndex,
+        /// What it says.
+        advert: &'a Advertisement,
+    },
+    /// A BFD packet came from this node.
+    Bfd {
+        /// Who sent it.
+        source: BackendIndex,
+        /// What it says.
+        packet: &'a ControlPacket,
+    },
+    /// A node answered an echo request.
+    Echo(BackendIndex),
+    /// A probe of an API server ended.
+    Probe(BackendIndex, Probe),
+    /// Something this node needs is missing, or is there (again).
+    Fault(Fault, bool),
+    /// Somebody who is no node of the cluster says the VIP is his.
+    Claim(Mac),
+    /// The operator wants another node to own the VIP: this one, or whichever is best.
+    Handover(Option<BackendIndex>),
+    /// The agent is to end.
+    Shutdown,
+}
+
+/// Where an advertisement goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To {
+    /// To all other nodes.
+    All,
+    /// To one of them.
+    One(BackendIndex),
+}
+
+/// What the shell has to do, in the order given.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Let the kernel answer for the VIP until then; [`BootNanos::ZERO`]: no more.
+    SetFence(BootNanos),
+    /// Write health to the map.
+    SetMasks(Masks),
+    /// Send an advertisement.
+    SendAdvert {
+        /// To whom.
+        to: To,
+        /// With this priority, 0 to resign.
+        priority: u8,
+    },
+    /// Send a BFD packet.
+    SendBfd {
+        /// To whom.
+        to: BackendIndex,
+        /// What.
+        packet: ControlPacket,
+    },
+    /// Send an ICMP echo request.
+    SendEcho(BackendIndex),
+    /// Announce the VIP: gratuitous ARP.
+    Announce,
+    /// Ask the segment who has the VIP (RFC 5227, an ARP probe).
+    ProbeAddress,
+    /// Tell whoever listens: log, metrics, status.
+    Report(Report),
+    /// The node has given up all it held; the agent may end.
+    Done,
+}
+
+/// What changed, and why.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Report {
+    /// This node became the owner.
+    Active,
+    /// This node is no owner (any more).
+    Backup,
+    /// Another node is the owner now, as far as this one hears.
+    Owner(Option<BackendIndex>),
+    /// A BFD session came up.
+    BfdUp(BackendIndex),
+    /// A BFD session went down.
+    BfdDown(BackendIndex, Diagnostic),
+    /// A node does not answer at all.
+    Dead(BackendIndex),
+    /// A node that was silent answers.
+    Answers(BackendIndex),
+    /// What probes found.
+    Health(BackendIndex, Transition),
+    /// A fault came (`true`) or went.
+    Fault(Fault, bool),
+    /// Somebody else claims the VIP; whether it is defended.
+    Conflict {
+        /// His Ethernet address.
+        mac: Mac,
+        /// Whether the VIP was announced against him.
+        defended: bool,
+    },
+    /// The VIP is handed over to that node.
+    HandingOver(BackendIndex),
+    /// It has it.
+    HandedOver(BackendIndex),
+    /// Why the VIP was not handed over.
+    NotHandedOver(NoHandover),
+    /// The priority changed with the node's health.
+    Priority(u8),
+}
+
+/// Why the VIP stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoHandover {
+    /// This node does not own it.
+    NotOwner,
+    /// There is no other node that lives.
+    NoOtherNode,
+    /// The node that was named is this one.
+    Own,
+    /// The node that was named does not live.
+    Dead(BackendIndex),
+    /// The node did not take it.
+    NoAnswer(BackendIndex),
+}
+
+impl std::fmt::Display for NoHandover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotOwner => "this node does not own the VIP; ask the owner (`vip status`)",
+            Self::NoOtherNode => "no other node lives that could take the VIP",
+            Self::Own => "the node that was named owns the VIP already",
+            Self::Dead(_) => "the node that was named does not live",
+            Self::NoAnswer(_) => "the other node did not take the VIP",
+        })
+    }
+}
+
+/// How another node is doing, beside what probes say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Liveness {
+    /// Nothing speaks against it.
+    Trusted,
+    /// Its agent fell silent. The kernel's echo tells whether the node went with it: an agent
+    /// that crashed takes no connection with it, a node does.
+    Doubted {
+        /// Echo requests sent.
+        asked: u32,
+        /// When to send the next one, or give up.
+        next: BootNanos,
+    },
+    /// Nothing answers.
+    Dead,
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    session: Option<Session>,
+    liveness: Liveness,
+}
+
+/// The owner's way out.
+#[derive(Clone, Copy, Debug)]
+enum Farewell {
+    /// None: it stays.
+    None,
+    /// It asks this node to take over, until then.
+    Handover { to: BackendIndex, until: BootNanos },
+    /// It has resigned and answers until somebody else does, or until then.
+    Leaving { until: BootNanos, next: BootNanos },
+    /// It has left.
+    Left,
+}
+
+/// Looking for somebody else who has the VIP.
+#[derive(Clone, Copy, Debug)]
+struct Claims {
+    /// ARP probes still to send before the VIP may be claimed.
+    probes_left: u32,
+    /// When the next one is due, or the claim allowed.
+    next: BootNanos,
+    /// When the VIP was last defended.
+    defended: Option<BootNanos>,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    params: Params,
+    machine: Machine,
+    /// By backend index; `None` for this node itself.
+    peers: Vec<Option<Peer>>,
+    health: Health,
+    schedule: Schedule,
+    faults: u8,
+    masks: Option<Masks>,
+    fence: BootNanos,
+    owner: Option<BackendIndex>,
+    farewell: Farewell,
+    claims: Claims,
+    started: bool,
+    /// Kept to save an allocation with each BFD packet.
+    bfd: Vec<bfd::Action>,
+}
+
+impl Node {
+    /// A node that has not started.
+    #[must_use]
+    pub fn new(params: Params) -> Self {
+        let own = params.nodes[params.own.get()];
+        let peers = (0..params.nodes.len()).map(|index| {
+            (index != params.own.get()).then(|| Peer {
+                session: params.bfd.map(|bfd| {
+                    let seed = mix(params.seed, index as u64);
+                    let discriminator =
+                        NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
+                    Session::new(bfd, discriminator, seed)
+                }),
+                liveness: Liveness::Trusted,
+            })
+        });
+        Self {
+            machine: Machine::new(vrrp::Params {
+                address: own.address,
+                priority: own.priority,
+                interval: params.vrrp.interval,
+                preempt: params.vrrp.preempt,
+                preempt_delay: params.vrrp.preempt_delay,
+            }),
+            peers: peers.collect(),
+            health: Health::new(params.nodes.len(), params.thresholds),
+            schedule: Schedule::default(),
+            faults: 0,
+            masks: None,
+            fence: BootNanos::ZERO,
+            owner: None,
+            farewell: Farewell::None,
+            claims: Claims {
+                probes_left: if params.probe_address { CLAIM_PROBES } else { 0 },
+                next: BootNanos::ZERO,
+                defended: None,
+            },
+            started: false,
+            bfd: Vec::new(),
+            params,
+        }
+    }
+
+    /// Starts it. `fence` is the one that lies in the map: where it ends ahead of `now`, an
+    /// agent before this one owned the VIP until a moment ago, and this one goes on.
+    pub fn on_start(&mut self, now: BootNanos, fence: BootNanos, out: &mut Vec<Action>) {
+        self.started = true;
+        for index in self.others() {
+            self.session(index, out, |session, out| session.on_start(now, out));
+        }
+        if fence > now {
+            // It was asked before it was claimed.
+            self.claims.probes_left = 0;
+        }
+        self.claims.next = now;
+        if self.faults == 0 {
+            let actions = self.machine.on_start(now, fence);
+            self.carry_out(now, actions, out);
+        } else {
+            self.set_fence(BootNanos::ZERO, out);
+        }
+        self.settle(now, out);
+    }
+
+    /// Something happened.
+    pub fn on_event(&mut self, now: BootNanos, event: Event<'_>, out: &mut Vec<Action>) {
+        self.wake(now, out);
+        match event {
+            Event::Advert { source, advert } => self.on_advert(now, source, advert, out),
+            Event::Bfd { source, packet } => {
+                self.session(source, out, |session, out| {
+                    session.on_packet(now, packet, out);
+                });
+                self.on_sessions(now, source, out);
+            }
+            Event::Echo(index) => self.answers(index, out),
+            Event::Probe(index, probe) => {
+                if probe != Probe::Silent {
+                    self.answers(index, out);
+                }
+                for transition in self.health.on_probe(index, probe) {
+                    out.push(Action::Report(Report::Health(index, transition)));
+                }
+                self.set_priority(out);
+            }
+            Event::Fault(fault, present) => self.on_fault(now, fault, present, out),
+            Event::Claim(mac) => self.on_claim(now, mac, out),
+            Event::Handover(to) => self.on_handover(now, to, out),
+            Event::Shutdown => self.on_shutdown(now, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing.
+    ///
+    /// Whatever waits in sockets is to be handed in first: what came in time must not count as
+    /// missing because this node was late.
+    pub fn on_timer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        self.wake(now, out);
+        for index in self.others() {
+            let due = |session: &Session| session.next_deadline() <= now;
+            if self.peer(index).and_then(|peer| peer.session.as_ref()).is_some_and(due) {
+                self.session(index, out, |session, out| session.on_timer(now, out));
+                self.on_sessions(now, index, out);
+            }
+            self.doubt(now, index, out);
+        }
+        self.probe_address(now, out);
+        if now >= self.next_claim() {
+            let actions = self.machine.on_timer(now);
+            self.carry_out(now, actions, out);
+        }
+        self.leave(now, out);
+        self.settle(now, out);
+    }
+
+    /// An owner that comes back after its fence has ended was away, and steps down before
+    /// anything else: what it does next must not move the fence on.
+    fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        if self.machine.state() == State::Active && now >= self.fence {
+            let actions = self.machine.on_timer(now);
+            self.carry_out(now, actions, out);
+        }
+    }
+
+    /// When to call [`Self::on_timer`], unless something happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> BootNanos {
+        if !self.started {
+            return BootNanos(u64::MAX);
+        }
+        let mut deadline = self.next_claim();
+        let mut earliest = |at: BootNanos| deadline = deadline.min(at);
+        for peer in self.peers.iter().flatten() {
+            if let Some(session) = &peer.session {
+                earliest(session.next_deadline());
+            }
+            if let Liveness::Doubted { next, .. } = peer.liveness {
+                earliest(next);
+            }
+        }
+        if self.machine.state() == State::Active {
+            earliest(self.fence);
+            if let Some(at) = self.schedule.deadline() {
+                earliest(at);
+            }
+        } else if self.claims.probes_left > 0 && self.faults == 0 {
+            earliest(self.claims.next);
+        }
+        match self.farewell {
+            Farewell::None | Farewell::Left => {}
+            Farewell::Handover { until, .. } => earliest(until),
+            Farewell::Leaving { until, next } => {
+                earliest(until);
+                earliest(next);
+            }
+        }
+        deadline
+    }
+
+    /// What VRRP says this node is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    /// The priority in force.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.machine.priority()
+    }
+
+    /// Who owns the VIP, as far as this node knows.
+    #[must_use]
+    pub fn owner(&self) -> Option<BackendIndex> {
+        self.owner
+    }
+
+    /// Until when this node answers for the VIP.
+    #[must_use]
+    pub fn fence(&self) -> BootNanos {
+        self.fence
+    }
+
+    /// Health as the packet path sees it.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        self.masks.unwrap_or_else(|| self.health.masks())
+    }
+
+    /// The BFD session with a node, if there is to be one.
+    #[must_use]
+    pub fn bfd(&self, index: BackendIndex) -> Option<&Session> {
+        self.peer(index)?.session.as_ref()
+    }
+
+    /// What keeps this node from owning the VIP.
+    pub fn faults(&self) -> impl Iterator<Item = Fault> {
+        let faults = self.faults;
+        Fault::ALL
+            .into_iter()
+            .filter(move |fault| faults & fault.bit() != 0)
+    }
+
+    /// Whether it has left for good.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        matches!(self.farewell, Farewell::Left)
+    }
+
+    fn others(&self) -> impl Iterator<Item = BackendIndex> + use<> {
+        let own = self.params.own;
+        (0..self.params.nodes.len())
+            .filter_map(BackendIndex::new)
+            .filter(move |index| *index != own)
+    }
+
+    fn peer(&self, index: BackendIndex) -> Option<&Peer> {
+        self.peers.get(index.get())?.as_ref()
+    }
+
+    fn peer_mut(&mut self, index: BackendIndex) -> Option<&mut Peer> {
+        self.peers.get_mut(index.get())?.as_mut()
+    }
+
+    fn index(&self, address: IpAddr) -> Option<BackendIndex> {
+        let place = self
+            .params
+            .nodes
+            .iter()
+            .position(|node| node.address == address)?;
+        BackendIndex::new(place)
+    }
+
+    /// When the election's own timer fires: for a backup not before it may claim the VIP.
+    fn next_claim(&self) -> BootNanos {
+        let deadline = self.machine.next_deadline();
+        match self.machine.state() {
+            State::Initialize => BootNanos(u64::MAX),
+            State::Active => deadline,
+            State::Backup if self.claims.probes_left > 0 => BootNanos(u64::MAX),
+            State::Backup => deadline.max(self.claims.next),
+        }
+    }
+
+    /// Drives one BFD session and carries out what it says, its ups and downs excepted: see
+    /// [`Self::on_sessions`].
+    fn session(
+        &mut self,
+        index: BackendIndex,
+        out: &mut Vec<Action>,
+        drive: impl FnOnce(&mut Session, &mut Vec<bfd::Action>),
+    ) {
+        let Some(Some(Peer {
+            session: Some(session),
+            ..
+        })) = self.peers.get_mut(index.get())
+        else {
+            return;
+        };
+        drive(session, &mut self.bfd);
+        out.extend(self.bfd.extract_if(.., |action| matches!(action, bfd::Action::Send(_))).filter_map(
+            |action| match action {
+                bfd::Action::Send(packet) => Some(Action::SendBfd { to: index, packet }),
+                bfd::Action::Up | bfd::Action::Down(_) => None,
+            },
+        ));
+    }
+
+    /// What the ups and downs of a session mean.
+    fn on_sessions(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        while let Some(action) = self.bfd.pop() {
+            match action {
+                bfd::Action::Send(_) => {}
+                bfd::Action::Up => {
+                    out.push(Action::Report(Report::BfdUp(index)));
+                    self.answers(index, out);
+                    if self.machine.state() == State::Active {
+                        // A node has come back that may have heard of another owner.
+                        self.schedule.begin(now);
+                    }
+                }
+                bfd::Action::Down(diagnostic) => {
+                    out.push(Action::Report(Report::BfdDown(index, diagnostic)));
+                    if diagnostic == Diagnostic::ControlDetectionTimeExpired {
+                        self.on_silence(now, index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A node's BFD packets stay out: its agent is gone, and maybe the node.
+    fn on_silence(&mut self, now: BootNanos, index: BackendIndex) {
+        if let Some(peer) = self.peer_mut(index) {
+            peer.liveness = Liveness::Doubted {
+                asked: 0,
+                next: now,
+            };
+        }
+        let Some(bfd) = self.params.bfd else {
+            return;
+        };
+        let lost = self.params.nodes[index.get()].address;
+        // An owner whose advertisements come in is there, whatever became of its BFD packets.
+        let heard = self.machine.heard().unwrap_or(now);
+        let detection = bfd.interval * u32::from(bfd.detect_mult.get());
+        if self.machine.owner() == Some(lost) && now.since(heard) >= detection / 2 {
+            self.machine.hasten(now.after(self.turn(index, bfd.interval)));
+        }
+    }
+
+    /// How long to let others go first: a BFD interval for each living node that stands before
+    /// this one, so that not all of them take over at once.
+    fn turn(&self, lost: BackendIndex, step: Duration) -> Duration {
+        let own = (self.machine.priority(), self.params.nodes[self.params.own.get()].address);
+        let before = self.others().filter(|&index| {
+            let node = self.params.nodes[index.get()];
+            let ready = self
+                .health
+                .backend(index)
+                .is_none_or(super::health::Backend::ready);
+            let lives = self
+                .bfd(index)
+                .is_some_and(Session::is_up);
+            index != lost && lives && (priority(node.priority, ready), node.address) > own
+        });
+        step * before.count() as u32
+    }
+
+    fn on_advert(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        advert: &Advertisement,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(address) = self.params.nodes.get(source.get()).map(|node| node.address) else {
+            return;
+        };
+        let resigns = advert.priority == PRIORITY_RESIGNED;
+        match self.farewell {
+            Farewell::Left => return,
+            Farewell::Leaving { .. } if !resigns => {
+                // The next owner has spoken.
+                out.push(Action::Report(Report::HandedOver(source)));
+                self.left(out);
+                return;
+            }
+            Farewell::Leaving { .. } => return,
+            Farewell::Handover { to, .. } if !resigns && to == source => {
+                self.farewell = Farewell::None;
+                let actions = self.machine.yield_to(now, address, advert.interval);
+                out.push(Action::Report(Report::HandedOver(source)));
+                self.carry_out(now, actions, out);
+                return;
+            }
+            Farewell::Handover { .. } | Farewell::None => {}
+        }
+        if !resigns {
+            // A node of the cluster owns the VIP: nobody else needs to be asked.
+            self.claims.probes_left = 0;
+            self.claims.next = now;
+        }
+        let was = self.machine.state();
+        let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
+        let actions = self.machine.on_advert(now, address, advert, unfit);
+        self.carry_out(now, actions, out);
+        match self.machine.state() {
+            // Two owners met, and this one stays: hosts may have believed the other.
+            State::Active if was == State::Active && !resigns => self.schedule.begin(now),
+            State::Backup if resigns && self.machine.owner() == Some(address) => {
+                let step = self.params.bfd.map(|bfd| bfd.interval);
+                if let Some(step) = step {
+                    self.machine.hasten(now.after(self.turn(source, step)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn is_ready(&self, index: BackendIndex) -> bool {
+        self.health
+            .backend(index)
+            .is_none_or(super::health::Backend::ready)
+    }
+
+    /// Sends the echo requests that tell a crashed agent from a dead node.
+    fn doubt(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        let pause = self
+            .params
+            .bfd
+            .map_or(ECHO_INTERVAL, |bfd| bfd.interval.max(ECHO_INTERVAL));
+        let Some(peer) = self.peer_mut(index) else {
+            return;
+        };
+        let Liveness::Doubted { asked, next } = peer.liveness else {
+            return;
+        };
+        if now < next {
+            return;
+        }
+        if asked < ECHOES {
+            peer.liveness = Liveness::Doubted {
+                asked: asked + 1,
+                next: now.after(pause),
+            };
+            out.push(Action::SendEcho(index));
+        } else {
+            peer.liveness = Liveness::Dead;
+            out.push(Action::Report(Report::Dead(index)));
+        }
+    }
+
+    /// A node gave a sign of life.
+    fn answers(&mut self, index: BackendIndex, out: &mut Vec<Action>) {
+        if let Some(peer) = self.peer_mut(index) {
+            let was = std::mem::replace(&mut peer.liveness, Liveness::Trusted);
+            if was == Liveness::Dead {
+                out.push(Action::Report(Report::Answers(index)));
+            }
+        }
+    }
+
+    /// The priority follows the node's health. A quarter is less than any healthy node's among
+    /// the first seven.
+    fn set_priority(&mut self, out: &mut Vec<Action>) {
+        let base = self.params.nodes[self.params.own.get()].priority;
+        let wanted = priority(base, self.is_ready(self.params.own));
+        if wanted != self.machine.priority() {
+            self.machine.set_priority(wanted);
+            out.push(Action::Report(Report::Priority(wanted)));
+        }
+    }
+
+    fn on_fault(&mut self, now: BootNanos, fault: Fault, present: bool, out: &mut Vec<Action>) {
+        let before = self.faults;
+        if present {
+            self.faults |= fault.bit();
+        } else {
+            self.faults &= !fault.bit();
+        }
+        if before == self.faults {
+            return;
+        }
+        out.push(Action::Report(Report::Fault(fault, present)));
+        if !self.started || !matches!(self.farewell, Farewell::None | Farewell::Handover { .. }) {
+            return;
+        }
+        if before == 0 {
+            self.farewell = Farewell::None;
+            let actions = self.machine.on_shutdown();
+            self.carry_out(now, actions, out);
+        } else if self.faults == 0 {
+            let actions = self.machine.on_start(now, BootNanos::ZERO);
+            self.carry_out(now, actions, out);
+        }
+    }
+
+    fn on_claim(&mut self, now: BootNanos, mac: Mac, out: &mut Vec<Action>) {
+        let due = self
+            .claims
+            .defended
+            .is_none_or(|defended| now.since(defended) >= DEFEND_INTERVAL);
+        let defended = self.machine.state() == State::Active && due;
+        if defended {
+            self.claims.defended = Some(now);
+            out.push(Action::Announce);
+        } else if self.claims.probes_left > 0 || now < self.claims.next {
+            // It has not been claimed yet, and will not be while he is there.
+            self.claims.probes_left = CLAIM_PROBES;
+            self.claims.next = now.after(CLAIM_RETRY);
+        }
+        out.push(Action::Report(Report::Conflict { mac, defended }));
+    }
+
+    /// Asks the segment for the VIP before it is claimed.
+    fn probe_address(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let claims = &mut self.claims;
+        if self.machine.state() == State::Active || claims.probes_left == 0 || self.faults != 0 {
+            return;
+        }
+        if now >= claims.next {
+            claims.probes_left -= 1;
+            claims.next = now.after(CLAIM_PROBE_INTERVAL);
+            out.push(Action::ProbeAddress);
+        }
+    }
+
+    fn on_handover(&mut self, now: BootNanos, to: Option<BackendIndex>, out: &mut Vec<Action>) {
+        let to = match self.successor(to) {
+            Ok(to) => to,
+            Err(why) => {
+                out.push(Action::Report(Report::NotHandedOver(why)));
+                return;
+            }
+        };
+        self.farewell = Farewell::Handover {
+            to,
+            until: now.after(HANDOVER_PATIENCE),
+        };
+        out.push(Action::Report(Report::HandingOver(to)));
+        // To him alone: nobody else feels called.
+        out.push(Action::SendAdvert {
+            to: To::One(to),
+            priority: PRIORITY_RESIGNED,
+        });
+    }
+
+    /// The node to hand over to.
+    fn successor(&self, to: Option<BackendIndex>) -> Result<BackendIndex, NoHandover> {
+        if self.machine.state() != State::Active
+            || !matches!(self.farewell, Farewell::None | Farewell::Handover { .. })
+        {
+            return Err(NoHandover::NotOwner);
+        }
+        match to {
+            Some(to) if to == self.params.own => Err(NoHandover::Own),
+            Some(to) if !self.lives(to) => Err(NoHandover::Dead(to)),
+            Some(to) => Ok(to),
+            None => self
+                .others()
+                .filter(|&index| self.lives(index))
+                .max_by_key(|&index| {
+                    let node = self.params.nodes[index.get()];
+                    (priority(node.priority, self.is_ready(index)), node.address)
+                })
+                .ok_or(NoHandover::NoOtherNode),
+        }
+    }
+
+    /// Whether a node could take the VIP.
+    fn lives(&self, index: BackendIndex) -> bool {
+        let Some(peer) = self.peer(index) else {
+            return false;
+        };
+        match &peer.session {
+            Some(session) => session.is_up(),
+            None => self
+                .health
+                .backend(index)
+                .is_some_and(super::health::Backend::alive),
+        }
+    }
+
+    fn on_shutdown(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        if matches!(self.farewell, Farewell::Leaving { .. } | Farewell::Left) {
+            return;
+        }
+        let active = self.machine.state() == State::Active;
+        let successor = active && self.others().any(|index| self.lives(index));
+        // The peers are told that the silence to come is meant, before the next of them takes
+        // over.
+        for index in self.others() {
+            self.session(index, out, |session, out| session.admin_down(now, out));
+            self.bfd.clear();
+        }
+        if successor {
+            self.farewell = Farewell::Leaving {
+                until: now.after(HANDOVER_PATIENCE),
+                next: now,
+            };
+            self.leave(now, out);
+        } else {
+            let actions = self.machine.on_shutdown();
+            self.carry_out(now, actions, out);
+            self.left(out);
+        }
+    }
+
+    /// The owner that leaves goes on answering until the next one speaks.
+    fn leave(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        match self.farewell {
+            Farewell::None | Farewell::Left => {}
+            Farewell::Handover { to, until } => {
+                if self.machine.state() != State::Active {
+                    self.farewell = Farewell::None;
+                } else if now >= until {
+                    self.farewell = Farewell::None;
+                    out.push(Action::Report(Report::NotHandedOver(NoHandover::NoAnswer(to))));
+                }
+            }
+            Farewell::Leaving { until, next } => {
+                if now >= until || self.machine.state() != State::Active {
+                    let actions = self.machine.on_shutdown();
+                    self.carry_out(now, actions, out);
+                    self.left(out);
+                } else if now >= next {
+                    let next = now.after(self.machine.interval().duration());
+                    self.farewell = Farewell::Leaving { until, next };
+                    out.push(Action::SendAdvert {
+                        to: To::All,
+                        priority: PRIORITY_RESIGNED,
+                    });
+                }
+            }
+        }
+    }
+
+    fn left(&mut self, out: &mut Vec<Action>) {
+        self.farewell = Farewell::Left;
+        self.machine.on_shutdown();
+        self.schedule.end();
+        self.set_fence(BootNanos::ZERO, out);
+        out.push(Action::Done);
+    }
+
+    fn carry_out(
+        &mut self,
+        now: BootNanos,
+        actions: impl IntoIterator<Item = vrrp::Action>,
+        out: &mut Vec<Action>,
+    ) {
+        for action in actions {
+            match action {
+                vrrp::Action::RenewFence { .. } => {
+                    if let Some(limit) = self.patience() {
+                        self.machine.limit_fence(limit);
+                    }
+                    // Set below, once for all that happens now.
+                }
+                vrrp::Action::LowerFence => self.set_fence(BootNanos::ZERO, out),
+                vrrp::Action::SendAdvert { priority } => {
+                    let priority = match self.farewell {
+                        Farewell::None | Farewell::Left => priority,
+                        // Still here for all others, and no reason for the successor to yield.
+                        Farewell::Handover { .. } => priority.min(1),
+                        // It resigns again and again instead: see `leave`.
+                        Farewell::Leaving { .. } => continue,
+                    };
+                    let to = To::All;
+                    out.push(Action::SendAdvert { to, priority });
+                }
+                vrrp::Action::BecomeActive => {
+                    out.push(Action::Report(Report::Active));
+                    self.schedule.begin(now);
+                }
+                vrrp::Action::BecomeBackup => {
+                    out.push(Action::Report(Report::Backup));
+                    self.schedule.end();
+                }
+            }
+        }
+    }
+
+    /// When the first peer could miss this node's BFD packets, less half an interval: for the
+    /// clocks, which are not the same, and for the time that packets take.
+    fn patience(&self) -> Option<BootNanos> {
+        let margin = self.params.bfd?.interval / 2;
+        let sessions = self.peers.iter().flatten().filter_map(|peer| peer.session.as_ref());
+        let first = sessions.filter_map(Session::peer_patience).min()?;
+        Some(BootNanos(first.0.saturating_sub(margin.as_nanos() as u64)))
+    }
+
+    fn set_fence(&mut self, until: BootNanos, out: &mut Vec<Action>) {
+        if self.fence != until {
+            self.fence = until;
+            out.push(Action::SetFence(until));
+        }
+    }
+
+    /// Brings fence, masks and the owner's name in line with what was decided.
+    fn settle(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        if let Some(limit) = self.patience() {
+            self.machine.limit_fence(limit);
+        } else {
+            self.machine.limit_fence(BootNanos(u64::MAX));
+        }
+        if let Some(until) = self.machine.fence() {
+            self.set_fence(until, out);
+        }
+        let masks = self.overlay();
+        if self.masks != Some(masks) {
+            self.masks = Some(masks);
+            out.push(Action::SetMasks(masks));
+        }
+        let owner = self.machine.owner().and_then(|address| self.index(address));
+        if self.owner != owner {
+            self.owner = owner;
+            out.push(Action::Report(Report::Owner(owner)));
+        }
+        if self.machine.state() == State::Active && self.schedule.due(now) {
+            out.push(Action::Announce);
+        }
+    }
+
+    /// What probes say, and what the peers' silence adds to it. New connections avoid a silent
+    /// node at once; open ones, which a crashed agent does not harm, only once the node itself
+    /// does not answer. A BFD session that is up proves life.
+    fn overlay(&self) -> Masks {
+        let mut masks = self.health.masks();
+        for index in self.others() {
+            let Some(peer) = self.peer(index) else {
+                continue;
+            };
+            match peer.liveness {
+                Liveness::Trusted => {
+                    if peer.session.as_ref().is_some_and(Session::is_up) {
+                        masks.alive = masks.alive.with(index, true);
+                    }
+                }
+                Liveness::Doubted { .. } => masks.ready = masks.ready.with(index, false),
+                Liveness::Dead => {
+                    masks.ready = masks.ready.with(index, false);
+                    masks.alive = masks.alive.with(index, false);
+                }
+            }
+        }
+        debug_assert!(masks.alive.and(BackendMask::first(self.params.nodes.len())) == masks.alive);
+        masks
+    }
+}
+
+/// The priority of a node whose own API server is ready, or is not.
+fn priority(base: u8, ready: bool) -> u8 {
+    if ready { base } else { (base / 4).max(1) }
+}
+
+/// A number of its own for each peer.
+fn mix(seed: u64, index: u64) -> u64 {
+    let mixed = (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ mixed >> 31
+}
