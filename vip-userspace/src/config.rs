@@ -34,6 +34,8 @@ pub struct Config {
     pub interface: Option<String>,
     /// The election.
     pub vrrp: Vrrp,
+    /// How nodes hear of each other's death; `None` if by the election alone.
+    pub bfd: Option<Bfd>,
     /// The probes.
     pub health: Health,
     /// The programs in the kernel.
@@ -75,10 +77,34 @@ pub struct Vrrp {
     pub router_id: u8,
     /// Time between the owner's advertisements: 10 ms to 40.95 s in whole centiseconds.
     pub interval: Duration,
-    /// `1..=254`; `None` if the place in the list of nodes decides ([`Config::node_priority`]).
+    /// `1..=255`; `None` if the place in the list of nodes decides ([`Config::node_priority`]).
     pub priority: Option<u8>,
     /// Whether a node takes the VIP from a living owner of lower priority.
     pub preempt: bool,
+    /// How long after its start it does so at the earliest.
+    pub preempt_delay: Duration,
+    /// Where advertisements go.
+    pub mode: VrrpMode,
+    /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
+    pub probe_address: bool,
+}
+
+/// Where advertisements go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VrrpMode {
+    /// To each node by itself.
+    Unicast,
+    /// To the multicast group of VRRP.
+    Multicast,
+}
+
+/// The sessions with the other nodes (RFC 5880).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bfd {
+    /// Time between packets, 10 ms to 10 s.
+    pub interval: Duration,
+    /// Packets that may be missing until the sender is taken for dead, `2..=50`.
+    pub multiplier: u8,
 }
 
 /// The probes of the API servers.
@@ -409,6 +435,10 @@ struct Draft {
     interval: Option<Duration>,
     priority: Option<u8>,
     preempt: bool,
+    preempt_delay: Duration,
+    mode: VrrpMode,
+    probe_address: bool,
+    bfd: Option<Bfd>,
     health: Health,
     datapath: Datapath,
     run_dir: Option<PathBuf>,
@@ -430,15 +460,34 @@ impl Draft {
         let interface = root.text("interface", interface)?;
         let run_dir = root.text("run_dir", absolute)?;
         let mut vrrp = root.table("vrrp")?;
+        let mut bfd = root.table("bfd")?;
         let mut health = root.table("health")?;
         let mut datapath = root.table("datapath")?;
         root.end()?;
 
         let router_id = vrrp.number("router_id", 1..=255)?;
         let interval = vrrp.text("interval", advert_interval)?;
-        let priority = vrrp.number("priority", 1..=254)?;
+        let priority = vrrp.number("priority", 1..=255)?;
         let preempt = vrrp.boolean("preempt")?.unwrap_or(false);
+        let delay = |text: &str| duration(text, Duration::ZERO..=Duration::from_secs(1000));
+        let preempt_delay = vrrp.text("preempt_delay", delay)?.unwrap_or_default();
+        let mode = vrrp.text("mode", vrrp_mode)?.unwrap_or(VrrpMode::Unicast);
+        let probe_address = vrrp.boolean("probe_address")?.unwrap_or(true);
         vrrp.end()?;
+
+        let bfd = {
+            let enabled = bfd.boolean("enabled")?.unwrap_or(true);
+            let interval =
+                |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(10));
+            let made = Bfd {
+                interval: bfd
+                    .text("interval", interval)?
+                    .unwrap_or(Duration::from_millis(50)),
+                multiplier: bfd.number("multiplier", 2..=50)?.unwrap_or(3) as u8,
+            };
+            bfd.end()?;
+            enabled.then_some(made)
+        };
 
         let probe_interval =
             |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(60));
@@ -473,7 +522,7 @@ impl Draft {
 
         let datapath = {
             let made = Datapath {
-                mode: datapath.text("mode", mode)?.unwrap_or(XdpMode::Auto),
+                mode: datapath.text("mode", xdp_mode)?.unwrap_or(XdpMode::Auto),
                 buckets: datapath
                     .take("buckets", buckets)?
                     .unwrap_or(DEFAULT_BUCKETS),
@@ -493,6 +542,10 @@ impl Draft {
             interval,
             priority: priority.map(|priority| priority as u8),
             preempt,
+            preempt_delay,
+            mode,
+            probe_address,
+            bfd,
             health,
             datapath,
             run_dir,
@@ -552,7 +605,11 @@ impl Draft {
                 interval: self.interval.unwrap_or(Duration::from_millis(100)),
                 priority: self.priority,
                 preempt: self.preempt,
+                preempt_delay: self.preempt_delay,
+                mode: self.mode,
+                probe_address: self.probe_address,
             },
+            bfd: self.bfd,
             health: self.health,
             datapath: self.datapath,
             run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
@@ -829,13 +886,23 @@ fn probe_path(text: &str) -> Result<String, String> {
     }
 }
 
-fn mode(text: &str) -> Result<XdpMode, String> {
+fn xdp_mode(text: &str) -> Result<XdpMode, String> {
     match text {
         "auto" => Ok(XdpMode::Auto),
         "native" => Ok(XdpMode::Native),
         "generic" => Ok(XdpMode::Generic),
         _ => Err(format!(
             "unknown mode `{text}`, expected one of `auto`, `native`, `generic`"
+        )),
+    }
+}
+
+fn vrrp_mode(text: &str) -> Result<VrrpMode, String> {
+    match text {
+        "unicast" => Ok(VrrpMode::Unicast),
+        "multicast" => Ok(VrrpMode::Multicast),
+        _ => Err(format!(
+            "unknown mode `{text}`, expected one of `unicast`, `multicast`"
         )),
     }
 }
@@ -966,7 +1033,14 @@ mod tests {
                     interval: Duration::from_millis(100),
                     priority: None,
                     preempt: false,
+                    preempt_delay: Duration::ZERO,
+                    mode: VrrpMode::Unicast,
+                    probe_address: true,
                 },
+                bfd: Some(Bfd {
+                    interval: Duration::from_millis(50),
+                    multiplier: 3,
+                }),
                 health: Health {
                     path: "/readyz".into(),
                     port: None,
@@ -1022,7 +1096,14 @@ mod tests {
                     interval: Duration::from_secs(1),
                     priority: Some(200),
                     preempt: true,
+                    preempt_delay: Duration::from_secs(30),
+                    mode: VrrpMode::Multicast,
+                    probe_address: false,
                 },
+                bfd: Some(Bfd {
+                    interval: Duration::from_millis(20),
+                    multiplier: 5,
+                }),
                 health: Health {
                     path: "/livez".into(),
                     port: Some(6444),
@@ -1061,7 +1142,7 @@ mod tests {
             rows.map(|row| row.split('`').next().unwrap().to_owned())
                 .collect()
         };
-        let tables = ["vrrp", "health", "datapath"];
+        let tables = ["vrrp", "bfd", "health", "datapath"];
         let mut top = known(refused("x = 1"));
         for table in tables {
             assert!(top.remove(table));
@@ -1164,7 +1245,7 @@ mod tests {
     fn unknown_keys_are_refused_with_their_place() {
         assert_eq!(
             refused("nodes = []\n\nvpi = 1\nzzz = 2"),
-            "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `vrrp`, `health`, `datapath`"
+            "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `vrrp`, `bfd`, `health`, `datapath`"
         );
         assert_eq!(
             refused_with("[vrrp]\n  virtual_router = 1"),
@@ -1201,8 +1282,8 @@ mod tests {
                 "4:13: this is a value of type string, expected an integer",
             ),
             (
-                "[vrrp]\npriority = 255",
-                "4:12: 255 is out of range, must be 1 to 254",
+                "[vrrp]\npriority = 256",
+                "4:12: 256 is out of range, must be 1 to 255",
             ),
             (
                 "[vrrp]\npreempt = 1",
