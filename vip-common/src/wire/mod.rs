@@ -4,6 +4,7 @@
 //! to it may point anywhere into a frame. Its methods give typed words.
 
 pub mod arp;
+pub mod bfd;
 pub mod ethernet;
 pub mod ipv4;
 pub mod tcp;

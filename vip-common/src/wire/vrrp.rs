@@ -1,7 +1,7 @@
-//! VRRP version 3 advertisements for IPv4 (RFC 9568, section 5).
+//! VRRP version 3 advertisements for IPv4 and IPv6 (RFC 9568, section 5).
 
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
@@ -11,7 +11,13 @@ use super::Frame as _;
 /// IP protocol number (section 5.1.1.4).
 pub const PROTOCOL: u8 = 112;
 
-/// Every advertisement has this TTL, and one with any other came from beyond a router
+/// Where advertisements go in multicast mode (section 5.1.1.2).
+pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+
+/// The same for IPv6 (section 5.1.2.2).
+pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+
+/// Every advertisement has this TTL or hop limit, and one with any other came from beyond a router
 /// (section 5.1.1.3).
 pub const TTL: u8 = 255;
 
@@ -22,7 +28,7 @@ pub const PRIORITY_RESIGNED: u8 = 0;
 pub const MAX_ADDRESSES: usize = 20;
 
 /// Room for any advertisement that can be made here, in bytes.
-pub const MAX_LENGTH: usize = size_of::<Header>() + 4 * MAX_ADDRESSES;
+pub const MAX_LENGTH: usize = size_of::<Header>() + 16 * MAX_ADDRESSES;
 
 /// Version 3, type 1 (section 5.2.1 and 5.2.2).
 const VERSION: u8 = 3;
@@ -88,21 +94,22 @@ impl fmt::Debug for Centiseconds {
     }
 }
 
-/// The virtual addresses of an advertisement, at most [`MAX_ADDRESSES`].
+/// The virtual addresses of an advertisement, all of one family, at most [`MAX_ADDRESSES`].
 #[derive(Clone, Copy)]
 pub struct Addresses {
     count: u8,
-    all: [Ipv4Addr; MAX_ADDRESSES],
+    all: [IpAddr; MAX_ADDRESSES],
 }
 
 impl Addresses {
-    /// `None` if there are none, or too many.
+    /// `None` if there are none, too many, or some of either family.
     #[must_use]
-    pub fn new(addresses: &[Ipv4Addr]) -> Option<Self> {
-        let mut all = [Ipv4Addr::UNSPECIFIED; MAX_ADDRESSES];
-        if addresses.is_empty() {
+    pub fn new(addresses: &[IpAddr]) -> Option<Self> {
+        let first = addresses.first()?;
+        if addresses.iter().any(|one| one.is_ipv4() != first.is_ipv4()) {
             return None;
         }
+        let mut all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED); MAX_ADDRESSES];
         all.get_mut(..addresses.len())?.copy_from_slice(addresses);
         Some(Self {
             count: addresses.len() as u8,
@@ -112,9 +119,24 @@ impl Addresses {
 
     /// As a slice, never empty.
     #[must_use]
-    pub fn as_slice(&self) -> &[Ipv4Addr] {
+    pub fn as_slice(&self) -> &[IpAddr] {
         &self.all[..usize::from(self.count)]
     }
+
+    /// Whether the address is one of them.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.as_slice().contains(&address)
+    }
+
+    /// Length of one of them on the wire in bytes.
+    fn width(&self) -> usize {
+        width(self.all[0])
+    }
+}
+
+fn width(address: IpAddr) -> usize {
+    if address.is_ipv4() { 4 } else { 16 }
 }
 
 impl PartialEq for Addresses {
@@ -161,6 +183,8 @@ pub enum Error {
     AddressCount(u8),
     /// An interval of 0.
     Interval,
+    /// It travelled between addresses of two families.
+    Family,
 }
 
 impl fmt::Display for Error {
@@ -178,6 +202,7 @@ impl fmt::Display for Error {
                 )
             }
             Self::Interval => f.write_str("VRRP advertisement interval 0"),
+            Self::Family => f.write_str("VRRP packet between an IPv4 and an IPv6 address"),
         }
     }
 }
@@ -188,15 +213,18 @@ impl Advertisement {
     /// Length on the wire in bytes, at most [`MAX_LENGTH`].
     #[must_use]
     pub fn length(&self) -> usize {
-        size_of::<Header>() + 4 * self.addresses.as_slice().len()
+        size_of::<Header>() + self.addresses.width() * self.addresses.as_slice().len()
     }
 
-    /// Reads the payload of an IPv4 packet that went from `source` to `destination`. What lies
-    /// behind the last address is padding, and not part of the checksum.
+    /// Reads the payload of an IP packet that went from `source` to `destination`, whose family
+    /// is that of the virtual addresses. What lies behind the last address is padding, and not part of the checksum.
     ///
     /// # Errors
     /// The bytes are no advertisement (section 7.1).
-    pub fn parse(bytes: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> Result<Self, Error> {
+    pub fn parse(bytes: &[u8], source: IpAddr, destination: IpAddr) -> Result<Self, Error> {
+        if source.is_ipv4() != destination.is_ipv4() {
+            return Err(Error::Family);
+        }
         let header: &Header = bytes.view(0).ok_or(Error::Truncated)?;
         match header.version_and_type >> 4 {
             VERSION => {}
@@ -207,7 +235,8 @@ impl Advertisement {
             other => return Err(Error::Type(other)),
         }
         let count = usize::from(header.address_count);
-        let length = size_of::<Header>() + 4 * count;
+        let width = width(source);
+        let length = size_of::<Header>() + width * count;
         let bytes = bytes.get(..length).ok_or(Error::Truncated)?;
         if checksum(bytes, source, destination) != 0 {
             return Err(Error::Checksum);
@@ -215,11 +244,10 @@ impl Advertisement {
         if header.router_id == 0 {
             return Err(Error::RouterId);
         }
-        let mut all = [Ipv4Addr::UNSPECIFIED; MAX_ADDRESSES];
+        let mut all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED); MAX_ADDRESSES];
         let too_many = Error::AddressCount(header.address_count);
-        for (place, address) in bytes[size_of::<Header>()..].chunks_exact(4).enumerate() {
-            *all.get_mut(place).ok_or(too_many)? =
-                Ipv4Addr::new(address[0], address[1], address[2], address[3]);
+        for (place, octets) in bytes[size_of::<Header>()..].chunks_exact(width).enumerate() {
+            *all.get_mut(place).ok_or(too_many)? = address(octets).ok_or(Error::Truncated)?;
         }
         let interval = u16::from_be_bytes(header.interval) & Centiseconds::MAX.0;
         Ok(Self {
@@ -230,16 +258,15 @@ impl Advertisement {
         })
     }
 
-    /// Writes the payload of an IPv4 packet from `source` to `destination`, and gives back the
-    /// part of `buffer` that holds it.
+    /// Writes the payload of an IP packet from `source` to `destination`, of the family of the
+    /// virtual addresses, and gives back the part of `buffer` that holds it.
     #[must_use]
     pub fn emit<'a>(
         &self,
         buffer: &'a mut [u8; MAX_LENGTH],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: IpAddr,
+        destination: IpAddr,
     ) -> &'a [u8] {
-        let addresses = self.addresses.as_slice();
         let header = Header {
             version_and_type: VERSION << 4 | ADVERTISEMENT,
             router_id: self.router_id,
@@ -248,11 +275,15 @@ impl Advertisement {
             interval: self.interval.0.to_be_bytes(),
             checksum: [0; 2],
         };
-        let bytes = &mut buffer[..size_of::<Header>() + 4 * addresses.len()];
+        let bytes = &mut buffer[..self.length()];
         let (front, back) = bytes.split_at_mut(size_of::<Header>());
         front.copy_from_slice(bytemuck::bytes_of(&header));
-        for (place, address) in back.chunks_exact_mut(4).zip(addresses) {
-            place.copy_from_slice(&address.octets());
+        let places = back.chunks_exact_mut(self.addresses.width());
+        for (place, address) in places.zip(self.addresses.as_slice()) {
+            match address {
+                IpAddr::V4(address) => place.copy_from_slice(&address.octets()),
+                IpAddr::V6(address) => place.copy_from_slice(&address.octets()),
+            }
         }
         let checksum = checksum(bytes, source, destination);
         bytes[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&checksum.to_be_bytes());
@@ -260,21 +291,32 @@ impl Advertisement {
     }
 }
 
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or(v6).ok()
+}
+
 /// Where the checksum lies in the header.
 const CHECKSUM_AT: usize = core::mem::offset_of!(Header, checksum);
 
 /// The Internet checksum over the packet and, as in UDP, a pseudo-header with the addresses it
 /// travels between, the real ones also if that is a peer's own (section 5.2.8; keepalived does
-/// the same unless told otherwise). 0 if the packet contains its right checksum.
-fn checksum(bytes: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
+/// the same unless told otherwise). The pseudo-headers of both families sum up alike. 0 if the
+/// packet contains its right checksum.
+fn checksum(bytes: &[u8], source: IpAddr, destination: IpAddr) -> u16 {
     let words = |bytes: &[u8]| -> u32 {
         bytes
             .chunks_exact(2)
             .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
             .sum()
     };
-    let sum = words(&source.octets())
-        + words(&destination.octets())
+    let address = |address| match address {
+        IpAddr::V4(address) => words(&Ipv4Addr::octets(&address)),
+        IpAddr::V6(address) => words(&Ipv6Addr::octets(&address)),
+    };
+    let sum = address(source)
+        + address(destination)
         + u32::from(PROTOCOL)
         + bytes.len() as u32
         + words(bytes);
@@ -290,9 +332,17 @@ mod tests {
 
     use super::*;
 
-    const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
-    const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
-    const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+    const SOURCE: IpAddr = v4(11);
+    const PEER: IpAddr = v4(12);
+    const VIP: IpAddr = v4(10);
+
+    const fn v4(last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    const fn v6(last: u16) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last))
+    }
 
     /// Worked out by hand: 0a00+000b + 0a00+000c + 0070 + 000c (pseudo-header), 310a+fa01+000a
     /// (header), 0a00+000a (VIP) is 149b2, with the carry added 49b3, whose complement is b64c.
@@ -324,6 +374,40 @@ mod tests {
         let mut buffer = [0xff; MAX_LENGTH];
         assert_eq!(known().emit(&mut buffer, SOURCE, PEER), KNOWN);
         assert_eq!(parse(&KNOWN), Ok(known()));
+    }
+
+    /// The same between fd00::11 and fd00::12, for fd00::10. By hand: fd00 three times and
+    /// 11+12+10 (addresses), 70+18 (pseudo-header), 310a+fa01+a (header) is 422d0, with the carry
+    /// added 22d4, whose complement is dd2b.
+    #[test]
+    fn bytes_are_those_of_the_rfc_for_ipv6() {
+        let known = Advertisement {
+            addresses: Addresses::new(&[v6(0x10)]).unwrap(),
+            ..known()
+        };
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&[0x31, 0x0a, 0xfa, 0x01, 0x00, 0x0a, 0xdd, 0x2b]);
+        (bytes[8], bytes[23]) = (0xfd, 0x10);
+        let mut buffer = [0xff; MAX_LENGTH];
+        assert_eq!(known.emit(&mut buffer, v6(0x11), v6(0x12)), bytes);
+        let parsed = Advertisement::parse(&bytes, v6(0x11), v6(0x12));
+        assert_eq!(parsed, Ok(known));
+        assert!(known.addresses.contains(v6(0x10)) && !known.addresses.contains(VIP));
+    }
+
+    #[test]
+    fn families_are_not_mixed() {
+        assert_eq!(Addresses::new(&[VIP, v6(1)]), None);
+        assert_eq!(Addresses::new(&[]), None);
+        assert_eq!(
+            Advertisement::parse(&KNOWN, SOURCE, v6(1)),
+            Err(Error::Family)
+        );
+        // Four bytes are no IPv6 address.
+        assert_eq!(
+            Advertisement::parse(&KNOWN, v6(1), v6(2)),
+            Err(Error::Truncated)
+        );
     }
 
     #[test]
@@ -371,9 +455,11 @@ mod tests {
     prop_compose! {
         fn any_advertisement()(
             router_id in 1_u8.., priority: u8, interval in 1_u16..=4095,
-            addresses in prop::collection::vec(any::<u32>(), 1..=MAX_ADDRESSES),
+            addresses in prop_oneof![
+                prop::collection::vec(any::<Ipv4Addr>().prop_map(IpAddr::from), 1..=MAX_ADDRESSES),
+                prop::collection::vec(any::<Ipv6Addr>().prop_map(IpAddr::from), 1..=MAX_ADDRESSES),
+            ],
         ) -> Advertisement {
-            let addresses: Vec<Ipv4Addr> = addresses.into_iter().map(Ipv4Addr::from_bits).collect();
             Advertisement {
                 router_id,
                 priority,
@@ -386,9 +472,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_sent_is_what_is_read(
-            sent in any_advertisement(), source: u32, destination: u32,
+            sent in any_advertisement(), source: u128, destination: u128,
         ) {
-            let (source, destination) = (Ipv4Addr::from(source), Ipv4Addr::from(destination));
+            let family = |bits: u128| match sent.addresses.as_slice()[0] {
+                IpAddr::V4(_) => IpAddr::from(Ipv4Addr::from_bits(bits as u32)),
+                IpAddr::V6(_) => IpAddr::from(Ipv6Addr::from_bits(bits)),
+            };
+            let (source, destination) = (family(source), family(destination));
             let mut buffer = [0; MAX_LENGTH];
             let bytes = sent.emit(&mut buffer, source, destination);
             prop_assert_eq!(bytes.len(), sent.length());
@@ -397,11 +487,15 @@ mod tests {
 
         #[test]
         fn one_wrong_bit_is_noticed(sent in any_advertisement(), bit: prop::sample::Index) {
+            let (source, peer) = match sent.addresses.as_slice()[0] {
+                IpAddr::V4(_) => (SOURCE, PEER),
+                IpAddr::V6(_) => (v6(1), v6(2)),
+            };
             let mut buffer = [0; MAX_LENGTH];
-            let mut bytes = sent.emit(&mut buffer, SOURCE, PEER).to_vec();
+            let mut bytes = sent.emit(&mut buffer, source, peer).to_vec();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(parse(&bytes).is_err());
+            prop_assert!(Advertisement::parse(&bytes, source, peer).is_err());
         }
 
         #[test]
@@ -414,15 +508,13 @@ mod tests {
         }
 
         #[test]
-        fn another_sender_or_receiver_is_noticed(sent in any_advertisement(), other: u32) {
+        fn another_sender_or_receiver_is_noticed(other: u32) {
             let other = Ipv4Addr::from(other);
-            prop_assume!(other != SOURCE && other != PEER);
             // The sum cannot tell 0 from 0xffff, nor which half of an address a bit is in.
             let words = |a: Ipv4Addr| (a.to_bits() >> 16) + (a.to_bits() & 0xffff);
-            prop_assume!(words(other) % 0xffff != words(SOURCE) % 0xffff);
-            let mut buffer = [0; MAX_LENGTH];
-            let bytes = sent.emit(&mut buffer, SOURCE, PEER);
-            prop_assert_eq!(Advertisement::parse(bytes, other, PEER), Err(Error::Checksum));
+            prop_assume!(words(other) % 0xffff != words(Ipv4Addr::new(10, 0, 0, 11)) % 0xffff);
+            let parsed = Advertisement::parse(&KNOWN, other.into(), PEER);
+            prop_assert_eq!(parsed, Err(Error::Checksum));
         }
     }
 }

@@ -1,34 +1,34 @@
-//! The shell around the decisions: one loop that tells them the time and what happened, and
-//! carries out what they say.
+//! The shell around the decisions.
 //!
-//! Nothing here decides. The loop waits for the first of: a VRRP packet, a deadline of the
-//! state machine, the outcome of a probe, a change of the node's network, an ARP frame, a
-//! question from `vip status`, a signal.
+//! Nothing here decides. One thread keeps time: it drives the [`Node`](crate::decide::node) with
+//! what its sockets bring and its deadlines, and is the only writer of what the programs read.
+//! Everything that may be slow runs in a loop on tokio: the outcome of a probe, a change of the
+//! node's network, an ARP frame, a question from `vip status`, a signal.
 
 pub mod clock;
 pub mod lock;
+mod pacer;
 mod proof;
+mod realtime;
 mod shell;
 
-use std::future::pending;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::spawn;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use vip_common::layout::BootNanos;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::shell::Shell;
 use crate::config::{self, Config};
-use crate::net::announce::ArpSocket;
 use crate::net::netlink::Netlink;
-use crate::net::vrrp::{self, VrrpSocket};
+use crate::observe::socket::{Reply, Request};
 use crate::probe::{ProbeResult, Prober, Settings, Trust};
 
 /// Between looks at whether everything is as it should be.
@@ -56,48 +56,38 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut network = netlink.watch(nic.index)?;
     let (probes, mut outcomes) = mpsc::channel(64);
-    let mut shell = Shell::start(config.clone(), nic.clone(), netlink).await?;
+    let (mut shell, mut notices) = Shell::start(config.clone(), nic.clone(), netlink).await?;
     let _log = forward_program_log(&mut shell);
-    let arp = ArpSocket::open(&nic)?;
-    let packets = VrrpSocket::open(&nic.name, nic.address)?;
+    let arp = shell.arp();
     let questions = listen(&config)?;
+    let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
-    shell.elect(&packets, &arp);
 
     let mut tick = interval(RECONCILE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut packet = vec![0; vrrp::BUFFER];
     let mut frame = [0; 128];
     loop {
         tokio::select! {
-            // The state machine's time comes first, then what others say, then the rest.
             biased;
-            () = until(shell.deadline()) => shell.on_time(&packets, &arp),
-            received = packets.receive(&mut packet) => match received {
-                Ok(received) => shell.on_packet(&received, &packets, &arp),
-                Err(error) => tracing::warn!(%error, "cannot receive VRRP"),
+            notice = notices.recv() => match notice {
+                Some(notice) => shell.on_notice(notice),
+                // The thread has ended: it was told to, and another node has the VIP now.
+                None => break,
             },
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => shell.resign(),
+            _ = interrupt.recv() => shell.resign(),
             Some((node, outcome)) = outcomes.recv() => shell.on_probe(node, &outcome),
-            Some(event) = network.next() => shell.on_network(event).await,
-            Ok(_) = arp.receive(&mut frame) => shell.on_arp(),
-            Ok((stream, _)) = questions.accept() => answer(stream, shell.status()),
-            _ = tick.tick() => shell.reconcile(&arp).await,
+            Some(event) = network.next() => shell.on_network(event).await?,
+            Ok(frame) = arp.receive(&mut frame) => shell.on_arp(frame),
+            Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
+            Some((request, stream)) = asked.recv() => answer(request, stream, &shell).await,
+            _ = tick.tick() => shell.reconcile().await?,
         }
     }
-    shell.resign(&packets);
+    shell.end();
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
     Ok(())
-}
-
-/// Waits until the boot-time clock says `deadline`; for ever without one.
-async fn until(deadline: Option<BootNanos>) {
-    match deadline {
-        Some(deadline) => sleep(deadline.since(clock::now())).await,
-        None => pending().await,
-    }
 }
 
 /// A task a node, so that a server that hangs delays only its own probes.
@@ -116,7 +106,7 @@ fn start_probes(config: &Config, outcomes: &mpsc::Sender<(usize, ProbeResult)>) 
     for (index, node) in config.nodes.iter().enumerate() {
         let (prober, outcomes) = (prober.clone(), outcomes.clone());
         let (address, pause) = (node.address, health.interval);
-        tokio::spawn(async move {
+        spawn(async move {
             let mut ticks = interval(pause);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -142,26 +132,69 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
     UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))
 }
 
-/// Writes the status to whoever asked, in a task of its own: he may be slow.
-fn answer(mut stream: UnixStream, status: anyhow::Result<crate::observe::status::Status>) {
-    tokio::spawn(async move {
-        let text = status.and_then(|status| Ok(serde_json::to_string(&status)?));
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "cannot tell the status");
-                return;
-            }
-        };
+/// Longest wait for a request on the socket, and for its reader.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest request, in bytes.
+const LONGEST: u64 = 4096;
+
+/// Reads what somebody asks, in a task of its own: he may be slow.
+async fn hear(stream: UnixStream, requests: mpsc::Sender<(Request, UnixStream)>) {
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream);
+    let read = async { (&mut reader).take(LONGEST).read_line(&mut line).await };
+    if !matches!(timeout(PATIENCE, read).await, Ok(Ok(_))) {
+        return;
+    }
+    let mut stream = reader.into_inner();
+    match serde_json::from_str(&line) {
+        Ok(request) => {
+            // The agent is ending.
+            let _gone = requests.send((request, stream)).await;
+        }
+        Err(error) => reply(&mut stream, &Reply::<()>::Error(error.to_string())).await,
+    }
+}
+
+/// Answers, where that takes time in a task of its own.
+async fn answer(request: Request, mut stream: UnixStream, shell: &Shell) {
+    match request {
+        Request::Status => {
+            let status = shell.status().await;
+            drop(spawn(async move {
+                reply(&mut stream, &Reply::from(status)).await;
+            }));
+        }
+        Request::Handover { to } => {
+            let names: Vec<_> = shell.names();
+            let asked = shell.handover(to.as_deref());
+            drop(spawn(async move {
+                let result = match asked {
+                    Err(error) => Err(error),
+                    Ok(answered) => match answered.await {
+                        Ok(Ok(to)) => Ok(names[to.get()].clone()),
+                        Ok(Err(why)) => Err(anyhow::anyhow!("{why}")),
+                        Err(_) => Err(anyhow::anyhow!("somebody else asked for another handover")),
+                    },
+                };
+                reply(&mut stream, &Reply::from(result)).await;
+            }));
+        }
+    }
+}
+
+async fn reply<T: serde::Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
+    match serde_json::to_string(reply) {
         // Whoever asked may have gone.
-        let _gone = stream.write_all(text.as_bytes()).await;
-    });
+        Ok(text) => drop(timeout(PATIENCE, stream.write_all(text.as_bytes())).await),
+        Err(error) => tracing::warn!(%error, "cannot answer"),
+    }
 }
 
 /// Reads the log of the eBPF programs, if it is wanted (`--log vip=debug`).
 fn forward_program_log(shell: &mut Shell) -> Option<tokio::task::JoinHandle<()>> {
     let mut log = shell.program_log()?;
-    Some(tokio::spawn(async move {
+    Some(spawn(async move {
         // For a person who watches: often enough.
         let mut ticks = interval(Duration::from_millis(100));
         loop {

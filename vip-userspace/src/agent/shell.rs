@@ -1,36 +1,44 @@
-//! The node: its decisions, and the hands that carry them out.
+//! The agent around the thread that keeps time: what may be slow.
+//!
+//! It puts everything in place, watches the node's network, probes, and turns what happens into
+//! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, Be16, BootNanos, Counter, Mac, Vip};
-use vip_common::wire::vrrp::{
-    Addresses, Advertisement, Centiseconds, MAX_LENGTH, PRIORITY_RESIGNED,
-};
+use vip_common::wire::vrrp::Centiseconds;
+use vip_common::wire::{Frame as _, arp, ethernet};
 
 use super::clock::now;
+use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View, Wires};
 use super::proof::Proof;
-use crate::config::{Config, XdpMode};
-use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan, StateMap};
-use crate::decide::announce::Schedule;
-use crate::decide::health::{Backend, Health, Probe, Thresholds, Transition};
-use crate::decide::vrrp::{Action, Machine, Params, State};
+use crate::config::{Config, VrrpMode, XdpMode};
+use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use crate::decide::bfd;
+use crate::decide::health::{Probe, Thresholds, Transition};
+use crate::decide::node::{Fault, Member, Node, Params, Report, VrrpParams};
+use crate::decide::vrrp::State;
 use crate::net::Nic;
 use crate::net::announce::ArpSocket;
+use crate::net::bfd::BfdSocket;
+use crate::net::echo::EchoSocket;
 use crate::net::netlink::{NetEvent, Netlink};
-use crate::net::vrrp::{Received, TTL, VrrpSocket};
+use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::observe::status::{self, Status};
 use crate::probe::ProbeResult;
 use crate::rank;
-
-/// This version serves one VIP, which is the first of the maps.
-const VIP: usize = 0;
 
 /// A node as this one sees it.
 struct Peer {
     index: BackendIndex,
     address: Ipv4Addr,
     name: String,
+    /// Where its frames go, as the thread was told.
+    mac: Mac,
     /// What the last probe said.
     probe: String,
     rtt: Option<Duration>,
@@ -44,34 +52,52 @@ pub(super) struct Shell {
     config: Config,
     nic: Nic,
     netlink: Netlink,
-    plan: Plan,
+    plan: Arc<Plan>,
     datapath: Datapath,
-    state: StateMap,
     attachment: Attachment,
     proof: Proof,
-    machine: Machine,
-    schedule: Schedule,
-    /// Who advertised last, and did not resign.
-    heard: Option<Ipv4Addr>,
-    health: Health,
+    arp: Arc<ArpSocket>,
+    pacer: Pacer,
     peers: Vec<Peer>,
-    /// Since when the state machine is in its state.
+    state: State,
+    /// Since when the node is in its state.
     since: BootNanos,
     takeovers: u64,
-    conflicts: u64,
+    /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
+    claims: (u64, u64),
+    claimant: Option<Mac>,
     /// When rates were last computed.
     sampled: BootNanos,
 }
 
 impl Shell {
-    /// Puts everything in place: maps, programs, the VIP.
-    pub(super) async fn start(config: Config, nic: Nic, netlink: Netlink) -> anyhow::Result<Self> {
-        let plan = plan(&config, &nic)?;
+    /// Puts everything in place: maps, programs, the VIP, and the thread that keeps the fence.
+    pub(super) async fn start(
+        config: Config,
+        nic: Nic,
+        netlink: Netlink,
+    ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
+        let plan = Arc::new(plan(&config, &nic)?);
+        let own = BackendIndex::new(nic.node_index).context("more nodes than there may be")?;
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let log = if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
             aya_log::Level::Debug as u8
         } else {
             0
+        };
+        // Sockets first: without them there is no use in touching the NIC.
+        let delivery = match config.vrrp.mode {
+            VrrpMode::Unicast => Delivery::Unicast,
+            VrrpMode::Multicast => Delivery::Multicast,
+        };
+        let arp = Arc::new(ArpSocket::open(&nic)?);
+        let address = nic.address.into();
+        let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
+        let wires = Wires {
+            vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
+            bfd: bfd.transpose()?,
+            echo: EchoSocket::open(&nic.name, address)?,
+            arp: arp.clone(),
         };
         let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
@@ -89,25 +115,18 @@ impl Shell {
             "attached"
         );
 
-        let now = now();
-        let own = &config.nodes[nic.node_index];
-        let machine = Machine::new(Params {
-            address: own.address.into(),
-            priority: priority(&config, &nic),
-            interval: advert_interval(&config),
-            preempt: config.vrrp.preempt,
-            preempt_delay: Duration::ZERO,
-        });
         let peers = config
             .nodes
             .iter()
             .enumerate()
             .filter_map(|(index, node)| {
+                // The configuration has at most MAX_BACKENDS nodes.
+                let index = BackendIndex::new(index)?;
                 Some(Peer {
-                    // The configuration has at most MAX_BACKENDS nodes.
-                    index: BackendIndex::new(index)?,
+                    index,
                     address: node.address,
                     name: node.name.clone(),
+                    mac: state.mac(index),
                     probe: "not probed yet".to_owned(),
                     rtt: None,
                     counted: (0, 0),
@@ -117,167 +136,117 @@ impl Shell {
             .collect();
         let proof = proof(&datapath, attachment.mode)?;
         let conflicts = datapath.counter(Counter::ArpConflict)?;
-        let thresholds = Thresholds {
-            rise: config.health.rise,
-            fall: config.health.fall,
+        let rank_base = datapath.rank_base();
+        let node = Node::new(params(&config, &nic, own));
+        let setting = Setting {
+            nodes: config.nodes.iter().map(|node| node.address).collect(),
+            own,
+            vip: config.vip.address,
+            router_id: config.vrrp.router_id,
+            interval: advert_interval(&config),
+            mode: config.vrrp.mode,
         };
-        let health = Health::new(config.nodes.len(), thresholds);
+        let (pacer, notices) = Pacer::start(node, state, (plan.clone(), rank_base), wires, setting)
+            .context("cannot start the thread that keeps the fence")?;
+        let now = now();
         let mut shell = Self {
-            health,
             config,
             nic,
             netlink,
             plan,
             datapath,
-            state,
             attachment,
             proof,
-            machine,
-            schedule: Schedule::default(),
-            heard: None,
+            arp,
+            pacer,
             peers,
+            state: State::Initialize,
             since: now,
             takeovers: 0,
-            conflicts,
+            claims: (conflicts, 0),
+            claimant: None,
             sampled: now,
         };
-        shell.learn_neighbours().await;
-        Ok(shell)
+        shell.reconcile().await?;
+        Ok((shell, notices))
     }
 
-    /// Who owns the VIP, as far as this node knows.
-    fn owner(&self) -> Option<Ipv4Addr> {
-        match self.machine.state() {
-            State::Active => Some(self.nic.address),
-            State::Backup | State::Initialize => self.heard,
-        }
+    /// The socket by which ARP frames come.
+    pub(super) fn arp(&self) -> Arc<ArpSocket> {
+        self.arp.clone()
     }
 
-    /// Starts to take part in the election.
-    pub(super) fn elect(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
-        let actions = self.machine.on_start(now(), BootNanos::ZERO);
-        self.carry_out(&actions, packets, arp);
-    }
-
-    /// When [`Self::on_time`] has something to do.
-    pub(super) fn deadline(&self) -> Option<BootNanos> {
-        let election = Some(self.machine.next_deadline());
-        [election, self.schedule.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    pub(super) fn on_time(&mut self, packets: &VrrpSocket, arp: &ArpSocket) {
-        let actions = self.machine.on_timer(now());
-        self.carry_out(&actions, packets, arp);
-        if self.schedule.due(now())
-            && let Err(error) = arp.announce(self.config.vip.address)
-        {
-            tracing::warn!(%error, "cannot announce the VIP");
-        }
-    }
-
-    pub(super) fn on_packet(
-        &mut self,
-        received: &Received<'_>,
-        packets: &VrrpSocket,
-        arp: &ArpSocket,
-    ) {
-        let Received {
-            source,
-            destination,
-            ttl,
-            payload,
-        } = *received;
-        let known = self.peers.iter().any(|peer| peer.address == source);
-        // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
-        if ttl != TTL || !known || source == self.nic.address {
-            tracing::debug!(%source, ttl, "VRRP packet from elsewhere");
-            return;
-        }
-        let advert = match Advertisement::parse(payload, source, destination) {
-            Ok(advert) => advert,
-            Err(error) => {
-                tracing::debug!(%source, ?error, "VRRP packet refused");
+    /// What the thread has to tell.
+    pub(super) fn on_notice(&mut self, notice: Notice) {
+        let report = match notice {
+            Notice::Report(report) => report,
+            Notice::Repaired => {
+                tracing::warn!("the state in the kernel was not as it should be: repaired");
+                return;
+            }
+            Notice::Failed(what, error) => {
+                tracing::error!(%error, "cannot {what}");
+                return;
+            }
+            Notice::NoPriority(error) => {
+                tracing::warn!(
+                    %error,
+                    "no real-time priority: a busy machine may lose the VIP for a moment"
+                );
                 return;
             }
         };
-        if advert.router_id != self.config.vrrp.router_id
-            || !advert
-                .addresses
-                .as_slice()
-                .contains(&self.config.vip.address)
-        {
-            tracing::debug!(%source, router_id = advert.router_id, "VRRP packet of another VIP");
-            return;
-        }
-        let actions = self.machine.on_advert(now(), source.into(), &advert, false);
-        if advert.priority != PRIORITY_RESIGNED {
-            self.heard = Some(source);
-        } else if self.heard == Some(source) {
-            self.heard = None;
-        }
-        self.carry_out(&actions, packets, arp);
-    }
-
-    fn carry_out(&mut self, actions: &[Action], packets: &VrrpSocket, arp: &ArpSocket) {
-        for action in actions {
-            match *action {
-                Action::SendAdvert { priority } => self.advertise(priority, packets),
-                Action::RenewFence { until } => self.set_fence(until),
-                Action::LowerFence => self.set_fence(BootNanos::ZERO),
-                Action::BecomeActive => {
-                    self.takeovers += 1;
-                    self.since = now();
-                    self.schedule.begin(self.since);
-                    tracing::info!(vip = %self.config.vip.address, "became the owner");
-                    // The first announcement is due at once.
-                    if self.schedule.due(self.since)
-                        && let Err(error) = arp.announce(self.config.vip.address)
-                    {
-                        tracing::warn!(%error, "cannot announce the VIP");
+        let name = |index: BackendIndex| self.peers[index.get()].name.as_str();
+        match report {
+            Report::Active => {
+                tracing::info!(vip = %self.config.vip.address, "became the owner");
+                self.state = State::Active;
+                self.takeovers += 1;
+                self.since = now();
+            }
+            Report::Backup => {
+                tracing::info!(vip = %self.config.vip.address, "became a backup");
+                self.state = State::Backup;
+                self.since = now();
+            }
+            Report::Owner(Some(node)) => tracing::info!(owner = name(node), "owner"),
+            Report::Owner(None) => tracing::info!("no owner is heard"),
+            Report::BfdUp(node) => tracing::info!(node = name(node), "BFD session is up"),
+            Report::BfdDown(node, diagnostic) => {
+                tracing::warn!(node = name(node), ?diagnostic, "BFD session is down");
+            }
+            Report::Dead(node) => tracing::warn!(node = name(node), "node is dead"),
+            Report::Answers(node) => tracing::info!(node = name(node), "node answers again"),
+            Report::Health(node, transition) => {
+                let peer = &self.peers[node.get()];
+                let (node, reason) = (&peer.name, &peer.probe);
+                match transition {
+                    Transition::Alive => tracing::info!(node, reason, "probes are answered"),
+                    Transition::Dead => tracing::warn!(node, reason, "probes are not answered"),
+                    Transition::Ready => tracing::info!(node, "API server is ready"),
+                    Transition::NotReady(_) => {
+                        tracing::warn!(node, reason, "API server is not ready");
                     }
                 }
-                Action::BecomeBackup => {
-                    self.since = now();
-                    self.schedule.end();
-                    tracing::info!(
-                        owner = self.heard.map(tracing::field::display),
-                        "became a backup"
-                    );
-                }
             }
-        }
-    }
-
-    fn advertise(&self, priority: u8, packets: &VrrpSocket) {
-        let source = self.nic.address;
-        // One address always fits.
-        let Some(addresses) = Addresses::new(&[self.config.vip.address]) else {
-            return;
-        };
-        let router_id = self.config.vrrp.router_id;
-        let interval = advert_interval(&self.config);
-        let advert = Advertisement {
-            router_id,
-            priority,
-            interval,
-            addresses,
-        };
-        for peer in self.peers.iter().filter(|peer| peer.address != source) {
-            let mut buffer = [0; MAX_LENGTH];
-            let payload = advert.emit(&mut buffer, source, peer.address);
-            if let Err(error) = packets.send(peer.address, payload) {
-                // A dead peer is no news, and its own entry in the status says so.
-                tracing::debug!(peer = %peer.address, %error, "cannot send VRRP");
+            Report::Fault(fault, true) => {
+                tracing::warn!(fault = fault.text(), "this node cannot own the VIP");
             }
-        }
-    }
-
-    fn set_fence(&mut self, until: BootNanos) {
-        if let Err(error) = self.state.set_fence(VIP, until) {
-            tracing::error!(%error, "cannot set the fence");
+            Report::Fault(fault, false) => tracing::info!(fault = fault.text(), "fault is gone"),
+            Report::Conflict { mac, defended } => {
+                self.claims.1 += 1;
+                self.claimant = Some(mac);
+                tracing::warn!(
+                    vip = %self.config.vip.address,
+                    claimant = %mac,
+                    defended,
+                    "somebody who is no node of the cluster claims the VIP by ARP"
+                );
+            }
+            Report::HandingOver(node) => tracing::info!(to = name(node), "handing over"),
+            Report::HandedOver(node) => tracing::info!(to = name(node), "handed over"),
+            Report::NotHandedOver(why) => tracing::warn!(%why, "not handed over"),
+            Report::Priority(priority) => tracing::info!(priority, "priority"),
         }
     }
 
@@ -300,62 +269,136 @@ impl Shell {
             ProbeResult::Silent { reason } => (Probe::Silent, reason.clone()),
         };
         peer.probe = text;
-        for transition in self.health.on_probe(peer.index, found) {
-            let (node, reason) = (&peer.name, &peer.probe);
-            match transition {
-                Transition::Alive => tracing::info!(node, reason, "node is alive"),
-                Transition::Dead => tracing::warn!(node, reason, "node is dead"),
-                Transition::Ready => tracing::info!(node, "API server is ready"),
-                Transition::NotReady(_) => tracing::warn!(node, reason, "API server is not ready"),
-            }
-        }
-        self.set_masks();
+        self.pacer.tell(Command::Probe(peer.index, found));
     }
 
-    fn set_masks(&mut self) {
-        if let Err(error) = self.state.set_masks(self.health.masks()) {
-            tracing::error!(%error, "cannot set the health of the nodes");
-        }
-    }
-
-    pub(super) async fn on_network(&mut self, event: NetEvent) {
+    pub(super) async fn on_network(&mut self, event: NetEvent) -> anyhow::Result<()> {
         match event {
             NetEvent::Neighbour(neighbour) => {
                 if let Some(mac) = neighbour.mac {
                     self.learn(neighbour.address, Mac::from_wire(mac));
                 }
             }
-            NetEvent::Link { up, mac } => {
-                if up != self.nic.up {
-                    tracing::warn!(interface = self.nic.name, up, "link");
-                }
-                self.nic.up = up;
-                if mac != self.nic.mac {
-                    tracing::warn!(interface = self.nic.name, mac = %Mac::from_wire(mac), "NIC has another Ethernet address");
-                    self.nic.mac = mac;
-                    self.plan.own_mac = Mac::from_wire(mac);
-                    self.install();
-                    self.learn(self.nic.address, Mac::from_wire(mac));
-                }
-            }
-            NetEvent::LinkGone => tracing::error!(interface = self.nic.name, "the NIC is gone"),
-            NetEvent::Address {
-                address,
-                present: false,
-                ..
-            } if address == self.config.vip.address => {
-                tracing::warn!(vip = %address, "somebody removed the VIP: putting it back");
-                self.restore_vip().await;
+            NetEvent::Link => self.look_at_link().await?,
+            NetEvent::Address { address, .. }
+                if address == self.config.vip.address || address == self.nic.address =>
+            {
+                self.look_at_addresses().await;
             }
             NetEvent::Address { .. } => {}
-            NetEvent::Overrun => self.learn_neighbours().await,
+            NetEvent::Overrun => {
+                self.look_at_link().await?;
+                self.look_at_addresses().await;
+                self.learn_neighbours().await;
+            }
         }
+        Ok(())
     }
 
-    async fn restore_vip(&self) {
-        if let Err(error) = self.netlink.add_vip(self.config.vip.address).await {
-            tracing::error!(%error, "cannot put the VIP on lo");
+    /// Carrier, name and Ethernet address of the NIC, and whether the program is on it.
+    async fn look_at_link(&mut self) -> anyhow::Result<()> {
+        let link = match self.netlink.link(self.nic.index).await {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at the NIC");
+                return Ok(());
+            }
+        };
+        let fault = |fault, present| self.pacer.tell(Command::Fault(fault, present));
+        let Some(link) = link else {
+            fault(Fault::Carrier, true);
+            if let Some(nic) = self.successor_of_nic().await {
+                anyhow::bail!(
+                    "{} is gone, and {} has the node's address now: start the agent again",
+                    self.nic.name,
+                    nic.name
+                );
+            }
+            return Ok(());
+        };
+        fault(Fault::Carrier, !link.up);
+        if link.name != self.nic.name {
+            tracing::warn!(from = self.nic.name, to = link.name, "NIC was renamed");
+            self.nic.name = link.name;
         }
+        if let Some(mac) = link.mac.filter(|mac| *mac != self.nic.mac) {
+            tracing::warn!(interface = self.nic.name, mac = %Mac::from_wire(mac), "NIC has another Ethernet address");
+            self.nic.mac = mac;
+            let plan = Plan {
+                own_mac: Mac::from_wire(mac),
+                ..(*self.plan).clone()
+            };
+            self.plan = Arc::new(plan);
+            self.arp.set_mac(mac);
+            let base = self.datapath.rank_base();
+            self.pacer.tell(Command::Plan(self.plan.clone(), base));
+            self.learn(self.nic.address, Mac::from_wire(mac));
+        }
+        let ours = self.datapath.ingress_id().ok();
+        if link.xdp != ours {
+            self.pacer.tell(Command::Fault(Fault::Programs, true));
+            tracing::warn!(
+                interface = self.nic.name,
+                found = link.xdp,
+                "the program is not on the NIC: attaching it again"
+            );
+            match self.datapath.attach(
+                &self.nic.name,
+                self.nic.index,
+                self.config.datapath.mode,
+                None,
+            ) {
+                Ok(attachment) => {
+                    self.attachment = attachment;
+                    self.pacer.tell(Command::Fault(Fault::Programs, false));
+                }
+                Err(error) => tracing::error!(%error, "cannot attach the program"),
+            }
+        } else {
+            self.pacer.tell(Command::Fault(Fault::Programs, false));
+        }
+        Ok(())
+    }
+
+    /// The NIC that has the node's address now, if it is not the one it was.
+    async fn successor_of_nic(&self) -> Option<Nic> {
+        let nodes: Vec<_> = self.config.nodes.iter().map(|node| node.address).collect();
+        let interface = self.config.interface.as_deref();
+        let nic = self
+            .netlink
+            .find_nic(self.config.vip.address, &nodes, interface)
+            .await
+            .ok()?;
+        (nic.index != self.nic.index).then_some(nic)
+    }
+
+    /// The node's own address on the NIC, and the VIP on `lo`.
+    async fn look_at_addresses(&mut self) {
+        let vip = self.config.vip.address;
+        match self
+            .netlink
+            .has_address(self.nic.index, self.nic.address)
+            .await
+        {
+            Ok(there) => self.pacer.tell(Command::Fault(Fault::Address, !there)),
+            Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
+        }
+        let lost = match self.netlink.has_vip(vip).await {
+            Ok(places) => !places.iter().any(|place| place == "lo"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for the VIP");
+                return;
+            }
+        };
+        if lost {
+            self.pacer.tell(Command::Fault(Fault::Vip, true));
+            tracing::warn!(%vip, "the VIP is not on lo: putting it there");
+            if let Err(error) = self.netlink.add_vip(vip).await {
+                tracing::error!(%error, "cannot put the VIP on lo");
+                return;
+            }
+        }
+        self.pacer.tell(Command::Fault(Fault::Vip, false));
     }
 
     /// Takes the Ethernet addresses from the kernel's table, and asks for those it lacks.
@@ -373,7 +416,7 @@ impl Shell {
             Err(error) => tracing::warn!(%error, "cannot read the neighbours"),
         }
         for peer in &self.peers {
-            if self.state.mac(peer.index).is_unknown()
+            if peer.mac.is_unknown()
                 && let Err(error) = self.netlink.resolve(self.nic.index, peer.address).await
             {
                 tracing::debug!(node = peer.name, %error, "cannot resolve");
@@ -382,20 +425,41 @@ impl Shell {
     }
 
     fn learn(&mut self, address: Ipv4Addr, mac: Mac) {
-        let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) else {
             return;
         };
-        if self.state.mac(peer.index) == mac {
-            return;
-        }
-        tracing::info!(node = peer.name, %mac, "Ethernet address");
-        if let Err(error) = self.state.set_mac(peer.index, mac) {
-            tracing::error!(%error, "cannot set an Ethernet address");
+        if peer.mac != mac {
+            tracing::info!(node = peer.name, %mac, "Ethernet address");
+            peer.mac = mac;
+            self.pacer.tell(Command::Mac(peer.index, mac));
         }
     }
 
     /// The stack got an ARP frame from the NIC.
-    pub(super) fn on_arp(&mut self) {
+    pub(super) fn on_arp(&mut self, frame: &[u8]) {
+        self.prove();
+        let Some(packet) = frame.view::<arp::Packet>(ethernet::LENGTH) else {
+            return;
+        };
+        // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
+        // an ARP probe for it comes here.
+        if packet.is_ipv4_over_ethernet()
+            && packet.sender_address() == self.config.vip.address.into()
+        {
+            self.on_claim(packet.sender_mac());
+        }
+    }
+
+    fn on_claim(&mut self, mac: Mac) {
+        // A node whose address is not known yet announces the VIP like a stranger.
+        let stranger = self.peers.iter().all(|peer| peer.mac != mac)
+            && self.peers.iter().all(|peer| !peer.mac.is_unknown());
+        if stranger {
+            self.pacer.tell(Command::Claim(mac));
+        }
+    }
+
+    fn prove(&mut self) {
         if !matches!(self.proof, Proof::Open { .. }) {
             return;
         }
@@ -431,54 +495,38 @@ impl Shell {
     }
 
     /// Looks whether everything is as it should be, whatever events said or did not say.
-    pub(super) async fn reconcile(&mut self, arp: &ArpSocket) {
-        self.install();
-        self.set_masks();
-        self.learn_neighbours().await;
-        match self.netlink.has_vip(self.config.vip.address).await {
-            Ok(places) if !places.iter().any(|place| place == "lo") => {
-                tracing::warn!(vip = %self.config.vip.address, "the VIP is not on lo: putting it there");
-                self.restore_vip().await;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot look for the VIP"),
+    ///
+    /// # Errors
+    /// If the agent must be started anew.
+    pub(super) async fn reconcile(&mut self) -> anyhow::Result<()> {
+        if self.datapath.repair(&self.plan) {
+            tracing::warn!("the rank table was not as it should be: repaired");
         }
+        self.pacer.tell(Command::Reconcile);
+        self.look_at_link().await?;
+        self.look_at_addresses().await;
+        self.learn_neighbours().await;
         if matches!(self.proof, Proof::Open { .. }) {
             for peer in self
                 .peers
                 .iter()
                 .filter(|peer| peer.address != self.nic.address)
             {
-                if let Err(error) = arp.ask(peer.address) {
+                if let Err(error) = self.arp.ask(peer.address) {
                     tracing::debug!(%error, "cannot ask a peer");
                 }
             }
         }
-        if let Ok(conflicts) = self.datapath.counter(Counter::ArpConflict) {
-            if conflicts > self.conflicts {
-                tracing::warn!(
-                    vip = %self.config.vip.address,
-                    frames = conflicts - self.conflicts,
-                    "somebody who is no node of the cluster claims the VIP by ARP"
-                );
+        if let Ok(counted) = self.datapath.counter(Counter::ArpConflict) {
+            if counted > self.claims.0
+                && let Ok(mac) = self.datapath.claimant()
+            {
+                self.on_claim(mac);
             }
-            self.conflicts = conflicts;
+            self.claims.0 = counted;
         }
         self.sample();
-    }
-
-    fn install(&mut self) {
-        let repaired = self.datapath.repair(&self.plan);
-        let base = self.datapath.rank_base();
-        let done = self
-            .state
-            .refresh()
-            .and_then(|()| self.state.update(|state| self.plan.write(state, base)));
-        match done {
-            Ok(false) if !repaired => {}
-            Ok(_) => tracing::warn!("the maps were not as they should be: repaired"),
-            Err(error) => tracing::error!(%error, "cannot write the maps"),
-        }
+        Ok(())
     }
 
     fn sample(&mut self) {
@@ -499,35 +547,72 @@ impl Shell {
         }
     }
 
-    /// Gives the VIP up, for another node to take.
-    pub(super) fn resign(&mut self, packets: &VrrpSocket) {
-        for action in self.machine.on_shutdown() {
-            match action {
-                Action::SendAdvert { priority } => self.advertise(priority, packets),
-                Action::LowerFence => self.set_fence(BootNanos::ZERO),
-                Action::RenewFence { .. } | Action::BecomeActive | Action::BecomeBackup => {}
-            }
-        }
+    /// Asks the thread for another owner.
+    pub(super) fn handover(
+        &self,
+        to: Option<&str>,
+    ) -> anyhow::Result<oneshot::Receiver<HandoverResult>> {
+        let to = to
+            .map(|name| {
+                let named = |peer: &&Peer| peer.name == name || peer.address.to_string() == name;
+                let peer = self.peers.iter().find(named);
+                peer.map(|peer| peer.index).with_context(|| {
+                    let names: Vec<_> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
+                    format!("no node {name}; there are {}", names.join(", "))
+                })
+            })
+            .transpose()?;
+        let (answer, answered) = oneshot::channel();
+        self.pacer.tell(Command::Handover(to, answer));
+        Ok(answered)
+    }
+
+    /// The nodes' names, by backend index.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.peers.iter().map(|peer| peer.name.clone()).collect()
+    }
+
+    /// Gives the VIP up, for another node to take. The thread ends when one has.
+    pub(super) fn resign(&self) {
+        self.pacer.tell(Command::Shutdown);
+    }
+
+    /// The thread has ended.
+    pub(super) fn end(self) {
+        self.pacer.join();
         tracing::info!("stopped; programs and VIP stay until `vip cleanup`");
     }
 
-    pub(super) fn status(&self) -> anyhow::Result<Status> {
+    pub(super) async fn status(&self) -> anyhow::Result<Status> {
+        let (answer, answered) = oneshot::channel();
+        self.pacer.tell(Command::View(answer));
+        let view = answered.await.context("the agent is ending")?;
+        self.describe(&view)
+    }
+
+    fn describe(&self, view: &View) -> anyhow::Result<Status> {
         let now = now();
-        let named = |address: Ipv4Addr| {
-            let peer = self.peers.iter().find(|peer| peer.address == address);
-            let name = peer.map_or_else(|| address.to_string(), |peer| peer.name.clone());
-            status::Peer { name, address }
+        let named = |index: BackendIndex| {
+            let peer = &self.peers[index.get()];
+            status::Peer {
+                name: peer.name.clone(),
+                address: peer.address,
+            }
         };
         let nodes = self.peers.iter().map(|peer| {
-            let mac = self.state.mac(peer.index);
             let counters = self.datapath.backend_counters(peer.index)?;
+            let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
             Ok(status::Node {
                 name: peer.name.clone(),
                 address: peer.address,
                 own: peer.address == self.nic.address,
-                mac: (!mac.is_unknown()).then(|| mac.to_string()),
-                alive: self.health.backend(peer.index).is_some_and(Backend::alive),
-                ready: self.health.backend(peer.index).is_some_and(Backend::ready),
+                mac: (!peer.mac.is_unknown()).then(|| peer.mac.to_string()),
+                alive: view.masks.alive.contains(peer.index),
+                ready: view.masks.ready.contains(peer.index),
+                bfd: session.map(|session| status::Bfd {
+                    state: session.state.to_owned(),
+                    detection_ms: session.detection.as_secs_f64() * 1000.0,
+                }),
                 probe: peer.probe.clone(),
                 rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
                 packets: counters.packets,
@@ -541,24 +626,29 @@ impl Shell {
             .iter()
             .filter(|counter| **counter != Counter::Untouched)
             .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
+        let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             vip: format!("{}:{}", self.config.vip.address, self.config.vip.port),
-            owner: self.owner().map(named),
-            state: match self.machine.state() {
+            owner: view.owner.map(named),
+            state: match view.state {
                 State::Initialize => "initialize",
                 State::Backup => "backup",
                 State::Active => "active",
             }
             .to_owned(),
-            priority: self.machine.priority(),
-            fence_remaining_ms: self.state.get().vips[VIP]
-                .owner_until
-                .since(now)
-                .as_millis() as u64,
+            priority: view.priority,
+            faults: view
+                .faults
+                .iter()
+                .map(|fault| fault.text().to_owned())
+                .collect(),
+            fence_remaining_ms: view.fence.since(now).as_millis() as u64,
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
-            node: named(self.nic.address).name,
+            conflicts: self.claims.1,
+            claimant: self.claimant.map(|mac| mac.to_string()),
+            node: named(own).name,
             xdp: status::Xdp {
                 interface: self.nic.name.clone(),
                 mode: self.attachment.mode.to_string(),
@@ -584,12 +674,39 @@ fn advert_interval(config: &Config) -> Centiseconds {
     Centiseconds::from_duration(config.vrrp.interval).unwrap_or(Centiseconds::MAX)
 }
 
-/// As configured, or by the node's place in the list.
-fn priority(config: &Config, nic: &Nic) -> u8 {
-    config
-        .vrrp
-        .priority
-        .unwrap_or_else(|| Config::node_priority(nic.node_index))
+/// What the decisions need to know.
+fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
+    let nodes = config.nodes.iter().enumerate().map(|(index, node)| {
+        // Another node's own file may say something else: then its place in the succession is
+        // a guess, and the advertisements set it right.
+        let configured = config.vrrp.priority.filter(|_| index == nic.node_index);
+        Member {
+            address: node.address.into(),
+            priority: configured.unwrap_or_else(|| Config::node_priority(index)),
+        }
+    });
+    Params {
+        own,
+        nodes: nodes.collect(),
+        vrrp: VrrpParams {
+            interval: advert_interval(config),
+            preempt: config.vrrp.preempt,
+            preempt_delay: config.vrrp.preempt_delay,
+        },
+        bfd: config.bfd.and_then(|bfd| {
+            Some(bfd::Params {
+                detect_mult: std::num::NonZeroU8::new(bfd.multiplier)?,
+                interval: bfd.interval,
+            })
+        }),
+        thresholds: Thresholds {
+            rise: config.health.rise,
+            fall: config.health.fall,
+        },
+        probe_address: config.vrrp.probe_address,
+        // Different on each node and after each start, which is all that is asked of it.
+        seed: now().0 ^ u64::from(nic.address.to_bits()) << 32 ^ u64::from(std::process::id()),
+    }
 }
 
 /// What should lie in the maps.

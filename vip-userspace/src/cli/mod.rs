@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod handover;
 mod run;
 mod status;
 
@@ -43,6 +44,15 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
     },
+    /// Let another node own the VIP; to be run on its owner. No connection notices
+    Handover {
+        /// Name or address of the node [default: the best of those that live]
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+        /// Where the agent's socket is
+        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+        run_dir: std::path::PathBuf,
+    },
     /// Check the configuration and this machine, without changing anything
     Check {
         #[command(flatten)]
@@ -74,6 +84,7 @@ pub fn main() -> ExitCode {
             log_json,
         } => run::run(config, &log, log_json),
         Command::Status { json, run_dir } => status::run(&run_dir, json),
+        Command::Handover { to, run_dir } => handover::run(&run_dir, to),
         Command::Check { config } => check::run(config),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
         Command::Completions { shell } => {

@@ -24,9 +24,8 @@ pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCod
     } else {
         output.with_ansi(false).init();
     }
-    // Two threads: TLS handshakes of probes must not delay the election.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // What must not wait has a thread of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -300,6 +300,18 @@ impl Datapath {
         )
     }
 
+    /// The kernel's number of the program on the way in, as interfaces show it.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn ingress_id(&mut self) -> Result<u32, DatapathError> {
+        let program = ingress(&mut self.ebpf)?;
+        program
+            .info()
+            .map(|info| info.id())
+            .map_err(program_error(INGRESS))
+    }
+
     /// Takes the program off the NIC and attaches it in generic mode.
     ///
     /// # Errors

@@ -363,7 +363,11 @@ impl Node {
             owner: None,
             farewell: Farewell::None,
             claims: Claims {
-                probes_left: if params.probe_address { CLAIM_PROBES } else { 0 },
+                probes_left: if params.probe_address {
+                    CLAIM_PROBES
+                } else {
+                    0
+                },
                 next: BootNanos::ZERO,
                 defended: None,
             },
@@ -431,7 +435,11 @@ impl Node {
         self.wake(now, out);
         for index in self.others() {
             let due = |session: &Session| session.next_deadline() <= now;
-            if self.peer(index).and_then(|peer| peer.session.as_ref()).is_some_and(due) {
+            if self
+                .peer(index)
+                .and_then(|peer| peer.session.as_ref())
+                .is_some_and(due)
+            {
                 self.session(index, out, |session, out| session.on_timer(now, out));
                 self.on_sessions(now, index, out);
             }
@@ -591,12 +599,14 @@ impl Node {
             return;
         };
         drive(session, &mut self.bfd);
-        out.extend(self.bfd.extract_if(.., |action| matches!(action, bfd::Action::Send(_))).filter_map(
-            |action| match action {
-                bfd::Action::Send(packet) => Some(Action::SendBfd { to: index, packet }),
-                bfd::Action::Up | bfd::Action::Down(_) => None,
-            },
-        ));
+        out.extend(
+            self.bfd
+                .extract_if(.., |action| matches!(action, bfd::Action::Send(_)))
+                .filter_map(|action| match action {
+                    bfd::Action::Send(packet) => Some(Action::SendBfd { to: index, packet }),
+                    bfd::Action::Up | bfd::Action::Down(_) => None,
+                }),
+        );
     }
 
     /// What the ups and downs of a session mean.
@@ -638,23 +648,25 @@ impl Node {
         let heard = self.machine.heard().unwrap_or(now);
         let detection = bfd.interval * u32::from(bfd.detect_mult.get());
         if self.machine.owner() == Some(lost) && now.since(heard) >= detection / 2 {
-            self.machine.hasten(now.after(self.turn(index, bfd.interval)));
+            self.machine
+                .hasten(now.after(self.turn(index, bfd.interval)));
         }
     }
 
     /// How long to let others go first: a BFD interval for each living node that stands before
     /// this one, so that not all of them take over at once.
     fn turn(&self, lost: BackendIndex, step: Duration) -> Duration {
-        let own = (self.machine.priority(), self.params.nodes[self.params.own.get()].address);
+        let own = (
+            self.machine.priority(),
+            self.params.nodes[self.params.own.get()].address,
+        );
         let before = self.others().filter(|&index| {
             let node = self.params.nodes[index.get()];
             let ready = self
                 .health
                 .backend(index)
                 .is_none_or(super::health::Backend::ready);
-            let lives = self
-                .bfd(index)
-                .is_some_and(Session::is_up);
+            let lives = self.bfd(index).is_some_and(Session::is_up);
             index != lost && lives && (priority(node.priority, ready), node.address) > own
         });
         step * before.count() as u32
@@ -909,7 +921,9 @@ impl Node {
                     self.farewell = Farewell::None;
                 } else if now >= until {
                     self.farewell = Farewell::None;
-                    out.push(Action::Report(Report::NotHandedOver(NoHandover::NoAnswer(to))));
+                    out.push(Action::Report(Report::NotHandedOver(NoHandover::NoAnswer(
+                        to,
+                    ))));
                 }
             }
             Farewell::Leaving { until, next } => {
@@ -979,7 +993,11 @@ impl Node {
     /// clocks, which are not the same, and for the time that packets take.
     fn patience(&self) -> Option<BootNanos> {
         let margin = self.params.bfd?.interval / 2;
-        let sessions = self.peers.iter().flatten().filter_map(|peer| peer.session.as_ref());
+        let sessions = self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(|peer| peer.session.as_ref());
         let first = sessions.filter_map(Session::peer_patience).min()?;
         Some(BootNanos(first.0.saturating_sub(margin.as_nanos() as u64)))
     }
@@ -1050,6 +1068,7 @@ fn priority(base: u8, ready: bool) -> u8 {
 
 /// A number of its own for each peer.
 fn mix(seed: u64, index: u64) -> u64 {
-    let mixed = (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed =
+        (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed ^ mixed >> 31
 }

@@ -405,7 +405,7 @@ mod tests {
             router_id: 10,
             priority,
             interval,
-            addresses: Addresses::new(&[std::net::Ipv4Addr::new(10, 0, 0, 10)]).unwrap(),
+            addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
         }
     }
 

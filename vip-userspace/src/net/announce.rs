@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::bytes_of;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -58,11 +59,16 @@ fn address(address: Ipv4Addr) -> Be32 {
     Be32::from_wire(address.octets())
 }
 
+fn packed([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
 /// Sends and receives ARP frames on one NIC.
 #[derive(Debug)]
 pub struct ArpSocket {
     socket: AsyncFd<Socket>,
-    mac: [u8; 6],
+    /// The NIC's, first byte lowest: it may change while another thread announces.
+    mac: AtomicU64,
     address: Ipv4Addr,
 }
 
@@ -82,9 +88,19 @@ impl ArpSocket {
         let socket = open().map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
             socket,
-            mac: nic.mac,
+            mac: AtomicU64::new(packed(nic.mac)),
             address: nic.address,
         })
+    }
+
+    /// The NIC has another Ethernet address.
+    pub fn set_mac(&self, mac: [u8; 6]) {
+        self.mac.store(packed(mac), Ordering::Relaxed);
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.mac.load(Ordering::Relaxed).to_le_bytes();
+        [a, b, c, d, e, f]
     }
 
     /// Tells everybody that this NIC has `vip`, in both ways.
@@ -92,8 +108,8 @@ impl ArpSocket {
     /// # Errors
     /// The kernel's: link down, queue full.
     pub fn announce(&self, vip: Ipv4Addr) -> io::Result<()> {
-        self.send(&announcement(self.mac, vip))?;
-        self.send(&announcement_reply(self.mac, vip))
+        self.send(&announcement(self.mac(), vip))?;
+        self.send(&announcement_reply(self.mac(), vip))
     }
 
     /// Asks for the MAC of `target`. The answer comes by [`receive`](Self::receive), and to
@@ -102,7 +118,16 @@ impl ArpSocket {
     /// # Errors
     /// The kernel's: link down, queue full.
     pub fn ask(&self, target: Ipv4Addr) -> io::Result<()> {
-        self.send(&question(self.mac, self.address, target))
+        self.send(&question(self.mac(), self.address, target))
+    }
+
+    /// Asks who has `target` without saying who asks (RFC 5227 section 1.1, an ARP probe): no
+    /// host learns anything from it.
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn probe(&self, target: Ipv4Addr) -> io::Result<()> {
+        self.send(&question(self.mac(), Ipv4Addr::UNSPECIFIED, target))
     }
 
     fn send(&self, frame: &[u8]) -> io::Result<()> {

@@ -4,6 +4,9 @@
 //! [`decide`](crate::decide).
 
 pub mod announce;
+pub mod bfd;
+mod datagram;
+pub mod echo;
 pub mod netlink;
 mod nic;
 mod raw;

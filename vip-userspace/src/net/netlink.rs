@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -26,21 +28,27 @@ pub struct Neighbour {
     pub mac: Option<[u8; 6]>,
 }
 
+/// An interface, as far as it can change under us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkState {
+    /// Its name.
+    pub name: String,
+    /// Up, with a carrier.
+    pub up: bool,
+    /// Its Ethernet address, if it is Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// The kernel's number of the XDP program on it, in whichever mode.
+    pub xdp: Option<u32>,
+}
+
 /// A change of the node's network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NetEvent {
     /// A neighbour on the NIC was found, moved or was lost. The kernel also drops entries that
     /// nobody used for long: that one is lost does not say that it is down.
     Neighbour(Neighbour),
-    /// The NIC changed: whether it is up with a carrier, and its Ethernet address.
-    Link {
-        /// Up, with a carrier.
-        up: bool,
-        /// Its Ethernet address.
-        mac: [u8; 6],
-    },
-    /// The NIC is gone.
-    LinkGone,
+    /// The NIC changed, or is gone: look at it.
+    Link,
     /// An IPv4 address came or went, on any interface.
     Address {
         /// Index of the interface.
@@ -230,6 +238,34 @@ impl Netlink {
         Ok(events.boxed())
     }
 
+    /// An interface as it is now; `None` if it is gone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn link(&self, index: u32) -> Result<Option<LinkState>, NetError> {
+        let links = self.links().await?;
+        Ok(links
+            .into_iter()
+            .find(|link| link.index == index)
+            .map(|link| LinkState {
+                name: link.name,
+                up: link.up,
+                mac: link.mac,
+                xdp: link.xdp,
+            }))
+    }
+
+    /// Whether an address is on an interface.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn has_address(&self, index: u32, address: Ipv4Addr) -> Result<bool, NetError> {
+        let addresses = self.addresses().await?;
+        Ok(addresses
+            .iter()
+            .any(|there| there.index == index && there.address == address))
+    }
+
     async fn loopback(&self) -> Result<Link, NetError> {
         let links = self.links().await?;
         links
@@ -300,18 +336,11 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
             Some(NetEvent::Neighbour(lost))
         }
         // A bridge tells of its ports too, in its own family.
-        RouteNetlinkMessage::NewLink(message)
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
             if message.header.index == nic_index
                 && message.header.interface_family == AddressFamily::Unspec =>
         {
-            let Link { up, mac, .. } = link(&message);
-            Some(NetEvent::Link { up, mac: mac? })
-        }
-        RouteNetlinkMessage::DelLink(message)
-            if message.header.index == nic_index
-                && message.header.interface_family == AddressFamily::Unspec =>
-        {
-            Some(NetEvent::LinkGone)
+            Some(NetEvent::Link)
         }
         RouteNetlinkMessage::NewAddress(message) => address_event(&message, true),
         RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),
@@ -376,6 +405,7 @@ fn link(message: &LinkMessage) -> Link {
         // two is lost without an error.
         up: flags.contains(LinkFlags::Up | LinkFlags::Running),
         kind: None,
+        xdp: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -384,6 +414,14 @@ fn link(message: &LinkMessage) -> Link {
                 link.mac = bytes.as_slice().try_into().ok();
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Xdp(programs) => {
+                link.xdp = programs.iter().find_map(|program| match program {
+                    LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => {
+                        Some(*id)
+                    }
+                    _ => None,
+                });
+            }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -558,14 +596,33 @@ mod tests {
             };
             until(&mut events, |event| *event == added).await;
 
-            let link = |up| NetEvent::Link { up, mac: nic.mac };
-            pair.enter(Side::B);
-            testing::ip("link set b0 down");
-            until(&mut events, |event| *event == link(false)).await;
-            testing::ip("link set b0 up");
-            until(&mut events, |event| *event == link(true)).await;
+            // Names and programs change with the link, so one event says to look at all of it.
+            for (change, name, up) in [
+                ("link set b0 down", "a0", false),
+                ("link set b0 up", "a0", true),
+            ] {
+                pair.enter(Side::B);
+                testing::ip(change);
+                within_reach(async {
+                    loop {
+                        until(&mut events, |event| *event == NetEvent::Link).await;
+                        let link = netlink.link(nic.index).await.unwrap().expect("is there");
+                        if (link.name.as_str(), link.up) == (name, up) {
+                            break;
+                        }
+                    }
+                })
+                .await;
+            }
+            assert!(netlink.has_address(nic.index, A).await.unwrap());
+            assert!(!netlink.has_address(nic.index, B).await.unwrap());
             testing::ip("link delete b0");
-            until(&mut events, |event| *event == NetEvent::LinkGone).await;
+            within_reach(async {
+                while netlink.link(nic.index).await.unwrap().is_some() {
+                    until(&mut events, |event| *event == NetEvent::Link).await;
+                }
+            })
+            .await;
         });
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Link {
     pub(super) up: bool,
     /// Kind of a virtual device.
     pub(super) kind: Option<String>,
+    /// The kernel's number of its XDP program.
+    pub(super) xdp: Option<u32>,
 }
 
 /// An address of this machine.
@@ -168,6 +170,7 @@ mod tests {
             enabled: true,
             up: true,
             kind: None,
+            xdp: None,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub(crate) const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// Address of `b0`, in namespace B.
 pub(crate) const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+/// The same for IPv6.
+pub(crate) const A6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1);
+/// The same for IPv6.
+pub(crate) const B6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2);
 /// Nobody's address, in the same subnet.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
 
@@ -71,13 +75,14 @@ fn set_up() -> Pair {
     let pair = Pair([namespace(), namespace()]);
     let other = format!("/proc/{}/fd/{}", std::process::id(), pair.0[0].as_raw_fd());
     ip(&format!("link add b0 type veth peer name a0 netns {other}"));
-    for (side, name, address) in [(Side::A, "a0", A), (Side::B, "b0", B)] {
+    for (side, name, address, v6) in [(Side::A, "a0", A, A6), (Side::B, "b0", B, B6)] {
         pair.enter(side);
         let [.., last] = side.mac();
         ip(&format!(
             "link set {name} address 02:00:00:00:00:{last:02x}"
         ));
         ip(&format!("address add {address}/24 dev {name}"));
+        ip(&format!("address add {v6}/64 dev {name} nodad"));
         ip("link set lo up");
         ip(&format!("link set {name} up"));
     }
@@ -102,6 +107,15 @@ pub(crate) fn ip(arguments: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until there is something to read.
+pub(crate) async fn arrives(socket: &impl AsFd) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::from(30_000_u16);
+    let ready = poll(&mut fds, timeout).expect("poll works");
+    assert_eq!(ready, 1, "it comes within 30 s");
 }
 
 /// Waits for what must come, and not for ever.

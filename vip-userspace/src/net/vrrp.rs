@@ -1,39 +1,36 @@
-//! VRRP's raw socket: advertisements to each peer, one by one.
+//! VRRP's raw socket: advertisements to each peer, one by one, or to the group.
 
-use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use nix::net::if_::if_nametoindex;
+use socket2::{InterfaceIndexOrAddress, Protocol, Socket, Type};
+use vip_common::wire::vrrp::{GROUP_V4, GROUP_V6, PROTOCOL, TTL};
 use vip_common::wire::{Frame as _, ipv4};
 
-use super::{NetError, raw};
-
-/// IP protocol number (RFC 9568 section 5.1.1.4).
-const VRRP: i32 = 112;
-
-/// Advertisements are sent with this TTL, and those that come with another one were sent from
-/// beyond a router (RFC 9568 section 5.1.1.3).
-pub const TTL: u8 = 255;
-
-/// Precedence "internetwork control" (RFC 791 section 3.1), as keepalived sends.
-const TOS: u32 = 0xc0;
-
-/// Priority of the frames in queueing and VLAN tags, as keepalived sets.
-const PRIORITY: u32 = 6;
+use super::{NetError, datagram};
 
 /// Room for any IP packet.
 pub const BUFFER: usize = 65_536;
+
+/// Where advertisements go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// To each peer.
+    Unicast,
+    /// To the group of all VRRP routers, which this one joins.
+    Multicast,
+}
 
 /// An IP packet of protocol 112, as it came. Nothing of it is checked but its lengths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received<'a> {
     /// Who says that he sent it.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Whom it was sent to; part of the checksum's pseudo-header.
-    pub destination: Ipv4Addr,
-    /// Must be [`TTL`].
+    pub destination: IpAddr,
+    /// TTL or hop limit: must be 255.
     pub ttl: u8,
     /// The VRRP packet.
     pub payload: &'a [u8],
@@ -42,32 +39,48 @@ pub struct Received<'a> {
 /// Sends and receives VRRP on one NIC.
 #[derive(Debug)]
 pub struct VrrpSocket {
-    socket: AsyncFd<Socket>,
+    sender: Socket,
+    receiver: Socket,
+    address: IpAddr,
 }
 
 impl VrrpSocket {
-    /// Opens it on an interface, for packets from and to the node's address. Must be called
-    /// within a tokio runtime.
+    /// Opens it on an interface, for packets from the node's address. It receives what is sent
+    /// to that address, and with [`Delivery::Multicast`] also what is sent to the group.
     ///
     /// # Errors
     /// No `CAP_NET_RAW`; the interface or the address is not there.
-    pub fn open(interface: &str, address: Ipv4Addr) -> Result<Self, NetError> {
-        Self::try_open(interface, address).map_err(NetError::io(format!(
+    pub fn open(interface: &str, address: IpAddr, delivery: Delivery) -> Result<Self, NetError> {
+        Self::try_open(interface, address, delivery).map_err(NetError::io(format!(
             "open a VRRP socket on {interface} ({address})"
         )))
     }
 
-    fn try_open(interface: &str, address: Ipv4Addr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(VRRP)))?;
-        socket.set_nonblocking(true)?;
-        socket.bind_device(Some(interface.as_bytes()))?;
-        socket.bind(&SocketAddrV4::new(address, 0).into())?;
-        socket.set_ttl_v4(u32::from(TTL))?;
-        // The TOS sets a priority too, so ours comes after it.
-        socket.set_tos_v4(TOS)?;
-        socket.set_priority(PRIORITY)?;
-        let socket = raw::readable(socket)?;
-        Ok(Self { socket })
+    fn try_open(interface: &str, address: IpAddr, delivery: Delivery) -> io::Result<Self> {
+        let open = || {
+            let protocol = Protocol::from(i32::from(PROTOCOL));
+            let socket = datagram::socket(address, Type::RAW, Some(protocol))?;
+            socket.bind_device(Some(interface.as_bytes()))?;
+            io::Result::Ok(socket)
+        };
+        let sender = open()?;
+        sender.bind(&SocketAddr::new(address, 0).into())?;
+        datagram::mark(&sender, address, TTL)?;
+        let receiver = match delivery {
+            Delivery::Unicast => sender.try_clone()?,
+            // One that is bound to an address would not get what goes to the group.
+            Delivery::Multicast => {
+                let receiver = open()?;
+                join(&sender, &receiver, interface, address)?;
+                receiver
+            }
+        };
+        datagram::tell_origin(&receiver, address)?;
+        Ok(Self {
+            sender,
+            receiver,
+            address,
+        })
     }
 
     /// Sends a VRRP packet to a peer. Never waits: one that the queue has no room for would be
@@ -75,34 +88,88 @@ impl VrrpSocket {
     ///
     /// # Errors
     /// The kernel's: no route, link down, queue full.
-    pub fn send(&self, peer: Ipv4Addr, payload: &[u8]) -> io::Result<()> {
-        let peer = SocketAddrV4::new(peer, 0).into();
-        self.socket.get_ref().send_to(payload, &peer).map(drop)
+    pub fn send(&self, peer: IpAddr, payload: &[u8]) -> io::Result<()> {
+        let peer = SocketAddr::new(peer, 0).into();
+        self.sender.send_to(payload, &peer).map(drop)
     }
 
-    /// The next packet. `buffer` should be [`BUFFER`] bytes long. Cancel-safe.
+    /// Sends a VRRP packet to the group. Never waits.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_group(&self, payload: &[u8]) -> io::Result<()> {
+        self.send(group(self.address), payload)
+    }
+
+    /// The next packet that is not this node's own; `None` if there is none now. `buffer` should
+    /// be [`BUFFER`] bytes long.
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let length = self
-            .socket
-            .async_io(Interest::READABLE, |mut socket| socket.read(buffer))
-            .await?;
-        parse(&buffer[..length]).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "an IP packet without its header",
-            )
-        })
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
+        let datagram = loop {
+            match datagram::receive(&self.receiver, buffer)? {
+                None => return Ok(None),
+                Some(datagram) if datagram.source == self.address => {}
+                Some(datagram) => break datagram,
+            }
+        };
+        let packet = &buffer[..datagram.length];
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "an IP packet cut short");
+        // The kernel hands raw packets over with their header for IPv4, and without for IPv6.
+        let received = match datagram.source {
+            IpAddr::V4(_) => parse(packet).ok_or_else(malformed)?,
+            IpAddr::V6(source) => Received {
+                source: source.into(),
+                destination: datagram.destination.ok_or_else(malformed)?,
+                ttl: datagram.ttl.ok_or_else(malformed)?,
+                payload: packet,
+            },
+        };
+        Ok(Some(received))
     }
+}
+
+impl AsFd for VrrpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.receiver.as_fd()
+    }
+}
+
+fn group(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() {
+        GROUP_V4.into()
+    } else {
+        GROUP_V6.into()
+    }
+}
+
+fn join(sender: &Socket, receiver: &Socket, interface: &str, address: IpAddr) -> io::Result<()> {
+    let index = if_nametoindex(interface)?;
+    let ttl = u32::from(TTL);
+    match address {
+        IpAddr::V4(address) => {
+            receiver.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
+            sender.set_multicast_if_v4(&address)?;
+            sender.set_multicast_ttl_v4(ttl)?;
+            sender.set_multicast_loop_v4(false)?;
+        }
+        IpAddr::V6(_) => {
+            receiver.join_multicast_v6(&GROUP_V6, index)?;
+            sender.set_multicast_if_v6(index)?;
+            sender.set_multicast_hops_v6(ttl)?;
+            sender.set_multicast_loop_v6(false)?;
+        }
+    }
+    // It is never read: what it is handed may be dropped at once.
+    sender.set_recv_buffer_size(1)
 }
 
 fn parse(packet: &[u8]) -> Option<Received<'_>> {
     let header: &ipv4::Header = packet.view(0)?;
     Some(Received {
-        source: Ipv4Addr::from(header.source().to_wire()),
-        destination: Ipv4Addr::from(header.destination().to_wire()),
+        source: header.source().to_wire().into(),
+        destination: header.destination().to_wire().into(),
         ttl: header.ttl(),
         payload: packet.get(header.header_length()..)?,
     })
@@ -111,27 +178,47 @@ fn parse(packet: &[u8]) -> Option<Received<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{self, A, B, Side, within_reach};
+    use crate::net::testing::{self, A, A6, B, B6, Side, arrives};
+
+    fn pair(
+        pair: &testing::Pair,
+        addresses: (IpAddr, IpAddr),
+        delivery: Delivery,
+    ) -> [VrrpSocket; 2] {
+        [(Side::A, "a0", addresses.0), (Side::B, "b0", addresses.1)].map(
+            |(side, interface, address)| {
+                pair.enter(side);
+                VrrpSocket::open(interface, address, delivery).unwrap()
+            },
+        )
+    }
 
     #[test]
     fn a_peer_gets_the_packet_with_what_proves_its_origin() {
-        testing::in_two_namespaces(async |pair| {
-            pair.enter(Side::A);
-            let a = VrrpSocket::open("a0", A).unwrap();
-            pair.enter(Side::B);
-            let b = VrrpSocket::open("b0", B).unwrap();
-
+        testing::in_two_namespaces(async |namespaces| {
             let mut buffer = vec![0; BUFFER];
-            for (from, to, source, destination) in [(&a, &b, A, B), (&b, &a, B, A)] {
-                from.send(destination, b"advertisement").unwrap();
-                let received = within_reach(to.receive(&mut buffer)).await.unwrap();
-                let expected = Received {
-                    source,
-                    destination,
-                    ttl: TTL,
-                    payload: b"advertisement",
-                };
-                assert_eq!(received, expected);
+            for (a, b) in [(A.into(), B.into()), (A6.into(), B6.into())] {
+                for delivery in [Delivery::Unicast, Delivery::Multicast] {
+                    let [here, there] = pair(namespaces, (a, b), delivery);
+                    assert_eq!(there.receive(&mut buffer).unwrap(), None, "nothing yet");
+                    here.send(b, b"to you").unwrap();
+                    let wanted = |destination, payload| Received {
+                        source: a,
+                        destination,
+                        ttl: TTL,
+                        payload,
+                    };
+                    arrives(&there).await;
+                    let received = there.receive(&mut buffer).unwrap();
+                    assert_eq!(received, Some(wanted(b, b"to you")), "{delivery:?}");
+                    if delivery == Delivery::Multicast {
+                        here.send_group(b"to all").unwrap();
+                        arrives(&there).await;
+                        let received = there.receive(&mut buffer).unwrap();
+                        assert_eq!(received, Some(wanted(group(a), b"to all")));
+                        assert_eq!(here.receive(&mut buffer).unwrap(), None, "not to oneself");
+                    }
+                }
             }
         });
     }
@@ -140,7 +227,9 @@ mod tests {
     fn an_address_that_is_not_here_is_refused_by_name() {
         testing::in_two_namespaces(async |pair| {
             pair.enter(Side::A);
-            let error = VrrpSocket::open("a0", B).unwrap_err().to_string();
+            let error = VrrpSocket::open("a0", B.into(), Delivery::Unicast)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("a0 (10.9.0.2)"), "{error}");
         });
     }

@@ -19,12 +19,18 @@ pub struct Status {
     pub state: String,
     /// VRRP priority of this node.
     pub priority: u8,
+    /// What keeps this node from owning the VIP.
+    pub faults: Vec<String>,
     /// For how much longer this node answers ARP for the VIP if the agent hangs now.
     pub fence_remaining_ms: u64,
     /// Since when this node is in its state.
     pub state_for_ms: u64,
     /// Times that this node became the owner.
     pub takeovers: u64,
+    /// Times that somebody who is no node of the cluster claimed the VIP by ARP.
+    pub conflicts: u64,
+    /// Who did so last: his Ethernet address.
+    pub claimant: Option<String>,
     /// This node's name.
     pub node: String,
     /// How the program is attached.
@@ -59,6 +65,15 @@ pub struct Xdp {
     pub adopted: bool,
 }
 
+/// A BFD session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bfd {
+    /// `admin_down`, `down`, `init` or `up` (RFC 5880, section 6.2).
+    pub state: String,
+    /// How long the other node may be silent until it is taken for dead; 0 while unknown.
+    pub detection_ms: f64,
+}
+
 /// A node and its API server, as this node sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
@@ -74,6 +89,8 @@ pub struct Node {
     pub alive: bool,
     /// Its API server says it is ready.
     pub ready: bool,
+    /// The BFD session with it; `None` for the node that was asked, and without BFD.
+    pub bfd: Option<Bfd>,
     /// Why it is not, or how the last probe went.
     pub probe: String,
     /// Duration of the last probe that was answered.
@@ -109,6 +126,16 @@ impl fmt::Display for Status {
             ", priority {}, {} takeovers",
             self.priority, self.takeovers
         )?;
+        for fault in &self.faults {
+            writeln!(f, "Fault    {fault}")?;
+        }
+        if let Some(claimant) = &self.claimant {
+            writeln!(
+                f,
+                "Conflict {claimant} claims the VIP, {} times so far",
+                self.conflicts
+            )?;
+        }
         match self.fence_remaining_ms {
             0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,
             left => writeln!(f, "Fence    up, {left} ms left")?,
@@ -134,18 +161,19 @@ impl fmt::Display for Status {
             .max(4);
         writeln!(
             f,
-            "\n{:width$}  {:15}  {:17}  {:5}  {:5}  {:>8}  {:>7}  PROBE",
-            "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "PACKET/S", "CONN/S",
+            "\n{:width$}  {:15}  {:17}  {:5}  {:5}  {:10}  {:>8}  {:>7}  PROBE",
+            "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "BFD", "PACKET/S", "CONN/S",
         )?;
         for node in &self.nodes {
             writeln!(
                 f,
-                "{:width$}  {:15}  {:17}  {:5}  {:5}  {:>8.0}  {:>7.1}  {}",
+                "{:width$}  {:15}  {:17}  {:5}  {:5}  {:10}  {:>8.0}  {:>7.1}  {}",
                 node.name,
                 node.address.to_string(),
                 node.mac.as_deref().unwrap_or("unknown"),
                 yes(node.alive),
                 yes(node.ready),
+                node.bfd.as_ref().map_or("-", |bfd| bfd.state.as_str()),
                 node.packets_per_second,
                 node.connections_per_second,
                 node.probe,

@@ -1,0 +1,358 @@
+//! BFD control packets (RFC 5880, section 4.1), without authentication.
+
+use core::fmt;
+use core::num::{NonZeroU8, NonZeroU32};
+use core::time::Duration;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Frame as _;
+
+/// UDP port of single-hop sessions (RFC 5881, section 4).
+pub const PORT: u16 = 3784;
+
+/// Source ports (RFC 5881, section 4).
+pub const SOURCE_PORTS: core::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// Every packet has this TTL or hop limit, and one with any other came from beyond a router
+/// (RFC 5881, section 5).
+pub const TTL: u8 = 255;
+
+/// Length of a packet in bytes.
+pub const LENGTH: usize = size_of::<Packet>();
+
+const VERSION: u8 = 1;
+
+const POLL: u8 = 0x20;
+const FINAL: u8 = 0x10;
+const CONTROL_PLANE_INDEPENDENT: u8 = 0x08;
+const AUTHENTICATION: u8 = 0x04;
+const DEMAND: u8 = 0x02;
+const MULTIPOINT: u8 = 0x01;
+
+/// As it lies in the datagram.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Packet {
+    version_and_diagnostic: u8,
+    state_and_flags: u8,
+    detect_mult: u8,
+    length: u8,
+    my_discriminator: [u8; 4],
+    your_discriminator: [u8; 4],
+    desired_min_tx: [u8; 4],
+    required_min_rx: [u8; 4],
+    required_min_echo_rx: [u8; 4],
+}
+
+/// State of a session (section 4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Held down by the operator.
+    AdminDown,
+    /// Down, or just made.
+    Down,
+    /// The other side was heard, and has not heard this one.
+    Init,
+    /// Both hear each other.
+    Up,
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::AdminDown, Self::Down, Self::Init, Self::Up];
+
+    /// `snake_case`, for status and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AdminDown => "admin_down",
+            Self::Down => "down",
+            Self::Init => "init",
+            Self::Up => "up",
+        }
+    }
+}
+
+macro_rules! diagnostics {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal,)+) => {
+        /// Why a session went down last (section 4.1).
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Diagnostic {
+            $($(#[doc = $doc])+ $variant,)+
+            /// A code that the RFC does not name, `9..=31`.
+            Other(u8),
+        }
+
+        impl Diagnostic {
+            const fn from_code(code: u8) -> Self {
+                match code {
+                    $($code => Self::$variant,)+
+                    other => Self::Other(other),
+                }
+            }
+
+            const fn code(self) -> u8 {
+                match self {
+                    $(Self::$variant => $code,)+
+                    Self::Other(code) => code & 0x1f,
+                }
+            }
+        }
+    };
+}
+
+diagnostics! {
+    /// It never did.
+    None = 0,
+    /// Nothing was heard for a detection time.
+    ControlDetectionTimeExpired = 1,
+    /// No echo came back.
+    EchoFunctionFailed = 2,
+    /// The other side said so.
+    NeighborSignaledSessionDown = 3,
+    /// The forwarding plane was reset.
+    ForwardingPlaneReset = 4,
+    /// The path is down.
+    PathDown = 5,
+    /// A path that this one is joined to is down.
+    ConcatenatedPathDown = 6,
+    /// The operator holds it down.
+    AdministrativelyDown = 7,
+    /// A path that this one is joined to is down, in the other direction.
+    ReverseConcatenatedPathDown = 8,
+}
+
+/// An interval as the wire has it: microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Micros(pub u32);
+
+impl Micros {
+    /// Saturating, at a bit more than 71 minutes.
+    #[must_use]
+    pub const fn from_duration(duration: Duration) -> Self {
+        let micros = duration.as_micros();
+        Self(if micros > u32::MAX as u128 {
+            u32::MAX
+        } else {
+            micros as u32
+        })
+    }
+
+    /// As a length of time.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_micros(self.0 as u64)
+    }
+}
+
+impl fmt::Debug for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} us", self.0)
+    }
+}
+
+/// What a packet says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ControlPacket {
+    /// The sender's state of the session.
+    pub state: State,
+    /// Why the sender's session went down last.
+    pub diagnostic: Diagnostic,
+    /// The sender wants an answer with `final_` set.
+    pub poll: bool,
+    /// The answer to a packet with `poll` set.
+    pub final_: bool,
+    /// The sender's BFD outlives its control plane.
+    pub control_plane_independent: bool,
+    /// The sender wants to hear nothing while all is well.
+    pub demand: bool,
+    /// Intervals without a packet after which the sender is to be taken for dead.
+    pub detect_mult: NonZeroU8,
+    /// The sender's name for the session.
+    pub my_discriminator: NonZeroU32,
+    /// The receiver's name for it, as the sender knows it; 0 if it does not.
+    pub your_discriminator: u32,
+    /// The shortest interval that the sender would like to send at.
+    pub desired_min_tx: Micros,
+    /// The shortest interval that the sender can receive at; 0: it wants to receive nothing.
+    pub required_min_rx: Micros,
+    /// The same for echo packets; 0: it does not send them back.
+    pub required_min_echo_rx: Micros,
+}
+
+/// Why a packet is not taken (section 6.8.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Shorter than a packet, or than it says.
+    Truncated,
+    /// Not version 1.
+    Version(u8),
+    /// A detection multiplier of 0.
+    DetectMult,
+    /// The multipoint bit, which is reserved.
+    Multipoint,
+    /// A discriminator of 0.
+    MyDiscriminator,
+    /// No discriminator of the receiver's, in a state in which the sender must know it.
+    YourDiscriminator,
+    /// Authentication, which is not configured.
+    Authentication,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("BFD packet ends too early"),
+            Self::Version(version) => write!(f, "BFD version {version} instead of 1"),
+            Self::DetectMult => f.write_str("BFD detection multiplier 0"),
+            Self::Multipoint => f.write_str("BFD packet for multipoint sessions"),
+            Self::MyDiscriminator => f.write_str("BFD packet without the sender's discriminator"),
+            Self::YourDiscriminator => {
+                f.write_str("BFD packet without the receiver's discriminator")
+            }
+            Self::Authentication => f.write_str("BFD packet with authentication, which is not set"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl ControlPacket {
+    /// Reads the payload of a datagram, and checks what needs no session to be checked.
+    ///
+    /// # Errors
+    /// The bytes are no control packet (section 6.8.6).
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let packet: &Packet = bytes.view(0).ok_or(Error::Truncated)?;
+        let version = packet.version_and_diagnostic >> 5;
+        if version != VERSION {
+            return Err(Error::Version(version));
+        }
+        let length = usize::from(packet.length);
+        if length < LENGTH || length > bytes.len() {
+            return Err(Error::Truncated);
+        }
+        let detect_mult = NonZeroU8::new(packet.detect_mult).ok_or(Error::DetectMult)?;
+        let flag = |bit| packet.state_and_flags & bit != 0;
+        if flag(MULTIPOINT) {
+            return Err(Error::Multipoint);
+        }
+        if flag(AUTHENTICATION) {
+            return Err(Error::Authentication);
+        }
+        let my_discriminator = NonZeroU32::new(u32::from_be_bytes(packet.my_discriminator))
+            .ok_or(Error::MyDiscriminator)?;
+        let your_discriminator = u32::from_be_bytes(packet.your_discriminator);
+        let state = State::ALL[usize::from(packet.state_and_flags >> 6)];
+        if your_discriminator == 0 && matches!(state, State::Init | State::Up) {
+            return Err(Error::YourDiscriminator);
+        }
+        let micros = |bytes| Micros(u32::from_be_bytes(bytes));
+        Ok(Self {
+            state,
+            diagnostic: Diagnostic::from_code(packet.version_and_diagnostic & 0x1f),
+            poll: flag(POLL),
+            final_: flag(FINAL),
+            control_plane_independent: flag(CONTROL_PLANE_INDEPENDENT),
+            demand: flag(DEMAND),
+            detect_mult,
+            my_discriminator,
+            your_discriminator,
+            desired_min_tx: micros(packet.desired_min_tx),
+            required_min_rx: micros(packet.required_min_rx),
+            required_min_echo_rx: micros(packet.required_min_echo_rx),
+        })
+    }
+
+    /// The payload of a datagram.
+    #[must_use]
+    pub fn emit(&self) -> [u8; LENGTH] {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        bytemuck::cast(Packet {
+            version_and_diagnostic: VERSION << 5 | self.diagnostic.code(),
+            state_and_flags: (self.state as u8) << 6
+                | flag(self.poll, POLL)
+                | flag(self.final_, FINAL)
+                | flag(self.control_plane_independent, CONTROL_PLANE_INDEPENDENT)
+                | flag(self.demand, DEMAND),
+            detect_mult: self.detect_mult.get(),
+            length: LENGTH as u8,
+            my_discriminator: self.my_discriminator.get().to_be_bytes(),
+            your_discriminator: self.your_discriminator.to_be_bytes(),
+            desired_min_tx: self.desired_min_tx.0.to_be_bytes(),
+            required_min_rx: self.required_min_rx.0.to_be_bytes(),
+            required_min_echo_rx: self.required_min_echo_rx.0.to_be_bytes(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Up, poll, multiplier 3, 50 ms both ways, no echo.
+    const KNOWN: [u8; LENGTH] = [
+        0x21, 0xe0, 3, 24, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50, 0, 0, 0, 0,
+    ];
+
+    fn known() -> ControlPacket {
+        ControlPacket {
+            state: State::Up,
+            diagnostic: Diagnostic::ControlDetectionTimeExpired,
+            poll: true,
+            final_: false,
+            control_plane_independent: false,
+            demand: false,
+            detect_mult: NonZeroU8::new(3).unwrap(),
+            my_discriminator: NonZeroU32::new(7).unwrap(),
+            your_discriminator: 9,
+            desired_min_tx: Micros::from_duration(Duration::from_millis(50)),
+            required_min_rx: Micros(50_000),
+            required_min_echo_rx: Micros(0),
+        }
+    }
+
+    #[test]
+    fn packet_lies_on_the_wire_as_the_rfc_draws_it() {
+        assert_eq!(known().emit(), KNOWN);
+        assert_eq!(ControlPacket::parse(&KNOWN), Ok(known()));
+    }
+
+    #[test]
+    fn what_is_no_packet_is_refused() {
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = KNOWN;
+            bytes[at] = byte;
+            ControlPacket::parse(&bytes)
+        };
+        assert_eq!(ControlPacket::parse(&KNOWN[..23]), Err(Error::Truncated));
+        assert_eq!(changed(0, 0x41), Err(Error::Version(2)));
+        assert_eq!(changed(3, 23), Err(Error::Truncated));
+        assert_eq!(changed(3, 25), Err(Error::Truncated));
+        assert_eq!(changed(2, 0), Err(Error::DetectMult));
+        assert_eq!(changed(1, 0xe1), Err(Error::Multipoint));
+        assert_eq!(changed(1, 0xe4), Err(Error::Authentication));
+        assert_eq!(changed(7, 0), Err(Error::MyDiscriminator));
+        assert_eq!(changed(11, 0), Err(Error::YourDiscriminator));
+        let mut init = KNOWN;
+        (init[1], init[11]) = (0x80, 0);
+        assert_eq!(ControlPacket::parse(&init), Err(Error::YourDiscriminator));
+        (init[1], init[11]) = (0x40, 0);
+        assert!(ControlPacket::parse(&init).is_ok(), "down");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_the_same(bytes: [u8; LENGTH], state in 0_u8..4) {
+            let mut bytes = bytes;
+            bytes[0] = 0x20 | bytes[0] & 0x1f;
+            bytes[1] = state << 6 | bytes[1] & 0x3a;
+            bytes[3] = LENGTH as u8;
+            if let Ok(packet) = ControlPacket::parse(&bytes) {
+                prop_assert_eq!(packet.emit(), bytes);
+            }
+        }
+    }
+}

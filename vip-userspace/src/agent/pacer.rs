@@ -1,0 +1,527 @@
+//! The thread that keeps time: it drives the [`Node`], and is the only writer of the state that
+//! the programs read.
+//!
+//! A fence that is renewed 50 ms late has ended. So this thread has real-time priority where
+//! that is allowed, waits in `ppoll(2)` for nothing but its own few sockets and the next
+//! deadline, and never for another thread: what is slow or may block (probes, netlink, the log)
+//! happens elsewhere, and messages go both ways without a lock.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+use vip_common::layout::{BackendIndex, BootNanos, Mac, Masks};
+use vip_common::wire::bfd::{self, ControlPacket};
+use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
+
+use super::clock::now;
+use super::realtime;
+use crate::config::VrrpMode;
+use crate::datapath::{Plan, StateMap};
+use crate::decide::bfd::Session;
+use crate::decide::health::Probe;
+use crate::decide::node::{Action, Event, Fault, NoHandover, Node, Report, To};
+use crate::decide::vrrp::State;
+use crate::net::announce::ArpSocket;
+use crate::net::bfd::BfdSocket;
+use crate::net::echo::EchoSocket;
+use crate::net::vrrp::VrrpSocket;
+
+/// This version serves one VIP, which is the first of the map.
+const VIP: usize = 0;
+
+/// Packets taken from a socket before the others get their turn.
+const BATCH: usize = 64;
+
+/// What the rest of the agent tells the thread.
+pub(super) enum Command {
+    /// A probe of an API server ended.
+    Probe(BackendIndex, Probe),
+    /// Something this node needs is missing, or is there (again).
+    Fault(Fault, bool),
+    /// Somebody who is no node claims the VIP.
+    Claim(Mac),
+    /// Where frames for a node go.
+    Mac(BackendIndex, Mac),
+    /// What the state should say, health and fences aside, and where the rank table begins.
+    Plan(Arc<Plan>, u32),
+    /// Look whether the map says what it should.
+    Reconcile,
+    /// Another node is to own the VIP.
+    Handover(Option<BackendIndex>, oneshot::Sender<HandoverResult>),
+    /// How is the node?
+    View(oneshot::Sender<View>),
+    /// The agent is to end.
+    Shutdown,
+}
+
+/// Who has the VIP now, or why nobody else.
+pub(super) type HandoverResult = Result<BackendIndex, NoHandover>;
+
+/// What the thread tells the rest of the agent.
+pub(super) enum Notice {
+    /// Something changed.
+    Report(Report),
+    /// The map was not as it should be, and is now.
+    Repaired,
+    /// Something could not be done.
+    Failed(&'static str, io::Error),
+    /// It has no real-time priority.
+    NoPriority(io::Error),
+}
+
+/// The node, as `vip status` shows it.
+pub(super) struct View {
+    pub(super) state: State,
+    pub(super) priority: u8,
+    pub(super) owner: Option<BackendIndex>,
+    pub(super) fence: BootNanos,
+    pub(super) masks: Masks,
+    pub(super) faults: Vec<Fault>,
+    /// By backend index; `None` for this node and without BFD.
+    pub(super) sessions: Vec<Option<SessionView>>,
+}
+
+/// A BFD session.
+pub(super) struct SessionView {
+    pub(super) state: &'static str,
+    pub(super) detection: Duration,
+}
+
+/// What the thread sends and receives by.
+pub(super) struct Wires {
+    pub(super) vrrp: VrrpSocket,
+    pub(super) bfd: Option<BfdSocket>,
+    pub(super) echo: EchoSocket,
+    pub(super) arp: Arc<ArpSocket>,
+}
+
+/// What does not change while the thread runs.
+pub(super) struct Setting {
+    /// The nodes' addresses, by backend index.
+    pub(super) nodes: Vec<Ipv4Addr>,
+    /// This node's place among them.
+    pub(super) own: BackendIndex,
+    /// What is announced.
+    pub(super) vip: Ipv4Addr,
+    /// VRRP's virtual router.
+    pub(super) router_id: u8,
+    /// Between advertisements.
+    pub(super) interval: Centiseconds,
+    /// Where they go.
+    pub(super) mode: VrrpMode,
+}
+
+/// The rest of the agent's end.
+pub(super) struct Pacer {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<EventFd>,
+    thread: JoinHandle<()>,
+}
+
+impl Pacer {
+    /// Starts the thread. What it has to tell comes out of the receiver, which ends when the
+    /// thread does.
+    ///
+    /// # Errors
+    /// If the kernel gives no thread or no eventfd.
+    pub(super) fn start(
+        node: Node,
+        state: StateMap,
+        plan: (Arc<Plan>, u32),
+        wires: Wires,
+        setting: Setting,
+    ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Notice>)> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = Arc::new(EventFd::from_flags(flags)?);
+        let (commands, received) = mpsc::channel();
+        let (notices, told) = tokio_mpsc::unbounded_channel();
+        let keeper = Keeper {
+            node,
+            state,
+            plan,
+            wires,
+            setting,
+            commands: received,
+            wake: wake.clone(),
+            notices,
+            asked: None,
+            actions: Vec::new(),
+            echoes: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("vip-pacer".to_owned())
+            .spawn(|| keeper.run())?;
+        let pacer = Self {
+            commands,
+            wake,
+            thread,
+        };
+        Ok((pacer, told))
+    }
+
+    /// Tells the thread something. It has ended if it is not heard, and nothing is left to say.
+    pub(super) fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // Full only after 2^64 - 1 commands that nobody read.
+            let _full = self.wake.write(1);
+        }
+    }
+
+    /// Waits for the thread to end, which a [`Command::Shutdown`] makes it do.
+    pub(super) fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that keeps the fence panicked");
+        }
+    }
+}
+
+struct Keeper {
+    node: Node,
+    state: StateMap,
+    plan: (Arc<Plan>, u32),
+    wires: Wires,
+    setting: Setting,
+    commands: mpsc::Receiver<Command>,
+    wake: Arc<EventFd>,
+    notices: tokio_mpsc::UnboundedSender<Notice>,
+    /// Who waits for a handover to end.
+    asked: Option<oneshot::Sender<HandoverResult>>,
+    /// Kept between turns to save allocations.
+    actions: Vec<Action>,
+    /// Sequence number of echo requests.
+    echoes: u16,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        if let Err(error) = realtime::raise_thread() {
+            self.tell(Notice::NoPriority(error));
+        }
+        let fence = self.state.get().vips[VIP].owner_until;
+        self.node.on_start(now(), fence, &mut self.actions);
+        self.carry_out();
+        let mut buffer = vec![0; crate::net::vrrp::BUFFER];
+        while !self.node.has_left() {
+            self.wait();
+            // What came in time must not count as missing because this thread was late: all
+            // that waits is taken before the clock is looked at.
+            self.take_vrrp(&mut buffer);
+            self.take_bfd(&mut buffer);
+            self.take_echoes(&mut buffer);
+            self.take_commands();
+            let now = now();
+            if self.node.next_deadline() <= now {
+                self.node.on_timer(now, &mut self.actions);
+            }
+            self.carry_out();
+        }
+    }
+
+    /// Waits until there is something to read, or something to do.
+    fn wait(&self) {
+        let mut fds = vec![
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.wires.vrrp.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.wires.echo.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(bfd) = &self.wires.bfd {
+            fds.push(PollFd::new(bfd.as_fd(), PollFlags::POLLIN));
+        }
+        let left = self.node.next_deadline().since(now());
+        // An interrupted wait is as good as one that ended.
+        let _woken = if left.is_zero() {
+            poll(&mut fds, PollTimeout::ZERO)
+        } else {
+            ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None)
+        };
+    }
+
+    fn index(&self, address: IpAddr) -> Option<BackendIndex> {
+        let place = self
+            .setting
+            .nodes
+            .iter()
+            .position(|node| IpAddr::from(*node) == address)?;
+        BackendIndex::new(place).filter(|index| *index != self.setting.own)
+    }
+
+    fn address(&self, index: BackendIndex) -> IpAddr {
+        self.setting.nodes[index.get()].into()
+    }
+
+    fn take_vrrp(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            let received = match self.wires.vrrp.receive(buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(error) => return self.tell(Notice::Failed("receive VRRP", error)),
+            };
+            // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
+            let Some(source) = self
+                .index(received.source)
+                .filter(|_| received.ttl == vrrp::TTL)
+            else {
+                tracing::debug!(source = %received.source, ttl = received.ttl, "VRRP packet from elsewhere");
+                continue;
+            };
+            let (from, to) = (received.source, received.destination);
+            let advert = match Advertisement::parse(received.payload, from, to) {
+                Ok(advert) => advert,
+                Err(error) => {
+                    tracing::debug!(source = %from, %error, "VRRP packet refused");
+                    continue;
+                }
+            };
+            let ours = advert.router_id == self.setting.router_id
+                && advert.addresses.contains(self.setting.vip.into());
+            if !ours {
+                tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
+                continue;
+            }
+            let advert = &advert;
+            let event = Event::Advert { source, advert };
+            self.node.on_event(now(), event, &mut self.actions);
+        }
+    }
+
+    fn take_bfd(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            let Some(socket) = &self.wires.bfd else {
+                return;
+            };
+            let received = match socket.receive(buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                // A peer without BFD answers that nobody listens; that is no news.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(error) => return self.tell(Notice::Failed("receive BFD", error)),
+            };
+            // RFC 5881, section 5: from one hop away.
+            let Some(source) = self
+                .index(received.source)
+                .filter(|_| received.ttl == bfd::TTL)
+            else {
+                tracing::debug!(source = %received.source, ttl = received.ttl, "BFD packet from elsewhere");
+                continue;
+            };
+            match ControlPacket::parse(received.payload) {
+                Ok(packet) => {
+                    let packet = &packet;
+                    let event = Event::Bfd { source, packet };
+                    self.node.on_event(now(), event, &mut self.actions);
+                }
+                Err(error) => {
+                    tracing::debug!(source = %received.source, %error, "BFD packet refused");
+                }
+            }
+        }
+    }
+
+    fn take_echoes(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            match self.wires.echo.receive(buffer) {
+                Ok(Some((source, _))) => {
+                    if let Some(index) = self.index(source) {
+                        self.node
+                            .on_event(now(), Event::Echo(index), &mut self.actions);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.tell(Notice::Failed("receive an echo", error)),
+            }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        // Empty if it is another descriptor that has something.
+        let _none = self.wake.read();
+        while let Ok(command) = self.commands.try_recv() {
+            let event = match command {
+                Command::Probe(index, probe) => Event::Probe(index, probe),
+                Command::Fault(fault, present) => Event::Fault(fault, present),
+                Command::Claim(mac) => Event::Claim(mac),
+                Command::Shutdown => Event::Shutdown,
+                Command::Handover(to, answer) => {
+                    // The one who asked before sees his sender dropped.
+                    self.asked = Some(answer);
+                    Event::Handover(to)
+                }
+                Command::Mac(index, mac) => {
+                    let done = self.state.set_mac(index, mac);
+                    self.check("set an Ethernet address", done);
+                    continue;
+                }
+                Command::Plan(plan, rank_base) => {
+                    self.plan = (plan, rank_base);
+                    self.reconcile();
+                    continue;
+                }
+                Command::Reconcile => {
+                    self.reconcile();
+                    continue;
+                }
+                Command::View(answer) => {
+                    // Whoever asked may have gone.
+                    let _gone = answer.send(self.view());
+                    continue;
+                }
+            };
+            self.node.on_event(now(), event, &mut self.actions);
+        }
+    }
+
+    /// Makes the map say what it should, whoever wrote it.
+    fn reconcile(&mut self) {
+        let (plan, rank_base) = self.plan.clone();
+        let (fence, masks) = (self.node.fence(), self.node.masks());
+        let done = self.state.refresh().and_then(|()| {
+            self.state.update(|state| {
+                plan.write(state, rank_base);
+                state.masks = masks;
+                state.vips[VIP].owner_until = fence;
+            })
+        });
+        if let Some(true) = self.check("write the state", done) {
+            self.tell(Notice::Repaired);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::SetFence(until) => {
+                    let done = self.state.set_fence(VIP, until);
+                    self.check("set the fence", done);
+                }
+                Action::SetMasks(masks) => {
+                    let done = self.state.set_masks(masks);
+                    self.check("set the health of the nodes", done);
+                }
+                Action::SendAdvert { to, priority } => self.advertise(to, priority),
+                Action::SendBfd { to, packet } => {
+                    if let Some(bfd) = &self.wires.bfd {
+                        let sent = bfd.send(self.address(to), &packet.emit());
+                        unsent("BFD", sent);
+                    }
+                }
+                Action::SendEcho(to) => {
+                    self.echoes = self.echoes.wrapping_add(1);
+                    unsent("echo", self.wires.echo.ask(self.address(to), self.echoes));
+                }
+                Action::Announce => unsent("ARP", self.wires.arp.announce(self.setting.vip)),
+                Action::ProbeAddress => unsent("ARP", self.wires.arp.probe(self.setting.vip)),
+                Action::Report(report) => {
+                    self.answer(&report);
+                    self.tell(Notice::Report(report));
+                }
+                Action::Done => {}
+            }
+        }
+        self.actions = actions;
+    }
+
+    /// Answers whoever waits for a handover.
+    fn answer(&mut self, report: &Report) {
+        let result = match report {
+            Report::HandedOver(to) => Ok(*to),
+            Report::NotHandedOver(why) => Err(*why),
+            _ => return,
+        };
+        if let Some(asked) = self.asked.take() {
+            // He may have gone.
+            let _gone = asked.send(result);
+        }
+    }
+
+    fn advertise(&self, to: To, priority: u8) {
+        let Some(addresses) = Addresses::new(&[self.setting.vip.into()]) else {
+            return;
+        };
+        let advert = Advertisement {
+            router_id: self.setting.router_id,
+            priority,
+            interval: self.setting.interval,
+            addresses,
+        };
+        let own = self.address(self.setting.own);
+        let mut bytes = [0; vrrp::MAX_LENGTH];
+        match (to, self.setting.mode) {
+            (To::One(to), _) => {
+                let to = self.address(to);
+                unsent(
+                    "VRRP",
+                    self.wires.vrrp.send(to, advert.emit(&mut bytes, own, to)),
+                );
+            }
+            (To::All, VrrpMode::Multicast) => {
+                let group = IpAddr::from(vrrp::GROUP_V4);
+                unsent(
+                    "VRRP",
+                    self.wires
+                        .vrrp
+                        .send_group(advert.emit(&mut bytes, own, group)),
+                );
+            }
+            (To::All, VrrpMode::Unicast) => {
+                for node in &self.setting.nodes {
+                    let to = IpAddr::from(*node);
+                    if to != own {
+                        unsent(
+                            "VRRP",
+                            self.wires.vrrp.send(to, advert.emit(&mut bytes, own, to)),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn view(&self) -> View {
+        let session = |session: &Session| SessionView {
+            state: session.state().name(),
+            detection: session.detection_time(),
+        };
+        View {
+            state: self.node.state(),
+            priority: self.node.priority(),
+            owner: self.node.owner(),
+            fence: self.node.fence(),
+            masks: self.node.masks(),
+            faults: self.node.faults().collect(),
+            sessions: (0..self.setting.nodes.len())
+                .map(|index| self.node.bfd(BackendIndex::new(index)?).map(session))
+                .collect(),
+        }
+    }
+
+    fn check<T>(
+        &self,
+        what: &'static str,
+        done: Result<T, crate::datapath::DatapathError>,
+    ) -> Option<T> {
+        done.map_err(|error| self.tell(Notice::Failed(what, io::Error::other(error))))
+            .ok()
+    }
+
+    fn tell(&self, notice: Notice) {
+        // The rest of the agent is ending.
+        let _gone = self.notices.send(notice);
+    }
+}
+
+/// A packet that cannot be sent is as good as lost, which the protocols are made for, and its
+/// receiver's entry in the status says so.
+fn unsent(what: &str, sent: io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::debug!(what, %error, "cannot send");
+    }
+}

@@ -1,0 +1,118 @@
+//! Receiving with what proves where a packet came from.
+
+use std::io::{self, IoSliceMut};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, cmsg_space, recvmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Socket};
+
+/// A packet that was received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Datagram {
+    /// Bytes of it in the buffer.
+    pub(super) length: usize,
+    /// Who says that he sent it.
+    pub(super) source: IpAddr,
+    /// Where it was sent to, if the socket was asked to tell.
+    pub(super) destination: Option<IpAddr>,
+    /// Its TTL or hop limit, if the socket was asked to tell.
+    pub(super) ttl: Option<u8>,
+}
+
+/// Opens a socket that does not block.
+pub(super) fn socket(
+    address: IpAddr,
+    kind: socket2::Type,
+    protocol: Option<socket2::Protocol>,
+) -> io::Result<Socket> {
+    let domain = if address.is_ipv4() {
+        Domain::IPV4
+    } else {
+        Domain::IPV6
+    };
+    let socket = Socket::new(domain, kind, protocol)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // Each family has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Makes it send with this TTL or hop limit, and ahead of other traffic: precedence
+/// "internetwork control" (RFC 791, section 3.1) and the priority that keepalived sets.
+pub(super) fn mark(socket: &Socket, address: IpAddr, ttl: u8) -> io::Result<()> {
+    const TOS: u32 = 0xc0;
+    const PRIORITY: u32 = 6;
+    if address.is_ipv4() {
+        socket.set_ttl_v4(u32::from(ttl))?;
+        socket.set_tos_v4(TOS)?;
+    } else {
+        socket.set_unicast_hops_v6(u32::from(ttl))?;
+        socket.set_tclass_v6(TOS)?;
+    }
+    // The TOS sets a priority too, so ours comes after it.
+    socket.set_priority(PRIORITY)
+}
+
+/// Makes [`receive`] tell the TTL and the destination.
+pub(super) fn tell_origin(socket: &Socket, address: IpAddr) -> io::Result<()> {
+    if address.is_ipv4() {
+        setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    }
+    Ok(())
+}
+
+/// The next packet; `None` if there is none now.
+pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
+    let mut control = [0_u8; cmsg_space::<libc::in6_pktinfo>() + cmsg_space::<libc::c_int>()];
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = match recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::empty(),
+    ) {
+        Ok(message) => message,
+        Err(Errno::EAGAIN) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let source = message.address.as_ref().and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    let Some(source) = source else {
+        return Err(io::Error::other("a packet without a sender"));
+    };
+    let mut datagram = Datagram {
+        length: message.bytes,
+        source,
+        destination: None,
+        ttl: None,
+    };
+    for message in message.cmsgs()? {
+        match message {
+            ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => {
+                datagram.ttl = u8::try_from(ttl).ok();
+            }
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                let address = info.ipi_addr.s_addr.to_ne_bytes();
+                datagram.destination = Some(address.into());
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                datagram.destination = Some(info.ipi6_addr.s6_addr.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(datagram))
+}

@@ -1,0 +1,136 @@
+//! Is a host there? ICMP echo (RFC 792, RFC 4443), which its kernel answers whatever has become
+//! of its programs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Protocol, Socket, Type};
+use vip_common::wire::{Frame as _, ipv4};
+
+use super::{NetError, datagram};
+
+/// Sends echo requests, and receives the answers to them.
+#[derive(Debug)]
+pub struct EchoSocket {
+    socket: Socket,
+    /// Tells our answers from those to others, who may ping as well.
+    identifier: [u8; 2],
+    v4: bool,
+}
+
+/// Types of request and reply.
+const V4: (u8, u8) = (8, 0);
+const V6: (u8, u8) = (128, 129);
+
+impl EchoSocket {
+    /// Opens it on an interface, for the node's address.
+    ///
+    /// # Errors
+    /// No `CAP_NET_RAW`; the interface or the address is not there.
+    pub fn open(interface: &str, address: IpAddr) -> Result<Self, NetError> {
+        Self::try_open(interface, address).map_err(NetError::io(format!(
+            "open an ICMP socket on {interface} ({address})"
+        )))
+    }
+
+    fn try_open(interface: &str, address: IpAddr) -> io::Result<Self> {
+        let v4 = address.is_ipv4();
+        let protocol = if v4 {
+            Protocol::ICMPV4
+        } else {
+            Protocol::ICMPV6
+        };
+        let socket = datagram::socket(address, Type::RAW, Some(protocol))?;
+        socket.bind_device(Some(interface.as_bytes()))?;
+        socket.bind(&SocketAddr::new(address, 0).into())?;
+        Ok(Self {
+            socket,
+            identifier: (std::process::id() as u16).to_be_bytes(),
+            v4,
+        })
+    }
+
+    /// Asks a host. Never waits.
+    ///
+    /// # Errors
+    /// The kernel's: no route, link down, queue full.
+    pub fn ask(&self, host: IpAddr, sequence: u16) -> io::Result<()> {
+        let mut request = [0; 8];
+        request[0] = if self.v4 { V4.0 } else { V6.0 };
+        request[4..6].copy_from_slice(&self.identifier);
+        request[6..].copy_from_slice(&sequence.to_be_bytes());
+        // For IPv6 the kernel fills it in (RFC 3542, section 3.1).
+        if self.v4 {
+            let sum: u32 = request
+                .chunks_exact(2)
+                .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+                .sum();
+            let sum = (sum & 0xffff) + (sum >> 16);
+            request[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        }
+        self.socket
+            .send_to(&request, &SocketAddr::new(host, 0).into())
+            .map(drop)
+    }
+
+    /// The next host that answered, and the sequence number it answered to; `None` if nobody
+    /// has. `buffer` may be short: only headers are looked at.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(IpAddr, u16)>> {
+        while let Some(datagram) = datagram::receive(&self.socket, buffer)? {
+            if let Some(sequence) = self.reply(&buffer[..datagram.length]) {
+                return Ok(Some((datagram.source, sequence)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The sequence number, if it is an answer to this socket.
+    fn reply(&self, packet: &[u8]) -> Option<u16> {
+        let start = if self.v4 {
+            packet.view::<ipv4::Header>(0)?.header_length()
+        } else {
+            0
+        };
+        let message: &[u8; 8] = packet.get(start..)?.first_chunk()?;
+        let kind = if self.v4 { V4.1 } else { V6.1 };
+        let ours = message[0] == kind && message[4..6] == self.identifier;
+        ours.then(|| u16::from_be_bytes([message[6], message[7]]))
+    }
+}
+
+impl AsFd for EchoSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{self, A, A6, B, B6, Side, arrives};
+
+    #[test]
+    fn a_host_answers_whoever_asks() {
+        testing::in_two_namespaces(async |pair| {
+            for (a, b) in [(IpAddr::from(A), IpAddr::from(B)), (A6.into(), B6.into())] {
+                pair.enter(Side::A);
+                let socket = EchoSocket::open("a0", a).unwrap();
+                let mut buffer = [0; 128];
+                assert_eq!(socket.receive(&mut buffer).unwrap(), None, "nothing yet");
+                socket.ask(b, 7).unwrap();
+                // Neighbour discovery may come first, which is no answer.
+                let answer = loop {
+                    arrives(&socket).await;
+                    if let Some(answer) = socket.receive(&mut buffer).unwrap() {
+                        break answer;
+                    }
+                };
+                assert_eq!(answer, (b, 7));
+            }
+        });
+    }
+}

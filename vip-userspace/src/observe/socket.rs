@@ -1,0 +1,82 @@
+//! What is said on the agent's socket: one request, a line of JSON, and one reply, all that
+//! comes until the end.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::SOCKET;
+
+/// The agent answers in well under a millisecond, or at the end of a handover, unless it hangs.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the agent can be asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// How is it? Answered with a [`Status`](super::status::Status).
+    Status,
+    /// Let another node own the VIP. Answered with its name, once it does.
+    Handover {
+        /// Its name or address; whichever is best if `None`.
+        to: Option<String>,
+    },
+}
+
+/// What it answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply<T> {
+    /// What was asked for.
+    Ok(T),
+    /// Why not.
+    Error(String),
+}
+
+impl<T> From<anyhow::Result<T>> for Reply<T> {
+    fn from(result: anyhow::Result<T>) -> Self {
+        match result {
+            Ok(value) => Self::Ok(value),
+            Err(error) => Self::Error(format!("{error:#}")),
+        }
+    }
+}
+
+/// Asks the agent of this machine.
+///
+/// # Errors
+/// There is none, it does not answer, or it says no.
+pub fn ask<T: DeserializeOwned>(run_directory: &Path, request: &Request) -> anyhow::Result<T> {
+    let path = run_directory.join(SOCKET);
+    let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow::anyhow!(
+            "no agent at {}: is `vip run` running on this node?",
+            path.display()
+        ),
+        ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("{} is for root only: try again as root", path.display())
+        }
+        _ => anyhow::Error::from(error).context(format!("cannot connect to {}", path.display())),
+    })?;
+    stream
+        .set_read_timeout(Some(TIMEOUT))
+        .context("cannot set a time-out")?;
+    let mut request = serde_json::to_string(request)?;
+    request.push('\n');
+    let mut text = String::new();
+    stream
+        .write_all(request.as_bytes())
+        .and_then(|()| stream.read_to_string(&mut text))
+        .with_context(|| format!("the agent does not answer within {TIMEOUT:?}"))?;
+    let reply: Reply<T> = serde_json::from_str(&text)
+        .context("the agent's answer makes no sense: is it of another version?")?;
+    match reply {
+        Reply::Ok(value) => Ok(value),
+        Reply::Error(why) => anyhow::bail!(why),
+    }
+}
