@@ -11,11 +11,13 @@
 //!
 //! # What is promised
 //!
-//! 1. A node that takes over on a time-out finds no fence up of a node whose agent has crashed,
-//!    hangs, or lost its power, as long as nothing was lost between the two.
+//! 1. A node that takes over on a time-out finds no fence up, neither of an owner that crashed,
+//!    hangs or lost its power nor of another successor, as long as nothing was lost or late
+//!    between the two.
 //! 2. Two nodes that hear each other do not both answer for longer than it takes them to notice.
 //! 3. When a majority lives, hears each other and is left alone, it has one owner within a bound,
-//!    all of it agrees on who that is, and on who lives.
+//!    all of it agrees on who that is, and on who lives. A healthy cluster whose owner dies,
+//!    hangs or is paused has another one within six units.
 //! 4. The owner changes no more often than faults and operators give reason to.
 
 use std::cmp::Reverse;
@@ -97,6 +99,8 @@ enum Happening {
     Probes { node: usize, life: u64 },
     /// The next piece of trouble.
     Trouble,
+    /// If nothing else has happened since that many troubles, there must be another owner.
+    Successor { of: usize, troubles: u64 },
     /// The end of one.
     Relief(Relief),
 }
@@ -212,7 +216,7 @@ impl Host {
 }
 
 /// A direction of a cable.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Wire {
     cut: bool,
     /// When something was last lost on it, or could have been.
@@ -221,6 +225,17 @@ struct Wire {
     last: Time,
     /// The last advertisement that arrived.
     priority: u8,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            cut: false,
+            foul: 0,
+            last: 0,
+            priority: u8::MAX,
+        }
+    }
 }
 
 /// How a run goes.
@@ -252,6 +267,8 @@ struct World {
     overlap: Vec<Vec<Option<Time>>>,
     /// When trouble last began or ended.
     troubled: Time,
+    /// When packets or a node were last late.
+    disturbed: Time,
     troubles: u64,
     takeovers: u64,
     events: u64,
@@ -313,6 +330,7 @@ impl World {
             latency: profile.unit / 50,
             overlap: vec![vec![None; count]; count],
             troubled: 0,
+            disturbed: 0,
             troubles: 0,
             takeovers: 0,
             events: 0,
@@ -405,13 +423,19 @@ impl World {
                 }
                 Happening::Probes { node, life } => self.probe(node, life),
                 Happening::Trouble => self.trouble(),
+                Happening::Successor { of, troubles } => {
+                    let follows = |node: usize| node != of && self.hosts[node].answers(self.now);
+                    if self.troubles == troubles && !(0..self.hosts.len()).any(follows) {
+                        self.fail(&format!("nobody followed node {of} in time"));
+                    }
+                }
                 Happening::Relief(relief) => self.relieve(relief),
             }
             self.watch();
         }
-        // Promise 4: each piece of trouble moves the VIP away and perhaps back, in each part of
-        // a cluster that falls apart.
-        let reasons = self.troubles * 2 * self.profile.nodes as u64 + 10;
+        // Promise 4: a piece of trouble moves the VIP away and perhaps back, in both parts of a
+        // cluster that falls apart.
+        let reasons = self.troubles * 3 + 10;
         if self.takeovers > reasons {
             self.fail(&format!(
                 "{} takeovers for {} troubles",
@@ -659,19 +683,31 @@ impl World {
         self.takeovers += 1;
         // Promise 1.
         let window = 12 * self.unit();
+        let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
+        // Asked to take over, or better than an owner that said so itself.
+        let priority = self.priority(node);
+        let by_right = (0..self.hosts.len())
+            .any(|other| other != node && self.wires[other][node].priority < priority);
+        if late || self.loss > 0 || by_right {
+            return;
+        }
         for other in 0..self.hosts.len() {
-            let there = &self.hosts[other];
-            if other == node || !there.answers(self.now) || there.runs() {
+            if other == node || !self.hosts[other].answers(self.now) {
                 continue;
             }
-            let wire = self.wires[other][node];
-            let heard_all = self.now.saturating_sub(wire.foul) > window || wire.foul == 0;
-            // Asked to take over, or better than an owner that said so itself.
-            let by_right = wire.priority < self.priority(node);
-            if heard_all && !by_right {
+            let clean = |from: usize, to: usize| {
+                let foul = self.wires[from][to].foul.max(self.disturbed);
+                !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+            };
+            // A node that has just come may not know the others yet.
+            let knows = self.hosts[node]
+                .agent
+                .as_ref()
+                .and_then(|agent| agent.bfd(backend(other)))
+                .is_some_and(|session| session.is_up() || !self.hosts[other].runs());
+            if clean(other, node) && clean(node, other) && knows {
                 self.fail(&format!(
-                    "node {node} took over while the fence of node {other}, which does not run, \
-                     was up"
+                    "node {node} took over while the fence of node {other} was up"
                 ));
             }
         }
@@ -765,15 +801,29 @@ impl World {
 
     fn trouble(&mut self) {
         self.settled();
+        let healthy = self.now - self.troubled >= self.calm()
+            && self.loss == 0
+            && (0..self.hosts.len()).all(|node| {
+                let host = &self.hosts[node];
+                host.runs() && host.carrier && host.slowness == 0
+            })
+            && self.wires.iter().flatten().all(|wire| !wire.cut);
         self.troubles += 1;
         self.troubled = self.now;
         let node = self.random.below(self.hosts.len() as u64) as usize;
         // Half of the time at the owner: that is where it hurts.
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
         let node = owner.filter(|_| self.random.percent(50)).unwrap_or(node);
-        let soon = self.within(1, 40);
+        let soon = self.within(7, 40);
         let kind = self.random.below(14);
         self.say(|| format!("trouble {kind} at node {node}"));
+        if healthy && kind < 4 && owner == Some(node) {
+            let (of, troubles) = (node, self.troubles);
+            self.at(
+                self.now + 6 * self.unit(),
+                Happening::Successor { of, troubles },
+            );
+        }
         let relief = match kind {
             0 => {
                 self.hosts[node].agent = None;
@@ -809,6 +859,7 @@ impl World {
             7 => {
                 self.doubling = self.random.between(1, 50);
                 self.latency = self.random.between(self.unit() / 50, self.unit() / 4);
+                self.disturbed = self.now;
                 Relief::Calm
             }
             8 => {
@@ -824,6 +875,7 @@ impl World {
             }
             10 => {
                 self.hosts[node].slowness = self.random.between(1, self.unit() / 2);
+                self.disturbed = self.now;
                 Relief::Quick(node)
             }
             11 if self.hosts[node].runs() => {
@@ -884,6 +936,7 @@ impl World {
                 self.wires[b][a].foul = self.now;
             }
             Relief::Calm => {
+                self.disturbed = self.now;
                 self.loss = 0;
                 self.doubling = 0;
                 self.latency = self.unit() / 50;
@@ -898,6 +951,7 @@ impl World {
             }
             Relief::Ready(node) => self.hosts[node].ready = true,
             Relief::Quick(node) => {
+                self.disturbed = self.now;
                 self.hosts[node].slowness = 0;
                 self.wake(node);
             }

@@ -217,7 +217,8 @@ impl Advertisement {
     }
 
     /// Reads the payload of an IP packet that went from `source` to `destination`, whose family
-    /// is that of the virtual addresses. What lies behind the last address is padding, and not part of the checksum.
+    /// is that of the virtual addresses. What lies behind the last address is padding, and not
+    /// part of the checksum.
     ///
     /// # Errors
     /// The bytes are no advertisement (section 7.1).

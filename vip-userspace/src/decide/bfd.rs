@@ -246,13 +246,13 @@ impl Session {
             }
             (State::Down, State::Down) => {
                 self.state = State::Init;
-                self.transmit(now, out);
+                self.transmit_soon(now, out);
             }
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
                 self.state = State::Up;
                 out.push(Action::Up);
                 self.set_intervals(self.params.interval());
-                self.transmit(now, out);
+                self.transmit_soon(now, out);
             }
             _ => {}
         }
@@ -273,7 +273,7 @@ impl Session {
         self.params = params;
         if self.state == State::Up {
             self.set_intervals(params.interval());
-            self.transmit(now, out);
+            self.transmit_soon(now, out);
         } else {
             self.slow_down();
         }
@@ -311,8 +311,19 @@ impl Session {
         if was_up {
             out.push(Action::Down(why));
         }
-        // The other side should hear of it now, not in a second.
-        self.transmit(now, out);
+        self.transmit_soon(now, out);
+    }
+
+    /// The other side should hear of a change now, not in a second. But no sooner than packets
+    /// follow each other while up: two sides that answer each other at once, with packets that
+    /// overtake each other, would never come to rest.
+    fn transmit_soon(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let soonest = self.sent.after(self.params.interval * 3 / 4);
+        if now >= soonest {
+            self.transmit(now, out);
+        } else {
+            self.next = soonest;
+        }
     }
 
     /// The pace of a session that is not up. Nobody relies on it, so nobody is asked.

@@ -48,8 +48,8 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Before an address that somebody else claims is asked for again.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
 
-/// How long an owner waits for its successor to speak. More than any skew time of an
-/// advertisement interval of one second, which is keepalived's default.
+/// How long an owner waits for its successor to speak, beside three advertisement intervals:
+/// more than any skew time at an interval of one second, which is keepalived's default.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What a node is and knows of the others.
@@ -310,6 +310,15 @@ struct Claims {
     defended: Option<BootNanos>,
 }
 
+/// Who owns the VIP, as far as a node hears.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    index: BackendIndex,
+    priority: u8,
+    /// Not the owner any more if nothing is heard of it until then.
+    until: BootNanos,
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -322,7 +331,8 @@ pub struct Node {
     faults: u8,
     masks: Option<Masks>,
     fence: BootNanos,
-    owner: Option<BackendIndex>,
+    /// The best owner that is heard. (There are two where a segment has fallen apart.)
+    owner: Option<Owner>,
     farewell: Farewell,
     claims: Claims,
     started: bool,
@@ -513,7 +523,7 @@ impl Node {
     /// Who owns the VIP, as far as this node knows.
     #[must_use]
     pub fn owner(&self) -> Option<BackendIndex> {
-        self.owner
+        self.owner.map(|owner| owner.index)
     }
 
     /// Until when this node answers for the VIP.
@@ -579,7 +589,7 @@ impl Node {
             State::Initialize => BootNanos(u64::MAX),
             State::Active => deadline,
             State::Backup if self.claims.probes_left > 0 => BootNanos(u64::MAX),
-            State::Backup => deadline.max(self.claims.next),
+            State::Backup => deadline.max(self.claims.next).after(self.turn()),
         }
     }
 
@@ -648,28 +658,26 @@ impl Node {
         let heard = self.machine.heard().unwrap_or(now);
         let detection = bfd.interval * u32::from(bfd.detect_mult.get());
         if self.machine.owner() == Some(lost) && now.since(heard) >= detection / 2 {
-            self.machine
-                .hasten(now.after(self.turn(index, bfd.interval)));
+            self.machine.hasten(now);
         }
     }
 
-    /// How long to let others go first: a BFD interval for each living node that stands before
-    /// this one, so that not all of them take over at once.
-    fn turn(&self, lost: BackendIndex, step: Duration) -> Duration {
-        let own = (
-            self.machine.priority(),
-            self.params.nodes[self.params.own.get()].address,
-        );
+    /// How long to let others go first once the owner is gone: a BFD interval for each living
+    /// node that stands before this one, so that not all of them take over at once.
+    fn turn(&self) -> Duration {
+        let Some(bfd) = self.params.bfd else {
+            return Duration::ZERO;
+        };
+        let own = self.params.nodes[self.params.own.get()].address;
+        let own = (self.machine.priority(), own);
+        let lost = self.machine.owner();
         let before = self.others().filter(|&index| {
             let node = self.params.nodes[index.get()];
-            let ready = self
-                .health
-                .backend(index)
-                .is_none_or(super::health::Backend::ready);
             let lives = self.bfd(index).is_some_and(Session::is_up);
-            index != lost && lives && (priority(node.priority, ready), node.address) > own
+            let rank = (priority(node.priority, self.is_ready(index)), node.address);
+            lives && Some(node.address) != lost && rank > own
         });
-        step * before.count() as u32
+        bfd.interval * before.count() as u32
     }
 
     fn on_advert(
@@ -692,7 +700,9 @@ impl Node {
                 return;
             }
             Farewell::Leaving { .. } => return,
-            Farewell::Handover { to, .. } if !resigns && to == source => {
+            // Whoever speaks: it may also be the owner of the other part of a segment that has
+            // come together again.
+            Farewell::Handover { .. } if !resigns => {
                 self.farewell = Farewell::None;
                 let actions = self.machine.yield_to(now, address, advert.interval);
                 out.push(Action::Report(Report::HandedOver(source)));
@@ -706,6 +716,7 @@ impl Node {
             self.claims.probes_left = 0;
             self.claims.next = now;
         }
+        self.follow(now, source, address, advert);
         let was = self.machine.state();
         let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
         let actions = self.machine.on_advert(now, address, advert, unfit);
@@ -713,13 +724,41 @@ impl Node {
         match self.machine.state() {
             // Two owners met, and this one stays: hosts may have believed the other.
             State::Active if was == State::Active && !resigns => self.schedule.begin(now),
-            State::Backup if resigns && self.machine.owner() == Some(address) => {
-                let step = self.params.bfd.map(|bfd| bfd.interval);
-                if let Some(step) = step {
-                    self.machine.hasten(now.after(self.turn(source, step)));
-                }
+            // Its turn, and not the skew time, decides who is next.
+            State::Backup
+                if resigns
+                    && self.params.bfd.is_some()
+                    && self.machine.owner() == Some(address) =>
+            {
+                self.machine.hasten(now);
             }
             _ => {}
+        }
+    }
+
+    /// Notes who owns the VIP.
+    fn follow(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        address: IpAddr,
+        advert: &Advertisement,
+    ) {
+        let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
+        if advert.priority == PRIORITY_RESIGNED {
+            self.owner = self.owner.filter(|owner| owner.index != source);
+            return;
+        }
+        let better = |owner: Owner| {
+            owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
+        };
+        if self.owner.is_none_or(better) {
+            self.owner = Some(Owner {
+                index: source,
+                priority: advert.priority,
+                // One more than it takes to be taken for dead.
+                until: now.after(advert.interval.duration() * 4),
+            });
         }
     }
 
@@ -841,7 +880,7 @@ impl Node {
         };
         self.farewell = Farewell::Handover {
             to,
-            until: now.after(HANDOVER_PATIENCE),
+            until: now.after(self.handover_patience()),
         };
         out.push(Action::Report(Report::HandingOver(to)));
         // To him alone: nobody else feels called.
@@ -849,6 +888,10 @@ impl Node {
             to: To::One(to),
             priority: PRIORITY_RESIGNED,
         });
+    }
+
+    fn handover_patience(&self) -> Duration {
+        HANDOVER_PATIENCE + self.machine.interval().duration() * 3
     }
 
     /// The node to hand over to.
@@ -901,7 +944,7 @@ impl Node {
         }
         if successor {
             self.farewell = Farewell::Leaving {
-                until: now.after(HANDOVER_PATIENCE),
+                until: now.after(self.handover_patience()),
                 next: now,
             };
             self.leave(now, out);
@@ -1024,10 +1067,20 @@ impl Node {
             self.masks = Some(masks);
             out.push(Action::SetMasks(masks));
         }
-        let owner = self.machine.owner().and_then(|address| self.index(address));
-        if self.owner != owner {
-            self.owner = owner;
-            out.push(Action::Report(Report::Owner(owner)));
+        let known = self.owner();
+        self.owner = match self.machine.state() {
+            State::Active => Some(Owner {
+                index: self.params.own,
+                priority: self.machine.priority(),
+                until: BootNanos(u64::MAX),
+            }),
+            State::Backup => self
+                .owner
+                .filter(|owner| owner.index != self.params.own && now < owner.until),
+            State::Initialize => None,
+        };
+        if self.owner() != known {
+            out.push(Action::Report(Report::Owner(self.owner())));
         }
         if self.machine.state() == State::Active && self.schedule.due(now) {
             out.push(Action::Announce);

@@ -58,8 +58,7 @@ impl BfdSocket {
     /// Sends a packet to a peer. Never waits.
     ///
     /// # Errors
-    /// The kernel's: no route, link down, queue full; or that the peer's last answer was that
-    /// nobody listens.
+    /// The kernel's: no route, link down, queue full. That nobody listens there is none.
     pub fn send(&self, peer: IpAddr, packet: &[u8; LENGTH]) -> io::Result<()> {
         let peer = SocketAddr::new(peer, PORT).into();
         self.sender.send_to(packet, &peer).map(drop)
@@ -135,6 +134,20 @@ mod tests {
                 arrives(&here).await;
                 let received = here.receive(&mut buffer).unwrap().unwrap();
                 assert_eq!((received.source, received.ttl), (b, 254));
+            }
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_not_here_is_refused_by_name() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            for (b, name) in [
+                (IpAddr::from(B), "a0 (10.9.0.2)"),
+                (B6.into(), "a0 (fd00:9::2)"),
+            ] {
+                let error = BfdSocket::open("a0", b).unwrap_err().to_string();
+                assert!(error.contains(name), "{error}");
             }
         });
     }

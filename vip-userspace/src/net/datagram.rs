@@ -24,6 +24,12 @@ pub(super) struct Datagram {
     pub(super) ttl: Option<u8>,
 }
 
+/// Room for what [`tell_origin`] asks for, where the kernel's `cmsghdr` may lie.
+#[repr(align(8))]
+struct Control([u8; cmsg_space::<libc::in6_pktinfo>() + cmsg_space::<libc::c_int>()]);
+
+const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
+
 /// Opens a socket that does not block.
 pub(super) fn socket(
     address: IpAddr,
@@ -37,10 +43,6 @@ pub(super) fn socket(
     };
     let socket = Socket::new(domain, kind, protocol)?;
     socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        // Each family has a socket of its own.
-        socket.set_only_v6(true)?;
-    }
     Ok(socket)
 }
 
@@ -74,12 +76,12 @@ pub(super) fn tell_origin(socket: &Socket, address: IpAddr) -> io::Result<()> {
 
 /// The next packet; `None` if there is none now.
 pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
-    let mut control = [0_u8; cmsg_space::<libc::in6_pktinfo>() + cmsg_space::<libc::c_int>()];
+    let mut control = Control([0; _]);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = match recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut parts,
-        Some(&mut control),
+        Some(&mut control.0),
         MsgFlags::empty(),
     ) {
         Ok(message) => message,

@@ -5,7 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use socket2::{Protocol, Socket, Type};
+use nix::libc;
+use socket2::{Protocol, SockFilter, Socket, Type};
 use vip_common::wire::{Frame as _, ipv4};
 
 use super::{NetError, datagram};
@@ -29,12 +30,13 @@ impl EchoSocket {
     /// # Errors
     /// No `CAP_NET_RAW`; the interface or the address is not there.
     pub fn open(interface: &str, address: IpAddr) -> Result<Self, NetError> {
-        Self::try_open(interface, address).map_err(NetError::io(format!(
+        let identifier = std::process::id() as u16;
+        Self::try_open(interface, address, identifier).map_err(NetError::io(format!(
             "open an ICMP socket on {interface} ({address})"
         )))
     }
 
-    fn try_open(interface: &str, address: IpAddr) -> io::Result<Self> {
+    fn try_open(interface: &str, address: IpAddr, identifier: u16) -> io::Result<Self> {
         let v4 = address.is_ipv4();
         let protocol = if v4 {
             Protocol::ICMPV4
@@ -42,11 +44,12 @@ impl EchoSocket {
             Protocol::ICMPV6
         };
         let socket = datagram::socket(address, Type::RAW, Some(protocol))?;
+        socket.attach_filter(&only_replies(v4, identifier))?;
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.bind(&SocketAddr::new(address, 0).into())?;
         Ok(Self {
             socket,
-            identifier: (std::process::id() as u16).to_be_bytes(),
+            identifier: identifier.to_be_bytes(),
             v4,
         })
     }
@@ -80,12 +83,12 @@ impl EchoSocket {
     /// # Errors
     /// The kernel's.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(IpAddr, u16)>> {
-        while let Some(datagram) = datagram::receive(&self.socket, buffer)? {
-            if let Some(sequence) = self.reply(&buffer[..datagram.length]) {
-                return Ok(Some((datagram.source, sequence)));
-            }
-        }
-        Ok(None)
+        let Some(datagram) = datagram::receive(&self.socket, buffer)? else {
+            return Ok(None);
+        };
+        // Anything else can only have come before the filter was there.
+        let sequence = self.reply(&buffer[..datagram.length]);
+        Ok(sequence.map(|sequence| (datagram.source, sequence)))
     }
 
     /// The sequence number, if it is an answer to this socket.
@@ -100,6 +103,32 @@ impl EchoSocket {
         let ours = message[0] == kind && message[4..6] == self.identifier;
         ours.then(|| u16::from_be_bytes([message[6], message[7]]))
     }
+}
+
+/// A raw socket gets all the ICMP that comes to the node. This filter, run by the kernel, leaves
+/// it the answers to its own questions, so that others' pings do not wake whoever waits.
+fn only_replies(v4: bool, identifier: u16) -> [SockFilter; 7] {
+    use libc::{
+        BPF_B, BPF_H, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JMP, BPF_LD, BPF_LDX, BPF_MSH, BPF_RET,
+    };
+    let step = |code: u32, jump_true, jump_false, operand| {
+        SockFilter::new(code as u16, jump_true, jump_false, operand)
+    };
+    let (start, reply) = if v4 {
+        // Behind the IP header, which says how long it is.
+        (BPF_LDX | BPF_B | BPF_MSH, V4.1)
+    } else {
+        (BPF_LDX | BPF_IMM, V6.1)
+    };
+    [
+        step(start, 0, 0, 0),
+        step(BPF_LD | BPF_B | BPF_IND, 0, 0, 0),
+        step(BPF_JMP | BPF_JEQ, 0, 3, u32::from(reply)),
+        step(BPF_LD | BPF_H | BPF_IND, 0, 0, 4),
+        step(BPF_JMP | BPF_JEQ, 0, 1, u32::from(identifier)),
+        step(BPF_RET, 0, 0, u32::MAX),
+        step(BPF_RET, 0, 0, 0),
+    ]
 }
 
 impl AsFd for EchoSocket {
@@ -122,14 +151,50 @@ mod tests {
                 let mut buffer = [0; 128];
                 assert_eq!(socket.receive(&mut buffer).unwrap(), None, "nothing yet");
                 socket.ask(b, 7).unwrap();
-                // Neighbour discovery may come first, which is no answer.
-                let answer = loop {
-                    arrives(&socket).await;
-                    if let Some(answer) = socket.receive(&mut buffer).unwrap() {
-                        break answer;
-                    }
-                };
-                assert_eq!(answer, (b, 7));
+                arrives(&socket).await;
+                assert_eq!(socket.receive(&mut buffer).unwrap(), Some((b, 7)));
+                assert_eq!(socket.receive(&mut buffer).unwrap(), None, "no more");
+            }
+        });
+    }
+
+    #[test]
+    fn other_icmp_does_not_wake_who_waits_for_an_answer() {
+        testing::in_two_namespaces(async |pair| {
+            for (a, b) in [(IpAddr::from(A), IpAddr::from(B)), (A6.into(), B6.into())] {
+                pair.enter(Side::A);
+                let ours = EchoSocket::try_open("a0", a, 1).unwrap();
+                let others = EchoSocket::try_open("a0", a, 2).unwrap();
+                pair.enter(Side::B);
+                let there = EchoSocket::try_open("b0", b, 1).unwrap();
+                let mut buffer = [0; 128];
+                // A's kernel has handed out all of both before it sees the answer below.
+                for (asks, who) in [(&others, b), (&there, a)] {
+                    asks.ask(who, 7).unwrap();
+                    arrives(asks).await;
+                    assert_eq!(asks.receive(&mut buffer).unwrap(), Some((who, 7)));
+                }
+                ours.ask(b, 8).unwrap();
+                arrives(&ours).await;
+                // Below the check of `receive`: the first that the kernel queued.
+                let first = datagram::receive(&ours.socket, &mut buffer)
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(ours.reply(&buffer[..first.length]), Some(8));
+            }
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_not_here_is_refused_by_name() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            for (b, name) in [
+                (IpAddr::from(B), "a0 (10.9.0.2)"),
+                (B6.into(), "a0 (fd00:9::2)"),
+            ] {
+                let error = EchoSocket::open("a0", b).unwrap_err().to_string();
+                assert!(error.contains(name), "{error}");
             }
         });
     }

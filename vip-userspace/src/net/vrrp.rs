@@ -9,10 +9,15 @@ use socket2::{InterfaceIndexOrAddress, Protocol, Socket, Type};
 use vip_common::wire::vrrp::{GROUP_V4, GROUP_V6, PROTOCOL, TTL};
 use vip_common::wire::{Frame as _, ipv4};
 
+use super::datagram::Datagram;
 use super::{NetError, datagram};
 
 /// Room for any IP packet.
 pub const BUFFER: usize = 65_536;
+
+/// Packets of no interest that are passed over in one call: who waits must get other things
+/// done, however many there are.
+const PASSED_OVER: usize = 64;
 
 /// Where advertisements go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,32 +106,44 @@ impl VrrpSocket {
         self.send(group(self.address), payload)
     }
 
-    /// The next packet that is not this node's own; `None` if there is none now. `buffer` should
-    /// be [`BUFFER`] bytes long.
+    /// The next packet to this node or the group that is not this node's own; `None` if there is
+    /// none now, or none among so many others that the caller should look at its other work
+    /// first. `buffer` should be [`BUFFER`] bytes long.
     ///
     /// # Errors
     /// The kernel's.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
-        let datagram = loop {
-            match datagram::receive(&self.receiver, buffer)? {
-                None => return Ok(None),
-                Some(datagram) if datagram.source == self.address => {}
-                Some(datagram) => break datagram,
+        for _ in 0..PASSED_OVER {
+            let Some(datagram) = datagram::receive(&self.receiver, buffer)? else {
+                return Ok(None);
+            };
+            if self.is_wanted(&datagram) {
+                return received(&datagram, &buffer[..datagram.length]).map(Some);
             }
-        };
-        let packet = &buffer[..datagram.length];
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "an IP packet cut short");
-        // The kernel hands raw packets over with their header for IPv4, and without for IPv6.
-        let received = match datagram.source {
-            IpAddr::V4(_) => parse(packet).ok_or_else(malformed)?,
-            IpAddr::V6(source) => Received {
-                source: source.into(),
-                destination: datagram.destination.ok_or_else(malformed)?,
-                ttl: datagram.ttl.ok_or_else(malformed)?,
-                payload: packet,
-            },
-        };
-        Ok(Some(received))
+        }
+        Ok(None)
+    }
+
+    /// The socket that hears the group also gets what is sent to the node's other addresses and
+    /// to all.
+    fn is_wanted(&self, datagram: &Datagram) -> bool {
+        let to = datagram.destination;
+        datagram.source != self.address
+            && (to == Some(self.address) || to == Some(group(self.address)))
+    }
+}
+
+fn received<'a>(datagram: &Datagram, packet: &'a [u8]) -> io::Result<Received<'a>> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "an IP packet cut short");
+    // The kernel hands raw packets over with their header for IPv4, and without for IPv6.
+    match datagram.source {
+        IpAddr::V4(_) => parse(packet).ok_or_else(malformed),
+        IpAddr::V6(source) => Ok(Received {
+            source: source.into(),
+            destination: datagram.destination.ok_or_else(malformed)?,
+            ttl: datagram.ttl.ok_or_else(malformed)?,
+            payload: packet,
+        }),
     }
 }
 
@@ -177,8 +194,10 @@ fn parse(packet: &[u8]) -> Option<Received<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
-    use crate::net::testing::{self, A, A6, B, B6, Side, arrives};
+    use crate::net::testing::{self, A, A6, B, B6, Side, VIP, arrives};
 
     fn pair(
         pair: &testing::Pair,
@@ -224,13 +243,72 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_from_beyond_a_router_is_known_by_its_ttl() {
+        testing::in_two_namespaces(async |namespaces| {
+            let mut buffer = vec![0; BUFFER];
+            for (a, b) in [(A.into(), B.into()), (A6.into(), B6.into())] {
+                for delivery in [Delivery::Unicast, Delivery::Multicast] {
+                    let [here, there] = pair(namespaces, (a, b), delivery);
+                    datagram::mark(&here.sender, a, 254).unwrap();
+                    here.send(b, b"far away").unwrap();
+                    arrives(&there).await;
+                    let received = there.receive(&mut buffer).unwrap().unwrap();
+                    assert_eq!((received.source, received.ttl), (a, 254), "{delivery:?}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn own_packets_and_those_to_other_addresses_are_passed_over() {
+        testing::in_two_namespaces(async |namespaces| {
+            let vip6 = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x10);
+            namespaces.enter(Side::A);
+            testing::ip(&format!("route add {VIP}/32 via {B} dev a0"));
+            testing::ip(&format!("route add {vip6}/128 via {B6} dev a0"));
+            namespaces.enter(Side::B);
+            testing::ip(&format!("address add {VIP}/32 dev lo"));
+            testing::ip(&format!("address add {vip6}/128 dev lo nodad"));
+            let mut buffer = vec![0; BUFFER];
+            for (a, b, vip) in [
+                (IpAddr::from(A), IpAddr::from(B), IpAddr::from(VIP)),
+                (A6.into(), B6.into(), vip6.into()),
+            ] {
+                let [here, there] = pair(namespaces, (a, b), Delivery::Multicast);
+                // More than are passed over in one call.
+                for _ in 0..=PASSED_OVER {
+                    here.send(vip, b"to the VIP").unwrap();
+                }
+                match a {
+                    IpAddr::V4(_) => there.sender.set_multicast_loop_v4(true).unwrap(),
+                    IpAddr::V6(_) => there.sender.set_multicast_loop_v6(true).unwrap(),
+                }
+                there.send_group(b"to oneself").unwrap();
+                here.send(b, b"to you").unwrap();
+                let received = loop {
+                    arrives(&there).await;
+                    if let Some(received) = there.receive(&mut buffer).unwrap() {
+                        break received.payload.to_vec();
+                    }
+                };
+                assert_eq!(received, b"to you");
+            }
+        });
+    }
+
+    #[test]
     fn an_address_that_is_not_here_is_refused_by_name() {
         testing::in_two_namespaces(async |pair| {
             pair.enter(Side::A);
-            let error = VrrpSocket::open("a0", B.into(), Delivery::Unicast)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("a0 (10.9.0.2)"), "{error}");
+            for (b, name) in [
+                (IpAddr::from(B), "a0 (10.9.0.2)"),
+                (B6.into(), "a0 (fd00:9::2)"),
+            ] {
+                let error = VrrpSocket::open("a0", b, Delivery::Multicast)
+                    .unwrap_err()
+                    .to_string();
+                assert!(error.contains(name), "{error}");
+            }
         });
     }
 
