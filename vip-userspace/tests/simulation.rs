@@ -17,7 +17,7 @@
 //! 2. Two nodes that hear each other do not both answer for longer than it takes them to notice.
 //! 3. When a majority lives, hears each other and is left alone, it has one owner within a bound,
 //!    all of it agrees on who that is, and on who lives. A healthy cluster whose owner dies,
-//!    hangs or is paused has another one within six units.
+//!    hangs or is paused has another one within six units, or ten without BFD.
 //! 4. The owner changes no more often than faults and operators give reason to.
 
 use std::cmp::Reverse;
@@ -245,6 +245,8 @@ struct Profile {
     /// The BFD interval in nanoseconds.
     unit: u64,
     preempt: bool,
+    /// Without it there are only advertisements and probes.
+    bfd: bool,
     hours: f64,
 }
 
@@ -624,7 +626,7 @@ impl World {
                 preempt,
                 preempt_delay: Duration::ZERO,
             },
-            bfd: Some(bfd::Params {
+            bfd: self.profile.bfd.then(|| bfd::Params {
                 detect_mult: NonZeroU8::new(3).expect("is not 0"),
                 interval: Duration::from_nanos(unit),
             }),
@@ -700,11 +702,11 @@ impl World {
                 !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
             };
             // A node that has just come may not know the others yet.
-            let knows = self.hosts[node]
+            let session = self.hosts[node]
                 .agent
                 .as_ref()
-                .and_then(|agent| agent.bfd(backend(other)))
-                .is_some_and(|session| session.is_up() || !self.hosts[other].runs());
+                .and_then(|agent| agent.bfd(backend(other)));
+            let knows = !self.hosts[other].runs() || session.is_some_and(bfd::Session::is_up);
             if clean(other, node) && clean(node, other) && knows {
                 self.fail(&format!(
                     "node {node} took over while the fence of node {other} was up"
@@ -814,13 +816,13 @@ impl World {
         // Half of the time at the owner: that is where it hurts.
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
         let node = owner.filter(|_| self.random.percent(50)).unwrap_or(node);
-        let soon = self.within(7, 40);
+        let soon = self.within(11, 40);
         let kind = self.random.below(14);
         self.say(|| format!("trouble {kind} at node {node}"));
         if healthy && kind < 4 && owner == Some(node) {
             let (of, troubles) = (node, self.troubles);
             self.at(
-                self.now + 6 * self.unit(),
+                self.now + if self.profile.bfd { 6 } else { 10 } * self.unit(),
                 Happening::Successor { of, troubles },
             );
         }
@@ -964,6 +966,7 @@ fn profile(seed: u64) -> Profile {
     let mut random = Random::new(!seed);
     let nodes = [3, 3, 3, 3, 5, 5, 7][random.below(7) as usize];
     let preempt = random.percent(25);
+    let bfd = random.percent(85);
     let (unit, hours) = match seed % 20 {
         0 => (10_000_000, 0.05),
         1 => (50_000_000, 0.25),
@@ -974,6 +977,7 @@ fn profile(seed: u64) -> Profile {
         nodes,
         unit,
         preempt,
+        bfd,
         hours,
     }
 }

@@ -300,8 +300,6 @@ impl Keeper {
             let received = match socket.receive(buffer) {
                 Ok(Some(received)) => received,
                 Ok(None) => return,
-                // A peer without BFD answers that nobody listens; that is no news.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 Err(error) => return self.tell(Notice::Failed("receive BFD", error)),
             };
             // RFC 5881, section 5: from one hop away.

@@ -333,6 +333,8 @@ pub struct Node {
     fence: BootNanos,
     /// The best owner that is heard. (There are two where a segment has fallen apart.)
     owner: Option<Owner>,
+    /// Who resigned last, and has not spoken since.
+    resigned: Option<BackendIndex>,
     farewell: Farewell,
     claims: Claims,
     started: bool,
@@ -371,6 +373,7 @@ impl Node {
             masks: None,
             fence: BootNanos::ZERO,
             owner: None,
+            resigned: None,
             farewell: Farewell::None,
             claims: Claims {
                 probes_left: if params.probe_address {
@@ -573,15 +576,6 @@ impl Node {
         self.peers.get_mut(index.get())?.as_mut()
     }
 
-    fn index(&self, address: IpAddr) -> Option<BackendIndex> {
-        let place = self
-            .params
-            .nodes
-            .iter()
-            .position(|node| node.address == address)?;
-        BackendIndex::new(place)
-    }
-
     /// When the election's own timer fires: for a backup not before it may claim the VIP.
     fn next_claim(&self) -> BootNanos {
         let deadline = self.machine.next_deadline();
@@ -670,12 +664,11 @@ impl Node {
         };
         let own = self.params.nodes[self.params.own.get()].address;
         let own = (self.machine.priority(), own);
-        let lost = self.machine.owner();
         let before = self.others().filter(|&index| {
             let node = self.params.nodes[index.get()];
             let lives = self.bfd(index).is_some_and(Session::is_up);
             let rank = (priority(node.priority, self.is_ready(index)), node.address);
-            lives && Some(node.address) != lost && rank > own
+            lives && self.resigned != Some(index) && rank > own
         });
         bfd.interval * before.count() as u32
     }
@@ -747,8 +740,10 @@ impl Node {
         let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
         if advert.priority == PRIORITY_RESIGNED {
             self.owner = self.owner.filter(|owner| owner.index != source);
+            self.resigned = Some(source);
             return;
         }
+        self.resigned = self.resigned.filter(|resigned| *resigned != source);
         let better = |owner: Owner| {
             owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
         };
