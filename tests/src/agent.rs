@@ -59,6 +59,15 @@ pub struct Status {
     /// What this node is: `active`, `backup`, `initialize`.
     #[serde(default)]
     pub state: String,
+    /// What keeps it from owning the VIP.
+    #[serde(default)]
+    pub faults: Vec<String>,
+    /// Times that a stranger claimed the VIP.
+    #[serde(default)]
+    pub conflicts: u64,
+    /// The stranger's Ethernet address.
+    #[serde(default)]
+    pub claimant: Option<String>,
     /// All nodes.
     #[serde(default)]
     pub nodes: Vec<NodeStatus>,

@@ -39,6 +39,8 @@ enum Command {
     Arp(arp::ArpArgs),
     /// Send frames at the VIP that no kernel would send
     Stray(stray::StrayArgs),
+    /// Claim an address by gratuitous ARP
+    Claim(stray::ClaimArgs),
     /// Ask for an ICMP echo
     Ping(ping::PingArgs),
     /// Make one request and print the answer
@@ -82,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Pulse(args) => block_on(pulse::run(args))?,
         Command::Arp(args) => arp::run(&args)?,
         Command::Stray(args) => stray::run(&args)?,
+        Command::Claim(args) => stray::claim(&args)?,
         Command::Ping(args) => ping::run(&args)?,
         Command::Get { target, path } => block_on(get(target, path))?,
         Command::Reach { address } => {

@@ -227,6 +227,33 @@ fn random(b: &Between<'_>, count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// What `testbed claim` is told.
+#[derive(Args, Debug)]
+pub struct ClaimArgs {
+    /// The address to claim
+    #[arg(long)]
+    pub vip: Ipv4Addr,
+}
+
+/// Claims an address by gratuitous ARP, and prints the Ethernet address that it is claimed for.
+///
+/// # Errors
+/// No permission, or the interface is down.
+pub fn claim(args: &ClaimArgs) -> Result<()> {
+    let socket = packet_socket(NIC, ETHERTYPE_ARP).with_context(|| format!("open {NIC}"))?;
+    let mac = own_mac(NIC)?;
+    let claim = Arp {
+        operation: ARP_REQUEST,
+        sender_mac: mac,
+        sender_ip: args.vip,
+        target_mac: Mac([0; 6]),
+        target_ip: args.vip,
+    };
+    nix::unistd::write(&socket, &claim.frame(mac, BROADCAST)).context("send a claim")?;
+    println!("{mac}");
+    Ok(())
+}
+
 /// Sends them all, and prints how many.
 ///
 /// # Errors

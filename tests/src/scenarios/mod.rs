@@ -6,7 +6,10 @@ mod agent_killed;
 mod apiserver_killed;
 mod check;
 mod cleanup;
+mod conflict;
 mod drain;
+mod handover;
+mod node_faults;
 mod owner_killed;
 mod remote_client;
 mod stray_frames;
@@ -66,6 +69,21 @@ pub const ALL: &[Scenario] = &[
         name: "agent_frozen",
         promise: "agent_frozen_stops_answering_before_another_node_starts",
         run: agent_frozen::run,
+    },
+    Scenario {
+        name: "handover",
+        promise: "handover_and_sigterm_fail_no_request_and_cut_no_watch",
+        run: handover::run,
+    },
+    Scenario {
+        name: "node_faults",
+        promise: "owner_gives_the_vip_up_while_it_lacks_something_and_heals",
+        run: node_faults::run,
+    },
+    Scenario {
+        name: "conflict",
+        promise: "stranger_with_the_vip_is_named_and_not_fought_before_the_first_claim",
+        run: conflict::run,
     },
     Scenario {
         name: "stray_frames",

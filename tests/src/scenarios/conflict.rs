@@ -1,0 +1,62 @@
+//! Somebody who is no node takes the VIP for himself. Where nobody owns it yet, it is not
+//! claimed while he is there; where somebody does, he is named, and the VIP is defended.
+
+use anyhow::{Context, Result};
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::topology::{NIC, VIP};
+use crate::traffic::Traffic;
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("conflict");
+    let stranger = |cluster: &Cluster, verb: &str| {
+        let address = format!("{VIP}/32");
+        // From behind the nodes' backs: not the client, whose own traffic goes to the VIP.
+        let etcd = cluster.topology.etcd.as_ref();
+        output(
+            etcd.command("ip".as_ref())
+                .args(["address", verb, &address, "dev", NIC]),
+        )
+        .map(drop)
+    };
+    let nodes = cluster.nodes();
+    for &node in &nodes {
+        cluster.stop_agent(node)?;
+    }
+    stranger(cluster, "add")?;
+    for &node in &nodes {
+        cluster.start_agent(node)?;
+    }
+    cluster.wait_for_status("all agents see the stranger", &nodes, |_, _, status| {
+        status.conflicts > 0 && status.owner.is_none()
+    })?;
+    report.event("a stranger has the VIP: no node claims it");
+    stranger(cluster, "del")?;
+    cluster.wait_until_settled()?;
+    let owner = cluster.owner()?;
+    report.event(format!("he is gone: {} owns the VIP", cluster.name(owner)));
+
+    let mut traffic = Traffic::start(cluster, report)?;
+    let before = cluster.status(owner)?;
+    let etcd = cluster.topology.etcd.as_ref();
+    let mac = output(etcd.command(cluster.programs().testbed.as_os_str()).args([
+        "claim",
+        "--vip",
+        &VIP.to_string(),
+    ]))?;
+    cluster.wait_for_status("the owner names the stranger", &[owner], |_, _, status| {
+        status.conflicts > before.conflicts && status.claimant.as_deref() == Some(mac.trim())
+    })?;
+    report.event(format!(
+        "{} claims the VIP: {} says so",
+        mac.trim(),
+        cluster.name(owner)
+    ));
+    traffic.load.go_on(200)?;
+    let after = cluster.owner()?;
+    outcome.promise(after == owner, || "a claim moved the VIP".to_owned());
+    traffic.load.stop().context("end the load")?;
+    Ok(outcome)
+}

@@ -1,0 +1,77 @@
+//! The operator moves the VIP: `vip handover`, and SIGTERM of the owner's agent. The next owner
+//! announces itself before the last one stops answering.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("handover");
+    let first = cluster.owner()?;
+    let nodes = cluster.nodes();
+    let Some(&to) = nodes.iter().rev().find(|node| **node != first) else {
+        anyhow::bail!("a cluster of one node has nobody to hand over to");
+    };
+    let mut traffic = Traffic::start(cluster, report)?;
+    let mut arp = ArpMonitor::start(cluster, 5)?;
+    arp.wait("the owner answers for the VIP", |seen| {
+        !seen.speakers.is_empty()
+    })?;
+
+    let vip = cluster.programs().vip.clone();
+    let handover = |cluster: &Cluster, on: usize, arguments: &[&str]| {
+        let mut command = cluster.host(on).command(vip.as_os_str());
+        output(command.arg("handover").args(arguments))
+    };
+    let name = cluster.name(to);
+    // By its address: the configuration gives no names.
+    let address = cluster.host(to).address().to_string();
+    let refused = handover(cluster, to, &[]);
+    outcome.promise(refused.is_err(), || {
+        "a node that does not own the VIP hands it over".to_owned()
+    });
+    handover(cluster, first, &["--to", &address])?;
+    // The command returns when it is done, so everybody must know within an advertisement.
+    let owner = cluster.owner()?;
+    outcome.promise(owner == to, || {
+        format!(
+            "{} owns the VIP after a handover to {name}",
+            cluster.name(owner)
+        )
+    });
+    report.event(format!("vip handover --to {name}: {name} owns the VIP"));
+    let seen = arp.wait("the next owner answers", |seen| seen.turns().len() > 1)?;
+    outcome.promise(seen.turns().len() == 2, || {
+        format!("the VIP went back and forth: {:?}", seen.turns())
+    });
+    traffic.load.go_on(200)?;
+
+    cluster.stop_agent(to)?;
+    let heir = cluster.owner()?;
+    report.event(format!(
+        "SIGTERM of the agent on {name}: {} owns the VIP",
+        cluster.name(heir)
+    ));
+    traffic.load.go_on(200)?;
+    let ready = cluster.nodes_with_agent();
+    cluster.wait_for_status(
+        "a node without an agent still takes connections",
+        &ready,
+        |own, _, status| {
+            let entry = status.node(own.host(to));
+            entry.is_some_and(|entry| entry.alive && entry.ready)
+        },
+    )?;
+    cluster.start_agent(to)?;
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    traffic.finish(&mut outcome, None)?;
+    report.event(format!(
+        "{} of {} requests failed, {} watches cut, longest gap {} ms",
+        outcome.failed, outcome.requests, outcome.watches_cut_living, outcome.gap_ms
+    ));
+    Ok(outcome)
+}

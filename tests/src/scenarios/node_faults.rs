@@ -1,0 +1,119 @@
+//! Something the owner needs is taken from it: its carrier, its address, its program, the VIP,
+//! the name of its NIC. It gives the VIP up while it lacks it, and is a node like any other
+//! once it has it again.
+
+use anyhow::{Context, Result, bail};
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::topology::{NIC, VIP};
+use crate::traffic::Traffic;
+
+/// What is taken and given back, as commands on the owner.
+struct Fault {
+    name: &'static str,
+    take: String,
+    give: Option<String>,
+    /// Another node must own the VIP before it is given back.
+    moves: bool,
+}
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("node_faults");
+    let mut traffic = Traffic::start(cluster, report)?;
+    let first = cluster.owner()?;
+    let address = cluster.host(first).address();
+    for fault in [
+        Fault {
+            name: "own address gone",
+            take: format!("ip address del {address}/24 dev {NIC}"),
+            give: Some(format!("ip address add {address}/24 dev {NIC}")),
+            moves: true,
+        },
+        // A link that is pinned nowhere is detached.
+        Fault {
+            name: "program detached",
+            take: "rm /sys/fs/bpf/vip/ingress-*".to_owned(),
+            give: None,
+            moves: false,
+        },
+        Fault {
+            name: "VIP removed",
+            take: format!("ip address del {VIP}/32 dev lo"),
+            give: None,
+            moves: false,
+        },
+        Fault {
+            name: "NIC renamed",
+            take: format!("ip link set {NIC} name uplink0"),
+            give: Some(format!("ip link set uplink0 name {NIC}")),
+            moves: false,
+        },
+        Fault {
+            name: "carrier lost",
+            take: format!("ip link set {NIC} down"),
+            give: Some(format!("ip link set {NIC} up")),
+            moves: true,
+        },
+    ] {
+        let owner = move_to(cluster, first)?;
+        let on_owner = |cluster: &Cluster, command: &str| {
+            output(
+                cluster
+                    .host(owner)
+                    .command("sh".as_ref())
+                    .args(["-c", command]),
+            )
+            .with_context(|| fault.name)
+        };
+        on_owner(cluster, &fault.take)?;
+        let others: Vec<usize> = cluster
+            .nodes()
+            .into_iter()
+            .filter(|node| *node != owner)
+            .collect();
+        if fault.moves {
+            let heir = cluster.owner_among(&others)?;
+            cluster.wait_for_status("the node says what it lacks", &[owner], |_, _, status| {
+                !status.faults.is_empty() && status.state == "initialize"
+            })?;
+            report.event(format!(
+                "{}: {} owns the VIP",
+                fault.name,
+                cluster.name(heir)
+            ));
+        }
+        if let Some(give) = &fault.give {
+            on_owner(cluster, give)?;
+        }
+        cluster.wait_until_settled()?;
+        cluster.wait_for_status("nothing is missing", &[owner], |own, node, status| {
+            let hooks = own.host(node).hooks(NIC).unwrap_or_default();
+            status.faults.is_empty() && hooks.iter().any(|hook| hook.starts_with("xdp"))
+        })?;
+        report.event(format!("{}: healed", fault.name));
+    }
+    let dead = cluster.dead_agents();
+    outcome.promise(dead.is_empty(), || format!("agents have ended on {dead:?}"));
+    traffic.load.go_on(200)?;
+    // Requests to a server whose NIC is down fail by right, so their number is not asserted.
+    traffic.load.stop()?;
+    Ok(outcome)
+}
+
+/// Makes a node the owner.
+fn move_to(cluster: &mut Cluster, node: usize) -> Result<usize> {
+    for _ in 0..10 {
+        let owner = cluster.owner()?;
+        if owner == node {
+            return Ok(node);
+        }
+        let address = cluster.host(node).address().to_string();
+        let vip = cluster.programs().vip.clone();
+        let mut command = cluster.host(owner).command(vip.as_os_str());
+        // The owner may have changed meanwhile: then the command says so.
+        let _moved = output(command.args(["handover", "--to", &address]));
+    }
+    bail!("{} does not become the owner", cluster.name(node))
+}
