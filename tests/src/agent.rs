@@ -97,6 +97,18 @@ pub struct NodeStatus {
     /// Its API server is ready.
     #[serde(default)]
     pub ready: bool,
+    /// The BFD session with it.
+    #[serde(default)]
+    pub bfd: Option<BfdStatus>,
+}
+
+/// A BFD session, as the agent sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BfdStatus {
+    /// `admin_down`, `down`, `init`, `up`.
+    pub state: String,
+    /// How long the peer may be silent.
+    pub detection_ms: f64,
 }
 
 impl Status {

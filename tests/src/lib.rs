@@ -14,6 +14,7 @@ pub mod isolation;
 pub mod kube;
 pub mod load;
 pub mod outcome;
+pub mod peers;
 pub mod ping;
 pub mod pki;
 pub mod process;

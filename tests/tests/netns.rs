@@ -10,7 +10,7 @@ use vip_tests::cluster::{Cluster, Flavour, Plan};
 use vip_tests::isolation;
 use vip_tests::kube::Binaries;
 use vip_tests::outcome::Report;
-use vip_tests::scenarios::{ALL, OWNER_KILLED, Scenario};
+use vip_tests::scenarios::{ALL, INTEROPERATION, OWNER_KILLED, Scenario};
 
 mod harness;
 
@@ -53,6 +53,13 @@ fn main() {
         trials.push(Trial::test(scenario.promise, || {
             check(*scenario, Plan::default())
         }));
+    }
+    for scenario in INTEROPERATION {
+        let bare = Plan {
+            bare: true,
+            ..Plan::default()
+        };
+        trials.push(Trial::test(scenario.promise, || check(*scenario, bare)));
     }
     let five = Plan {
         nodes: 5,

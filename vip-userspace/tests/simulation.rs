@@ -27,7 +27,7 @@ use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use vip_common::layout::{BackendIndex, BootNanos};
+use vip_common::layout::{BackendIndex, BootNanos, Masks};
 use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds};
 use vip_userspace::config::Config;
@@ -640,7 +640,7 @@ impl World {
             if !carrier {
                 agent.on_event(now, Event::Fault(Fault::Carrier, true), out);
             }
-            agent.on_start(now, fence, out);
+            agent.on_start(now, fence, Masks::default(), out);
         });
         self.at(self.now + 1, Happening::Probes { node, life });
     }

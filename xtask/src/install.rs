@@ -106,6 +106,13 @@ pub(crate) const TOPOLOGY: &[Program] = &[
     ("unshare", "util-linux"),
 ];
 
+/// What the product is tested with and compared with.
+pub(crate) const PEERS: &[Program] = &[
+    ("keepalived", "keepalived"),
+    ("bird", "bird2"),
+    ("/usr/lib/frr/bfdd", "frr"),
+];
+
 /// Debian packages of those programs that are missing.
 pub(crate) fn programs(programs: &[Program]) -> Result<()> {
     let mut packages: Vec<&str> = programs
@@ -130,7 +137,43 @@ pub(crate) fn programs(programs: &[Program]) -> Result<()> {
     apt(&["update"])?;
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(packages);
-    apt(&install)
+    // Debian starts a daemon when it installs it. Ours run in namespaces, and nowhere else.
+    let no_daemons = NoDaemons::new()?;
+    let done = apt(&install);
+    drop(no_daemons);
+    done
+}
+
+/// Keeps packages from starting their daemons while it lives (invoke-rc.d(8), policy-rc.d).
+struct NoDaemons {
+    /// There was no such rule before.
+    ours: bool,
+}
+
+impl NoDaemons {
+    const RULE: &str = "/usr/sbin/policy-rc.d";
+
+    fn new() -> Result<Self> {
+        let ours = !Path::new(Self::RULE).exists();
+        if ours {
+            let write = format!(
+                "printf '#!/bin/sh\\nexit 101\\n' > {0} && chmod 755 {0}",
+                Self::RULE
+            );
+            sh::run(sh::as_root("sh").args(["-c", &write]))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoDaemons {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = sh::run(sh::as_root("rm").arg(Self::RULE))
+        {
+            eprintln!("xtask: {error:#}");
+        }
+    }
 }
 
 fn say(what: &str) {

@@ -37,6 +37,7 @@ impl Suite {
 pub(crate) fn run(options: &Options) -> Result<()> {
     install::programs(install::BUILD)?;
     install::programs(install::TOPOLOGY)?;
+    install::programs(install::PEERS)?;
     let assets = kubernetes::prepare()?;
     build_ebpf::object()?;
 

@@ -4,11 +4,13 @@
 mod agent_frozen;
 mod agent_killed;
 mod apiserver_killed;
+mod bfd_peers;
 mod check;
 mod cleanup;
 mod conflict;
 mod drain;
 mod handover;
+mod keepalived_peer;
 mod node_faults;
 mod owner_killed;
 mod remote_client;
@@ -104,6 +106,20 @@ pub const ALL: &[Scenario] = &[
         name: "cleanup",
         promise: "cleanup_leaves_nothing",
         run: cleanup::run,
+    },
+];
+
+/// Scenarios that begin without agents: other people's daemons take part.
+pub const INTEROPERATION: &[Scenario] = &[
+    Scenario {
+        name: "bfd_peers",
+        promise: "bird_and_frr_keep_bfd_sessions_with_ours",
+        run: bfd_peers::run,
+    },
+    Scenario {
+        name: "keepalived_peer",
+        promise: "keepalived_and_ours_follow_each_other_and_a_pair_is_replaced",
+        run: keepalived_peer::run,
     },
 ];
 

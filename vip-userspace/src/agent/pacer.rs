@@ -127,7 +127,8 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Starts the thread. What it has to tell comes out of the receiver, which ends when the
+    /// Starts the thread. `known` is the health that an agent before this one has left in the
+    /// map. What the thread has to tell comes out of the receiver, which ends when the
     /// thread does.
     ///
     /// # Errors
@@ -136,6 +137,7 @@ impl Pacer {
         node: Node,
         state: StateMap,
         plan: (Arc<Plan>, u32),
+        known: Option<Masks>,
         wires: Wires,
         setting: Setting,
     ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Notice>)> {
@@ -153,6 +155,7 @@ impl Pacer {
             wake: wake.clone(),
             notices,
             asked: None,
+            known,
             actions: Vec::new(),
             echoes: 0,
         };
@@ -194,6 +197,8 @@ struct Keeper {
     notices: tokio_mpsc::UnboundedSender<Notice>,
     /// Who waits for a handover to end.
     asked: Option<oneshot::Sender<HandoverResult>>,
+    /// Health that an agent before this one has left.
+    known: Option<Masks>,
     /// Kept between turns to save allocations.
     actions: Vec<Action>,
     /// Sequence number of echo requests.
@@ -206,7 +211,8 @@ impl Keeper {
             self.tell(Notice::NoPriority(error));
         }
         let fence = self.state.get().vips[VIP].owner_until;
-        self.node.on_start(now(), fence, &mut self.actions);
+        let known = self.known.unwrap_or_default();
+        self.node.on_start(now(), fence, known, &mut self.actions);
         self.carry_out();
         let mut buffer = vec![0; crate::net::vrrp::BUFFER];
         while !self.node.has_left() {

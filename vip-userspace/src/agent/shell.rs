@@ -137,6 +137,7 @@ impl Shell {
         let proof = proof(&datapath, attachment.mode)?;
         let conflicts = datapath.counter(Counter::ArpConflict)?;
         let rank_base = datapath.rank_base();
+        let known = datapath.adopted().then(|| state.get().masks);
         let node = Node::new(params(&config, &nic, own));
         let setting = Setting {
             nodes: config.nodes.iter().map(|node| node.address).collect(),
@@ -146,8 +147,15 @@ impl Shell {
             interval: advert_interval(&config),
             mode: config.vrrp.mode,
         };
-        let (pacer, notices) = Pacer::start(node, state, (plan.clone(), rank_base), wires, setting)
-            .context("cannot start the thread that keeps the fence")?;
+        let (pacer, notices) = Pacer::start(
+            node,
+            state,
+            (plan.clone(), rank_base),
+            known,
+            wires,
+            setting,
+        )
+        .context("cannot start the thread that keeps the fence")?;
         let now = now();
         let mut shell = Self {
             config,

@@ -284,6 +284,9 @@ enum Liveness {
 struct Peer {
     session: Option<Session>,
     liveness: Liveness,
+    /// Its agent was heard, so that the VIP lies on its `lo`: only then does its stack take what
+    /// is steered there. (It stays there when the agent ends.)
+    joined: bool,
 }
 
 /// The owner's way out.
@@ -356,6 +359,8 @@ impl Node {
                     Session::new(bfd, discriminator, seed)
                 }),
                 liveness: Liveness::Trusted,
+                // Without BFD there is nothing to hear it by.
+                joined: params.bfd.is_none(),
             })
         });
         Self {
@@ -391,9 +396,21 @@ impl Node {
     }
 
     /// Starts it. `fence` is the one that lies in the map: where it ends ahead of `now`, an
-    /// agent before this one owned the VIP until a moment ago, and this one goes on.
-    pub fn on_start(&mut self, now: BootNanos, fence: BootNanos, out: &mut Vec<Action>) {
+    /// agent before this one owned the VIP until a moment ago, and this one goes on. `known` is
+    /// the health that an agent before this one has left in the map.
+    pub fn on_start(
+        &mut self,
+        now: BootNanos,
+        fence: BootNanos,
+        known: Masks,
+        out: &mut Vec<Action>,
+    ) {
         self.started = true;
+        for index in self.others() {
+            if let Some(peer) = self.peer_mut(index) {
+                peer.joined |= known.alive.contains(index);
+            }
+        }
         for index in self.others() {
             self.session(index, out, |session, out| session.on_start(now, out));
         }
@@ -619,6 +636,9 @@ impl Node {
             match action {
                 bfd::Action::Send(_) => {}
                 bfd::Action::Up => {
+                    if let Some(peer) = self.peer_mut(index) {
+                        peer.joined = true;
+                    }
                     out.push(Action::Report(Report::BfdUp(index)));
                     self.answers(index, out);
                     if self.machine.state() == State::Active {
@@ -1082,7 +1102,8 @@ impl Node {
         }
     }
 
-    /// What probes say, and what the peers' silence adds to it. New connections avoid a silent
+    /// What probes say, and what the peers' silence adds to it. A node whose agent was never
+    /// heard gets nothing: its API server may be ready, but its stack does not have the VIP. New connections avoid a silent
     /// node at once; open ones, which a crashed agent does not harm, only once the node itself
     /// does not answer. A BFD session that is up proves life.
     fn overlay(&self) -> Masks {
@@ -1092,6 +1113,10 @@ impl Node {
                 continue;
             };
             match peer.liveness {
+                _ if !peer.joined => {
+                    masks.ready = masks.ready.with(index, false);
+                    masks.alive = masks.alive.with(index, false);
+                }
                 Liveness::Trusted => {
                     if peer.session.as_ref().is_some_and(Session::is_up) {
                         masks.alive = masks.alive.with(index, true);

@@ -1,0 +1,74 @@
+//! BIRD and FRR as BFD peers of our agent: sessions come up, follow new timers, and go down on
+//! both sides when one falls silent.
+
+use anyhow::{Context, Result};
+
+use crate::clock::until;
+use crate::cluster::{Cluster, PATIENCE};
+use crate::outcome::{Outcome, Report};
+use crate::peers::{Bird, Frr};
+
+const OURS: usize = 0;
+const BIRD: usize = 1;
+const FRR: usize = 2;
+
+/// Waits until a session of our agent is in a state, with a detection time in milliseconds.
+fn wait(cluster: &mut Cluster, peer: usize, state: &str, detection: Option<f64>) -> Result<()> {
+    let what = format!("the session with {} is {state}", cluster.name(peer));
+    cluster.wait_for_status(&what, &[OURS], |own, _, status| {
+        let session = status
+            .node(own.host(peer))
+            .and_then(|node| node.bfd.as_ref());
+        session.is_some_and(|session| {
+            let fits = |wanted: f64| (session.detection_ms - wanted).abs() < 0.5;
+            session.state == state && detection.is_none_or(fits)
+        })
+    })
+}
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let outcome = Outcome::new("bfd_peers");
+    let mut bird = Bird::start(cluster, BIRD, OURS, 50)?;
+    let mut frr = Frr::start(cluster, FRR, OURS, 60)?;
+    cluster.start_agent(OURS)?;
+    wait(cluster, BIRD, "up", Some(150.0))?;
+    // The slower of both counts: FRR's 60 ms, three times.
+    wait(cluster, FRR, "up", Some(180.0))?;
+    report.event("sessions with BIRD and FRR are up");
+
+    bird.set_interval(cluster, 100)?;
+    wait(cluster, BIRD, "up", Some(300.0))?;
+    bird.set_interval(cluster, 50)?;
+    wait(cluster, BIRD, "up", Some(150.0))?;
+    report.event("the session with BIRD followed its timers up and down");
+
+    bird.process.kill_and_reap();
+    wait(cluster, BIRD, "down", None)?;
+    frr.process.kill_and_reap();
+    wait(cluster, FRR, "down", None)?;
+    report.event("both were killed: their sessions are down");
+
+    let bird = Bird::start(cluster, BIRD, OURS, 50)?;
+    let frr = Frr::start(cluster, FRR, OURS, 60)?;
+    wait(cluster, BIRD, "up", None)?;
+    wait(cluster, FRR, "up", None)?;
+    let theirs = |cluster: &Cluster, wanted: [&str; 2]| {
+        until("their sessions follow ours", PATIENCE, || {
+            let bird = bird.session(cluster)?.unwrap_or_default();
+            let frr = frr.session(cluster)?.unwrap_or_default();
+            let there = bird == wanted[0] && frr == wanted[1];
+            Ok(there.then_some(()))
+        })
+        .context("BIRD and FRR")
+    };
+    theirs(cluster, ["Up", "up"])?;
+    cluster.freeze_agent(OURS);
+    theirs(cluster, ["Down", "down"])?;
+    report.event("our agent hangs: both say that it is down");
+    cluster.thaw_agent(OURS);
+    theirs(cluster, ["Up", "up"])?;
+    cluster.stop_agent(OURS)?;
+    theirs(cluster, ["Down", "down"])?;
+    report.event("our agent has left: both say that it is down");
+    Ok(outcome)
+}
