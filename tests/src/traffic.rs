@@ -50,11 +50,26 @@ impl Load {
     /// # Errors
     /// It cannot be started.
     pub fn start(cluster: &Cluster, host: &dyn Host, target: &str) -> Result<Self> {
+        Self::start_at(cluster, host, target, EVERY_MS, KEPT)
+    }
+
+    /// Starts one with so many milliseconds between two requests on new connections, and so many
+    /// connections that are kept.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_at(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        every_ms: u64,
+        kept: usize,
+    ) -> Result<Self> {
         let mut command = testbed(cluster, host, "load", target);
         command
             .args(["--path", cluster.load_path()])
-            .args(["--every-ms", &EVERY_MS.to_string()])
-            .args(["--keepalive", &KEPT.to_string()]);
+            .args(["--every-ms", &every_ms.to_string()])
+            .args(["--keepalive", &kept.to_string()]);
         let name = format!("load on {}", host.name());
         let log = cluster.work().join(format!("{}-load.log", host.name()));
         Ok(Self(Process::reporter(&name, &mut command, &log)?))

@@ -1,15 +1,16 @@
-//! `cargo xtask bench`: what packets cost.
+//! `cargo xtask bench`: what packets cost, and what failures.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{demo, sh};
+use crate::{demo, install, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which: `steer` (what a packet costs) or `ranks` (how even shares are)
+    /// Which: `steer` (what a packet costs), `failover` (what clients notice, beside keepalived
+    /// and HAProxy) or `ranks` (how even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]
@@ -20,6 +21,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.benchmark == "failover" {
+        install::programs(install::PEERS)?;
+        install::programs(install::RIVALS)?;
+    }
     let mut bench = demo::binary("bench", None)?;
     bench.arg(&options.benchmark);
     demo::pass(&mut bench, options.json.as_deref(), &options.args)?;

@@ -106,7 +106,10 @@ pub(crate) const TOPOLOGY: &[Program] = &[
     ("unshare", "util-linux"),
 ];
 
-/// What the product is tested with and compared with.
+/// What the product is compared with, beside keepalived.
+pub(crate) const RIVALS: &[Program] = &[("haproxy", "haproxy")];
+
+/// What the product is tested with.
 pub(crate) const PEERS: &[Program] = &[
     ("keepalived", "keepalived"),
     ("bird", "bird2"),

@@ -1,6 +1,7 @@
 //! The agents of a cluster: start, faults, and waiting for what they say.
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::Pid;
 
 use super::{Cluster, PATIENCE};
 use crate::agent::{self, Agent, Status};
@@ -36,6 +37,12 @@ impl Cluster {
             Some(mut agent) => agent.stop(),
             None => Ok(()),
         }
+    }
+
+    /// The process of a node's agent, if one was started.
+    #[must_use]
+    pub fn agent_pid(&self, node: usize) -> Option<Pid> {
+        self.agents[node].as_ref().map(|agent| agent.process.pid())
     }
 
     /// Stops a node's agent in its tracks.

@@ -40,6 +40,8 @@ pub struct Plan {
     pub flavour: Flavour,
     /// The VRRP advertisement interval, as the configuration writes it.
     pub interval: String,
+    /// More of the agents' configuration, in TOML, behind the `[vrrp]` table.
+    pub more: String,
     /// Start no agents.
     pub bare: bool,
 }
@@ -50,6 +52,7 @@ impl Default for Plan {
             nodes: 3,
             flavour: Flavour::StandIn,
             interval: "250ms".to_owned(),
+            more: String::new(),
             bare: false,
         }
     }
@@ -102,10 +105,11 @@ impl Cluster {
         let count = topology.nodes.len();
         let addresses: Vec<String> = names.iter().map(|(_, ip)| format!("\"{ip}\"")).collect();
         let config = format!(
-            "vip = \"{VIP}:{PORT}\"\nnodes = [{}]\n\n[health]\nca = \"{}\"\n\n[vrrp]\ninterval = \"{}\"\n",
+            "vip = \"{VIP}:{PORT}\"\nnodes = [{}]\n\n[health]\nca = \"{}\"\n\n[vrrp]\ninterval = \"{}\"\n{}",
             addresses.join(", "),
             pki.ca().display(),
-            plan.interval
+            plan.interval,
+            plan.more
         );
         std::fs::write(work.join("vip.toml"), config).context("write vip.toml")?;
         Ok(Self {

@@ -36,13 +36,31 @@ pub struct Keepalived {
 }
 
 impl Keepalived {
+    /// The process that speaks VRRP.
+    ///
+    /// # Errors
+    /// Its pid cannot be read.
+    pub fn child(&self) -> Result<Pid> {
+        let pid = std::fs::read_to_string(&self.child).context("read keepalived's pid file")?;
+        let pid = pid.trim().parse().context("read keepalived's pid file")?;
+        Ok(Pid::from_raw(pid))
+    }
+
+    /// Stops both in their tracks (`SIGSTOP`), or lets them go on (`SIGCONT`).
+    ///
+    /// # Errors
+    /// They are not there.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal);
+        kill(self.child()?, signal).context("signal keepalived")
+    }
+
     /// `kill -9` of parent and child, so that nobody says farewell. The VIP stays on the NIC.
     ///
     /// # Errors
     /// The child's pid cannot be read.
     pub fn kill(&mut self) -> Result<()> {
-        let pid = std::fs::read_to_string(&self.child).context("read keepalived's pid file")?;
-        let pid = Pid::from_raw(pid.trim().parse().context("read keepalived's pid file")?);
+        let pid = self.child()?;
         // Or it would start another child.
         self.process.signal(Signal::SIGSTOP);
         kill(pid, Signal::SIGKILL).context("kill keepalived")?;

@@ -6,6 +6,7 @@
 
 mod bird;
 mod frr;
+pub mod haproxy;
 pub mod keepalived;
 
 pub use bird::Bird;

@@ -1,5 +1,3 @@
-//! `cargo xtask bench ranks`: how even rank tables are, and how long they take to make.
-//!
 //! `cargo xtask bench steer`: what the XDP program costs a packet, in thread CPU time.
 //!
 //! `BPF_PROG_TEST_RUN` runs the product's own program many times in the kernel. Before each run
@@ -11,164 +9,25 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use clap::{Parser, Subcommand};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use vip_common::layout::bench::Feed;
 use vip_common::layout::{Counter, DEFAULT_BUCKETS, Mac, RankRow};
 use vip_common::testing::{
-    CLIENT, CLIENT_MAC, PORT, Random, Segment, VIP, World, backend, node_address, node_mac,
+    CLIENT, CLIENT_MAC, PORT, Segment, VIP, World, backend, node_address, node_mac,
 };
 use vip_common::wire::tcp;
-use vip_tests::isolation;
 use vip_userspace::datapath::{Datapath, Plan};
 use vip_userspace::rank::{self, Identity};
 
-/// Benchmarks of vip
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    benchmark: Benchmark,
-}
-
-#[derive(Subcommand)]
-enum Benchmark {
-    /// What steering costs a packet
-    Steer {
-        /// Write the figures there too
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// How often all programs take their turn
-        #[arg(long, default_value_t = 15)]
-        rounds: usize,
-        /// Packets a turn
-        #[arg(long, default_value_t = 1_000_000)]
-        packets: u32,
-    },
-    /// How even rank tables are, over many random clusters
-    Ranks {
-        /// Clusters of each kind
-        #[arg(long, default_value_t = 300)]
-        clusters: usize,
-        /// Write the figures there too
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
-}
-
-fn main() -> ExitCode {
-    let benchmark = Cli::parse().benchmark;
-    isolation::enter_empty_netns();
-    let result = match benchmark {
-        Benchmark::Steer {
-            json,
-            rounds,
-            packets,
-        } => steer(json, rounds, packets),
-        Benchmark::Ranks { clusters, json } => ranks(clusters, json),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A line of the report on rank tables. Distances are fractions: 0.02 is 2 %.
-#[derive(Serialize)]
-struct Evenness {
-    /// Where the clusters' addresses come from.
-    addresses: &'static str,
-    backends: usize,
-    buckets: u32,
-    /// Of the clusters' worst shares, with all backends and with any one out.
-    median: f64,
-    worst: f64,
-    /// Clusters with a share further than 2 % from equal.
-    over_two_percent: usize,
-    /// To make a table.
-    milliseconds: f64,
-}
-
-fn ranks(clusters: usize, json: Option<PathBuf>) -> Result<()> {
-    ensure!(clusters > 0, "--clusters must be at least 1");
-    let mut random = Random(3);
-    let mut rows = Vec::new();
-    println!(
-        "{:12} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
-        "ADDRESSES", "BACKENDS", "BUCKETS", "MEDIAN", "WORST", "OVER 2 %", "MS"
-    );
-    for (addresses, mask, buckets) in [
-        ("one /24", 0xff, DEFAULT_BUCKETS),
-        ("one /16", 0xffff, DEFAULT_BUCKETS),
-        ("anywhere", u32::MAX, DEFAULT_BUCKETS),
-        ("one /24", 0xff, 2 * DEFAULT_BUCKETS),
-    ] {
-        for backends in [3, 5, 7, 16] {
-            let mut spent = Duration::ZERO;
-            let mut worst = Vec::new();
-            for _ in 0..clusters {
-                let key = [random.word(), random.word()];
-                let cluster = cluster(&mut random, mask, backends);
-                let started = thread_time()?;
-                let table = rank::table(key, &cluster, buckets)?;
-                spent += thread_time()? - started;
-                worst.push(rank::worst_share(&cluster, &table));
-            }
-            let row = Evenness {
-                addresses,
-                backends,
-                buckets,
-                median: median(worst.clone()),
-                worst: quantile(worst.clone(), 1.0),
-                over_two_percent: worst.iter().filter(|&&share| share > 0.02).count(),
-                milliseconds: spent.as_secs_f64() * 1000.0 / clusters as f64,
-            };
-            println!(
-                "{:12} {:>8} {:>8} {:>6.2} % {:>6.2} % {:>4} of {} {:>7.1}",
-                row.addresses,
-                row.backends,
-                row.buckets,
-                row.median * 100.0,
-                row.worst * 100.0,
-                row.over_two_percent,
-                clusters,
-                row.milliseconds,
-            );
-            rows.push(row);
-        }
-    }
-    write_json(json, &rows)
-}
-
-/// Backends with random addresses that differ in the bits of the mask.
-fn cluster(random: &mut Random, mask: u32, backends: usize) -> Vec<Identity> {
-    let base = random.word() as u32 & !mask;
-    let mut addresses = std::collections::BTreeSet::new();
-    while addresses.len() < backends {
-        addresses.insert(base | random.word() as u32 & mask);
-    }
-    let identity = |address: u32| Identity {
-        address: address.into(),
-        weight: 1,
-    };
-    addresses.into_iter().map(identity).collect()
-}
-
-fn write_json<T: Serialize>(path: Option<PathBuf>, value: &T) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    std::fs::write(&path, serde_json::to_string_pretty(value)?)
-        .with_context(|| format!("write {}", path.display()))
-}
+use crate::report::{commit, machine, median, quantile, write_json};
 
 /// A value of a map, for aya.
 #[derive(Clone, Copy)]
@@ -247,7 +106,7 @@ impl Floors {
     }
 }
 
-fn thread_time() -> Result<Duration> {
+pub(super) fn thread_time() -> Result<Duration> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(Duration::new(time.tv_sec() as u64, time.tv_nsec() as u32))
 }
@@ -381,7 +240,7 @@ struct Table {
     rows: Vec<Row>,
 }
 
-fn steer(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
+pub(super) fn run(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
     ensure!(
         rounds > 0 && packets > 0,
         "--rounds and --packets must be at least 1"
@@ -548,34 +407,6 @@ fn print(table: &Table) {
             }
         );
     }
-}
-
-fn median(values: Vec<f64>) -> f64 {
-    quantile(values, 0.5)
-}
-
-/// Nearest rank. The values are not empty: there is at least one round.
-fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[((values.len() - 1) as f64 * part).round() as usize]
-}
-
-fn machine() -> String {
-    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or("unknown CPU", |(_, name)| name).to_owned()
-}
-
-fn commit() -> String {
-    let output = Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.ok()
-        .filter(|text| !text.is_empty())
-        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

@@ -1,0 +1,552 @@
+//! `cargo xtask bench failover`: what clients notice when the owner of the VIP fails, beside
+//! keepalived and HAProxy.
+//!
+//! Each run has a cluster of its own, in network namespaces, with TLS servers that stand in for
+//! API servers. The profiles take turns. A probe starts a request on a new connection every 5 ms,
+//! whatever became of those before; 200 watches are open. The gap is the longest time between
+//! two answers.
+//!
+//! - `default`, `fast`: our agent as it is, and with 10 ms advertisements and 3 × 10 ms BFD.
+//! - `guide`: keepalived and HAProxy as in the kubeadm guide to high availability. Its check
+//!   script connects to the local HAProxy instead of calling curl.
+//! - `tuned`: the same with VRRPv3 advertisements every 10 ms and a check every 200 ms.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use serde::Serialize;
+use vip_tests::agent::Programs;
+use vip_tests::clock::{boot_now, until};
+use vip_tests::cluster::{Cluster, PATIENCE, Plan};
+use vip_tests::load::Summary;
+use vip_tests::outcome::Report;
+use vip_tests::peers::haproxy::{self, FRONT_PORT};
+use vip_tests::peers::keepalived::{self, Keepalived, Settings};
+use vip_tests::process::{Process, output};
+use vip_tests::topology::VIP;
+use vip_tests::traffic::{ArpMonitor, Load, WATCHES, Watches, vip};
+
+use crate::report::{commit, machine, median, quantile, write_json};
+
+/// What to run.
+#[derive(clap::Args)]
+pub(super) struct Options {
+    /// Runs of each profile in each scenario
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// Only these scenarios
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<Scenario>,
+    /// Only these profiles
+    #[arg(long, value_delimiter = ',')]
+    profile: Vec<Profile>,
+    /// Write the figures there too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Scenario {
+    /// The owner loses its power
+    PowerCut,
+    /// The owner is asked to hand over (keepalived: SIGTERM)
+    Handover,
+    /// `kill -9` of the owner's agent (keepalived: of it)
+    AgentKilled,
+    /// `kill -9` of the owner's HAProxy; ours has nothing like it
+    ProxyKilled,
+    /// The owner's agent is stopped for 10 s
+    AgentFrozen,
+    /// Nothing happens: CPU time of the daemons
+    Rest,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Profile {
+    Default,
+    Fast,
+    Guide,
+    Tuned,
+}
+
+impl Profile {
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Default | Self::Fast)
+    }
+}
+
+/// Whoever owns the VIP.
+enum Side {
+    Ours,
+    Rival {
+        keepalived: Vec<Option<Keepalived>>,
+        haproxy: Vec<Option<Process>>,
+    },
+}
+
+/// A cluster with a profile.
+struct Setup {
+    cluster: Cluster,
+    side: Side,
+}
+
+/// What one run found.
+#[derive(Clone, Default, Serialize)]
+struct Sample {
+    gap_ms: f64,
+    requests: usize,
+    failed: usize,
+    /// Watches on servers that live: ended or silent at the end, and their longest silence.
+    watches: usize,
+    watches_cut: usize,
+    stall_ms: f64,
+    /// Questions for the VIP that two nodes answered.
+    two_answers: usize,
+    /// CPU time of the daemons of one node, in percent of a core.
+    cpu_percent: f64,
+}
+
+/// Between requests of the probe.
+const EVERY_MS: u64 = 5;
+
+/// How long an agent is stopped.
+const FROZEN: Duration = Duration::from_secs(10);
+
+/// How long daemons are watched at rest.
+const REST: Duration = Duration::from_secs(10);
+
+impl Setup {
+    fn new(programs: &Programs, profile: Profile) -> Result<Self> {
+        let (interval, more) = match profile {
+            Profile::Fast => ("10ms", "\n[bfd]\ninterval = \"10ms\"\n"),
+            _ => ("100ms", ""),
+        };
+        let plan = Plan {
+            interval: interval.to_owned(),
+            more: more.to_owned(),
+            bare: !profile.is_ours(),
+            ..Plan::default()
+        };
+        let cluster = Cluster::start(programs, plan, &mut Report::new(false))?;
+        let mut setup = Self {
+            cluster,
+            side: Side::Ours,
+        };
+        if !profile.is_ours() {
+            setup.start_rival(profile)?;
+        }
+        Ok(setup)
+    }
+
+    fn start_rival(&mut self, profile: Profile) -> Result<()> {
+        let cluster = &self.cluster;
+        let (advert_int, check) = match profile {
+            Profile::Tuned => (0.01, "inter 200ms fastinter 50ms fall 2 rise 1"),
+            // HAProxy's and keepalived's defaults, which the guide leaves as they are.
+            _ => (1.0, "inter 2s fall 3 rise 2"),
+        };
+        let testbed = cluster.programs().testbed.display();
+        let script = format!(
+            "vrrp_script check_apiserver {{\n\tscript \"{testbed} reach 127.0.0.1:{FRONT_PORT}\"\n\
+             \tinterval 3\n\tweight -2\n\tfall 10\n\trise 2\n}}"
+        );
+        let track = "\ttrack_script {\n\t\tcheck_apiserver\n\t}".to_owned();
+        let nodes = cluster.nodes();
+        let mut haproxy = Vec::new();
+        let mut keepalived = Vec::new();
+        for &node in &nodes {
+            haproxy.push(Some(haproxy::start(cluster, node, check)?));
+            let settings = Settings {
+                priority: if node == 0 { 101 } else { 100 },
+                advert_int,
+                peers: Vec::new(),
+                scripts: (script.clone(), track.clone()),
+            };
+            keepalived.push(Some(keepalived::start(cluster, node, &settings)?));
+        }
+        self.side = Side::Rival {
+            keepalived,
+            haproxy,
+        };
+        let client = self.cluster.topology.client.as_ref();
+        until("HAProxy answers at the VIP", PATIENCE, || {
+            let testbed = self.cluster.programs().testbed.as_os_str();
+            let mut get = client.command(testbed);
+            get.args(["get", "--path", "/readyz", "--target", &self.target()])
+                .arg("--pki")
+                .arg(self.cluster.pki().directory());
+            Ok(output(&mut get).ok())
+        })?;
+        // Until nobody preempts anybody any more, and all servers are known to be up.
+        std::thread::sleep(Duration::from_secs(8));
+        Ok(())
+    }
+
+    fn target(&self) -> String {
+        match self.side {
+            Side::Ours => vip(),
+            Side::Rival { .. } => format!("{VIP}:{FRONT_PORT}"),
+        }
+    }
+
+    fn owner(&mut self) -> Result<usize> {
+        match self.side {
+            Side::Ours => self.cluster.owner(),
+            Side::Rival { .. } => {
+                let cluster = &self.cluster;
+                until("one node has the VIP", PATIENCE, || {
+                    for node in cluster.nodes() {
+                        if keepalived::owns(cluster, node)? {
+                            return Ok(Some(node));
+                        }
+                    }
+                    Ok(None)
+                })
+            }
+        }
+    }
+
+    fn power_cut(&mut self, node: usize) -> Result<()> {
+        self.cluster.power_off(node)?;
+        if let Side::Rival {
+            keepalived,
+            haproxy,
+        } = &mut self.side
+        {
+            (keepalived[node], haproxy[node]) = (None, None);
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, node: usize) -> Result<()> {
+        match &mut self.side {
+            Side::Ours => {
+                let vip = self.cluster.programs().vip.clone();
+                let mut command = self.cluster.host(node).command(vip.as_os_str());
+                output(command.arg("handover")).map(drop)
+            }
+            Side::Rival { keepalived, .. } => match keepalived[node].take() {
+                Some(mut keepalived) => keepalived.process.stop().map(drop),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn kill_agent(&mut self, node: usize) -> Result<()> {
+        match &mut self.side {
+            Side::Ours => self.cluster.kill_agent(node),
+            Side::Rival { keepalived, .. } => {
+                if let Some(mut keepalived) = keepalived[node].take() {
+                    keepalived.kill()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_proxy(&mut self, node: usize) {
+        if let Side::Rival { haproxy, .. } = &mut self.side {
+            haproxy[node] = None;
+        }
+    }
+
+    fn freeze(&mut self, node: usize, frozen: bool) -> Result<()> {
+        match &mut self.side {
+            Side::Ours if frozen => self.cluster.freeze_agent(node),
+            Side::Ours => self.cluster.thaw_agent(node),
+            Side::Rival { keepalived, .. } => {
+                let signal = if frozen {
+                    Signal::SIGSTOP
+                } else {
+                    Signal::SIGCONT
+                };
+                if let Some(keepalived) = &mut keepalived[node] {
+                    keepalived.signal(signal)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The daemons of a node.
+    fn daemons(&self, node: usize) -> Result<Vec<Pid>> {
+        Ok(match &self.side {
+            Side::Ours => self.cluster.agent_pid(node).into_iter().collect(),
+            Side::Rival {
+                keepalived,
+                haproxy,
+            } => {
+                let mut pids = Vec::new();
+                if let Some(keepalived) = &keepalived[node] {
+                    pids.extend([keepalived.process.pid(), keepalived.child()?]);
+                }
+                pids.extend(haproxy[node].as_ref().map(Process::pid));
+                pids
+            }
+        })
+    }
+}
+
+/// CPU time that a process has used (proc_pid_stat(5): utime and stime), in clock ticks.
+fn ticks(pid: Pid) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // The name, in parentheses, may hold spaces.
+    let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |index: usize| -> Result<u64> { Ok(fields.get(index).context("short")?.parse()?) };
+    Ok(number(11)? + number(12)?)
+}
+
+fn run_once(programs: &Programs, profile: Profile, scenario: Scenario) -> Result<Sample> {
+    let mut setup = Setup::new(programs, profile)?;
+    let owner = setup.owner()?;
+    if scenario == Scenario::Rest {
+        let daemons = setup.daemons(owner)?;
+        let total = || daemons.iter().map(|pid| ticks(*pid)).sum::<Result<u64>>();
+        let (before, started) = (total()?, Instant::now());
+        std::thread::sleep(REST);
+        let used = (total()? - before) as f64;
+        let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")? as f64;
+        return Ok(Sample {
+            cpu_percent: 100.0 * used / per_second / started.elapsed().as_secs_f64(),
+            ..Sample::default()
+        });
+    }
+    let cluster = &setup.cluster;
+    let client = cluster.topology.client.as_ref();
+    let (mut watches, opened) = Watches::open(cluster, client, &setup.target(), WATCHES)?;
+    let mut load = Load::start_at(cluster, client, &setup.target(), EVERY_MS, 0)?;
+    let mut arp = ArpMonitor::start(cluster, EVERY_MS)?;
+    let per_second = (1000 / EVERY_MS) as usize;
+    load.go_on(per_second)?;
+    // What the watches were silent for so far is the machine's doing.
+    let fault = boot_now();
+    let mut dead = None;
+    match scenario {
+        Scenario::PowerCut => {
+            dead = Some(setup.cluster.name(owner));
+            setup.power_cut(owner)?;
+            load.go_on(6 * per_second)?;
+        }
+        Scenario::Handover => {
+            setup.hand_over(owner)?;
+            load.go_on(3 * per_second)?;
+        }
+        Scenario::AgentKilled => {
+            setup.kill_agent(owner)?;
+            load.go_on(4 * per_second)?;
+        }
+        Scenario::ProxyKilled => {
+            setup.kill_proxy(owner);
+            load.go_on(40 * per_second)?;
+        }
+        Scenario::AgentFrozen => {
+            setup.freeze(owner, true)?;
+            let thaw = Instant::now() + FROZEN;
+            while Instant::now() < thaw {
+                load.go_on(per_second / 10)?;
+            }
+            setup.freeze(owner, false)?;
+            load.go_on(2 * per_second)?;
+        }
+        Scenario::Rest => {}
+    }
+    let seen = arp.report()?;
+    let after = watches.snapshot()?;
+    let requests = load.stop()?;
+    let summary = Summary::of(requests.iter().filter(|request| request.end >= fault));
+    let mut sample = Sample {
+        gap_ms: summary.gap_ms as f64,
+        requests: summary.requests,
+        failed: summary.failed,
+        two_answers: seen.contradictions.len(),
+        ..Sample::default()
+    };
+    for (before, after) in opened.watches.iter().zip(&after.watches) {
+        if before.server.is_none() || before.server == dead {
+            continue;
+        }
+        sample.watches += 1;
+        let last = after.last_event.unwrap_or(fault);
+        let silent_for = boot_now().saturating_sub(last);
+        // An event comes several times a second.
+        let cut = after.ended.is_some() || silent_for > 2_000_000_000;
+        sample.watches_cut += usize::from(cut);
+        let stall = after.longest_silence.max(silent_for);
+        sample.stall_ms = sample.stall_ms.max(stall as f64 / 1e6);
+    }
+    Ok(sample)
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct Row {
+    scenario: Scenario,
+    profile: Profile,
+    runs: usize,
+    gap_ms_median: f64,
+    gap_ms_worst: f64,
+    requests: usize,
+    failed: usize,
+    watches: usize,
+    watches_cut: usize,
+    stall_ms_worst: f64,
+    two_answers: usize,
+    cpu_percent_median: f64,
+    /// Goals of ours that were missed.
+    missed: Vec<String>,
+}
+
+impl Row {
+    fn of(scenario: Scenario, profile: Profile, samples: &[Sample]) -> Self {
+        let all = |value: fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
+        let sum = |value: fn(&Sample) -> usize| samples.iter().map(value).sum();
+        let mut row = Self {
+            scenario,
+            profile,
+            runs: samples.len(),
+            gap_ms_median: median(all(|sample| sample.gap_ms)),
+            gap_ms_worst: quantile(all(|sample| sample.gap_ms), 1.0),
+            requests: sum(|sample| sample.requests),
+            failed: sum(|sample| sample.failed),
+            watches: sum(|sample| sample.watches),
+            watches_cut: sum(|sample| sample.watches_cut),
+            stall_ms_worst: quantile(all(|sample| sample.stall_ms), 1.0),
+            two_answers: sum(|sample| sample.two_answers),
+            cpu_percent_median: median(all(|sample| sample.cpu_percent)),
+            missed: Vec::new(),
+        };
+        if profile.is_ours() {
+            row.missed = row.missed_goals();
+        }
+        row
+    }
+
+    fn missed_goals(&self) -> Vec<String> {
+        let bound = if self.profile == Profile::Fast {
+            35.0
+        } else {
+            180.0
+        };
+        let goals = match self.scenario {
+            Scenario::PowerCut => vec![
+                (
+                    self.gap_ms_median <= bound,
+                    format!("median gap {bound} ms"),
+                ),
+                (self.watches_cut == 0, "no watch cut".to_owned()),
+                (self.stall_ms_worst <= 1000.0, "stall 1 s".to_owned()),
+            ],
+            Scenario::Handover => vec![
+                (self.failed == 0, "no failed request".to_owned()),
+                (self.gap_ms_worst <= 20.0, "gap 20 ms".to_owned()),
+            ],
+            Scenario::AgentKilled => vec![(self.failed == 0, "no failed request".to_owned())],
+            Scenario::AgentFrozen => vec![
+                (self.two_answers == 0, "never two answers".to_owned()),
+                (self.gap_ms_worst <= bound, format!("gap {bound} ms")),
+            ],
+            Scenario::Rest if self.profile == Profile::Default => {
+                vec![(self.cpu_percent_median < 1.0, "1 % of a core".to_owned())]
+            }
+            Scenario::Rest | Scenario::ProxyKilled => vec![],
+        };
+        let missed = goals.into_iter().filter(|(met, _)| !met);
+        missed.map(|(_, goal)| goal).collect()
+    }
+
+    fn print(&self) {
+        println!(
+            "{:13} {:8} {:>4} {:>8.0} {:>8.0} {:>7}/{:<7} {:>5}/{:<5} {:>8.0} {:>7} {:>6.2}  {}",
+            name(&self.scenario),
+            name(&self.profile),
+            self.runs,
+            self.gap_ms_median,
+            self.gap_ms_worst,
+            self.failed,
+            self.requests,
+            self.watches_cut,
+            self.watches,
+            self.stall_ms_worst,
+            self.two_answers,
+            self.cpu_percent_median,
+            if self.missed.is_empty() {
+                String::new()
+            } else {
+                format!("MISSED: {}", self.missed.join(", "))
+            }
+        );
+    }
+}
+
+fn name(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+#[derive(Serialize)]
+struct Table {
+    machine: String,
+    commit: String,
+    rows: Vec<Row>,
+}
+
+pub(super) fn run(options: &Options) -> Result<()> {
+    ensure!(options.runs > 0, "--runs must be at least 1");
+    let programs = Programs::find()?;
+    let chosen =
+        |scenario: &Scenario| options.scenario.is_empty() || options.scenario.contains(scenario);
+    let scenarios = Scenario::value_variants().iter().copied().filter(chosen);
+    let profiles: Vec<Profile> = Profile::value_variants()
+        .iter()
+        .copied()
+        .filter(|profile| options.profile.is_empty() || options.profile.contains(profile))
+        .collect();
+    println!("{}, commit {}", machine(), commit());
+    println!(
+        "{:13} {:8} {:>4} {:>8} {:>8} {:>15} {:>11} {:>8} {:>7} {:>6}",
+        "SCENARIO",
+        "PROFILE",
+        "RUNS",
+        "GAP MS",
+        "WORST",
+        "FAILED/ALL",
+        "CUT/WATCHES",
+        "STALL",
+        "2 ARP",
+        "CPU %"
+    );
+    let mut rows = Vec::new();
+    for scenario in scenarios {
+        let mut samples: BTreeMap<Profile, Vec<Sample>> = BTreeMap::new();
+        for _ in 0..options.runs {
+            for &profile in &profiles {
+                if scenario == Scenario::ProxyKilled && profile.is_ours() {
+                    continue;
+                }
+                let sample = run_once(&programs, profile, scenario)
+                    .with_context(|| format!("{} {}", name(&scenario), name(&profile)))?;
+                samples.entry(profile).or_default().push(sample);
+            }
+        }
+        for (profile, samples) in &samples {
+            let row = Row::of(scenario, *profile, samples);
+            row.print();
+            rows.push(row);
+        }
+    }
+    let table = Table {
+        machine: machine(),
+        commit: commit(),
+        rows,
+    };
+    write_json(options.json.clone(), &table)
+}
