@@ -362,7 +362,9 @@ fn run_once(programs: &Programs, profile: Profile, scenario: Scenario) -> Result
     let seen = arp.report()?;
     let after = watches.snapshot()?;
     let requests = load.stop()?;
-    let summary = Summary::of(requests.iter().filter(|request| request.end >= fault));
+    // From a moment before, so that the answer before the gap is among them.
+    let from = fault - 500_000_000;
+    let summary = Summary::of(requests.iter().filter(|request| request.end >= from));
     let mut sample = Sample {
         gap_ms: summary.gap_ms as f64,
         requests: summary.requests,
