@@ -704,6 +704,7 @@ impl Node {
             return;
         };
         let resigns = advert.priority == PRIORITY_RESIGNED;
+        self.follow(now, source, address, advert);
         match self.farewell {
             Farewell::Left => return,
             Farewell::Leaving { .. } if !resigns => {
@@ -720,6 +721,8 @@ impl Node {
                 let actions = self.machine.yield_to(now, address, advert.interval);
                 out.push(Action::Report(Report::HandedOver(source)));
                 self.carry_out(now, actions, out);
+                self.owner = None;
+                self.follow(now, source, address, advert);
                 return;
             }
             Farewell::Handover { .. } | Farewell::None => {}
@@ -729,7 +732,6 @@ impl Node {
             self.claims.probes_left = 0;
             self.claims.next = now;
         }
-        self.follow(now, source, address, advert);
         let was = self.machine.state();
         let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
         let actions = self.machine.on_advert(now, address, advert, unfit);
@@ -1144,4 +1146,334 @@ fn mix(seed: u64, index: u64) -> u64 {
     let mixed =
         (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use vip_common::wire::vrrp::{Addresses, Centiseconds};
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn at(ms: u64) -> BootNanos {
+        BootNanos(1_000_000 * MS + ms * MS)
+    }
+
+    fn index(node: usize) -> BackendIndex {
+        BackendIndex::new(node).unwrap()
+    }
+
+    fn params(own: usize, bfd: bool) -> Params {
+        Params {
+            own: index(own),
+            nodes: [250, 220, 190]
+                .iter()
+                .enumerate()
+                .map(|(node, &priority)| Member {
+                    address: IpAddr::from([10, 0, 0, 11 + node as u8]),
+                    priority,
+                })
+                .collect(),
+            vrrp: VrrpParams {
+                interval: Centiseconds::new(10).unwrap(),
+                preempt: false,
+                preempt_delay: Duration::ZERO,
+            },
+            bfd: bfd.then(|| bfd::Params {
+                detect_mult: NonZeroU8::new(3).unwrap(),
+                interval: Duration::from_millis(50),
+            }),
+            thresholds: Thresholds { rise: 1, fall: 1 },
+            probe_address: false,
+            seed: 1,
+        }
+    }
+
+    /// A node with what it did last.
+    struct Bench {
+        node: Node,
+        out: Vec<Action>,
+    }
+
+    impl Bench {
+        fn new(params: Params) -> Self {
+            let mut bench = Self {
+                node: Node::new(params),
+                out: vec![],
+            };
+            let known = Masks::default();
+            bench
+                .node
+                .on_start(at(0), BootNanos::ZERO, known, &mut bench.out);
+            bench
+        }
+
+        fn event(&mut self, now: BootNanos, event: Event<'_>) -> &[Action] {
+            self.out.clear();
+            self.node.on_event(now, event, &mut self.out);
+            &self.out
+        }
+
+        fn advert(&mut self, now: BootNanos, source: usize, priority: u8) -> &[Action] {
+            let advert = Advertisement {
+                router_id: 10,
+                priority,
+                interval: Centiseconds::new(10).unwrap(),
+                addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
+            };
+            let (source, advert) = (index(source), &advert);
+            self.event(now, Event::Advert { source, advert })
+        }
+
+        /// Lets the timers run until then.
+        fn run(&mut self, until: BootNanos) -> &[Action] {
+            self.out.clear();
+            while self.node.next_deadline() <= until {
+                let now = self.node.next_deadline();
+                self.node.on_timer(now, &mut self.out);
+            }
+            &self.out
+        }
+    }
+
+    fn owner(params: Params) -> Bench {
+        let mut bench = Bench::new(params);
+        bench.run(at(2000));
+        assert_eq!(bench.node.state(), State::Active);
+        bench
+    }
+
+    #[test]
+    fn takeover_raises_the_fence_before_it_announces() {
+        let mut bench = Bench::new(params(0, false));
+        let actions = bench.run(at(400));
+        let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted).unwrap();
+        let fence = place(|action| matches!(action, Action::SetFence(until) if until.0 > 0));
+        let announce = place(|action| *action == Action::Announce);
+        assert!(
+            fence < announce,
+            "the guard lets no announcement out before"
+        );
+    }
+
+    #[test]
+    fn priority_is_a_quarter_while_the_own_server_is_not_ready() {
+        let mut bench = Bench::new(params(0, false));
+        bench.event(at(1), Event::Probe(index(0), Probe::Refused));
+        assert_eq!(bench.node.priority(), 62);
+        bench.event(at(2), Event::Probe(index(0), Probe::Ready));
+        assert_eq!(bench.node.priority(), 250);
+    }
+
+    #[test]
+    fn vip_leaves_an_owner_whose_server_failed_only_for_one_whose_is_ready() {
+        for (own_ready, leaves) in [(true, true), (false, false)] {
+            let mut bench = Bench::new(params(1, false));
+            bench.event(at(1), Event::Probe(index(0), Probe::Refused));
+            let own = if own_ready {
+                Probe::Ready
+            } else {
+                Probe::Refused
+            };
+            bench.event(at(1), Event::Probe(index(1), own));
+            for tick in 1..20 {
+                bench.advert(at(tick * 50), 0, 62);
+                bench.run(at(tick * 50 + 49));
+            }
+            let active = bench.node.state() == State::Active;
+            assert_eq!(active, leaves, "own ready: {own_ready}");
+        }
+    }
+
+    #[test]
+    fn owner_that_lacks_something_gives_the_vip_up_at_once_and_comes_back() {
+        for fault in Fault::ALL {
+            let mut bench = owner(params(0, false));
+            let actions = bench.event(at(2001), Event::Fault(fault, true));
+            assert!(
+                actions.contains(&Action::SetFence(BootNanos::ZERO)),
+                "{fault:?}"
+            );
+            assert_eq!(bench.node.faults().collect::<Vec<_>>(), [fault]);
+            bench.run(at(5000));
+            assert_eq!(bench.node.state(), State::Initialize);
+            bench.event(at(5001), Event::Fault(fault, false));
+            bench.run(at(6000));
+            assert_eq!(bench.node.state(), State::Active);
+        }
+    }
+
+    #[test]
+    fn handover_asks_one_node_alone_and_keeps_answering_until_it_speaks() {
+        let mut bench = owner(params(0, false));
+        bench.event(at(2001), Event::Probe(index(1), Probe::Ready));
+        bench.event(at(2001), Event::Probe(index(2), Probe::Ready));
+        let actions = bench.event(at(2010), Event::Handover(Some(index(2))));
+        let resigned = Action::SendAdvert {
+            to: To::One(index(2)),
+            priority: PRIORITY_RESIGNED,
+        };
+        assert!(actions.contains(&resigned));
+        assert!(bench.node.fence() > at(2010), "it still answers");
+        // To the others it is still there, and to the successor no reason to yield.
+        let loudest = bench
+            .run(at(2200))
+            .iter()
+            .filter_map(|action| match action {
+                Action::SendAdvert { priority, .. } => Some(*priority),
+                _ => None,
+            });
+        assert_eq!(loudest.max(), Some(1));
+        let actions = bench.advert(at(2210), 2, 190);
+        assert!(actions.contains(&Action::Report(Report::HandedOver(index(2)))));
+        assert_eq!(bench.node.fence(), BootNanos::ZERO);
+        assert_eq!(bench.node.owner(), Some(index(2)));
+    }
+
+    #[test]
+    fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
+        let mut bench = owner(params(0, false));
+        bench.event(at(2001), Event::Probe(index(1), Probe::Ready));
+        bench.event(at(2010), Event::Handover(None));
+        let actions = bench.run(at(5000));
+        let failed = NoHandover::NoAnswer(index(1));
+        assert!(actions.contains(&Action::Report(Report::NotHandedOver(failed))));
+        assert_eq!(bench.node.state(), State::Active);
+        for (to, why) in [
+            (Some(index(0)), NoHandover::Own),
+            (Some(index(2)), NoHandover::Dead(index(2))),
+        ] {
+            bench.event(at(5001), Event::Probe(index(2), Probe::Silent));
+            let actions = bench.event(at(5002), Event::Handover(to));
+            assert!(actions.contains(&Action::Report(Report::NotHandedOver(why))));
+        }
+    }
+
+    #[test]
+    fn owner_that_leaves_answers_until_the_next_one_speaks() {
+        let mut bench = owner(params(0, false));
+        bench.event(at(2001), Event::Probe(index(1), Probe::Ready));
+        let actions = bench.event(at(2010), Event::Shutdown);
+        let resigned = Action::SendAdvert {
+            to: To::All,
+            priority: PRIORITY_RESIGNED,
+        };
+        assert!(actions.contains(&resigned) && !actions.contains(&Action::Done));
+        bench.run(at(2500));
+        assert!(bench.node.fence() > at(2500), "nobody else answers yet");
+        let actions = bench.advert(at(2510), 1, 220);
+        assert!(actions.contains(&Action::Done));
+        assert_eq!(bench.node.fence(), BootNanos::ZERO);
+        assert!(bench.node.has_left());
+    }
+
+    #[test]
+    fn stranger_keeps_the_vip_from_being_claimed_and_is_answered_once_in_ten_seconds_later() {
+        let stranger = Mac::from_wire([2, 9, 9, 9, 9, 9]);
+        let mut bench = Bench::new(Params {
+            probe_address: true,
+            ..params(0, false)
+        });
+        for second in 0..5 {
+            bench.event(at(second * 1000 + 50), Event::Claim(stranger));
+            bench.run(at(second * 1000 + 1000));
+            assert_eq!(bench.node.state(), State::Backup, "after {second} s");
+        }
+        bench.run(at(10_000));
+        assert_eq!(bench.node.state(), State::Active);
+        let mut defended = 0;
+        for second in 0..25 {
+            let actions = bench.event(at(20_000 + second * 1000), Event::Claim(stranger));
+            defended += usize::from(actions.contains(&Action::Announce));
+            bench.run(at(20_000 + second * 1000 + 999));
+        }
+        assert_eq!(defended, 3);
+        assert_eq!(bench.node.state(), State::Active, "a claim moves nothing");
+    }
+
+    /// Two nodes whose BFD session is up; what the first one sends after that is lost.
+    fn up() -> (Bench, Bench) {
+        let mut nodes = [Bench::new(params(0, true)), Bench::new(params(1, true))];
+        let mut now = at(0);
+        for _ in 0..4000 {
+            now = now.after(Duration::from_millis(1));
+            for from in 0..2 {
+                let sent = nodes[from].run(now).to_vec();
+                for action in sent {
+                    if let Action::SendBfd { to, packet } = action
+                        && to == index(1 - from)
+                    {
+                        let (source, packet) = (index(from), &packet);
+                        let event = Event::Bfd { source, packet };
+                        nodes[1 - from].node.on_event(now, event, &mut Vec::new());
+                    }
+                }
+            }
+        }
+        let [a, b] = nodes;
+        assert!(a.node.bfd(index(1)).unwrap().is_up());
+        (a, b)
+    }
+
+    #[test]
+    fn node_gets_nothing_until_its_agent_was_heard() {
+        let mut bench = Bench::new(params(1, true));
+        bench.event(at(1), Event::Probe(index(0), Probe::Ready));
+        let masks = bench.node.masks();
+        assert!(!masks.ready.contains(index(0)) && !masks.alive.contains(index(0)));
+        let (_, b) = up();
+        let masks = b.node.masks();
+        assert!(masks.ready.contains(index(0)) && masks.alive.contains(index(0)));
+    }
+
+    #[test]
+    fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node() {
+        for answers in [true, false] {
+            let (_, mut b) = up();
+            let silent = at(4000 + 160);
+            let echoes = b
+                .run(silent)
+                .iter()
+                .filter(|a| matches!(a, Action::SendEcho(_)));
+            assert!(echoes.count() > 0);
+            let masks = b.node.masks();
+            assert!(!masks.ready.contains(index(0)) && masks.alive.contains(index(0)));
+            if answers {
+                b.event(at(4170), Event::Echo(index(0)));
+            }
+            b.run(at(4600));
+            let masks = b.node.masks();
+            assert_eq!(masks.ready.contains(index(0)), answers);
+            assert_eq!(masks.alive.contains(index(0)), answers);
+        }
+    }
+
+    #[test]
+    fn what_wakes_an_owner_after_its_fence_does_not_move_it_on() {
+        let (mut a, b) = up();
+        assert_eq!(a.node.state(), State::Active);
+        let late = a.node.fence().after(Duration::from_millis(1));
+        let session = b.node.bfd(index(0)).unwrap();
+        let packet = ControlPacket {
+            state: vip_common::wire::bfd::State::Up,
+            diagnostic: Diagnostic::None,
+            poll: true,
+            final_: false,
+            control_plane_independent: false,
+            demand: false,
+            detect_mult: NonZeroU8::new(3).unwrap(),
+            my_discriminator: session.local_discriminator(),
+            your_discriminator: a.node.bfd(index(1)).unwrap().local_discriminator().get(),
+            desired_min_tx: vip_common::wire::bfd::Micros(50_000),
+            required_min_rx: vip_common::wire::bfd::Micros(50_000),
+            required_min_echo_rx: vip_common::wire::bfd::Micros(0),
+        };
+        let (source, packet) = (index(1), &packet);
+        let actions = a.event(late, Event::Bfd { source, packet });
+        assert_eq!(actions[0], Action::SetFence(BootNanos::ZERO));
+        assert_eq!(a.node.state(), State::Backup);
+    }
 }
