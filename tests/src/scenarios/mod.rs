@@ -5,6 +5,7 @@ mod agent_frozen;
 mod agent_killed;
 mod apiserver_killed;
 mod bfd_peers;
+mod busy_machine;
 mod check;
 mod cleanup;
 mod conflict;
@@ -81,6 +82,11 @@ pub const ALL: &[Scenario] = &[
         name: "node_faults",
         promise: "owner_gives_the_vip_up_while_it_lacks_something_and_heals",
         run: node_faults::run,
+    },
+    Scenario {
+        name: "busy_machine",
+        promise: "busy_machine_moves_nothing",
+        run: busy_machine::run,
     },
     Scenario {
         name: "conflict",

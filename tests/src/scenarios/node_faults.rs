@@ -39,6 +39,12 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             moves: false,
         },
         Fault {
+            name: "guard detached",
+            take: "rm /sys/fs/bpf/vip/egress-*".to_owned(),
+            give: None,
+            moves: false,
+        },
+        Fault {
             name: "VIP removed",
             take: format!("ip address del {VIP}/32 dev lo"),
             give: None,
@@ -90,7 +96,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         cluster.wait_until_settled()?;
         cluster.wait_for_status("nothing is missing", &[owner], |own, node, status| {
             let hooks = own.host(node).hooks(NIC).unwrap_or_default();
-            status.faults.is_empty() && hooks.iter().any(|hook| hook.starts_with("xdp"))
+            let hooked = |name| hooks.iter().any(|hook| hook.starts_with(name));
+            status.faults.is_empty() && hooked("xdp") && hooked("tcx egress")
         })?;
         report.event(format!("{}: healed", fault.name));
     }

@@ -342,13 +342,16 @@ impl Shell {
             self.pacer.tell(Command::Plan(self.plan.clone(), base));
             self.learn(self.nic.address, Mac::from_wire(mac));
         }
-        let ours = self.datapath.ingress_id().ok();
-        if link.xdp != ours {
+        let steers = link.xdp == self.datapath.ingress_id().ok();
+        let egress = self.attachment.egress;
+        let guards = self.datapath.guards(&self.nic.name, egress).unwrap_or(true);
+        if !steers || !guards {
             self.pacer.tell(Command::Fault(Fault::Programs, true));
             tracing::warn!(
                 interface = self.nic.name,
-                found = link.xdp,
-                "the program is not on the NIC: attaching it again"
+                steers,
+                guards,
+                "a program is not on the NIC: attaching both again"
             );
             match self.datapath.attach(
                 &self.nic.name,
@@ -360,7 +363,7 @@ impl Shell {
                     self.attachment = attachment;
                     self.pacer.tell(Command::Fault(Fault::Programs, false));
                 }
-                Err(error) => tracing::error!(%error, "cannot attach the program"),
+                Err(error) => tracing::error!(%error, "cannot attach the programs"),
             }
         } else {
             self.pacer.tell(Command::Fault(Fault::Programs, false));

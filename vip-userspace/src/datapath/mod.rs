@@ -14,7 +14,7 @@ use std::iter::zip;
 use std::path::PathBuf;
 
 use aya::maps::MapError;
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
@@ -310,6 +310,24 @@ impl Datapath {
             .info()
             .map(|info| info.id())
             .map_err(program_error(INGRESS))
+    }
+
+    /// Whether the program on the way out is attached to an interface. A clsact filter, which
+    /// cannot be asked for by program, is taken to be.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn guards(&mut self, interface: &str, kind: Egress) -> Result<bool, DatapathError> {
+        if kind == Egress::Clsact {
+            return Ok(true);
+        }
+        let own = egress(&mut self.ebpf)?
+            .info()
+            .map_err(program_error(EGRESS))?
+            .id();
+        let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Egress)
+            .map_err(program_error(EGRESS))?;
+        Ok(attached.iter().any(|program| program.id() == own))
     }
 
     /// Takes the program off the NIC and attaches it in generic mode.

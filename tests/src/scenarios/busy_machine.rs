@@ -1,0 +1,56 @@
+//! Every core of the machine is busy many times over. The thread that keeps the fence comes
+//! first: the VIP stays where it is, and no BFD session goes down.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::Process;
+
+/// Processes that do nothing but work.
+const BUSY: usize = 16;
+
+/// Some dozens of detection times.
+const TIME: Duration = Duration::from_secs(6);
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("busy_machine");
+    let owner = cluster.owner()?;
+    let logs = |cluster: &Cluster| -> String {
+        let log = |node| {
+            let path = cluster
+                .work()
+                .join(format!("{}-vip.log", cluster.name(node)));
+            std::fs::read_to_string(path).unwrap_or_default()
+        };
+        cluster.nodes().into_iter().map(log).collect()
+    };
+    let count = |text: &str| {
+        let moves = text.matches("became the owner").count();
+        (moves, text.matches("BFD session is down").count())
+    };
+    let before = count(&logs(cluster));
+    let log = cluster.work().join("busy.log");
+    let busy = (0..BUSY)
+        .map(|_| {
+            let mut command = cluster.host(owner).command("sh".as_ref());
+            command.args(["-c", "while :; do :; done"]);
+            Process::daemon("a busy process", &mut command, &log)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let end = Instant::now() + TIME;
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(busy);
+    let after = count(&logs(cluster));
+    outcome.promise(before == after, || {
+        format!("(takeovers, BFD sessions down) were {before:?} and are {after:?}")
+    });
+    let heir = cluster.owner()?;
+    outcome.promise(heir == owner, || "the VIP moved".to_owned());
+    report.event(format!("{BUSY} busy processes moved nothing"));
+    Ok(outcome)
+}
