@@ -29,6 +29,14 @@ impl Schedule {
         self.since = Some((now, 0));
     }
 
+    /// Hosts may have heard of another owner: begins again, unless it has only just begun.
+    pub fn repeat(&mut self, now: BootNanos) {
+        let last = BURST[BURST.len() - 1];
+        if self.since.is_some_and(|(start, _)| now >= start.after(last)) {
+            self.begin(now);
+        }
+    }
+
     /// The VIP was given up.
     pub fn end(&mut self) {
         self.since = None;
@@ -72,7 +80,12 @@ mod tests {
             }
         }
         assert_eq!(sent, [0, 50, 200, 1000, 61_000, 121_000, 181_000]);
+        schedule.repeat(at(200_000));
+        assert!(schedule.due(at(200_000)));
+        schedule.repeat(at(200_010));
+        assert!(!schedule.due(at(200_010)), "it has only just begun");
         schedule.end();
+        schedule.repeat(at(300_000));
         assert!(!schedule.due(at(1_000_000)));
     }
 }

@@ -642,8 +642,8 @@ impl Node {
                     out.push(Action::Report(Report::BfdUp(index)));
                     self.answers(index, out);
                     if self.machine.state() == State::Active {
-                        // A node has come back that may have heard of another owner.
-                        self.schedule.begin(now);
+                        // A node has come back, and others with it that heard another owner.
+                        self.schedule.repeat(now);
                     }
                 }
                 bfd::Action::Down(diagnostic) => {
@@ -738,7 +738,7 @@ impl Node {
         self.carry_out(now, actions, out);
         match self.machine.state() {
             // Two owners met, and this one stays: hosts may have believed the other.
-            State::Active if was == State::Active && !resigns => self.schedule.begin(now),
+            State::Active if was == State::Active && !resigns => self.schedule.repeat(now),
             // Its turn, and not the skew time, decides who is next.
             State::Backup
                 if resigns
