@@ -84,10 +84,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             _ = tick.tick() => shell.reconcile().await?,
         }
     }
-    shell.end();
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
-    Ok(())
+    shell.end()
 }
 
 /// A task a node, so that a server that hangs delays only its own probes.

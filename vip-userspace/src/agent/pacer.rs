@@ -178,11 +178,10 @@ impl Pacer {
         }
     }
 
-    /// Waits for the thread to end, which a [`Command::Shutdown`] makes it do.
-    pub(super) fn join(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that keeps the fence panicked");
-        }
+    /// Waits for the thread to end, which a [`Command::Shutdown`] makes it do. False if it ended
+    /// by a panic, which was logged.
+    pub(super) fn join(self) -> bool {
+        self.thread.join().is_ok()
     }
 }
 

@@ -589,9 +589,13 @@ impl Shell {
     }
 
     /// The thread has ended.
-    pub(super) fn end(self) {
-        self.pacer.join();
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.pacer.join(),
+            "the thread that keeps the fence panicked: start the agent again, and report this"
+        );
         tracing::info!("stopped; programs and VIP stay until `vip cleanup`");
+        Ok(())
     }
 
     pub(super) async fn status(&self) -> anyhow::Result<Status> {
