@@ -32,7 +32,10 @@ impl Schedule {
     /// Hosts may have heard of another owner: begins again, unless it has only just begun.
     pub fn repeat(&mut self, now: BootNanos) {
         let last = BURST[BURST.len() - 1];
-        if self.since.is_some_and(|(start, _)| now >= start.after(last)) {
+        if self
+            .since
+            .is_some_and(|(start, _)| now >= start.after(last))
+        {
             self.begin(now);
         }
     }
