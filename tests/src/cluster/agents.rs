@@ -139,7 +139,8 @@ impl Cluster {
                         if own.off[node] {
                             !entry.alive
                         } else {
-                            entry.alive && entry.ready && entry.mac.is_some()
+                            let heard = entry.bfd.as_ref().is_none_or(|bfd| bfd.state == "up");
+                            entry.alive && entry.ready && entry.mac.is_some() && heard
                         }
                     })
                 })

@@ -2,6 +2,8 @@
 //! the name of its NIC. It gives the VIP up while it lacks it, and is a node like any other
 //! once it has it again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::Cluster;
@@ -121,6 +123,7 @@ fn move_to(cluster: &mut Cluster, node: usize) -> Result<usize> {
         let mut command = cluster.host(owner).command(vip.as_os_str());
         // The owner may have changed meanwhile: then the command says so.
         let _moved = output(command.args(["handover", "--to", &address]));
+        std::thread::sleep(Duration::from_millis(500));
     }
     bail!("{} does not become the owner", cluster.name(node))
 }

@@ -71,8 +71,14 @@ pub struct Session {
     /// The same as they are acted upon: behind while a Poll sequence is on (section 6.8.3).
     transmit: Micros,
     receive: Micros,
+    /// The smallest multiplier that the other side may be counting with.
+    patience: NonZeroU8,
     /// A Poll sequence is on: packets carry the bit until one with Final comes.
     polling: bool,
+    /// Packets with the bit whose Final has not come, and how many of them were sent before the
+    /// timers changed last. A Final does not say what it answers, so that many are not counted.
+    unanswered: u32,
+    outdated: u32,
     /// When the last periodic packet left, and the next one is due.
     sent: BootNanos,
     next: BootNanos,
@@ -95,7 +101,10 @@ impl Session {
             required_min_rx: params.interval(),
             transmit: slow,
             receive: params.interval(),
+            patience: params.detect_mult,
             polling: false,
+            unanswered: 0,
+            outdated: 0,
             sent: BootNanos::ZERO,
             next: BootNanos::ZERO,
             random: seed | 1,
@@ -163,16 +172,14 @@ impl Session {
     /// hears nothing more of it. What it computes (section 6.8.4) from the last packet of this
     /// side: this side's multiplier times the greater of what that said and of what the other
     /// side requires. While timers change it may have heard of the old ones only, so the
-    /// smaller of both counts.
+    /// smaller of both counts. Sound if that last packet arrives, and packets of the other side
+    /// do not overtake each other while it changes its own timers.
     #[must_use]
     pub fn peer_patience(&self) -> Option<BootNanos> {
         let remote = self.remote.filter(|_| self.state == State::Up)?;
         let promised = self.desired_min_tx.min(self.transmit);
         let interval = promised.max(remote.required_min_rx).duration();
-        Some(
-            self.sent
-                .after(interval * u32::from(self.params.detect_mult.get())),
-        )
+        Some(self.sent.after(interval * u32::from(self.patience.get())))
     }
 
     /// Begins to send.
@@ -218,8 +225,11 @@ impl Session {
     /// Section 6.8.6, from where the session is known. The caller has checked where the packet
     /// came from.
     pub fn on_packet(&mut self, now: BootNanos, packet: &ControlPacket, out: &mut Vec<Action>) {
-        let for_us = packet.your_discriminator == self.discriminator.get();
-        if !self.started || packet.your_discriminator != 0 && !for_us {
+        let known = match packet.your_discriminator {
+            0 => matches!(packet.state, State::AdminDown | State::Down),
+            yours => yours == self.discriminator.get(),
+        };
+        if !self.started || !known {
             return;
         }
         let before = self.transmit_interval();
@@ -232,10 +242,16 @@ impl Session {
             required_min_rx: packet.required_min_rx,
             heard: now,
         });
-        if packet.final_ && self.polling {
-            self.polling = false;
-            self.transmit = self.desired_min_tx;
-            self.receive = self.required_min_rx;
+        if packet.final_ {
+            self.unanswered = self.unanswered.saturating_sub(1);
+            if self.outdated > 0 {
+                self.outdated -= 1;
+            } else if self.polling {
+                self.polling = false;
+                self.transmit = self.desired_min_tx;
+                self.receive = self.required_min_rx;
+                self.patience = self.params.detect_mult;
+            }
         }
         if self.state == State::AdminDown {
             return;
@@ -275,7 +291,8 @@ impl Session {
             self.set_intervals(params.interval());
             self.transmit_soon(now, out);
         } else {
-            self.slow_down();
+            // The session may come up before the other side has heard of it.
+            self.advertise(params.interval().max(SLOW), params.interval());
         }
     }
 
@@ -284,10 +301,13 @@ impl Session {
         if self.state == State::AdminDown {
             return;
         }
+        let was_up = self.state == State::Up;
         self.diagnostic = Diagnostic::AdministrativelyDown;
         self.state = State::AdminDown;
         self.slow_down();
-        out.push(Action::Down(self.diagnostic));
+        if was_up {
+            out.push(Action::Down(self.diagnostic));
+        }
         if self.started {
             self.transmit(now, out);
         }
@@ -330,6 +350,8 @@ impl Session {
     /// The pace of a session that is not up. Nobody relies on it, so nobody is asked.
     fn slow_down(&mut self) {
         self.polling = false;
+        self.unanswered = 0;
+        self.outdated = 0;
         self.desired_min_tx = self.params.interval().max(SLOW);
         self.required_min_rx = self.params.interval();
         self.transmit = self.desired_min_tx;
@@ -339,11 +361,18 @@ impl Session {
     /// Another pace while up (section 6.8.3): a Poll sequence, during which packets are sent no
     /// more slowly, and expected no sooner, than the other side knows of.
     fn set_intervals(&mut self, interval: Micros) {
-        self.desired_min_tx = interval;
-        self.required_min_rx = interval;
-        self.transmit = self.transmit.min(interval);
-        self.receive = self.receive.max(interval);
+        self.advertise(interval, interval);
         self.polling = true;
+        self.outdated = self.unanswered;
+    }
+
+    /// What packets say from now on. Acted upon at once is what the other side need not know of.
+    fn advertise(&mut self, desired_min_tx: Micros, required_min_rx: Micros) {
+        self.desired_min_tx = desired_min_tx;
+        self.required_min_rx = required_min_rx;
+        self.transmit = self.transmit.min(desired_min_tx);
+        self.receive = self.receive.max(required_min_rx);
+        self.patience = self.patience.min(self.params.detect_mult);
     }
 
     /// Sends a packet, and plans the next one.
@@ -355,6 +384,7 @@ impl Session {
             .is_none_or(|remote| remote.required_min_rx != Micros(0))
         {
             self.sent = now;
+            self.unanswered = self.unanswered.saturating_add(u32::from(self.polling));
             out.push(Action::Send(self.packet(false)));
         }
     }
@@ -523,7 +553,9 @@ mod tests {
             (Up, Down, Down),
             (Up, Init, Up),
             (Up, Up, Up),
+            (AdminDown, AdminDown, AdminDown),
             (AdminDown, Down, AdminDown),
+            (AdminDown, Init, AdminDown),
             (AdminDown, Up, AdminDown),
         ] {
             let mut session = session(params(50, 3), 7);
@@ -552,6 +584,19 @@ mod tests {
         packet.your_discriminator = 0;
         wire.drive(0, |session, now, out| session.on_packet(now, &packet, out));
         assert_eq!(wire.downs[0], [Diagnostic::NeighborSignaledSessionDown]);
+    }
+
+    #[test]
+    fn only_one_that_is_down_may_not_know_this_side() {
+        for heard in [State::Init, State::Up] {
+            let mut session = session(params(50, 3), 7);
+            let mut out = vec![];
+            session.on_start(at(0), &mut out);
+            let mut packet = session.packet(false);
+            (packet.state, packet.your_discriminator) = (heard, 0);
+            session.on_packet(at(1), &packet, &mut out);
+            assert_eq!(session.state(), State::Down, "{heard:?}");
+        }
     }
 
     #[test]
@@ -593,6 +638,16 @@ mod tests {
         wire.drive(0, |session, now, out| session.admin_up(now, out));
         wire.run(Duration::from_secs(10));
         assert!(wire.both_up());
+    }
+
+    #[test]
+    fn session_that_was_not_up_does_not_go_down() {
+        let mut session = session(params(50, 3), 7);
+        let mut out = vec![];
+        session.on_start(at(0), &mut out);
+        session.admin_down(at(1), &mut out);
+        assert!(!out.iter().any(|action| matches!(action, Action::Down(_))));
+        assert_eq!(session.state(), State::AdminDown);
     }
 
     #[test]
@@ -640,14 +695,16 @@ mod tests {
         #[test]
         fn no_peer_loses_patience_before_it_is_said_to(
             a in 10_u64..500, b in 10_u64..500, mult in 2_u8..6, delay in 0_u64..100,
-            change in prop::option::of((0_usize..2, 10_u64..500)), silent_after in 0_u64..2000,
+            changes in prop::collection::vec((0_usize..2, 10_u64..500, 2_u8..8, 0_u64..30), 0..4),
+            silent_after in prop_oneof![0_u64..40, 0_u64..2000],
         ) {
             let delay = MS * 8 * delay / 100;
             let mut wire = Wire::new(params(a, mult), params(b, 3), [delay, delay]);
             wire.run(Duration::from_secs(12));
-            if let Some((end, interval)) = change {
-                let changed = params(interval, wire.ends[end].params.detect_mult.get());
+            for (end, interval, mult, then) in changes {
+                let changed = params(interval, mult);
                 wire.drive(end, |session, now, out| session.set_params(now, changed, out));
+                wire.run(Duration::from_millis(then));
             }
             wire.run(Duration::from_millis(silent_after));
             wire.silent[0] = true;
