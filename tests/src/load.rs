@@ -2,6 +2,7 @@
 //! on a new TLS connection, and some on connections that are kept.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,28 @@ impl Request {
     }
 }
 
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connection = if self.kept { "kept" } else { "new" };
+        let since_start = |time: u64| time.saturating_sub(self.start) / 1_000_000;
+        write!(
+            f,
+            "at {} ms, {connection} connection",
+            self.start / 1_000_000
+        )?;
+        match self.connected {
+            Some(connected) => write!(f, ", open after {} ms", since_start(connected))?,
+            None => f.write_str(", never open")?,
+        }
+        let server = self.server.as_deref().unwrap_or("unknown");
+        write!(
+            f,
+            ", server {server}, over after {} ms",
+            since_start(self.end)
+        )
+    }
+}
+
 /// What became of many.
 #[derive(Debug, Clone, Default, Serialize, PartialEq, Eq)]
 pub struct Summary {
@@ -96,6 +119,9 @@ pub struct Summary {
     pub servers: BTreeMap<String, usize>,
     /// Failures by kind.
     pub errors: BTreeMap<String, usize>,
+    /// The first few failures in full, for whoever has to find out why.
+    #[serde(skip)]
+    pub first_failures: String,
 }
 
 impl Summary {
@@ -107,6 +133,9 @@ impl Summary {
             summary.requests += 1;
             if let Some(error) = &request.error {
                 summary.failed += 1;
+                if summary.failed <= 5 {
+                    summary.first_failures += &format!("\n  {request}");
+                }
                 *summary.errors.entry(error.clone()).or_default() += 1;
             } else {
                 answers.push(request.end);

@@ -91,8 +91,8 @@ impl Outcome {
         self.promise(requests > 0, || "no request was made".to_owned());
         self.promise(failed == 0, || {
             format!(
-                "{failed} of {requests} requests failed: {:?}",
-                summary.errors
+                "{failed} of {requests} requests failed: {:?}; the first: {}",
+                summary.errors, summary.first_failures
             )
         });
         self.promise(cut == 0, || {
