@@ -15,8 +15,8 @@ pub(crate) struct Options {
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Passed to the benchmark
-    #[arg(last = true)]
+    /// Passed to the benchmark, after `--json` (`-- --help` lists what it takes)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
