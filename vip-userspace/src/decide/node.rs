@@ -52,6 +52,9 @@ const CLAIM_RETRY: Duration = Duration::from_secs(1);
 /// more than any skew time at an interval of one second, which is keepalived's default.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
 
+/// What an owner that hands over advertises to all: it is still there, and nobody is worse.
+const PRIORITY_HANDING_OVER: u8 = 1;
+
 /// What a node is and knows of the others.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -322,6 +325,14 @@ struct Owner {
     until: BootNanos,
 }
 
+/// Who resigned last, and has not said that it stays after all.
+#[derive(Clone, Copy, Debug)]
+struct Resigned {
+    index: BackendIndex,
+    /// So long it may go on speaking to others, as one that hands over does.
+    until: BootNanos,
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -336,8 +347,7 @@ pub struct Node {
     fence: BootNanos,
     /// The best owner that is heard. (There are two where a segment has fallen apart.)
     owner: Option<Owner>,
-    /// Who resigned last, and has not spoken since.
-    resigned: Option<BackendIndex>,
+    resigned: Option<Resigned>,
     farewell: Farewell,
     claims: Claims,
     started: bool,
@@ -688,7 +698,10 @@ impl Node {
             let node = self.params.nodes[index.get()];
             let lives = self.bfd(index).is_some_and(Session::is_up);
             let rank = (priority(node.priority, self.is_ready(index)), node.address);
-            lives && self.resigned != Some(index) && rank > own
+            let resigned = self
+                .resigned
+                .is_some_and(|resigned| resigned.index == index);
+            lives && !resigned && rank > own
         });
         bfd.interval * before.count() as u32
     }
@@ -704,6 +717,7 @@ impl Node {
             return;
         };
         let resigns = advert.priority == PRIORITY_RESIGNED;
+        let leaving = self.has_resigned(now, source);
         self.follow(now, source, address, advert);
         match self.farewell {
             Farewell::Left => return,
@@ -726,6 +740,11 @@ impl Node {
                 return;
             }
             Farewell::Handover { .. } | Farewell::None => {}
+        }
+        // One that leaves or hands over says so again and again, and to others that it is still
+        // there. That is no reason to wait any longer.
+        if leaving && advert.priority <= PRIORITY_HANDING_OVER {
+            return;
         }
         if !resigns {
             // A node of the cluster owns the VIP: nobody else needs to be asked.
@@ -762,10 +781,16 @@ impl Node {
         let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
         if advert.priority == PRIORITY_RESIGNED {
             self.owner = self.owner.filter(|owner| owner.index != source);
-            self.resigned = Some(source);
+            self.resigned = Some(Resigned {
+                index: source,
+                until: now.after(self.handover_patience()),
+            });
             return;
         }
-        self.resigned = self.resigned.filter(|resigned| *resigned != source);
+        let hands_over = advert.priority == PRIORITY_HANDING_OVER && self.has_resigned(now, source);
+        if !hands_over {
+            self.resigned = self.resigned.filter(|resigned| resigned.index != source);
+        }
         let better = |owner: Owner| {
             owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
         };
@@ -777,6 +802,12 @@ impl Node {
                 until: now.after(advert.interval.duration() * 4),
             });
         }
+    }
+
+    /// Whether a node has resigned lately.
+    fn has_resigned(&self, now: BootNanos, index: BackendIndex) -> bool {
+        self.resigned
+            .is_some_and(|resigned| resigned.index == index && now < resigned.until)
     }
 
     fn is_ready(&self, index: BackendIndex) -> bool {
@@ -1027,15 +1058,24 @@ impl Node {
                 }
                 vrrp::Action::LowerFence => self.set_fence(BootNanos::ZERO, out),
                 vrrp::Action::SendAdvert { priority } => {
-                    let priority = match self.farewell {
-                        Farewell::None | Farewell::Left => priority,
-                        // Still here for all others, and no reason for the successor to yield.
-                        Farewell::Handover { .. } => priority.min(1),
-                        // It resigns again and again instead: see `leave`.
-                        Farewell::Leaving { .. } => continue,
-                    };
                     let to = To::All;
-                    out.push(Action::SendAdvert { to, priority });
+                    match self.farewell {
+                        Farewell::None | Farewell::Left => {
+                            out.push(Action::SendAdvert { to, priority });
+                        }
+                        Farewell::Handover { to: successor, .. } => {
+                            // Still here for all others, and no reason for the successor to
+                            // yield, who is asked again: packets get lost.
+                            let priority = PRIORITY_HANDING_OVER;
+                            out.push(Action::SendAdvert { to, priority });
+                            out.push(Action::SendAdvert {
+                                to: To::One(successor),
+                                priority: PRIORITY_RESIGNED,
+                            });
+                        }
+                        // It resigns again and again instead: see `leave`.
+                        Farewell::Leaving { .. } => {}
+                    }
                 }
                 vrrp::Action::BecomeActive => {
                     out.push(Action::Report(Report::Active));
@@ -1221,7 +1261,7 @@ mod tests {
             let advert = Advertisement {
                 router_id: 10,
                 priority,
-                interval: Centiseconds::new(10).unwrap(),
+                interval: self.node.params.vrrp.interval,
                 addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
             };
             let (source, advert) = (index(source), &advert);
@@ -1318,19 +1358,99 @@ mod tests {
         };
         assert!(actions.contains(&resigned));
         assert!(bench.node.fence() > at(2010), "it still answers");
-        // To the others it is still there, and to the successor no reason to yield.
-        let loudest = bench
+        // To the others it is still there, and to the successor, who is asked again each time,
+        // no reason to yield.
+        let adverts: Vec<_> = bench
             .run(at(2200))
             .iter()
             .filter_map(|action| match action {
-                Action::SendAdvert { priority, .. } => Some(*priority),
+                Action::SendAdvert { to, priority } => Some((*to, *priority)),
                 _ => None,
-            });
-        assert_eq!(loudest.max(), Some(1));
+            })
+            .collect();
+        assert_eq!(adverts, [(To::All, 1), (To::One(index(2)), 0)].repeat(2));
         let actions = bench.advert(at(2210), 2, 190);
         assert!(actions.contains(&Action::Report(Report::HandedOver(index(2)))));
         assert_eq!(bench.node.fence(), BootNanos::ZERO);
         assert_eq!(bench.node.owner(), Some(index(2)));
+    }
+
+    /// Delivers what was sent, for that many milliseconds, in batches: a busy node hears several
+    /// packets at once. Returns the time after that.
+    fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootNanos {
+        let mut waiting = vec![];
+        let mut now = start;
+        for step in 1..=ms {
+            now = start.after(Duration::from_millis(step));
+            for (from, bench) in nodes.iter_mut().enumerate() {
+                // What events have caused, too.
+                let mut sent = std::mem::take(&mut bench.out);
+                sent.extend(bench.run(now).iter().cloned());
+                bench.out.clear();
+                waiting.extend(sent.into_iter().map(|action| (from, action)));
+            }
+            if step % batch != 0 {
+                continue;
+            }
+            for (from, action) in waiting.drain(..) {
+                for (node, bench) in nodes.iter_mut().enumerate() {
+                    let source = index(from);
+                    let mine = |to: To| {
+                        node != from && matches!(to, To::All) || to == To::One(index(node))
+                    };
+                    match &action {
+                        Action::SendBfd { to, packet } if *to == index(node) => {
+                            let event = Event::Bfd { source, packet };
+                            bench.node.on_event(now, event, &mut bench.out);
+                        }
+                        Action::SendAdvert { to, priority } if mine(*to) => {
+                            let kept = std::mem::take(&mut bench.out);
+                            let more = bench.advert(now, from, *priority).to_vec();
+                            bench.out = [kept, more].concat();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        now
+    }
+
+    #[test]
+    fn any_successor_takes_over_though_the_owner_still_speaks() {
+        for (to, batch) in [(1, 1), (2, 1), (1, 15), (2, 15)] {
+            // A turn takes longer than it takes the owner to speak again.
+            let mut nodes = [0, 1, 2].map(|own| {
+                let mut params = params(own, true);
+                params.vrrp.interval = Centiseconds::new(1).unwrap();
+                Bench::new(params)
+            });
+            let now = exchange(&mut nodes, at(0), 5000, 1);
+            let active = |nodes: &[Bench]| -> Vec<usize> {
+                let states = nodes.iter().map(|bench| bench.node.state());
+                let numbered = states.enumerate();
+                numbered
+                    .filter(|(_, state)| *state == State::Active)
+                    .map(|(node, _)| node)
+                    .collect()
+            };
+            assert_eq!(active(&nodes), [0]);
+            let handover = Event::Handover(Some(index(to)));
+            let bench = &mut nodes[0];
+            bench.node.on_event(now, handover, &mut bench.out);
+            exchange(&mut nodes, now, 500, batch);
+            assert_eq!(active(&nodes), [to], "in batches of {batch} ms");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_stays_after_all_is_believed() {
+        let mut bench = Bench::new(params(1, false));
+        bench.advert(at(1), 0, 250);
+        bench.advert(at(10), 0, PRIORITY_RESIGNED);
+        bench.advert(at(11), 0, 250);
+        bench.run(at(300));
+        assert_eq!(bench.node.state(), State::Backup);
     }
 
     #[test]
