@@ -23,7 +23,7 @@ use serde::Serialize;
 use vip_tests::agent::Programs;
 use vip_tests::clock::{boot_now, until};
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
-use vip_tests::load::Summary;
+use vip_tests::load::{Request, Summary};
 use vip_tests::outcome::Report;
 use vip_tests::peers::haproxy::{self, FRONT_PORT};
 use vip_tests::peers::keepalived::{self, Keepalived, Settings};
@@ -101,6 +101,10 @@ struct Setup {
 #[derive(Clone, Default, Serialize)]
 struct Sample {
     gap_ms: f64,
+    /// The same in the second before the fault: what the machine does by itself.
+    quiet_gap_ms: f64,
+    /// The VIP moved before anything happened.
+    moved: bool,
     requests: usize,
     failed: usize,
     /// Watches on servers that live: ended or silent at the end, and their longest silence.
@@ -307,6 +311,13 @@ fn ticks(pid: Pid) -> Result<u64> {
 
 fn run_once(programs: &Programs, profile: Profile, scenario: Scenario) -> Result<Sample> {
     let mut setup = Setup::new(programs, profile)?;
+    measure(&mut setup, scenario).or_else(|error| {
+        let logs = setup.cluster.save_logs("bench")?;
+        Err(error.context(format!("logs are in {}", logs.display())))
+    })
+}
+
+fn measure(setup: &mut Setup, scenario: Scenario) -> Result<Sample> {
     let owner = setup.owner()?;
     if scenario == Scenario::Rest {
         let daemons = setup.daemons(owner)?;
@@ -327,6 +338,13 @@ fn run_once(programs: &Programs, profile: Profile, scenario: Scenario) -> Result
     let mut arp = ArpMonitor::start(cluster, EVERY_MS)?;
     let per_second = (1000 / EVERY_MS) as usize;
     load.go_on(per_second)?;
+    let found = setup.owner()?;
+    let moved = found != owner;
+    if moved {
+        let logs = setup.cluster.save_logs("moved")?;
+        eprintln!("the VIP moved by itself: logs are in {}", logs.display());
+    }
+    let owner = found;
     // What the watches were silent for so far is the machine's doing.
     let fault = boot_now();
     let mut dead = None;
@@ -365,8 +383,12 @@ fn run_once(programs: &Programs, profile: Profile, scenario: Scenario) -> Result
     // From a moment before, so that the answer before the gap is among them.
     let from = fault - 500_000_000;
     let summary = Summary::of(requests.iter().filter(|request| request.end >= from));
+    let before = |request: &&Request| (fault - 1_000_000_000..fault).contains(&request.end);
+    let quiet = Summary::of(requests.iter().filter(before));
     let mut sample = Sample {
         gap_ms: summary.gap_ms as f64,
+        quiet_gap_ms: quiet.gap_ms as f64,
+        moved,
         requests: summary.requests,
         failed: summary.failed,
         two_answers: seen.contradictions.len(),
@@ -396,6 +418,10 @@ struct Row {
     runs: usize,
     gap_ms_median: f64,
     gap_ms_worst: f64,
+    /// The worst in the second before the fault.
+    quiet_gap_ms_worst: f64,
+    /// Runs in which the VIP moved before anything happened.
+    moved: usize,
     requests: usize,
     failed: usize,
     watches: usize,
@@ -417,6 +443,8 @@ impl Row {
             runs: samples.len(),
             gap_ms_median: median(all(|sample| sample.gap_ms)),
             gap_ms_worst: quantile(all(|sample| sample.gap_ms), 1.0),
+            quiet_gap_ms_worst: quantile(all(|sample| sample.quiet_gap_ms), 1.0),
+            moved: sum(|sample| usize::from(sample.moved)),
             requests: sum(|sample| sample.requests),
             failed: sum(|sample| sample.failed),
             watches: sum(|sample| sample.watches),
@@ -467,12 +495,14 @@ impl Row {
 
     fn print(&self) {
         println!(
-            "{:13} {:8} {:>4} {:>8.0} {:>8.0} {:>7}/{:<7} {:>5}/{:<5} {:>8.0} {:>7} {:>6.2}  {}",
+            "{:13} {:8} {:>4} {:>8.0} {:>8.0} {:>8.0} {:>5} {:>7}/{:<7} {:>5}/{:<5} {:>8.0} {:>7} {:>6.2}  {}",
             name(&self.scenario),
             name(&self.profile),
             self.runs,
             self.gap_ms_median,
             self.gap_ms_worst,
+            self.quiet_gap_ms_worst,
+            self.moved,
             self.failed,
             self.requests,
             self.watches_cut,
@@ -514,12 +544,14 @@ pub(super) fn run(options: &Options) -> Result<()> {
         .collect();
     println!("{}, commit {}", machine(), commit());
     println!(
-        "{:13} {:8} {:>4} {:>8} {:>8} {:>15} {:>11} {:>8} {:>7} {:>6}",
+        "{:13} {:8} {:>4} {:>8} {:>8} {:>8} {:>5} {:>15} {:>11} {:>8} {:>7} {:>6}",
         "SCENARIO",
         "PROFILE",
         "RUNS",
         "GAP MS",
         "WORST",
+        "BEFORE",
+        "MOVED",
         "FAILED/ALL",
         "CUT/WATCHES",
         "STALL",
