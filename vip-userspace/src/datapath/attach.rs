@@ -11,7 +11,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
 use aya::{Ebpf, util::KernelVersion};
 use nix::libc;
 
-use super::pins::unpin;
+use super::pins::unpin_link;
 use super::{DatapathError, EGRESS, INGRESS, Pins, egress, ingress, program_error};
 use crate::config;
 
@@ -109,7 +109,7 @@ fn attach_ingress(
             return Ok(pin.mode);
         }
         // Another NIC, another mode, or a NIC that has gone.
-        unpin(&pin.path)?;
+        unpin_link(&pin.path)?;
     }
     let modes: &[Mode] = match wanted {
         config::XdpMode::Auto => &[Mode::Native, Mode::Generic],
@@ -163,7 +163,7 @@ fn attach_egress(
         if pinned == index && kind == Egress::Tcx && replace_egress(program, &path)? {
             return Ok(());
         }
-        unpin(&path)?;
+        unpin_link(&path)?;
     }
     let order = match kind {
         Egress::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),

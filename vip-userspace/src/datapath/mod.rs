@@ -6,6 +6,7 @@
 //! in one step, so that there is no moment without a program.
 
 mod attach;
+mod detach;
 mod maps;
 mod pins;
 mod rank_map;
