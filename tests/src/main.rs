@@ -104,10 +104,19 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .block_on(work)
 }
 
+/// Longest wait for a connection, and for an answer.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 async fn get(target: TargetArgs, path: String) -> Result<()> {
     let mut progress = Progress::default();
-    let mut connection = Target::new(&target)?.connect(None, &mut progress).await?;
-    let body = connection.get(&path).await?;
+    let target = Target::new(&target)?;
+    let connect = target.connect(None, &mut progress);
+    let mut connection = tokio::time::timeout(PATIENCE, connect)
+        .await
+        .context("no connection in time")??;
+    let body = tokio::time::timeout(PATIENCE, connection.get(&path))
+        .await
+        .context("no answer in time")??;
     println!("{}", String::from_utf8_lossy(&body));
     Ok(())
 }

@@ -204,6 +204,14 @@ struct Keeper {
     echoes: u16,
 }
 
+/// What has something to read, or an error to tell.
+struct Readable {
+    commands: bool,
+    vrrp: bool,
+    echo: bool,
+    bfd: bool,
+}
+
 impl Keeper {
     fn run(mut self) {
         if let Err(error) = realtime::raise_thread() {
@@ -215,13 +223,21 @@ impl Keeper {
         self.carry_out();
         let mut buffer = vec![0; crate::net::vrrp::BUFFER];
         while !self.node.has_left() {
-            self.wait();
+            let readable = self.wait();
             // What came in time must not count as missing because this thread was late: all
             // that waits is taken before the clock is looked at.
-            self.take_vrrp(&mut buffer);
-            self.take_bfd(&mut buffer);
-            self.take_echoes(&mut buffer);
-            self.take_commands();
+            if readable.vrrp {
+                self.take_vrrp(&mut buffer);
+            }
+            if readable.bfd {
+                self.take_bfd(&mut buffer);
+            }
+            if readable.echo {
+                self.take_echoes(&mut buffer);
+            }
+            if readable.commands {
+                self.take_commands();
+            }
             let now = now();
             if self.node.next_deadline() <= now {
                 self.node.on_timer(now, &mut self.actions);
@@ -230,23 +246,31 @@ impl Keeper {
         }
     }
 
-    /// Waits until there is something to read, or something to do.
-    fn wait(&self) {
+    /// Waits until there is something to read, which it tells, or something to do.
+    fn wait(&self) -> Readable {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let bfd = self.wires.bfd.as_ref().map(|bfd| readable(bfd.as_fd()));
         let mut fds = vec![
-            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.wires.vrrp.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.wires.echo.as_fd(), PollFlags::POLLIN),
+            readable(self.wake.as_fd()),
+            readable(self.wires.vrrp.as_fd()),
+            readable(self.wires.echo.as_fd()),
         ];
-        if let Some(bfd) = &self.wires.bfd {
-            fds.push(PollFd::new(bfd.as_fd(), PollFlags::POLLIN));
-        }
+        fds.extend(bfd);
         let left = self.node.next_deadline().since(now());
-        // An interrupted wait is as good as one that ended.
-        let _woken = if left.is_zero() {
+        let woken = if left.is_zero() {
             poll(&mut fds, PollTimeout::ZERO)
         } else {
             ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None)
         };
+        // An interrupted wait tells nothing: then all are tried.
+        let is =
+            |place: usize| woken.is_err() || fds.get(place).and_then(PollFd::any).unwrap_or(false);
+        Readable {
+            commands: is(0),
+            vrrp: is(1),
+            echo: is(2),
+            bfd: is(3),
+        }
     }
 
     fn index(&self, address: IpAddr) -> Option<BackendIndex> {

@@ -191,10 +191,7 @@ impl Session {
     /// When to call [`Self::on_timer`], unless something happens before.
     #[must_use]
     pub fn next_deadline(&self) -> BootNanos {
-        if !self.started {
-            return BootNanos(u64::MAX);
-        }
-        self.next.min(self.detection())
+        self.next_packet().min(self.detection())
     }
 
     /// When the other side will have been silent for too long.
@@ -219,6 +216,32 @@ impl Session {
         }
         if now >= self.next {
             self.transmit(now, out);
+        }
+    }
+
+    /// To be called when a packet of another session leaves: one of this session may go along, if
+    /// jitter could have made it leave now. The next packets of both are then due together,
+    /// `next` being the other's, so that a node with many sessions wakes up as often as one with
+    /// a single session. Packets stay jittered, by 25 % at most (section 6.8.7).
+    pub fn on_company(&mut self, now: BootNanos, next: BootNanos, out: &mut Vec<Action>) {
+        if !self.started || now < self.sent.after(self.transmit_interval() * 3 / 4) {
+            return;
+        }
+        self.transmit(now, out);
+        let interval = self.transmit_interval();
+        let latest = now.after(interval * self.most_permille() / 1000);
+        if (now.after(interval * 3 / 4)..=latest).contains(&next) {
+            self.next = next;
+        }
+    }
+
+    /// When the next packet is due.
+    #[must_use]
+    pub fn next_packet(&self) -> BootNanos {
+        if self.started {
+            self.next
+        } else {
+            BootNanos(u64::MAX)
         }
     }
 
@@ -396,13 +419,18 @@ impl Session {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         let interval = self.transmit_interval();
-        let most = if self.params.detect_mult.get() == 1 {
+        let most = self.most_permille();
+        let permille = 750 + (self.random % u64::from(most - 749)) as u32;
+        sent.after(interval * permille / 1000)
+    }
+
+    /// The longest that packets may be apart, in thousandths of the interval.
+    fn most_permille(&self) -> u32 {
+        if self.params.detect_mult.get() == 1 {
             900
         } else {
             1000
-        };
-        let permille = 750 + (self.random % (most - 749)) as u32;
-        sent.after(interval * permille / 1000)
+        }
     }
 
     fn packet(&self, final_: bool) -> ControlPacket {
@@ -658,6 +686,28 @@ mod tests {
         wire.run(Duration::from_secs(10));
         assert!(wire.both_up());
         assert_eq!(wire.downs[0], [Diagnostic::NeighborSignaledSessionDown]);
+    }
+
+    #[test]
+    fn packet_goes_along_with_another_sessions_if_jitter_allows() {
+        let mut wire = up(params(50, 3), params(50, 3));
+        wire.run(Duration::from_secs(10));
+        let session = &mut wire.ends[0];
+        let mut out = vec![];
+        session.on_timer(session.next_packet(), &mut out);
+        out.clear();
+        let sent = session.sent;
+        let (due, other) = (session.next_packet(), sent.after(Duration::from_millis(80)));
+        session.on_company(BootNanos(sent.0 + 37 * MS), other, &mut out);
+        assert_eq!((out.len(), session.next_packet()), (0, due), "too early");
+        let now = BootNanos(sent.0 + 38 * MS);
+        session.on_company(now, other, &mut out);
+        assert_eq!((out.len(), session.next_packet()), (1, other));
+        // The other session is slower than this one may be.
+        let now = BootNanos(now.0 + 45 * MS);
+        session.on_company(now, now.after(Duration::from_millis(51)), &mut out);
+        assert_eq!(out.len(), 2);
+        assert!(session.next_packet() <= now.after(Duration::from_millis(50)));
     }
 
     #[test]

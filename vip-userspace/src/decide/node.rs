@@ -473,17 +473,28 @@ impl Node {
     /// missing because this node was late.
     pub fn on_timer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         self.wake(now, out);
+        let mut next_packet = None;
         for index in self.others() {
             let due = |session: &Session| session.next_deadline() <= now;
-            if self
-                .peer(index)
-                .and_then(|peer| peer.session.as_ref())
-                .is_some_and(due)
-            {
-                self.session(index, out, |session, out| session.on_timer(now, out));
+            if self.bfd(index).is_some_and(due) {
+                self.session(index, out, |session, out| {
+                    let sends = session.next_packet() <= now;
+                    session.on_timer(now, out);
+                    if sends {
+                        next_packet = Some(session.next_packet());
+                    }
+                });
                 self.on_sessions(now, index, out);
             }
             self.doubt(now, index, out);
+        }
+        if let Some(next) = next_packet {
+            // One wake-up for the packets to all peers, and one move of the fence.
+            for index in self.others() {
+                self.session(index, out, |session, out| {
+                    session.on_company(now, next, out);
+                });
+            }
         }
         self.probe_address(now, out);
         if now >= self.next_claim() {
@@ -687,23 +698,32 @@ impl Node {
     }
 
     /// How long to let others go first once the owner is gone: a BFD interval for each living
-    /// node that stands before this one, so that not all of them take over at once.
+    /// node that stands before this one, so that not all of them take over at once. Nodes may
+    /// disagree for a moment about who is ready, and each let the other go first, or neither:
+    /// so up to half an interval more for those that come before by configured priority.
     fn turn(&self) -> Duration {
         let Some(bfd) = self.params.bfd else {
             return Duration::ZERO;
         };
-        let own = self.params.nodes[self.params.own.get()].address;
-        let own = (self.machine.priority(), own);
-        let before = self.others().filter(|&index| {
+        let configured = self.params.nodes[self.params.own.get()];
+        let own = (self.machine.priority(), configured.address);
+        let mut before = 0;
+        let mut configured_before = 0;
+        for index in self.others() {
             let node = self.params.nodes[index.get()];
+            if self.machine.owner() != Some(node.address) {
+                let rank = (node.priority, node.address);
+                configured_before += u32::from(rank > (configured.priority, configured.address));
+            }
             let lives = self.bfd(index).is_some_and(Session::is_up);
             let rank = (priority(node.priority, self.is_ready(index)), node.address);
             let resigned = self
                 .resigned
                 .is_some_and(|resigned| resigned.index == index);
-            lives && !resigned && rank > own
-        });
-        bfd.interval * before.count() as u32
+            before += u32::from(lives && !resigned && rank > own);
+        }
+        let others = (self.params.nodes.len() as u32).saturating_sub(1).max(1);
+        bfd.interval * before + bfd.interval * configured_before / (2 * others)
     }
 
     fn on_advert(
@@ -1569,6 +1589,39 @@ mod tests {
             assert_eq!(masks.ready.contains(index(0)), answers);
             assert_eq!(masks.alive.contains(index(0)), answers);
         }
+    }
+
+    #[test]
+    fn nodes_that_disagree_about_who_is_next_do_not_take_over_at_once() {
+        // Neither hears the other, so each takes itself for the next.
+        let claims = [1, 2].map(|own| {
+            let mut bench = Bench::new(params(own, true));
+            bench.advert(at(0), 0, 250);
+            bench.advert(at(50), 0, PRIORITY_RESIGNED);
+            bench.node.next_claim()
+        });
+        assert_eq!(claims[1].since(claims[0]), Duration::from_micros(12_500));
+    }
+
+    #[test]
+    fn packets_to_all_peers_leave_at_the_same_moments() {
+        let mut bench = Bench::new(params(0, true));
+        bench.run(at(5000));
+        let mut moments = 0;
+        while bench.node.next_deadline() <= at(60_000) {
+            let now = bench.node.next_deadline();
+            let actions = bench.run(now);
+            let sends = |action: &&Action| matches!(action, Action::SendBfd { .. });
+            match actions.iter().filter(sends).count() {
+                0 => {}
+                packets => {
+                    assert_eq!(packets, 2);
+                    moments += 1;
+                }
+            }
+        }
+        // A second at most: sessions with nobody are slow.
+        assert!(moments >= 55, "{moments}");
     }
 
     #[test]
