@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -104,17 +105,17 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .block_on(work)
 }
 
-/// Longest wait for a connection, and for an answer.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// A connection and an answer that take longer do not come.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn get(target: TargetArgs, path: String) -> Result<()> {
     let mut progress = Progress::default();
     let target = Target::new(&target)?;
-    let connect = target.connect(None, &mut progress);
-    let mut connection = tokio::time::timeout(PATIENCE, connect)
-        .await
-        .context("no connection in time")??;
-    let body = tokio::time::timeout(PATIENCE, connection.get(&path))
+    let work = async {
+        let mut connection = target.connect(None, &mut progress).await?;
+        connection.get(&path).await
+    };
+    let body = tokio::time::timeout(TIMEOUT, work)
         .await
         .context("no answer in time")??;
     println!("{}", String::from_utf8_lossy(&body));

@@ -1,10 +1,10 @@
-//! What no safe library offers: entering namespaces between `fork` and `exec`, three `bpf(2)`
+//! What no safe library offers: entering namespaces between `fork` and `exec`, some `bpf(2)`
 //! commands, packet sockets, checksum offload. All the `unsafe` of this crate is here.
 
 use std::ffi::c_int;
 use std::io;
-use std::mem::{size_of, size_of_val};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -14,6 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getppid};
+use vip_userspace::bpf;
 
 use crate::isolation::{make_mounts_private, mount_fresh};
 
@@ -100,29 +101,6 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
 pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
 
-/// Calls `bpf(2)` with the first fields of `union bpf_attr`.
-fn bpf<T>(command: c_int, attributes: &mut T) -> io::Result<c_int> {
-    // SAFETY: the kernel reads and writes within the size given, and treats what lies beyond
-    // it as zero. Pointers inside are set by the callers, to buffers that outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attributes),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    c_int::try_from(result).map_err(io::Error::other)
-}
-
-fn owned(fd: c_int) -> OwnedFd {
-    // SAFETY: the kernel has just handed out this descriptor and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
 /// Loads the XDP program `return XDP_PASS`.
 pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -150,7 +128,9 @@ pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
         kern_version: 0,
         prog_flags: 0,
     };
-    bpf(BPF_PROG_LOAD, &mut attributes).map(owned)
+    // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
+    // hands out a descriptor.
+    unsafe { bpf::open(BPF_PROG_LOAD, &mut attributes) }
 }
 
 /// Attaches an XDP program to an interface of the calling thread's network namespace, in the
@@ -169,7 +149,8 @@ pub(crate) fn attach_xdp(program: &OwnedFd, interface: &str) -> io::Result<Owned
         attach_type: BPF_XDP,
         flags: XDP_FLAGS_DRV_MODE,
     };
-    bpf(BPF_LINK_CREATE, &mut attributes).map(owned)
+    // SAFETY: the command's fields, no address. It hands out a descriptor.
+    unsafe { bpf::open(BPF_LINK_CREATE, &mut attributes) }
 }
 
 /// How many programs hang at a hook of an interface of the calling thread's namespace.
@@ -193,7 +174,8 @@ pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
         prog_cnt: 0,
         reserved: 0,
     };
-    match bpf(BPF_PROG_QUERY, &mut attributes) {
+    // SAFETY: the command's fields; there is no list that it could fill.
+    match unsafe { bpf::call(BPF_PROG_QUERY, &mut attributes) } {
         Ok(_) => Ok(attributes.prog_cnt),
         // Linux before 6.6 has no tcx, so nothing can hang there.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(0),

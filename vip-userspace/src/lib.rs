@@ -3,6 +3,7 @@
 //! What decides is pure and lies in [`decide`]; clocks, sockets and maps live around it.
 
 pub mod agent;
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod datapath;

@@ -167,7 +167,7 @@ pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
 
 /// Detaches a pinned link's program and removes the pin.
 pub(super) fn unpin_link(path: &Path) -> Result<(), DatapathError> {
-    // Of one that is not there, or whose NIC is gone, nothing is attached.
+    // Of one that is not there, is no link, or whose NIC is gone, nothing is attached.
     let _gone = detach(path);
     unpin(path)
 }
@@ -181,12 +181,6 @@ fn names(directory: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// Whether this is where a link is pinned.
-fn is_link(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("ingress-") || name.starts_with("egress-")
 }
 
 /// `None` if the interface is gone, and its filters with it.
@@ -279,8 +273,7 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>
 /// If it is there and cannot be removed.
 pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
     match leftover {
-        Leftover::Pin(path) if is_link(path) => unpin_link(path),
-        Leftover::Pin(path) => unpin(path),
+        Leftover::Pin(path) => unpin_link(path),
         Leftover::Filter { interface, note } => remove_filter(interface, note),
         Leftover::Directory(path) => fs::remove_dir(path).map_err(DatapathError::io(format!(
             "cannot remove {}",

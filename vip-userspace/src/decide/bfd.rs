@@ -15,6 +15,9 @@ use vip_common::wire::bfd::{ControlPacket, Diagnostic, Micros};
 /// (section 6.8.3).
 const SLOW: Micros = Micros(1_000_000);
 
+/// The least that packets are apart, in thousandths of the interval (section 6.8.7).
+const LEAST_PERMILLE: u32 = 750;
+
 /// How a session is configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Params {
@@ -224,13 +227,13 @@ impl Session {
     /// `next` being the other's, so that a node with many sessions wakes up as often as one with
     /// a single session. Packets stay jittered, by 25 % at most (section 6.8.7).
     pub fn on_company(&mut self, now: BootNanos, next: BootNanos, out: &mut Vec<Action>) {
-        if !self.started || now < self.sent.after(self.transmit_interval() * 3 / 4) {
+        if !self.started || now < self.sent.after(self.jittered(LEAST_PERMILLE)) {
             return;
         }
         self.transmit(now, out);
-        let interval = self.transmit_interval();
-        let latest = now.after(interval * self.most_permille() / 1000);
-        if (now.after(interval * 3 / 4)..=latest).contains(&next) {
+        let earliest = now.after(self.jittered(LEAST_PERMILLE));
+        let latest = now.after(self.jittered(self.most_permille()));
+        if (earliest..=latest).contains(&next) {
             self.next = next;
         }
     }
@@ -418,10 +421,14 @@ impl Session {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let interval = self.transmit_interval();
-        let most = self.most_permille();
-        let permille = 750 + (self.random % u64::from(most - 749)) as u32;
-        sent.after(interval * permille / 1000)
+        let choices = self.most_permille() - LEAST_PERMILLE + 1;
+        let permille = LEAST_PERMILLE + (self.random % u64::from(choices)) as u32;
+        sent.after(self.jittered(permille))
+    }
+
+    /// Thousandths of the interval.
+    fn jittered(&self, permille: u32) -> Duration {
+        self.transmit_interval() * permille / 1000
     }
 
     /// The longest that packets may be apart, in thousandths of the interval.

@@ -699,8 +699,8 @@ impl Node {
 
     /// How long to let others go first once the owner is gone: a BFD interval for each living
     /// node that stands before this one, so that not all of them take over at once. Nodes may
-    /// disagree for a moment about who is ready, and each let the other go first, or neither:
-    /// so up to half an interval more for those that come before by configured priority.
+    /// disagree for a moment about who is ready, and each let the other go first, or neither. Then
+    /// their places by configured priority, worth half an interval in all, keep them apart.
     fn turn(&self) -> Duration {
         let Some(bfd) = self.params.bfd else {
             return Duration::ZERO;
@@ -722,7 +722,7 @@ impl Node {
                 .is_some_and(|resigned| resigned.index == index);
             before += u32::from(lives && !resigned && rank > own);
         }
-        let others = (self.params.nodes.len() as u32).saturating_sub(1).max(1);
+        let others = self.others().count().max(1) as u32;
         bfd.interval * before + bfd.interval * configured_before / (2 * others)
     }
 
