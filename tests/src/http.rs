@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,10 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::clock::boot_now;
 use crate::pki::Pki;
@@ -163,6 +165,56 @@ impl Target {
         progress: &mut Progress,
     ) -> Result<Connection, Failure> {
         let stream = TcpStream::connect(self.address).await?;
+        let stream = self.secure(stream, keepalive, progress).await?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(async move {
+            // Requests on it report its failures.
+            let _ = connection.await;
+        });
+        Ok(Connection {
+            sender,
+            host: self.address.to_string(),
+            token: self.token.clone(),
+        })
+    }
+
+    /// Makes one request from a port of one's own (of IPv4), and closes only after the server
+    /// has. Returns the server's name.
+    ///
+    /// # Errors
+    /// The port is not free, the connection failed, or the answer is not a 200.
+    pub async fn visit(&self, from: u16, path: &str) -> Result<String, Failure> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, from).into())?;
+        let stream = socket.connect(self.address).await?;
+        let mut progress = Progress::default();
+        let mut stream = self.secure(stream, None, &mut progress).await?;
+        let authorization = self.token.as_ref().map_or_else(String::new, |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\n{authorization}Connection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        if answer.starts_with(b"HTTP/1.1 200 ") {
+            Ok(progress.server.unwrap_or_else(|| "unknown".to_owned()))
+        } else {
+            Err(Failure("status other than 200".to_owned()))
+        }
+    }
+
+    /// TLS on a TCP connection.
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        keepalive: Option<Duration>,
+        progress: &mut Progress,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
         progress.connected = Some(boot_now());
         progress.local_port = stream.local_addr()?.port();
         stream.set_nodelay(true)?;
@@ -183,17 +235,7 @@ impl Target {
             .peer_certificates()
             .and_then(|chain| chain.first())
             .and_then(|certificate| self.servers.get(certificate.as_ref()).cloned());
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            // Requests on it report its failures.
-            let _ = connection.await;
-        });
-        Ok(Connection {
-            sender,
-            host: self.address.to_string(),
-            token: self.token.clone(),
-        })
+        Ok(stream)
     }
 }
 

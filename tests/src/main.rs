@@ -53,6 +53,18 @@ enum Command {
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
+    /// Make one request from a given port, wait until the server closes, print its name
+    Visit {
+        /// The server
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Port to connect from
+        #[arg(long)]
+        from: u16,
+        /// Path to GET
+        #[arg(long, default_value = "/readyz")]
+        path: String,
+    },
     /// Succeed if a TCP connection can be made
     Reach {
         /// Where to
@@ -88,6 +100,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Claim(args) => stray::claim(&args)?,
         Command::Ping(args) => ping::run(&args)?,
         Command::Get { target, path } => block_on(get(target, path))?,
+        Command::Visit { target, from, path } => block_on(visit(target, from, path))?,
         Command::Reach { address } => {
             std::net::TcpStream::connect(address)
                 .with_context(|| format!("connect to {address}"))?;
@@ -119,5 +132,14 @@ async fn get(target: TargetArgs, path: String) -> Result<()> {
         .await
         .context("no answer in time")??;
     println!("{}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+async fn visit(target: TargetArgs, from: u16, path: String) -> Result<()> {
+    let target = Target::new(&target)?;
+    let server = tokio::time::timeout(TIMEOUT, target.visit(from, &path))
+        .await
+        .context("no answer in time")??;
+    println!("{server}");
     Ok(())
 }

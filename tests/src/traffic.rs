@@ -24,7 +24,8 @@ const EVERY_MS: u64 = 10;
 /// Connections with requests that are kept.
 const KEPT: usize = 6;
 
-fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target: &str) -> Command {
+/// The start of a command line: one of the client programs on a host, against `ADDRESS:PORT`.
+pub(crate) fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target: &str) -> Command {
     let mut line = host.command(cluster.programs().testbed.as_os_str());
     line.args([command, "--target", target, "--pki"])
         .arg(cluster.pki().directory());

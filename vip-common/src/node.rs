@@ -24,8 +24,10 @@ pub enum Socket {
     Listener,
     /// A listener, and the segment acknowledges a SYN cookie that it gave out.
     Cookie,
-    /// A connection: established, being established (request), or just ended (time-wait).
+    /// A connection: established, being established (request), or half closed.
     Connection,
+    /// What is left of a connection that this node's side closed first (time-wait).
+    TimeWait,
 }
 
 /// The node's own sockets.
@@ -34,6 +36,8 @@ pub trait Sockets {
     /// [`Socket::Cookie`] looked for. `tcp` is the offset of the
     /// TCP header in the frame, in bytes.
     fn lookup(&self, flow: &Flow, cookie: bool, tcp: usize) -> Socket;
+    /// Whether a socket listens where the flow goes, whatever else there is for the flow.
+    fn listens(&self, flow: &Flow) -> bool;
 }
 
 /// The VIP with this address.

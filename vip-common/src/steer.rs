@@ -303,6 +303,7 @@ where
         },
         syn: tcp.opens(),
         cookie: tcp.may_acknowledge_cookie(),
+        bare_fin: tcp.closes() && ip_header + tcp_header == length,
         tcp_offset,
         chained: is_peer(state, ethernet.source()),
         ttl: ip.ttl(),
@@ -318,6 +319,8 @@ struct Segment<'t> {
     syn: bool,
     /// It may acknowledge a SYN cookie.
     cookie: bool,
+    /// It ends a connection and carries no data.
+    bare_fin: bool,
     /// Offset of the TCP header in the frame, in bytes.
     tcp_offset: usize,
     /// It came from another node of the cluster.
@@ -390,6 +393,14 @@ fn keep<S: Sockets>(segment: &Segment<'_>, usable: bool, sockets: &S) -> Option<
         // a connection gets its challenge (RFC 5961), even when this node takes no new ones.
         Socket::Connection if segment.syn => Some(Counter::LocalSyn),
         Socket::Connection => Some(Counter::LocalSegment),
+        // A client may use his port again while this is still here: only the side that closes
+        // first waits. If this node was not ready then, his new connection is at a node further
+        // down, and so must its segments go there. The old one can still be meant only by a
+        // FIN: its last one, which may come late or twice.
+        Socket::TimeWait if segment.syn => {
+            (usable && sockets.listens(&segment.flow)).then_some(Counter::LocalSyn)
+        }
+        Socket::TimeWait => segment.bare_fin.then_some(Counter::LocalSegment),
         Socket::Listener | Socket::Cookie if segment.syn && usable => Some(Counter::LocalSyn),
         Socket::Cookie if !segment.syn => Some(Counter::LocalCookie),
         Socket::Listener | Socket::Cookie | Socket::None => None,
@@ -600,6 +611,50 @@ mod tests {
                 "data, none",
                 world(same),
                 to(0, ACK),
+                forward(1, false, false),
+            ),
+            // What is left of a connection takes its FIN, and a new connection if it may.
+            (
+                "the last FIN, sent again",
+                world(socket(Socket::TimeWait)),
+                to(0, ACK | FIN),
+                local(LocalSegment, false),
+            ),
+            (
+                "SYN from a port that was used before",
+                world(|w| {
+                    w.socket = Socket::TimeWait;
+                    w.listens = true;
+                }),
+                to(0, SYN),
+                local(LocalSyn, true),
+            ),
+            (
+                "the same, but the server has crashed",
+                world(socket(Socket::TimeWait)),
+                to(0, SYN),
+                forward(1, true, false),
+            ),
+            (
+                "the same, but this node takes no new ones",
+                world(|w| {
+                    w.socket = Socket::TimeWait;
+                    w.listens = true;
+                    unready(0)(w);
+                }),
+                to(0, SYN),
+                forward(1, true, false),
+            ),
+            (
+                "data of the new connection at another node",
+                world(socket(Socket::TimeWait)),
+                to(0, ACK),
+                forward(1, false, false),
+            ),
+            (
+                "its reset",
+                world(socket(Socket::TimeWait)),
+                to(0, ACK | RST),
                 forward(1, false, false),
             ),
             (
@@ -888,11 +943,13 @@ mod tests {
             Socket::Listener,
             Socket::Cookie,
             Socket::Connection,
+            Socket::TimeWait,
         ];
         let mut world = World::new(3, 0);
         for _ in 0..1_000_000 {
             world = world.owning(random.below(2) == 0);
             world.socket = random.pick(&sockets);
+            world.listens = random.below(2) == 0;
             let mut frame = random.frame(3, 0, true);
             let before = frame.len();
             let (verdict, _) = world.run(&mut frame);

@@ -51,6 +51,8 @@ pub struct World {
     pub rows: Vec<RankRow>,
     /// What the node's TCP stack has for any flow to the VIP's declared port.
     pub socket: Socket,
+    /// With [`Socket::TimeWait`]: whether there is a listener too.
+    pub listens: bool,
 }
 
 impl World {
@@ -93,6 +95,7 @@ impl World {
             state,
             rows: rows.collect(),
             socket: Socket::None,
+            listens: false,
         }
     }
 
@@ -135,6 +138,10 @@ impl Sockets for World {
             Socket::Cookie if !cookie => Socket::Listener,
             socket => socket,
         }
+    }
+
+    fn listens(&self, _flow: &Flow) -> bool {
+        self.listens
     }
 }
 

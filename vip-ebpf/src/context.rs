@@ -87,6 +87,11 @@ impl FrameMut for XdpFrame<'_> {
 
 impl Sockets for XdpFrame<'_> {
     #[inline(always)]
+    fn listens(&self, flow: &Flow) -> bool {
+        helpers::listens(self.context, flow)
+    }
+
+    #[inline(always)]
     fn lookup(&self, flow: &Flow, cookie: bool, tcp: usize) -> Socket {
         helpers::lookup(self.context, flow, || {
             if !cookie {

@@ -1,26 +1,24 @@
 //! Calls into the kernel that need more than one line.
 
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+    BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie};
 use aya_ebpf::programs::XdpContext;
 use vip_common::hash::Flow;
+use vip_common::layout::{Be16, Be32};
 use vip_common::node::Socket;
 use vip_common::wire::{ipv4, tcp};
 
-/// `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
+/// `BPF_TCP_TIME_WAIT` and `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
+const TIME_WAIT: u32 = 6;
 const LISTEN: u32 = 10;
 
-/// What this node's TCP stack knows of the flow (`bpf_skc_lookup_tcp`, since Linux 5.2). The
-/// headers are asked for only if there is a listener to check a SYN cookie against.
+/// This node's socket for a flow (`bpf_skc_lookup_tcp`, since Linux 5.2), which the caller has
+/// to release; or null. A listener, if there is nothing nearer.
 #[inline(always)]
-pub(crate) fn lookup<'f>(
-    context: &XdpContext,
-    flow: &Flow,
-    headers: impl FnOnce() -> Option<(&'f ipv4::Header, &'f tcp::Header)>,
-) -> Socket {
+fn find(context: &XdpContext, flow: &Flow) -> *mut bpf_sock {
     let mut tuple = bpf_sock_tuple {
         __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
             ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
@@ -34,7 +32,7 @@ pub(crate) fn lookup<'f>(
     // The length tells the helper that the tuple is one of IPv4.
     let length = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
     // SAFETY: the tuple lives on the stack and is as long as said.
-    let socket = unsafe {
+    unsafe {
         bpf_skc_lookup_tcp(
             context.ctx.cast(),
             &raw mut tuple,
@@ -42,12 +40,48 @@ pub(crate) fn lookup<'f>(
             i64::from(BPF_F_CURRENT_NETNS) as u64,
             0,
         )
-    };
+    }
+}
+
+/// Whether a socket listens where the flow goes.
+#[inline(always)]
+pub(crate) fn listens(context: &XdpContext, flow: &Flow) -> bool {
+    // Nobody has a connection from nowhere.
+    let socket = find(
+        context,
+        &Flow {
+            source: Be32::from_wire([0; 4]),
+            source_port: Be16::new(0),
+            ..*flow
+        },
+    );
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and held until the release below.
+    let listens = unsafe { (*socket).state } == LISTEN;
+    // SAFETY: gives back what the lookup took.
+    unsafe { bpf_sk_release(socket.cast()) };
+    listens
+}
+
+/// What this node's TCP stack knows of the flow. The headers are asked for only if there is a
+/// listener to check a SYN cookie against.
+#[inline(always)]
+pub(crate) fn lookup<'f>(
+    context: &XdpContext,
+    flow: &Flow,
+    headers: impl FnOnce() -> Option<(&'f ipv4::Header, &'f tcp::Header)>,
+) -> Socket {
+    let socket = find(context, flow);
     if socket.is_null() {
         return Socket::None;
     }
     // SAFETY: not null, and held until the release below.
-    let answer = if unsafe { (*socket).state } != LISTEN {
+    let state = unsafe { (*socket).state };
+    let answer = if state == TIME_WAIT {
+        Socket::TimeWait
+    } else if state != LISTEN {
         Socket::Connection
     } else if let Some((ip, tcp)) = headers()
         // SAFETY: the socket is held, the headers lie in the packet with their full length.

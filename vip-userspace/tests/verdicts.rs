@@ -338,13 +338,27 @@ fn sockets_are_those_of_the_kernel() {
             "SYN for a connection",
         );
 
-        // After the server has closed first, time-wait keeps them.
+        // The server closes first. What is left keeps a FIN and a new connection, no more.
         drop(server);
         drop(client);
-        agree(&mut kernel, &world, &segment(tcp::ACK).build(), "time-wait");
+        world.socket = Socket::TimeWait;
+        world.listens = true;
+        for (flags, kind) in [
+            (tcp::ACK | tcp::FIN, Kind::Local),
+            (tcp::SYN, Kind::Local),
+            (tcp::ACK, Kind::Forward),
+        ] {
+            let frame = segment(flags).build();
+            let verdict = agree(&mut kernel, &world, &frame, "time-wait");
+            assert_eq!(verdict.kind(), kind, "{verdict:?}");
+        }
 
         // The server is gone: the next SYN goes to another node at once.
         drop(listener);
+        world.listens = false;
+        let frame = segment(tcp::SYN).build();
+        let verdict = agree(&mut kernel, &world, &frame, "time-wait, crashed");
+        assert!(verdict.kind() == Kind::Forward, "{verdict:?}");
         world.socket = Socket::None;
         let verdict = agree(&mut kernel, &world, &mine(tcp::SYN), "crashed");
         assert!(

@@ -14,6 +14,7 @@ mod handover;
 mod keepalived_peer;
 mod node_faults;
 mod owner_killed;
+mod port_reused;
 mod remote_client;
 mod stray_frames;
 
@@ -92,6 +93,11 @@ pub const ALL: &[Scenario] = &[
         name: "conflict",
         promise: "stranger_with_the_vip_is_named_and_not_fought_before_the_first_claim",
         run: conflict::run,
+    },
+    Scenario {
+        name: "port_reused",
+        promise: "port_reused_after_a_servers_close_reaches_another_server",
+        run: port_reused::run,
     },
     Scenario {
         name: "stray_frames",

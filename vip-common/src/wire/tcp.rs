@@ -60,6 +60,13 @@ impl Header {
         self.flags & (SYN | ACK) == SYN
     }
 
+    /// Whether the sender closes the connection: FIN, and not with SYN or RST.
+    #[inline(always)]
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        self.flags & (SYN | RST | FIN) == FIN
+    }
+
     /// Whether the segment may acknowledge a SYN cookie: what `bpf_tcp_check_syncookie`
     /// (net/core/filter.c) is willing to look at.
     #[inline(always)]
