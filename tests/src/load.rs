@@ -75,12 +75,15 @@ impl Request {
     }
 
     /// True if its connection may have been held by a server that went down at `fault`
-    /// (boot-time nanoseconds): it was open by then, and to that server or not known to which.
-    /// Such a request cannot be saved by anybody.
+    /// (boot-time nanoseconds): begun by then, it reached that server; or it was open by then,
+    /// and which server it was on is not known. Such a request cannot be saved by anybody.
     #[must_use]
     pub fn was_held_by(&self, server: &str, fault: u64) -> bool {
-        self.connected.is_some_and(|connected| connected <= fault)
-            && self.server.as_deref().is_none_or(|name| name == server)
+        match &self.server {
+            // It may note only after the fault that it was connected before: the machine is busy.
+            Some(name) => name == server && self.start <= fault,
+            None => self.connected.is_some_and(|connected| connected <= fault),
+        }
     }
 }
 
@@ -297,7 +300,7 @@ mod tests {
 
     fn request(end_ms: u64, server: &str, error: Option<&str>) -> Request {
         Request {
-            start: 0,
+            start: 9,
             connected: Some(10),
             end: end_ms * 1_000_000,
             server: (!server.is_empty()).then(|| server.to_owned()),
@@ -321,10 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn only_connections_open_at_the_fault_can_have_been_held() {
+    fn only_what_reached_the_server_or_was_open_at_the_fault_can_have_been_held() {
         assert!(request(1, "n1", Some("reset")).was_held_by("n1", 10));
         assert!(request(1, "", Some("reset")).was_held_by("n1", 10));
+        assert!(request(1, "n1", Some("reset")).was_held_by("n1", 9));
         assert!(!request(1, "n2", Some("reset")).was_held_by("n1", 10));
-        assert!(!request(1, "n1", Some("reset")).was_held_by("n1", 9));
+        assert!(!request(1, "", Some("reset")).was_held_by("n1", 9));
     }
 }
