@@ -79,10 +79,11 @@ impl Request {
     /// and which server it was on is not known. Such a request cannot be saved by anybody.
     #[must_use]
     pub fn was_held_by(&self, server: &str, fault: u64) -> bool {
+        let open = self.connected.is_some_and(|connected| connected <= fault);
         match &self.server {
             // It may note only after the fault that it was connected before: the machine is busy.
-            Some(name) => name == server && self.start <= fault,
-            None => self.connected.is_some_and(|connected| connected <= fault),
+            Some(name) => name == server && (open || self.start <= fault),
+            None => open,
         }
     }
 }
