@@ -191,7 +191,7 @@ mod tests {
         };
         let requests = [
             request(Some(5), Some("reset")),
-            request(Some(15), Some("reset")),
+            request(Some(1_000_000_000), Some("reset")),
             request(None, Some("timeout")),
             request(Some(5), None),
         ];
