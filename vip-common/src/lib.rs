@@ -6,9 +6,13 @@
 //! Read [`steer`] first: it is the product.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
+#[cfg(test)]
+mod corpus;
 pub mod guard;
 pub mod hash;
 pub mod layout;
+pub mod limit;
+pub mod local;
 pub mod neighbour;
 pub mod node;
 pub mod steer;

@@ -1,16 +1,21 @@
-//! The ARP decision: who may say where the VIP is, and who hears it.
+//! The decision about ARP and Neighbour Discovery: who may say where the VIP is, and who hears
+//! it.
 
-use crate::layout::Counter;
-use crate::node::{Tables, find_vip, is_peer};
+use crate::layout::{Counter, Vip};
+use crate::node::{Tables, find, find_ipv4, is_peer};
 use crate::steer::Verdict;
-use crate::wire::{Frame, arp, ethernet};
+use crate::wire::checksum::blocks;
+use crate::wire::{Frame, arp, ethernet, ipv6, ndp};
+
+/// Longest solicitation that is answered, in units of eight bytes: four options of that size.
+const LONGEST_SOLICITATION: usize = ndp::LENGTH / 8 + 4;
 
 /// Decides about an ARP frame that came in.
 ///
 /// Requests for the VIP never reach the kernel, which has the VIP on `lo` and would answer on
 /// every node. The owner answers from here, for as long as its fence holds.
 #[inline(always)]
-pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
+pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     ethernet: &ethernet::Header,
     tables: &T,
@@ -19,21 +24,21 @@ pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
         return Verdict::pass(Counter::Short);
     };
     let state = tables.state();
-    if state.config.vip_count == 0 {
+    if state.config.ipv4_count == 0 {
         return Verdict::UNTOUCHED;
     }
     if !packet.is_ipv4_over_ethernet() {
         return Verdict::pass(Counter::ArpPassed);
     }
-    let asked = find_vip(state, packet.target_address());
+    let asked = find_ipv4(state, packet.target_address());
     // The sender claims to have the VIP: a node of ours announces it, or a stranger took it.
-    if find_vip(state, packet.sender_address()).is_some() {
+    if find_ipv4(state, packet.sender_address()).is_some() {
         let mac = packet.sender_mac();
         let ours = mac == state.config.own_mac || is_peer(state, mac);
         return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
             // If he asks for someone else, let him have his answer, but count the claim.
-            (to_vip, false) => Verdict::conflict(mac, to_vip),
+            (to_vip, false) => Verdict::conflict(Counter::ArpConflict, mac, to_vip),
             (false, true) => Verdict::pass(Counter::ArpPassed),
         };
     }
@@ -50,5 +55,75 @@ pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(
         Verdict::answer_arp()
     } else {
         Verdict::drop(Counter::ArpNotOwner)
+    }
+}
+
+/// Decides about an ICMPv6 packet, as far as it is Neighbour Discovery; `None` for all else.
+///
+/// Solicitations for the VIP come by multicast, so that they are not for the VIP by their
+/// destination. As with ARP, the owner answers from here and all others are silent. What others
+/// claim is passed on: the kernel, which has the VIP on another interface, makes nothing of it,
+/// and the agent sees who answers its questions.
+#[inline(always)]
+pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    ip: &ipv6::Header,
+    tables: &T,
+) -> Option<Verdict> {
+    let state = tables.state();
+    let message = frame.view::<ndp::Message>(ethernet::LENGTH + ipv6::LENGTH)?;
+    let solicits = match message.kind() {
+        ndp::kind::SOLICITATION => true,
+        ndp::kind::ADVERTISEMENT => false,
+        _ => return None,
+    };
+    let target = find(state, message.target());
+    let claims = !solicits && target.is_some() || find(state, ip.source()).is_some();
+    if claims {
+        let mac = ethernet.source();
+        return Some(if mac == state.config.own_mac || is_peer(state, mac) {
+            Verdict::drop(Counter::NdpAnnouncement)
+        } else {
+            Verdict::conflict(Counter::NdpConflict, mac, false)
+        });
+    }
+    Some(match target {
+        Some(vip) => solicited(frame, ethernet, ip, message, vip, tables),
+        None => Verdict::pass(Counter::NdpPassed),
+    })
+}
+
+/// Decides about a solicitation for a VIP.
+#[inline(always)]
+fn solicited<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    ip: &ipv6::Header,
+    message: &ndp::Message,
+    vip: &Vip,
+    tables: &T,
+) -> Verdict {
+    let destination = ethernet.destination();
+    if destination != tables.state().config.own_mac && !destination.is_multicast() {
+        return Verdict::pass(Counter::OtherHost);
+    }
+    // RFC 4861, section 7.1.1.
+    let length = ip.payload_length();
+    let sum = blocks::<F, LONGEST_SOLICITATION>(frame, ethernet::LENGTH + ipv6::LENGTH, length);
+    let valid = ip.hop_limit() == ndp::HOP_LIMIT
+        && message.code() == 0
+        && length >= ndp::LENGTH
+        && sum.is_some_and(|sum| {
+            let (from, to) = (ip.source(), ip.destination());
+            sum.pseudo_header(from, to, length as u16, ipv6::next_header::ICMP)
+                .is_right()
+        });
+    if !valid {
+        Verdict::drop(Counter::Malformed)
+    } else if tables.now() < vip.owner_until {
+        Verdict::answer_ndp()
+    } else {
+        Verdict::drop(Counter::NdpNotOwner)
     }
 }

@@ -3,7 +3,9 @@
 //! In the kernel these are BPF maps and helpers, on the host plain values.
 
 use crate::hash::Flow;
-use crate::layout::{Be32, BootNanos, MAX_BACKENDS, MAX_VIPS, Mac, RankRow, State, Vip};
+use crate::layout::{
+    Be32, Be128, BootNanos, MAX_BACKENDS, MAX_PORTS, MAX_VIPS, Mac, RankRow, Service, State, Vip,
+};
 
 /// The tables, as the agent wrote them, and the clock that their fences are read by.
 pub trait Tables {
@@ -13,6 +15,38 @@ pub trait Tables {
     fn row(&self, index: u32) -> Option<RankRow>;
     /// The time.
     fn now(&self) -> BootNanos;
+    /// Whether the source is on the allow list of the service with this [`Service::id`].
+    fn allows(&self, service: u16, source: Be128) -> bool;
+    /// Whether the source may open one more connection to the service; if so, it has.
+    fn admits(&self, service: &Service, source: Be128) -> bool;
+}
+
+/// An address of one of the two families.
+pub trait Address: Copy + PartialEq + Default + Into<Be128> {
+    /// It is one of IPv6.
+    const IPV6: bool;
+
+    /// The hash of a flow to a service.
+    fn hash(service: &Service, flow: &Flow<Self>) -> u64;
+}
+
+impl Address for Be32 {
+    const IPV6: bool = false;
+
+    #[inline(always)]
+    fn hash(service: &Service, flow: &Flow<Self>) -> u64 {
+        service.hash.flow_ipv4(flow.source, flow.source_port)
+    }
+}
+
+impl Address for Be128 {
+    const IPV6: bool = true;
+
+    #[inline(always)]
+    fn hash(service: &Service, flow: &Flow<Self>) -> u64 {
+        let port = service.port;
+        service.hash.flow_ipv6(flow.source, flow.source_port, port)
+    }
 }
 
 /// What the node's TCP stack knows of a flow.
@@ -32,24 +66,59 @@ pub enum Socket {
 
 /// The node's own sockets.
 pub trait Sockets {
-    /// Looks the flow up. `cookie`: the segment may acknowledge a SYN cookie; only then is
-    /// [`Socket::Cookie`] looked for. `tcp` is the offset of the
-    /// TCP header in the frame, in bytes.
-    fn lookup(&self, flow: &Flow, cookie: bool, tcp: usize) -> Socket;
+    /// Looks the flow up, its destination port being that which the node listens on. `cookie`:
+    /// the segment may acknowledge a SYN cookie; only then is [`Socket::Cookie`] looked for.
+    /// `tcp` is the offset of the TCP header in the frame, in bytes.
+    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket;
     /// Whether a socket listens where the flow goes, whatever else there is for the flow.
-    fn listens(&self, flow: &Flow) -> bool;
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool;
 }
 
-/// The VIP with this address.
+/// The VIP with this address of IPv4.
 #[inline(always)]
-pub(crate) fn find_vip(state: &State, address: Be32) -> Option<&Vip> {
+pub(crate) fn find_ipv4(state: &State, address: Be32) -> Option<&Vip> {
     // The verifier wants to see an end. (The least of both, not two conditions: those LLVM
     // unrolls sixteen times.)
+    let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
+    let mut index = 0;
+    while index < count {
+        // That it is one of IPv4 is known.
+        if state.vips[index].address.to_raw()[3] == address.raw() {
+            return Some(&state.vips[state.any_below::<MAX_VIPS>(index)]);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// The VIP with this address, of either family.
+#[inline(always)]
+pub(crate) fn find(state: &State, address: Be128) -> Option<&Vip> {
     let count = (state.config.vip_count as usize).min(MAX_VIPS);
+    // From the first on, though those of IPv4 come before those of IPv6: the verifier follows
+    // an index that begins with a number, not one that begins with a variable.
     let mut index = 0;
     while index < count {
         if state.vips[index].address == address {
-            return Some(&state.vips[index]);
+            return Some(&state.vips[state.any_below::<MAX_VIPS>(index)]);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// The first service of a VIP that is `wanted`.
+#[inline(always)]
+pub(crate) fn service<'v>(
+    state: &State,
+    vip: &'v Vip,
+    wanted: impl Fn(&Service) -> bool,
+) -> Option<&'v Service> {
+    let count = (vip.service_count as usize).min(MAX_PORTS);
+    let mut index = 0;
+    while index < count {
+        if wanted(&vip.services[index]) {
+            return Some(&vip.services[state.any_below::<MAX_PORTS>(index)]);
         }
         index += 1;
     }

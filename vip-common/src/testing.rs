@@ -5,21 +5,30 @@ use std::vec::Vec;
 
 use bytemuck::Zeroable as _;
 
-use crate::hash::{Flow, ServiceHash};
+use crate::guard;
+use crate::hash::Flow;
 use crate::layout::{
-    Backend, BackendIndex, BackendMask, Be16, Be32, BootNanos, Config, LAYOUT_VERSION, Mac,
-    MacFilter, Masks, RankRow, State, Vip,
+    Backend, BackendIndex, Be16, Be32, Be128, BootNanos, Config, LAYOUT_VERSION, Mac, MacFilter,
+    Masks, RankRow, Service, State, Vip, flag,
 };
-use crate::node::{Socket, Sockets, Tables};
+use crate::node::{Address, Socket, Sockets, Tables};
 use crate::steer::{self, Action, Verdict};
-use crate::wire::{arp, ethernet, ipv4, tcp};
+use crate::wire::{arp, ethernet, icmp, ipv4, ipv6, ndp, tcp};
 
 /// The virtual address of the cluster.
 pub const VIP: Be32 = Be32::from_wire([10, 0, 0, 10]);
-/// The port that is declared for it.
+/// Its other one.
+pub const VIP6: Be128 = ipv6_address(0x10);
+/// The port that is declared for both.
 pub const PORT: u16 = 6443;
 /// A client on the segment.
 pub const CLIENT: Be32 = Be32::from_wire([10, 0, 0, 100]);
+/// The same client's other address.
+pub const CLIENT6: Be128 = ipv6_address(0x100);
+/// A source that allow lists do not have.
+pub const BANNED: Be32 = Be32::from_wire([10, 6, 6, 6]);
+/// The same of IPv6.
+pub const BANNED6: Be128 = ipv6_address(0x666);
 /// The client's NIC, or the router's.
 pub const CLIENT_MAC: Mac = Mac::from_wire([2, 0, 0, 0, 1, 0]);
 /// Key of the flow hash.
@@ -42,6 +51,18 @@ pub const fn node_address(index: usize) -> Be32 {
     Be32::from_wire([10, 0, 0, 11 + index as u8])
 }
 
+/// Its other address.
+#[must_use]
+pub const fn node_address6(index: usize) -> Be128 {
+    ipv6_address(0x11 + index as u16)
+}
+
+/// `fd00::` and a number.
+const fn ipv6_address(last: u16) -> Be128 {
+    let [a, b] = last.to_be_bytes();
+    Be128::from_wire([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b])
+}
+
 /// One node as the packet logic sees it.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -62,35 +83,34 @@ impl World {
     pub fn new(nodes: usize, me: usize) -> Self {
         let rows = (0..BUCKETS as usize)
             .map(|bucket| RankRow::new((0..nodes).map(|rank| backend((bucket + rank) % nodes))));
-        let all = BackendMask::first(nodes);
         let mut state = State {
             config: Config {
                 layout_version: LAYOUT_VERSION,
                 own_index: me as u32,
-                vip_count: 1,
+                vip_count: 2,
+                ipv4_count: 1,
                 backend_count: nodes as u32,
                 bucket_mask: BUCKETS - 1,
-                rank_base: 0,
                 hash_key: HASH_KEY,
                 own_mac: node_mac(me),
                 peers: (0..nodes).fold(MacFilter::default(), |all, node| all.with(node_mac(node))),
                 own_address: node_address(me),
-                reserved: 0,
+                ..Config::zeroed()
             },
-            masks: Masks {
-                alive: all,
-                ready: all,
-            },
+            masks: Masks::all(nodes),
             ..State::zeroed()
         };
-        state.vips[0] = Vip::new(VIP, &[Be16::new(PORT)], HASH_KEY);
+        for (place, address) in state.vips.iter_mut().zip([VIP.into(), VIP6]) {
+            *place = Vip::new(address, &[Service::new(HASH_KEY, address, Be16::new(PORT))]);
+        }
         for (node, backend) in state.backends[..nodes].iter_mut().enumerate() {
             *backend = Backend {
                 mac: node_mac(node),
-                address: node_address(node),
-                reserved: 0,
+                address: node_address(node).into(),
+                other_address: node_address6(node),
             };
         }
+        state.config.set_families(&state.backends[..nodes]);
         Self {
             state,
             rows: rows.collect(),
@@ -99,22 +119,54 @@ impl World {
         }
     }
 
-    /// The same node with its fence up or down.
+    /// The same node with its fences up or down.
     #[must_use]
     pub fn owning(mut self, owner: bool) -> Self {
-        self.state.vips[0].owner_until = if owner {
-            BootNanos(u64::MAX)
-        } else {
-            BootNanos::ZERO
-        };
+        for vip in &mut self.state.vips[..2] {
+            vip.owner_until = if owner {
+                BootNanos(u64::MAX)
+            } else {
+                BootNanos::ZERO
+            };
+        }
+        self
+    }
+
+    /// The same node with a service at `port` that it listens for at `target`.
+    #[must_use]
+    pub fn mapping(mut self, port: u16, target: u16) -> Self {
+        self.state.config.maps_ports = 1;
+        for vip in &mut self.state.vips[..2] {
+            vip.services[0] = Service {
+                target: Be16::new(target),
+                ..Service::new(HASH_KEY, vip.address, Be16::new(port))
+            };
+        }
+        self
+    }
+
+    /// The same node with an allow list that has all but [`BANNED`] and [`BANNED6`], and a limit
+    /// of new connections that the same two have reached.
+    #[must_use]
+    pub fn refusing(mut self, flags: u8) -> Self {
+        for vip in &mut self.state.vips[..2] {
+            vip.services[0].flags = flags;
+            // Nobody else reaches it.
+            vip.services[0].syn_rate = 1_000_000_000;
+        }
         self
     }
 
     /// Decides about a frame and carries the verdict out on it.
-    pub fn run(&self, frame: &mut [u8]) -> (Verdict, Action) {
+    pub fn run(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
         let verdict = steer::decide(frame, self, self);
         (verdict, steer::apply(verdict, frame, self))
     }
+}
+
+/// Whether a source is one of the two that are not welcome.
+fn is_banned(source: Be128) -> bool {
+    source == BANNED6 || source == BANNED.into()
 }
 
 impl Tables for World {
@@ -129,18 +181,30 @@ impl Tables for World {
     fn now(&self) -> BootNanos {
         NOW
     }
+
+    fn allows(&self, _service: u16, source: Be128) -> bool {
+        !is_banned(source)
+    }
+
+    fn admits(&self, _service: &Service, source: Be128) -> bool {
+        !is_banned(source)
+    }
 }
 
 impl Sockets for World {
-    fn lookup(&self, flow: &Flow, cookie: bool, _tcp: usize) -> Socket {
-        assert_eq!(flow.destination, VIP, "only flows to a VIP are looked up");
+    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, _tcp: usize) -> Socket {
+        let destination: Be128 = flow.destination.into();
+        assert!(
+            destination == VIP6 || destination == VIP.into(),
+            "only flows to a VIP are looked up"
+        );
         match self.socket {
             Socket::Cookie if !cookie => Socket::Listener,
             socket => socket,
         }
     }
 
-    fn listens(&self, _flow: &Flow) -> bool {
+    fn listens<A: Address>(&self, _flow: &Flow<A>) -> bool {
         self.listens
     }
 }
@@ -161,10 +225,10 @@ pub struct Segment {
     pub to: Mac,
     /// Ethernet source.
     pub from: Mac,
-    /// IPv4 source.
-    pub source: Be32,
-    /// IPv4 destination.
-    pub destination: Be32,
+    /// IP source.
+    pub source: Be128,
+    /// IP destination, of the same family.
+    pub destination: Be128,
     /// TCP source port.
     pub source_port: u16,
     /// TCP destination port.
@@ -173,7 +237,7 @@ pub struct Segment {
     pub flags: u8,
     /// Hops left.
     pub ttl: u8,
-    /// 32-bit words of IPv4 options, `0..=10`.
+    /// 32-bit words of IPv4 options, `0..=10`, or extension headers of IPv6.
     pub options: usize,
 }
 
@@ -184,8 +248,8 @@ impl Segment {
         Self {
             to: node_mac(me),
             from: CLIENT_MAC,
-            source: CLIENT,
-            destination: VIP,
+            source: CLIENT.into(),
+            destination: VIP.into(),
             source_port,
             port: PORT,
             flags,
@@ -194,42 +258,119 @@ impl Segment {
         }
     }
 
+    /// The same by IPv6, from and to the other addresses of whoever they belong to.
+    #[must_use]
+    pub fn ipv6(self) -> Self {
+        let other = |address: Be128| match address.ipv4() {
+            Some(VIP) => VIP6,
+            Some(CLIENT) => CLIENT6,
+            Some(BANNED) => BANNED6,
+            Some(address) => {
+                let [.., a, b] = address.to_wire();
+                ipv6_address(u16::from_be_bytes([a, b]))
+            }
+            None => address,
+        };
+        Self {
+            source: other(self.source),
+            destination: other(self.destination),
+            ..self
+        }
+    }
+
     /// The frame, without padding.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
-        let header = ipv4::LENGTH + 4 * self.options;
-        let length = (header + tcp::LENGTH) as u16;
+        let mut tcp = Vec::new();
+        tcp.extend(self.source_port.to_be_bytes());
+        tcp.extend(self.port.to_be_bytes());
+        tcp.extend([
+            0, 0, 0x10, 0, 0, 0, 0x20, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0,
+        ]);
+        let sum = sum_of_pseudo_header(self.source, self.destination, 6, tcp.len());
+        let sum = !fold(sum + sum_of(&tcp));
+        tcp[tcp::CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
+        self.around(ipv4::protocol::TCP, &tcp)
+    }
+
+    /// What a router sends that drops this segment, as an error of a kind of ICMP or ICMPv6, to
+    /// the node `me`.
+    #[must_use]
+    pub fn quoted_by_router(&self, me: usize, kind: u8) -> Vec<u8> {
+        let quote = &self.build()[ethernet::LENGTH..];
+        let mut message = Vec::from([kind, 0, 0, 0, 0, 0, 5, 0]);
+        message.extend(quote);
+        let (router, protocol, pseudo) = if self.source.ipv4().is_some() {
+            (Be32::from_wire([10, 9, 9, 9]).into(), 1, 0)
+        } else {
+            let router = ipv6_address(0x999);
+            let sum = sum_of_pseudo_header(router, self.source, 58, message.len());
+            (router, 58, sum)
+        };
+        let sum = !fold(pseudo + sum_of(&message));
+        message[icmp::CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
+        Self {
+            to: node_mac(me),
+            from: CLIENT_MAC,
+            source: router,
+            destination: self.source,
+            ttl: 64,
+            options: 0,
+            ..*self
+        }
+        .around(protocol, &message)
+    }
+
+    /// A frame around a payload, of the family of the addresses.
+    fn around(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         frame.extend(self.to.to_wire());
         frame.extend(self.from.to_wire());
+        let (Some(source), Some(destination)) = (self.source.ipv4(), self.destination.ipv4())
+        else {
+            let extensions = 8 * self.options;
+            let length = (extensions + payload.len()) as u16;
+            let first = if self.options > 0 {
+                ipv6::next_header::DESTINATION
+            } else {
+                protocol
+            };
+            let header = ipv6::Header::new(self.source, self.destination, first, self.ttl, length);
+            frame.extend([0x86, 0xdd]);
+            frame.extend(bytemuck::bytes_of(&header));
+            for left in (0..self.options).rev() {
+                let next = if left > 0 { first } else { protocol };
+                // One option of padding (RFC 8200, section 4.2).
+                frame.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+            }
+            frame.extend(payload);
+            return frame;
+        };
+        let header = ipv4::LENGTH + 4 * self.options;
         frame.extend([0x08, 0x00]);
         frame.extend([0x40 | (header / 4) as u8, 0]);
-        frame.extend(length.to_be_bytes());
-        frame.extend([0x12, 0x34, 0x40, 0x00, self.ttl, ipv4::protocol::TCP, 0, 0]);
-        frame.extend(self.source.to_wire());
-        frame.extend(self.destination.to_wire());
+        frame.extend(((header + payload.len()) as u16).to_be_bytes());
+        frame.extend([0x12, 0x34, 0x40, 0x00, self.ttl, protocol, 0, 0]);
+        frame.extend(source.to_wire());
+        frame.extend(destination.to_wire());
         frame.extend((0..4 * self.options).map(|_| 1));
         let sum = !fold(sum_of(&frame[ethernet::LENGTH..]));
         frame[ethernet::LENGTH + 10..][..2].copy_from_slice(&sum.to_be_bytes());
-
-        let start = frame.len();
-        frame.extend(self.source_port.to_be_bytes());
-        frame.extend(self.port.to_be_bytes());
-        frame.extend([
-            0, 0, 0x10, 0, 0, 0, 0x20, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0,
-        ]);
-        let pseudo = sum_of_pseudo_header(self.source, self.destination);
-        let sum = !fold(pseudo + sum_of(&frame[start..]));
-        frame[start + 16..][..2].copy_from_slice(&sum.to_be_bytes());
+        frame.extend(payload);
         frame
     }
 
     /// The bucket of the segment's flow in a [`World`].
     #[must_use]
     pub fn bucket(&self, world: &World) -> usize {
+        let key = world.state.config.hash_key;
         let port = Be16::new(self.port);
-        let service = ServiceHash::new(world.state.config.hash_key, self.destination, port);
-        let hash = service.flow(self.source, Be16::new(self.source_port));
+        let source_port = Be16::new(self.source_port);
+        let service = Service::new(key, self.destination, port);
+        let hash = match self.source.ipv4() {
+            Some(source) => service.hash.flow_ipv4(source, source_port),
+            None => service.hash.flow_ipv6(self.source, source_port, port),
+        };
         (hash as u32 & world.state.config.bucket_mask) as usize
     }
 
@@ -266,11 +407,14 @@ fn sum_of(bytes: &[u8]) -> u32 {
         .sum()
 }
 
-fn sum_of_pseudo_header(source: Be32, destination: Be32) -> u32 {
-    sum_of(&source.to_wire())
-        + sum_of(&destination.to_wire())
-        + u32::from(ipv4::protocol::TCP)
-        + tcp::LENGTH as u32
+/// RFC 9293, section 3.1, and RFC 8200, section 8.1: the same but for what is zero.
+fn sum_of_pseudo_header(source: Be128, destination: Be128, protocol: u8, length: usize) -> u32 {
+    // The prefix of an IPv4 address is no part of the pseudo-header.
+    let address = |address: Be128| match address.ipv4() {
+        Some(address) => sum_of(&address.to_wire()),
+        None => sum_of(&address.to_wire()),
+    };
+    address(source) + address(destination) + u32::from(protocol) + length as u32
 }
 
 fn fold(mut sum: u32) -> u16 {
@@ -280,11 +424,68 @@ fn fold(mut sum: u32) -> u16 {
     sum as u16
 }
 
-/// Whether the IPv4 header of a frame has a right checksum.
+/// Whether the checksums of a TCP segment's frame are right: that of the IPv4 header, if it has
+/// one, and TCP's.
 #[must_use]
-pub fn ipv4_checksum_is_right(frame: &[u8]) -> bool {
-    let header = usize::from(frame[ethernet::LENGTH] & 0xf) * 4;
-    fold(sum_of(&frame[ethernet::LENGTH..][..header])) == 0xffff
+pub fn checksums_are_right(frame: &[u8]) -> bool {
+    let ip = &frame[ethernet::LENGTH..];
+    let (source, destination, payload) = if ip[0] >> 4 == 4 {
+        let header = usize::from(ip[0] & 0xf) * 4;
+        if fold(sum_of(&ip[..header])) != 0xffff {
+            return false;
+        }
+        let address = |at: usize| {
+            let bytes = [ip[at], ip[at + 1], ip[at + 2], ip[at + 3]];
+            Be128::from(Be32::from_wire(bytes))
+        };
+        (address(12), address(16), &ip[header..])
+    } else {
+        let header: &ipv6::Header = bytemuck::from_bytes(&ip[..ipv6::LENGTH]);
+        let (_, payload) =
+            ipv6::upper_layer(frame, header.next_header(), ethernet::LENGTH + ipv6::LENGTH)
+                .expect("few extension headers");
+        (header.source(), header.destination(), &frame[payload..])
+    };
+    let pseudo = sum_of_pseudo_header(source, destination, 6, payload.len());
+    fold(pseudo + sum_of(payload)) == 0xffff
+}
+
+/// A frame of Neighbour Discovery, with a right checksum: from and to these Ethernet and IPv6
+/// addresses.
+#[must_use]
+pub fn ndp_frame(from: (Mac, Be128), to: (Mac, Be128), message: &[u8]) -> Vec<u8> {
+    let length = message.len() as u16;
+    let icmp = ipv6::next_header::ICMP;
+    let header = ipv6::Header::new(from.1, to.1, icmp, ndp::HOP_LIMIT, length);
+    let mut message = Vec::from(message);
+    message[icmp::CHECKSUM..][..2].fill(0);
+    let sum = ndp::checksum(&message, from.1, to.1);
+    message[icmp::CHECKSUM..][..2].copy_from_slice(&sum.get().to_be_bytes());
+    let mut frame = Vec::new();
+    frame.extend(to.0.to_wire());
+    frame.extend(from.0.to_wire());
+    frame.extend([0x86, 0xdd]);
+    frame.extend(bytemuck::bytes_of(&header));
+    frame.extend(message);
+    frame
+}
+
+/// The client asks who has `target`. With `free` he asks whether anybody has it, as he would
+/// like to have it himself (RFC 4862, section 5.4.2).
+#[must_use]
+pub fn solicitation(target: Be128, free: bool) -> Vec<u8> {
+    let group = ndp::solicited_node(target);
+    let mut message = Vec::from(bytemuck::bytes_of(&ndp::Message::solicitation(target)));
+    let source = if free {
+        Be128::UNSPECIFIED
+    } else {
+        // His link-layer address (RFC 4861, section 4.6.1).
+        message.extend([1, 1]);
+        message.extend(CLIENT_MAC.to_wire());
+        CLIENT6
+    };
+    let to = (ndp::group_mac(group), group);
+    ndp_frame((CLIENT_MAC, source), to, &message)
 }
 
 /// An ARP frame.
@@ -338,8 +539,9 @@ impl Random {
     /// a few bytes or its length changed, sometimes noise. At least 14 bytes long, which is
     /// what `BPF_PROG_TEST_RUN` takes, unless `any_length`.
     pub fn frame(&mut self, nodes: usize, me: usize, any_length: bool) -> Vec<u8> {
-        let mut frame = match self.below(8) {
+        let mut frame = match self.below(10) {
             0 => (0..self.below(128)).map(|_| self.word() as u8).collect(),
+            3 => self.neighbour_discovery(me),
             1 | 2 => {
                 let address =
                     |r: &mut Self| r.pick(&[VIP, CLIENT, node_address(0), Be32::default()]);
@@ -377,11 +579,12 @@ impl Random {
                     tcp::RST,
                     tcp::FIN | tcp::ACK,
                 ];
-                Segment {
+                let random = Be32::from_wire((self.word() as u32).to_ne_bytes());
+                let segment = Segment {
                     to: self.pick(&macs),
                     from: self.pick(&from),
-                    source: Be32::from_wire((self.word() as u32).to_ne_bytes()),
-                    destination: self.pick(&[VIP, VIP, VIP, CLIENT]),
+                    source: self.pick(&[random, random, CLIENT, BANNED]).into(),
+                    destination: self.pick(&[VIP, VIP, VIP, CLIENT]).into(),
                     source_port: self.word() as u16,
                     port: self.pick(&[PORT, PORT, PORT, 22]),
                     flags: if self.below(4) == 0 {
@@ -390,15 +593,33 @@ impl Random {
                         self.pick(&flags)
                     },
                     ttl: self.pick(&[64, 1, 0, 255]),
-                    options: self.pick(&[0, 0, 0, 1, 10]),
+                    options: self.pick(&[0, 0, 0, 1, 6, 10]),
+                };
+                let ipv6 = self.below(2) == 0;
+                let segment = if ipv6 { segment.ipv6() } else { segment };
+                if self.below(4) == 0 {
+                    let answer = Segment {
+                        source: segment.destination,
+                        destination: segment.source,
+                        source_port: segment.port,
+                        port: segment.source_port,
+                        options: 0,
+                        ..segment
+                    };
+                    let kind = self.pick(&[1, 2, 3, 3, 11, 128]);
+                    let mut frame = answer.quoted_by_router(me, kind);
+                    frame[..6].copy_from_slice(&segment.to.to_wire());
+                    frame[6..12].copy_from_slice(&segment.from.to_wire());
+                    frame
+                } else {
+                    segment.build()
                 }
-                .build()
             }
         };
-        for _ in 0..self.pick(&[0, 0, 1, 2, 8]) {
+        for _ in 0..self.pick(&[0, 0, 0, 1, 2, 8]) {
             if !frame.is_empty() {
                 // Mostly in the headers, where it matters.
-                let place = self.below(frame.len().min(60));
+                let place = self.below(frame.len().min(90));
                 frame[place] = self.word() as u8;
             }
         }
@@ -411,5 +632,107 @@ impl Random {
             frame.resize(ethernet::LENGTH, 0);
         }
         frame
+    }
+    /// Questions for addresses and claims of them.
+    fn neighbour_discovery(&mut self, me: usize) -> Vec<u8> {
+        let target = self.pick(&[VIP6, VIP6, VIP6, CLIENT6, node_address6(0)]);
+        match self.below(4) {
+            0 => solicitation(target, false),
+            1 => solicitation(target, true),
+            2 => {
+                let mut frame = solicitation(target, false);
+                frame[..6].copy_from_slice(&self.pick(&[node_mac(me), CLIENT_MAC]).to_wire());
+                frame
+            }
+            _ => {
+                let from = self.pick(&[CLIENT_MAC, node_mac(1), node_mac(me)]);
+                let source = self.pick(&[CLIENT6, VIP6]);
+                let to = ipv6::ALL_NODES;
+                let message = ndp::Advertisement::new(target, from, 0x20, source, to);
+                let to = (ndp::group_mac(to), to);
+                ndp_frame((from, source), to, bytemuck::bytes_of(&message))
+            }
+        }
+    }
+}
+
+/// What a fuzzer gives: three bytes that say how the node is, then a frame. Fails if the packet
+/// logic does anything to it that it must never do.
+///
+/// # Panics
+/// If it does.
+pub fn check_input(input: &[u8]) {
+    let [how, health, sockets, frame @ ..] = input else {
+        return;
+    };
+    let mut world = World::new(3, 0).owning(how & 1 != 0);
+    if how & 2 != 0 {
+        world = world.mapping(443, PORT);
+    }
+    world = world.refusing(how >> 2 & (flag::ALLOW_LIST | flag::SYN_LIMIT));
+    for node in 0..3 {
+        let bit = |shift: usize| health >> (node + shift) & 1 != 0;
+        let masks = &mut world.state.masks;
+        masks.alive = masks.alive.with(backend(node), bit(0));
+        masks.ready[0] = masks.ready[0].with(backend(node), bit(3));
+    }
+    world.socket = match sockets & 7 {
+        0 | 1 => Socket::None,
+        2 | 3 => Socket::Listener,
+        4 => Socket::Cookie,
+        5 => Socket::TimeWait,
+        _ => Socket::Connection,
+    };
+    world.listens = sockets & 8 != 0;
+    check_ingress(&world, frame);
+    check_egress(&world, frame);
+}
+
+/// What comes in.
+fn check_ingress(world: &World, frame: &[u8]) {
+    let mut after = Vec::from(frame);
+    let (verdict, action) = world.run(&mut after);
+    match verdict.kind() {
+        steer::Kind::Pass | steer::Kind::Local => {
+            assert_eq!(action, Action::Pass);
+            // At most a port and the checksum above it.
+            let changed = after.iter().zip(frame).filter(|(a, b)| a != b).count();
+            assert!(changed <= 4, "{changed} bytes changed: {verdict:?}");
+        }
+        steer::Kind::Drop => assert_eq!(action, Action::Drop),
+        steer::Kind::Forward => {
+            assert_eq!(action, Action::Transmit);
+            let to = verdict.backend() as usize;
+            assert!((1..3).contains(&to), "to no other node: {verdict:?}");
+            assert_eq!(after[..6], node_mac(to).to_wire());
+            assert_eq!(after[6..12], node_mac(0).to_wire());
+            let alive = world.state.masks.alive.contains(backend(to));
+            assert!(alive, "to a dead node: {verdict:?}");
+        }
+        steer::Kind::AnswerArp | steer::Kind::AnswerNdp => {
+            assert_eq!(action, Action::Transmit);
+            assert!(world.state.vips[0].owner_until > NOW, "answers for another");
+            assert_eq!(after[6..12], node_mac(0).to_wire());
+        }
+    }
+    if verdict.kind() != steer::Kind::AnswerNdp {
+        assert_eq!(after.len(), frame.len());
+    }
+}
+
+/// What leaves.
+fn check_egress(world: &World, frame: &[u8]) {
+    let mut after = Vec::from(frame);
+    let verdict = guard::decide(&after, world);
+    let leaves = guard::apply(verdict, &mut after, world);
+    assert_eq!(leaves, verdict.kind() != guard::Kind::Drop, "{verdict:?}");
+    assert_eq!(after.len(), frame.len());
+    if leaves && !after.is_empty() {
+        // Once is enough.
+        let again = guard::decide(&after, world).kind();
+        assert!(
+            matches!(again, guard::Kind::Pass | guard::Kind::NamePort),
+            "{verdict:?}, then {again:?}"
+        );
     }
 }

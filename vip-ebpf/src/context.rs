@@ -1,10 +1,15 @@
 //! Packets as [`Frame`]s. All pointer arithmetic on packets is here.
 
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes, bpf_xdp_adjust_tail,
+    bpf_xdp_get_buff_len,
+};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use bytemuck::Pod;
 use vip_common::hash::Flow;
-use vip_common::node::{Socket, Sockets};
-use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, tcp};
+use vip_common::layout::Be16;
+use vip_common::node::{Address, Socket, Sockets};
+use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp};
 
 use crate::helpers;
 
@@ -76,6 +81,12 @@ impl Frame for XdpFrame<'_> {
     fn length(&self) -> usize {
         self.bytes.length()
     }
+
+    #[inline(always)]
+    fn whole_length(&self) -> usize {
+        // SAFETY: the program's own context (Linux 5.18).
+        unsafe { bpf_xdp_get_buff_len(self.context.ctx) as usize }
+    }
 }
 
 impl FrameMut for XdpFrame<'_> {
@@ -83,46 +94,66 @@ impl FrameMut for XdpFrame<'_> {
     fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
         self.bytes.view_mut(offset)
     }
+
+    #[inline(always)]
+    fn grow(&mut self, length: usize) -> bool {
+        let missing = length as i32 - self.length() as i32;
+        if missing <= 0 {
+            return true;
+        }
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let grown = unsafe { bpf_xdp_adjust_tail(self.context.ctx, missing) } == 0;
+        *self = Self::new(self.context);
+        grown
+    }
+}
+
+/// The headers that a SYN cookie is checked by.
+#[inline(always)]
+fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Headers<'_>> {
+    let tcp = frame.view::<tcp::Header>(tcp)?;
+    let ip = if A::IPV6 {
+        helpers::Ip::V6(frame.view::<ipv6::Header>(ethernet::LENGTH)?)
+    } else {
+        helpers::Ip::V4(frame.view::<ipv4::Header>(ethernet::LENGTH)?)
+    };
+    Some(helpers::Headers { ip, tcp })
 }
 
 impl Sockets for XdpFrame<'_> {
     #[inline(always)]
-    fn listens(&self, flow: &Flow) -> bool {
-        helpers::listens(self.context, flow)
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
+        helpers::listens(self.context.ctx.cast(), flow)
     }
 
     #[inline(always)]
-    fn lookup(&self, flow: &Flow, cookie: bool, tcp: usize) -> Socket {
-        helpers::lookup(self.context, flow, || {
-            if !cookie {
-                return None;
-            }
-            Some((
-                self.view::<ipv4::Header>(ethernet::LENGTH)?,
-                self.view::<tcp::Header>(tcp)?,
-            ))
+    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
+        helpers::lookup(self.context.ctx.cast(), flow, || {
+            cookie.then(|| headers::<_, A>(self, tcp)).flatten()
         })
     }
 }
 
-/// The packet of a tcx program, or of a clsact filter.
-pub(crate) struct TcFrame {
+/// The packet of a tcx program, or of a clsact filter, and the sockets of the node.
+pub(crate) struct TcFrame<'a> {
     bytes: Bytes,
+    context: &'a TcContext,
 }
 
-impl TcFrame {
+impl<'a> TcFrame<'a> {
     #[inline(always)]
-    pub(crate) fn new(context: &TcContext) -> Self {
+    pub(crate) fn new(context: &'a TcContext) -> Self {
         Self {
             bytes: Bytes {
                 start: context.data(),
                 end: context.data_end(),
             },
+            context,
         }
     }
 }
 
-impl Frame for TcFrame {
+impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
         self.bytes.view(offset)
@@ -132,11 +163,65 @@ impl Frame for TcFrame {
     fn length(&self) -> usize {
         self.bytes.length()
     }
+
+    #[inline(always)]
+    fn whole_length(&self) -> usize {
+        self.context.len() as usize
+    }
 }
 
-impl FrameMut for TcFrame {
+impl FrameMut for TcFrame<'_> {
     #[inline(always)]
     fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
         self.bytes.view_mut(offset)
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, length: usize) -> bool {
+        if length <= self.length() {
+            return true;
+        }
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let grown = unsafe { bpf_skb_change_tail(self.context.skb.skb, length as u32, 0) } == 0;
+        *self = Self::new(self.context);
+        grown
+    }
+
+    /// By the kernel, which knows whether the checksum is still to be completed by the NIC.
+    #[inline(always)]
+    fn replace(&mut self, word: usize, checksum: usize, value: Be16) -> bool {
+        let Some(old) = self.view::<[u8; 2]>(word) else {
+            return false;
+        };
+        let (old, new) = (Be16::from_wire(*old).raw(), value.raw());
+        let skb = self.context.skb.skb;
+        // SAFETY: the program's own context, and a value on the stack as long as said; all
+        // pointers into the packet are made anew.
+        let done = unsafe {
+            bpf_l4_csum_replace(skb, checksum as u32, u64::from(old), u64::from(new), 2) == 0
+                && bpf_skb_store_bytes(
+                    skb,
+                    word as u32,
+                    (&raw const new).cast(),
+                    size_of::<u16>() as u32,
+                    0,
+                ) == 0
+        };
+        *self = Self::new(self.context);
+        done
+    }
+}
+
+impl Sockets for TcFrame<'_> {
+    #[inline(always)]
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
+        helpers::listens(self.context.skb.skb.cast(), flow)
+    }
+
+    #[inline(always)]
+    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
+        helpers::lookup(self.context.skb.skb.cast(), flow, || {
+            cookie.then(|| headers::<_, A>(self, tcp)).flatten()
+        })
     }
 }

@@ -1,79 +1,82 @@
 //! Calls into the kernel that need more than one line.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
-use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::helpers::generated::{
+    bpf_sk_release, bpf_skb_pull_data, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
+};
+use aya_ebpf::programs::{SockAddrContext, TcContext};
 use vip_common::hash::Flow;
-use vip_common::layout::{Be16, Be32};
-use vip_common::node::Socket;
-use vip_common::wire::{ipv4, tcp};
+use vip_common::layout::{Be16, Be128};
+use vip_common::local::Target;
+use vip_common::node::{Address, Socket};
+use vip_common::wire::{ethernet, ipv4, ipv6, tcp};
 
 /// `BPF_TCP_TIME_WAIT` and `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
 const TIME_WAIT: u32 = 6;
 const LISTEN: u32 = 10;
 
-/// This node's socket for a flow (`bpf_skc_lookup_tcp`, since Linux 5.2), which the caller has
-/// to release; or null. A listener, if there is nothing nearer.
+/// The IP header of a packet.
+pub(crate) enum Ip<'f> {
+    V4(&'f ipv4::Header),
+    V6(&'f ipv6::Header),
+}
+
+/// The headers of a TCP segment.
+pub(crate) struct Headers<'f> {
+    pub(crate) ip: Ip<'f>,
+    pub(crate) tcp: &'f tcp::Header,
+}
+
+/// The addresses and ports of a flow as the kernel wants them, and their length, which says of
+/// which family they are.
 #[inline(always)]
-fn find(context: &XdpContext, flow: &Flow) -> *mut bpf_sock {
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                saddr: flow.source.raw(),
-                daddr: flow.destination.raw(),
-                sport: flow.source_port.raw(),
-                dport: flow.destination_port.raw(),
-            },
-        },
-    };
-    // The length tells the helper that the tuple is one of IPv4.
-    let length = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
-    // SAFETY: the tuple lives on the stack and is as long as said.
-    unsafe {
-        bpf_skc_lookup_tcp(
-            context.ctx.cast(),
-            &raw mut tuple,
-            length,
-            i64::from(BPF_F_CURRENT_NETNS) as u64,
-            0,
-        )
+fn tuple<A: Address>(flow: &Flow<A>) -> (bpf_sock_tuple, u32) {
+    let (source, destination): (Be128, Be128) = (flow.source.into(), flow.destination.into());
+    let (source, destination) = (source.to_raw(), destination.to_raw());
+    let (sport, dport) = (flow.source_port.raw(), flow.destination_port.raw());
+    if A::IPV6 {
+        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: source,
+            daddr: destination,
+            sport,
+            dport,
+        };
+        let tuple = bpf_sock_tuple {
+            __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
+        };
+        (tuple, size_of_val(&ipv6) as u32)
+    } else {
+        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: source[3],
+            daddr: destination[3],
+            sport,
+            dport,
+        };
+        let tuple = bpf_sock_tuple {
+            __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 },
+        };
+        (tuple, size_of_val(&ipv4) as u32)
     }
 }
 
-/// Whether a socket listens where the flow goes.
+/// What this node's TCP stack knows of the flow (`bpf_skc_lookup_tcp`, since Linux 5.2), asked
+/// by a program with this context. The headers are asked for only if there is a listener to
+/// check a SYN cookie against.
 #[inline(always)]
-pub(crate) fn listens(context: &XdpContext, flow: &Flow) -> bool {
-    // Nobody has a connection from nowhere.
-    let socket = find(
-        context,
-        &Flow {
-            source: Be32::from_wire([0; 4]),
-            source_port: Be16::new(0),
-            ..*flow
-        },
-    );
-    if socket.is_null() {
-        return false;
-    }
-    // SAFETY: not null, and held until the release below.
-    let listens = unsafe { (*socket).state } == LISTEN;
-    // SAFETY: gives back what the lookup took.
-    unsafe { bpf_sk_release(socket.cast()) };
-    listens
-}
-
-/// What this node's TCP stack knows of the flow. The headers are asked for only if there is a
-/// listener to check a SYN cookie against.
-#[inline(always)]
-pub(crate) fn lookup<'f>(
-    context: &XdpContext,
-    flow: &Flow,
-    headers: impl FnOnce() -> Option<(&'f ipv4::Header, &'f tcp::Header)>,
+pub(crate) fn lookup<'f, A: Address>(
+    context: *mut c_void,
+    flow: &Flow<A>,
+    headers: impl FnOnce() -> Option<Headers<'f>>,
 ) -> Socket {
-    let socket = find(context, flow);
+    let (mut tuple, length) = tuple(flow);
+    let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
+    // SAFETY: the tuple lives on the stack and is as long as said.
+    let socket = unsafe { bpf_skc_lookup_tcp(context, &raw mut tuple, length, netns, 0) };
     if socket.is_null() {
         return Socket::None;
     }
@@ -83,23 +86,78 @@ pub(crate) fn lookup<'f>(
         Socket::TimeWait
     } else if state != LISTEN {
         Socket::Connection
-    } else if let Some((ip, tcp)) = headers()
+    } else if let Some(Headers { ip, tcp }) = headers() {
+        let (ip, length): (*const c_void, usize) = match ip {
+            Ip::V4(ip) => (core::ptr::from_ref(ip).cast(), ipv4::LENGTH),
+            Ip::V6(ip) => (core::ptr::from_ref(ip).cast(), ipv6::LENGTH),
+        };
         // SAFETY: the socket is held, the headers lie in the packet with their full length.
-        && unsafe {
+        let valid = unsafe {
             bpf_tcp_check_syncookie(
                 socket.cast(),
-                core::ptr::from_ref(ip).cast_mut().cast(),
-                ipv4::LENGTH as u32,
+                ip.cast_mut(),
+                length as u32,
                 core::ptr::from_ref(tcp).cast_mut().cast(),
                 tcp::LENGTH as u32,
             )
-        } == 0
-    {
-        Socket::Cookie
+        };
+        if valid == 0 {
+            Socket::Cookie
+        } else {
+            Socket::Listener
+        }
     } else {
         Socket::Listener
     };
     // SAFETY: gives back what the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     answer
+}
+
+/// Whether a socket listens where the flow goes, whatever else there is for the flow.
+#[inline(always)]
+pub(crate) fn listens<A: Address>(context: *mut c_void, flow: &Flow<A>) -> bool {
+    // Nobody has a connection from nowhere.
+    let from_nowhere = Flow {
+        source: A::default(),
+        source_port: Be16::new(0),
+        ..*flow
+    };
+    lookup(context, &from_nowhere, || None) == Socket::Listener
+}
+
+/// Whether a socket listens at an address and port of the caller's network namespace.
+#[inline(always)]
+pub(crate) fn listens_at(context: &SockAddrContext, at: Target) -> bool {
+    fn to<A: Address>(destination: A, at: Target) -> Flow<A> {
+        Flow {
+            source: A::default(),
+            destination,
+            source_port: Be16::new(0),
+            destination_port: at.port,
+        }
+    }
+    let context = context.sock_addr.cast();
+    match at.address.ipv4() {
+        Some(address) => listens(context, &to(address, at)),
+        None => listens(context, &to(at.address, at)),
+    }
+}
+
+/// Bytes that hold all headers that are looked at, if the packet has as many.
+const HEADERS: u32 = (ethernet::LENGTH + ipv6::LENGTH + 256) as u32;
+
+/// Makes the headers of a socket buffer lie in its first piece, where a program can see them.
+#[inline(always)]
+pub(crate) fn pull_headers(context: &mut TcContext) {
+    let wanted = if context.len() < HEADERS {
+        context.len()
+    } else {
+        HEADERS
+    };
+    if context.data_end() - context.data() < wanted as usize {
+        // SAFETY: the program's own context, no pointer into whose packet exists. If it cannot
+        // be, the decision sees a short frame.
+        let _pulled = unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
+    }
 }

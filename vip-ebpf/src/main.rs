@@ -1,38 +1,79 @@
 //! The kernel side: thin shells around the decisions in `vip_common`.
 //!
 //! Each program makes a view of its packet, asks for a verdict, counts it and carries it out.
+//! What comes in by the NIC is decided by the same code in an XDP program and in a tcx program
+//! (or clsact filter): which of them is attached is the agent's choice.
 #![no_std]
 #![no_main]
 
 mod context;
 mod helpers;
 mod maps;
+mod sock_addr;
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::guard;
 use vip_common::layout::{Be16, Counter};
 use vip_common::steer::{self, Action, Kind, Next, Verdict};
-use vip_common::wire::{Frame as _, ethernet};
+use vip_common::wire::ethernet;
 
 use crate::context::{TcFrame, XdpFrame};
 use crate::maps::Maps;
 
-/// Everything that comes in by the NIC.
-#[xdp]
+/// Everything that comes in by the NIC, before the kernel makes a socket buffer of it. Frames
+/// that are larger than a page are welcome (`frags`): their headers are all it looks at.
+///
+/// Inlined into the function that the macro makes of it, as the others are: LLVM leaves large ones
+/// out of line, and the call costs every frame a quarter of what it costs to let it pass.
+#[xdp(frags)]
+#[inline(always)]
 fn vip_ingress(context: XdpContext) -> u32 {
     let frame = XdpFrame::new(&context);
-    steer::decide_and(&frame, &Maps, &frame, CarryOut(&context))
+    steer::decide_and(&frame, &Maps, &frame, ByXdp(&context))
 }
 
-/// Counts a verdict and does what it says. Inlined where each verdict is found, and there most
-/// of this is known at compile time.
-#[derive(Clone, Copy)]
-struct CarryOut<'a>(&'a XdpContext);
+/// Everything that comes in by the NIC, as a socket buffer: where XDP is not to be had, or
+/// somebody else has it.
+#[classifier]
+#[inline(always)]
+fn vip_tc_ingress(mut context: TcContext) -> i32 {
+    // A tag that the NIC took off belongs to a VLAN of this interface, and to nobody here.
+    // SAFETY: a field of the context, which lives as long as the program runs.
+    if unsafe { (*context.skb.skb).vlan_present } != 0 {
+        return TC_ACT_UNSPEC;
+    }
+    helpers::pull_headers(&mut context);
+    let frame = TcFrame::new(&context);
+    steer::decide_and(&frame, &Maps, &frame, ByTc(&context))
+}
 
-impl Next for CarryOut<'_> {
+/// Counts a verdict. Inlined where each verdict is found, and there most of this is known at
+/// compile time.
+#[inline(always)]
+fn count(verdict: &Verdict) {
+    let counter = verdict.counter();
+    if verdict.kind() == Kind::Forward || verdict.kind() == Kind::Local {
+        let bytes = u64::from(verdict.bytes());
+        maps::count_backend(verdict.backend(), bytes, verdict.opens());
+    }
+    // What goes to other nodes is the sum over them, so the agent adds it up.
+    if verdict.kind() != Kind::Forward {
+        maps::count(counter);
+    }
+    if counter == Counter::ArpConflict || counter == Counter::NdpConflict {
+        maps::note_claimant(verdict.mac());
+    }
+}
+
+/// Counts a verdict and does what it says.
+#[derive(Clone, Copy)]
+struct ByXdp<'a>(&'a XdpContext);
+
+impl Next for ByXdp<'_> {
     /// An XDP action.
     type Outcome = u32;
 
@@ -42,18 +83,9 @@ impl Next for CarryOut<'_> {
         if counter == Counter::Untouched {
             return xdp_action::XDP_PASS;
         }
+        count(&verdict);
+        debug!(self.0, "frame counter={}", counter.index());
         let mut frame = XdpFrame::new(self.0);
-        if verdict.kind() == Kind::Forward || verdict.kind() == Kind::Local {
-            maps::count_backend(verdict.backend(), frame.length(), verdict.opens());
-        }
-        // What goes to other nodes is the sum over them, so the agent adds it up.
-        if verdict.kind() != Kind::Forward {
-            maps::count(counter);
-        }
-        if counter == Counter::ArpConflict {
-            maps::note_claimant(verdict.mac());
-        }
-        explain(self.0, counter);
         match steer::apply(verdict, &mut frame, &Maps) {
             Action::Pass => xdp_action::XDP_PASS,
             Action::Drop => xdp_action::XDP_DROP,
@@ -62,31 +94,88 @@ impl Next for CarryOut<'_> {
     }
 }
 
+/// The same for a socket buffer.
+#[derive(Clone, Copy)]
+struct ByTc<'a>(&'a TcContext);
+
+impl Next for ByTc<'_> {
+    /// A tcx action. [`TC_ACT_UNSPEC`] passes the frame on to the next program, whosever it is.
+    type Outcome = i32;
+
+    #[inline(always)]
+    fn found(self, verdict: Verdict) -> i32 {
+        let counter = verdict.counter();
+        if counter == Counter::Untouched {
+            return TC_ACT_UNSPEC;
+        }
+        count(&verdict);
+        debug!(self.0, "frame counter={}", counter.index());
+        let mut frame = TcFrame::new(self.0);
+        match steer::apply(verdict, &mut frame, &Maps) {
+            Action::Pass => TC_ACT_UNSPEC,
+            Action::Drop => TC_ACT_SHOT,
+            Action::Transmit => {
+                // SAFETY: a field of the context, as above.
+                let interface = unsafe { (*self.0.skb.skb).ifindex };
+                // SAFETY: a helper without pointers. Out of where it came in by.
+                unsafe { bpf_redirect(interface, 0) as i32 }
+            }
+        }
+    }
+}
+
 /// Everything that leaves by the NIC, announcements of the agent included. What `XDP_TX`
 /// sends does not pass here.
 #[classifier]
+#[inline(always)]
 fn vip_egress(context: TcContext) -> i32 {
-    // One load for all that is not ARP.
-    if Be16::from_wire((context.skb.protocol() as u16).to_ne_bytes()) != ethernet::ether_type::ARP {
-        return TC_ACT_OK;
+    // One load for what is neither ARP nor IPv6, unless services have other ports on the nodes.
+    // SAFETY: a field of the context, which lives as long as the program runs.
+    let protocol = Be16::from_raw(unsafe { (*context.skb.skb).protocol } as u16);
+    if protocol == ethernet::ether_type::IPV4 && maps::leaves_ipv4_alone() {
+        return TC_ACT_UNSPEC;
     }
     let mut frame = TcFrame::new(&context);
     let verdict = guard::decide(&frame, &Maps);
     if let Some(counter) = verdict.counter() {
         maps::count(counter);
     }
-    match verdict {
-        guard::Verdict::Pass => TC_ACT_OK,
-        guard::Verdict::Rewrite if guard::rewrite(&mut frame, &Maps) => TC_ACT_OK,
-        guard::Verdict::Rewrite | guard::Verdict::Drop => TC_ACT_SHOT,
+    if guard::apply(verdict, &mut frame, &Maps) {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT
     }
 }
 
-/// For the operator who wants to see single verdicts (`vip run --log vip=debug`). The
-/// level is a constant by the time the verifier sees it, so it costs nothing while off.
-#[inline(always)]
-fn explain(context: &XdpContext, counter: Counter) {
-    debug!(context, "frame counter={}", counter.index());
+/// What sock_addr programs return: the call goes on.
+const PROCEED: i32 = 1;
+
+/// `connect` of an IPv4 socket, on this node and in its pods.
+#[cgroup_sock_addr(connect4)]
+fn vip_connect4(mut context: SockAddrContext) -> i32 {
+    sock_addr::connect4(&mut context);
+    PROCEED
+}
+
+/// `connect` of an IPv6 socket.
+#[cgroup_sock_addr(connect6)]
+fn vip_connect6(mut context: SockAddrContext) -> i32 {
+    sock_addr::connect6(&mut context);
+    PROCEED
+}
+
+/// `getpeername` of an IPv4 socket.
+#[cgroup_sock_addr(getpeername4)]
+fn vip_peername4(mut context: SockAddrContext) -> i32 {
+    sock_addr::getpeername4(&mut context);
+    PROCEED
+}
+
+/// `getpeername` of an IPv6 socket.
+#[cgroup_sock_addr(getpeername6)]
+fn vip_peername6(mut context: SockAddrContext) -> i32 {
+    sock_addr::getpeername6(&mut context);
+    PROCEED
 }
 
 #[cfg(not(test))]

@@ -1,7 +1,8 @@
 //! The maps, and the [`Tables`] that the decisions read from them.
 //!
-//! Only a global and arrays: the global's address is known when the program is loaded, and the
-//! JIT turns lookups in arrays into a bounds check and an addition.
+//! On the way of every packet only a global and arrays: the global's address is known when the
+//! program is loaded, and the JIT turns lookups in arrays into a bounds check and an addition.
+//! Tries and hash tables are asked only for services that are configured to need them.
 //!
 //! The agent writes while programs read. Values are made so that a mixture of old and new does
 //! no harm: health is one word each, and a new rank table is written to the half not in use
@@ -9,14 +10,16 @@
 
 use core::cell::UnsafeCell;
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use vip_common::layout::{
-    BackendCounters, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, MAX_BACKENDS, Mac, RankRow,
-    State,
+    AllowKey, BackendCounters, Be128, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, MAX_ALLOWED,
+    MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, Mac, RankRow, Redirected, Service, Source, State,
 };
+use vip_common::limit::Bucket;
 use vip_common::node::Tables;
 
 /// A global that the agent writes.
@@ -39,6 +42,14 @@ static VIP_STATE: Global<State> = {
 /// Two halves. The agent resizes the map to twice the configured number of buckets.
 #[map]
 static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
+#[map]
+static VIP_ALLOWED: LpmTrie<AllowKey, u32> =
+    LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
+#[map]
+static VIP_SOURCES: LruHashMap<Source, Bucket> = LruHashMap::with_max_entries(MAX_SOURCES, 0);
+#[map]
+static VIP_REDIRECTED: LruHashMap<u64, Redirected> =
+    LruHashMap::with_max_entries(MAX_REDIRECTED, 0);
 #[map]
 static VIP_CLAIMANT: Array<Mac> = Array::with_max_entries(1, 0);
 #[map]
@@ -67,6 +78,47 @@ impl Tables for Maps {
         // SAFETY: a helper without arguments.
         BootNanos(unsafe { bpf_ktime_get_boot_ns() })
     }
+
+    #[inline(always)]
+    fn allows(&self, service: u16, source: Be128) -> bool {
+        let key = Key::new(AllowKey::BITS, AllowKey::new(service, source));
+        VIP_ALLOWED.get(&key).is_some_and(|allowed| *allowed != 0)
+    }
+
+    #[inline(always)]
+    fn admits(&self, service: &Service, source: Be128) -> bool {
+        let key = Source::new(service.id, source);
+        let now = self.now();
+        if let Some(bucket) = VIP_SOURCES.get_ptr_mut(key) {
+            // SAFETY: an entry, which another CPU may change at the same time: see `Bucket`.
+            return unsafe { (*bucket).admit(service.syn_rate, now) };
+        }
+        let mut bucket = Bucket::default();
+        let admitted = bucket.admit(service.syn_rate, now);
+        // A table that cannot take it in limits nobody.
+        let _full = VIP_SOURCES.insert(key, bucket, 0);
+        admitted
+    }
+}
+
+/// Whether no service has another port on the nodes.
+#[inline(always)]
+pub(crate) fn leaves_ipv4_alone() -> bool {
+    Maps.state().config.maps_ports == 0
+}
+
+/// Notes where a local socket was connected instead.
+#[inline(always)]
+pub(crate) fn note_redirected(cookie: u64, redirected: &Redirected) {
+    // Without the note `getpeername` says where the socket really is.
+    let _full = VIP_REDIRECTED.insert(cookie, redirected, 0);
+}
+
+/// Where a local socket was connected instead.
+#[inline(always)]
+pub(crate) fn redirected(cookie: u64) -> Option<Redirected> {
+    // SAFETY: an entry that is written whole, once for each `connect`.
+    unsafe { VIP_REDIRECTED.get(cookie) }.copied()
 }
 
 /// Notes who claims a VIP.
@@ -90,12 +142,12 @@ pub(crate) fn count(counter: Counter) {
 
 /// Counts a frame for a backend.
 #[inline(always)]
-pub(crate) fn count_backend(index: u32, bytes: usize, syn: bool) {
+pub(crate) fn count_backend(index: u32, bytes: u64, syn: bool) {
     if let Some(counters) = VIP_BACKEND_CTR.get_ptr_mut(index) {
         // SAFETY: as in `count`.
         unsafe {
             (*counters).packets += 1;
-            (*counters).bytes += bytes as u64;
+            (*counters).bytes += bytes;
             (*counters).syns += u64::from(syn);
         }
     }

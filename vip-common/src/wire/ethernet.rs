@@ -15,6 +15,8 @@ pub mod ether_type {
     pub const IPV4: Be16 = Be16::new(0x0800);
     /// ARP.
     pub const ARP: Be16 = Be16::new(0x0806);
+    /// IPv6.
+    pub const IPV6: Be16 = Be16::new(0x86dd);
 }
 
 /// Destination, source, EtherType.

@@ -5,12 +5,18 @@
 
 pub mod arp;
 pub mod bfd;
+pub mod checksum;
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
+pub mod ndp;
 pub mod tcp;
 pub mod vrrp;
 
 use bytemuck::Pod;
+
+use crate::layout::Be16;
 
 /// A frame that can be read: a packet under XDP or tcx in the kernel, a slice on the host.
 ///
@@ -21,14 +27,42 @@ pub trait Frame {
     /// before the header does. `T` must have no alignment.
     fn view<T: Pod>(&self, offset: usize) -> Option<&T>;
 
-    /// Length of the frame in bytes, FCS not included.
+    /// Length in bytes of the frame as far as it can be viewed, FCS not included. All headers
+    /// are within it, and the data of a large frame need not be.
     fn length(&self) -> usize;
+
+    /// Length of the whole frame in bytes. Asking costs more than asking for
+    /// [`length`](Self::length).
+    fn whole_length(&self) -> usize {
+        self.length()
+    }
 }
 
 /// A frame that can be rewritten in place.
 pub trait FrameMut: Frame {
     /// As [`Frame::view`], for writing.
     fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T>;
+
+    /// Makes the frame at least as long. False if that cannot be. What is added is undefined.
+    fn grow(&mut self, length: usize) -> bool;
+
+    /// Writes a word, and sets right the checksum that it lies under. Both are given by their
+    /// offsets in the frame, in bytes. False if the frame ends before one of them.
+    #[inline(always)]
+    fn replace(&mut self, word: usize, checksum: usize, value: Be16) -> bool {
+        let Some(place) = self.view_mut::<[u8; 2]>(word) else {
+            return false;
+        };
+        let old = Be16::from_wire(*place);
+        *place = value.raw().to_ne_bytes();
+        let Some(sum) = self.view_mut::<[u8; 2]>(checksum) else {
+            return false;
+        };
+        *sum = checksum::adjusted(Be16::from_wire(*sum), old, value)
+            .raw()
+            .to_ne_bytes();
+        true
+    }
 }
 
 impl Frame for [u8] {
@@ -48,5 +82,34 @@ impl FrameMut for [u8] {
         const { assert!(align_of::<T>() == 1, "headers are made of bytes") };
         let end = offset.checked_add(size_of::<T>())?;
         bytemuck::try_from_bytes_mut(self.get_mut(offset..end)?).ok()
+    }
+
+    fn grow(&mut self, length: usize) -> bool {
+        self.len() >= length
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Frame for Vec<u8> {
+    fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
+        self.as_slice().view(offset)
+    }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl FrameMut for Vec<u8> {
+    fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
+        self.as_mut_slice().view_mut(offset)
+    }
+
+    fn grow(&mut self, length: usize) -> bool {
+        if self.len() < length {
+            self.resize(length, 0);
+        }
+        true
     }
 }

@@ -7,6 +7,12 @@ use crate::layout::Be16;
 /// Length of a header without options, in bytes.
 pub const LENGTH: usize = size_of::<Header>();
 
+/// Offset of the checksum in the header, in bytes.
+pub const CHECKSUM: usize = 16;
+
+/// Offset of the destination port in the header, in bytes.
+pub const DESTINATION_PORT: usize = 2;
+
 /// No more data from the sender.
 pub const FIN: u8 = 0x01;
 /// Opens a connection.
@@ -29,6 +35,30 @@ pub struct Header {
     window: [u8; 2],
     checksum: [u8; 2],
     urgent: [u8; 2],
+}
+
+/// The first bytes of the header: all of TCP that an ICMP error need quote (RFC 792).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ports {
+    source: [u8; 2],
+    destination: [u8; 2],
+}
+
+impl Ports {
+    /// The port of whoever sent the segment.
+    #[inline(always)]
+    #[must_use]
+    pub fn source(&self) -> Be16 {
+        Be16::from_wire(self.source)
+    }
+
+    /// The port of whoever was to get it.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination(&self) -> Be16 {
+        Be16::from_wire(self.destination)
+    }
 }
 
 impl Header {

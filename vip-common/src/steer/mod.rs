@@ -1,0 +1,382 @@
+//! The packet decision: steering without a connection table.
+//!
+//! A packet for the VIP is hashed by its flow to a bucket of the rank table. The bucket lists
+//! all backends, in an order that is the same on every node. Whoever receives the packet walks
+//! down that order: from the top if it came from a client or a router, from its own rank on if
+//! a peer sent it. Another node that may be used gets the packet. At its own rank the node asks
+//! its kernel for the socket, and keeps the packet if there is one. Past the last rank the
+//! packet stays here, so that the node's own TCP stack answers with a reset.
+//!
+//! Every handover goes down the order, so nothing loops, and the kernels' socket tables are
+//! both the connection table and the first health check: a node whose API server has crashed
+//! has no listener, and the SYN goes on.
+
+mod apply;
+mod verdict;
+mod walk;
+
+pub use self::apply::{Action, apply};
+pub use self::verdict::{Kind, Verdict};
+use self::walk::{Segment, What, walk};
+use crate::hash::Flow;
+use crate::layout::{Be32, Be128, Counter, Service, State, Vip, flag};
+use crate::neighbour;
+use crate::node::{Address, Sockets, Tables, find, find_ipv4, is_peer, service};
+use crate::wire::{Frame, ethernet, icmp, ipv4, ipv6, tcp};
+
+/// What happens next to a verdict.
+pub trait Next: Copy {
+    /// What comes of it.
+    type Outcome;
+
+    /// A verdict was found. To be inlined: see [`decide_and`].
+    fn found(self, verdict: Verdict) -> Self::Outcome;
+}
+
+/// Nothing more: the verdict itself is what comes of it.
+#[derive(Clone, Copy)]
+struct Found;
+
+impl Next for Found {
+    type Outcome = Verdict;
+
+    #[inline(always)]
+    fn found(self, verdict: Verdict) -> Verdict {
+        verdict
+    }
+}
+
+/// Decides about a frame that came in. Changes nothing.
+#[inline(always)]
+pub fn decide<F, T, S>(frame: &F, tables: &T, sockets: &S) -> Verdict
+where
+    F: Frame + ?Sized,
+    T: Tables,
+    S: Sockets,
+{
+    decide_and(frame, tables, sockets, Found)
+}
+
+/// Decides about a frame that came in, and goes on with `next` from the very place where the
+/// verdict is found: what is known there need not be kept and asked for again. That is a third
+/// of the time a steered packet takes in the kernel.
+#[inline(always)]
+pub fn decide_and<F, T, S, N>(frame: &F, tables: &T, sockets: &S, next: N) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    T: Tables,
+    S: Sockets,
+    N: Next,
+{
+    let Some(ethernet) = frame.view::<ethernet::Header>(0) else {
+        return next.found(Verdict::pass(Counter::Short));
+    };
+    match ethernet.ether_type() {
+        ethernet::ether_type::IPV4 => decide_ipv4(frame, ethernet, tables, sockets, next),
+        ethernet::ether_type::IPV6 => decide_ipv6(frame, ethernet, tables, sockets, next),
+        ethernet::ether_type::ARP => next.found(neighbour::decide_arp(frame, ethernet, tables)),
+        _ => next.found(Verdict::UNTOUCHED),
+    }
+}
+
+#[inline(always)]
+fn decide_ipv4<F, T, S, N>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    tables: &T,
+    sockets: &S,
+    next: N,
+) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    T: Tables,
+    S: Sockets,
+    N: Next,
+{
+    let Some(ip) = frame.view::<ipv4::Header>(ethernet::LENGTH) else {
+        return next.found(Verdict::pass(Counter::Short));
+    };
+    // Everything not for a VIP leaves here, after the fewest possible instructions.
+    let state = tables.state();
+    let Some(vip) = find_ipv4(state, ip.destination()) else {
+        return next.found(Verdict::UNTOUCHED);
+    };
+    // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
+    // each node would send its own copy.
+    if ethernet.destination() != state.config.own_mac {
+        return next.found(Verdict::pass(Counter::OtherHost));
+    }
+
+    let length = ip.total_length();
+    let header = ip.header_length();
+    let end = ethernet::LENGTH + length;
+    if ip.version() != 4
+        || header < ipv4::LENGTH
+        || length < header
+        // The frame may be a large one of which only the beginning can be viewed.
+        || end > frame.length() && end > frame.whole_length()
+    {
+        return next.found(Verdict::drop(Counter::Malformed));
+    }
+    let datagram = Datagram {
+        vip,
+        source: ip.source(),
+        destination: ip.destination(),
+        ttl: ip.ttl(),
+        chained: is_peer(state, ethernet.source()),
+        end,
+    };
+    let payload = ethernet::LENGTH + header;
+    match ip.protocol() {
+        // Only the first fragment has the ports. The MSS keeps TCP from being fragmented.
+        ipv4::protocol::TCP if ip.is_fragment() => next.found(Verdict::drop(Counter::Fragment)),
+        ipv4::protocol::TCP => decide_tcp(frame, &datagram, payload, tables, sockets, next),
+        ipv4::protocol::ICMP => match quoted_ipv4(frame, state, &datagram, payload) {
+            Some(segment) => walk(&segment, tables, sockets, next),
+            None => next.found(Verdict::pass(Counter::Icmp)),
+        },
+        _ => next.found(Verdict::drop(Counter::OtherProtocol)),
+    }
+}
+
+#[inline(always)]
+fn decide_ipv6<F, T, S, N>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    tables: &T,
+    sockets: &S,
+    next: N,
+) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    T: Tables,
+    S: Sockets,
+    N: Next,
+{
+    let Some(ip) = frame.view::<ipv6::Header>(ethernet::LENGTH) else {
+        return next.found(Verdict::pass(Counter::Short));
+    };
+    let state = tables.state();
+    let found = find(state, ip.destination());
+    // Solicitations come by multicast.
+    if ip.next_header() == ipv6::next_header::ICMP
+        && state.config.vip_count != state.config.ipv4_count
+        && let Some(verdict) = neighbour::decide_ndp(frame, ethernet, ip, tables)
+    {
+        return next.found(verdict);
+    }
+    let Some(vip) = found else {
+        return next.found(Verdict::UNTOUCHED);
+    };
+    if ethernet.destination() != state.config.own_mac {
+        return next.found(Verdict::pass(Counter::OtherHost));
+    }
+
+    let behind = ethernet::LENGTH + ipv6::LENGTH;
+    let end = behind + ip.payload_length();
+    if ip.version() != 6 || end > frame.length() && end > frame.whole_length() {
+        return next.found(Verdict::drop(Counter::Malformed));
+    }
+    let Some((protocol, payload)) = ipv6::upper_layer(frame, ip.next_header(), behind) else {
+        return next.found(Verdict::drop(Counter::Malformed));
+    };
+    let payload = state.any_below::<{ ipv6::MAX_OFFSET }>(payload);
+    let datagram = Datagram {
+        vip,
+        source: ip.source(),
+        destination: ip.destination(),
+        ttl: ip.hop_limit(),
+        chained: is_peer(state, ethernet.source()),
+        end,
+    };
+    match protocol {
+        ipv6::next_header::TCP => decide_tcp(frame, &datagram, payload, tables, sockets, next),
+        ipv6::next_header::FRAGMENT => next.found(Verdict::drop(Counter::Fragment)),
+        ipv6::next_header::ICMP => match quoted_ipv6(frame, state, &datagram, payload) {
+            Some(segment) => walk(&segment, tables, sockets, next),
+            None => next.found(Verdict::pass(Counter::Icmp)),
+        },
+        _ => next.found(Verdict::drop(Counter::OtherProtocol)),
+    }
+}
+
+/// A datagram for a VIP.
+struct Datagram<'t, A> {
+    vip: &'t Vip,
+    source: A,
+    destination: A,
+    /// Hops left.
+    ttl: u8,
+    /// It came from another node of the cluster.
+    chained: bool,
+    /// Where it ends in the frame, in bytes.
+    end: usize,
+}
+
+/// Decides about a TCP segment for a VIP, whose header is at `offset`.
+#[inline(always)]
+fn decide_tcp<F, A, T, S, N>(
+    frame: &F,
+    datagram: &Datagram<'_, A>,
+    offset: usize,
+    tables: &T,
+    sockets: &S,
+    next: N,
+) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    A: Address,
+    T: Tables,
+    S: Sockets,
+    N: Next,
+{
+    let Some(tcp) = frame.view::<tcp::Header>(offset) else {
+        return next.found(Verdict::drop(Counter::Malformed));
+    };
+    let header = tcp.header_length();
+    if header < tcp::LENGTH || offset + header > datagram.end {
+        return next.found(Verdict::drop(Counter::Malformed));
+    }
+    let state = tables.state();
+    let Some(service) = service(state, datagram.vip, |service| {
+        service.port == tcp.destination_port()
+    }) else {
+        return next.found(Verdict::drop(Counter::UndeclaredPort));
+    };
+    let syn = tcp.opens();
+    if service.flags != 0
+        && let Some(counter) = refused(service, datagram, syn, tables)
+    {
+        return next.found(Verdict::drop(counter));
+    }
+    let segment = Segment {
+        service,
+        flow: Flow {
+            source: datagram.source,
+            destination: datagram.destination,
+            source_port: tcp.source_port(),
+            destination_port: service.target,
+        },
+        what: if syn { What::Syn } else { What::Other },
+        cookie: tcp.may_acknowledge_cookie(),
+        bare_fin: tcp.closes() && offset + header == datagram.end,
+        tcp: offset,
+        port: (offset + tcp::DESTINATION_PORT, offset + tcp::CHECKSUM),
+        chained: datagram.chained,
+        ttl: datagram.ttl,
+        bytes: datagram.end as u32,
+    };
+    walk(&segment, tables, sockets, next)
+}
+
+/// Why a segment may not use a service that not everybody may use as he likes.
+#[inline(always)]
+fn refused<A: Address, T: Tables>(
+    service: &Service,
+    datagram: &Datagram<'_, A>,
+    syn: bool,
+    tables: &T,
+) -> Option<Counter> {
+    if service.flags & flag::ALLOW_LIST != 0 && !tables.allows(service.id, datagram.source.into()) {
+        return Some(Counter::NotAllowed);
+    }
+    // Once is enough: a SYN may pass several nodes.
+    if service.flags & flag::SYN_LIMIT != 0
+        && syn
+        && !datagram.chained
+        && !tables.admits(service, datagram.source.into())
+    {
+        return Some(Counter::SynLimited);
+    }
+    None
+}
+
+/// What an ICMP error is about, if that is a segment from the VIP. The message is at `offset`.
+#[inline(always)]
+fn quoted_ipv4<'t, F: Frame + ?Sized>(
+    frame: &F,
+    state: &State,
+    datagram: &Datagram<'t, Be32>,
+    offset: usize,
+) -> Option<Segment<'t, Be32>> {
+    if !frame.view::<icmp::Header>(offset)?.quotes_ipv4() {
+        return None;
+    }
+    let quote = offset + icmp::LENGTH;
+    let ip = frame.view::<ipv4::Header>(quote)?;
+    let quotes = ip.version() == 4
+        && ip.protocol() == ipv4::protocol::TCP
+        && ip.header_length() >= ipv4::LENGTH
+        && !ip.is_fragment()
+        && ip.source() == datagram.destination;
+    if !quotes {
+        return None;
+    }
+    let tcp = quote + ip.header_length();
+    quoted(frame, state, datagram, ip.destination(), offset, tcp)
+}
+
+/// The same for ICMPv6.
+#[inline(always)]
+fn quoted_ipv6<'t, F: Frame + ?Sized>(
+    frame: &F,
+    state: &State,
+    datagram: &Datagram<'t, Be128>,
+    offset: usize,
+) -> Option<Segment<'t, Be128>> {
+    if !frame.view::<icmp::Header>(offset)?.quotes_ipv6() {
+        return None;
+    }
+    let quote = offset + icmp::LENGTH;
+    let ip = frame.view::<ipv6::Header>(quote)?;
+    // What the kernel's TCP sent has no extension headers, and routers add none.
+    let quotes = ip.version() == 6
+        && ip.next_header() == ipv6::next_header::TCP
+        && ip.source() == datagram.destination;
+    if !quotes {
+        return None;
+    }
+    let tcp = quote + ipv6::LENGTH;
+    quoted(frame, state, datagram, ip.destination(), offset, tcp)
+}
+
+/// The flow of a quoted segment, as its client's segments name it.
+#[inline(always)]
+fn quoted<'t, F: Frame + ?Sized, A: Address>(
+    frame: &F,
+    state: &State,
+    datagram: &Datagram<'t, A>,
+    client: A,
+    icmp: usize,
+    tcp: usize,
+) -> Option<Segment<'t, A>> {
+    let ports = frame.view::<tcp::Ports>(tcp)?;
+    let service = service(state, datagram.vip, |service| {
+        service.port == ports.source()
+    })?;
+    Some(Segment {
+        service,
+        flow: Flow {
+            source: client,
+            destination: datagram.destination,
+            source_port: ports.destination(),
+            destination_port: service.target,
+        },
+        what: What::Error,
+        cookie: false,
+        bare_fin: false,
+        tcp,
+        // The compiler knows that what comes earlier in the frame is within it if what comes
+        // later is, and would look only at that; the verifier does not know it.
+        port: (
+            tcp,
+            state.any_below::<{ ipv6::MAX_OFFSET }>(icmp + icmp::CHECKSUM),
+        ),
+        chained: datagram.chained,
+        ttl: datagram.ttl,
+        bytes: datagram.end as u32,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1049 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::layout::{BackendMask, Mac, RankRow};
+use crate::node::Socket;
+use crate::testing::{
+    BANNED, BUCKETS, CLIENT, CLIENT_MAC, CLIENT6, PORT, Random, Segment as Tcp, VIP, VIP6, World,
+    arp_frame, arp_request, backend, checksums_are_right, ndp_frame, node_address, node_address6,
+    node_mac, solicitation,
+};
+use crate::wire::{arp, ndp};
+
+fn forward(to: usize, syn: bool, chained: bool) -> Verdict {
+    Verdict::forward(to as u32, node_mac(to), syn, chained)
+}
+
+fn local(counter: Counter, syn: bool) -> Verdict {
+    Verdict::local(counter, 0, syn)
+}
+
+/// A node's world, changed for one row of the table.
+fn world(change: impl FnOnce(&mut World)) -> World {
+    let mut world = World::new(3, 0);
+    change(&mut world);
+    world
+}
+
+/// Flows that have node 0 (this one), 1 or 2 first; the order goes round from there.
+fn to(first: usize, flags: u8) -> Tcp {
+    Tcp::new(0, 0, flags).first_at(&World::new(3, 0), first)
+}
+
+fn unready(node: usize) -> impl FnOnce(&mut World) {
+    move |world| {
+        let ready = &mut world.state.masks.ready[0];
+        *ready = ready.with(backend(node), false);
+    }
+}
+
+fn dead(node: usize) -> impl FnOnce(&mut World) {
+    move |world| world.state.masks.alive = world.state.masks.alive.with(backend(node), false)
+}
+
+/// The same segment by IPv6, with the same node first.
+fn by_ipv6(segment: Tcp) -> Tcp {
+    let world = World::new(3, 0);
+    let first = world.rows[segment.bucket(&world)].first().get();
+    segment.ipv6().first_at(&world, first)
+}
+
+fn socket(socket: Socket) -> impl FnOnce(&mut World) {
+    move |world| world.socket = socket
+}
+
+#[test]
+fn every_segment_goes_where_the_table_says() {
+    use Counter::*;
+    use tcp::{ACK, FIN, RST, SYN};
+    let same = |_: &mut World| {};
+    let peer = |first, flags| Tcp {
+        from: node_mac(2),
+        ..to(first, flags)
+    };
+    let banned = |flags| {
+        let segment = Tcp {
+            source: BANNED.into(),
+            ..to(1, flags)
+        };
+        segment.first_at(&World::new(3, 0), 1)
+    };
+    let rows: Vec<(&str, World, Tcp, Verdict)> = vec![
+        // From a client: from the first rank on.
+        (
+            "SYN to the first",
+            world(same),
+            to(1, SYN),
+            forward(1, true, false),
+        ),
+        (
+            "data to the first",
+            world(same),
+            to(1, ACK),
+            forward(1, false, false),
+        ),
+        (
+            "SYN past an unready one",
+            world(unready(1)),
+            to(1, SYN),
+            forward(2, true, false),
+        ),
+        (
+            "data to an unready one",
+            world(unready(1)),
+            to(1, ACK),
+            forward(1, false, false),
+        ),
+        (
+            "data past a dead one",
+            world(dead(1)),
+            to(1, ACK),
+            forward(2, false, false),
+        ),
+        (
+            "SYN past a dead one",
+            world(dead(1)),
+            to(1, SYN),
+            forward(2, true, false),
+        ),
+        (
+            "past one whose Ethernet address nobody knows",
+            world(|w| w.state.backends[1].mac = Mac::default()),
+            to(1, SYN),
+            forward(2, true, false),
+        ),
+        (
+            "nobody ready: whoever lives",
+            world(|w| w.state.masks.ready[0] = BackendMask::EMPTY),
+            to(1, SYN),
+            forward(1, true, false),
+        ),
+        // At its own rank the node asks its stack.
+        (
+            "SYN, listener",
+            world(socket(Socket::Listener)),
+            to(0, SYN),
+            local(LocalSyn, true),
+        ),
+        (
+            "SYN, none",
+            world(same),
+            to(0, SYN),
+            forward(1, true, false),
+        ),
+        (
+            "SYN, listener that takes no new ones",
+            world(|w| {
+                w.socket = Socket::Listener;
+                unready(0)(w);
+            }),
+            to(0, SYN),
+            forward(1, true, false),
+        ),
+        (
+            "SYN sent again while this node drains",
+            world(|w| {
+                w.socket = Socket::Connection;
+                unready(0)(w);
+            }),
+            to(0, SYN),
+            local(LocalSyn, true),
+        ),
+        (
+            "data, connection",
+            world(socket(Socket::Connection)),
+            to(0, ACK),
+            local(LocalSegment, false),
+        ),
+        (
+            "data, none",
+            world(same),
+            to(0, ACK),
+            forward(1, false, false),
+        ),
+        // What is left of a connection takes its FIN, and a new connection if it may.
+        (
+            "the last FIN, sent again",
+            world(socket(Socket::TimeWait)),
+            to(0, ACK | FIN),
+            local(LocalSegment, false),
+        ),
+        (
+            "SYN from a port that was used before",
+            world(|w| {
+                w.socket = Socket::TimeWait;
+                w.listens = true;
+            }),
+            to(0, SYN),
+            local(LocalSyn, true),
+        ),
+        (
+            "the same, but the server has crashed",
+            world(socket(Socket::TimeWait)),
+            to(0, SYN),
+            forward(1, true, false),
+        ),
+        (
+            "the same, but this node takes no new ones",
+            world(|w| {
+                w.socket = Socket::TimeWait;
+                w.listens = true;
+                unready(0)(w);
+            }),
+            to(0, SYN),
+            forward(1, true, false),
+        ),
+        (
+            "data of the new connection at another node",
+            world(socket(Socket::TimeWait)),
+            to(0, ACK),
+            forward(1, false, false),
+        ),
+        (
+            "its reset",
+            world(socket(Socket::TimeWait)),
+            to(0, ACK | RST),
+            forward(1, false, false),
+        ),
+        (
+            "data, only a listener",
+            world(socket(Socket::Listener)),
+            to(0, ACK),
+            forward(1, false, false),
+        ),
+        (
+            "cookie",
+            world(socket(Socket::Cookie)),
+            to(0, ACK),
+            local(LocalCookie, false),
+        ),
+        (
+            "cookie with FIN",
+            world(socket(Socket::Cookie)),
+            to(0, ACK | FIN),
+            local(LocalCookie, false),
+        ),
+        (
+            "a reset is no cookie",
+            world(socket(Socket::Cookie)),
+            to(0, ACK | RST),
+            forward(1, false, false),
+        ),
+        // From a peer: from the own rank on, never back up.
+        (
+            "chained, mine",
+            world(socket(Socket::Connection)),
+            peer(2, ACK),
+            local(LocalSegment, false),
+        ),
+        (
+            "chained, not mine",
+            world(same),
+            peer(2, ACK),
+            forward(1, false, true),
+        ),
+        (
+            "chained, nobody is left",
+            world(same),
+            peer(1, ACK),
+            Verdict::pass(NoSocket),
+        ),
+        (
+            "chained once too often",
+            world(same),
+            Tcp {
+                ttl: 1,
+                ..peer(2, ACK)
+            },
+            Verdict::drop(TtlExceeded),
+        ),
+        (
+            "a last TTL from a client is his own affair",
+            world(same),
+            Tcp {
+                ttl: 1,
+                ..to(1, ACK)
+            },
+            forward(1, false, false),
+        ),
+        // End of the order.
+        (
+            "nobody else lives and no socket",
+            world(|w| {
+                dead(1)(w);
+                dead(2)(w);
+            }),
+            to(0, ACK),
+            Verdict::pass(NoSocket),
+        ),
+        // Not for the VIP, or not so that we want it.
+        (
+            "another address",
+            world(same),
+            Tcp {
+                destination: CLIENT.into(),
+                ..to(1, SYN)
+            },
+            Verdict::UNTOUCHED,
+        ),
+        (
+            "another host's frame",
+            world(same),
+            Tcp {
+                to: node_mac(1),
+                ..to(1, SYN)
+            },
+            Verdict::pass(OtherHost),
+        ),
+        (
+            "broadcast",
+            world(same),
+            Tcp {
+                to: Mac::BROADCAST,
+                ..to(1, SYN)
+            },
+            Verdict::pass(OtherHost),
+        ),
+        (
+            "another port",
+            world(same),
+            Tcp {
+                port: 22,
+                ..to(1, SYN)
+            },
+            Verdict::drop(UndeclaredPort),
+        ),
+        (
+            "options",
+            world(same),
+            Tcp {
+                options: 6,
+                ..to(1, SYN)
+            },
+            forward(1, true, false),
+        ),
+        // Not everybody may use a service with an allow list or a limit.
+        (
+            "on the list",
+            World::new(3, 0).refusing(flag::ALLOW_LIST | flag::SYN_LIMIT),
+            to(1, SYN),
+            forward(1, true, false),
+        ),
+        (
+            "not on the list",
+            World::new(3, 0).refusing(flag::ALLOW_LIST),
+            banned(ACK),
+            Verdict::drop(NotAllowed),
+        ),
+        (
+            "too many connections",
+            World::new(3, 0).refusing(flag::SYN_LIMIT),
+            banned(SYN),
+            Verdict::drop(SynLimited),
+        ),
+        (
+            "of too many connections those that are open",
+            World::new(3, 0).refusing(flag::SYN_LIMIT),
+            banned(ACK),
+            forward(1, false, false),
+        ),
+        (
+            "counted by the first node already",
+            World::new(3, 0).refusing(flag::SYN_LIMIT),
+            Tcp {
+                from: node_mac(2),
+                ..banned(SYN)
+            },
+            Verdict::pass(NoSocket),
+        ),
+    ];
+    for (name, world, segment, expected) in rows {
+        for segment in [segment, by_ipv6(segment)] {
+            let mut frame = segment.build();
+            let before = frame.clone();
+            let (verdict, action) = world.run(&mut frame);
+            let bytes = match expected.kind {
+                Kind::Forward | Kind::Local => frame.len() as u32,
+                _ => 0,
+            };
+            assert_eq!(verdict, expected.of(bytes), "{name}: {segment:?}");
+            if expected.kind != Kind::Forward {
+                assert_eq!(frame, before, "{name}: untouched");
+                continue;
+            }
+            assert_eq!(action, Action::Transmit, "{name}");
+            assert_eq!(frame[..6], expected.mac.to_wire(), "{name}: destination");
+            assert_eq!(frame[6..12], node_mac(0).to_wire(), "{name}: source");
+            assert!(checksums_are_right(&frame), "{name}: checksum");
+            // Where the hops are, and what follows their header's checksum.
+            let (hops, rest) = if segment.source.ipv4().is_some() {
+                (22, 26)
+            } else {
+                (21, 22)
+            };
+            let left = segment.ttl - u8::from(expected.chained);
+            assert_eq!(frame[hops], left, "{name}: hops");
+            assert_eq!(frame[rest..], before[rest..], "{name}: the rest");
+        }
+    }
+}
+
+#[test]
+fn a_service_with_another_port_gets_it_where_the_segment_stays() {
+    let listening = |socket| {
+        let mut world = World::new(3, 0).mapping(443, PORT);
+        world.socket = socket;
+        world
+    };
+    let mine = |flags| {
+        let segment = Tcp {
+            port: 443,
+            ..Tcp::new(0, 0, flags)
+        };
+        [segment, segment.ipv6()].map(|segment| segment.first_at(&listening(Socket::None), 0))
+    };
+    for segment in mine(tcp::SYN) {
+        let mut frame = segment.build();
+        let (verdict, action) = listening(Socket::Listener).run(&mut frame);
+        assert_eq!((verdict.kind, action), (Kind::Local, Action::Pass));
+        let mapped = Tcp {
+            port: PORT,
+            ..segment
+        };
+        assert_eq!(frame, mapped.build());
+        // Another node does it for itself.
+        let mut frame = segment.build();
+        let (verdict, _) = listening(Socket::None).run(&mut frame);
+        assert_eq!(verdict.kind, Kind::Forward);
+        assert_eq!(frame[14..], segment.build()[14..]);
+    }
+    // What no node has is reset from the port that the client knows.
+    let mut alone = listening(Socket::None);
+    alone.state.masks.alive = BackendMask::EMPTY;
+    for segment in mine(tcp::ACK) {
+        let mut frame = segment.build();
+        assert_eq!(alone.run(&mut frame).0.counter, Counter::NoSocket);
+        let mapped = Tcp {
+            port: PORT,
+            ..segment
+        };
+        assert_eq!(frame, mapped.build());
+    }
+}
+
+#[test]
+fn an_icmp_error_goes_where_its_connection_is() {
+    use Counter::*;
+    // What a server sent to a client whose segments have node `first` first.
+    let answer = |first| {
+        let segment = to(first, tcp::ACK);
+        [segment, by_ipv6(segment)].map(|segment| Tcp {
+            source: segment.destination,
+            destination: segment.source,
+            source_port: segment.port,
+            port: segment.source_port,
+            ..segment
+        })
+    };
+    let run = |world: &World, frame: &mut Vec<u8>| world.run(frame).0.of(0);
+    for (ipv6, kinds) in [(0, &[3, 11, 12][..]), (1, &[1, 2, 3, 4])] {
+        for &kind in kinds {
+            let error = |first: usize| answer(first)[ipv6].quoted_by_router(0, kind);
+            let none = World::new(3, 0);
+            assert_eq!(run(&none, &mut error(1)), forward(1, false, false));
+            assert_eq!(run(&none, &mut error(0)), forward(1, false, false));
+            let mine = world(socket(Socket::Connection));
+            assert_eq!(run(&mine, &mut error(0)), local(LocalError, false));
+            let listens = world(socket(Socket::Cookie));
+            assert_eq!(run(&listens, &mut error(0)), forward(1, false, false));
+            let mut alone = World::new(3, 0);
+            alone.state.masks.alive = BackendMask::EMPTY;
+            assert_eq!(run(&alone, &mut error(0)), Verdict::pass(NoSocket));
+        }
+        // Echo, and errors about something else.
+        let other = answer(1)[ipv6];
+        for frame in [
+            other.quoted_by_router(0, [8, 128][ipv6]),
+            Tcp {
+                source_port: 22,
+                ..other
+            }
+            .quoted_by_router(0, [3, 2][ipv6]),
+        ] {
+            let mut frame = frame;
+            assert_eq!(run(&World::new(3, 0), &mut frame), Verdict::pass(Icmp));
+        }
+    }
+    // The stack knows the segment by the port that it sent it from.
+    let mut world = World::new(3, 0).mapping(443, PORT);
+    world.socket = Socket::Connection;
+    for answer in answer(0) {
+        let quoted = Tcp {
+            source_port: 443,
+            ..answer
+        };
+        let port = (20_000..60_000).find(|&port| {
+            let segment = Tcp {
+                source: quoted.destination,
+                destination: quoted.source,
+                source_port: port,
+                port: 443,
+                ..quoted
+            };
+            world.rows[segment.bucket(&world)].first().get() == 0
+        });
+        let quoted = Tcp {
+            port: port.expect("some port has node 0 first"),
+            ..quoted
+        };
+        let kind = if quoted.source.ipv4().is_some() { 3 } else { 2 };
+        let mut frame = quoted.quoted_by_router(0, kind);
+        assert_eq!(world.run(&mut frame).0.counter, LocalError);
+        // The quoted checksum is the client's affair; the message's own is right.
+        let mut expected = Tcp {
+            source_port: PORT,
+            ..quoted
+        }
+        .quoted_by_router(0, kind);
+        let sums = |frame: &mut Vec<u8>| {
+            let end = frame.len();
+            frame[end - 4..end - 2].fill(0);
+            let message = if quoted.source.ipv4().is_some() {
+                34
+            } else {
+                54
+            };
+            frame[message + 2..message + 4].fill(0);
+        };
+        sums(&mut frame);
+        sums(&mut expected);
+        assert_eq!(frame, expected);
+    }
+}
+
+#[test]
+fn frames_that_contradict_themselves_are_dropped() {
+    use Counter::*;
+    let good = to(1, tcp::SYN).build();
+    let with = |place: usize, value: u8| {
+        let mut frame = good.clone();
+        frame[place] = value;
+        frame
+    };
+    let rows = [
+        ("version 6", with(14, 0x65), Verdict::drop(Malformed)),
+        (
+            "header of 16 bytes",
+            with(14, 0x44),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "header longer than the datagram",
+            with(14, 0x4f),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "datagram longer than the frame",
+            with(17, 0xff),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "datagram shorter than its header",
+            with(17, 10),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "datagram shorter than TCP",
+            with(17, 39),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "TCP header of 16 bytes",
+            with(46, 0x40),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "TCP header longer than the datagram",
+            with(46, 0x60),
+            Verdict::drop(Malformed),
+        ),
+        ("more fragments", with(20, 0x20), Verdict::drop(Fragment)),
+        ("a later fragment", with(21, 0x01), Verdict::drop(Fragment)),
+        ("UDP", with(23, 17), Verdict::drop(OtherProtocol)),
+        ("ICMP", with(23, 1), Verdict::pass(Icmp)),
+        ("another EtherType", with(12, 0x86), Verdict::UNTOUCHED),
+        ("IPv4 cut short", good[..33].to_vec(), Verdict::pass(Short)),
+        (
+            "TCP cut short",
+            good[..53].to_vec(),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "Ethernet cut short",
+            good[..13].to_vec(),
+            Verdict::pass(Short),
+        ),
+        ("nothing", vec![], Verdict::pass(Short)),
+    ];
+    for (name, mut frame, expected) in rows {
+        assert_eq!(World::new(3, 0).run(&mut frame).0, expected, "{name}");
+    }
+
+    let good = by_ipv6(to(1, tcp::SYN)).build();
+    let with = |place: usize, value: u8| {
+        let mut frame = good.clone();
+        frame[place] = value;
+        frame
+    };
+    let extended = |options, place: usize, value: u8| {
+        let mut frame = Tcp {
+            options,
+            ..by_ipv6(to(1, tcp::SYN))
+        }
+        .build();
+        frame[place] = value;
+        frame
+    };
+    let rows = [
+        ("version 4", with(14, 0x45), Verdict::drop(Malformed)),
+        (
+            "packet longer than the frame",
+            with(19, 21),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "packet shorter than TCP",
+            with(19, 19),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "TCP header of 16 bytes",
+            with(66, 0x40),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "TCP header longer than the packet",
+            with(66, 0x60),
+            Verdict::drop(Malformed),
+        ),
+        ("a fragment", with(20, 44), Verdict::drop(Fragment)),
+        (
+            "a fragment behind options",
+            extended(1, 54, 44),
+            Verdict::drop(Fragment),
+        ),
+        ("UDP", with(20, 17), Verdict::drop(OtherProtocol)),
+        ("ICMPv6 echo", with(20, 58), Verdict::pass(Icmp)),
+        (
+            "extension header past the end",
+            extended(1, 55, 200),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "too many extension headers",
+            extended(7, 14, 0x60),
+            Verdict::drop(Malformed),
+        ),
+        ("cut short", good[..53].to_vec(), Verdict::pass(Short)),
+        (
+            "TCP cut short",
+            good[..73].to_vec(),
+            Verdict::drop(Malformed),
+        ),
+    ];
+    for (name, mut frame, expected) in rows {
+        assert_eq!(World::new(3, 0).run(&mut frame).0, expected, "IPv6: {name}");
+    }
+}
+
+#[test]
+fn only_the_owner_answers_solicitations_for_the_vip() {
+    use Counter::*;
+    let owner = World::new(3, 0).owning(true);
+    let other = World::new(3, 0);
+    let answer = |to: (Mac, Be128), flags| {
+        let message = ndp::Advertisement::new(VIP6, node_mac(0), flags, VIP6, to.1);
+        ndp_frame((node_mac(0), VIP6), to, bytemuck::bytes_of(&message))
+    };
+    let all = (ndp::group_mac(ipv6::ALL_NODES), ipv6::ALL_NODES);
+    for (free, expected) in [
+        (false, answer((CLIENT_MAC, CLIENT6), 0x60)),
+        (true, answer(all, 0x20)),
+    ] {
+        let mut frame = solicitation(VIP6, free);
+        assert_eq!(
+            owner.run(&mut frame),
+            (Verdict::answer_ndp(), Action::Transmit)
+        );
+        assert_eq!(frame, expected, "free: {free}");
+        let silent = other.run(&mut solicitation(VIP6, free)).0;
+        assert_eq!(silent, Verdict::drop(NdpNotOwner));
+    }
+
+    let good = solicitation(VIP6, false);
+    let with = |place: usize, value: u8| {
+        let mut frame = good.clone();
+        frame[place] = value;
+        frame
+    };
+    let to_node = |mac: Mac| {
+        let mut frame = good.clone();
+        frame[..6].copy_from_slice(&mac.to_wire());
+        frame
+    };
+    let stranger = Mac::from_wire([2, 9, 9, 9, 9, 9]);
+    let claim = |mac, source, target| {
+        let message = ndp::Advertisement::new(target, mac, 0x20, source, all.1);
+        ndp_frame((mac, source), all, bytemuck::bytes_of(&message))
+    };
+    for (name, mut frame, expected) in [
+        ("from afar", with(21, 254), Verdict::drop(Malformed)),
+        ("with a code", with(55, 1), Verdict::drop(Malformed)),
+        (
+            "with a wrong checksum",
+            with(56, 0xaa),
+            Verdict::drop(Malformed),
+        ),
+        ("cut short", good[..80].to_vec(), Verdict::drop(Malformed)),
+        (
+            "for a node",
+            solicitation(node_address6(0), false),
+            Verdict::pass(NdpPassed),
+        ),
+        ("to this node", to_node(node_mac(0)), Verdict::answer_ndp()),
+        (
+            "to another host",
+            to_node(node_mac(1)),
+            Verdict::pass(OtherHost),
+        ),
+        (
+            "peer announces",
+            claim(node_mac(1), node_address6(1), VIP6),
+            Verdict::drop(NdpAnnouncement),
+        ),
+        (
+            "stranger claims",
+            claim(stranger, CLIENT6, VIP6),
+            Verdict::conflict(NdpConflict, stranger, false),
+        ),
+        (
+            "stranger speaks as the VIP",
+            claim(stranger, VIP6, CLIENT6),
+            Verdict::conflict(NdpConflict, stranger, false),
+        ),
+        (
+            "another announces himself",
+            claim(stranger, CLIENT6, CLIENT6),
+            Verdict::pass(NdpPassed),
+        ),
+    ] {
+        assert_eq!(owner.run(&mut frame).0, expected, "{name}");
+    }
+    assert_eq!(
+        ndp::solicited_node(VIP6).to_wire()[11..],
+        [1, 0xff, 0, 0, 0x10]
+    );
+}
+
+#[test]
+fn only_the_owner_answers_arp_for_the_vip() {
+    use Counter::*;
+    let owner = World::new(3, 0).owning(true);
+    let mut frame = arp_request(VIP);
+    assert_eq!(
+        owner.run(&mut frame),
+        (Verdict::answer_arp(), Action::Transmit)
+    );
+    let answer = arp::Packet::new(
+        arp::operation::REPLY,
+        (node_mac(0), VIP),
+        (CLIENT_MAC, CLIENT),
+    );
+    assert_eq!(frame, arp_frame(CLIENT_MAC, node_mac(0), answer));
+
+    let other = World::new(3, 0);
+    assert_eq!(
+        other.run(&mut arp_request(VIP)).0,
+        Verdict::drop(ArpNotOwner)
+    );
+    for world in [&owner, &other] {
+        let request = |from, sender, target| {
+            let packet = arp::Packet::new(
+                arp::operation::REQUEST,
+                (from, sender),
+                (Mac::default(), target),
+            );
+            arp_frame(Mac::BROADCAST, from, packet)
+        };
+        let stranger = Mac::from_wire([2, 9, 9, 9, 9, 9]);
+        let mut rows = [
+            (
+                "for a node",
+                arp_request(node_address(0)),
+                Verdict::pass(ArpPassed),
+            ),
+            (
+                "peer announces",
+                request(node_mac(1), VIP, VIP),
+                Verdict::drop(ArpAnnouncement),
+            ),
+            (
+                "stranger claims",
+                request(stranger, VIP, VIP),
+                Verdict::conflict(ArpConflict, stranger, true),
+            ),
+            (
+                "stranger asks",
+                request(stranger, VIP, CLIENT),
+                Verdict::conflict(ArpConflict, stranger, false),
+            ),
+            (
+                "cut short",
+                arp_request(VIP)[..41].to_vec(),
+                Verdict::pass(Short),
+            ),
+        ];
+        for (name, frame, expected) in &mut rows {
+            assert_eq!(world.run(frame).0, *expected, "{name}");
+        }
+        let mut unicast = arp_request(VIP);
+        unicast[..6].copy_from_slice(&node_mac(2).to_wire());
+        assert_eq!(world.run(&mut unicast).0, Verdict::pass(OtherHost));
+    }
+}
+
+#[test]
+fn a_million_random_and_mutated_frames_do_no_harm() {
+    let mut random = Random(0x5eed);
+    let mut seen = std::collections::HashSet::new();
+    let sockets = [
+        Socket::None,
+        Socket::Listener,
+        Socket::Cookie,
+        Socket::Connection,
+        Socket::TimeWait,
+    ];
+    let mut world = World::new(3, 0);
+    for _ in 0..1_000_000 {
+        world = world.owning(random.below(2) == 0);
+        world = world.refusing(random.pick(&[0, flag::ALLOW_LIST, flag::SYN_LIMIT]));
+        world.socket = random.pick(&sockets);
+        world.listens = random.below(2) == 0;
+        let mut frame = random.frame(3, 0, true);
+        let before = frame.len();
+        let (verdict, _) = world.run(&mut frame);
+        seen.insert(verdict.counter());
+        // Only an answer may need room for the Ethernet address.
+        assert!(frame.len() == before || verdict.kind() == Kind::AnswerNdp);
+    }
+    // The generator reaches every verdict, so the run means something.
+    let elsewhere = [
+        Counter::GuardRewritten,
+        Counter::GuardDropped,
+        Counter::Redirected,
+    ];
+    for counter in Counter::ALL
+        .iter()
+        .filter(|counter| !elsewhere.contains(counter))
+    {
+        assert!(
+            seen.contains(counter),
+            "no frame was counted as {counter:?}"
+        );
+    }
+}
+
+/// A cluster on one segment: the nodes' masks may differ, as they do for a moment in life.
+struct Cluster(Vec<World>);
+
+impl Cluster {
+    /// Sends the segment to a node and follows it. Returns the nodes it visited and the
+    /// last verdict.
+    fn send(&self, segment: Tcp, mut node: usize) -> (Vec<usize>, Verdict) {
+        let mut visited = vec![node];
+        let mut frame = Tcp {
+            to: node_mac(node),
+            ..segment
+        }
+        .build();
+        loop {
+            let verdict = self.0[node].run(&mut frame).0;
+            if verdict.kind != Kind::Forward {
+                return (visited, verdict);
+            }
+            node = verdict.backend as usize;
+            visited.push(node);
+            assert!(visited.len() <= self.0.len() + 1, "goes round: {visited:?}");
+        }
+    }
+}
+
+proptest! {
+    /// Whatever the nodes believe of each other, a packet never loops. It visits no node
+    /// twice but the one that it entered by, which has not walked past its own rank then.
+    #[test]
+    fn a_packet_never_loops(
+        nodes in 1..=7_usize, entry in 0..7_usize, port: u16, syn: bool,
+        beliefs in proptest::collection::vec((any::<u8>(), any::<u8>()), 7),
+        sockets: [bool; 7],
+    ) {
+        let cluster = Cluster((0..nodes).map(|me| {
+            let mut world = World::new(nodes, me);
+            for other in 0..nodes {
+                let (alive, ready) = beliefs[me];
+                world.state.masks.alive = world.state.masks.alive.with(backend(other), alive >> other & 1 == 1);
+                world.state.masks.ready[0] = world.state.masks.ready[0].with(backend(other), ready >> other & 1 == 1);
+            }
+            world.socket = if sockets[me] { Socket::Connection } else { Socket::None };
+            world
+        }).collect());
+        let flags = if syn { tcp::SYN } else { tcp::ACK };
+        let (visited, _) = cluster.send(Tcp::new(0, port, flags), entry % nodes);
+        let mut later = visited[1..].to_vec();
+        later.sort_unstable();
+        later.dedup();
+        prop_assert_eq!(later.len(), visited.len() - 1, "{:?}", visited);
+    }
+
+    /// With one belief on all nodes, a segment ends at the node that has its connection, by
+    /// whichever node it enters, and at one reset if none has it.
+    #[test]
+    fn a_segment_finds_its_connection(
+        nodes in 1..=7_usize, entry in 0..7_usize, holder in 0..8_usize, port: u16, alive: u8,
+    ) {
+        let entry = entry % nodes;
+        let mut mask = BackendMask::EMPTY;
+        for node in 0..nodes {
+            // A node that runs the program is alive to itself.
+            mask = mask.with(backend(node), node == entry || alive >> node & 1 == 1);
+        }
+        let cluster = Cluster((0..nodes).map(|me| {
+            let mut world = World::new(nodes, me);
+            world.state.masks.alive = mask;
+            world.socket = if me == holder { Socket::Connection } else { Socket::None };
+            world
+        }).collect());
+        let (visited, verdict) = cluster.send(Tcp::new(0, port, tcp::ACK), entry);
+        if holder < nodes && mask.contains(backend(holder)) {
+            prop_assert_eq!(visited.last(), Some(&holder));
+            prop_assert_eq!(verdict.of(0), Verdict::local(Counter::LocalSegment, holder as u32, false));
+        } else {
+            prop_assert_eq!(verdict, Verdict::pass(Counter::NoSocket));
+        }
+    }
+}
+
+/// Every cluster of up to 5 nodes in every state, with every order, by every way in: a
+/// packet ends where the first usable node of its order has a socket for it, and nowhere
+/// else; with none, at one reset. All nodes believe the same.
+#[test]
+fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
+    /// What a node has for the flow, and whether it is ready; `None` if it is dead.
+    type State = Option<(bool, Socket)>;
+    const STATES: [State; 7] = [
+        None,
+        Some((false, Socket::None)),
+        Some((false, Socket::Listener)),
+        Some((false, Socket::Connection)),
+        Some((true, Socket::None)),
+        Some((true, Socket::Listener)),
+        Some((true, Socket::Connection)),
+    ];
+    let mut chains = 0;
+    for nodes in 1..=5 {
+        let mut cluster = Cluster((0..nodes).map(|me| World::new(nodes, me)).collect());
+        // A flow for each order: they begin at each of the nodes and go round from there.
+        let flow = |first, flags| Tcp::new(0, 0, flags).first_at(&World::new(nodes, 0), first);
+        let flows: Vec<Tcp> = (0..nodes)
+            .flat_map(|first| [flow(first, tcp::SYN), flow(first, tcp::ACK)])
+            .collect();
+        for number in 0..STATES.len().pow(nodes as u32) {
+            let state = |node: usize| STATES[number / STATES.len().pow(node as u32) % STATES.len()];
+            let mask = |member: &dyn Fn(State) -> bool| {
+                (0..nodes).fold(BackendMask::EMPTY, |mask, node| {
+                    mask.with(backend(node), member(state(node)))
+                })
+            };
+            let mut masks = crate::layout::Masks::all(nodes);
+            masks.alive = mask(&|state| state.is_some());
+            masks.ready[0] = mask(&|state| matches!(state, Some((true, _))));
+            for (node, world) in cluster.0.iter_mut().enumerate() {
+                world.state.masks = masks;
+                world.socket = state(node).map_or(Socket::None, |(_, socket)| socket);
+            }
+            for segment in &flows {
+                let syn = segment.flags == tcp::SYN;
+                let usable = if syn {
+                    masks.for_new_connections(0)
+                } else {
+                    masks.alive
+                };
+                let first = cluster.0[0].rows[segment.bucket(&cluster.0[0])]
+                    .first()
+                    .get();
+                for entry in (0..nodes).filter(|node| state(*node).is_some()) {
+                    let wants = |node: &usize| {
+                        let visited = usable.contains(backend(*node)) || *node == entry;
+                        visited
+                            && match state(*node) {
+                                Some((_, Socket::Connection)) => true,
+                                Some((_, Socket::Listener)) => {
+                                    syn && usable.contains(backend(*node))
+                                }
+                                _ => false,
+                            }
+                    };
+                    // A node that is passed over may still be the way in, and then is asked
+                    // when its rank comes; but a chain that has left it does not come back.
+                    let order = || (0..nodes).map(|rank| (first + rank) % nodes);
+                    let before_entry = order().take_while(|node| *node != entry);
+                    let leaves = before_entry
+                        .clone()
+                        .any(|node| usable.contains(backend(node)));
+                    let expected = order()
+                        .filter(|node| *node != entry || !leaves || usable.contains(backend(entry)))
+                        .find(wants);
+                    let (visited, verdict) = cluster.send(*segment, entry);
+                    let what = (nodes, number, syn, first, entry);
+                    match expected {
+                        Some(node) => {
+                            assert_eq!(visited.last(), Some(&node), "{what:?}");
+                            assert_eq!(verdict.kind, Kind::Local, "{what:?}");
+                        }
+                        None => {
+                            assert_eq!(verdict, Verdict::pass(Counter::NoSocket), "{what:?}");
+                        }
+                    }
+                    // No node twice, but for the way in: once as that, once in its rank.
+                    let mut later = visited[1..].to_vec();
+                    later.sort_unstable();
+                    later.dedup();
+                    assert_eq!(later.len(), visited.len() - 1, "{what:?}: {visited:?}");
+                    chains += 1;
+                }
+            }
+        }
+    }
+    assert!(chains > 600_000, "{chains}");
+}
+
+#[test]
+fn nodes_with_different_tables_cannot_send_a_packet_round_for_ever() {
+    // Two nodes that disagree about every order: a mistake in the configuration.
+    let mut worlds = [World::new(2, 0), World::new(2, 1)];
+    for row in 0..BUCKETS as usize {
+        worlds[0].rows[row] = RankRow::new([0, 1].map(backend));
+        worlds[1].rows[row] = RankRow::new([1, 0].map(backend));
+    }
+    let mut frame = Tcp::new(0, 1, tcp::ACK).build();
+    let mut node = 0;
+    for _ in 0..=64 {
+        let verdict = worlds[node].run(&mut frame).0;
+        if verdict.kind != Kind::Forward {
+            assert_eq!(verdict, Verdict::drop(Counter::TtlExceeded));
+            return;
+        }
+        node = verdict.backend as usize;
+    }
+    panic!("still going after 64 hops");
+}

@@ -1,0 +1,202 @@
+//! What is decided about a frame.
+
+use crate::layout::{Be16, Counter, Mac, NOT_A_BACKEND};
+
+/// What to do with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// To this node's stack.
+    Pass,
+    /// Nowhere.
+    Drop,
+    /// To this node's stack, as one of the backends.
+    Local,
+    /// Out of the NIC it came in by, to another node.
+    Forward,
+    /// Back to its sender, as the answer to his ARP request.
+    AnswerArp,
+    /// Back to its sender, as the answer to his neighbour solicitation.
+    AnswerNdp,
+}
+
+/// The decision about a frame.
+///
+/// Flat, and made only by functions that set every field: the bytes that an enum leaves
+/// undefined in its smaller variants are spilled like any others when registers run short, and
+/// the verifier refuses a program that reads what was never written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    pub(super) kind: Kind,
+    pub(super) counter: Counter,
+    pub(super) backend: u32,
+    pub(super) mac: Mac,
+    pub(super) syn: bool,
+    pub(super) chained: bool,
+    pub(super) bytes: u32,
+    /// What is to be rewritten before the stack gets the frame: the offset of a port, of the
+    /// checksum that it lies under, and the port. 0: nothing.
+    pub(super) word: u32,
+    pub(super) checksum: u32,
+    pub(super) port: Be16,
+}
+
+impl Verdict {
+    /// Nothing of ours.
+    pub const UNTOUCHED: Self = Self::pass(Counter::Untouched);
+
+    #[inline(always)]
+    pub(super) const fn new(kind: Kind, counter: Counter) -> Self {
+        let mac = Mac::UNKNOWN;
+        Self {
+            kind,
+            counter,
+            backend: NOT_A_BACKEND,
+            mac,
+            syn: false,
+            chained: false,
+            bytes: 0,
+            word: 0,
+            checksum: 0,
+            port: Be16::new(0),
+        }
+    }
+
+    /// To this node's stack.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pass(counter: Counter) -> Self {
+        Self::new(Kind::Pass, counter)
+    }
+
+    /// Nowhere.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drop(counter: Counter) -> Self {
+        Self::new(Kind::Drop, counter)
+    }
+
+    /// Somebody who is no node claims the VIP. `asked`: he says so to the VIP itself, and the
+    /// stack, which has it, would answer him.
+    #[inline(always)]
+    #[must_use]
+    pub const fn conflict(counter: Counter, claimant: Mac, asked: bool) -> Self {
+        let kind = if asked { Kind::Drop } else { Kind::Pass };
+        Self {
+            mac: claimant,
+            ..Self::new(kind, counter)
+        }
+    }
+
+    /// To this node's stack: this node, which is the backend `own_index`, is the one. `syn`: the
+    /// segment opens a connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn local(counter: Counter, own_index: u32, syn: bool) -> Self {
+        Self {
+            backend: own_index,
+            syn,
+            ..Self::new(Kind::Local, counter)
+        }
+    }
+
+    /// To another node.
+    ///
+    /// `chained`: a peer sent it here, so this is not its first hop, and it costs one TTL. With
+    /// equal tables that never matters; with different ones (a node with another
+    /// configuration) it ends what would go round for ever.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forward(backend: u32, mac: Mac, syn: bool, chained: bool) -> Self {
+        let counter = if syn {
+            Counter::ForwardedSyn
+        } else {
+            Counter::ForwardedSegment
+        };
+        Self {
+            backend,
+            mac,
+            syn,
+            chained,
+            ..Self::new(Kind::Forward, counter)
+        }
+    }
+
+    /// With the length of the frame, padding not included.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn of(self, bytes: u32) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// With a port to rewrite: its offset in the frame, that of the checksum it lies under, and
+    /// the port.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn naming(self, (word, checksum): (usize, usize), port: Be16) -> Self {
+        Self {
+            word: word as u32,
+            checksum: checksum as u32,
+            port,
+            ..self
+        }
+    }
+
+    /// Back to the asker.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answer_arp() -> Self {
+        Self::new(Kind::AnswerArp, Counter::ArpAnswered)
+    }
+
+    /// Back to the asker.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answer_ndp() -> Self {
+        Self::new(Kind::AnswerNdp, Counter::NdpAnswered)
+    }
+
+    /// What to do.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to count it as.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(&self) -> Counter {
+        self.counter
+    }
+
+    /// The backend that the frame goes to, for [`Kind::Forward`] and [`Kind::Local`]; else
+    /// [`NOT_A_BACKEND`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn backend(&self) -> u32 {
+        self.backend
+    }
+
+    /// Where the frame goes, for [`Kind::Forward`]; who claims the VIP, for
+    /// [`Counter::ArpConflict`] and [`Counter::NdpConflict`]; else [`Mac::UNKNOWN`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Length of the frame in bytes, padding and FCS not included, for [`Kind::Forward`] and
+    /// [`Kind::Local`]; else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Whether it opens a connection there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opens(&self) -> bool {
+        self.syn
+    }
+}

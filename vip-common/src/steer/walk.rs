@@ -1,0 +1,185 @@
+//! The walk down the ranks.
+
+use super::{Next, Verdict};
+use crate::hash::Flow;
+use crate::layout::{
+    BackendIndex, BackendMask, Counter, MAX_BACKENDS, Mac, RankRow, Service, State,
+};
+use crate::node::{Address, Socket, Sockets, Tables};
+
+/// Why a segment looks for its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// It asks for a new one.
+    Syn,
+    /// It belongs to one.
+    Other,
+    /// It is an ICMP error about one.
+    Error,
+}
+
+/// What the walk needs to know.
+pub(super) struct Segment<'t, A> {
+    pub(super) service: &'t Service,
+    /// The destination port is that on the nodes.
+    pub(super) flow: Flow<A>,
+    pub(super) what: What,
+    /// It may acknowledge a SYN cookie.
+    pub(super) cookie: bool,
+    /// It ends a connection and carries no data.
+    pub(super) bare_fin: bool,
+    /// Offset of the TCP header in the frame, in bytes.
+    pub(super) tcp: usize,
+    /// Offsets of the service's port and of the checksum that this lies under.
+    pub(super) port: (usize, usize),
+    /// It came from another node of the cluster.
+    pub(super) chained: bool,
+    /// Hops left.
+    pub(super) ttl: u8,
+    /// Length of the frame.
+    pub(super) bytes: u32,
+}
+
+impl<A> Segment<'_, A> {
+    /// The verdict for this node's stack: it gets the port that it listens on.
+    #[inline(always)]
+    fn here(&self, verdict: Verdict) -> Verdict {
+        if self.service.maps_port() {
+            verdict.naming(self.port, self.service.target)
+        } else {
+            verdict
+        }
+    }
+}
+
+/// The walk down the ranks.
+#[inline(always)]
+pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
+    segment: &Segment<'_, A>,
+    tables: &T,
+    sockets: &S,
+    next: N,
+) -> N::Outcome {
+    let state = tables.state();
+    let config = &state.config;
+    let syn = segment.what == What::Syn;
+    let nowhere = segment.here(Verdict::pass(Counter::NoSocket));
+    let bucket = A::hash(segment.service, &segment.flow) as u32 & config.bucket_mask;
+    let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
+        return next.found(nowhere);
+    };
+    let usable = if syn {
+        state.masks.for_new_connections(segment.service.check)
+    } else {
+        state.masks.alive
+    };
+
+    let mut ranks = Ranks {
+        row,
+        left: (config.backend_count as usize).min(MAX_BACKENDS),
+    };
+    let mut found = None;
+    if segment.chained {
+        // A peer has walked down to my rank already.
+        ranks.skip_to(config.own_index);
+    } else {
+        found = ranks.descend(state, usable);
+    }
+    if found.is_none() {
+        ranks.left = state
+            .any_below::<{ 2 * MAX_BACKENDS }>(ranks.left)
+            .min(MAX_BACKENDS);
+        if let Some(own) = ranks.next() {
+            if let Some(counter) = keep(segment, usable.contains(own), sockets) {
+                let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
+                return next.found(segment.here(verdict));
+            }
+            found = ranks.descend(state, usable);
+        }
+    }
+    let Some((backend, mac)) = found else {
+        return next.found(nowhere);
+    };
+    if segment.chained && segment.ttl <= 1 {
+        return next.found(Verdict::drop(Counter::TtlExceeded));
+    }
+    let verdict = Verdict::forward(backend.get() as u32, mac, syn, segment.chained);
+    next.found(verdict.of(segment.bytes))
+}
+
+/// What is left of a row.
+struct Ranks {
+    row: RankRow,
+    left: usize,
+}
+
+impl Ranks {
+    /// The next one, and goes on to the one behind it.
+    #[inline(always)]
+    fn next(&mut self) -> Option<BackendIndex> {
+        if self.left == 0 {
+            return None;
+        }
+        let first = self.row.first();
+        self.row = self.row.rest();
+        self.left -= 1;
+        Some(first)
+    }
+
+    /// Goes down to a node's rank, or to the end.
+    #[inline(always)]
+    fn skip_to(&mut self, node: u32) {
+        while self.left > 0 && self.row.first().get() as u32 != node {
+            self.next();
+        }
+    }
+
+    /// Goes down to the first other node that may be used, which it returns; or to this node's
+    /// own rank, or the end.
+    ///
+    /// The own rank is not looked at in here: the verifier does not know that there is only one,
+    /// and would follow the look into the socket table from each rank.
+    #[inline(always)]
+    fn descend(&mut self, state: &State, usable: BackendMask) -> Option<(BackendIndex, Mac)> {
+        while self.left > 0 && self.row.first().get() as u32 != state.config.own_index {
+            let index = self.next()?;
+            let mac = state.backends[index.get()].mac;
+            if usable.contains(index) && !mac.is_unknown() {
+                return Some((index, mac));
+            }
+        }
+        None
+    }
+}
+
+/// Whether this node's own stack wants the segment, and as what that counts. `usable`: it may
+/// take new connections.
+#[inline(always)]
+fn keep<A: Address, S: Sockets>(
+    segment: &Segment<'_, A>,
+    usable: bool,
+    sockets: &S,
+) -> Option<Counter> {
+    match sockets.lookup(&segment.flow, segment.cookie, segment.tcp) {
+        // A SYN that is sent again belongs to the request it made the first time, and one for
+        // a connection gets its challenge (RFC 5961), even when this node takes no new ones.
+        Socket::Connection => Some(match segment.what {
+            What::Syn => Counter::LocalSyn,
+            What::Other => Counter::LocalSegment,
+            What::Error => Counter::LocalError,
+        }),
+        // A client may use his port again while this is still here: only the side that closes
+        // first waits. If this node was not ready then, his new connection is at a node further
+        // down, and so must its segments go there. The old one can still be meant only by a
+        // FIN: its last one, which may come late or twice.
+        Socket::TimeWait if segment.what == What::Syn => {
+            (usable && sockets.listens(&segment.flow)).then_some(Counter::LocalSyn)
+        }
+        Socket::TimeWait => segment.bare_fin.then_some(Counter::LocalSegment),
+        Socket::Listener | Socket::Cookie if segment.what == What::Syn && usable => {
+            Some(Counter::LocalSyn)
+        }
+        Socket::Cookie if segment.what == What::Other => Some(Counter::LocalCookie),
+        Socket::Listener | Socket::Cookie | Socket::None => None,
+    }
+}

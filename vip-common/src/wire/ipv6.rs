@@ -1,0 +1,201 @@
+//! IPv6 (RFC 8200): the header, and the way past extension headers.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Frame, ethernet};
+use crate::layout::{Be16, Be128};
+
+/// Length of the header in bytes.
+pub const LENGTH: usize = size_of::<Header>();
+
+/// Extension headers that are looked through; a packet with more is nobody's TCP.
+pub const MAX_EXTENSIONS: usize = 6;
+
+/// The upper layer begins before this, in bytes from the beginning of the frame, behind an
+/// Ethernet header: each extension header has at most 2048 bytes. A power of two.
+pub const MAX_OFFSET: usize = 16_384;
+
+const _: () = assert!(ethernet::LENGTH + LENGTH + MAX_EXTENSIONS * 2048 < MAX_OFFSET);
+
+/// Protocol numbers and extension headers (IANA).
+pub mod next_header {
+    /// Hop-by-hop options, RFC 8200, section 4.3.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// TCP, RFC 9293.
+    pub const TCP: u8 = 6;
+    /// Routing, RFC 8200, section 4.4.
+    pub const ROUTING: u8 = 43;
+    /// Fragment, RFC 8200, section 4.5.
+    pub const FRAGMENT: u8 = 44;
+    /// ICMPv6, RFC 4443.
+    pub const ICMP: u8 = 58;
+    /// Destination options, RFC 8200, section 4.6.
+    pub const DESTINATION: u8 = 60;
+}
+
+/// All nodes on the segment (RFC 4291, section 2.7.1).
+pub const ALL_NODES: Be128 = Be128::from_wire([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
+/// The header.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Header {
+    version_class_and_label: [u8; 4],
+    payload_length: [u8; 2],
+    next_header: u8,
+    hop_limit: u8,
+    source: [[u8; 8]; 2],
+    destination: [[u8; 8]; 2],
+}
+
+impl Header {
+    /// A header without traffic class and flow label.
+    #[must_use]
+    pub fn new(
+        source: Be128,
+        destination: Be128,
+        next_header: u8,
+        hop_limit: u8,
+        payload_length: u16,
+    ) -> Self {
+        Self {
+            version_class_and_label: [0x60, 0, 0, 0],
+            payload_length: payload_length.to_be_bytes(),
+            next_header,
+            hop_limit,
+            source: source.to_words_on_wire(),
+            destination: destination.to_words_on_wire(),
+        }
+    }
+
+    /// 6, if this is IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.version_class_and_label[0] >> 4
+    }
+
+    /// Bytes behind this header, extension headers included.
+    #[inline(always)]
+    #[must_use]
+    pub fn payload_length(&self) -> usize {
+        usize::from(Be16::from_wire(self.payload_length).get())
+    }
+
+    /// What follows.
+    #[inline(always)]
+    #[must_use]
+    pub fn next_header(&self) -> u8 {
+        self.next_header
+    }
+
+    /// Hops left.
+    #[inline(always)]
+    #[must_use]
+    pub fn hop_limit(&self) -> u8 {
+        self.hop_limit
+    }
+
+    /// Takes one hop off.
+    #[inline(always)]
+    pub fn decrement_hop_limit(&mut self) {
+        self.hop_limit = self.hop_limit.wrapping_sub(1);
+    }
+
+    /// Where the packet comes from.
+    #[inline(always)]
+    #[must_use]
+    pub fn source(&self) -> Be128 {
+        Be128::from_words_on_wire(self.source)
+    }
+
+    /// Where the packet goes.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination(&self) -> Be128 {
+        Be128::from_words_on_wire(self.destination)
+    }
+}
+
+/// The first eight bytes of an extension header that can be looked through.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Extension {
+    next_header: u8,
+    /// In units of eight bytes, without the first eight.
+    length: u8,
+    data: [u8; 6],
+}
+
+/// What lies behind the extension headers, and where: protocol number and offset in the frame,
+/// in bytes. A header that cannot be looked through counts as a protocol, and a fragment's is
+/// one. `None` if the frame ends before, or there are more than [`MAX_EXTENSIONS`].
+///
+/// `first` is the next header that the IPv6 header at `offset - LENGTH` names.
+#[inline(always)]
+pub fn upper_layer<F: Frame + ?Sized>(
+    frame: &F,
+    first: u8,
+    mut offset: usize,
+) -> Option<(u8, usize)> {
+    let mut protocol = first;
+    let mut seen = 0;
+    loop {
+        match protocol {
+            next_header::HOP_BY_HOP | next_header::ROUTING | next_header::DESTINATION => {}
+            other => return Some((other, offset)),
+        }
+        if seen == MAX_EXTENSIONS {
+            return None;
+        }
+        seen += 1;
+        let extension = frame.view::<Extension>(offset)?;
+        protocol = extension.next_header;
+        offset += (usize::from(extension.length) + 1) * 8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Extension headers of these kinds and lengths (in eights less one), then `last`.
+    fn chain(headers: &[(u8, u8)], last: u8) -> (u8, Vec<u8>) {
+        let mut bytes = Vec::new();
+        for (place, (_, length)) in headers.iter().enumerate() {
+            let next = headers.get(place + 1).map_or(last, |(kind, _)| *kind);
+            bytes.extend([next, *length]);
+            bytes.resize(bytes.len() + 6 + 8 * usize::from(*length), 0);
+        }
+        (headers.first().map_or(last, |(kind, _)| *kind), bytes)
+    }
+
+    #[test]
+    fn extension_headers_are_looked_through_to_their_end() {
+        use next_header::*;
+        for (headers, last, expected) in [
+            (&[][..], TCP, Some((TCP, 0))),
+            (&[(HOP_BY_HOP, 0)][..], TCP, Some((TCP, 8))),
+            (
+                &[(HOP_BY_HOP, 1), (ROUTING, 2), (DESTINATION, 0)][..],
+                TCP,
+                Some((TCP, 48)),
+            ),
+            (&[(DESTINATION, 255)][..], ICMP, Some((ICMP, 2048))),
+            (&[(ROUTING, 0)][..], FRAGMENT, Some((FRAGMENT, 8))),
+            (
+                &[(DESTINATION, 0); MAX_EXTENSIONS][..],
+                TCP,
+                Some((TCP, 48)),
+            ),
+            (&[(DESTINATION, 0); MAX_EXTENSIONS + 1][..], TCP, None),
+        ] {
+            let (first, bytes) = chain(headers, last);
+            assert_eq!(upper_layer(&bytes[..], first, 0), expected, "{headers:?}");
+            if headers.len() > 1 {
+                let cut = &bytes[..8];
+                assert_eq!(upper_layer(cut, first, 0), None, "{headers:?} cut short");
+            }
+        }
+    }
+}
