@@ -8,7 +8,8 @@
 //! # Scores
 //! With independent random scores, shares of 65,536 buckets scatter by 1 % (7 backends) to
 //! 1.5 % (16), and the worst share of a table is off by two to three times that. So scores are
-//! not independent. For backends in the same /24 they form a *digital net*:
+//! not independent. For backends in the same /24 (/120 of IPv6, and so below) they form a
+//! *digital net*:
 //!
 //! 1. The bucket's number is permuted, by a Feistel network keyed with the cluster's key and
 //!    the /24, and read as two elements `u`, `v` of GF(256).
@@ -49,7 +50,7 @@
 use std::array;
 use std::cmp::Reverse;
 use std::hash::Hasher as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
@@ -65,7 +66,7 @@ pub const MAX_BUCKETS: u32 = 1 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The node's own address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its share, relative to those of the others; at least 1.
     pub weight: u16,
 }
@@ -83,10 +84,10 @@ pub enum RankError {
     Backends(usize),
     /// The same address twice.
     #[error("backend {0} is listed twice; list it once and raise its weight")]
-    Duplicate(Ipv4Addr),
+    Duplicate(IpAddr),
     /// A weight of zero.
     #[error("backend {0} has weight 0; give it 1 or more, or leave it out")]
-    Weight(Ipv4Addr),
+    Weight(IpAddr),
 }
 
 /// The table: one row a bucket, filled with places in `backends`.
@@ -134,10 +135,10 @@ pub fn table(
 /// The key when none is configured: SipHash-1-3 of the VIP's bytes under two fixed keys. Not a
 /// secret, but the same on every node of a cluster and another one in the next.
 #[must_use]
-pub fn default_key(vip: Ipv4Addr) -> [u64; 2] {
+pub fn default_key(vip: IpAddr) -> [u64; 2] {
     [0, 1].map(|half| {
         let mut hash = SipHasher13::new_with_keys(0x7669_7020_6b65_7920, half);
-        hash.write(&vip.octets());
+        hash.write(&octets(vip));
         hash.finish()
     })
 }
@@ -259,19 +260,20 @@ impl Stream {
 
 /// One backend's scores in the buckets of a block. The higher, the nearer.
 ///
-/// 16 bits of the net, 16 of a hash, and the address, so that no two backends have the same.
-fn scores(key: [u64; 2], block: u32, address: Ipv4Addr, buckets: u32) -> Vec<u64> {
-    let [a, b, c, last] = address.octets();
-    let permute = permutation(Stream::new(key, Purpose::Permute, block, &[a, b, c]));
-    let scramble = scrambling(Stream::new(
-        key,
-        Purpose::Scramble,
-        block,
-        &address.octets(),
-    ));
-    let mut fraction = Stream::new(key, Purpose::Fraction, block, &address.octets());
+/// 16 bits of the net, 16 of a hash, and the end of the address, so that no two backends of a
+/// subnet have the same.
+fn scores(key: [u64; 2], block: u32, address: IpAddr, buckets: u32) -> Vec<u64> {
+    let address = octets(address);
+    // No address is empty.
+    let (last, subnet) = address.split_last().unwrap_or((&0, &[]));
+    let permute = permutation(Stream::new(key, Purpose::Permute, block, subnet));
+    let scramble = scrambling(Stream::new(key, Purpose::Scramble, block, &address));
+    let mut fraction = Stream::new(key, Purpose::Fraction, block, &address);
+    let low = address
+        .iter()
+        .fold(0_u32, |low, byte| low << 8 | u32::from(*byte));
     // The forms are linear: a sum of what they make of each byte.
-    let net = net(last);
+    let net = net(*last);
     let of_u: [u16; 256] = array::from_fn(|u| net(u as u8, 0));
     let of_v: [u16; 256] = array::from_fn(|v| net(0, v as u8));
     (0..buckets)
@@ -280,9 +282,17 @@ fn scores(key: [u64; 2], block: u32, address: Ipv4Addr, buckets: u32) -> Vec<u64
             let place = of_u[usize::from(u)] ^ of_v[usize::from(v)];
             u64::from(scramble[usize::from(place)]) << 48
                 | fraction.next() >> 48 << 32
-                | u64::from(address.to_bits())
+                | u64::from(low)
         })
         .collect()
+}
+
+/// The bytes of an address.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// A permutation of the 16-bit numbers: a Feistel network of four rounds.
@@ -373,6 +383,7 @@ fn trace(z: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
@@ -389,7 +400,7 @@ mod tests {
     const DEFAULT_KEY: [u64; 2] = [0xb524_011e_1777_4ca4, 0xd05d_4ebb_a2cd_af77];
 
     fn equal(addresses: impl IntoIterator<Item = u32>) -> Vec<Identity> {
-        let address = |bits| Ipv4Addr::from_bits(bits);
+        let address = |bits| IpAddr::from(Ipv4Addr::from_bits(bits));
         let identity = |bits| Identity {
             address: address(bits),
             weight: 1,
@@ -555,7 +566,7 @@ mod tests {
         let mut weighted = backends;
         weighted[1].weight = 3;
         assert_eq!(digest_of(&weighted, DEFAULT_BUCKETS), DIGEST_WEIGHTED);
-        assert_eq!(default_key(Ipv4Addr::new(10, 0, 0, 10)), DEFAULT_KEY);
+        assert_eq!(default_key(IpAddr::from([10, 0, 0, 10])), DEFAULT_KEY);
     }
 
     #[test]
@@ -564,8 +575,8 @@ mod tests {
         let of = |key| table(key, &backends, 64).unwrap();
         assert_ne!(of(KEY), of([KEY[0] ^ 1, KEY[1]]));
         assert_ne!(of(KEY), of([KEY[0], KEY[1] ^ 1]));
-        let key = default_key(Ipv4Addr::new(10, 0, 0, 10));
-        assert_ne!(key, default_key(Ipv4Addr::new(10, 0, 0, 11)));
+        let key = default_key(IpAddr::from([10, 0, 0, 10]));
+        assert_ne!(key, default_key(IpAddr::from([10, 0, 0, 11])));
         assert_ne!(key[0], key[1]);
     }
 
@@ -578,7 +589,7 @@ mod tests {
         let many = equal(1..=17);
         assert_eq!(table(KEY, &many, 16), Err(RankError::Backends(17)));
         let twice = equal([0x0a00_000b, 0x0a00_000b]);
-        let address = Ipv4Addr::new(10, 0, 0, 11);
+        let address = IpAddr::from([10, 0, 0, 11]);
         assert_eq!(table(KEY, &twice, 16), Err(RankError::Duplicate(address)));
         let mut none = two;
         none[0].weight = 0;
@@ -596,7 +607,7 @@ mod tests {
                 1..=MAX_BACKENDS,
             ),
         ) -> Vec<Identity> {
-            let address = Ipv4Addr::from_bits;
+            let address = |bits| IpAddr::from(Ipv4Addr::from_bits(bits));
             let backends = backends.into_iter();
             backends.map(|(bits, weight)| Identity { address: address(bits), weight }).collect()
         }
@@ -643,7 +654,7 @@ mod tests {
                 .filter(|&&place| stay >> place & 1 != 0)
                 .filter_map(|&place| backends.get(place).copied())
                 .collect();
-            let named = |backends: &[Identity], row: &RankRow| -> Vec<Ipv4Addr> {
+            let named = |backends: &[Identity], row: &RankRow| -> Vec<IpAddr> {
                 let order = row.order(backends.len());
                 order.map(|backend| backends[backend.get()].address).collect()
             };
@@ -659,10 +670,22 @@ mod tests {
 
         #[test]
         fn scores_of_a_backend_are_spread_evenly(address: u32, key: [u64; 2], block in 0_u32..16) {
-            let scores = scores(key, block, Ipv4Addr::from_bits(address), BLOCK);
+            let scores = scores(key, block, Ipv4Addr::from_bits(address).into(), BLOCK);
             let mut seen: Vec<u64> = scores.iter().map(|score| score >> 48).collect();
             seen.sort_unstable();
             prop_assert!(seen.iter().copied().eq(0..65_536));
         }
+    }
+
+    #[test]
+    fn addresses_of_ipv6_are_as_even_as_those_of_ipv4() {
+        let ipv6: Vec<Identity> = (0x11..0x16)
+            .map(|last| Identity {
+                address: IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]),
+                weight: 1,
+            })
+            .collect();
+        let rows = table(KEY, &ipv6, DEFAULT_BUCKETS).unwrap();
+        assert!(worst_share(&ipv6, &rows) < 0.02);
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use vip_common::layout::Masks;
@@ -30,7 +31,7 @@ impl Place {
     }
 
     fn leftovers(&self) -> Vec<Leftover> {
-        leftovers(&self.bpffs(), self.directory.path()).0
+        leftovers(&self.bpffs(), self.directory.path())
     }
 
     fn clean_up(&self) {
@@ -202,6 +203,70 @@ fn a_kernel_without_tcx_gets_one_clsact_filter() {
 }
 
 #[test]
+fn tc_takes_the_place_of_xdp_and_back() {
+    in_namespace(|place| {
+        for egress in [Egress::Tcx, Egress::Clsact] {
+            for mode in [XdpMode::Native, XdpMode::Tc, XdpMode::Tc, XdpMode::Auto] {
+                let (mut datapath, _) =
+                    Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+                let attached = datapath
+                    .attach("eth0", place.index, mode, Some(egress))
+                    .expect("attaches");
+                let tc = mode == XdpMode::Tc;
+                assert_eq!(attached.mode == Mode::Tc, tc, "{mode:?}");
+                assert_eq!(xdp().contains("prog/xdp"), !tc, "{mode:?}: {}", xdp());
+                let filters = run("tc", &["filter", "show", "dev", "eth0", "ingress"]);
+                let filters = filters.matches(" name vip_tc_ingress").count();
+                let wanted = usize::from(tc && egress == Egress::Clsact);
+                assert_eq!(filters, wanted, "{mode:?}, {egress}");
+                let (_, programs) = SchedClassifier::query_tcx("eth0", TcAttachType::Ingress)
+                    .expect("the kernel tells");
+                let wanted = usize::from(tc && egress == Egress::Tcx);
+                assert_eq!(programs.len(), wanted, "{mode:?}, {egress}");
+            }
+            place.clean_up();
+        }
+    });
+}
+
+#[test]
+fn local_sockets_are_redirected_until_cleanup() {
+    in_namespace(|place| {
+        // A control group of this test's own, where nobody is.
+        let root = place.directory.path().join("cgroup");
+        fs::create_dir(&root).expect("a directory");
+        mount(
+            None::<&str>,
+            &root,
+            Some("cgroup2"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("cgroup2 can be mounted");
+        let group = root.join(format!("vip-attach-{}", std::process::id()));
+        fs::create_dir(&group).expect("root may");
+        let attached = || {
+            let link = place.bpffs().join("vip").join("vip_connect4");
+            link.exists()
+        };
+        for _restart in 0..2 {
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            datapath.redirect(Some(&group)).expect("attaches");
+            assert!(attached());
+        }
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        datapath.redirect(None).expect("removes");
+        assert!(!attached(), "it is off in the configuration now");
+        datapath.redirect(Some(&group)).expect("attaches");
+        drop(datapath);
+        fs::remove_dir(&group).expect("nobody is in it");
+        nix::mount::umount(&root).expect("it was mounted");
+        fs::remove_dir(&root).expect("it is empty");
+        place.clean_up();
+    });
+}
+
+#[test]
 fn somebody_elses_program_is_left_alone() {
     in_namespace(|place| {
         // Another product's agent, as far as the kernel can tell: links that are not pinned here.
@@ -212,10 +277,19 @@ fn somebody_elses_program_is_left_alone() {
         let before = xdp();
         let (mut ours, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
         let error = ours
-            .attach("eth0", place.index, XdpMode::Auto, None)
+            .attach("eth0", place.index, XdpMode::Native, None)
             .expect_err("is busy");
         assert!(matches!(error, DatapathError::Busy { .. }), "{error}");
         assert!(error.to_string().contains("eth0"), "{error}");
+        // Where the configuration leaves the choice, there is another way in.
+        let attached = ours
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect("attaches beside it");
+        assert_eq!(attached.mode, Mode::Tc);
+        assert!(
+            ours.steers("eth0", attached, None)
+                .expect("the kernel tells")
+        );
         assert_eq!(xdp(), before);
         drop(ours);
         place.clean_up();

@@ -630,6 +630,7 @@ impl World {
                 detect_mult: NonZeroU8::new(3).expect("is not 0"),
                 interval: Duration::from_nanos(unit),
             }),
+            checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },
             probe_address: true,
             seed,
@@ -671,7 +672,7 @@ impl World {
                 (true, false) => Probe::NotReady(String::new()),
             };
             self.drive(node, |agent, now, out| {
-                agent.on_event(now, Event::Probe(backend(index), found), out);
+                agent.on_event(now, Event::Probe(backend(index), 0, found), out);
             });
         }
     }

@@ -4,21 +4,22 @@
 //! Each test runs on a thread with a network namespace of its own, which holds the VIP and
 //! nothing else.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
 use vip_common::guard;
-use vip_common::layout::{Counter, MAX_BACKENDS, Mac};
+use vip_common::layout::{AllowKey, Be128, Counter, MAX_BACKENDS, Mac, flag};
 use vip_common::node::Socket;
 use vip_common::steer::{Action, Kind, Verdict};
 use vip_common::testing::{
-    CLIENT, PORT, Random, Segment, VIP, World, arp_frame, arp_request, backend, node_address,
-    node_mac,
+    BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, PORT, Random, Segment, VIP, VIP6, World,
+    arp_frame, arp_request, backend, ndp_frame, node_address, node_address6, node_mac,
+    solicitation,
 };
-use vip_common::wire::{arp, tcp};
-use vip_userspace::datapath::{Datapath, Plan, StateMap};
+use vip_common::wire::{arp, ethernet, ipv4, ipv6, ndp, tcp};
+use vip_userspace::datapath::{Allowed, Datapath, EGRESS, Plan, StateMap, TC_INGRESS};
 
 /// Runs `test` in an empty network namespace with the VIP on `lo`.
 fn in_namespace(test: fn()) {
@@ -29,20 +30,11 @@ fn in_namespace(test: fn()) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("root may unshare");
         ip(&["link", "set", "lo", "up"]);
-        ip(&[
-            "address",
-            "add",
-            &format!("{}/32", Ipv4Addr::from(VIP)),
-            "dev",
-            "lo",
-        ]);
-        ip(&[
-            "address",
-            "add",
-            &format!("{}/32", Ipv4Addr::from(CLIENT)),
-            "dev",
-            "lo",
-        ]);
+        for address in [VIP.into(), CLIENT.into(), VIP6, CLIENT6] {
+            let whole = if address.ipv4().is_some() { 32 } else { 128 };
+            let address = format!("{}/{whole}", IpAddr::from(address));
+            ip(&["address", "add", &address, "dev", "lo"]);
+        }
         test();
     });
     if let Err(panic) = thread.join() {
@@ -63,7 +55,8 @@ struct Kernel(Datapath, StateMap);
 
 impl Kernel {
     fn new(world: &World) -> Self {
-        let plan = Plan::of(&world.state, world.rows.clone());
+        let mut plan = Plan::of(&world.state, world.rows.clone());
+        plan.allowed = all_but(&[BANNED.into(), BANNED6], Be128::UNSPECIFIED, 0);
         let (datapath, mut state) =
             Datapath::load(None, &plan, 0).expect("the kernel takes the programs");
         for (index, node) in world.state.backends().iter().enumerate() {
@@ -78,14 +71,45 @@ impl Kernel {
 
     /// Health and ownership as in the world.
     fn follow(&mut self, world: &World) {
-        let until = world.state.vips[0].owner_until;
         self.1
-            .set_masks(world.state.masks)
+            .update(|state| {
+                state.masks = world.state.masks;
+                state.vips = world.state.vips;
+                state.config.maps_ports = world.state.config.maps_ports;
+            })
             .expect("the map is writable");
-        self.1.set_fence(0, until).expect("the map is writable");
     }
 
-    /// Runs the program on the way in: its action, and the frame afterwards.
+    /// Runs the program on the way in that is a classifier: its action, and the frame afterwards.
+    fn run_classifier(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let (result, out) = self.classify(TC_INGRESS, frame);
+        let action = match result {
+            u32::MAX => Action::Pass,
+            2 => Action::Drop,
+            7 => Action::Transmit,
+            other => panic!("tc action {other}"),
+        };
+        (action, out)
+    }
+
+    /// Runs a classifier: what it returns, and the frame afterwards.
+    fn classify(&mut self, name: &'static str, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0; frame.len() + 256];
+        let result = self
+            .0
+            .classifier(name)
+            .expect("loaded")
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ..TestRunOptions::new()
+            })
+            .expect("BPF_PROG_TEST_RUN runs");
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    }
+
+    /// Runs the XDP program: its action, and the frame afterwards.
     fn run(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
         let mut out = vec![0; frame.len() + 256];
         let result = self
@@ -113,17 +137,58 @@ impl Kernel {
     }
 }
 
-/// Runs the frame through both, and wants the same action, frame and count.
+/// An allow list of all addresses that begin with `bits` bits as `prefix` does, but for some.
+fn all_but(some: &[Be128], prefix: Be128, bits: u32) -> Vec<Allowed> {
+    let number = |address: Be128| u128::from_be_bytes(address.to_wire());
+    let behind = |bits: u32| 128 - bits;
+    let inside = |address: &&Be128| {
+        let differ = number(**address) ^ number(prefix);
+        differ.checked_shr(behind(bits)).unwrap_or(0) == 0
+    };
+    if !some.iter().any(|address| inside(&address)) {
+        let key = bytemuck::cast(AllowKey::new(0, prefix));
+        return vec![(AllowKey::SERVICE_BITS + bits, key)];
+    }
+    if bits == 128 {
+        return vec![];
+    }
+    let one = number(prefix) | 1 << behind(bits + 1);
+    let one = Be128::from_wire(one.to_be_bytes());
+    [
+        all_but(some, prefix, bits + 1),
+        all_but(some, one, bits + 1),
+    ]
+    .concat()
+}
+
+/// Whether the kernel makes a socket buffer of a frame for `BPF_PROG_TEST_RUN`, which it does
+/// not if it ends before the network header does (net/bpf/test_run.c).
+fn is_buffered(frame: &[u8]) -> bool {
+    let network = match frame.get(12..14) {
+        Some([0x08, 0x00]) => ipv4::LENGTH,
+        Some([0x86, 0xdd]) => ipv6::LENGTH,
+        _ => 1,
+    };
+    frame.len() >= ethernet::LENGTH + network
+}
+
+/// Runs the frame through host logic and both programs, and wants the same action, frame and
+/// count.
 #[track_caller]
 fn agree(kernel: &mut Kernel, world: &World, frame: &[u8], what: &str) -> Verdict {
     let mut expected = frame.to_vec();
     let (verdict, action) = world.run(&mut expected);
     let counter = verdict.counter();
     let before = kernel.count(counter);
-    let (found, out) = kernel.run(frame);
-    assert_eq!(found, action, "{what}: {verdict:?} of {frame:02x?}");
-    assert_eq!(out, expected, "{what}: {verdict:?} of {frame:02x?}");
-    let counted = u64::from(counter != Counter::Untouched);
+    let mut runs = vec![("XDP", kernel.run(frame))];
+    if is_buffered(frame) {
+        runs.push(("tc", kernel.run_classifier(frame)));
+    }
+    let counted = runs.len() as u64 * u64::from(counter != Counter::Untouched);
+    for (how, (found, out)) in runs {
+        assert_eq!(found, action, "{what}, {how}: {verdict:?} of {frame:02x?}");
+        assert_eq!(out, expected, "{what}, {how}: {verdict:?} of {frame:02x?}");
+    }
     assert_eq!(
         kernel.count(counter),
         before + counted,
@@ -142,6 +207,26 @@ fn announcement(mac: Mac) -> Vec<u8> {
 }
 
 #[test]
+fn the_verifier_is_far_from_giving_up() {
+    in_namespace(|| {
+        let mut kernel = Kernel::new(&World::new(3, 0));
+        let ingress = kernel.0.ingress().expect("loaded").info();
+        let tc = kernel.0.classifier(TC_INGRESS).expect("loaded").info();
+        let egress = kernel.0.classifier(EGRESS).expect("loaded").info();
+        for info in [ingress, tc, egress] {
+            let info = info.expect("the kernel tells");
+            let name = info.name_as_str().expect("a name").to_owned();
+            let count = info
+                .verified_instruction_count()
+                .expect("known since Linux 5.16");
+            println!("{name}: {count} instructions verified");
+            // The limit is a million. Other kernels' verifiers may look twice as long.
+            assert!(count < 400_000, "{name}: {count} instructions verified");
+        }
+    });
+}
+
+#[test]
 fn every_verdict_is_the_same_in_the_kernel() {
     in_namespace(|| {
         let world = World::new(3, 0);
@@ -157,69 +242,104 @@ fn every_verdict_is_the_same_in_the_kernel() {
             from: node_mac(2),
             ..to(2, tcp::ACK)
         };
-        let frames = [
-            ("SYN on", good.clone()),
-            ("data on", to(1, tcp::ACK).build()),
-            ("chained on", chained.build()),
+        let segments = [
+            ("SYN on", to(1, tcp::SYN)),
+            ("data on", to(1, tcp::ACK)),
+            ("chained on", chained),
             (
                 "chained, last",
                 Segment {
                     from: node_mac(2),
                     ..to(1, tcp::ACK)
-                }
-                .build(),
+                },
             ),
-            ("TTL", Segment { ttl: 1, ..chained }.build()),
+            ("TTL", Segment { ttl: 1, ..chained }),
             (
                 "options",
                 Segment {
-                    options: 10,
+                    options: 6,
                     ..to(1, tcp::SYN)
-                }
-                .build(),
+                },
             ),
             (
                 "port",
                 Segment {
                     port: 22,
                     ..to(1, tcp::SYN)
-                }
-                .build(),
+                },
             ),
             (
                 "other host",
                 Segment {
                     to: node_mac(1),
                     ..to(1, tcp::SYN)
-                }
-                .build(),
+                },
             ),
             (
                 "other address",
                 Segment {
-                    destination: CLIENT,
+                    destination: CLIENT.into(),
                     ..to(1, tcp::SYN)
-                }
-                .build(),
+                },
             ),
+        ];
+        let mut frames: Vec<(&str, Vec<u8>)> = segments
+            .iter()
+            .flat_map(|(what, segment)| {
+                let ipv6 = segment.ipv6();
+                [(*what, segment.build()), (*what, ipv6.build())]
+            })
+            .collect();
+        let good6 = to(1, tcp::SYN).ipv6().build();
+        let with6 = |place: usize, value: u8| {
+            let mut frame = good6.clone();
+            frame[place] = value;
+            frame
+        };
+        let answer = Segment {
+            source: VIP.into(),
+            destination: CLIENT.into(),
+            source_port: PORT,
+            port: to(1, tcp::ACK).source_port,
+            ..to(1, tcp::ACK)
+        };
+        let claim6 = |mac: Mac| {
+            let all = ipv6::ALL_NODES;
+            let message = ndp::Advertisement::new(VIP6, mac, 0x20, node_address6(1), all);
+            let to = (ndp::group_mac(all), all);
+            ndp_frame((mac, node_address6(1)), to, bytemuck::bytes_of(&message))
+        };
+        frames.extend([
             ("UDP", with(23, 17)),
+            ("UDP by IPv6", with6(20, 17)),
             ("ICMP", with(23, 1)),
+            ("ICMPv6", with6(20, 58)),
+            ("ICMP error", answer.quoted_by_router(0, 3)),
+            ("ICMPv6 error", answer.ipv6().quoted_by_router(0, 2)),
             ("fragment", with(20, 0x20)),
+            ("fragment of IPv6", with6(20, 44)),
             ("malformed", with(14, 0x44)),
+            ("malformed IPv6", with6(14, 0x45)),
             ("short", good[..30].to_vec()),
+            ("short IPv6", good6[..50].to_vec()),
             ("TCP short", good[..53].to_vec()),
-            ("another EtherType", with(12, 0x86)),
+            ("TCP short by IPv6", good6[..73].to_vec()),
+            ("another EtherType", with(12, 0x88)),
             ("ARP, not the owner", arp_request(VIP)),
             ("ARP for a node", arp_request(node_address(0))),
             ("announcement", announcement(node_mac(1))),
             ("claim", announcement(STRANGER)),
-        ];
+            ("NDP, not the owner", solicitation(VIP6, false)),
+            ("NDP for a node", solicitation(node_address6(0), false)),
+            ("announcement by NDP", claim6(node_mac(1))),
+            ("claim by NDP", claim6(STRANGER)),
+        ]);
         let mut seen = std::collections::HashSet::new();
         for (what, frame) in frames {
             seen.insert(agree(&mut kernel, &world, &frame, what).counter());
         }
         assert!(
-            seen.len() >= 15,
+            seen.len() >= 18,
             "the table reaches most verdicts: {seen:?}"
         );
 
@@ -229,6 +349,11 @@ fn every_verdict_is_the_same_in_the_kernel() {
         kernel.follow(&owner);
         let verdict = agree(&mut kernel, &owner, &arp_request(VIP), "ARP, the owner");
         assert_eq!(verdict, Verdict::answer_arp());
+        for free in [false, true] {
+            let frame = solicitation(VIP6, free);
+            let verdict = agree(&mut kernel, &owner, &frame, "NDP, the owner");
+            assert_eq!(verdict, Verdict::answer_ndp());
+        }
     });
 }
 
@@ -245,16 +370,15 @@ fn masks_choose_the_next_rank() {
                         .masks
                         .alive
                         .with(backend(node), alive >> node & 1 == 1);
-                    world.state.masks.ready = world
-                        .state
-                        .masks
-                        .ready
-                        .with(backend(node), ready >> node & 1 == 1);
+                    let mask = &mut world.state.masks.ready[0];
+                    *mask = mask.with(backend(node), ready >> node & 1 == 1);
                 }
                 kernel.follow(&world);
                 for flags in [tcp::SYN, tcp::ACK] {
                     let segment = Segment::new(0, (alive * 32 + ready) as u16 + 1024, flags);
-                    agree(&mut kernel, &world, &segment.build(), "masks");
+                    for segment in [segment, segment.ipv6()] {
+                        agree(&mut kernel, &world, &segment.build(), "masks");
+                    }
                 }
             }
         }
@@ -280,12 +404,24 @@ fn a_full_table_of_backends_is_walked_to_its_end() {
 
 #[test]
 fn sockets_are_those_of_the_kernel() {
-    in_namespace(|| {
-        let vip = Ipv4Addr::from(VIP);
+    in_namespace(|| sockets_of(|segment| segment, Ipv4Addr::UNSPECIFIED.into()));
+}
+
+#[test]
+fn sockets_of_ipv6_are_those_of_the_kernel() {
+    in_namespace(|| sockets_of(Segment::ipv6, Ipv6Addr::UNSPECIFIED.into()));
+}
+
+/// Which segments are kept, as connections to one of the VIPs come and go. `family` makes one of
+/// IPv4 into one of that family.
+fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
+    {
+        let template = family(Segment::new(0, 0, 0));
+        let vip = IpAddr::from(template.destination);
         let mut world = World::new(3, 0);
         let mut kernel = Kernel::new(&world);
         let mine = |flags| {
-            Segment::new(0, 0, flags)
+            Segment { flags, ..template }
                 .first_at(&World::new(3, 0), 0)
                 .build()
         };
@@ -294,7 +430,7 @@ fn sockets_are_those_of_the_kernel() {
         let verdict = agree(&mut kernel, &world, &mine(tcp::SYN), "no listener");
         assert!(verdict.kind() == Kind::Forward, "goes on: {verdict:?}");
 
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port");
+        let listener = TcpListener::bind((any, PORT)).expect("a free port");
         world.socket = Socket::Listener;
         let verdict = agree(&mut kernel, &world, &mine(tcp::SYN), "listener");
         assert!(
@@ -312,21 +448,19 @@ fn sockets_are_those_of_the_kernel() {
         // A real connection from the client's address: its segments are kept, SYNs included.
         let client = (0..64)
             .map(|_| TcpStream::connect((vip, PORT)).expect("the listener accepts"))
-            .find(|stream| first_rank_is(&World::new(3, 0), stream, 0))
+            .find(|stream| first_rank_is(&World::new(3, 0), &template, stream, 0))
             .expect("one of 64 flows has this node first");
         let (server, peer) = accepted(&listener, &client);
-        let source = local_address(&client).into();
+        let source = local_address(&client);
         let segment = |flags| Segment {
             source,
-            ..Segment::new(0, peer, flags)
+            source_port: peer,
+            flags,
+            ..template
         };
+        let segment = |flags| segment(flags).build();
         world.socket = Socket::Connection;
-        let verdict = agree(
-            &mut kernel,
-            &world,
-            &segment(tcp::ACK).build(),
-            "connection",
-        );
+        let verdict = agree(&mut kernel, &world, &segment(tcp::ACK), "connection");
         assert!(
             verdict.kind() == Kind::Local && verdict.counter() == Counter::LocalSegment,
             "{verdict:?}"
@@ -334,7 +468,7 @@ fn sockets_are_those_of_the_kernel() {
         agree(
             &mut kernel,
             &world,
-            &segment(tcp::SYN).build(),
+            &segment(tcp::SYN),
             "SYN for a connection",
         );
 
@@ -348,7 +482,7 @@ fn sockets_are_those_of_the_kernel() {
             (tcp::SYN, Kind::Local),
             (tcp::ACK, Kind::Forward),
         ] {
-            let frame = segment(flags).build();
+            let frame = segment(flags);
             let verdict = agree(&mut kernel, &world, &frame, "time-wait");
             assert_eq!(verdict.kind(), kind, "{verdict:?}");
         }
@@ -356,7 +490,7 @@ fn sockets_are_those_of_the_kernel() {
         // The server is gone: the next SYN goes to another node at once.
         drop(listener);
         world.listens = false;
-        let frame = segment(tcp::SYN).build();
+        let frame = segment(tcp::SYN);
         let verdict = agree(&mut kernel, &world, &frame, "time-wait, crashed");
         assert!(verdict.kind() == Kind::Forward, "{verdict:?}");
         world.socket = Socket::None;
@@ -365,21 +499,18 @@ fn sockets_are_those_of_the_kernel() {
             verdict.kind() == Kind::Forward && verdict.opens(),
             "{verdict:?}"
         );
-    });
-}
-
-fn local_address(stream: &TcpStream) -> Ipv4Addr {
-    match stream.local_addr().expect("connected").ip() {
-        std::net::IpAddr::V4(address) => address,
-        std::net::IpAddr::V6(address) => panic!("{address}"),
     }
 }
 
-fn first_rank_is(world: &World, stream: &TcpStream, node: usize) -> bool {
-    let port = stream.local_addr().expect("connected").port();
+fn local_address(stream: &TcpStream) -> Be128 {
+    stream.local_addr().expect("connected").ip().into()
+}
+
+fn first_rank_is(world: &World, template: &Segment, stream: &TcpStream, node: usize) -> bool {
     let segment = Segment {
-        source: local_address(stream).into(),
-        ..Segment::new(0, port, tcp::ACK)
+        source: local_address(stream),
+        source_port: stream.local_addr().expect("connected").port(),
+        ..*template
     };
     world.rows[segment.bucket(world)].first().get() == node
 }
@@ -400,50 +531,67 @@ fn syn_cookies_are_known_to_the_node_that_gave_them() {
     in_namespace(|| {
         // Cookies for every SYN, and a raw client that never lets the kernel answer for it.
         std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("own namespace");
-        let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port");
+        let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("a free port");
         let world = World {
             socket: Socket::Cookie,
             ..World::new(3, 0)
         };
-        let mut kernel = Kernel::new(&world);
-        let template = Segment::new(0, 0, tcp::SYN).first_at(&world, 0);
-        let (sequence, acknowledgement) = cookie(&template);
-        let mut frame = Segment {
-            flags: tcp::ACK,
-            ..template
-        }
-        .build();
-        frame[38..42].copy_from_slice(&sequence.to_be_bytes());
-        frame[42..46].copy_from_slice(&acknowledgement.to_be_bytes());
-        let verdict = agree(&mut kernel, &world, &frame, "a cookie of ours");
-        assert!(
-            verdict.kind() == Kind::Local && verdict.counter() == Counter::LocalCookie,
-            "{verdict:?}"
-        );
-
-        // One that was made up is not ours, and goes on to the next node.
         let other = World {
             socket: Socket::Listener,
-            ..world
+            ..World::new(3, 0)
         };
-        frame[42..46].copy_from_slice(&acknowledgement.wrapping_add(1 << 20).to_be_bytes());
-        let verdict = agree(&mut kernel, &other, &frame, "somebody else's cookie");
-        assert!(verdict.kind() == Kind::Forward, "{verdict:?}");
+        let mut kernel = Kernel::new(&world);
+        let syn = Segment::new(0, 0, tcp::SYN);
+        for template in [syn, syn.ipv6()] {
+            let template = template.first_at(&world, 0);
+            let (sequence, acknowledgement) = cookie(&template);
+            let mut frame = Segment {
+                flags: tcp::ACK,
+                ..template
+            }
+            .build();
+            let tcp = tcp_offset(&template);
+            frame[tcp + 4..tcp + 8].copy_from_slice(&sequence.to_be_bytes());
+            frame[tcp + 8..tcp + 12].copy_from_slice(&acknowledgement.to_be_bytes());
+            let verdict = agree(&mut kernel, &world, &frame, "a cookie of ours");
+            assert!(
+                verdict.kind() == Kind::Local && verdict.counter() == Counter::LocalCookie,
+                "{verdict:?}"
+            );
+
+            // One that was made up is not ours, and goes on to the next node.
+            let wrong = acknowledgement.wrapping_add(1 << 20);
+            frame[tcp + 8..tcp + 12].copy_from_slice(&wrong.to_be_bytes());
+            let verdict = agree(&mut kernel, &other, &frame, "somebody else's cookie");
+            assert!(verdict.kind() == Kind::Forward, "{verdict:?}");
+        }
     });
+}
+
+/// Where the TCP header of a segment without options is in its frame.
+fn tcp_offset(segment: &Segment) -> usize {
+    if segment.source.ipv4().is_some() {
+        34
+    } else {
+        54
+    }
 }
 
 /// Sends a SYN by a raw socket and returns what the client's ACK has to say: its sequence
 /// number and the acknowledgement of the cookie.
 fn cookie(syn: &Segment) -> (u32, u32) {
     use socket2::{Domain, Protocol, Socket as Raw, Type};
-    let raw = Raw::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).expect("root");
-    raw.bind(&std::net::SocketAddr::from((Ipv4Addr::from(CLIENT), 0)).into())
+    let ipv4 = syn.source.ipv4().is_some();
+    let domain = if ipv4 { Domain::IPV4 } else { Domain::IPV6 };
+    let raw = Raw::new(domain, Type::RAW, Some(Protocol::TCP)).expect("root");
+    raw.bind(&SocketAddr::new(syn.source.into(), 0).into())
         .expect("own address");
     raw.set_read_timeout(Some(std::time::Duration::from_secs(10)))
         .expect("a socket");
     let frame = syn.build();
-    let target = std::net::SocketAddr::from((Ipv4Addr::from(VIP), 0));
-    raw.send_to(&frame[34..], &target.into()).expect("loopback");
+    let target = SocketAddr::new(syn.destination.into(), 0);
+    raw.send_to(&frame[tcp_offset(syn)..], &target.into())
+        .expect("loopback");
     let mut buffer = [std::mem::MaybeUninit::uninit(); 256];
     loop {
         let (length, _) = raw.recv_from(&mut buffer).expect("an answer within 10 s");
@@ -452,7 +600,8 @@ fn cookie(syn: &Segment) -> (u32, u32) {
             .iter()
             .map(|byte| unsafe { byte.assume_init() })
             .collect();
-        let tcp = &packet[20..];
+        // A raw socket of IPv6 hands out what is behind the header (RFC 3542, section 3).
+        let tcp = if ipv4 { &packet[20..] } else { &packet };
         if tcp[13] == tcp::SYN | tcp::ACK && tcp[2..4] == syn.source_port.to_be_bytes() {
             let number = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().expect("four"));
             return (number(8), number(4).wrapping_add(1));
@@ -461,9 +610,69 @@ fn cookie(syn: &Segment) -> (u32, u32) {
 }
 
 #[test]
+fn a_service_with_another_port_is_the_same_in_the_kernel() {
+    in_namespace(|| {
+        let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("a free port");
+        let mut world = World::new(3, 0).mapping(443, PORT);
+        world.socket = Socket::Listener;
+        let mut kernel = Kernel::new(&world);
+        kernel.follow(&world);
+        let syn = Segment {
+            port: 443,
+            ..Segment::new(0, 0, tcp::SYN)
+        };
+        for syn in [syn, syn.ipv6()] {
+            for first in 0..3 {
+                let syn = syn.first_at(&world, first);
+                let verdict = agree(&mut kernel, &world, &syn.build(), "SYN");
+                assert_eq!(verdict.kind() == Kind::Local, first == 0, "{verdict:?}");
+            }
+            let back = Segment {
+                to: CLIENT_MAC,
+                from: node_mac(0),
+                source: syn.destination,
+                destination: syn.source,
+                source_port: PORT,
+                port: 40_000,
+                flags: tcp::ACK,
+                ..syn
+            };
+            guard_agrees(&mut kernel, &world, &back.build());
+        }
+    });
+}
+
+#[test]
+fn a_source_may_open_so_many_connections_and_no_more() {
+    in_namespace(|| {
+        let mut world = World::new(3, 0).refusing(flag::SYN_LIMIT);
+        for vip in &mut world.state.vips[..2] {
+            vip.services[0].syn_rate = 2;
+        }
+        let mut kernel = Kernel::new(&world);
+        kernel.follow(&world);
+        let syn = Segment::new(0, 1, tcp::SYN).first_at(&world, 1);
+        for syn in [syn, syn.ipv6()] {
+            let mut sent = [0; 2];
+            for _ in 0..6 {
+                let (action, _) = kernel.run(&syn.build());
+                sent[usize::from(action == Action::Drop)] += 1;
+            }
+            assert_eq!(sent, [2, 4]);
+            let data = Segment {
+                flags: tcp::ACK,
+                ..syn
+            };
+            assert_ne!(kernel.run(&data.build()).0, Action::Drop, "it is open");
+        }
+        assert_eq!(kernel.count(Counter::SynLimited), 8);
+    });
+}
+
+#[test]
 fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
     in_namespace(|| {
-        let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port");
+        let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("a free port");
         let mut random = Random(0x5eed);
         let mut world = World {
             socket: Socket::Listener,
@@ -474,11 +683,13 @@ fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
         for round in 0..10_000 {
             if round % 100 == 0 {
                 world = world.owning(random.below(2) == 0);
+                world = world.refusing(random.pick(&[0, flag::ALLOW_LIST]));
                 for node in 0..3 {
                     let alive = random.below(4) != 0;
                     world.state.masks.alive = world.state.masks.alive.with(backend(node), alive);
                     let ready = random.below(4) != 0;
-                    world.state.masks.ready = world.state.masks.ready.with(backend(node), ready);
+                    let mask = &mut world.state.masks.ready[0];
+                    *mask = mask.with(backend(node), ready);
                 }
                 kernel.follow(&world);
             }
@@ -486,7 +697,7 @@ fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
             let verdict = agree(&mut kernel, &world, &frame, &format!("frame {round}"));
             seen.insert(verdict.counter());
         }
-        assert!(seen.len() >= 15, "the frames reach most verdicts: {seen:?}");
+        assert!(seen.len() >= 22, "the frames reach most verdicts: {seen:?}");
     });
 }
 
@@ -512,30 +723,25 @@ fn the_guard_is_the_same_in_the_kernel() {
                 request(VIP, VIP),
                 request(node_address(0), CLIENT),
                 Segment::new(0, 1, tcp::SYN).build(),
+                Segment::new(0, 1, tcp::SYN).ipv6().build(),
+                solicitation(CLIENT6, false),
             ] {
-                let mut expected = frame.clone();
-                let verdict = guard::decide(expected.as_slice(), &world);
-                if verdict == guard::Verdict::Rewrite {
-                    assert!(guard::rewrite(expected.as_mut_slice(), &world));
-                }
-                let mut out = vec![0; frame.len() + 64];
-                let result = kernel
-                    .0
-                    .egress()
-                    .expect("loaded")
-                    .test_run(TestRunOptions {
-                        data_in: Some(&frame),
-                        data_out: Some(&mut out),
-                        ..TestRunOptions::new()
-                    })
-                    .expect("BPF_PROG_TEST_RUN runs");
-                out.truncate(result.data_size_out as usize);
-                let dropped = result.return_value == 2;
-                assert_eq!(dropped, verdict == guard::Verdict::Drop, "{verdict:?}");
-                assert_eq!(out, expected, "{verdict:?}");
+                guard_agrees(&mut kernel, &world, &frame);
             }
         }
         assert_eq!(kernel.count(Counter::GuardRewritten), 2);
         assert_eq!(kernel.count(Counter::GuardDropped), 1);
     });
+}
+
+/// Runs the frame through both guards, and wants the same verdict and frame.
+#[track_caller]
+fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) {
+    let mut expected = frame.to_vec();
+    let verdict = guard::decide(&expected, world);
+    let leaves = guard::apply(verdict, &mut expected, world);
+    let (result, out) = kernel.classify(EGRESS, frame);
+    assert_eq!(result == u32::MAX, leaves, "{verdict:?}");
+    assert!(leaves || result == 2, "{verdict:?}");
+    assert_eq!(out, expected, "{verdict:?}");
 }

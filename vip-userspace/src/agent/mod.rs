@@ -12,7 +12,8 @@ mod proof;
 mod realtime;
 mod shell;
 
-use std::net::Ipv4Addr;
+use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,12 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+pub use self::shell::{ADDRESSES, DRAINED};
+
 use self::shell::Shell;
 use crate::config::{self, Config};
+use crate::net::announce::ArpSocket;
+use crate::net::ndp::NdpSocket;
 use crate::net::netlink::Netlink;
 use crate::observe::socket::{Reply, Request};
 use crate::probe::{ProbeResult, Prober, Settings, Trust};
@@ -49,23 +54,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let _lock = lock::Lock::take(&config.run_dir)?;
     let netlink = Netlink::connect()?;
-    let addresses: Vec<Ipv4Addr> = config.nodes.iter().map(|node| node.address).collect();
     let nic = netlink
-        .find_nic(config.vip.address, &addresses, config.interface.as_deref())
+        .find_nic(
+            config.vip().address,
+            &config.addresses(),
+            config.interface.as_deref(),
+        )
         .await?;
 
     let mut network = netlink.watch(nic.index)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     let (mut shell, mut notices) = Shell::start(config.clone(), nic.clone(), netlink).await?;
     let _log = forward_program_log(&mut shell);
-    let arp = shell.arp();
+    let (arp, ndp) = shell.neighbour_sockets();
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
 
     let mut tick = interval(RECONCILE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut frame = [0; 128];
+    let (mut arp_frame, mut ndp_frame) = ([0; 128], [0; 128]);
     loop {
         tokio::select! {
             biased;
@@ -76,11 +84,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             },
             _ = terminate.recv() => shell.resign(),
             _ = interrupt.recv() => shell.resign(),
-            Some((node, outcome)) = outcomes.recv() => shell.on_probe(node, &outcome),
+            Some((node, check, outcome)) = outcomes.recv() => shell.on_probe(node, check, &outcome),
             Some(event) = network.next() => shell.on_network(event).await?,
-            Ok(frame) = arp.receive(&mut frame) => shell.on_arp(frame),
+            Ok(frame) = receive_arp(arp.as_deref(), &mut arp_frame) => shell.on_arp(frame),
+            Ok(frame) = receive_ndp(ndp.as_deref(), &mut ndp_frame) => shell.on_ndp(frame),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
-            Some((request, stream)) = asked.recv() => answer(request, stream, &shell).await,
+            Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             _ = tick.tick() => shell.reconcile().await?,
         }
     }
@@ -89,33 +98,55 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     shell.end()
 }
 
-/// A task a node, so that a server that hangs delays only its own probes.
-fn start_probes(config: &Config, outcomes: &mpsc::Sender<(usize, ProbeResult)>) {
+/// The next ARP frame; never one without a socket.
+async fn receive_arp<'b>(socket: Option<&ArpSocket>, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+    match socket {
+        Some(socket) => socket.receive(buffer).await,
+        None => pending().await,
+    }
+}
+
+/// The next neighbour advertisement; never one without a socket.
+async fn receive_ndp<'b>(socket: Option<&NdpSocket>, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+    match socket {
+        Some(socket) => socket.receive(buffer).await,
+        None => pending().await,
+    }
+}
+
+/// Node, check, and what was found.
+type Outcome = (usize, usize, ProbeResult);
+
+/// A task for each check of a node, so that a server that hangs delays only its own probes.
+fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
-    let prober = Arc::new(Prober::new(Settings {
-        path: health.path.clone(),
-        port: health.port.unwrap_or(config.vip.port),
-        timeout: health.timeout,
-        trust: match &health.tls {
-            config::Tls::WellKnownCa => Trust::WellKnownCa,
-            config::Tls::Ca(path) => Trust::Ca(path.clone()),
-            config::Tls::Insecure => Trust::Insecure,
-        },
-    }));
-    for (index, node) in config.nodes.iter().enumerate() {
-        let (prober, outcomes) = (prober.clone(), outcomes.clone());
-        let (address, pause) = (node.address, health.interval);
-        spawn(async move {
-            let mut ticks = interval(pause);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let outcome = prober.probe(address).await;
-                if outcomes.send((index, outcome)).await.is_err() {
-                    return;
+    let trust = match &health.tls {
+        config::Tls::WellKnownCa => Trust::WellKnownCa,
+        config::Tls::Ca(path) => Trust::Ca(path.clone()),
+        config::Tls::Insecure => Trust::Insecure,
+    };
+    for (number, check) in config.checks.iter().enumerate() {
+        let prober = Arc::new(Prober::new(Settings {
+            path: check.path.clone(),
+            port: check.port,
+            timeout: health.timeout,
+            trust: trust.clone(),
+        }));
+        for (index, node) in config.nodes.iter().enumerate() {
+            let (prober, outcomes) = (prober.clone(), outcomes.clone());
+            let (address, pause) = (node.address, health.interval);
+            spawn(async move {
+                let mut ticks = interval(pause);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let outcome = prober.probe(address).await;
+                    if outcomes.send((index, number, outcome)).await.is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
+        }
     }
 }
 
@@ -156,12 +187,18 @@ async fn hear(stream: UnixStream, requests: mpsc::Sender<(Request, UnixStream)>)
 }
 
 /// Answers, where that takes time in a task of its own.
-async fn answer(request: Request, mut stream: UnixStream, shell: &Shell) {
+async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
     match request {
         Request::Status => {
             let status = shell.status().await;
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(status)).await;
+            }));
+        }
+        Request::Drain { draining } => {
+            let done = shell.drain(draining);
+            drop(spawn(async move {
+                reply(&mut stream, &Reply::from(done)).await;
             }));
         }
         Request::Handover { to } => {

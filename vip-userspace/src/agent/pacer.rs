@@ -7,7 +7,7 @@
 //! happens elsewhere, and messages go both ways without a lock.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -24,7 +24,7 @@ use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 use super::clock::now;
 use super::realtime;
 use crate::config::VrrpMode;
-use crate::datapath::{Plan, StateMap};
+use crate::datapath::{Plan, StateMap, raise};
 use crate::decide::bfd::Session;
 use crate::decide::health::Probe;
 use crate::decide::node::{Action, Event, Fault, NoHandover, Node, Report, To};
@@ -32,18 +32,18 @@ use crate::decide::vrrp::State;
 use crate::net::announce::ArpSocket;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
+use crate::net::ndp::NdpSocket;
 use crate::net::vrrp::VrrpSocket;
-
-/// This version serves one VIP, which is the first of the map.
-const VIP: usize = 0;
 
 /// Packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
 
 /// What the rest of the agent tells the thread.
 pub(super) enum Command {
-    /// A probe of an API server ended.
-    Probe(BackendIndex, Probe),
+    /// A probe by one of the checks ended.
+    Probe(BackendIndex, usize, Probe),
+    /// This node is to take no new connections, or to take them again.
+    Drain(bool),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
     /// Somebody who is no node claims the VIP.
@@ -87,6 +87,8 @@ pub(super) struct View {
     pub(super) faults: Vec<Fault>,
     /// By backend index; `None` for this node and without BFD.
     pub(super) sessions: Vec<Option<SessionView>>,
+    /// By backend index: takes no new connections.
+    pub(super) draining: Vec<bool>,
 }
 
 /// A BFD session.
@@ -100,23 +102,36 @@ pub(super) struct Wires {
     pub(super) vrrp: VrrpSocket,
     pub(super) bfd: Option<BfdSocket>,
     pub(super) echo: EchoSocket,
-    pub(super) arp: Arc<ArpSocket>,
+    /// `None` if there is no VIP of IPv4.
+    pub(super) arp: Option<Arc<ArpSocket>>,
+    /// `None` if there is no VIP of IPv6.
+    pub(super) ndp: Option<Arc<NdpSocket>>,
 }
 
 /// What does not change while the thread runs.
 pub(super) struct Setting {
     /// The nodes' addresses, by backend index.
-    pub(super) nodes: Vec<Ipv4Addr>,
+    pub(super) nodes: Vec<IpAddr>,
     /// This node's place among them.
     pub(super) own: BackendIndex,
-    /// What is announced.
-    pub(super) vip: Ipv4Addr,
+    /// What is announced. The first one of the nodes' family tells our virtual router from
+    /// others with the same number.
+    pub(super) vips: Vec<IpAddr>,
     /// VRRP's virtual router.
     pub(super) router_id: u8,
     /// Between advertisements.
     pub(super) interval: Centiseconds,
     /// Where they go.
     pub(super) mode: VrrpMode,
+}
+
+impl Setting {
+    /// What advertisements name: the VIPs of the nodes' family.
+    fn advertised(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.nodes.first().is_some_and(IpAddr::is_ipv4);
+        let vips = self.vips.iter().copied();
+        vips.filter(move |vip| vip.is_ipv4() == ipv4)
+    }
 }
 
 /// The rest of the agent's end.
@@ -217,7 +232,9 @@ impl Keeper {
         if let Err(error) = realtime::raise_thread() {
             self.tell(Notice::NoPriority(error));
         }
-        let fence = self.state.get().vips[VIP].owner_until;
+        // All are the same, but for those that the configuration did not have before.
+        let fences = self.state.get().vips().iter().map(|vip| vip.owner_until);
+        let fence = fences.min().unwrap_or_default();
         let known = self.known.unwrap_or_default();
         self.node.on_start(now(), fence, known, &mut self.actions);
         self.carry_out();
@@ -278,12 +295,12 @@ impl Keeper {
             .setting
             .nodes
             .iter()
-            .position(|node| IpAddr::from(*node) == address)?;
+            .position(|node| *node == address)?;
         BackendIndex::new(place).filter(|index| *index != self.setting.own)
     }
 
     fn address(&self, index: BackendIndex) -> IpAddr {
-        self.setting.nodes[index.get()].into()
+        self.setting.nodes[index.get()]
     }
 
     fn take_vrrp(&mut self, buffer: &mut [u8]) {
@@ -310,7 +327,11 @@ impl Keeper {
                 }
             };
             let ours = advert.router_id == self.setting.router_id
-                && advert.addresses.contains(self.setting.vip.into());
+                && self
+                    .setting
+                    .advertised()
+                    .next()
+                    .is_some_and(|vip| advert.addresses.contains(vip));
             if !ours {
                 tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
                 continue;
@@ -372,7 +393,8 @@ impl Keeper {
         let _none = self.wake.read();
         while let Ok(command) = self.commands.try_recv() {
             let event = match command {
-                Command::Probe(index, probe) => Event::Probe(index, probe),
+                Command::Probe(index, check, probe) => Event::Probe(index, check, probe),
+                Command::Drain(draining) => Event::Drain(draining),
                 Command::Fault(fault, present) => Event::Fault(fault, present),
                 Command::Claim(mac) => Event::Claim(mac),
                 Command::Shutdown => Event::Shutdown,
@@ -413,7 +435,7 @@ impl Keeper {
             self.state.update(|state| {
                 plan.write(state, rank_base);
                 state.masks = masks;
-                state.vips[VIP].owner_until = fence;
+                raise(state, fence);
             })
         });
         if let Some(true) = self.check("write the state", done) {
@@ -426,7 +448,7 @@ impl Keeper {
         for action in actions.drain(..) {
             match action {
                 Action::SetFence(until) => {
-                    let done = self.state.set_fence(VIP, until);
+                    let done = self.state.set_fence(until);
                     self.check("set the fence", done);
                 }
                 Action::SetMasks(masks) => {
@@ -444,8 +466,8 @@ impl Keeper {
                     self.echoes = self.echoes.wrapping_add(1);
                     unsent("echo", self.wires.echo.ask(self.address(to), self.echoes));
                 }
-                Action::Announce => unsent("ARP", self.wires.arp.announce(self.setting.vip)),
-                Action::ProbeAddress => unsent("ARP", self.wires.arp.probe(self.setting.vip)),
+                Action::Announce => self.for_each_vip(ArpSocket::announce, NdpSocket::announce),
+                Action::ProbeAddress => self.for_each_vip(ArpSocket::probe, NdpSocket::probe),
                 Action::Report(report) => {
                     self.answer(&report);
                     self.tell(Notice::Report(report));
@@ -454,6 +476,21 @@ impl Keeper {
             }
         }
         self.actions = actions;
+    }
+
+    /// Tells or asks the segment about all VIPs.
+    fn for_each_vip(
+        &self,
+        arp: fn(&ArpSocket, Ipv4Addr) -> io::Result<()>,
+        ndp: fn(&NdpSocket, Ipv6Addr) -> io::Result<()>,
+    ) {
+        for vip in &self.setting.vips {
+            match (vip, &self.wires.arp, &self.wires.ndp) {
+                (IpAddr::V4(vip), Some(socket), _) => unsent("ARP", arp(socket, *vip)),
+                (IpAddr::V6(vip), _, Some(socket)) => unsent("NDP", ndp(socket, *vip)),
+                _ => {}
+            }
+        }
     }
 
     /// Answers whoever waits for a handover.
@@ -470,7 +507,8 @@ impl Keeper {
     }
 
     fn advertise(&self, to: To, priority: u8) {
-        let Some(addresses) = Addresses::new(&[self.setting.vip.into()]) else {
+        let vips: Vec<IpAddr> = self.setting.advertised().collect();
+        let Some(addresses) = Addresses::new(&vips) else {
             return;
         };
         let advert = Advertisement {
@@ -490,7 +528,11 @@ impl Keeper {
                 );
             }
             (To::All, VrrpMode::Multicast) => {
-                let group = IpAddr::from(vrrp::GROUP_V4);
+                let group = if own.is_ipv4() {
+                    IpAddr::from(vrrp::GROUP_V4)
+                } else {
+                    IpAddr::from(vrrp::GROUP_V6)
+                };
                 unsent(
                     "VRRP",
                     self.wires
@@ -499,8 +541,7 @@ impl Keeper {
                 );
             }
             (To::All, VrrpMode::Unicast) => {
-                for node in &self.setting.nodes {
-                    let to = IpAddr::from(*node);
+                for &to in &self.setting.nodes {
                     if to != own {
                         unsent(
                             "VRRP",
@@ -526,6 +567,11 @@ impl Keeper {
             faults: self.node.faults().collect(),
             sessions: (0..self.setting.nodes.len())
                 .map(|index| self.node.bfd(BackendIndex::new(index)?).map(session))
+                .collect(),
+            draining: (0..self.setting.nodes.len())
+                .map(|index| {
+                    BackendIndex::new(index).is_some_and(|index| self.node.is_draining(index))
+                })
                 .collect(),
         }
     }

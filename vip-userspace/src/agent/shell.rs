@@ -3,21 +3,26 @@
 //! It puts everything in place, watches the node's network, probes, and turns what happens into
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
-use vip_common::layout::{BackendIndex, Be16, BootNanos, Counter, Mac, Vip};
+use vip_common::layout::{
+    AllowKey, BackendIndex, Be16, Be128, BootNanos, Counter, Mac, Service, Vip, flag,
+};
 use vip_common::wire::vrrp::Centiseconds;
-use vip_common::wire::{Frame as _, arp, ethernet};
+use vip_common::wire::{Frame as _, arp, ethernet, ipv6, ndp};
 
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View, Wires};
 use super::proof::Proof;
-use crate::config::{Config, VrrpMode, XdpMode};
-use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use crate::config::{self, Config, VrrpMode, XdpMode};
+use crate::datapath::{Allowed, Attachment, Datapath, Mode, NodeAddresses, Pins, Plan};
 use crate::decide::bfd;
 use crate::decide::health::{Probe, Thresholds, Transition};
 use crate::decide::node::{Fault, Member, Node, Params, Report, VrrpParams};
@@ -26,21 +31,28 @@ use crate::net::Nic;
 use crate::net::announce::ArpSocket;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
+use crate::net::ndp::NdpSocket;
 use crate::net::netlink::{NetEvent, Netlink};
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::observe::status::{self, Status};
 use crate::probe::ProbeResult;
-use crate::rank;
+use crate::{cgroup, rank};
+
+/// File in the run directory that says which addresses were put on `lo`, one a line.
+pub const ADDRESSES: &str = "addresses";
+
+/// File in the run directory that says that this node is to take no new connections.
+pub const DRAINED: &str = "drained";
 
 /// A node as this one sees it.
 struct Peer {
     index: BackendIndex,
-    address: Ipv4Addr,
+    address: IpAddr,
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
-    /// What the last probe said.
-    probe: String,
+    /// What the last probe by each check said.
+    probes: Vec<String>,
     rtt: Option<Duration>,
     /// Frames and new connections at the last reconciliation, and a second since.
     counted: (u64, u64),
@@ -56,7 +68,10 @@ pub(super) struct Shell {
     datapath: Datapath,
     attachment: Attachment,
     proof: Proof,
-    arp: Arc<ArpSocket>,
+    arp: Option<Arc<ArpSocket>>,
+    ndp: Option<Arc<NdpSocket>>,
+    /// Whose connections are redirected.
+    cgroup: Option<PathBuf>,
     pacer: Pacer,
     peers: Vec<Peer>,
     state: State,
@@ -90,23 +105,40 @@ impl Shell {
             VrrpMode::Unicast => Delivery::Unicast,
             VrrpMode::Multicast => Delivery::Multicast,
         };
-        let arp = Arc::new(ArpSocket::open(&nic)?);
-        let address = nic.address.into();
+        let ipv6: Vec<Ipv6Addr> = addresses_of(&config)
+            .filter_map(|vip| match vip {
+                IpAddr::V6(vip) => Some(vip),
+                IpAddr::V4(_) => None,
+            })
+            .collect();
+        let arp = nic.address.is_ipv4() || addresses_of(&config).any(|vip| vip.is_ipv4());
+        let arp = arp
+            .then(|| ArpSocket::open(&nic).map(Arc::new))
+            .transpose()?;
+        let ndp = nic.address.is_ipv6() || !ipv6.is_empty();
+        let ndp = ndp
+            .then(|| NdpSocket::open(&nic, &ipv6).map(Arc::new))
+            .transpose()?;
+        let address = nic.address;
         let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
         let wires = Wires {
             vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
             bfd: bfd.transpose()?,
             echo: EchoSocket::open(&nic.name, address)?,
             arp: arp.clone(),
+            ndp: ndp.clone(),
         };
         let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
-        // Last: once the VIP is here, only the programs keep the kernel from speaking for it.
-        netlink.add_vip(config.vip.address).await?;
+        let cgroup = redirect(&mut datapath, &config);
+        // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
+        note_addresses(&config)?;
+        for vip in addresses_of(&config) {
+            netlink.add_vip(vip).await?;
+        }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            vip = %config.vip.address,
-            port = config.vip.port,
+            vip = %config.vip().endpoint(),
             node = %nic.address,
             interface = nic.name,
             driver = nic.driver,
@@ -127,7 +159,7 @@ impl Shell {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
-                    probe: "not probed yet".to_owned(),
+                    probes: vec!["not probed yet".to_owned(); config.checks.len()],
                     rtt: None,
                     counted: (0, 0),
                     rates: (0.0, 0.0),
@@ -135,14 +167,14 @@ impl Shell {
             })
             .collect();
         let proof = proof(&datapath, attachment.mode)?;
-        let conflicts = datapath.counter(Counter::ArpConflict)?;
+        let conflicts = conflicts(&datapath)?;
         let rank_base = datapath.rank_base();
         let known = datapath.adopted().then(|| state.get().masks);
         let node = Node::new(params(&config, &nic, own));
         let setting = Setting {
-            nodes: config.nodes.iter().map(|node| node.address).collect(),
+            nodes: config.addresses(),
             own,
-            vip: config.vip.address,
+            vips: addresses_of(&config).collect(),
             router_id: config.vrrp.router_id,
             interval: advert_interval(&config),
             mode: config.vrrp.mode,
@@ -166,6 +198,8 @@ impl Shell {
             attachment,
             proof,
             arp,
+            ndp,
+            cgroup,
             pacer,
             peers,
             state: State::Initialize,
@@ -175,13 +209,37 @@ impl Shell {
             claimant: None,
             sampled: now,
         };
+        if shell.drain_note().exists() {
+            shell.pacer.tell(Command::Drain(true));
+        }
         shell.reconcile().await?;
         Ok((shell, notices))
     }
 
-    /// The socket by which ARP frames come.
-    pub(super) fn arp(&self) -> Arc<ArpSocket> {
-        self.arp.clone()
+    /// The sockets by which ARP frames and neighbour advertisements come.
+    pub(super) fn neighbour_sockets(&self) -> (Option<Arc<ArpSocket>>, Option<Arc<NdpSocket>>) {
+        (self.arp.clone(), self.ndp.clone())
+    }
+
+    fn drain_note(&self) -> PathBuf {
+        self.config.run_dir.join(DRAINED)
+    }
+
+    /// Brings no new connections to this node, or brings them again, also after a restart.
+    /// Returns the node's name.
+    pub(super) fn drain(&mut self, draining: bool) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            self.config.bfd.is_some(),
+            "the other nodes are told by BFD, which is off: set `enabled = true` in [bfd]"
+        );
+        let note = self.drain_note();
+        if draining {
+            fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))?;
+        } else if note.exists() {
+            fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))?;
+        }
+        self.pacer.tell(Command::Drain(draining));
+        Ok(self.config.nodes[self.nic.node_index].name.clone())
     }
 
     /// What the thread has to tell.
@@ -207,13 +265,13 @@ impl Shell {
         let name = |index: BackendIndex| self.peers[index.get()].name.as_str();
         match report {
             Report::Active => {
-                tracing::info!(vip = %self.config.vip.address, "became the owner");
+                tracing::info!(vip = %self.config.vip().address, "became the owner");
                 self.state = State::Active;
                 self.takeovers += 1;
                 self.since = now();
             }
             Report::Backup => {
-                tracing::info!(vip = %self.config.vip.address, "became a backup");
+                tracing::info!(vip = %self.config.vip().address, "became a backup");
                 self.state = State::Backup;
                 self.since = now();
             }
@@ -225,17 +283,28 @@ impl Shell {
             }
             Report::Dead(node) => tracing::warn!(node = name(node), "node is dead"),
             Report::Answers(node) => tracing::info!(node = name(node), "node answers again"),
-            Report::Health(node, transition) => {
+            Report::Health(node, check, transition) => {
                 let peer = &self.peers[node.get()];
-                let (node, reason) = (&peer.name, &peer.probe);
+                let port = self.config.checks[check].port;
+                let (node, reason) = (&peer.name, &peer.probes[check]);
                 match transition {
                     Transition::Alive => tracing::info!(node, reason, "probes are answered"),
                     Transition::Dead => tracing::warn!(node, reason, "probes are not answered"),
-                    Transition::Ready => tracing::info!(node, "API server is ready"),
-                    Transition::NotReady(_) => {
+                    Transition::Ready if check == 0 => tracing::info!(node, "API server is ready"),
+                    Transition::Ready => tracing::info!(node, port, "server is ready"),
+                    Transition::NotReady(_) if check == 0 => {
                         tracing::warn!(node, reason, "API server is not ready");
                     }
+                    Transition::NotReady(_) => {
+                        tracing::warn!(node, port, reason, "server is not ready");
+                    }
                 }
+            }
+            Report::Draining(node, true) => {
+                tracing::info!(node = name(node), "node takes no new connections");
+            }
+            Report::Draining(node, false) => {
+                tracing::info!(node = name(node), "node takes new connections");
             }
             Report::Fault(fault, true) => {
                 tracing::warn!(fault = fault.text(), "this node cannot own the VIP");
@@ -245,10 +314,10 @@ impl Shell {
                 self.claims.1 += 1;
                 self.claimant = Some(mac);
                 tracing::warn!(
-                    vip = %self.config.vip.address,
+                    vip = %self.config.vip().address,
                     claimant = %mac,
                     defended,
-                    "somebody who is no node of the cluster claims the VIP by ARP"
+                    "somebody who is no node of the cluster claims the VIP"
                 );
             }
             Report::HandingOver(node) => tracing::info!(to = name(node), "handing over"),
@@ -258,14 +327,16 @@ impl Shell {
         }
     }
 
-    pub(super) fn on_probe(&mut self, node: usize, outcome: &ProbeResult) {
+    pub(super) fn on_probe(&mut self, node: usize, check: usize, outcome: &ProbeResult) {
         let own = node == self.nic.node_index;
         let Some(peer) = self.peers.get_mut(node) else {
             return;
         };
         let (found, text) = match outcome {
             ProbeResult::Ready { rtt } => {
-                peer.rtt = Some(*rtt);
+                if check == 0 {
+                    peer.rtt = Some(*rtt);
+                }
                 (Probe::Ready, "ready".to_owned())
             }
             ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), reason.clone()),
@@ -276,8 +347,8 @@ impl Shell {
             }
             ProbeResult::Silent { reason } => (Probe::Silent, reason.clone()),
         };
-        peer.probe = text;
-        self.pacer.tell(Command::Probe(peer.index, found));
+        peer.probes[check] = text;
+        self.pacer.tell(Command::Probe(peer.index, check, found));
     }
 
     pub(super) async fn on_network(&mut self, event: NetEvent) -> anyhow::Result<()> {
@@ -289,7 +360,8 @@ impl Shell {
             }
             NetEvent::Link => self.look_at_link().await?,
             NetEvent::Address { address, .. }
-                if address == self.config.vip.address || address == self.nic.address =>
+                if address == self.nic.address
+                    || addresses_of(&self.config).any(|vip| vip == address) =>
             {
                 self.look_at_addresses().await;
             }
@@ -337,12 +409,20 @@ impl Shell {
                 ..(*self.plan).clone()
             };
             self.plan = Arc::new(plan);
-            self.arp.set_mac(mac);
+            if let Some(arp) = &self.arp {
+                arp.set_mac(mac);
+            }
+            if let Some(ndp) = &self.ndp {
+                ndp.set_mac(mac);
+            }
             let base = self.datapath.rank_base();
             self.pacer.tell(Command::Plan(self.plan.clone(), base));
             self.learn(self.nic.address, Mac::from_wire(mac));
         }
-        let steers = link.xdp == self.datapath.ingress_id().ok();
+        let steers = self
+            .datapath
+            .steers(&self.nic.name, self.attachment, link.xdp)
+            .unwrap_or(true);
         let egress = self.attachment.egress;
         let guards = self.datapath.guards(&self.nic.name, egress).unwrap_or(true);
         if !steers || !guards {
@@ -373,19 +453,18 @@ impl Shell {
 
     /// The NIC that has the node's address now, if it is not the one it was.
     async fn successor_of_nic(&self) -> Option<Nic> {
-        let nodes: Vec<_> = self.config.nodes.iter().map(|node| node.address).collect();
+        let nodes = self.config.addresses();
         let interface = self.config.interface.as_deref();
         let nic = self
             .netlink
-            .find_nic(self.config.vip.address, &nodes, interface)
+            .find_nic(self.config.vip().address, &nodes, interface)
             .await
             .ok()?;
         (nic.index != self.nic.index).then_some(nic)
     }
 
-    /// The node's own address on the NIC, and the VIP on `lo`.
+    /// The node's own address on the NIC, and the VIPs on `lo`.
     async fn look_at_addresses(&mut self) {
-        let vip = self.config.vip.address;
         match self
             .netlink
             .has_address(self.nic.index, self.nic.address)
@@ -394,19 +473,22 @@ impl Shell {
             Ok(there) => self.pacer.tell(Command::Fault(Fault::Address, !there)),
             Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
         }
-        let lost = match self.netlink.has_vip(vip).await {
-            Ok(places) => !places.iter().any(|place| place == "lo"),
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for the VIP");
-                return;
-            }
-        };
-        if lost {
-            self.pacer.tell(Command::Fault(Fault::Vip, true));
-            tracing::warn!(%vip, "the VIP is not on lo: putting it there");
-            if let Err(error) = self.netlink.add_vip(vip).await {
-                tracing::error!(%error, "cannot put the VIP on lo");
-                return;
+        let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
+        for vip in vips {
+            let lost = match self.netlink.has_vip(vip).await {
+                Ok(places) => !places.iter().any(|place| place == "lo"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look for the VIP");
+                    return;
+                }
+            };
+            if lost {
+                self.pacer.tell(Command::Fault(Fault::Vip, true));
+                tracing::warn!(%vip, "the VIP is not on lo: putting it there");
+                if let Err(error) = self.netlink.add_vip(vip).await {
+                    tracing::error!(%error, "cannot put the VIP on lo");
+                    return;
+                }
             }
         }
         self.pacer.tell(Command::Fault(Fault::Vip, false));
@@ -435,7 +517,7 @@ impl Shell {
         }
     }
 
-    fn learn(&mut self, address: Ipv4Addr, mac: Mac) {
+    fn learn(&mut self, address: IpAddr, mac: Mac) {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) else {
             return;
         };
@@ -454,10 +536,26 @@ impl Shell {
         };
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // an ARP probe for it comes here.
-        if packet.is_ipv4_over_ethernet()
-            && packet.sender_address() == self.config.vip.address.into()
-        {
+        let sender = IpAddr::from(Be128::from(packet.sender_address()));
+        if packet.is_ipv4_over_ethernet() && addresses_of(&self.config).any(|vip| vip == sender) {
             self.on_claim(packet.sender_mac());
+        }
+    }
+
+    /// The stack got a neighbour advertisement from the NIC.
+    pub(super) fn on_ndp(&mut self, frame: &[u8]) {
+        self.prove();
+        let behind = ethernet::LENGTH + ipv6::LENGTH;
+        let (Some(header), Some(message)) = (
+            frame.view::<ethernet::Header>(0),
+            frame.view::<ndp::Message>(behind),
+        ) else {
+            return;
+        };
+        let target = IpAddr::from(message.target());
+        let own = header.source() == Mac::from_wire(self.nic.mac);
+        if !own && addresses_of(&self.config).any(|vip| vip == target) {
+            self.on_claim(header.source());
         }
     }
 
@@ -474,7 +572,7 @@ impl Shell {
         if !matches!(self.proof, Proof::Open { .. }) {
             return;
         }
-        let Ok(counted) = arp_frames(&self.datapath) else {
+        let Ok(counted) = neighbour_frames(&self.datapath) else {
             return;
         };
         self.proof = self.proof.on_frame(counted);
@@ -510,8 +608,8 @@ impl Shell {
     /// # Errors
     /// If the agent must be started anew.
     pub(super) async fn reconcile(&mut self) -> anyhow::Result<()> {
-        if self.datapath.repair(&self.plan) {
-            tracing::warn!("the rank table was not as it should be: repaired");
+        if self.datapath.repair(&self.plan)? {
+            tracing::warn!("rank table or allow lists were not as they should be: repaired");
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
@@ -523,12 +621,17 @@ impl Shell {
                 .iter()
                 .filter(|peer| peer.address != self.nic.address)
             {
-                if let Err(error) = self.arp.ask(peer.address) {
+                let asked = match (peer.address, &self.arp, &self.ndp) {
+                    (IpAddr::V4(address), Some(arp), _) => arp.ask(address),
+                    (IpAddr::V6(address), _, Some(ndp)) => ndp.ask(address),
+                    _ => Ok(()),
+                };
+                if let Err(error) = asked {
                     tracing::debug!(%error, "cannot ask a peer");
                 }
             }
         }
-        if let Ok(counted) = self.datapath.counter(Counter::ArpConflict) {
+        if let Ok(counted) = conflicts(&self.datapath) {
             if counted > self.claims.0
                 && let Ok(mac) = self.datapath.claimant()
             {
@@ -623,12 +726,13 @@ impl Shell {
                 own: peer.address == self.nic.address,
                 mac: (!peer.mac.is_unknown()).then(|| peer.mac.to_string()),
                 alive: view.masks.alive.contains(peer.index),
-                ready: view.masks.ready.contains(peer.index),
+                ready: view.masks.ready[0].contains(peer.index),
+                draining: view.draining[peer.index.get()],
                 bfd: session.map(|session| status::Bfd {
                     state: session.state.to_owned(),
                     detection_ms: session.detection.as_secs_f64() * 1000.0,
                 }),
-                probe: peer.probe.clone(),
+                probe: peer.probes[0].clone(),
                 rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
                 packets: counters.packets,
                 bytes: counters.bytes,
@@ -644,7 +748,9 @@ impl Shell {
         let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            vip: format!("{}:{}", self.config.vip.address, self.config.vip.port),
+            vip: self.config.vip().endpoint().to_string(),
+            services: self.services(view),
+            local: self.cgroup.as_ref().map(|path| path.display().to_string()),
             owner: view.owner.map(named),
             state: match view.state {
                 State::Initialize => "initialize",
@@ -676,6 +782,22 @@ impl Shell {
         })
     }
 
+    fn services(&self, view: &View) -> Vec<status::Service> {
+        let ready = |check: usize| {
+            let ready = view.masks.ready[check];
+            let peers = self.peers.iter().filter(|peer| ready.contains(peer.index));
+            peers.map(|peer| peer.name.clone()).collect()
+        };
+        let vips = self.config.vips.iter();
+        vips.flat_map(|vip| vip.services.iter().map(move |service| (vip, service)))
+            .map(|(vip, service)| status::Service {
+                endpoint: SocketAddr::new(vip.address, service.port).to_string(),
+                target_port: service.target,
+                ready: ready(service.check),
+            })
+            .collect()
+    }
+
     /// The log of the eBPF programs, if it is wanted.
     pub(super) fn program_log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
         tracing::enabled!(target: "vip", tracing::Level::DEBUG)
@@ -696,7 +818,7 @@ fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
         // a guess, and the advertisements set it right.
         let configured = config.vrrp.priority.filter(|_| index == nic.node_index);
         Member {
-            address: node.address.into(),
+            address: node.address,
             priority: configured.unwrap_or_else(|| Config::node_priority(index)),
         }
     });
@@ -714,51 +836,138 @@ fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
                 interval: bfd.interval,
             })
         }),
+        checks: config.checks.len(),
         thresholds: Thresholds {
             rise: config.health.rise,
             fall: config.health.fall,
         },
         probe_address: config.vrrp.probe_address,
         // Different on each node and after each start, which is all that is asked of it.
-        seed: now().0 ^ u64::from(nic.address.to_bits()) << 32 ^ u64::from(std::process::id()),
+        seed: now().0 ^ (own.get() as u64) << 48 ^ u64::from(std::process::id()),
+    }
+}
+
+/// The VIPs.
+fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
+    config.vips.iter().map(|vip| vip.address)
+}
+
+/// Notes what is put on `lo`, for `vip cleanup`, before it is.
+fn note_addresses(config: &Config) -> anyhow::Result<()> {
+    let note = config.run_dir.join(ADDRESSES);
+    // Those of an agent with another configuration are still there.
+    let mut known: BTreeSet<String> = fs::read_to_string(&note)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    known.extend(addresses_of(config).map(|vip| vip.to_string()));
+    let text = known
+        .into_iter()
+        .map(|line| line + "\n")
+        .collect::<String>();
+    fs::write(&note, text).with_context(|| format!("cannot write {}", note.display()))
+}
+
+/// Redirects connections of this node and its pods, if that is wanted and can be had. Returns
+/// whose.
+fn redirect(datapath: &mut Datapath, config: &Config) -> Option<PathBuf> {
+    let found = config.local.as_ref().and_then(|local| {
+        let found = local.cgroup.clone().or_else(cgroup::root);
+        if found.is_none() {
+            tracing::warn!(
+                "no cgroup2 is mounted: connections of this node and its pods to the VIP go to \
+                 this node's own server, whether it is ready or not"
+            );
+        }
+        found
+    });
+    match datapath.redirect(found.as_deref()) {
+        Ok(()) => found,
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "connections of this node and its pods to the VIP go to this node's own server, \
+                 whether it is ready or not"
+            );
+            None
+        }
     }
 }
 
 /// What should lie in the maps.
 fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
-    let ports = [Be16::new(config.vip.port)];
+    let key = config.hash_key();
+    let mut id = 0;
+    let mut allowed = vec![];
+    let vips = config.vips.iter().map(|vip| {
+        let address = Be128::from(vip.address);
+        let services: Vec<Service> = vip
+            .services
+            .iter()
+            .map(|service| {
+                id += 1;
+                allowed.extend(service.allow.iter().map(|network| allow(id, network)));
+                let when = |flag, wanted| if wanted { flag } else { 0 };
+                Service {
+                    target: Be16::new(service.target),
+                    id,
+                    check: service.check as u8,
+                    flags: when(flag::ALLOW_LIST, !service.allow.is_empty())
+                        | when(flag::SYN_LIMIT, service.syn_rate.is_some()),
+                    syn_rate: service.syn_rate.unwrap_or(0),
+                    ..Service::new(key, address, Be16::new(service.port))
+                }
+            })
+            .collect();
+        Vip::new(address, &services)
+    });
     Ok(Plan {
         own_index: BackendIndex::new(nic.node_index),
         own_mac: Mac::from_wire(nic.mac),
-        own_address: nic.address.into(),
-        vips: vec![Vip::new(
-            config.vip.address.into(),
-            &ports,
-            config.hash_key(),
-        )],
+        own_address: Be128::from(nic.address).ipv4().unwrap_or_default(),
+        vips: vips.collect(),
+        allowed,
+        redirects: config.local.is_some(),
+        netns: crate::net::netns_cookie().unwrap_or(0),
         backends: config
             .nodes
             .iter()
-            .map(|node| node.address.into())
+            .map(|node| NodeAddresses {
+                address: node.address.into(),
+                other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
+            })
             .collect(),
-        hash_key: config.hash_key(),
-        rows: rank::table(
-            config.hash_key(),
-            &config.identities(),
-            config.datapath.buckets,
-        )?,
+        hash_key: key,
+        rows: rank::table(key, &config.identities(), config.datapath.buckets)?,
     })
 }
 
-/// ARP frames that the program on the way in has passed to the stack.
-fn arp_frames(datapath: &Datapath) -> anyhow::Result<u64> {
-    Ok(datapath.counter(Counter::ArpPassed)?)
+/// An entry of a service's allow list.
+fn allow(service: u16, network: &config::Network) -> Allowed {
+    // Prefixes of IPv4 are counted from where an IPv4 address begins in one of IPv6.
+    let before = if network.address.is_ipv4() { 96 } else { 0 };
+    let bits = AllowKey::SERVICE_BITS + before + u32::from(network.prefix_len);
+    (
+        bits,
+        bytemuck::cast(AllowKey::new(service, network.address.into())),
+    )
 }
 
-/// Generic XDP is run by the stack itself and needs no proof.
+/// Frames of ARP and Neighbour Discovery that the program on the way in has passed to the stack.
+fn neighbour_frames(datapath: &Datapath) -> anyhow::Result<u64> {
+    Ok(datapath.counter(Counter::ArpPassed)? + datapath.counter(Counter::NdpPassed)?)
+}
+
+/// Claims of the VIP by strangers that the program has seen.
+fn conflicts(datapath: &Datapath) -> anyhow::Result<u64> {
+    Ok(datapath.counter(Counter::ArpConflict)? + datapath.counter(Counter::NdpConflict)?)
+}
+
+/// What the stack itself runs needs no proof.
 fn proof(datapath: &Datapath, mode: Mode) -> anyhow::Result<Proof> {
     Ok(match mode {
-        Mode::Native => Proof::begin(arp_frames(datapath)?),
-        Mode::Generic => Proof::Seen,
+        Mode::Native => Proof::begin(neighbour_frames(datapath)?),
+        Mode::Generic | Mode::Tc => Proof::Seen,
     })
 }

@@ -1,24 +1,27 @@
 //! `vip check`: whether the agent would run here, and what would be in its way. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
-use vip_common::wire::{Frame as _, arp, ethernet};
+use vip_common::wire::{Frame as _, arp, ethernet, ipv6, ndp};
 
-use crate::config::{Config, Flags, XdpMode};
+use crate::cgroup;
+use crate::config::{Config, Flags, Local, XdpMode};
 use crate::net::Nic;
 use crate::net::announce::ArpSocket;
+use crate::net::ndp::NdpSocket;
 use crate::net::netlink::Netlink;
 
-/// First kernel with `bpf_link` for XDP.
-const OLDEST_KERNEL: (u32, u32) = (5, 9);
+/// First kernel with XDP programs for frames in several pieces.
+const OLDEST_KERNEL: (u32, u32) = (5, 18);
 
 /// Largest MTU with which drivers take a program that has no `xdp.frags`: a page, less the
 /// headroom of 256 bytes, the shared info of 320 and the Ethernet header (virtio-net, veth).
@@ -108,15 +111,14 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Grade::Ok,
             "config",
             format!(
-                "{}:{}, {} nodes",
-                config.vip.address,
-                config.vip.port,
+                "{}, {} nodes",
+                list(&config.vips, |vip| vip.endpoint()),
                 config.nodes.len()
             ),
         ),
         kernel(),
         btf(),
-        cgroup2(),
+        cgroup2(config.local.as_ref()),
         bpffs(&config.datapath.bpffs),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -125,24 +127,35 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let netlink = Netlink::connect()?;
-        let addresses: Vec<Ipv4Addr> = config.nodes.iter().map(|node| node.address).collect();
+        let (vip, nodes) = (config.vip().address, config.addresses());
         match netlink
-            .find_nic(config.vip.address, &addresses, config.interface.as_deref())
+            .find_nic(vip, &nodes, config.interface.as_deref())
             .await
         {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
             Ok(nic) => {
                 findings.extend(nic_findings(&config, &nic));
-                findings.push(claimants(&config, &nic, &netlink).await);
+                for vip in &config.vips {
+                    findings.push(claimants(&config, vip.address, &nic, &netlink).await);
+                }
             }
         }
-        findings.push(vip_in_use(
-            config.vip.address,
-            &netlink.has_vip(config.vip.address).await?,
-        ));
+        for vip in &config.vips {
+            let places = netlink.has_vip(vip.address).await?;
+            findings.push(vip_in_use(vip.address, &places));
+        }
         anyhow::Ok(())
     })?;
-    findings.push(listener(config.vip.port));
+    let targets: BTreeSet<(u16, bool)> = config
+        .vips
+        .iter()
+        .flat_map(|vip| {
+            vip.services
+                .iter()
+                .map(|service| (service.target, vip.address.is_ipv6()))
+        })
+        .collect();
+    findings.extend(targets.into_iter().map(|(port, ipv6)| listener(port, ipv6)));
     for Finding { grade, what, text } in &findings {
         println!("{grade:4}  {what:9}  {text}");
     }
@@ -152,6 +165,12 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Things with commas between them.
+fn list<T, D: fmt::Display>(things: &[T], show: impl Fn(&T) -> D) -> String {
+    let things: Vec<String> = things.iter().map(|thing| show(thing).to_string()).collect();
+    things.join(", ")
 }
 
 fn kernel() -> Finding {
@@ -166,7 +185,7 @@ fn kernel() -> Finding {
         finding(
             Grade::Failure,
             "kernel",
-            format!("Linux {release}: 5.9 or newer is needed"),
+            format!("Linux {release}: 5.18 or newer is needed"),
         )
     } else if version < (6, 6) {
         finding(
@@ -190,20 +209,27 @@ fn btf() -> Finding {
     }
 }
 
-fn cgroup2() -> Finding {
-    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-    match places
-        .into_iter()
-        .find(|path| is(path.as_ref(), CGROUP2_SUPER_MAGIC))
-    {
-        Some(path) => finding(Grade::Ok, "cgroup2", format!("mounted at {path}")),
-        None => finding(
+fn cgroup2(local: Option<&Local>) -> Finding {
+    let Some(local) = local else {
+        let text = "local connections are not redirected, as configured";
+        return finding(Grade::Ok, "cgroup2", text);
+    };
+    let fallback = "connections of this node and its pods go to its own server";
+    match local.cgroup.clone().or_else(cgroup::root) {
+        Some(path) if cgroup::is_cgroup2(&path) => finding(
             Grade::Ok,
             "cgroup2",
-            format!(
-                "not mounted at {}; nothing needs it yet",
-                places.join(" or ")
-            ),
+            format!("local connections are redirected for {}", path.display()),
+        ),
+        Some(path) => finding(
+            Grade::Warning,
+            "cgroup2",
+            format!("{} is not of cgroup2: {fallback}", path.display()),
+        ),
+        None => finding(
+            Grade::Warning,
+            "cgroup2",
+            format!("not mounted: {fallback}"),
         ),
     }
 }
@@ -247,6 +273,7 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
             "XDP",
             format!("driver {driver} is not known to run XDP natively, as configured: set mode = \"auto\""),
         ),
+        (XdpMode::Tc, _) => finding(Grade::Ok, "XDP", "not used, but tc, as configured"),
         (XdpMode::Auto, false) => finding(
             Grade::Warning,
             "XDP",
@@ -270,7 +297,7 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
     findings
 }
 
-fn vip_in_use(vip: Ipv4Addr, places: &[String]) -> Finding {
+fn vip_in_use(vip: IpAddr, places: &[String]) -> Finding {
     let elsewhere: Vec<_> = places
         .iter()
         .filter(|place| *place != "lo")
@@ -297,8 +324,7 @@ fn vip_in_use(vip: Ipv4Addr, places: &[String]) -> Finding {
 }
 
 /// Asks the segment for the VIP, as any client would: who answers must be one of the nodes.
-async fn claimants(config: &Config, nic: &Nic, netlink: &Netlink) -> Finding {
-    let vip = config.vip.address;
+async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -> Finding {
     let answers = match answers(vip, nic).await {
         Ok(answers) => answers,
         Err(error) => {
@@ -338,39 +364,71 @@ async fn claimants(config: &Config, nic: &Nic, netlink: &Netlink) -> Finding {
     }
 }
 
-/// The Ethernet addresses that ARP gives for the VIP.
-async fn answers(vip: Ipv4Addr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
-    let socket = ArpSocket::open(nic)?;
+/// The Ethernet addresses that ARP or Neighbour Discovery give for the VIP.
+async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
     let mut found = Vec::new();
     let mut buffer = [0; 128];
-    for _ask in 0..2 {
-        socket.ask(vip)?;
-        let pause = tokio::time::sleep(ANSWER);
-        tokio::pin!(pause);
-        loop {
-            let frame = tokio::select! {
-                () = &mut pause => break,
-                frame = socket.receive(&mut buffer) => frame?,
-            };
-            let Some(packet) = frame.view::<arp::Packet>(ethernet::LENGTH) else {
-                continue;
-            };
-            let mac = packet.sender_mac();
-            let claims = packet.is_ipv4_over_ethernet()
-                && packet.sender_address() == vip.into()
-                && mac != Mac::from_wire(nic.mac);
-            if claims && !found.contains(&mac) {
-                found.push(mac);
+    match vip {
+        IpAddr::V4(vip) => {
+            let socket = ArpSocket::open(nic)?;
+            for _ask in 0..2 {
+                socket.ask(vip)?;
+                let pause = tokio::time::sleep(ANSWER);
+                tokio::pin!(pause);
+                loop {
+                    let frame = tokio::select! {
+                        () = &mut pause => break,
+                        frame = socket.receive(&mut buffer) => frame?,
+                    };
+                    let packet = frame.view::<arp::Packet>(ethernet::LENGTH);
+                    found.extend(
+                        packet
+                            .filter(|packet| {
+                                packet.is_ipv4_over_ethernet()
+                                    && packet.sender_address() == vip.into()
+                            })
+                            .map(arp::Packet::sender_mac),
+                    );
+                }
+            }
+        }
+        IpAddr::V6(vip) => {
+            let socket = NdpSocket::open(nic, &[])?;
+            for _ask in 0..2 {
+                socket.probe(vip)?;
+                let pause = tokio::time::sleep(ANSWER);
+                tokio::pin!(pause);
+                loop {
+                    let frame = tokio::select! {
+                        () = &mut pause => break,
+                        frame = socket.receive(&mut buffer) => frame?,
+                    };
+                    let behind = ethernet::LENGTH + ipv6::LENGTH;
+                    let message = frame.view::<ndp::Message>(behind);
+                    let header = frame.view::<ethernet::Header>(0);
+                    if message.is_some_and(|message| message.target() == IpAddr::from(vip).into()) {
+                        found.extend(header.map(ethernet::Header::source));
+                    }
+                }
             }
         }
     }
+    found.retain(|mac| *mac != Mac::from_wire(nic.mac));
+    found.sort_unstable_by_key(|mac| mac.to_wire());
+    found.dedup();
     Ok(found)
 }
 
 /// The API server must listen on all addresses, for the VIP is one of them.
-fn listener(port: u16) -> Finding {
-    let addresses: Vec<Listener> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
+fn listener(port: u16, ipv6: bool) -> Finding {
+    // One that listens on all addresses of IPv6 mostly does so for IPv4, too.
+    let tables = if ipv6 {
+        &["/proc/net/tcp6"][..]
+    } else {
+        &["/proc/net/tcp", "/proc/net/tcp6"]
+    };
+    let addresses: Vec<Listener> = tables
+        .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|table| listeners(&table, port))
         .collect();

@@ -1,19 +1,20 @@
 //! `vip cleanup`.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::agent::{SOCKET, lock};
+use crate::agent::{ADDRESSES, DRAINED, SOCKET, lock};
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::datapath;
 use crate::net::netlink::Netlink;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
-    // Without a configuration the pinned maps say which VIP it was.
+    // Without a configuration the agent's note says which VIPs there were.
     let configured = match flags.into_config() {
         Ok(config) => Some(config),
         Err(ConfigError::Nothing) => None,
@@ -32,11 +33,16 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         None
     };
 
-    let (leftovers, vips) = datapath::leftovers(&bpffs, &run_dir);
-    let mut addresses: Vec<Ipv4Addr> = vips.iter().map(|vip| Ipv4Addr::from(vip.address)).collect();
-    addresses.extend(configured.map(|config| config.vip.address));
-    addresses.sort_unstable();
-    addresses.dedup();
+    let leftovers = datapath::leftovers(&bpffs, &run_dir);
+    let note = run_dir.join(ADDRESSES);
+    let noted = fs::read_to_string(&note).unwrap_or_default();
+    let mut addresses: BTreeSet<IpAddr> =
+        noted.lines().filter_map(|line| line.parse().ok()).collect();
+    addresses.extend(
+        configured
+            .iter()
+            .flat_map(|config| config.vips.iter().map(|vip| vip.address)),
+    );
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -67,7 +73,8 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         }
         println!("{verb} {leftover}");
     }
-    for file in [run_dir.join(SOCKET), lock::path(&run_dir)] {
+    let drained = run_dir.join(DRAINED);
+    for file in [note, drained, run_dir.join(SOCKET), lock::path(&run_dir)] {
         remove_file(&file, dry_run, verb)?;
     }
     drop(lock);

@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod drain;
 mod handover;
 mod run;
 mod status;
@@ -53,6 +54,18 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
     },
+    /// Bring no new connections to this node; those that are open stay
+    Drain {
+        /// Where the agent's socket is
+        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+        run_dir: std::path::PathBuf,
+    },
+    /// Bring new connections to this node again
+    Undrain {
+        /// Where the agent's socket is
+        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+        run_dir: std::path::PathBuf,
+    },
     /// Check the configuration and this machine, without changing anything
     Check {
         #[command(flatten)]
@@ -85,6 +98,8 @@ pub fn main() -> ExitCode {
         } => run::run(config, &log, log_json),
         Command::Status { json, run_dir } => status::run(&run_dir, json),
         Command::Handover { to, run_dir } => handover::run(&run_dir, to),
+        Command::Drain { run_dir } => drain::run(&run_dir, true),
+        Command::Undrain { run_dir } => drain::run(&run_dir, false),
         Command::Check { config } => check::run(config),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
         Command::Completions { shell } => {

@@ -1,18 +1,22 @@
 //! Programs on the NIC: native or generic XDP on the way in, tcx or clsact on the way out.
 
 use std::fmt;
+use std::fs::File;
 use std::mem;
 use std::path::Path;
 use std::str::FromStr;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
+    XdpMode,
+};
 use aya::{Ebpf, util::KernelVersion};
 use nix::libc;
 
 use super::pins::unpin_link;
-use super::{DatapathError, EGRESS, INGRESS, Pins, egress, ingress, program_error};
+use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, classifier, ingress, program_error};
 use crate::config;
 
 /// How the program on the way in is run.
@@ -23,6 +27,9 @@ pub enum Mode {
     Native,
     /// By the network stack, for any driver. Costs several times as much a packet.
     Generic,
+    /// By the network stack, as a tcx program or clsact filter: beside whatever XDP program
+    /// somebody else has there.
+    Tc,
 }
 
 impl fmt::Display for Mode {
@@ -30,6 +37,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tc => "tc",
         })
     }
 }
@@ -41,12 +49,13 @@ impl FromStr for Mode {
         match name {
             "native" => Ok(Self::Native),
             "generic" => Ok(Self::Generic),
+            "tc" => Ok(Self::Tc),
             _ => Err(()),
         }
     }
 }
 
-/// How the program on the way out is run.
+/// How programs for socket buffers are run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Egress {
@@ -70,7 +79,7 @@ impl fmt::Display for Egress {
 pub struct Attachment {
     /// How the program on the way in is run.
     pub mode: Mode,
-    /// How the program on the way out is run.
+    /// How the program on the way out is run, and that on the way in with [`Mode::Tc`].
     pub egress: Egress,
 }
 
@@ -87,26 +96,54 @@ pub(super) fn attach(
     let kind = egress_kind.unwrap_or_else(|| if tcx() { Egress::Tcx } else { Egress::Clsact });
     // The guard first: from the moment that this node takes packets for the VIP, its kernel
     // may want to speak for it.
-    attach_egress(egress(ebpf)?, pins, interface, index, kind)?;
-    let mode = attach_ingress(ingress(ebpf)?, pins, interface, index, wanted)?;
+    let guard = classifier(ebpf, EGRESS)?;
+    attach_classifier(guard, Way::Out, pins, interface, index, kind)?;
+    let found = match wanted {
+        config::XdpMode::Tc => None,
+        _ => attach_xdp(ingress(ebpf)?, pins, interface, index, wanted)?,
+    };
+    let mode = match found {
+        Some(mode) => mode,
+        None => {
+            let program = classifier(ebpf, TC_INGRESS)?;
+            attach_classifier(program, Way::In, pins, interface, index, kind)?;
+            Mode::Tc
+        }
+    };
+    // What an earlier agent attached in another way.
+    for pin in pins.map(Pins::ingress_links).unwrap_or_default() {
+        if pin.interface != index || pin.mode != mode {
+            unpin_link(&pin.path)?;
+        }
+    }
+    if let Some(pins) = pins
+        && mode != Mode::Tc
+    {
+        pins.remove_filter(Way::In, index, interface)?;
+    }
     Ok(Attachment { mode, egress: kind })
 }
 
-fn attach_ingress(
+/// `None` if somebody else's program is there and the configuration does not insist on XDP.
+fn attach_xdp(
     program: &mut Xdp,
     pins: Option<&Pins>,
     interface: &str,
     index: u32,
     wanted: config::XdpMode,
-) -> Result<Mode, DatapathError> {
+) -> Result<Option<Mode>, DatapathError> {
     for pin in pins.map(Pins::ingress_links).unwrap_or_default() {
+        if pin.mode == Mode::Tc {
+            continue;
+        }
         let welcome = match wanted {
             config::XdpMode::Auto => true,
             config::XdpMode::Native => pin.mode == Mode::Native,
             config::XdpMode::Generic => pin.mode == Mode::Generic,
+            config::XdpMode::Tc => false,
         };
-        if pin.interface == index && welcome && replace_ingress(program, &pin.path)? {
-            return Ok(pin.mode);
+        if pin.interface == index && welcome && replace_xdp(program, &pin.path)? {
+            return Ok(Some(pin.mode));
         }
         // Another NIC, another mode, or a NIC that has gone.
         unpin_link(&pin.path)?;
@@ -115,12 +152,13 @@ fn attach_ingress(
         config::XdpMode::Auto => &[Mode::Native, Mode::Generic],
         config::XdpMode::Native => &[Mode::Native],
         config::XdpMode::Generic => &[Mode::Generic],
+        config::XdpMode::Tc => &[],
     };
     let mut refusal = None;
     for &mode in modes {
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
+            Mode::Generic | Mode::Tc => XdpMode::Skb,
         };
         match program.attach_to_if_index(index, flags) {
             Ok(id) => {
@@ -135,7 +173,14 @@ fn attach_ingress(
                         "generic XDP: several times the CPU per packet of native XDP"
                     );
                 }
-                return Ok(mode);
+                return Ok(Some(mode));
+            }
+            Err(error) if is_busy(&error) && wanted == config::XdpMode::Auto => {
+                tracing::warn!(
+                    interface,
+                    "another XDP program is attached, and left alone: tc is used instead"
+                );
+                return Ok(None);
             }
             Err(error) if is_busy(&error) => {
                 return Err(DatapathError::Busy {
@@ -152,15 +197,44 @@ fn attach_ingress(
     })
 }
 
-fn attach_egress(
+/// Which way frames go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// In by the NIC.
+    In,
+    /// Out of it.
+    Out,
+}
+
+impl Way {
+    /// The program.
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::In => TC_INGRESS,
+            Self::Out => EGRESS,
+        }
+    }
+
+    /// Where the kernel has it.
+    pub(super) const fn hook(self) -> TcAttachType {
+        match self {
+            Self::In => TcAttachType::Ingress,
+            Self::Out => TcAttachType::Egress,
+        }
+    }
+}
+
+fn attach_classifier(
     program: &mut SchedClassifier,
+    way: Way,
     pins: Option<&Pins>,
     interface: &str,
     index: u32,
     kind: Egress,
 ) -> Result<(), DatapathError> {
-    for (pinned, path) in pins.map(Pins::egress_links).unwrap_or_default() {
-        if pinned == index && kind == Egress::Tcx && replace_egress(program, &path)? {
+    let name = way.program();
+    for (pinned, path) in pins.map(|pins| pins.tcx_links(way)).unwrap_or_default() {
+        if pinned == index && kind == Egress::Tcx && replace_classifier(program, name, &path)? {
             return Ok(());
         }
         unpin_link(&path)?;
@@ -173,26 +247,26 @@ fn attach_egress(
             let _exists = tc::qdisc_add_clsact(interface);
             // A filter has no link to update, so there is a moment without.
             if let Some(pins) = pins {
-                pins.remove_filter(index, interface)?;
+                pins.remove_filter(way, index, interface)?;
             }
             TcAttachOptions::Netlink(NlOptions::default())
         }
     };
     let id = program
-        .attach_with_options(interface, TcAttachType::Egress, order)
-        .map_err(program_error(EGRESS))?;
+        .attach_with_options(interface, way.hook(), order)
+        .map_err(program_error(name))?;
     let Some(pins) = pins else { return Ok(()) };
-    let link = program.take_link(id).map_err(program_error(EGRESS))?;
+    let link = program.take_link(id).map_err(program_error(name))?;
     match kind {
-        Egress::Tcx => pin(FdLink::try_from(link), &pins.egress(index), EGRESS),
+        Egress::Tcx => pin(FdLink::try_from(link), &pins.tcx(way, index), name),
         Egress::Clsact => {
             // A filter stays by itself, unless its handle is dropped. The pin of the program
             // is the note that it is there.
             mem::forget(link);
             program
-                .pin(pins.filter(index))
+                .pin(pins.filter(way, index))
                 .map_err(|error| DatapathError::Io {
-                    what: format!("cannot pin {EGRESS}"),
+                    what: format!("cannot pin {name}"),
                     source: std::io::Error::other(error),
                 })
         }
@@ -215,7 +289,7 @@ fn replace(
     }
 }
 
-fn replace_ingress(program: &mut Xdp, path: &Path) -> Result<bool, DatapathError> {
+fn replace_xdp(program: &mut Xdp, path: &Path) -> Result<bool, DatapathError> {
     replace(path, INGRESS, |link| {
         let link = link
             .try_into()
@@ -226,14 +300,49 @@ fn replace_ingress(program: &mut Xdp, path: &Path) -> Result<bool, DatapathError
     })
 }
 
-fn replace_egress(program: &mut SchedClassifier, path: &Path) -> Result<bool, DatapathError> {
-    replace(path, EGRESS, |link| {
+fn replace_classifier(
+    program: &mut SchedClassifier,
+    name: &'static str,
+    path: &Path,
+) -> Result<bool, DatapathError> {
+    replace(path, name, |link| {
         let link = link
             .try_into()
             .map_err(|_| ProgramError::UnexpectedProgramType)?;
         let id = program.attach_to_link(link)?;
         program.take_link(id).map(drop)
     })
+}
+
+/// Attaches a program for local sockets to a cgroup, if there is one, and then removes what an
+/// earlier agent attached: for a moment there are both, and the second finds nothing to do.
+pub(super) fn redirect(
+    program: &mut CgroupSockAddr,
+    name: &'static str,
+    pins: Option<&Pins>,
+    cgroup: Option<&File>,
+) -> Result<(), DatapathError> {
+    let link = cgroup
+        .map(|cgroup| {
+            // By a link, other programs may always be there too.
+            let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+            program.take_link(id)
+        })
+        .transpose()
+        .map_err(program_error(name))?;
+    let Some(pins) = pins else {
+        // Nothing holds it but this process.
+        if let Some(link) = link {
+            mem::forget(link);
+        }
+        return Ok(());
+    };
+    let path = pins.local(name);
+    unpin_link(&path)?;
+    match link {
+        Some(link) => pin(FdLink::try_from(link), &path, name),
+        None => Ok(()),
+    }
 }
 
 fn pinned(path: &Path, name: &'static str) -> Result<Option<FdLink>, DatapathError> {

@@ -1,11 +1,13 @@
 //! The maps with their types, as `vip_common::layout` has them.
 
+use std::collections::HashSet;
 use std::iter::zip;
 
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use vip_common::layout::{
-    BackendCounters, BackendIndex, BootNanos, Counter, LAYOUT_VERSION, Mac, Masks, State,
+    AllowKey, BackendCounters, BackendIndex, BootNanos, Counter, LAYOUT_VERSION, Mac, Masks, State,
     maps as names,
 };
 
@@ -13,8 +15,11 @@ use super::rank_map::RankMap;
 use super::{DatapathError, Pins, Plan};
 
 /// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
-pub(super) const NAMES: [&str; 5] = [
+pub(super) const NAMES: [&str; 8] = [
     names::STATE,
+    names::ALLOWED,
+    names::SOURCES,
+    names::REDIRECTED,
     names::CLAIMANT,
     names::RANKS,
     names::COUNTERS,
@@ -29,6 +34,15 @@ struct Value<T>(T);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data, which is
 // what aya asks for: any bytes are a value, and no padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
+
+/// An entry of the allow lists: bits of the prefix, the service's number among them, and the
+/// bytes of an [`AllowKey`].
+pub type Allowed = (u32, [u8; size_of::<AllowKey>()]);
+
+/// The bytes of a key.
+fn bytes_of(key: Value<AllowKey>) -> [u8; size_of::<AllowKey>()] {
+    bytemuck::cast(key.0)
+}
 
 /// The map of the [`State`], and what lies in it. Agents are its only writers, and only one at a
 /// time: they hold a lock.
@@ -87,16 +101,12 @@ impl StateMap {
         self.update(|state| state.masks = masks).map(drop)
     }
 
-    /// Sets until when this node answers for the VIP, `0..MAX_VIPS`.
+    /// Sets until when this node answers for the VIPs.
     ///
     /// # Errors
     /// If the map cannot be written.
-    ///
-    /// # Panics
-    /// If there can be no such VIP.
-    pub fn set_fence(&mut self, vip: usize, until: BootNanos) -> Result<(), DatapathError> {
-        self.update(|state| state.vips[vip].owner_until = until)
-            .map(drop)
+    pub fn set_fence(&mut self, until: BootNanos) -> Result<(), DatapathError> {
+        self.update(|state| raise(state, until)).map(drop)
     }
 
     /// Where frames for a backend go.
@@ -119,8 +129,17 @@ impl StateMap {
     }
 }
 
+/// Sets until when a node answers for its VIPs: all of them, or none.
+pub fn raise(state: &mut State, until: BootNanos) {
+    let count = state.vips().len();
+    for vip in &mut state.vips[..count] {
+        vip.owner_until = until;
+    }
+}
+
 /// All maps but the state's and the log's.
 pub(super) struct Maps {
+    allowed: LpmTrie<MapData, Value<AllowKey>, u32>,
     pub(super) ranks: RankMap,
     counters: PerCpuArray<MapData, Value<u64>>,
     backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
@@ -147,7 +166,11 @@ impl Maps {
         mut map: impl FnMut(&'static str) -> Result<Map, DatapathError>,
     ) -> Result<(Self, StateMap), DatapathError> {
         let error = |name| move |source| DatapathError::Map { name, source };
+        // Whose contents are the programs' affair; but they must be there.
+        map(names::SOURCES)?;
+        map(names::REDIRECTED)?;
         let maps = Self {
+            allowed: LpmTrie::try_from(map(names::ALLOWED)?).map_err(error(names::ALLOWED))?,
             ranks: RankMap::new(map(names::RANKS)?)?,
             counters: PerCpuArray::try_from(map(names::COUNTERS)?)
                 .map_err(error(names::COUNTERS))?,
@@ -169,8 +192,34 @@ impl Maps {
             && config.hash_key == plan.hash_key
             && self.ranks.rows() == 2 * plan.rows.len()
             && zip(&plan.backends, &state.backends)
-                .all(|(address, backend)| backend.address == *address)
+                .all(|(node, backend)| backend.address == node.address)
             && zip(&plan.vips, &state.vips).all(|(vip, found)| found.address == vip.address)
+    }
+
+    /// Makes the allow lists say this, and reports whether that was needed. What is new is put
+    /// in before what is old is taken out, so that nobody is locked out meanwhile.
+    pub(super) fn allow(&mut self, networks: &[Allowed]) -> Result<bool, DatapathError> {
+        let error = |source| DatapathError::Map {
+            name: names::ALLOWED,
+            source,
+        };
+        let wanted: HashSet<Allowed> = networks.iter().copied().collect();
+        let found: HashSet<Allowed> = self
+            .allowed
+            .keys()
+            .map(|key| key.map(|key| (key.prefix_len(), bytes_of(key.data()))))
+            .collect::<Result<_, _>>()
+            .map_err(error)?;
+        let key = |(prefix_len, bytes): &Allowed| {
+            Key::new(*prefix_len, Value(bytemuck::pod_read_unaligned(bytes)))
+        };
+        for network in wanted.difference(&found) {
+            self.allowed.insert(&key(network), 1, 0).map_err(error)?;
+        }
+        for network in found.difference(&wanted) {
+            self.allowed.remove(&key(network)).map_err(error)?;
+        }
+        Ok(wanted != found)
     }
 
     /// Who claimed the VIP last and is no node; [`Mac::UNKNOWN`] if nobody did.

@@ -11,21 +11,22 @@ mod maps;
 mod pins;
 mod rank_map;
 
+use std::fs::File;
 use std::iter::zip;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
-    Backend, BackendCounters, BackendIndex, BackendMask, Be32, BootNanos, Config, Counter,
+    Backend, BackendCounters, BackendIndex, Be32, Be128, BootNanos, Config, Counter,
     LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
 pub use self::attach::{Attachment, Egress, Mode};
 use self::maps::Maps;
-pub use self::maps::StateMap;
+pub use self::maps::{Allowed, StateMap, raise};
 pub use self::pins::{Leftover, Pins, leftovers, remove};
 
 /// The eBPF object, as `cargo xtask build-ebpf` made it.
@@ -33,8 +34,17 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// Program on the NIC's way in.
 pub const INGRESS: &str = "vip_ingress";
+/// The same for socket buffers.
+pub const TC_INGRESS: &str = "vip_tc_ingress";
 /// Program on the NIC's way out.
 pub const EGRESS: &str = "vip_egress";
+/// Programs for local sockets.
+pub const LOCAL: [&str; 4] = [
+    "vip_connect4",
+    "vip_connect6",
+    "vip_peername4",
+    "vip_peername6",
+];
 
 /// The global that holds the [`State`].
 const STATE: &str = "VIP_STATE";
@@ -44,7 +54,7 @@ const STATE: &str = "VIP_STATE";
 pub enum DatapathError {
     /// The object could not be loaded.
     #[error(
-        "cannot load the eBPF object (Linux 5.9 or newer, CAP_BPF and CAP_NET_ADMIN are needed): {0}"
+        "cannot load the eBPF object (Linux 5.18 or newer, CAP_BPF and CAP_NET_ADMIN are needed): {0}"
     )]
     Load(#[from] EbpfError),
     /// A program was refused or could not be attached.
@@ -74,10 +84,10 @@ pub enum DatapathError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// Another XDP program sits on the NIC.
+    /// Another XDP program sits on the NIC, and the configuration wants XDP.
     #[error(
         "another XDP program is attached to {interface}: detach it \
-         (`ip link set dev {interface} xdp off`) or choose another interface"
+         (`ip link set dev {interface} xdp off`), set `mode = \"tc\"`, or leave `mode` out"
     )]
     Busy {
         /// The NIC.
@@ -99,16 +109,31 @@ pub struct Plan {
     pub own_index: Option<BackendIndex>,
     /// Ethernet address of the NIC.
     pub own_mac: Mac,
-    /// This node's address on the NIC.
+    /// This node's IPv4 address on the NIC; 0.0.0.0 if it has none.
     pub own_address: Be32,
-    /// Addresses and ports that are served.
+    /// Addresses and ports that are served, those of IPv4 first.
     pub vips: Vec<Vip>,
+    /// Who may use services with an allow list.
+    pub allowed: Vec<Allowed>,
+    /// Whether connections of this node and its pods are redirected.
+    pub redirects: bool,
+    /// Number of the agent's network namespace; 0 if the kernel does not tell.
+    pub netns: u64,
     /// The nodes' addresses, in the order of the configuration.
-    pub backends: Vec<Be32>,
+    pub backends: Vec<NodeAddresses>,
     /// Key of the flow hash.
     pub hash_key: [u64; 2],
     /// The rank table, one row a bucket. Its length is a power of two.
     pub rows: Vec<RankRow>,
+}
+
+/// A node's addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeAddresses {
+    /// As [`Backend::address`].
+    pub address: Be128,
+    /// As [`Backend::other_address`].
+    pub other: Be128,
 }
 
 impl Plan {
@@ -119,11 +144,7 @@ impl Plan {
     /// `rank_base` is where in the map the rows of the plan lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
-            let all = BackendMask::first(self.backends.len());
-            state.masks = Masks {
-                alive: all,
-                ready: all,
-            };
+            state.masks = Masks::all(self.backends.len());
         }
         for (found, vip) in zip(&mut state.vips, &self.vips) {
             let owner_until = if found.address == vip.address {
@@ -136,13 +157,17 @@ impl Plan {
                 ..*vip
             };
         }
-        for (found, address) in zip(&mut state.backends, &self.backends) {
-            if found.address != *address {
-                *found = Backend {
-                    address: *address,
-                    ..Backend::zeroed()
-                };
-            }
+        for (found, node) in zip(&mut state.backends, &self.backends) {
+            let mac = if found.address == node.address {
+                found.mac
+            } else {
+                Mac::UNKNOWN
+            };
+            *found = Backend {
+                mac,
+                address: node.address,
+                other_address: node.other,
+            };
         }
         let macs = state.backends[..self.backends.len()]
             .iter()
@@ -156,6 +181,11 @@ impl Plan {
                 .own_index
                 .map_or(NOT_A_BACKEND, |index| index.get() as u32),
             vip_count: self.vips.len() as u32,
+            ipv4_count: self
+                .vips
+                .iter()
+                .filter(|vip| vip.address.ipv4().is_some())
+                .count() as u32,
             backend_count: self.backends.len() as u32,
             bucket_mask: self.rows.len() as u32 - 1,
             rank_base,
@@ -163,8 +193,18 @@ impl Plan {
             own_mac: self.own_mac,
             peers,
             own_address: self.own_address,
-            reserved: 0,
+            redirects: u32::from(self.redirects),
+            maps_ports: u32::from(
+                self.vips
+                    .iter()
+                    .flat_map(Vip::services)
+                    .any(vip_common::layout::Service::maps_port),
+            ),
+            netns: self.netns,
+            ..Config::zeroed()
         };
+        let nodes = &state.backends[..self.backends.len()];
+        state.config.set_families(nodes);
     }
 
     /// The plan that a state was made by, with these rows.
@@ -176,7 +216,17 @@ impl Plan {
             own_mac: config.own_mac,
             own_address: config.own_address,
             vips: state.vips().to_vec(),
-            backends: state.backends().iter().map(|node| node.address).collect(),
+            allowed: vec![],
+            redirects: config.redirects != 0,
+            netns: config.netns,
+            backends: state
+                .backends()
+                .iter()
+                .map(|node| NodeAddresses {
+                    address: node.address,
+                    other: node.other_address,
+                })
+                .collect(),
             hash_key: config.hash_key,
             rows,
         }
@@ -192,6 +242,8 @@ pub struct Datapath {
     own_index: Option<BackendIndex>,
     backends: usize,
     adopted: bool,
+    /// Why the kernel does not take the programs for local sockets. A node can do without.
+    no_redirection: Option<DatapathError>,
 }
 
 impl Datapath {
@@ -231,8 +283,18 @@ impl Datapath {
         }
         let mut ebpf = loader.load(OBJECT)?;
         ingress(&mut ebpf)?.load().map_err(program_error(INGRESS))?;
-        egress(&mut ebpf)?.load().map_err(program_error(EGRESS))?;
-        let (maps, mut state) = Maps::take(&mut ebpf)?;
+        for name in [EGRESS, TC_INGRESS] {
+            let program = classifier(&mut ebpf, name)?;
+            program.load().map_err(program_error(name))?;
+        }
+        let load_local = |name| {
+            let program = local(&mut ebpf, name)?;
+            program.load().map_err(program_error(name))
+        };
+        let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
+        // From here on no program can be loaded: it would need the maps' descriptors.
+        let (mut maps, mut state) = Maps::take(&mut ebpf)?;
+        maps.allow(&plan.allowed)?;
         let mut datapath = Self {
             maps,
             ebpf,
@@ -241,6 +303,7 @@ impl Datapath {
             own_index: plan.own_index,
             backends: plan.backends.len(),
             adopted,
+            no_redirection,
         };
         if state.get().config.layout_version != LAYOUT_VERSION {
             datapath.maps.ranks.write(0, &plan.rows);
@@ -270,13 +333,17 @@ impl Datapath {
         self.maps.ranks.holds(self.rank_base, &plan.rows)
     }
 
-    /// Makes the rank table say what the plan says, and reports whether that was needed.
-    pub fn repair(&mut self, plan: &Plan) -> bool {
+    /// Makes rank table and allow lists say what the plan says, and reports whether that was
+    /// needed.
+    ///
+    /// # Errors
+    /// If the allow lists cannot be read or written.
+    pub fn repair(&mut self, plan: &Plan) -> Result<bool, DatapathError> {
         let damaged = !self.holds(plan);
         if damaged {
             self.maps.ranks.write(self.rank_base, &plan.rows);
         }
-        damaged
+        Ok(self.maps.allow(&plan.allowed)? || damaged)
     }
 
     /// Attaches both programs to the NIC, or replaces the programs on the links that an
@@ -301,34 +368,56 @@ impl Datapath {
         )
     }
 
-    /// The kernel's number of the program on the way in, as interfaces show it.
+    /// Whether the program on the way in is attached to an interface, which shows an XDP program
+    /// with the number `xdp`.
     ///
     /// # Errors
     /// If the kernel does not tell.
-    pub fn ingress_id(&mut self) -> Result<u32, DatapathError> {
-        let program = ingress(&mut self.ebpf)?;
-        program
-            .info()
-            .map(|info| info.id())
-            .map_err(program_error(INGRESS))
+    pub fn steers(
+        &mut self,
+        interface: &str,
+        attachment: Attachment,
+        xdp: Option<u32>,
+    ) -> Result<bool, DatapathError> {
+        if attachment.mode == Mode::Tc {
+            let program = classifier(&mut self.ebpf, TC_INGRESS)?;
+            let way = TcAttachType::Ingress;
+            return is_attached(program, TC_INGRESS, interface, way, attachment.egress);
+        }
+        let own = ingress(&mut self.ebpf)?.info();
+        Ok(xdp == Some(own.map_err(program_error(INGRESS))?.id()))
     }
 
-    /// Whether the program on the way out is attached to an interface. A clsact filter, which
-    /// cannot be asked for by program, is taken to be.
+    /// Whether the program on the way out is attached to an interface.
     ///
     /// # Errors
     /// If the kernel does not tell.
     pub fn guards(&mut self, interface: &str, kind: Egress) -> Result<bool, DatapathError> {
-        if kind == Egress::Clsact {
-            return Ok(true);
+        let program = classifier(&mut self.ebpf, EGRESS)?;
+        is_attached(program, EGRESS, interface, TcAttachType::Egress, kind)
+    }
+
+    /// Attaches the programs for local sockets to a cgroup, in the place of those that an
+    /// earlier agent left anywhere; or only removes those.
+    ///
+    /// # Errors
+    /// If the cgroup cannot be opened, or the kernel refuses; that it refused to load them is
+    /// told here too.
+    pub fn redirect(&mut self, cgroup: Option<&Path>) -> Result<(), DatapathError> {
+        if let (Some(_), Some(error)) = (cgroup, self.no_redirection.take()) {
+            return Err(error);
         }
-        let own = egress(&mut self.ebpf)?
-            .info()
-            .map_err(program_error(EGRESS))?
-            .id();
-        let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Egress)
-            .map_err(program_error(EGRESS))?;
-        Ok(attached.iter().any(|program| program.id() == own))
+        let cgroup = cgroup
+            .map(|path| {
+                let what = format!("cannot open the cgroup {}", path.display());
+                File::open(path).map_err(DatapathError::io(what))
+            })
+            .transpose()?;
+        for name in LOCAL {
+            let program = local(&mut self.ebpf, name)?;
+            attach::redirect(program, name, self.pins.as_ref(), cgroup.as_ref())?;
+        }
+        Ok(())
     }
 
     /// Takes the program off the NIC and attaches it in generic mode.
@@ -402,12 +491,15 @@ impl Datapath {
         ingress(&mut self.ebpf)
     }
 
-    /// The program on the way out, for `BPF_PROG_TEST_RUN`.
+    /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
     ///
     /// # Errors
     /// If the object lacks it.
-    pub fn egress(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
-        egress(&mut self.ebpf)
+    pub fn classifier(
+        &mut self,
+        name: &'static str,
+    ) -> Result<&mut SchedClassifier, DatapathError> {
+        classifier(&mut self.ebpf, name)
     }
 }
 
@@ -421,14 +513,43 @@ fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
         .ok_or(DatapathError::Missing(INGRESS))
 }
 
-fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {
-    ebpf.program_mut(EGRESS)
+fn classifier<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut SchedClassifier, DatapathError> {
+    ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or(DatapathError::Missing(EGRESS))
+        .ok_or(DatapathError::Missing(name))
+}
+
+fn local<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut CgroupSockAddr, DatapathError> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DatapathError::Missing(name))
+}
+
+/// Whether a program is attached to an interface. A clsact filter, which cannot be asked for by
+/// program, is taken to be.
+fn is_attached(
+    program: &SchedClassifier,
+    name: &'static str,
+    interface: &str,
+    way: TcAttachType,
+    kind: Egress,
+) -> Result<bool, DatapathError> {
+    if kind == Egress::Clsact {
+        return Ok(true);
+    }
+    let own = program.info().map_err(program_error(name))?.id();
+    let (_, attached) = SchedClassifier::query_tcx(interface, way).map_err(program_error(name))?;
+    Ok(attached.iter().any(|program| program.id() == own))
 }
 
 /// Where an earlier or this agent's things are pinned, below the root of a bpffs.
 #[must_use]
-pub fn pin_directory(bpffs: &std::path::Path) -> PathBuf {
+pub fn pin_directory(bpffs: &Path) -> PathBuf {
     bpffs.join("vip")
 }

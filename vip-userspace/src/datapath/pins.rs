@@ -1,8 +1,9 @@
 //! What lies on the bpffs: maps by their names, links by what they hold on to.
 //!
-//! A link's name says all that is needed to adopt or remove it: `ingress-<ifindex>-<mode>` and
-//! `egress-<ifindex>`. A clsact filter has no link; its program, pinned as `filter-<ifindex>`,
-//! is the note that it is there. (bpffs refuses dots in names.)
+//! A link's name says all that is needed to adopt or remove it: `ingress-<ifindex>-<mode>`,
+//! `egress-<ifindex>`, and for local sockets the program's name. A clsact filter has no link;
+//! its program, pinned as `filter-in-<ifindex>` or `filter-out-<ifindex>`, is the note that it
+//! is there. (bpffs refuses dots in names.)
 
 use std::fs;
 use std::io;
@@ -11,18 +12,22 @@ use std::path::{Path, PathBuf};
 use aya::programs::tc;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use vip_common::layout::Vip;
 
-use super::attach::Mode;
+use super::attach::{Mode, Way};
 use super::detach::detach;
-use super::maps::{self, Maps};
-use super::{DatapathError, EGRESS, pin_directory};
+use super::maps;
+use super::{DatapathError, pin_directory};
 
 /// File in the run directory that says that the bpffs was mounted by an agent.
 const MOUNTED: &str = "mounted-bpffs";
 
 /// Begins the names of notes about clsact filters.
-const FILTER: &str = "filter-";
+const fn filter(way: Way) -> &'static str {
+    match way {
+        Way::In => "filter-in-",
+        Way::Out => "filter-out-",
+    }
+}
 
 /// The directory with this program's pins.
 #[derive(Clone, Debug)]
@@ -87,21 +92,34 @@ impl Pins {
         self.directory.join(format!("ingress-{interface}-{mode}"))
     }
 
-    /// Where the link of the program on the way out is pinned.
-    pub(super) fn egress(&self, interface: u32) -> PathBuf {
-        self.directory.join(format!("egress-{interface}"))
+    /// Where the tcx link of a program for socket buffers is pinned.
+    pub(super) fn tcx(&self, way: Way, interface: u32) -> PathBuf {
+        match way {
+            Way::In => self.ingress(interface, Mode::Tc),
+            Way::Out => self.directory.join(format!("egress-{interface}")),
+        }
+    }
+
+    /// Where the link of a program for local sockets is pinned.
+    pub(super) fn local(&self, program: &str) -> PathBuf {
+        self.directory.join(program)
     }
 
     /// Where the program of a clsact filter is pinned.
-    pub(super) fn filter(&self, interface: u32) -> PathBuf {
-        self.directory.join(format!("{FILTER}{interface}"))
+    pub(super) fn filter(&self, way: Way, interface: u32) -> PathBuf {
+        self.directory.join(format!("{}{interface}", filter(way)))
     }
 
     /// Removes the clsact filter, if there is one.
-    pub(super) fn remove_filter(&self, index: u32, interface: &str) -> Result<(), DatapathError> {
-        let path = self.filter(index);
+    pub(super) fn remove_filter(
+        &self,
+        way: Way,
+        index: u32,
+        interface: &str,
+    ) -> Result<(), DatapathError> {
+        let path = self.filter(way, index);
         if path.exists() {
-            remove_filter(interface, &path)
+            remove_filter(way, interface, &path)
         } else {
             Ok(())
         }
@@ -122,8 +140,15 @@ impl Pins {
             .collect()
     }
 
-    /// Interfaces with a program on the way out: those of pinned links.
-    pub(super) fn egress_links(&self) -> Vec<(u32, PathBuf)> {
+    /// Interfaces with a tcx program: those of pinned links.
+    pub(super) fn tcx_links(&self, way: Way) -> Vec<(u32, PathBuf)> {
+        if way == Way::In {
+            let links = self.ingress_links().into_iter();
+            return links
+                .filter(|pin| pin.mode == Mode::Tc)
+                .map(|pin| (pin.interface, pin.path))
+                .collect();
+        }
         names(&self.directory)
             .into_iter()
             .filter_map(|name| {
@@ -140,8 +165,8 @@ fn map_file(name: &str) -> &str {
 }
 
 /// Removes the clsact filter of an interface, and then the note.
-fn remove_filter(interface: &str, note: &Path) -> Result<(), DatapathError> {
-    match tc::qdisc_detach_program(interface, tc::TcAttachType::Egress, EGRESS) {
+fn remove_filter(way: Way, interface: &str, note: &Path) -> Result<(), DatapathError> {
+    match tc::qdisc_detach_program(interface, way.hook(), way.program()) {
         Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
             return Err(DatapathError::Io {
@@ -202,6 +227,8 @@ pub enum Leftover {
     Pin(PathBuf),
     /// A clsact filter on an interface (kernels before 6.6).
     Filter {
+        /// Which of the two.
+        way: Way,
         /// The interface.
         interface: String,
         /// The pin that says so.
@@ -222,22 +249,19 @@ impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Pin(path) => write!(f, "pin {}", path.display()),
-            Self::Filter { interface, .. } => write!(f, "clsact filter {EGRESS} on {interface}"),
+            Self::Filter { way, interface, .. } => {
+                write!(f, "clsact filter {} on {interface}", way.program())
+            }
             Self::Directory(path) => write!(f, "directory {}", path.display()),
             Self::Mount { path, .. } => write!(f, "bpffs mounted at {}", path.display()),
         }
     }
 }
 
-/// What agents left on the bpffs and on interfaces, in the order in which to remove it, and
-/// the VIPs that the maps among it name.
+/// What agents left on the bpffs and on interfaces, in the order in which to remove it.
 #[must_use]
-pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>) {
+pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
     let directory = pin_directory(bpffs);
-    let pins = Pins {
-        directory: directory.clone(),
-    };
-    let vips = Maps::pinned(&pins).map_or(Vec::new(), |(_, state)| state.get().vips().to_vec());
     let mut found = Vec::new();
     if directory.is_dir() {
         let all = names(&directory);
@@ -247,11 +271,16 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>
             .partition(|name| maps::NAMES.into_iter().any(|map| map_file(map) == name));
         found.extend(links.into_iter().chain(maps).map(|name| {
             let note = directory.join(&name);
-            let index = name
-                .strip_prefix(FILTER)
-                .and_then(|index| index.parse().ok());
-            match index.and_then(interface_name) {
-                Some(interface) => Leftover::Filter { interface, note },
+            let filter = [Way::In, Way::Out].into_iter().find_map(|way| {
+                let index = name.strip_prefix(filter(way))?.parse().ok()?;
+                Some((way, interface_name(index)?))
+            });
+            match filter {
+                Some((way, interface)) => Leftover::Filter {
+                    way,
+                    interface,
+                    note,
+                },
                 None => Leftover::Pin(note),
             }
         }));
@@ -264,7 +293,7 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>
             note,
         });
     }
-    (found, vips)
+    found
 }
 
 /// Removes what [`leftovers`] found.
@@ -274,7 +303,11 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> (Vec<Leftover>, Vec<Vip>
 pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
     match leftover {
         Leftover::Pin(path) => unpin_link(path),
-        Leftover::Filter { interface, note } => remove_filter(interface, note),
+        Leftover::Filter {
+            way,
+            interface,
+            note,
+        } => remove_filter(*way, interface, note),
         Leftover::Directory(path) => fs::remove_dir(path).map_err(DatapathError::io(format!(
             "cannot remove {}",
             path.display()

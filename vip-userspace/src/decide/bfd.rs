@@ -66,6 +66,8 @@ pub struct Session {
     /// `bfd.SessionState`, `bfd.LocalDiag`.
     state: State,
     diagnostic: Diagnostic,
+    /// Connections are better not brought here.
+    path_down: bool,
     remote: Option<Remote>,
     started: bool,
     /// `bfd.DesiredMinTxInterval` and `bfd.RequiredMinRxInterval` as packets say them.
@@ -98,6 +100,7 @@ impl Session {
             discriminator: local_discriminator,
             state: State::Down,
             diagnostic: Diagnostic::None,
+            path_down: false,
             remote: None,
             started: false,
             desired_min_tx: slow,
@@ -183,6 +186,29 @@ impl Session {
         let promised = self.desired_min_tx.min(self.transmit);
         let interval = promised.max(remote.required_min_rx).duration();
         Some(self.sent.after(interval * u32::from(self.patience.get())))
+    }
+
+    /// Tells the other side, while the session is up, that connections are better not brought
+    /// here, or that they may be again: the diagnostic "concatenated path down" (RFC 5880,
+    /// section 6.8.17), the path going on to the API server. Says so at once.
+    pub fn set_path_down(&mut self, now: BootNanos, down: bool, out: &mut Vec<Action>) {
+        if self.path_down == down {
+            return;
+        }
+        self.path_down = down;
+        if self.started && self.state == State::Up {
+            // Section 6.8.7: a packet whose content differs need not wait for its turn.
+            out.push(Action::Send(self.packet(false)));
+            self.sent = now;
+        }
+    }
+
+    /// Whether the other side says that connections are better not brought to it; `None` while
+    /// it has not been heard.
+    #[must_use]
+    pub fn remote_path_down(&self) -> Option<bool> {
+        let remote = self.remote.filter(|_| self.state == State::Up)?;
+        Some(remote.diagnostic == Diagnostic::ConcatenatedPathDown)
     }
 
     /// Begins to send.
@@ -443,7 +469,11 @@ impl Session {
     fn packet(&self, final_: bool) -> ControlPacket {
         ControlPacket {
             state: self.state,
-            diagnostic: self.diagnostic,
+            diagnostic: if self.path_down && self.state == State::Up {
+                Diagnostic::ConcatenatedPathDown
+            } else {
+                self.diagnostic
+            },
             poll: self.polling && !final_,
             final_,
             control_plane_independent: false,
@@ -683,6 +713,20 @@ mod tests {
         session.admin_down(at(1), &mut out);
         assert!(!out.iter().any(|action| matches!(action, Action::Down(_))));
         assert_eq!(session.state(), State::AdminDown);
+    }
+
+    #[test]
+    fn path_down_is_told_at_once_and_does_not_end_the_session() {
+        let mut wire = up(params(50, 3), params(50, 3));
+        assert_eq!(wire.ends[1].remote_path_down(), Some(false));
+        for down in [true, false] {
+            wire.drive(0, |session, now, out| session.set_path_down(now, down, out));
+            wire.run(Duration::from_millis(10));
+            assert_eq!(wire.ends[1].remote_path_down(), Some(down));
+            wire.run(Duration::from_secs(2));
+            assert!(wire.both_up());
+            assert_eq!(wire.ends[1].remote_path_down(), Some(down));
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! packet for it goes on to the next rank). So this is for nodes that are gone, and for servers
 //! that hang or say no.
 
-use vip_common::layout::{BackendIndex, BackendMask, MAX_BACKENDS, Masks};
+use std::array;
+
+use vip_common::layout::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS, Masks};
 
 /// What one probe found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,7 +43,7 @@ pub enum Transition {
     NotReady(Probe),
 }
 
-/// One backend. Taken for alive and ready until its first probe: an agent that has just started
+/// One check of one backend. Taken for alive and ready until its first probe: an agent that has just started
 /// must not steer worse than one that knows nothing of health.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Backend {
@@ -130,48 +132,77 @@ impl Backend {
     }
 }
 
-/// The backends of a cluster, in the order of the configuration.
+/// The backends of a cluster, in the order of the configuration, each with its checks.
+///
+/// A backend lives while any of its checks finds life. The first check is that of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Health {
-    backends: Vec<Backend>,
+    backends: Vec<Vec<Backend>>,
 }
 
 impl Health {
-    /// For that many backends; those beyond [`MAX_BACKENDS`] are left out.
+    /// For that many backends and checks of each; those beyond [`MAX_BACKENDS`] and
+    /// [`MAX_CHECKS`] are left out.
     #[must_use]
-    pub fn new(count: usize, thresholds: Thresholds) -> Self {
+    pub fn new(backends: usize, checks: usize, thresholds: Thresholds) -> Self {
+        let backend = vec![Backend::new(thresholds); checks.clamp(1, MAX_CHECKS)];
         Self {
-            backends: vec![Backend::new(thresholds); count.min(MAX_BACKENDS)],
+            backends: vec![backend; backends.min(MAX_BACKENDS)],
         }
     }
 
-    /// As [`Backend::on_probe`]. Nothing for a backend that does not exist.
-    pub fn on_probe(&mut self, index: BackendIndex, probe: Probe) -> Vec<Transition> {
-        self.backends
+    /// As [`Backend::on_probe`], but that life and death are the whole backend's. Nothing for a
+    /// backend or a check that does not exist.
+    pub fn on_probe(&mut self, index: BackendIndex, check: usize, probe: Probe) -> Vec<Transition> {
+        let was_alive = self.alive(index);
+        let Some(checked) = self
+            .backends
             .get_mut(index.get())
-            .map_or_else(Vec::new, |backend| backend.on_probe(probe))
+            .and_then(|checks| checks.get_mut(check))
+        else {
+            return vec![];
+        };
+        let mut transitions = checked.on_probe(probe);
+        transitions
+            .retain(|transition| !matches!(transition, Transition::Alive | Transition::Dead));
+        match (was_alive, self.alive(index)) {
+            (true, false) => transitions.insert(0, Transition::Dead),
+            (false, true) => transitions.insert(0, Transition::Alive),
+            _ => {}
+        }
+        transitions
     }
 
-    /// One of them.
+    /// Whether a backend lives. One that does not exist does not.
     #[must_use]
-    pub fn backend(&self, index: BackendIndex) -> Option<&Backend> {
-        self.backends.get(index.get())
+    pub fn alive(&self, index: BackendIndex) -> bool {
+        let checks = self.backends.get(index.get());
+        checks.is_some_and(|checks| checks.iter().any(Backend::alive))
+    }
+
+    /// Whether a check finds a backend ready. One that does not exist is not.
+    #[must_use]
+    pub fn ready(&self, index: BackendIndex, check: usize) -> bool {
+        let checks = self.backends.get(index.get());
+        checks
+            .and_then(|checks| checks.get(check))
+            .is_some_and(Backend::ready)
     }
 
     /// All of them, as the packet path reads it.
     #[must_use]
     pub fn masks(&self) -> Masks {
-        let mask = |member: fn(&Backend) -> bool| {
-            let indexes = (0..MAX_BACKENDS).filter_map(BackendIndex::new);
-            indexes
-                .zip(&self.backends)
-                .fold(BackendMask::EMPTY, |mask, (index, backend)| {
-                    mask.with(index, member(backend))
+        let mask = |member: &dyn Fn(BackendIndex) -> bool| {
+            (0..MAX_BACKENDS)
+                .filter_map(BackendIndex::new)
+                .fold(BackendMask::EMPTY, |mask, index| {
+                    mask.with(index, member(index))
                 })
         };
         Masks {
-            alive: mask(Backend::alive),
-            ready: mask(Backend::ready),
+            alive: mask(&|index| self.alive(index)),
+            ready: array::from_fn(|check| mask(&|index| self.ready(index, check))),
+            ..Masks::default()
         }
     }
 }
@@ -202,9 +233,9 @@ mod tests {
 
     #[test]
     fn nothing_known_means_alive_and_ready() {
-        let masks = Health::new(2, THRESHOLDS).masks();
+        let masks = Health::new(2, 1, THRESHOLDS).masks();
         let both = BackendMask::first(2);
-        assert_eq!((masks.alive, masks.ready), (both, both));
+        assert_eq!((masks.alive, masks.ready[0]), (both, both));
     }
 
     #[test]
@@ -279,14 +310,38 @@ mod tests {
     #[test]
     fn masks_hold_a_bit_for_each_backend_in_its_place() {
         let index = |i| BackendIndex::new(i).unwrap();
-        let mut health = Health::new(3, THRESHOLDS);
-        health.on_probe(index(0), Probe::Ready);
-        health.on_probe(index(1), Probe::Silent);
-        health.on_probe(index(2), not_ready());
-        assert_eq!(health.on_probe(index(3), Probe::Silent), []);
+        let mut health = Health::new(3, 1, THRESHOLDS);
+        health.on_probe(index(0), 0, Probe::Ready);
+        health.on_probe(index(1), 0, Probe::Silent);
+        health.on_probe(index(2), 0, not_ready());
+        assert_eq!(health.on_probe(index(3), 0, Probe::Silent), []);
+        assert_eq!(health.on_probe(index(0), 1, Probe::Silent), []);
         let ready = BackendMask::EMPTY.with(index(0), true);
-        let alive = ready.with(index(2), true);
-        assert_eq!(health.masks(), Masks { alive, ready });
+        let masks = health.masks();
+        assert_eq!(masks.alive, ready.with(index(2), true));
+        assert_eq!(masks.ready[..2], [ready, BackendMask::EMPTY]);
+    }
+
+    #[test]
+    fn each_check_has_its_own_say_and_any_finds_life() {
+        let index = BackendIndex::new(0).unwrap();
+        let mut health = Health::new(1, 2, THRESHOLDS);
+        assert_eq!(health.on_probe(index, 0, Probe::Ready), []);
+        let refused = Transition::NotReady(Probe::Refused);
+        assert_eq!(health.on_probe(index, 1, Probe::Refused), [refused]);
+        assert!(health.ready(index, 0) && !health.ready(index, 1));
+        let silent = |health: &mut Health, check| {
+            let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, Probe::Silent));
+            probes.collect::<Vec<_>>().concat()
+        };
+        let unready = Transition::NotReady(Probe::Silent);
+        assert_eq!(silent(&mut health, 0), [unready]);
+        assert!(health.alive(index));
+        assert_eq!(silent(&mut health, 1), [Transition::Dead]);
+        assert_eq!(
+            health.on_probe(index, 1, Probe::Refused),
+            [Transition::Alive]
+        );
     }
 
     fn any_probe() -> impl Strategy<Value = Probe> {

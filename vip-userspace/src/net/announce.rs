@@ -1,7 +1,8 @@
-//! ARP by packet socket: gratuitous ARP on takeover, and questions to peers.
+//! ARP by packet socket: gratuitous ARP on takeover, and questions to peers. (For IPv6: see
+//! [`ndp`](super::ndp).)
 
 use std::io::{self, Read as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::bytes_of;
@@ -59,8 +60,15 @@ fn address(address: Ipv4Addr) -> Be32 {
     Be32::from_wire(address.octets())
 }
 
-fn packed([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+/// An Ethernet address as a word, first byte lowest.
+pub(super) fn packed([a, b, c, d, e, f]: [u8; 6]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// The Ethernet address in a word.
+pub(super) fn unpacked(word: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+    [a, b, c, d, e, f]
 }
 
 /// Sends and receives ARP frames on one NIC.
@@ -89,7 +97,11 @@ impl ArpSocket {
         Ok(Self {
             socket,
             mac: AtomicU64::new(packed(nic.mac)),
-            address: nic.address,
+            address: match nic.address {
+                IpAddr::V4(address) => address,
+                // Nobody learns anything from it, then.
+                IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+            },
         })
     }
 
@@ -99,8 +111,7 @@ impl ArpSocket {
     }
 
     fn mac(&self) -> [u8; 6] {
-        let [a, b, c, d, e, f, _, _] = self.mac.load(Ordering::Relaxed).to_le_bytes();
-        [a, b, c, d, e, f]
+        unpacked(self.mac.load(Ordering::Relaxed))
     }
 
     /// Tells everybody that this NIC has `vip`, in both ways.
@@ -201,14 +212,14 @@ mod tests {
     #[test]
     fn the_segment_hears_announcements_and_answers_questions() {
         testing::in_two_namespaces(async |pair| {
-            let open = async |side, node| {
+            let open = async |side, node: IpAddr| {
                 pair.enter(side);
                 let netlink = Netlink::connect().unwrap();
-                let nic = netlink.find_nic(VIP, &[node], None).await.unwrap();
+                let nic = netlink.find_nic(VIP.into(), &[node], None).await.unwrap();
                 ArpSocket::open(&nic).unwrap()
             };
-            let a = open(Side::A, A).await;
-            let b = open(Side::B, B).await;
+            let a = open(Side::A, A.into()).await;
+            let b = open(Side::B, B.into()).await;
             let hears = async |socket: &ArpSocket, wanted: &[u8]| {
                 let mut buffer = [0; 128];
                 while within_reach(socket.receive(&mut buffer)).await.unwrap() != wanted {}

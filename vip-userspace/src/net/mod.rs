@@ -1,4 +1,4 @@
-//! The node's network: links and addresses by netlink, VRRP and ARP by raw sockets.
+//! The node's network: links and addresses by netlink, VRRP, ARP and NDP by raw sockets.
 //!
 //! Thin: it tells what is there and does what it is told. What to do is decided in
 //! [`decide`](crate::decide).
@@ -7,6 +7,7 @@ pub mod announce;
 pub mod bfd;
 mod datagram;
 pub mod echo;
+pub mod ndp;
 pub mod netlink;
 mod nic;
 mod raw;
@@ -15,9 +16,10 @@ pub(crate) mod testing;
 pub mod vrrp;
 
 pub use nic::Nic;
+pub use raw::netns_cookie;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What can be wrong with the node's network.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,7 @@ pub enum NetError {
     },
     /// Two of the configured nodes are this machine.
     #[error("nodes {0} and {1} are both this machine; name each node once")]
-    TwoNodes(Ipv4Addr, Ipv4Addr),
+    TwoNodes(IpAddr, IpAddr),
     /// The configured interface does not exist.
     #[error("no interface {name}; there are {there}")]
     NoInterface {
@@ -56,7 +58,7 @@ pub enum NetError {
     #[error("node address {address} is on {holder}, not on the configured interface {name}")]
     OtherInterface {
         /// The node's address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The interface that has it.
         holder: String,
         /// The configured one.
@@ -69,11 +71,11 @@ pub enum NetError {
     )]
     OtherSubnet {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// The interface that has the node's address.
         interface: String,
         /// The node's address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Its prefix length.
         prefix_len: u8,
     },
@@ -83,7 +85,7 @@ pub enum NetError {
         /// The interface.
         interface: String,
         /// The node's address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 

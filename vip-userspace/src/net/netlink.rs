@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
@@ -23,7 +25,7 @@ use super::nic::{self, Link, LocalAddress, Nic};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Neighbour {
     /// Whose.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Where; `None` while the kernel does not know, or no longer.
     pub mac: Option<[u8; 6]>,
 }
@@ -49,12 +51,12 @@ pub enum NetEvent {
     Neighbour(Neighbour),
     /// The NIC changed, or is gone: look at it.
     Link,
-    /// An IPv4 address came or went, on any interface.
+    /// An address came or went, on any interface.
     Address {
         /// Index of the interface.
         index: u32,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Whether it is there now.
         present: bool,
     },
@@ -90,8 +92,8 @@ impl Netlink {
     /// [`NetError`] says which of these does not hold, and what to do.
     pub async fn find_nic(
         &self,
-        vip: Ipv4Addr,
-        nodes: &[Ipv4Addr],
+        vip: IpAddr,
+        nodes: &[IpAddr],
         interface: Option<&str>,
     ) -> Result<Nic, NetError> {
         let links = self.links().await?;
@@ -106,11 +108,13 @@ impl Netlink {
         Ok(nic)
     }
 
-    /// Puts `vip`/32 on `lo`, scope host, and `lo` up. Nothing happens if all is so already.
+    /// Puts `vip` alone on `lo`, scope host, and `lo` up. Nothing happens if all is so already.
+    /// (The kernel gives addresses of IPv6 their scope itself.)
     ///
     /// # Errors
     /// The kernel refuses: no `CAP_NET_ADMIN`, say.
-    pub async fn add_vip(&self, vip: Ipv4Addr) -> Result<(), NetError> {
+    pub async fn add_vip(&self, vip: IpAddr) -> Result<(), NetError> {
+        let whole = if vip.is_ipv4() { 32 } else { 128 };
         let lo = self.loopback().await?;
         if !lo.enabled {
             let up = LinkUnspec::new_with_index(lo.index).up().build();
@@ -123,7 +127,7 @@ impl Netlink {
             .filter(|local| local.address == vip && local.index == lo.index);
         if ours
             .clone()
-            .any(|local| local.host_scope && local.prefix_len == 32)
+            .any(|local| (local.host_scope || vip.is_ipv6()) && local.prefix_len == whole)
         {
             return Ok(());
         }
@@ -132,17 +136,19 @@ impl Netlink {
             self.remove_vip(vip).await?;
         }
         let address = self.handle.address();
-        let mut add = address.add(lo.index, IpAddr::V4(vip), 32);
+        let mut add = address.add(lo.index, vip, whole);
         add.message_mut().header.scope = AddressScope::Host;
+        // Nobody else is asked about it: that is the owner's affair.
+        add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         let done = add.execute().await;
-        done.map_err(refused(format!("put {vip}/32 on lo")))
+        done.map_err(refused(format!("put {vip}/{whole} on lo")))
     }
 
     /// Takes `vip` off `lo`. Nothing happens if it is not there.
     ///
     /// # Errors
     /// The kernel refuses: no `CAP_NET_ADMIN`, say.
-    pub async fn remove_vip(&self, vip: Ipv4Addr) -> Result<(), NetError> {
+    pub async fn remove_vip(&self, vip: IpAddr) -> Result<(), NetError> {
         let lo = self.loopback().await?.index;
         let mut dump = self.handle.address().get().execute();
         while let Some(message) = dump.try_next().await.map_err(refused("list addresses"))? {
@@ -159,7 +165,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub async fn has_vip(&self, vip: Ipv4Addr) -> Result<Vec<String>, NetError> {
+    pub async fn has_vip(&self, vip: IpAddr) -> Result<Vec<String>, NetError> {
         let links = self.links().await?;
         let addresses = self.addresses().await?;
         let holds = |link: &Link| {
@@ -174,16 +180,12 @@ impl Netlink {
             .collect())
     }
 
-    /// The kernel's IPv4 neighbours on an interface.
+    /// The kernel's neighbours on an interface.
     ///
     /// # Errors
     /// The kernel cannot be asked.
     pub async fn neighbours(&self, nic_index: u32) -> Result<Vec<Neighbour>, NetError> {
-        let request = self
-            .handle
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
+        let request = self.handle.neighbours().get();
         let messages: Vec<NeighbourMessage> = request
             .execute()
             .try_collect()
@@ -202,12 +204,12 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refuses: no `CAP_NET_ADMIN`, or the interface is down or gone.
-    pub async fn resolve(&self, nic_index: u32, address: Ipv4Addr) -> Result<(), NetError> {
+    pub async fn resolve(&self, nic_index: u32, address: IpAddr) -> Result<(), NetError> {
         // As if a packet for it had come by: NTF_USE.
         let request = self
             .handle
             .neighbours()
-            .add(nic_index, IpAddr::V4(address))
+            .add(nic_index, address)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace();
@@ -229,6 +231,7 @@ impl Netlink {
             MulticastGroup::Link,
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
         ];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
             .map_err(NetError::io("open a netlink socket for changes"))?;
@@ -259,7 +262,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn has_address(&self, index: u32, address: Ipv4Addr) -> Result<bool, NetError> {
+    pub async fn has_address(&self, index: u32, address: IpAddr) -> Result<bool, NetError> {
         let addresses = self.addresses().await?;
         Ok(addresses
             .iter()
@@ -356,25 +359,32 @@ fn address_event(message: &AddressMessage, present: bool) -> Option<NetEvent> {
     })
 }
 
-/// `None` for IPv6.
-fn local_address(message: &AddressMessage) -> Option<Ipv4Addr> {
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+/// The address itself: of IPv4, and of IPv6 where it has a peer, "local" says so.
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let attributes = || message.attributes.iter();
+    let local = attributes().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let own = || {
+        attributes().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
             _ => None,
         })
+    };
+    local.or_else(own)
 }
 
-/// `None` for IPv6.
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let mut address = None;
     let mut mac = None;
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
-                address = Some(*found);
+                address = Some(IpAddr::from(*found));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some(IpAddr::from(*found));
             }
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
             _ => {}
@@ -437,7 +447,11 @@ fn link(message: &LinkMessage) -> Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{self, A, B, Side, VIP, within_reach};
+    use crate::net::testing::{self, Side, VIP6, within_reach};
+
+    const A: IpAddr = IpAddr::V4(testing::A);
+    const B: IpAddr = IpAddr::V4(testing::B);
+    const VIP: IpAddr = IpAddr::V4(testing::VIP);
 
     async fn nic(netlink: &Netlink) -> Nic {
         netlink.find_nic(VIP, &[B, A], None).await.unwrap()
@@ -484,18 +498,21 @@ mod tests {
             pair.enter(Side::A);
             testing::ip("link set lo down");
             let netlink = Netlink::connect().unwrap();
-            assert!(netlink.has_vip(VIP).await.unwrap().is_empty());
-            for _ in 0..2 {
-                netlink.add_vip(VIP).await.unwrap();
-                assert_eq!(netlink.has_vip(VIP).await.unwrap(), ["lo"]);
-            }
-            let addresses = netlink.addresses().await.unwrap();
-            let ours = addresses.iter().find(|local| local.address == VIP).unwrap();
-            assert!(ours.host_scope && ours.prefix_len == 32);
-            assert!(netlink.loopback().await.unwrap().enabled);
-            for _ in 0..2 {
-                netlink.remove_vip(VIP).await.unwrap();
-                assert!(netlink.has_vip(VIP).await.unwrap().is_empty());
+            for (vip, whole) in [(VIP, 32), (IpAddr::from(VIP6), 128)] {
+                assert!(netlink.has_vip(vip).await.unwrap().is_empty());
+                for _ in 0..2 {
+                    netlink.add_vip(vip).await.unwrap();
+                    assert_eq!(netlink.has_vip(vip).await.unwrap(), ["lo"]);
+                }
+                let addresses = netlink.addresses().await.unwrap();
+                let ours = addresses.iter().find(|local| local.address == vip).unwrap();
+                assert_eq!(ours.prefix_len, whole);
+                assert_eq!(ours.host_scope, vip.is_ipv4());
+                assert!(netlink.loopback().await.unwrap().enabled);
+                for _ in 0..2 {
+                    netlink.remove_vip(vip).await.unwrap();
+                    assert!(netlink.has_vip(vip).await.unwrap().is_empty());
+                }
             }
         });
     }
@@ -563,7 +580,7 @@ mod tests {
             let netlink = Netlink::connect().unwrap();
             let nic = nic(&netlink).await;
             let mut events = netlink.watch(nic.index).unwrap();
-            let nobody = Ipv4Addr::new(10, 9, 0, 77);
+            let nobody = IpAddr::from([10, 9, 0, 77]);
             netlink.resolve(nic.index, nobody).await.unwrap();
             let unknown = Neighbour {
                 address: nobody,

@@ -1,6 +1,6 @@
 //! Which node of the configuration this machine is, and which NIC is the VIP's.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::NetError;
 
@@ -16,7 +16,7 @@ pub struct Nic {
     /// Largest IP packet, in bytes.
     pub mtu: u32,
     /// The node's address on it, one of the configured nodes.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Prefix length of that address.
     pub prefix_len: u8,
     /// Place of that address among the configured nodes.
@@ -50,17 +50,25 @@ pub(super) struct Link {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LocalAddress {
     pub(super) index: u32,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) prefix_len: u8,
     pub(super) host_scope: bool,
 }
 
 impl LocalAddress {
-    fn subnet_has(&self, other: Ipv4Addr) -> bool {
-        let mask = u32::MAX
-            .checked_shl(32 - u32::from(self.prefix_len))
-            .unwrap_or(0);
-        (self.address.to_bits() ^ other.to_bits()) & mask == 0
+    fn subnet_has(&self, other: IpAddr) -> bool {
+        let behind = |whole: u32| whole.saturating_sub(u32::from(self.prefix_len));
+        match (self.address, other) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let mask = u32::MAX.checked_shl(behind(32)).unwrap_or(0);
+                (own.to_bits() ^ other.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(behind(128)).unwrap_or(0);
+                (own.to_bits() ^ other.to_bits()) & mask == 0
+            }
+            _ => false,
+        }
     }
 }
 
@@ -69,8 +77,8 @@ impl LocalAddress {
 pub(super) fn choose(
     links: &[Link],
     addresses: &[LocalAddress],
-    vip: Ipv4Addr,
-    nodes: &[Ipv4Addr],
+    vip: IpAddr,
+    nodes: &[IpAddr],
     named: Option<&str>,
 ) -> Result<Nic, NetError> {
     if let Some(name) = named
@@ -155,10 +163,16 @@ fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
-    const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 11), Ipv4Addr::new(10, 0, 0, 12)];
+    const VIP: IpAddr = ip(10);
+    const NODES: [IpAddr; 2] = [ip(11), ip(12)];
+
+    const fn ip(last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
 
     fn link(index: u32, name: &str, mac: Option<[u8; 6]>) -> Link {
         Link {
@@ -256,10 +270,19 @@ mod tests {
 
     #[test]
     fn a_prefix_of_any_length_is_a_subnet() {
-        let other = Ipv4Addr::new(192, 0, 2, 1);
+        let other = IpAddr::from([192, 0, 2, 1]);
         assert!(on(1, [10, 0, 0, 11], 0).subnet_has(other));
         assert!(!on(1, [10, 0, 0, 11], 32).subnet_has(VIP));
         assert!(on(1, [10, 0, 0, 11], 31).subnet_has(VIP));
-        assert!(!on(1, [10, 0, 0, 11], 31).subnet_has(Ipv4Addr::new(10, 0, 0, 12)));
+        assert!(!on(1, [10, 0, 0, 11], 31).subnet_has(ip(12)));
+        let ipv6 = |text: &str, prefix_len| LocalAddress {
+            address: text.parse().unwrap(),
+            ..on(1, [0; 4], prefix_len)
+        };
+        let vip: IpAddr = "fd00::10".parse().unwrap();
+        assert!(ipv6("fd00::11", 64).subnet_has(vip));
+        assert!(!ipv6("fd00:0:0:1::11", 64).subnet_has(vip));
+        assert!(!ipv6("fd00::11", 128).subnet_has(vip));
+        assert!(!ipv6("fd00::11", 0).subnet_has(VIP), "of another family");
     }
 }

@@ -21,6 +21,9 @@ pub(crate) const B6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2);
 /// Nobody's address, in the same subnet.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
 
+/// The same for IPv6.
+pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x10);
+
 /// One of the two namespaces.
 #[derive(Clone, Copy)]
 pub(crate) enum Side {

@@ -26,6 +26,12 @@ pub enum Request {
         /// Its name or address; whichever is best if `None`.
         to: Option<String>,
     },
+    /// Bring no new connections to this node, or bring them again. Answered with the name of
+    /// this node, once the other nodes were told.
+    Drain {
+        /// Whether it is to take none.
+        draining: bool,
+    },
 }
 
 /// What it answers.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// Version of the agent.
     pub version: String,
-    /// Address and port that are served.
+    /// Address and port of the API.
     pub vip: String,
+    /// All that is served, that among it.
+    pub services: Vec<Service>,
+    /// The cgroup whose processes' connections to the VIPs are redirected; `None` if none are.
+    pub local: Option<String>,
     /// Who owns the VIP, as this node knows; `None` while nobody is heard.
     pub owner: Option<Peer>,
     /// This node's part: `active`, `backup` or `initialize` (RFC 9568, section 6.4).
@@ -47,7 +51,7 @@ pub struct Peer {
     /// Its name.
     pub name: String,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// How the program is attached.
@@ -65,6 +69,17 @@ pub struct Xdp {
     pub adopted: bool,
 }
 
+/// A port of a VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Address and port.
+    pub endpoint: String,
+    /// The port on the nodes.
+    pub target_port: u16,
+    /// Names of the nodes that may have new connections, as far as their health goes.
+    pub ready: Vec<String>,
+}
+
 /// A BFD session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bfd {
@@ -80,15 +95,17 @@ pub struct Node {
     /// Its name.
     pub name: String,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether it is the node that was asked.
     pub own: bool,
     /// Its Ethernet address; `None` while nobody knows it.
     pub mac: Option<String>,
     /// The node answers.
     pub alive: bool,
-    /// Its API server says it is ready.
+    /// Its API server says it is ready, and it does not drain.
     pub ready: bool,
+    /// Its operator wants no new connections to be brought to it.
+    pub draining: bool,
     /// The BFD session with it; `None` for the node that was asked, and without BFD.
     pub bfd: Option<Bfd>,
     /// Why it is not, or how the last probe went.
@@ -152,27 +169,46 @@ impl fmt::Display for Status {
             },
             self.xdp.egress,
         )?;
-        let width = self
-            .nodes
-            .iter()
-            .map(|node| node.name.len())
-            .max()
-            .unwrap_or(0)
-            .max(4);
+        match &self.local {
+            Some(cgroup) => writeln!(f, "Local    redirected, for processes in {cgroup}")?,
+            None => writeln!(f, "Local    not redirected")?,
+        }
+        if self.services.len() > 1 {
+            for service in &self.services {
+                writeln!(
+                    f,
+                    "Service  {} to port {}: {}",
+                    service.endpoint,
+                    service.target_port,
+                    if service.ready.is_empty() {
+                        "no node is ready".to_owned()
+                    } else {
+                        service.ready.join(", ")
+                    },
+                )?;
+            }
+        }
+        let widest = |text: fn(&Node) -> usize| self.nodes.iter().map(text).max().unwrap_or(0);
+        let width = widest(|node| node.name.len()).max(4);
+        let address = widest(|node| node.address.to_string().len()).max(7);
         writeln!(
             f,
-            "\n{:width$}  {:15}  {:17}  {:5}  {:5}  {:10}  {:>8}  {:>7}  PROBE",
+            "\n{:width$}  {:address$}  {:17}  {:5}  {:5}  {:10}  {:>8}  {:>7}  PROBE",
             "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "BFD", "PACKET/S", "CONN/S",
         )?;
         for node in &self.nodes {
             writeln!(
                 f,
-                "{:width$}  {:15}  {:17}  {:5}  {:5}  {:10}  {:>8.0}  {:>7.1}  {}",
+                "{:width$}  {:address$}  {:17}  {:5}  {:5}  {:10}  {:>8.0}  {:>7.1}  {}",
                 node.name,
                 node.address.to_string(),
                 node.mac.as_deref().unwrap_or("unknown"),
                 yes(node.alive),
-                yes(node.ready),
+                if node.draining {
+                    "drain"
+                } else {
+                    yes(node.ready)
+                },
                 node.bfd.as_ref().map_or("-", |bfd| bfd.state.as_str()),
                 node.packets_per_second,
                 node.connections_per_second,

@@ -1,10 +1,11 @@
-//! Asks an API server whether it is ready: `GET /readyz` over TLS, a new connection each time.
+//! Asks a server whether it is ready: `GET /readyz` over TLS, a new connection each time; or only
+//! whether it takes connections.
 
 mod insecure;
 mod trust;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,9 +37,10 @@ pub enum Trust {
 /// What to ask, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Path of the request, `/readyz` say.
-    pub path: String,
-    /// TCP port of the API servers.
+    /// Path of the request, `/readyz` say; `None` to ask nothing: it is enough that the server
+    /// takes the connection.
+    pub path: Option<String>,
+    /// TCP port of the servers.
     pub port: u16,
     /// For a whole probe, from the first SYN to the end of the answer.
     pub timeout: Duration,
@@ -83,7 +85,7 @@ impl Prober {
     /// come later: the agent starts before `kubeadm init` makes it.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        if settings.trust == Trust::Insecure {
+        if settings.trust == Trust::Insecure && settings.path.is_some() {
             tracing::warn!(
                 "API servers are probed without a check of their certificates: \
                  whatever answers is believed"
@@ -100,7 +102,7 @@ impl Prober {
     ///
     /// The server's certificate must hold for the node's address (as an IP subject alternative
     /// name), as those that kubeadm makes do.
-    pub async fn probe(&self, address: Ipv4Addr) -> ProbeResult {
+    pub async fn probe(&self, address: IpAddr) -> ProbeResult {
         let start = Instant::now();
         let deadline = start + self.settings.timeout;
         let connect = TcpStream::connect((address, self.settings.port));
@@ -116,7 +118,11 @@ impl Prober {
                 return ProbeResult::Silent { reason };
             }
         };
-        match timeout_at(deadline, self.ask(address, tcp)).await {
+        let Some(path) = &self.settings.path else {
+            let rtt = start.elapsed();
+            return ProbeResult::Ready { rtt };
+        };
+        match timeout_at(deadline, self.ask(address, path, tcp)).await {
             Ok(Ok(())) => ProbeResult::Ready {
                 rtt: start.elapsed(),
             },
@@ -129,7 +135,7 @@ impl Prober {
     }
 
     /// Over an open connection. The error says why the server is not ready.
-    async fn ask(&self, address: Ipv4Addr, tcp: TcpStream) -> Result<(), String> {
+    async fn ask(&self, address: IpAddr, path: &str, tcp: TcpStream) -> Result<(), String> {
         let connector = TlsConnector::from(self.verification.config()?);
         let name = ServerName::IpAddress(address.into());
         let tls = connector.connect(name, tcp).await.map_err(|error| {
@@ -142,11 +148,12 @@ impl Prober {
         // Ends with this probe, also when that is cut short.
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
-        let request = Request::get(&self.settings.path)
-            .header(HOST, format!("{address}:{}", self.settings.port))
+        let host = SocketAddr::new(address, self.settings.port);
+        let request = Request::get(path)
+            .header(HOST, host.to_string())
             .header(USER_AGENT, concat!("vip/", env!("CARGO_PKG_VERSION")))
             .body(Empty::<Bytes>::new())
-            .map_err(|error| format!("path {:?}: {error}", self.settings.path))?;
+            .map_err(|error| format!("path {path:?}: {error}"))?;
         let response = sender
             .send_request(request)
             .await

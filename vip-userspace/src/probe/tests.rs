@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use http_body_util::Full;
@@ -79,7 +80,7 @@ async fn serve(tls: Arc<ServerConfig>, status: u16, body: &'static str) -> u16 {
 
 fn prober(port: u16, timeout: Duration, trust: Trust) -> Prober {
     Prober::new(Settings {
-        path: "/readyz".to_owned(),
+        path: Some("/readyz".to_owned()),
         port,
         timeout,
         trust,
@@ -107,7 +108,7 @@ async fn status_200_is_ready() {
     let port = serve(authority.server("127.0.0.1"), 200, "ok").await;
     let (prober, _folder) = trusting(&authority, port);
     for _ in 0..3 {
-        let result = prober.probe(LOCALHOST).await;
+        let result = prober.probe(LOCALHOST.into()).await;
         assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
     }
 }
@@ -119,25 +120,28 @@ async fn any_other_status_is_not_ready_and_names_the_failed_checks() {
     let port = serve(authority.server("127.0.0.1"), 503, body).await;
     let (prober, _folder) = trusting(&authority, port);
     assert_eq!(
-        reason(prober.probe(LOCALHOST).await),
+        reason(prober.probe(LOCALHOST.into()).await),
         "503 Service Unavailable, failed: etcd, shutdown"
     );
     let port = serve(authority.server("127.0.0.1"), 401, "").await;
     let (prober, _folder) = trusting(&authority, port);
-    assert_eq!(reason(prober.probe(LOCALHOST).await), "401 Unauthorized");
+    assert_eq!(
+        reason(prober.probe(LOCALHOST.into()).await),
+        "401 Unauthorized"
+    );
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_not_ready_unless_all_are_believed() {
     let port = serve(Authority::new().server("127.0.0.1"), 200, "ok").await;
     let (careful, folder) = trusting(&Authority::new(), port);
-    let reason = reason(careful.probe(LOCALHOST).await);
+    let reason = reason(careful.probe(LOCALHOST.into()).await);
     let ca = folder.path().join("ca.crt");
     assert!(reason.starts_with("TLS: "), "{reason}");
     assert!(reason.contains(&format!("CA {}", ca.display())), "{reason}");
 
     let result = prober(port, TIMEOUT, Trust::Insecure)
-        .probe(LOCALHOST)
+        .probe(LOCALHOST.into())
         .await;
     assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
 }
@@ -147,7 +151,7 @@ async fn a_certificate_of_another_node_is_not_ready() {
     let authority = Authority::new();
     let port = serve(authority.server("10.0.0.11"), 200, "ok").await;
     let (prober, _folder) = trusting(&authority, port);
-    let reason = reason(prober.probe(LOCALHOST).await);
+    let reason = reason(prober.probe(LOCALHOST.into()).await);
     assert!(reason.starts_with("TLS: "), "{reason}");
 }
 
@@ -158,20 +162,20 @@ async fn the_ca_file_may_come_late_and_may_change() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.crt");
     let prober = prober(port, TIMEOUT, Trust::Ca(file.clone()));
-    let missing = reason(prober.probe(LOCALHOST).await);
+    let missing = reason(prober.probe(LOCALHOST.into()).await);
     assert!(missing.starts_with("no CA file yet"), "{missing}");
 
     std::fs::write(&file, "no certificate at all").unwrap();
-    let empty = reason(prober.probe(LOCALHOST).await);
+    let empty = reason(prober.probe(LOCALHOST.into()).await);
     assert!(empty.contains("no certificate in PEM"), "{empty}");
 
     std::fs::write(&file, &first.pem).unwrap();
-    let wrong = reason(prober.probe(LOCALHOST).await);
+    let wrong = reason(prober.probe(LOCALHOST.into()).await);
     assert!(wrong.starts_with("TLS: "), "{wrong}");
 
     // Both, so that the length changes too, however coarse the file system's clock.
     std::fs::write(&file, format!("{}{}", first.pem, second.pem)).unwrap();
-    let result = prober.probe(LOCALHOST).await;
+    let result = prober.probe(LOCALHOST.into()).await;
     assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
 }
 
@@ -181,9 +185,9 @@ async fn a_closed_port_is_refused_with_and_without_a_ca_file() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let (with, _folder) = trusting(&Authority::new(), port);
-    assert_eq!(with.probe(LOCALHOST).await, ProbeResult::Refused);
+    assert_eq!(with.probe(LOCALHOST.into()).await, ProbeResult::Refused);
     let without = prober(port, TIMEOUT, Trust::Ca("/nonexistent/ca.crt".into()));
-    assert_eq!(without.probe(LOCALHOST).await, ProbeResult::Refused);
+    assert_eq!(without.probe(LOCALHOST.into()).await, ProbeResult::Refused);
 }
 
 #[tokio::test]
@@ -194,7 +198,7 @@ async fn a_server_that_accepts_and_hangs_is_not_ready_but_not_silent() {
     let timeout = Duration::from_millis(300);
     let prober = prober(port, timeout, Trust::Insecure);
     assert_eq!(
-        reason(prober.probe(LOCALHOST).await),
+        reason(prober.probe(LOCALHOST.into()).await),
         "timed out after 300ms"
     );
 }
@@ -212,7 +216,7 @@ async fn an_answer_that_is_not_tls_is_not_ready() {
         std::future::pending::<()>().await;
     });
     let prober = prober(port, TIMEOUT, Trust::Insecure);
-    let reason = reason(prober.probe(LOCALHOST).await);
+    let reason = reason(prober.probe(LOCALHOST.into()).await);
     assert!(reason.starts_with("TLS: "), "{reason}");
 }
 
@@ -222,7 +226,7 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
     in_two_namespaces(async |pair| {
         pair.enter(Side::A);
         let result = prober(6443, TIMEOUT, Trust::Insecure)
-            .probe(Ipv4Addr::new(192, 0, 2, 1))
+            .probe(IpAddr::from([192, 0, 2, 1]))
             .await;
         let ProbeResult::Silent { reason } = result else {
             panic!("expected Silent, got {result:?}");
@@ -234,7 +238,9 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
             "neighbour add {VIP} lladdr 02:00:00:00:00:99 dev a0"
         ));
         let timeout = Duration::from_millis(300);
-        let result = prober(6443, timeout, Trust::Insecure).probe(VIP).await;
+        let result = prober(6443, timeout, Trust::Insecure)
+            .probe(VIP.into())
+            .await;
         let reason = "no answer within 300ms".to_owned();
         assert_eq!(result, ProbeResult::Silent { reason });
     });

@@ -1,0 +1,423 @@
+//! All that a file and flags say, and how it becomes a [`Config`].
+
+use super::fault::{Fault, Place, Source};
+use super::table::{Table, text};
+use super::values::*;
+use super::*;
+
+/// All that was said, each thing checked by itself.
+pub(super) struct Draft {
+    /// There is no file.
+    pub(super) from_flags: bool,
+    pub(super) vips: Vec<(SocketAddr, Place)>,
+    /// What holds for the first service of each VIP.
+    pub(super) main: Main,
+    pub(super) services: Vec<(Extra, Place)>,
+    pub(super) nodes: Option<(Vec<(Node, Place)>, Place)>,
+    pub(super) interface: Option<String>,
+    pub(super) router_id: Option<u8>,
+    pub(super) interval: Option<Duration>,
+    pub(super) priority: Option<u8>,
+    pub(super) preempt: bool,
+    pub(super) preempt_delay: Duration,
+    pub(super) mode: VrrpMode,
+    pub(super) probe_address: bool,
+    pub(super) bfd: Option<Bfd>,
+    pub(super) health: Health,
+    pub(super) local: Option<Local>,
+    pub(super) datapath: Datapath,
+    pub(super) run_dir: Option<PathBuf>,
+}
+
+/// What is said of the API itself.
+pub(super) struct Main {
+    pub(super) target: Option<u16>,
+    pub(super) path: String,
+    pub(super) probe_port: Option<u16>,
+    pub(super) allow: Vec<Network>,
+    pub(super) syn_rate: Option<u32>,
+}
+
+/// An entry of `services`.
+pub(super) struct Extra {
+    pub(super) port: u16,
+    pub(super) target: Option<u16>,
+    pub(super) path: Option<String>,
+    pub(super) probe_port: Option<u16>,
+    pub(super) allow: Vec<Network>,
+    pub(super) syn_rate: Option<u32>,
+}
+
+impl Draft {
+    pub(super) fn read(source: &Source<'_>) -> Result<Self, Fault> {
+        let root = DeTable::parse(source.text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
+            Fault::new(span, error.message().replace('\n', ", "))
+        })?;
+        let mut root = Table::new(root.into_inner());
+
+        let vips = root.take("vip", vips)?.unwrap_or_default();
+        let nodes = root.take("nodes", nodes)?;
+        let interface = root.text("interface", interface)?;
+        let run_dir = root.text("run_dir", absolute)?;
+        let target = root.number("target_port", 1..=65_535)?;
+        let allow = root.take("allow", networks)?.unwrap_or_default();
+        let syn_rate = root.number("syn_rate", SYN_RATES)?;
+        let services = root.take("services", extras)?.unwrap_or_default();
+        let mut vrrp = root.table("vrrp")?;
+        let mut bfd = root.table("bfd")?;
+        let mut health = root.table("health")?;
+        let mut local = root.table("local")?;
+        let mut datapath = root.table("datapath")?;
+        root.end()?;
+
+        let router_id = vrrp.number("router_id", 1..=255)?;
+        let interval = vrrp.text("interval", advert_interval)?;
+        let priority = vrrp.number("priority", 1..=255)?;
+        let preempt = vrrp.boolean("preempt")?.unwrap_or(false);
+        let delay = |text: &str| duration(text, Duration::ZERO..=Duration::from_secs(1000));
+        let preempt_delay = vrrp.text("preempt_delay", delay)?.unwrap_or_default();
+        let mode = vrrp.text("mode", vrrp_mode)?.unwrap_or(VrrpMode::Unicast);
+        let probe_address = vrrp.boolean("probe_address")?.unwrap_or(true);
+        vrrp.end()?;
+
+        let bfd = {
+            let enabled = bfd.boolean("enabled")?.unwrap_or(true);
+            let interval =
+                |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(10));
+            let made = Bfd {
+                interval: bfd
+                    .text("interval", interval)?
+                    .unwrap_or(Duration::from_millis(50)),
+                multiplier: bfd.number("multiplier", 2..=50)?.unwrap_or(3) as u8,
+            };
+            bfd.end()?;
+            enabled.then_some(made)
+        };
+
+        let probe_interval =
+            |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(60));
+        let probe_timeout =
+            |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(60));
+        let main = Main {
+            target: target.map(|port| port as u16),
+            path: health.text("path", probe_path)?.unwrap_or("/readyz".into()),
+            probe_port: health.number("port", 1..=65_535)?.map(|port| port as u16),
+            allow,
+            syn_rate: syn_rate.map(|rate| rate as u32),
+        };
+        let health = Health {
+            interval: health
+                .text("interval", probe_interval)?
+                .unwrap_or(Duration::from_millis(500)),
+            timeout: health
+                .text("timeout", probe_timeout)?
+                .unwrap_or(Duration::from_secs(1)),
+            rise: health.number("rise", 1..=100)?.unwrap_or(2) as u32,
+            fall: health.number("fall", 1..=100)?.unwrap_or(2) as u32,
+            tls: {
+                let ca = health.take("ca", |value| text(value, absolute))?;
+                let insecure = health.boolean("insecure")?.unwrap_or(false);
+                health.end()?;
+                match (ca, insecure) {
+                    (Some((_, place)), true) => {
+                        let message = "`ca` has no meaning with `insecure = true`; remove one";
+                        return Err(Fault::new(place, message));
+                    }
+                    (Some((ca, _)), false) => Tls::Ca(ca),
+                    (None, true) => Tls::Insecure,
+                    (None, false) => Tls::WellKnownCa,
+                }
+            },
+        };
+
+        let local = {
+            let enabled = local.boolean("enabled")?.unwrap_or(true);
+            let cgroup = local.text("cgroup", absolute)?;
+            local.end()?;
+            enabled.then_some(Local { cgroup })
+        };
+
+        let datapath = {
+            let made = Datapath {
+                mode: datapath.text("mode", xdp_mode)?.unwrap_or(XdpMode::Auto),
+                buckets: datapath
+                    .take("buckets", buckets)?
+                    .unwrap_or(DEFAULT_BUCKETS),
+                hash_key: datapath.text("hash_key", hash_key)?,
+                bpffs: datapath.text("bpffs", absolute)?.unwrap_or(BPFFS.into()),
+            };
+            datapath.end()?;
+            made
+        };
+
+        Ok(Self {
+            from_flags: false,
+            vips,
+            main,
+            services,
+            nodes,
+            interface,
+            router_id: router_id.map(|id| id as u8),
+            interval,
+            priority: priority.map(|priority| priority as u8),
+            preempt,
+            preempt_delay,
+            mode,
+            probe_address,
+            bfd,
+            health,
+            local,
+            datapath,
+            run_dir,
+        })
+    }
+
+    /// Checks that all fits together.
+    pub(super) fn finish(self) -> Result<Config, Fault> {
+        let missing = |flag, key, example| {
+            if self.from_flags {
+                let message = format!("missing; give it, or --config FILE with `{key}` in it");
+                Fault::new(Place::Flag(flag), message)
+            } else {
+                let message = format!("`{key}` is missing; add `{key} = {example}` or give {flag}");
+                Fault::new(Place::File(0), message)
+            }
+        };
+        if self.vips.is_empty() {
+            return Err(missing("--vip", "vip", "\"10.0.0.10:6443\""));
+        }
+        let (nodes, place) = self
+            .nodes
+            .as_ref()
+            .ok_or_else(|| missing("--nodes", "nodes", "[\"10.0.0.11\"]"))?;
+        check_nodes(nodes, *place)?;
+        self.check_vips(nodes)?;
+        let mut checks = vec![];
+        let vips = self.served(&mut checks)?;
+        if checks.len() > MAX_CHECKS {
+            let message = format!(
+                "{} different checks of health: at most {MAX_CHECKS} are possible; let services share them",
+                checks.len()
+            );
+            let place = self
+                .services
+                .last()
+                .map_or(Place::File(0), |(_, place)| *place);
+            return Err(Fault::new(place, message));
+        }
+        let mut config = Config {
+            vips,
+            checks,
+            nodes: nodes.iter().map(|(node, _)| node.clone()).collect(),
+            interface: self.interface,
+            vrrp: Vrrp {
+                // By the VIP, as soon as it is known which that is.
+                router_id: 0,
+                interval: self.interval.unwrap_or(Duration::from_millis(100)),
+                priority: self.priority,
+                preempt: self.preempt,
+                preempt_delay: self.preempt_delay,
+                mode: self.mode,
+                probe_address: self.probe_address,
+            },
+            bfd: self.bfd,
+            health: self.health,
+            local: self.local,
+            datapath: self.datapath,
+            run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
+        };
+        let last_byte = match config.vip().address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[15],
+        };
+        config.vrrp.router_id = self.router_id.unwrap_or(last_byte.max(1));
+        Ok(config)
+    }
+
+    /// Checks the VIPs by themselves and against the nodes.
+    pub(super) fn check_vips(&self, nodes: &[(Node, Place)]) -> Result<(), Fault> {
+        let (_, last) = self.vips[self.vips.len() - 1];
+        if self.vips.len() > MAX_VIPS {
+            let message = format!(
+                "{} VIPs: at most {MAX_VIPS} are possible; leave some out",
+                self.vips.len()
+            );
+            return Err(Fault::new(last, message));
+        }
+        for (index, (vip, place)) in self.vips.iter().enumerate() {
+            let twice = self.vips[..index]
+                .iter()
+                .any(|(other, _)| other.ip() == vip.ip());
+            if twice {
+                let message = format!(
+                    "VIP {} is listed twice; remove one, and add ports under `[[services]]`",
+                    vip.ip()
+                );
+                return Err(Fault::new(*place, message));
+            }
+        }
+        for (node, place) in nodes {
+            for address in [Some(node.address), node.other_address]
+                .into_iter()
+                .flatten()
+            {
+                if self.vips.iter().any(|(vip, _)| vip.ip() == address) {
+                    let message = format!(
+                        "node {address} is the VIP; list the nodes' own addresses, or choose a VIP that no node has"
+                    );
+                    return Err(Fault::new(*place, message));
+                }
+            }
+        }
+        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let (node, _) = &nodes[0];
+        if !self
+            .vips
+            .iter()
+            .any(|(vip, _)| vip.is_ipv4() == node.address.is_ipv4())
+        {
+            let message = format!(
+                "the nodes' addresses are of {}, and no VIP is; add one, or list the nodes by their addresses of {}",
+                family(node.address),
+                family(self.vips[0].0.ip()),
+            );
+            return Err(Fault::new(last, message));
+        }
+        Ok(())
+    }
+
+    /// What is served at each VIP, those of IPv4 first. Collects the checks that this needs.
+    pub(super) fn served(&self, checks: &mut Vec<Check>) -> Result<Vec<Vip>, Fault> {
+        let mut check = |port, path: Option<&String>| {
+            let wanted = Check {
+                port,
+                path: path.cloned(),
+            };
+            let known = checks.iter().position(|check| *check == wanted);
+            known.unwrap_or_else(|| {
+                checks.push(wanted);
+                checks.len() - 1
+            })
+        };
+        let mut networks = 0;
+        let mut vips = vec![];
+        for (vip, place) in &self.vips {
+            let target = self.main.target.unwrap_or(vip.port());
+            let mut services = vec![(
+                Service {
+                    port: vip.port(),
+                    target,
+                    check: check(
+                        self.main.probe_port.unwrap_or(target),
+                        Some(&self.main.path),
+                    ),
+                    allow: self.main.allow.clone(),
+                    syn_rate: self.main.syn_rate,
+                },
+                *place,
+            )];
+            for (extra, place) in &self.services {
+                let target = extra.target.unwrap_or(extra.port);
+                let service = Service {
+                    port: extra.port,
+                    target,
+                    check: check(extra.probe_port.unwrap_or(target), extra.path.as_ref()),
+                    allow: extra.allow.clone(),
+                    syn_rate: extra.syn_rate,
+                };
+                for (other, _) in &services {
+                    let message = if other.port == service.port {
+                        format!(
+                            "port {} is declared twice for {}; remove one",
+                            service.port,
+                            vip.ip()
+                        )
+                    } else if other.target == service.target {
+                        format!(
+                            "ports {} and {} of {} have the same port {target} on the nodes, which cannot tell their answers apart; leave one out",
+                            other.port,
+                            service.port,
+                            vip.ip()
+                        )
+                    } else {
+                        continue;
+                    };
+                    return Err(Fault::new(*place, message));
+                }
+                services.push((service, *place));
+            }
+            let (_, last) = services[services.len() - 1];
+            if services.len() > MAX_PORTS {
+                let message = format!(
+                    "{} ports for {}: at most {MAX_PORTS} are possible; leave some out",
+                    services.len(),
+                    vip.ip()
+                );
+                return Err(Fault::new(last, message));
+            }
+            networks += services
+                .iter()
+                .map(|(service, _)| service.allow.len())
+                .sum::<usize>();
+            if networks > MAX_ALLOWED as usize {
+                let message = format!(
+                    "{networks} networks in all allow lists, counted for each VIP: at most {MAX_ALLOWED} are possible; join some"
+                );
+                return Err(Fault::new(last, message));
+            }
+            vips.push(Vip {
+                address: vip.ip(),
+                services: services.into_iter().map(|(service, _)| service).collect(),
+            });
+        }
+        vips.sort_by_key(|vip| vip.address.is_ipv6());
+        Ok(vips)
+    }
+}
+
+/// Checks the nodes by themselves.
+pub(super) fn check_nodes(nodes: &[(Node, Place)], place: Place) -> Result<(), Fault> {
+    if nodes.is_empty() || nodes.len() > MAX_BACKENDS {
+        let message = format!(
+            "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",
+            nodes.len()
+        );
+        return Err(Fault::new(place, message));
+    }
+    for (index, (node, place)) in nodes.iter().enumerate() {
+        let address = node.address;
+        if address.is_ipv4() != nodes[0].0.address.is_ipv4() {
+            let message = format!(
+                "node {address} is not of the same family as node {}; list all by one family, and the other as `other_address`",
+                nodes[0].0.address
+            );
+            return Err(Fault::new(*place, message));
+        }
+        if let Some(other) = node
+            .other_address
+            .filter(|other| other.is_ipv4() == address.is_ipv4())
+        {
+            let message = format!(
+                "{other} is of the same family as {address}; give `other_address` one of the other family"
+            );
+            return Err(Fault::new(*place, message));
+        }
+        for (before, _) in &nodes[..index] {
+            let message = if before.address == address {
+                format!("node {address} is listed twice; remove one")
+            } else if before.name == node.name {
+                format!("two nodes are named `{}`; rename one", node.name)
+            } else if before.other_address.is_some() && before.other_address == node.other_address {
+                format!(
+                    "nodes {} and {address} have the same `other_address`; correct one",
+                    before.address
+                )
+            } else {
+                continue;
+            };
+            return Err(Fault::new(*place, message));
+        }
+    }
+    Ok(())
+}

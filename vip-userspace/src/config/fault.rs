@@ -1,0 +1,68 @@
+//! What is wrong with a configuration, and where it was said.
+
+use std::ops::Range;
+
+use super::ConfigError;
+
+/// A file's text.
+pub(super) struct Source<'a> {
+    pub(super) name: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    pub(super) fn error(&self, fault: Fault) -> ConfigError {
+        let Fault { place, message } = fault;
+        match place {
+            Place::Flag(flag) => ConfigError::Flag { flag, message },
+            Place::File(at) => {
+                let before = self.text.get(..at).unwrap_or(self.text);
+                let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+                ConfigError::File {
+                    file: self.name.to_owned(),
+                    line: before.matches('\n').count() + 1,
+                    column: before[line_start..].chars().count() + 1,
+                    message,
+                }
+            }
+        }
+    }
+}
+
+/// Where something was said.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// At this byte of the file.
+    File(usize),
+    Flag(&'static str),
+}
+
+impl From<Range<usize>> for Place {
+    fn from(span: Range<usize>) -> Self {
+        Self::File(span.start)
+    }
+}
+
+/// What is wrong, and where.
+pub(super) struct Fault {
+    pub(super) place: Place,
+    pub(super) message: String,
+}
+
+impl Fault {
+    pub(super) fn new(place: impl Into<Place>, message: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            // What was said may hold line breaks and worse, and an error is one line.
+            message: message
+                .into()
+                .chars()
+                .flat_map(|c| {
+                    let control = c.is_control().then(|| c.escape_default());
+                    let other = (!c.is_control()).then_some(c);
+                    control.into_iter().flatten().chain(other)
+                })
+                .collect(),
+        }
+    }
+}

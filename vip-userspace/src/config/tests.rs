@@ -1,0 +1,734 @@
+use std::collections::BTreeSet;
+
+use clap::{Args as _, FromArgMatches as _};
+use proptest::prelude::*;
+
+use super::values::duration;
+use super::*;
+
+const SMALLEST: &str = r#"
+    vip = "10.0.0.10:6443"
+    nodes = ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
+"#;
+
+const PAGE: &str = include_str!("../../../docs/configuration.md");
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+/// A VIP with one service that everybody may use, by the first check.
+fn plain(address: IpAddr, port: u16) -> Vip {
+    Vip {
+        address,
+        services: vec![Service {
+            port,
+            target: port,
+            check: 0,
+            allow: vec![],
+            syn_rate: None,
+        }],
+    }
+}
+
+/// What is wrong with a file, on one line.
+fn refused(text: &str) -> String {
+    Config::parse(text, "vip.toml").unwrap_err().to_string()
+}
+
+/// What is wrong with lines put behind a good beginning of two lines.
+fn refused_with(lines: &str) -> String {
+    refused(&format!(
+        "vip = \"10.0.0.10\"\nnodes = [\"10.0.0.11\"]\n{lines}"
+    ))
+}
+
+fn flags(arguments: &[&str]) -> Flags {
+    let command = Flags::augment_args(clap::Command::new("run").no_binary_name(true));
+    Flags::from_arg_matches(&command.try_get_matches_from(arguments).unwrap()).unwrap()
+}
+
+/// The blocks of a language in the page.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let after = PAGE.split(&fence).skip(1);
+    after
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn smallest_file_has_sensible_defaults() {
+    let node = |last| Node::at(ip(last));
+    assert_eq!(
+        Config::parse(SMALLEST, "vip.toml").unwrap(),
+        Config {
+            vips: vec![plain(ip(10), 6443)],
+            checks: vec![Check {
+                port: 6443,
+                path: Some("/readyz".into()),
+            }],
+            nodes: vec![node(11), node(12), node(13)],
+            interface: None,
+            vrrp: Vrrp {
+                router_id: 10,
+                interval: Duration::from_millis(100),
+                priority: None,
+                preempt: false,
+                preempt_delay: Duration::ZERO,
+                mode: VrrpMode::Unicast,
+                probe_address: true,
+            },
+            bfd: Some(Bfd {
+                interval: Duration::from_millis(50),
+                multiplier: 3,
+            }),
+            health: Health {
+                interval: Duration::from_millis(500),
+                timeout: Duration::from_secs(1),
+                rise: 2,
+                fall: 2,
+                tls: Tls::WellKnownCa,
+            },
+            local: Some(Local { cgroup: None }),
+            datapath: Datapath {
+                mode: XdpMode::Auto,
+                buckets: 65_536,
+                hash_key: None,
+                bpffs: "/sys/fs/bpf".into(),
+            },
+            run_dir: "/run/vip".into(),
+        }
+    );
+}
+
+#[test]
+fn every_key_in_the_page_reaches_its_place() {
+    let [smallest, full] = blocks("toml")[..] else {
+        panic!("the page has two examples")
+    };
+    assert_eq!(
+        Config::parse(smallest, "a").unwrap(),
+        Config::parse(SMALLEST, "b").unwrap()
+    );
+    let network = |address: IpAddr, prefix_len| Network {
+        address,
+        prefix_len,
+    };
+    let fd00 = |last| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+    let services = vec![
+        Service {
+            port: 443,
+            target: 6443,
+            check: 0,
+            allow: vec![network(IpAddr::from([10, 0, 0, 0]), 8), network(fd00(0), 8)],
+            syn_rate: Some(500),
+        },
+        Service {
+            port: 9345,
+            target: 9346,
+            check: 1,
+            allow: vec![network(ip(11), 32)],
+            syn_rate: Some(50),
+        },
+    ];
+    assert_eq!(
+        Config::parse(full, "page").unwrap(),
+        Config {
+            vips: vec![
+                Vip {
+                    address: ip(10),
+                    services: services.clone(),
+                },
+                Vip {
+                    address: fd00(0x10),
+                    services,
+                },
+            ],
+            checks: vec![
+                Check {
+                    port: 6444,
+                    path: Some("/livez".into()),
+                },
+                Check {
+                    port: 9347,
+                    path: Some("/healthz".into()),
+                },
+            ],
+            nodes: vec![
+                Node {
+                    address: ip(11),
+                    other_address: Some(fd00(0x11)),
+                    name: "cp1".into(),
+                    weight: 2
+                },
+                Node {
+                    address: ip(12),
+                    other_address: None,
+                    name: "cp2".into(),
+                    weight: 1
+                },
+                Node::at(ip(13)),
+            ],
+            interface: Some("bond0".into()),
+            vrrp: Vrrp {
+                router_id: 51,
+                interval: Duration::from_secs(1),
+                priority: Some(200),
+                preempt: true,
+                preempt_delay: Duration::from_secs(30),
+                mode: VrrpMode::Multicast,
+                probe_address: false,
+            },
+            bfd: Some(Bfd {
+                interval: Duration::from_millis(20),
+                multiplier: 5,
+            }),
+            health: Health {
+                interval: Duration::from_millis(250),
+                timeout: Duration::from_secs(2),
+                rise: 3,
+                fall: 4,
+                tls: Tls::Ca("/etc/ssl/cluster-ca.pem".into()),
+            },
+            local: Some(Local {
+                cgroup: Some("/sys/fs/cgroup/unified".into()),
+            }),
+            datapath: Datapath {
+                mode: XdpMode::Native,
+                buckets: 131_072,
+                hash_key: Some([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]),
+                bpffs: "/run/bpf".into(),
+            },
+            run_dir: "/run/vip-test".into(),
+        }
+    );
+}
+
+#[test]
+fn page_and_parser_know_the_same_keys() {
+    // The parser tells its keys when it meets one it does not know.
+    let known = |error: String| -> BTreeSet<String> {
+        let (_, list) = error
+            .split_once("expected one of ")
+            .expect("tells its keys");
+        list.split(", ")
+            .map(|key| key.trim_matches('`').to_owned())
+            .collect()
+    };
+    let documented = |heading: &str| -> BTreeSet<String> {
+        let (_, section) = PAGE.split_once(heading).expect("has the section");
+        let section = section.split("\n#").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.map(|row| row.split('`').next().unwrap().to_owned())
+            .collect()
+    };
+    let tables = ["vrrp", "bfd", "health", "local", "datapath"];
+    let mut top = known(refused("x = 1"));
+    assert!(top.remove("services"));
+    for table in tables {
+        assert!(top.remove(table));
+        let keys = known(refused(&format!("[{table}]\nx = 1")));
+        assert_eq!(keys, documented(&format!("### `[{table}]`")), "{table}");
+    }
+    assert_eq!(top, documented("### At the top"));
+    let entry = known(refused("nodes = [{ x = 1 }]"));
+    assert_eq!(entry, documented("### In an entry of `nodes`"));
+    let service = known(refused("[[services]]\nx = 1"));
+    assert_eq!(service, documented("### `[[services]]`"));
+
+    let command = Flags::augment_args(clap::Command::new("run"));
+    let arguments = command.get_arguments().filter_map(|flag| flag.get_long());
+    let flags: BTreeSet<String> = arguments.map(|flag| format!("--{flag}")).collect();
+    assert_eq!(flags, documented("## Flags"));
+}
+
+#[test]
+fn flags_of_the_page_say_what_its_smallest_file_says() {
+    let line = blocks("sh")[0].trim().strip_prefix("vip run ").unwrap();
+    let by_flags = flags(&line.split(' ').collect::<Vec<_>>()).into_config();
+    assert_eq!(
+        by_flags.unwrap(),
+        Config::parse(SMALLEST, "vip.toml").unwrap()
+    );
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vip.toml");
+    fs::write(&path, format!("{SMALLEST}\ninterface = \"eth0\"")).unwrap();
+    let file = path.to_str().unwrap();
+    assert_eq!(
+        Config::load(&path).unwrap().interface.as_deref(),
+        Some("eth0")
+    );
+    let config = flags(&[
+        "--config",
+        file,
+        "--vip",
+        "10.0.0.20",
+        "--interface",
+        "eth7",
+        "--vrid",
+        "7",
+        "--interval",
+        "10ms",
+        "--ca",
+        "/ca.pem",
+        "--nodes",
+        "10.0.0.11",
+    ]);
+    let config = config.into_config().unwrap();
+    assert_eq!(config.vip().endpoint().to_string(), "10.0.0.20:6443");
+    assert_eq!(config.nodes, [Node::at(ip(11))]);
+    assert_eq!(config.interface.as_deref(), Some("eth7"));
+    assert_eq!(config.vrrp.router_id, 7);
+    assert_eq!(config.vrrp.interval, Duration::from_millis(10));
+    assert_eq!(config.health.tls, Tls::Ca("/ca.pem".into()));
+    let config = flags(&["--config", file, "--insecure"]).into_config();
+    assert_eq!(config.unwrap().health.tls, Tls::Insecure);
+    // The place of an error is the flag's, not the file's.
+    let error = flags(&["--config", file, "--vip", "10.0.0.12"]).into_config();
+    assert_eq!(
+        error.unwrap_err().to_string().split(": node").next(),
+        Some(format!("{file}:3:27").as_str())
+    );
+}
+
+#[test]
+fn errors_in_flags_name_the_flag() {
+    let refused = |arguments: &[&str]| flags(arguments).into_config().unwrap_err().to_string();
+    assert_eq!(
+        refused(&[]),
+        "nothing configured; give --config FILE, or --vip ADDRESS[:PORT] and --nodes ADDRESS,ADDRESS,..."
+    );
+    assert_eq!(
+        refused(&["--vip", "10.0.0.10"]),
+        "--nodes: missing; give it, or --config FILE with `nodes` in it"
+    );
+    assert_eq!(
+        refused(&["--nodes", "10.0.0.11"]),
+        "--vip: missing; give it, or --config FILE with `vip` in it"
+    );
+    assert_eq!(
+        refused(&["--vip", "10.0.0.10", "--nodes", "10.0.0.11,10.0.0.10"]),
+        "--nodes: node 10.0.0.10 is the VIP; list the nodes' own addresses, or choose a VIP that no node has"
+    );
+    assert_eq!(
+        refused(&["--vip", "10.0.0.10", "--vrid", "256"]),
+        "--vrid: 256 is out of range, must be 1 to 255"
+    );
+    assert_eq!(
+        refused(&["--config", "/nowhere/vip.toml"]),
+        "cannot read /nowhere/vip.toml: No such file or directory (os error 2); give --config the right path"
+    );
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_place() {
+    assert_eq!(
+        refused("nodes = []\n\nvpi = 1\nzzz = 2"),
+        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `target_port`, `allow`, `syn_rate`, `services`, `vrrp`, `bfd`, `health`, `local`, `datapath`"
+    );
+    assert_eq!(
+        refused_with("[vrrp]\n  virtual_router = 1"),
+        "vip.toml:4:3: unknown key `virtual_router`, expected one of `router_id`, `interval`, `priority`, `preempt`, `preempt_delay`, `mode`, `probe_address`"
+    );
+    assert_eq!(
+        refused("nodes = [\"10.0.0.11\", { address = \"10.0.0.12\", wieght = 2 }]"),
+        "vip.toml:1:48: unknown key `wieght`, expected one of `address`, `other_address`, `name`, `weight`"
+    );
+}
+
+#[test]
+fn wrong_values_are_refused_with_their_place_and_a_way_out() {
+    for (lines, error) in [
+        ("vrrp = 3", "3:8: 3 is an integer, expected a table"),
+        (
+            "interface = 3",
+            "3:13: 3 is an integer, expected a string in quotes",
+        ),
+        (
+            "interface = \"a/b\"",
+            "3:13: `a/b` cannot be the name of an interface; see `ip link` for those there are",
+        ),
+        (
+            "run_dir = \"run\"",
+            "3:11: `run` is not an absolute path; begin it with /",
+        ),
+        (
+            "[vrrp]\nrouter_id = 0",
+            "4:13: 0 is out of range, must be 1 to 255",
+        ),
+        (
+            "[vrrp]\nrouter_id = \"1\"",
+            "4:13: this is a value of type string, expected an integer",
+        ),
+        (
+            "[vrrp]\npriority = 256",
+            "4:12: 256 is out of range, must be 1 to 255",
+        ),
+        (
+            "[vrrp]\npreempt = 1",
+            "4:11: 1 is an integer, expected true or false",
+        ),
+        (
+            "[vrrp]\ninterval = true",
+            "4:12: `true` is a boolean, expected a string in quotes",
+        ),
+        (
+            "[vrrp]\ninterval = \"9ms\"",
+            "4:12: `9ms` is out of range, must be 10ms to 40.95s",
+        ),
+        (
+            "[vrrp]\ninterval = \"41s\"",
+            "4:12: `41s` is out of range, must be 10ms to 40.95s",
+        ),
+        (
+            "[vrrp]\ninterval = \"15ms\"",
+            "4:12: `15ms` is not a multiple of 10ms; round it",
+        ),
+        (
+            "[vrrp]\ninterval = \"100\"",
+            "4:12: `100` is not a duration; write it like 100ms, 1.5s or 2m",
+        ),
+        (
+            "[health]\ntimeout = \"0.0001s\"",
+            "4:11: `0.0001s` is not a whole number of milliseconds; round it",
+        ),
+        (
+            "[health]\npath = \"readyz\"",
+            "4:8: `readyz` is not a path of a URL; write it like /readyz",
+        ),
+        (
+            "[health]\nrise = 0",
+            "4:8: 0 is out of range, must be 1 to 100",
+        ),
+        (
+            "[health]\nport = 65536",
+            "4:8: 65536 is out of range, must be 1 to 65535",
+        ),
+        (
+            "[health]\nca = \"/a\"\ninsecure = true",
+            "4:6: `ca` has no meaning with `insecure = true`; remove one",
+        ),
+        (
+            "[datapath]\nmode = \"fast\"",
+            "4:8: unknown mode `fast`, expected one of `auto`, `native`, `generic`, `tc`",
+        ),
+        (
+            "[datapath]\nbuckets = 65535",
+            "4:11: 65535 is not a power of two; take 32768 or 65536",
+        ),
+        (
+            "[datapath]\nbuckets = 8",
+            "4:11: 8 is out of range, must be 16 to 1048576",
+        ),
+        (
+            "[datapath]\nbuckets = 99999999999999999999",
+            "4:11: 99999999999999999999 is too large",
+        ),
+        (
+            "[datapath]\nhash_key = \"12\"",
+            "4:12: not a key: must be 32 hexadecimal digits; `openssl rand -hex 16` makes one",
+        ),
+        (
+            "[datapath]\nhash_key = \"+0010203040506070809 0a0b0c0d0e0\"",
+            "4:12: not a key: must be 32 hexadecimal digits; `openssl rand -hex 16` makes one",
+        ),
+    ] {
+        assert_eq!(refused_with(lines), format!("vip.toml:{error}"), "{lines}");
+    }
+}
+
+#[test]
+fn several_vips_and_ports_share_what_they_can() {
+    let config = Config::parse(
+        "vip = [\"[fd00::10]:443\", \"10.0.0.10:443\", \"10.0.0.20\"]\n\
+         nodes = [\"10.0.0.11\"]\n\
+         target_port = 6443\n\
+         [[services]]\n\
+         port = 9345\n",
+        "vip.toml",
+    )
+    .unwrap();
+    let endpoints: Vec<String> = config
+        .vips
+        .iter()
+        .map(|vip| vip.endpoint().to_string())
+        .collect();
+    // Those of IPv4 first, and that one names the cluster.
+    assert_eq!(
+        endpoints,
+        ["10.0.0.10:443", "10.0.0.20:6443", "[fd00::10]:443"]
+    );
+    assert_eq!(config.vip().address, ip(10));
+    assert_eq!(config.vrrp.router_id, 10);
+    assert!(config.vips.iter().all(|vip| vip.services.len() == 2));
+    assert_eq!(
+        config.checks,
+        [
+            Check {
+                port: 6443,
+                path: Some("/readyz".into()),
+            },
+            Check {
+                port: 9345,
+                path: None,
+            },
+        ]
+    );
+    let by_ipv6 = Config::parse(
+        "vip = [\"10.0.0.10\", \"fd00::10\"]\nnodes = [\"fd00::11\"]",
+        "vip.toml",
+    )
+    .unwrap();
+    assert_eq!(by_ipv6.vip().endpoint().to_string(), "[fd00::10]:6443");
+    assert_eq!(by_ipv6.vrrp.router_id, 0x10);
+}
+
+#[test]
+fn services_that_cannot_work_are_refused() {
+    for (lines, error) in [
+        (
+            "allow = \"10.0.0.0/8\"",
+            "3:9: this is a value of type string, expected a list of networks",
+        ),
+        (
+            "allow = [\"10.0.0.0/33\"]",
+            "3:10: `10.0.0.0/33` is not a network; write it like 10.0.0.0/8, fd00::/8 or 10.1.2.3",
+        ),
+        (
+            "allow = [\"10.0.0.1/8\"]",
+            "3:10: `10.0.0.1/8` has bits behind its prefix; did you mean 10.0.0.0/8?",
+        ),
+        (
+            "syn_rate = 0",
+            "3:12: 0 is out of range, must be 1 to 1000000",
+        ),
+        (
+            "target_port = 0",
+            "3:15: 0 is out of range, must be 1 to 65535",
+        ),
+        (
+            "[[services]]\nsyn_rate = 1",
+            "3:1: `port` is missing; add `port = 9345`",
+        ),
+        (
+            "services = [1]",
+            "3:13: 1 is an integer, expected tables under `[[services]]`",
+        ),
+        (
+            "[[services]]\nport = 6443",
+            "3:1: port 6443 is declared twice for 10.0.0.10; remove one",
+        ),
+        (
+            "[[services]]\nport = 443\ntarget_port = 6443",
+            "3:1: ports 6443 and 443 of 10.0.0.10 have the same port 6443 on the nodes, which cannot tell their answers apart; leave one out",
+        ),
+        (
+            "[local]\ncgroup = \"x\"",
+            "4:10: `x` is not an absolute path; begin it with /",
+        ),
+    ] {
+        assert_eq!(refused_with(lines), format!("vip.toml:{error}"), "{lines}");
+    }
+    let vips = |list: &str| refused(&format!("vip = {list}\nnodes = [\"10.0.0.11\"]"));
+    assert_eq!(
+        vips("[]"),
+        "vip.toml:1:7: no VIP; give one, or a list of them"
+    );
+    assert_eq!(
+        vips("[\"10.0.0.10\", \"10.0.0.10:443\"]"),
+        "vip.toml:1:21: VIP 10.0.0.10 is listed twice; remove one, and add ports under `[[services]]`"
+    );
+    let nodes = |list: &str| refused(&format!("vip = \"10.0.0.10\"\nnodes = {list}"));
+    assert_eq!(
+        nodes("[\"10.0.0.11\", \"fd00::12\"]"),
+        "vip.toml:2:23: node fd00::12 is not of the same family as node 10.0.0.11; list all by one family, and the other as `other_address`"
+    );
+    assert_eq!(
+        nodes("[{ address = \"10.0.0.11\", other_address = \"10.0.1.11\" }]"),
+        "vip.toml:2:22: 10.0.1.11 is of the same family as 10.0.0.11; give `other_address` one of the other family"
+    );
+}
+
+#[test]
+fn addresses_that_cannot_work_are_refused() {
+    let vip = |text: &str| refused(&format!("vip = \"{text}\"\nnodes = [\"10.0.0.11\"]"));
+    for (text, error) in [
+        ("10.0.0.10:0", "`0` is not a port, must be 1 to 65535"),
+        ("10.0.0.10:http", "`http` is not a port, must be 1 to 65535"),
+        (
+            "10.0.0.256",
+            "`10.0.0.256` is not an IP address; write it like 10.0.0.10 or fd00::10",
+        ),
+        (
+            "127.0.0.1",
+            "127.0.0.1 is a loopback address; give one of the nodes' subnet",
+        ),
+        (
+            "224.0.0.18",
+            "224.0.0.18 is a multicast address; give one of the nodes' subnet",
+        ),
+        (
+            "0.0.0.0",
+            "0.0.0.0 is an unspecified address; give one of the nodes' subnet",
+        ),
+        (
+            "255.255.255.255",
+            "255.255.255.255 is a reserved address; give one of the nodes' subnet",
+        ),
+        (
+            "fe80::10",
+            "fe80::10 is a link-local address; give one of the nodes' subnet",
+        ),
+        (
+            "::ffff:10.0.0.10",
+            "::ffff:10.0.0.10 is a reserved address; give one of the nodes' subnet",
+        ),
+        (
+            "[fd00::10]6443",
+            "`[fd00::10]6443` is not an address; write it like [fd00::10]:6443",
+        ),
+        (
+            "fd00::10",
+            "the nodes' addresses are of IPv4, and no VIP is; add one, or list the nodes by their addresses of IPv6",
+        ),
+    ] {
+        assert_eq!(vip(text), format!("vip.toml:1:7: {error}"));
+    }
+    for (nodes, error) in [
+        (
+            "[]",
+            "2:9: 0 nodes: must be 1 to 16; list every control-plane node once",
+        ),
+        (
+            "\"10.0.0.11\"",
+            "2:9: this is a value of type string, expected a list of addresses",
+        ),
+        (
+            "[11]",
+            "2:10: 11 is an integer, expected an address in quotes, or a table with one",
+        ),
+        (
+            "[\"::1\"]",
+            "2:10: ::1 is a loopback address; give one of the nodes' subnet",
+        ),
+        (
+            "[\"10.0.0.11\", \"10.0.0.11\"]",
+            "2:23: node 10.0.0.11 is listed twice; remove one",
+        ),
+        (
+            "[{ address = \"10.0.0.11\", name = \"a\" }, { address = \"10.0.0.12\", name = \"a\" }]",
+            "2:61: two nodes are named `a`; rename one",
+        ),
+        (
+            "[\"10.0.0.10\"]",
+            "2:10: node 10.0.0.10 is the VIP; list the nodes' own addresses, or choose a VIP that no node has",
+        ),
+        (
+            "[{ name = \"a\" }]",
+            "2:10: `address` is missing; add `address = \"10.0.0.11\"`",
+        ),
+        (
+            "[{ address = \"10.0.0.11\", name = \"a b\" }]",
+            "2:42: `a b` cannot be a node's name; take 1 to 63 letters, digits, `-`, `_` and `.`",
+        ),
+        (
+            "[{ address = \"10.0.0.11\", weight = 0 }]",
+            "2:44: 0 is out of range, must be 1 to 65535",
+        ),
+    ] {
+        let text = format!("vip = \"10.0.0.10\"\nnodes = {nodes}");
+        assert_eq!(refused(&text), format!("vip.toml:{error}"));
+    }
+    let many: Vec<String> = (1..=17).map(|n| format!("\"10.0.1.{n}\"")).collect();
+    assert_eq!(
+        refused(&format!(
+            "vip = \"10.0.0.10\"\nnodes = [{}]",
+            many.join(", ")
+        )),
+        "vip.toml:2:9: 17 nodes: must be 1 to 16; list every control-plane node once"
+    );
+    assert_eq!(
+        refused("vip = \"10.0.0.10\""),
+        "vip.toml:1:1: `nodes` is missing; add `nodes = [\"10.0.0.11\"]` or give --nodes"
+    );
+}
+
+#[test]
+fn numbers_and_durations_may_be_written_as_toml_and_people_do() {
+    let config = Config::parse(
+        &format!("{SMALLEST}\n[vrrp]\ninterval = \"1.5s\"\n[datapath]\nbuckets = 0x1_0000"),
+        "vip.toml",
+    );
+    let config = config.unwrap();
+    assert_eq!(config.vrrp.interval, Duration::from_millis(1500));
+    assert_eq!(config.datapath.buckets, 65_536);
+    assert_eq!(
+        duration("2m", Duration::ZERO..=Duration::MAX),
+        Ok(Duration::from_secs(120))
+    );
+}
+
+#[test]
+fn router_id_is_never_zero_and_the_hash_key_is_the_clusters() {
+    let config = |vip| {
+        let text = format!("vip = \"{vip}\"\nnodes = [\"10.0.0.11\"]");
+        Config::parse(&text, "vip.toml").unwrap()
+    };
+    assert_eq!(config("10.0.4.0").vrrp.router_id, 1);
+    assert_eq!(
+        config("10.0.4.0").hash_key(),
+        config("10.0.4.0:443").hash_key()
+    );
+    assert_ne!(config("10.0.4.0").hash_key(), config("10.0.4.1").hash_key());
+}
+
+#[test]
+fn priorities_fall_with_the_place_and_stay_in_range() {
+    let priorities: Vec<u8> = (0..MAX_BACKENDS).map(Config::node_priority).collect();
+    assert_eq!(
+        priorities,
+        [
+            250, 220, 190, 160, 130, 100, 70, 40, 37, 34, 31, 28, 25, 22, 19, 16
+        ]
+    );
+    assert_eq!(Config::node_priority(usize::MAX), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_refused_in_one_line_or_taken(text in "(.|\n)*") {
+        if let Err(error) = Config::parse(&text, "vip.toml") {
+            let error = error.to_string();
+            prop_assert!(error.starts_with("vip.toml:"), "{}", error);
+            prop_assert!(!error.contains('\n'), "{}", error);
+        }
+    }
+
+    #[test]
+    fn any_damage_to_the_full_example_is_refused_in_one_line_or_taken(
+        at: prop::sample::Index, with in "[ -~\n]{0,3}",
+    ) {
+        let text = blocks("toml")[1];
+        let at = at.index(text.len());
+        let damaged = format!("{}{with}{}", &text[..at], &text[at + 1..]);
+        if let Err(error) = Config::parse(&damaged, "vip.toml") {
+            let error = error.to_string();
+            prop_assert!(error.starts_with("vip.toml:"), "{}", error);
+            prop_assert!(!error.contains('\n'), "{}", error);
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_written(milliseconds in 0_u64..100_000_000) {
+        let any = || Duration::ZERO..=Duration::MAX;
+        let wanted = Ok(Duration::from_millis(milliseconds));
+        prop_assert_eq!(duration(&format!("{milliseconds}ms"), any()), wanted.clone());
+        let seconds = format!("{}.{:03}s", milliseconds / 1000, milliseconds % 1000);
+        prop_assert_eq!(duration(&seconds, any()), wanted);
+    }
+}

@@ -1,0 +1,388 @@
+//! The values of keys and flags, each checked by itself.
+
+use super::draft::Extra;
+use super::fault::{Fault, Place};
+use super::table::{Table, number, text, wrong_type};
+use super::*;
+
+pub(super) fn buckets(value: Spanned<DeValue<'_>>) -> Result<u32, Fault> {
+    let range = i64::from(rank::MIN_BUCKETS)..=i64::from(rank::MAX_BUCKETS);
+    let buckets = number(&value, range)? as u32;
+    if buckets.is_power_of_two() {
+        return Ok(buckets);
+    }
+    let (less, more) = (buckets.next_power_of_two() / 2, buckets.next_power_of_two());
+    let message = format!("{buckets} is not a power of two; take {less} or {more}");
+    Err(Fault::new(value.span(), message))
+}
+
+pub(super) type Nodes = (Vec<(Node, Place)>, Place);
+
+pub(super) fn nodes(value: Spanned<DeValue<'_>>) -> Result<Nodes, Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Array(values) => {
+            let nodes = values.into_iter().map(node).collect::<Result<_, _>>()?;
+            Ok((nodes, place.into()))
+        }
+        other => Err(wrong_type(
+            &Spanned::new(place, other),
+            "a list of addresses",
+        )),
+    }
+}
+
+pub(super) fn node(value: Spanned<DeValue<'_>>) -> Result<(Node, Place), Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Table(values) => {
+            let mut table = Table::new(values);
+            let address = table.take("address", |value| text(value, unicast))?;
+            let other_address = table.text("other_address", unicast)?;
+            let name = table.text("name", node_name)?;
+            let weight = table.number("weight", 1..=65_535)?;
+            table.end()?;
+            let (address, place) = address.ok_or_else(|| {
+                let message = "`address` is missing; add `address = \"10.0.0.11\"`";
+                Fault::new(place, message)
+            })?;
+            let node = Node {
+                name: name.unwrap_or_else(|| address.to_string()),
+                weight: weight.unwrap_or(1) as u16,
+                address,
+                other_address,
+            };
+            Ok((node, place))
+        }
+        value @ DeValue::String(_) => {
+            let (address, place) = text(Spanned::new(place, value), unicast)?;
+            Ok((Node::at(address), place))
+        }
+        other => Err(wrong_type(
+            &Spanned::new(place, other),
+            "an address in quotes, or a table with one",
+        )),
+    }
+}
+
+/// One VIP, or a list of them.
+pub(super) fn vips(value: Spanned<DeValue<'_>>) -> Result<Vec<(SocketAddr, Place)>, Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Array(values) if values.is_empty() => {
+            Err(Fault::new(place, "no VIP; give one, or a list of them"))
+        }
+        DeValue::Array(values) => values
+            .into_iter()
+            .map(|value| text(value, endpoint))
+            .collect(),
+        value @ DeValue::String(_) => Ok(vec![text(Spanned::new(place, value), endpoint)?]),
+        other => Err(wrong_type(
+            &Spanned::new(place, other),
+            "an address in quotes, or a list of them",
+        )),
+    }
+}
+
+/// What `syn_rate` may be.
+pub(super) const SYN_RATES: RangeInclusive<i64> = 1..=1_000_000;
+
+/// The entries of `services`.
+pub(super) fn extras(value: Spanned<DeValue<'_>>) -> Result<Vec<(Extra, Place)>, Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Array(values) => values.into_iter().map(extra).collect(),
+        other => Err(wrong_type(
+            &Spanned::new(place, other),
+            "tables under `[[services]]`",
+        )),
+    }
+}
+
+pub(super) fn extra(value: Spanned<DeValue<'_>>) -> Result<(Extra, Place), Fault> {
+    let place = value.span();
+    let values = match value.into_inner() {
+        DeValue::Table(values) => values,
+        other => {
+            return Err(wrong_type(
+                &Spanned::new(place, other),
+                "tables under `[[services]]`",
+            ));
+        }
+    };
+    let mut table = Table::new(values);
+    let port = table.number("port", 1..=65_535)?;
+    let extra = Extra {
+        target: table
+            .number("target_port", 1..=65_535)?
+            .map(|port| port as u16),
+        path: table.text("path", probe_path)?,
+        probe_port: table
+            .number("probe_port", 1..=65_535)?
+            .map(|port| port as u16),
+        allow: table.take("allow", networks)?.unwrap_or_default(),
+        syn_rate: table.number("syn_rate", SYN_RATES)?.map(|rate| rate as u32),
+        port: 0,
+    };
+    table.end()?;
+    let Some(port) = port else {
+        let message = "`port` is missing; add `port = 9345`";
+        return Err(Fault::new(place, message));
+    };
+    let port = port as u16;
+    Ok((Extra { port, ..extra }, place.into()))
+}
+
+/// A list of networks, sorted and without duplicates.
+pub(super) fn networks(value: Spanned<DeValue<'_>>) -> Result<Vec<Network>, Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Array(values) => {
+            let read = |value| Ok(text(value, network)?.0);
+            let mut networks = values
+                .into_iter()
+                .map(read)
+                .collect::<Result<Vec<_>, Fault>>()?;
+            networks.sort_unstable();
+            networks.dedup();
+            Ok(networks)
+        }
+        other => Err(wrong_type(
+            &Spanned::new(place, other),
+            "a list of networks",
+        )),
+    }
+}
+
+/// `ADDRESS` or `ADDRESS/LENGTH`.
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    let malformed =
+        || format!("`{text}` is not a network; write it like 10.0.0.0/8, fd00::/8 or 10.1.2.3");
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| malformed())?;
+    let whole = if address.is_ipv4() { 32 } else { 128 };
+    let prefix_len = match length {
+        None => whole,
+        Some(length) => length
+            .parse()
+            .ok()
+            .filter(|length| *length <= whole)
+            .ok_or_else(malformed)?,
+    };
+    let masked: IpAddr = match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len));
+            Ipv4Addr::from_bits(address.to_bits() & mask.unwrap_or(0)).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix_len));
+            Ipv6Addr::from_bits(address.to_bits() & mask.unwrap_or(0)).into()
+        }
+    };
+    if masked == address {
+        Ok(Network {
+            address,
+            prefix_len,
+        })
+    } else {
+        Err(format!(
+            "`{text}` has bits behind its prefix; did you mean {masked}/{prefix_len}?"
+        ))
+    }
+}
+
+/// `ADDRESS` or `ADDRESS:PORT`, one of IPv6 in brackets if there is a port.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    const DEFAULT_PORT: u16 = 6443;
+    let (address, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((address, "")) => (address, None),
+        Some((address, rest)) => match rest.strip_prefix(':') {
+            Some(port) => (address, Some(port)),
+            None => {
+                return Err(format!(
+                    "`{text}` is not an address; write it like [fd00::10]:6443"
+                ));
+            }
+        },
+        None => match text.rsplit_once(':') {
+            Some((address, port)) if !address.contains(':') => (address, Some(port)),
+            _ => (text, None),
+        },
+    };
+    let address = unicast(address)?;
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(port) => match port.parse() {
+            Ok(number) if number != 0 => number,
+            _ => return Err(format!("`{port}` is not a port, must be 1 to 65535")),
+        },
+    };
+    Ok(SocketAddr::new(address, port))
+}
+
+/// An address that a host can have.
+pub(super) fn unicast(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| {
+        format!("`{text}` is not an IP address; write it like 10.0.0.10 or fd00::10")
+    })?;
+    let kind =
+        if address.is_unspecified() || matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0) {
+            "an unspecified"
+        } else if address.is_loopback() {
+            "a loopback"
+        } else if address.is_multicast() {
+            "a multicast"
+        } else if match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        } {
+            "a link-local"
+        } else if match address {
+            IpAddr::V4(address) => address.octets()[0] >= 240,
+            // An IPv4 address as IPv6 has it is never on a wire.
+            IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
+        } {
+            "a reserved"
+        } else {
+            return Ok(address);
+        };
+    Err(format!(
+        "{address} is {kind} address; give one of the nodes' subnet"
+    ))
+}
+
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    // IFNAMSIZ less the final zero; what dev_valid_name (net/core/dev.c) allows.
+    let valid = (1..=15).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` cannot be the name of an interface; see `ip link` for those there are"
+        ))
+    }
+}
+
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    let valid = (1..=63).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` cannot be a node's name; take 1 to 63 letters, digits, `-`, `_` and `.`"
+        ))
+    }
+}
+
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err(format!("`{text}` is not an absolute path; begin it with /"))
+    }
+}
+
+pub(super) fn probe_path(text: &str) -> Result<String, String> {
+    let valid = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` is not a path of a URL; write it like /readyz"
+        ))
+    }
+}
+
+pub(super) fn xdp_mode(text: &str) -> Result<XdpMode, String> {
+    match text {
+        "auto" => Ok(XdpMode::Auto),
+        "native" => Ok(XdpMode::Native),
+        "generic" => Ok(XdpMode::Generic),
+        "tc" => Ok(XdpMode::Tc),
+        _ => Err(format!(
+            "unknown mode `{text}`, expected one of `auto`, `native`, `generic`, `tc`"
+        )),
+    }
+}
+
+pub(super) fn vrrp_mode(text: &str) -> Result<VrrpMode, String> {
+    match text {
+        "unicast" => Ok(VrrpMode::Unicast),
+        "multicast" => Ok(VrrpMode::Multicast),
+        _ => Err(format!(
+            "unknown mode `{text}`, expected one of `unicast`, `multicast`"
+        )),
+    }
+}
+
+pub(super) fn hash_key(text: &str) -> Result<[u64; 2], String> {
+    let half = |range: Range<usize>| {
+        let digits = text.get(range)?;
+        let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal)
+    };
+    match (text.len(), half(0..16), half(16..32)) {
+        (32, Some(k0), Some(k1)) => Ok([k0, k1]),
+        // The text may be a key with a slip in it, so it is not repeated.
+        _ => {
+            Err("not a key: must be 32 hexadecimal digits; `openssl rand -hex 16` makes one".into())
+        }
+    }
+}
+
+pub(super) fn advert_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(
+        text,
+        Duration::from_millis(10)..=Duration::from_millis(40_950),
+    )?;
+    // RFC 9568, section 5.2.7: the wire has centiseconds.
+    if interval.as_millis().is_multiple_of(10) {
+        Ok(interval)
+    } else {
+        Err(format!("`{text}` is not a multiple of 10ms; round it"))
+    }
+}
+
+/// A number with a unit: `100ms`, `1.5s`, `2m`. In whole milliseconds.
+pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let malformed = || format!("`{text}` is not a duration; write it like 100ms, 1.5s or 2m");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(unit_at.ok_or_else(malformed)?);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        _ => return Err(malformed()),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| {
+        let valid = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|_| valid)
+    };
+    let (whole, tail) = digits(whole).zip(digits(part)).ok_or_else(malformed)?;
+    let scale = 10_u64.pow(part.len() as u32);
+    let tail = tail * milliseconds;
+    if !tail.is_multiple_of(scale) {
+        return Err(format!(
+            "`{text}` is not a whole number of milliseconds; round it"
+        ));
+    }
+    let duration = Duration::from_millis(whole * milliseconds + tail / scale);
+    if range.contains(&duration) {
+        Ok(duration)
+    } else {
+        let (low, high) = range.into_inner();
+        Err(format!(
+            "`{text}` is out of range, must be {low:?} to {high:?}"
+        ))
+    }
+}

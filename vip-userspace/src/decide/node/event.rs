@@ -1,0 +1,220 @@
+//! What a node is told, and what it says: its parameters, events and actions.
+
+use super::*;
+
+/// What a node is and knows of the others.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// This node's place in `nodes`.
+    pub own: BackendIndex,
+    /// All nodes, in the order of the configuration, which is the same on each of them.
+    pub nodes: Vec<Member>,
+    /// VRRP.
+    pub vrrp: VrrpParams,
+    /// BFD; `None` if it is off.
+    pub bfd: Option<bfd::Params>,
+    /// Checks of each API server; the first one is that of the API itself.
+    pub checks: usize,
+    /// Probes that change the picture.
+    pub thresholds: Thresholds,
+    /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
+    pub probe_address: bool,
+    /// Makes the random numbers (BFD's jitter and discriminators) this node's own.
+    pub seed: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its address on the segment.
+    pub address: IpAddr,
+    /// Its VRRP priority while it is healthy, as far as this node knows, `1..=255`.
+    pub priority: u8,
+}
+
+/// VRRP, the same for all nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VrrpParams {
+    /// Time between advertisements.
+    pub interval: vip_common::wire::vrrp::Centiseconds,
+    /// As [`vrrp::Params::preempt`].
+    pub preempt: bool,
+    /// As [`vrrp::Params::preempt_delay`].
+    pub preempt_delay: Duration,
+}
+
+/// Why a node cannot own the VIP, whatever its priority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The NIC has no carrier, is down or is gone.
+    Carrier,
+    /// The programs are not on the NIC: nothing would answer or steer.
+    Programs,
+    /// The VIP is not on `lo`: the stack would not take what is steered here.
+    Vip,
+    /// The node's own address is not on the NIC: its peers would not know it.
+    Address,
+}
+
+impl Fault {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Carrier, Self::Programs, Self::Vip, Self::Address];
+
+    pub(super) const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Carrier => "no carrier",
+            Self::Programs => "programs are not attached",
+            Self::Vip => "the VIP is not on lo",
+            Self::Address => "the node's own address is gone",
+        }
+    }
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// An advertisement of our virtual router came from this node.
+    Advert {
+        /// Who sent it.
+        source: BackendIndex,
+        /// What it says.
+        advert: &'a Advertisement,
+    },
+    /// A BFD packet came from this node.
+    Bfd {
+        /// Who sent it.
+        source: BackendIndex,
+        /// What it says.
+        packet: &'a ControlPacket,
+    },
+    /// A node answered an echo request.
+    Echo(BackendIndex),
+    /// A probe by one of the checks ended.
+    Probe(BackendIndex, usize, Probe),
+    /// Something this node needs is missing, or is there (again).
+    Fault(Fault, bool),
+    /// Somebody who is no node of the cluster says the VIP is his.
+    Claim(Mac),
+    /// The operator wants another node to own the VIP: this one, or whichever is best.
+    Handover(Option<BackendIndex>),
+    /// The operator wants no new connections to be brought to this node, or wants them again.
+    Drain(bool),
+    /// The agent is to end.
+    Shutdown,
+}
+
+/// Where an advertisement goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To {
+    /// To all other nodes.
+    All,
+    /// To one of them.
+    One(BackendIndex),
+}
+
+/// What the shell has to do, in the order given.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Let the kernel answer for the VIP until then; [`BootNanos::ZERO`]: no more.
+    SetFence(BootNanos),
+    /// Write health to the map.
+    SetMasks(Masks),
+    /// Send an advertisement.
+    SendAdvert {
+        /// To whom.
+        to: To,
+        /// With this priority, 0 to resign.
+        priority: u8,
+    },
+    /// Send a BFD packet.
+    SendBfd {
+        /// To whom.
+        to: BackendIndex,
+        /// What.
+        packet: ControlPacket,
+    },
+    /// Send an ICMP echo request.
+    SendEcho(BackendIndex),
+    /// Announce the VIP: gratuitous ARP.
+    Announce,
+    /// Ask the segment who has the VIP (RFC 5227, an ARP probe).
+    ProbeAddress,
+    /// Tell whoever listens: log, metrics, status.
+    Report(Report),
+    /// The node has given up all it held; the agent may end.
+    Done,
+}
+
+/// What changed, and why.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Report {
+    /// This node became the owner.
+    Active,
+    /// This node is no owner (any more).
+    Backup,
+    /// Another node is the owner now, as far as this one hears.
+    Owner(Option<BackendIndex>),
+    /// A BFD session came up.
+    BfdUp(BackendIndex),
+    /// A BFD session went down.
+    BfdDown(BackendIndex, Diagnostic),
+    /// A node does not answer at all.
+    Dead(BackendIndex),
+    /// A node that was silent answers.
+    Answers(BackendIndex),
+    /// What probes by one of the checks found.
+    Health(BackendIndex, usize, Transition),
+    /// A node, this one or another, takes no new connections (`true`), or takes them again.
+    Draining(BackendIndex, bool),
+    /// A fault came (`true`) or went.
+    Fault(Fault, bool),
+    /// Somebody else claims the VIP; whether it is defended.
+    Conflict {
+        /// His Ethernet address.
+        mac: Mac,
+        /// Whether the VIP was announced against him.
+        defended: bool,
+    },
+    /// The VIP is handed over to that node.
+    HandingOver(BackendIndex),
+    /// It has it.
+    HandedOver(BackendIndex),
+    /// Why the VIP was not handed over.
+    NotHandedOver(NoHandover),
+    /// The priority changed with the node's health.
+    Priority(u8),
+}
+
+/// Why the VIP stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoHandover {
+    /// This node does not own it.
+    NotOwner,
+    /// There is no other node that lives.
+    NoOtherNode,
+    /// The node that was named is this one.
+    Own,
+    /// The node that was named does not live.
+    Dead(BackendIndex),
+    /// The node did not take it.
+    NoAnswer(BackendIndex),
+}
+
+impl std::fmt::Display for NoHandover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotOwner => "this node does not own the VIP; ask the owner (`vip status`)",
+            Self::NoOtherNode => "no other node lives that could take the VIP",
+            Self::Own => "the node that was named owns the VIP already",
+            Self::Dead(_) => "the node that was named does not live",
+            Self::NoAnswer(_) => "the other node did not take the VIP",
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! How an owner gives the VIP up of its own will: handover, and shutdown.
+
+use super::*;
+
+impl Node {
+    pub(super) fn on_handover(
+        &mut self,
+        now: BootNanos,
+        to: Option<BackendIndex>,
+        out: &mut Vec<Action>,
+    ) {
+        let to = match self.successor(to) {
+            Ok(to) => to,
+            Err(why) => {
+                out.push(Action::Report(Report::NotHandedOver(why)));
+                return;
+            }
+        };
+        self.farewell = Farewell::Handover {
+            to,
+            until: now.after(self.handover_patience()),
+        };
+        out.push(Action::Report(Report::HandingOver(to)));
+        // To him alone: nobody else feels called.
+        out.push(Action::SendAdvert {
+            to: To::One(to),
+            priority: PRIORITY_RESIGNED,
+        });
+    }
+
+    pub(super) fn handover_patience(&self) -> Duration {
+        HANDOVER_PATIENCE + self.machine.interval().duration() * 3
+    }
+
+    /// The node to hand over to.
+    pub(super) fn successor(&self, to: Option<BackendIndex>) -> Result<BackendIndex, NoHandover> {
+        if self.machine.state() != State::Active
+            || !matches!(self.farewell, Farewell::None | Farewell::Handover { .. })
+        {
+            return Err(NoHandover::NotOwner);
+        }
+        match to {
+            Some(to) if to == self.params.own => Err(NoHandover::Own),
+            Some(to) if !self.lives(to) => Err(NoHandover::Dead(to)),
+            Some(to) => Ok(to),
+            None => self
+                .others()
+                .filter(|&index| self.lives(index))
+                .max_by_key(|&index| {
+                    let node = self.params.nodes[index.get()];
+                    (priority(node.priority, self.is_ready(index)), node.address)
+                })
+                .ok_or(NoHandover::NoOtherNode),
+        }
+    }
+
+    /// Whether a node could take the VIP.
+    pub(super) fn lives(&self, index: BackendIndex) -> bool {
+        let Some(peer) = self.peer(index) else {
+            return false;
+        };
+        match &peer.session {
+            Some(session) => session.is_up(),
+            None => self.health.alive(index),
+        }
+    }
+
+    pub(super) fn on_shutdown(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        if matches!(self.farewell, Farewell::Leaving { .. } | Farewell::Left) {
+            return;
+        }
+        let active = self.machine.state() == State::Active;
+        let successor = active && self.others().any(|index| self.lives(index));
+        // The peers are told that the silence to come is meant, before the next of them takes
+        // over.
+        for index in self.others() {
+            self.session(index, out, |session, out| session.admin_down(now, out));
+            self.bfd.clear();
+        }
+        if successor {
+            self.farewell = Farewell::Leaving {
+                until: now.after(self.handover_patience()),
+                next: now,
+            };
+            self.leave(now, out);
+        } else {
+            let actions = self.machine.on_shutdown();
+            self.carry_out(now, actions, out);
+            self.left(out);
+        }
+    }
+
+    /// The owner that leaves goes on answering until the next one speaks.
+    pub(super) fn leave(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        match self.farewell {
+            Farewell::None | Farewell::Left => {}
+            Farewell::Handover { to, until } => {
+                if self.machine.state() != State::Active {
+                    self.farewell = Farewell::None;
+                } else if now >= until {
+                    self.farewell = Farewell::None;
+                    out.push(Action::Report(Report::NotHandedOver(NoHandover::NoAnswer(
+                        to,
+                    ))));
+                }
+            }
+            Farewell::Leaving { until, next } => {
+                if now >= until || self.machine.state() != State::Active {
+                    let actions = self.machine.on_shutdown();
+                    self.carry_out(now, actions, out);
+                    self.left(out);
+                } else if now >= next {
+                    let next = now.after(self.machine.interval().duration());
+                    self.farewell = Farewell::Leaving { until, next };
+                    out.push(Action::SendAdvert {
+                        to: To::All,
+                        priority: PRIORITY_RESIGNED,
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn left(&mut self, out: &mut Vec<Action>) {
+        self.farewell = Farewell::Left;
+        self.machine.on_shutdown();
+        self.schedule.end();
+        self.set_fence(BootNanos::ZERO, out);
+        out.push(Action::Done);
+    }
+}

@@ -1,0 +1,883 @@
+//! The whole node, as far as it decides: who owns the VIP, who lives, who may have connections.
+//!
+//! It puts three things together. The [VRRP machine](super::vrrp) elects the owner. A [BFD
+//! session](super::bfd) with every other node tells within a few packets that its agent is gone,
+//! and so hastens the election. Probes of the API servers and the state of this node's own NIC,
+//! programs and addresses decide whether it is fit to be the owner.
+//!
+//! Pure: the clock is handed in, and all that is to be done comes out as [`Action`]s. The agent
+//! and the simulator drive the same code.
+//!
+//! # The fence
+//!
+//! The owner answers for the VIP until its fence, and no other node may take over on a time-out
+//! before that. There are two time-outs, so the fence is the earlier of two ends: two and a half
+//! advertisement intervals after the last advertisement, and half a BFD interval before any peer
+//! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
+//! for: a node that cannot send, or is not running, loses the VIP in the kernel.
+
+mod claim;
+mod event;
+mod farewell;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use vip_common::layout::{BackendIndex, BackendMask, BootNanos, Mac, Masks};
+use vip_common::wire::bfd::{ControlPacket, Diagnostic};
+use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
+
+use super::announce::Schedule;
+use super::bfd::{self, Session};
+use super::health::{Health, Probe, Thresholds, Transition};
+use super::vrrp::{self, Machine, State};
+
+pub use self::event::*;
+
+/// Echo requests that a silent node may leave unanswered until it is taken for dead.
+const ECHOES: u32 = 3;
+
+/// Between echo requests at least. A host answers within a fraction of that.
+const ECHO_INTERVAL: Duration = Duration::from_millis(20);
+
+/// RFC 5227, section 2.1.1: probes before an address is used.
+const CLAIM_PROBES: u32 = 3;
+
+/// Between them, and from the last one to the claim. The RFC's one to two seconds are for hosts
+/// that wait for spanning trees; a control plane must not.
+const CLAIM_PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// RFC 5227, section 2.4 (`DEFEND_INTERVAL`): an address is defended no more often.
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Before an address that somebody else claims is asked for again.
+const CLAIM_RETRY: Duration = Duration::from_secs(1);
+
+/// How long an owner waits for its successor to speak, beside three advertisement intervals:
+/// more than any skew time at an interval of one second, which is keepalived's default.
+const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What an owner that hands over advertises to all: it is still there, and nobody is worse.
+const PRIORITY_HANDING_OVER: u8 = 1;
+
+/// How another node is doing, beside what probes say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Liveness {
+    /// Nothing speaks against it.
+    Trusted,
+    /// Its agent fell silent. The kernel's echo tells whether the node went with it: an agent
+    /// that crashed takes no connection with it, a node does.
+    Doubted {
+        /// Echo requests sent.
+        asked: u32,
+        /// When to send the next one, or give up.
+        next: BootNanos,
+    },
+    /// Nothing answers.
+    Dead,
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    session: Option<Session>,
+    liveness: Liveness,
+    /// Its agent was heard, so that the VIP lies on its `lo`: only then does its stack take what
+    /// is steered there. (It stays there when the agent ends.)
+    joined: bool,
+}
+
+/// The owner's way out.
+#[derive(Clone, Copy, Debug)]
+enum Farewell {
+    /// None: it stays.
+    None,
+    /// It asks this node to take over, until then.
+    Handover { to: BackendIndex, until: BootNanos },
+    /// It has resigned and answers until somebody else does, or until then.
+    Leaving { until: BootNanos, next: BootNanos },
+    /// It has left.
+    Left,
+}
+
+/// Looking for somebody else who has the VIP.
+#[derive(Clone, Copy, Debug)]
+struct Claims {
+    /// ARP probes still to send before the VIP may be claimed.
+    probes_left: u32,
+    /// When the next one is due, or the claim allowed.
+    next: BootNanos,
+    /// When the VIP was last defended.
+    defended: Option<BootNanos>,
+}
+
+/// Who owns the VIP, as far as a node hears.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    index: BackendIndex,
+    priority: u8,
+    /// Not the owner any more if nothing is heard of it until then.
+    until: BootNanos,
+}
+
+/// Who resigned last, and has not said that it stays after all.
+#[derive(Clone, Copy, Debug)]
+struct Resigned {
+    index: BackendIndex,
+    /// So long it may go on speaking to others, as one that hands over does.
+    until: BootNanos,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    params: Params,
+    machine: Machine,
+    /// By backend index; `None` for this node itself.
+    peers: Vec<Option<Peer>>,
+    health: Health,
+    /// Nodes that take no new connections, as far as this one knows. Of one whose agent is
+    /// silent, what it said last.
+    draining: BackendMask,
+    schedule: Schedule,
+    faults: u8,
+    masks: Option<Masks>,
+    fence: BootNanos,
+    /// The best owner that is heard. (There are two where a segment has fallen apart.)
+    owner: Option<Owner>,
+    resigned: Option<Resigned>,
+    farewell: Farewell,
+    claims: Claims,
+    started: bool,
+    /// Kept to save an allocation with each BFD packet.
+    bfd: Vec<bfd::Action>,
+}
+
+impl Node {
+    /// A node that has not started.
+    #[must_use]
+    pub fn new(params: Params) -> Self {
+        let own = params.nodes[params.own.get()];
+        let peers = (0..params.nodes.len()).map(|index| {
+            (index != params.own.get()).then(|| Peer {
+                session: params.bfd.map(|bfd| {
+                    let seed = mix(params.seed, index as u64);
+                    let discriminator =
+                        NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
+                    Session::new(bfd, discriminator, seed)
+                }),
+                liveness: Liveness::Trusted,
+                // Without BFD there is nothing to hear it by.
+                joined: params.bfd.is_none(),
+            })
+        });
+        Self {
+            machine: Machine::new(vrrp::Params {
+                address: own.address,
+                priority: own.priority,
+                interval: params.vrrp.interval,
+                preempt: params.vrrp.preempt,
+                preempt_delay: params.vrrp.preempt_delay,
+            }),
+            peers: peers.collect(),
+            health: Health::new(params.nodes.len(), params.checks, params.thresholds),
+            draining: BackendMask::EMPTY,
+            schedule: Schedule::default(),
+            faults: 0,
+            masks: None,
+            fence: BootNanos::ZERO,
+            owner: None,
+            resigned: None,
+            farewell: Farewell::None,
+            claims: Claims {
+                probes_left: if params.probe_address {
+                    CLAIM_PROBES
+                } else {
+                    0
+                },
+                next: BootNanos::ZERO,
+                defended: None,
+            },
+            started: false,
+            bfd: Vec::new(),
+            params,
+        }
+    }
+
+    /// Starts it. `fence` is the one that lies in the map: where it ends ahead of `now`, an
+    /// agent before this one owned the VIP until a moment ago, and this one goes on. `known` is
+    /// the health that an agent before this one has left in the map.
+    pub fn on_start(
+        &mut self,
+        now: BootNanos,
+        fence: BootNanos,
+        known: Masks,
+        out: &mut Vec<Action>,
+    ) {
+        self.started = true;
+        for index in self.others() {
+            if let Some(peer) = self.peer_mut(index) {
+                peer.joined |= known.alive.contains(index);
+            }
+        }
+        for index in self.others() {
+            self.session(index, out, |session, out| session.on_start(now, out));
+        }
+        if fence > now {
+            // It was asked before it was claimed.
+            self.claims.probes_left = 0;
+        }
+        self.claims.next = now;
+        if self.faults == 0 {
+            let actions = self.machine.on_start(now, fence);
+            self.carry_out(now, actions, out);
+        } else {
+            self.set_fence(BootNanos::ZERO, out);
+        }
+        self.settle(now, out);
+    }
+
+    /// Something happened.
+    pub fn on_event(&mut self, now: BootNanos, event: Event<'_>, out: &mut Vec<Action>) {
+        self.wake(now, out);
+        match event {
+            Event::Advert { source, advert } => self.on_advert(now, source, advert, out),
+            Event::Bfd { source, packet } => {
+                self.session(source, out, |session, out| {
+                    session.on_packet(now, packet, out);
+                });
+                self.on_sessions(now, source, out);
+                if let Some(draining) = self.bfd(source).and_then(Session::remote_path_down) {
+                    self.set_draining(source, draining, out);
+                }
+            }
+            Event::Echo(index) => self.answers(index, out),
+            Event::Probe(index, check, probe) => {
+                if probe != Probe::Silent {
+                    self.answers(index, out);
+                }
+                for transition in self.health.on_probe(index, check, probe) {
+                    out.push(Action::Report(Report::Health(index, check, transition)));
+                }
+                self.set_priority(out);
+            }
+            Event::Drain(draining) => {
+                for index in self.others() {
+                    self.session(index, out, |session, out| {
+                        session.set_path_down(now, draining, out);
+                    });
+                }
+                self.set_draining(self.params.own, draining, out);
+                self.set_priority(out);
+            }
+            Event::Fault(fault, present) => self.on_fault(now, fault, present, out),
+            Event::Claim(mac) => self.on_claim(now, mac, out),
+            Event::Handover(to) => self.on_handover(now, to, out),
+            Event::Shutdown => self.on_shutdown(now, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing.
+    ///
+    /// Whatever waits in sockets is to be handed in first: what came in time must not count as
+    /// missing because this node was late.
+    pub fn on_timer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        self.wake(now, out);
+        let mut next_packet = None;
+        for index in self.others() {
+            let due = |session: &Session| session.next_deadline() <= now;
+            if self.bfd(index).is_some_and(due) {
+                self.session(index, out, |session, out| {
+                    let sends = session.next_packet() <= now;
+                    session.on_timer(now, out);
+                    if sends {
+                        next_packet = Some(session.next_packet());
+                    }
+                });
+                self.on_sessions(now, index, out);
+            }
+            self.doubt(now, index, out);
+        }
+        if let Some(next) = next_packet {
+            // One wake-up for the packets to all peers, and one move of the fence.
+            for index in self.others() {
+                self.session(index, out, |session, out| {
+                    session.on_company(now, next, out);
+                });
+            }
+        }
+        self.probe_address(now, out);
+        if now >= self.next_claim() {
+            let actions = self.machine.on_timer(now);
+            self.carry_out(now, actions, out);
+        }
+        self.leave(now, out);
+        self.settle(now, out);
+    }
+
+    /// An owner that comes back after its fence has ended was away, and steps down before
+    /// anything else: what it does next must not move the fence on.
+    fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        if self.machine.state() == State::Active && now >= self.fence {
+            let actions = self.machine.on_timer(now);
+            self.carry_out(now, actions, out);
+        }
+    }
+
+    /// When to call [`Self::on_timer`], unless something happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> BootNanos {
+        if !self.started {
+            return BootNanos(u64::MAX);
+        }
+        let mut deadline = self.next_claim();
+        let mut earliest = |at: BootNanos| deadline = deadline.min(at);
+        for peer in self.peers.iter().flatten() {
+            if let Some(session) = &peer.session {
+                earliest(session.next_deadline());
+            }
+            if let Liveness::Doubted { next, .. } = peer.liveness {
+                earliest(next);
+            }
+        }
+        if self.machine.state() == State::Active {
+            earliest(self.fence);
+            if let Some(at) = self.schedule.deadline() {
+                earliest(at);
+            }
+        } else if self.claims.probes_left > 0 && self.faults == 0 {
+            earliest(self.claims.next);
+        }
+        match self.farewell {
+            Farewell::None | Farewell::Left => {}
+            Farewell::Handover { until, .. } => earliest(until),
+            Farewell::Leaving { until, next } => {
+                earliest(until);
+                earliest(next);
+            }
+        }
+        deadline
+    }
+
+    /// What VRRP says this node is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    /// The priority in force.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.machine.priority()
+    }
+
+    /// Who owns the VIP, as far as this node knows.
+    #[must_use]
+    pub fn owner(&self) -> Option<BackendIndex> {
+        self.owner.map(|owner| owner.index)
+    }
+
+    /// Until when this node answers for the VIP.
+    #[must_use]
+    pub fn fence(&self) -> BootNanos {
+        self.fence
+    }
+
+    /// Health as the packet path sees it.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        self.masks.unwrap_or_else(|| self.health.masks())
+    }
+
+    /// The BFD session with a node, if there is to be one.
+    #[must_use]
+    pub fn bfd(&self, index: BackendIndex) -> Option<&Session> {
+        self.peer(index)?.session.as_ref()
+    }
+
+    /// What keeps this node from owning the VIP.
+    pub fn faults(&self) -> impl Iterator<Item = Fault> {
+        let faults = self.faults;
+        Fault::ALL
+            .into_iter()
+            .filter(move |fault| faults & fault.bit() != 0)
+    }
+
+    /// Whether it has left for good.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        matches!(self.farewell, Farewell::Left)
+    }
+
+    fn others(&self) -> impl Iterator<Item = BackendIndex> + use<> {
+        let own = self.params.own;
+        (0..self.params.nodes.len())
+            .filter_map(BackendIndex::new)
+            .filter(move |index| *index != own)
+    }
+
+    fn peer(&self, index: BackendIndex) -> Option<&Peer> {
+        self.peers.get(index.get())?.as_ref()
+    }
+
+    fn peer_mut(&mut self, index: BackendIndex) -> Option<&mut Peer> {
+        self.peers.get_mut(index.get())?.as_mut()
+    }
+
+    /// When the election's own timer fires: for a backup not before it may claim the VIP.
+    fn next_claim(&self) -> BootNanos {
+        let deadline = self.machine.next_deadline();
+        match self.machine.state() {
+            State::Initialize => BootNanos(u64::MAX),
+            State::Active => deadline,
+            State::Backup if self.claims.probes_left > 0 => BootNanos(u64::MAX),
+            State::Backup => deadline.max(self.claims.next).after(self.turn()),
+        }
+    }
+
+    /// Drives one BFD session and carries out what it says, its ups and downs excepted: see
+    /// [`Self::on_sessions`].
+    fn session(
+        &mut self,
+        index: BackendIndex,
+        out: &mut Vec<Action>,
+        drive: impl FnOnce(&mut Session, &mut Vec<bfd::Action>),
+    ) {
+        let Some(Some(Peer {
+            session: Some(session),
+            ..
+        })) = self.peers.get_mut(index.get())
+        else {
+            return;
+        };
+        drive(session, &mut self.bfd);
+        out.extend(
+            self.bfd
+                .extract_if(.., |action| matches!(action, bfd::Action::Send(_)))
+                .filter_map(|action| match action {
+                    bfd::Action::Send(packet) => Some(Action::SendBfd { to: index, packet }),
+                    bfd::Action::Up | bfd::Action::Down(_) => None,
+                }),
+        );
+    }
+
+    /// What the ups and downs of a session mean.
+    fn on_sessions(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        while let Some(action) = self.bfd.pop() {
+            match action {
+                bfd::Action::Send(_) => {}
+                bfd::Action::Up => {
+                    if let Some(peer) = self.peer_mut(index) {
+                        peer.joined = true;
+                    }
+                    out.push(Action::Report(Report::BfdUp(index)));
+                    self.answers(index, out);
+                    if self.machine.state() == State::Active {
+                        // A node has come back, and others with it that heard another owner.
+                        self.schedule.repeat(now);
+                    }
+                }
+                bfd::Action::Down(diagnostic) => {
+                    out.push(Action::Report(Report::BfdDown(index, diagnostic)));
+                    if diagnostic == Diagnostic::ControlDetectionTimeExpired {
+                        self.on_silence(now, index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A node's BFD packets stay out: its agent is gone, and maybe the node.
+    fn on_silence(&mut self, now: BootNanos, index: BackendIndex) {
+        if let Some(peer) = self.peer_mut(index) {
+            peer.liveness = Liveness::Doubted {
+                asked: 0,
+                next: now,
+            };
+        }
+        let Some(bfd) = self.params.bfd else {
+            return;
+        };
+        let lost = self.params.nodes[index.get()].address;
+        // An owner whose advertisements come in is there, whatever became of its BFD packets.
+        let heard = self.machine.heard().unwrap_or(now);
+        let detection = bfd.interval * u32::from(bfd.detect_mult.get());
+        if self.machine.owner() == Some(lost) && now.since(heard) >= detection / 2 {
+            self.machine.hasten(now);
+        }
+    }
+
+    /// How long to let others go first once the owner is gone: a BFD interval for each living
+    /// node that stands before this one, so that not all of them take over at once. Nodes may
+    /// disagree for a moment about who is ready, and each let the other go first, or neither. Then
+    /// their places by configured priority, worth half an interval in all, keep them apart.
+    fn turn(&self) -> Duration {
+        let Some(bfd) = self.params.bfd else {
+            return Duration::ZERO;
+        };
+        let configured = self.params.nodes[self.params.own.get()];
+        let own = (self.machine.priority(), configured.address);
+        let mut before = 0;
+        let mut configured_before = 0;
+        for index in self.others() {
+            let node = self.params.nodes[index.get()];
+            if self.machine.owner() != Some(node.address) {
+                let rank = (node.priority, node.address);
+                configured_before += u32::from(rank > (configured.priority, configured.address));
+            }
+            let lives = self.bfd(index).is_some_and(Session::is_up);
+            let rank = (priority(node.priority, self.is_ready(index)), node.address);
+            let resigned = self
+                .resigned
+                .is_some_and(|resigned| resigned.index == index);
+            before += u32::from(lives && !resigned && rank > own);
+        }
+        let others = self.others().count().max(1) as u32;
+        bfd.interval * before + bfd.interval * configured_before / (2 * others)
+    }
+
+    fn on_advert(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        advert: &Advertisement,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(address) = self.params.nodes.get(source.get()).map(|node| node.address) else {
+            return;
+        };
+        let resigns = advert.priority == PRIORITY_RESIGNED;
+        let leaving = self.has_resigned(now, source);
+        self.follow(now, source, address, advert);
+        match self.farewell {
+            Farewell::Left => return,
+            Farewell::Leaving { .. } if !resigns => {
+                // The next owner has spoken.
+                out.push(Action::Report(Report::HandedOver(source)));
+                self.left(out);
+                return;
+            }
+            Farewell::Leaving { .. } => return,
+            // Whoever speaks: it may also be the owner of the other part of a segment that has
+            // come together again.
+            Farewell::Handover { .. } if !resigns => {
+                self.farewell = Farewell::None;
+                let actions = self.machine.yield_to(now, address, advert.interval);
+                out.push(Action::Report(Report::HandedOver(source)));
+                self.carry_out(now, actions, out);
+                self.owner = None;
+                self.follow(now, source, address, advert);
+                return;
+            }
+            Farewell::Handover { .. } | Farewell::None => {}
+        }
+        // One that leaves or hands over says so again and again, and to others that it is still
+        // there. That is no reason to wait any longer.
+        if leaving && advert.priority <= PRIORITY_HANDING_OVER {
+            return;
+        }
+        if !resigns {
+            // A node of the cluster owns the VIP: nobody else needs to be asked.
+            self.claims.probes_left = 0;
+            self.claims.next = now;
+        }
+        let was = self.machine.state();
+        let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
+        let actions = self.machine.on_advert(now, address, advert, unfit);
+        self.carry_out(now, actions, out);
+        match self.machine.state() {
+            // Two owners met, and this one stays: hosts may have believed the other.
+            State::Active if was == State::Active && !resigns => self.schedule.repeat(now),
+            // Its turn, and not the skew time, decides who is next.
+            State::Backup
+                if resigns
+                    && self.params.bfd.is_some()
+                    && self.machine.owner() == Some(address) =>
+            {
+                self.machine.hasten(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes who owns the VIP.
+    fn follow(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        address: IpAddr,
+        advert: &Advertisement,
+    ) {
+        let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
+        if advert.priority == PRIORITY_RESIGNED {
+            self.owner = self.owner.filter(|owner| owner.index != source);
+            self.resigned = Some(Resigned {
+                index: source,
+                until: now.after(self.handover_patience()),
+            });
+            return;
+        }
+        let hands_over = advert.priority == PRIORITY_HANDING_OVER && self.has_resigned(now, source);
+        if !hands_over {
+            self.resigned = self.resigned.filter(|resigned| resigned.index != source);
+        }
+        let better = |owner: Owner| {
+            owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
+        };
+        if self.owner.is_none_or(better) {
+            self.owner = Some(Owner {
+                index: source,
+                priority: advert.priority,
+                // One more than it takes to be taken for dead.
+                until: now.after(advert.interval.duration() * 4),
+            });
+        }
+    }
+
+    /// Whether a node has resigned lately.
+    fn has_resigned(&self, now: BootNanos, index: BackendIndex) -> bool {
+        self.resigned
+            .is_some_and(|resigned| resigned.index == index && now < resigned.until)
+    }
+
+    /// Whether a node may have new connections to the API.
+    fn is_ready(&self, index: BackendIndex) -> bool {
+        self.health.ready(index, 0) && !self.draining.contains(index)
+    }
+
+    fn set_draining(&mut self, index: BackendIndex, draining: bool, out: &mut Vec<Action>) {
+        if self.draining.contains(index) != draining {
+            self.draining = self.draining.with(index, draining);
+            out.push(Action::Report(Report::Draining(index, draining)));
+        }
+    }
+
+    /// Whether a node takes no new connections because its operator said so.
+    #[must_use]
+    pub fn is_draining(&self, index: BackendIndex) -> bool {
+        self.draining.contains(index)
+    }
+
+    /// Sends the echo requests that tell a crashed agent from a dead node.
+    fn doubt(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        let pause = self
+            .params
+            .bfd
+            .map_or(ECHO_INTERVAL, |bfd| bfd.interval.max(ECHO_INTERVAL));
+        let Some(peer) = self.peer_mut(index) else {
+            return;
+        };
+        let Liveness::Doubted { asked, next } = peer.liveness else {
+            return;
+        };
+        if now < next {
+            return;
+        }
+        if asked < ECHOES {
+            peer.liveness = Liveness::Doubted {
+                asked: asked + 1,
+                next: now.after(pause),
+            };
+            out.push(Action::SendEcho(index));
+        } else {
+            peer.liveness = Liveness::Dead;
+            out.push(Action::Report(Report::Dead(index)));
+        }
+    }
+
+    /// A node gave a sign of life.
+    fn answers(&mut self, index: BackendIndex, out: &mut Vec<Action>) {
+        if let Some(peer) = self.peer_mut(index) {
+            let was = std::mem::replace(&mut peer.liveness, Liveness::Trusted);
+            if was == Liveness::Dead {
+                out.push(Action::Report(Report::Answers(index)));
+            }
+        }
+    }
+
+    /// The priority follows the node's health. A quarter is less than any healthy node's among
+    /// the first seven.
+    fn set_priority(&mut self, out: &mut Vec<Action>) {
+        let base = self.params.nodes[self.params.own.get()].priority;
+        let wanted = priority(base, self.is_ready(self.params.own));
+        if wanted != self.machine.priority() {
+            self.machine.set_priority(wanted);
+            out.push(Action::Report(Report::Priority(wanted)));
+        }
+    }
+
+    fn on_fault(&mut self, now: BootNanos, fault: Fault, present: bool, out: &mut Vec<Action>) {
+        let before = self.faults;
+        if present {
+            self.faults |= fault.bit();
+        } else {
+            self.faults &= !fault.bit();
+        }
+        if before == self.faults {
+            return;
+        }
+        out.push(Action::Report(Report::Fault(fault, present)));
+        if !self.started || !matches!(self.farewell, Farewell::None | Farewell::Handover { .. }) {
+            return;
+        }
+        if before == 0 {
+            self.farewell = Farewell::None;
+            let actions = self.machine.on_shutdown();
+            self.carry_out(now, actions, out);
+        } else if self.faults == 0 {
+            let actions = self.machine.on_start(now, BootNanos::ZERO);
+            self.carry_out(now, actions, out);
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        now: BootNanos,
+        actions: impl IntoIterator<Item = vrrp::Action>,
+        out: &mut Vec<Action>,
+    ) {
+        for action in actions {
+            match action {
+                vrrp::Action::RenewFence { .. } => {
+                    if let Some(limit) = self.patience() {
+                        self.machine.limit_fence(limit);
+                    }
+                    // Set below, once for all that happens now.
+                }
+                vrrp::Action::LowerFence => self.set_fence(BootNanos::ZERO, out),
+                vrrp::Action::SendAdvert { priority } => {
+                    let to = To::All;
+                    match self.farewell {
+                        Farewell::None | Farewell::Left => {
+                            out.push(Action::SendAdvert { to, priority });
+                        }
+                        Farewell::Handover { to: successor, .. } => {
+                            // Still here for all others, and no reason for the successor to
+                            // yield, who is asked again: packets get lost.
+                            let priority = PRIORITY_HANDING_OVER;
+                            out.push(Action::SendAdvert { to, priority });
+                            out.push(Action::SendAdvert {
+                                to: To::One(successor),
+                                priority: PRIORITY_RESIGNED,
+                            });
+                        }
+                        // It resigns again and again instead: see `leave`.
+                        Farewell::Leaving { .. } => {}
+                    }
+                }
+                vrrp::Action::BecomeActive => {
+                    out.push(Action::Report(Report::Active));
+                    self.schedule.begin(now);
+                }
+                vrrp::Action::BecomeBackup => {
+                    out.push(Action::Report(Report::Backup));
+                    self.schedule.end();
+                }
+            }
+        }
+    }
+
+    /// When the first peer could miss this node's BFD packets, less half an interval: for the
+    /// clocks, which are not the same, and for the time that packets take.
+    fn patience(&self) -> Option<BootNanos> {
+        let margin = self.params.bfd?.interval / 2;
+        let sessions = self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(|peer| peer.session.as_ref());
+        let first = sessions.filter_map(Session::peer_patience).min()?;
+        Some(BootNanos(first.0.saturating_sub(margin.as_nanos() as u64)))
+    }
+
+    fn set_fence(&mut self, until: BootNanos, out: &mut Vec<Action>) {
+        if self.fence != until {
+            self.fence = until;
+            out.push(Action::SetFence(until));
+        }
+    }
+
+    /// Brings fence, masks and the owner's name in line with what was decided.
+    fn settle(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        if let Some(limit) = self.patience() {
+            self.machine.limit_fence(limit);
+        } else {
+            self.machine.limit_fence(BootNanos(u64::MAX));
+        }
+        if let Some(until) = self.machine.fence() {
+            self.set_fence(until, out);
+        }
+        let masks = self.overlay();
+        if self.masks != Some(masks) {
+            self.masks = Some(masks);
+            out.push(Action::SetMasks(masks));
+        }
+        let known = self.owner();
+        self.owner = match self.machine.state() {
+            State::Active => Some(Owner {
+                index: self.params.own,
+                priority: self.machine.priority(),
+                until: BootNanos(u64::MAX),
+            }),
+            State::Backup => self
+                .owner
+                .filter(|owner| owner.index != self.params.own && now < owner.until),
+            State::Initialize => None,
+        };
+        if self.owner() != known {
+            out.push(Action::Report(Report::Owner(self.owner())));
+        }
+        if self.machine.state() == State::Active && self.schedule.due(now) {
+            out.push(Action::Announce);
+        }
+    }
+
+    /// What probes say, and what operators and the peers' silence add to it. A node whose agent
+    /// was never heard gets nothing: its API server may be ready, but its stack does not have
+    /// the VIP. New connections avoid a silent node at once; open ones, which a crashed agent
+    /// does not harm, only once the node itself does not answer. A BFD session that is up proves
+    /// life.
+    fn overlay(&self) -> Masks {
+        let mut masks = self.health.masks();
+        let mut silent = BackendMask::EMPTY;
+        for index in self.others() {
+            let Some(peer) = self.peer(index) else {
+                continue;
+            };
+            let (alive, may_be_ready) = match peer.liveness {
+                _ if !peer.joined => (false, false),
+                Liveness::Trusted => {
+                    let heard = peer.session.as_ref().is_some_and(Session::is_up);
+                    (masks.alive.contains(index) || heard, true)
+                }
+                Liveness::Doubted { .. } => (masks.alive.contains(index), false),
+                Liveness::Dead => (false, false),
+            };
+            masks.alive = masks.alive.with(index, alive);
+            if !may_be_ready {
+                silent = silent.with(index, true);
+            }
+        }
+        for ready in &mut masks.ready {
+            *ready = ready.without(silent).without(self.draining);
+        }
+        debug_assert!(masks.alive.and(BackendMask::first(self.params.nodes.len())) == masks.alive);
+        masks
+    }
+}
+
+/// The priority of a node whose own API server is ready, or is not.
+fn priority(base: u8, ready: bool) -> u8 {
+    if ready { base } else { (base / 4).max(1) }
+}
+
+/// A number of its own for each peer.
+fn mix(seed: u64, index: u64) -> u64 {
+    let mixed =
+        (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,462 @@
+use std::num::NonZeroU8;
+
+use vip_common::wire::vrrp::{Addresses, Centiseconds};
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+fn at(ms: u64) -> BootNanos {
+    BootNanos(1_000_000 * MS + ms * MS)
+}
+
+fn index(node: usize) -> BackendIndex {
+    BackendIndex::new(node).unwrap()
+}
+
+fn params(own: usize, bfd: bool) -> Params {
+    Params {
+        own: index(own),
+        nodes: [250, 220, 190]
+            .iter()
+            .enumerate()
+            .map(|(node, &priority)| Member {
+                address: IpAddr::from([10, 0, 0, 11 + node as u8]),
+                priority,
+            })
+            .collect(),
+        vrrp: VrrpParams {
+            interval: Centiseconds::new(10).unwrap(),
+            preempt: false,
+            preempt_delay: Duration::ZERO,
+        },
+        bfd: bfd.then(|| bfd::Params {
+            detect_mult: NonZeroU8::new(3).unwrap(),
+            interval: Duration::from_millis(50),
+        }),
+        checks: 1,
+        thresholds: Thresholds { rise: 1, fall: 1 },
+        probe_address: false,
+        seed: 1,
+    }
+}
+
+/// A node with what it did last.
+struct Bench {
+    node: Node,
+    out: Vec<Action>,
+}
+
+impl Bench {
+    fn new(params: Params) -> Self {
+        let mut bench = Self {
+            node: Node::new(params),
+            out: vec![],
+        };
+        let known = Masks::default();
+        bench
+            .node
+            .on_start(at(0), BootNanos::ZERO, known, &mut bench.out);
+        bench
+    }
+
+    fn event(&mut self, now: BootNanos, event: Event<'_>) -> &[Action] {
+        self.out.clear();
+        self.node.on_event(now, event, &mut self.out);
+        &self.out
+    }
+
+    fn advert(&mut self, now: BootNanos, source: usize, priority: u8) -> &[Action] {
+        let advert = Advertisement {
+            router_id: 10,
+            priority,
+            interval: self.node.params.vrrp.interval,
+            addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
+        };
+        let (source, advert) = (index(source), &advert);
+        self.event(now, Event::Advert { source, advert })
+    }
+
+    /// Lets the timers run until then.
+    fn run(&mut self, until: BootNanos) -> &[Action] {
+        self.out.clear();
+        while self.node.next_deadline() <= until {
+            let now = self.node.next_deadline();
+            self.node.on_timer(now, &mut self.out);
+        }
+        &self.out
+    }
+}
+
+fn owner(params: Params) -> Bench {
+    let mut bench = Bench::new(params);
+    bench.run(at(2000));
+    assert_eq!(bench.node.state(), State::Active);
+    bench
+}
+
+#[test]
+fn takeover_raises_the_fence_before_it_announces() {
+    let mut bench = Bench::new(params(0, false));
+    let actions = bench.run(at(400));
+    let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted).unwrap();
+    let fence = place(|action| matches!(action, Action::SetFence(until) if until.0 > 0));
+    let announce = place(|action| *action == Action::Announce);
+    assert!(
+        fence < announce,
+        "the guard lets no announcement out before"
+    );
+}
+
+#[test]
+fn priority_is_a_quarter_while_the_own_server_is_not_ready() {
+    let mut bench = Bench::new(params(0, false));
+    bench.event(at(1), Event::Probe(index(0), 0, Probe::Refused));
+    assert_eq!(bench.node.priority(), 62);
+    bench.event(at(2), Event::Probe(index(0), 0, Probe::Ready));
+    assert_eq!(bench.node.priority(), 250);
+}
+
+#[test]
+fn vip_leaves_an_owner_whose_server_failed_only_for_one_whose_is_ready() {
+    for (own_ready, leaves) in [(true, true), (false, false)] {
+        let mut bench = Bench::new(params(1, false));
+        bench.event(at(1), Event::Probe(index(0), 0, Probe::Refused));
+        let own = if own_ready {
+            Probe::Ready
+        } else {
+            Probe::Refused
+        };
+        bench.event(at(1), Event::Probe(index(1), 0, own));
+        for tick in 1..20 {
+            bench.advert(at(tick * 50), 0, 62);
+            bench.run(at(tick * 50 + 49));
+        }
+        let active = bench.node.state() == State::Active;
+        assert_eq!(active, leaves, "own ready: {own_ready}");
+    }
+}
+
+#[test]
+fn owner_that_lacks_something_gives_the_vip_up_at_once_and_comes_back() {
+    for fault in Fault::ALL {
+        let mut bench = owner(params(0, false));
+        let actions = bench.event(at(2001), Event::Fault(fault, true));
+        assert!(
+            actions.contains(&Action::SetFence(BootNanos::ZERO)),
+            "{fault:?}"
+        );
+        assert_eq!(bench.node.faults().collect::<Vec<_>>(), [fault]);
+        bench.run(at(5000));
+        assert_eq!(bench.node.state(), State::Initialize);
+        bench.event(at(5001), Event::Fault(fault, false));
+        bench.run(at(6000));
+        assert_eq!(bench.node.state(), State::Active);
+    }
+}
+
+#[test]
+fn handover_asks_one_node_alone_and_keeps_answering_until_it_speaks() {
+    let mut bench = owner(params(0, false));
+    bench.event(at(2001), Event::Probe(index(1), 0, Probe::Ready));
+    bench.event(at(2001), Event::Probe(index(2), 0, Probe::Ready));
+    let actions = bench.event(at(2010), Event::Handover(Some(index(2))));
+    let resigned = Action::SendAdvert {
+        to: To::One(index(2)),
+        priority: PRIORITY_RESIGNED,
+    };
+    assert!(actions.contains(&resigned));
+    assert!(bench.node.fence() > at(2010), "it still answers");
+    // To the others it is still there, and to the successor, who is asked again each time,
+    // no reason to yield.
+    let adverts: Vec<_> = bench
+        .run(at(2200))
+        .iter()
+        .filter_map(|action| match action {
+            Action::SendAdvert { to, priority } => Some((*to, *priority)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(adverts, [(To::All, 1), (To::One(index(2)), 0)].repeat(2));
+    let actions = bench.advert(at(2210), 2, 190);
+    assert!(actions.contains(&Action::Report(Report::HandedOver(index(2)))));
+    assert_eq!(bench.node.fence(), BootNanos::ZERO);
+    assert_eq!(bench.node.owner(), Some(index(2)));
+}
+
+/// Delivers what was sent, for that many milliseconds, in batches: a busy node hears several
+/// packets at once. Returns the time after that.
+fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootNanos {
+    let mut waiting = vec![];
+    let mut now = start;
+    for step in 1..=ms {
+        now = start.after(Duration::from_millis(step));
+        for (from, bench) in nodes.iter_mut().enumerate() {
+            // What events have caused, too.
+            let mut sent = std::mem::take(&mut bench.out);
+            sent.extend(bench.run(now).iter().cloned());
+            bench.out.clear();
+            waiting.extend(sent.into_iter().map(|action| (from, action)));
+        }
+        if step % batch != 0 {
+            continue;
+        }
+        for (from, action) in waiting.drain(..) {
+            for (node, bench) in nodes.iter_mut().enumerate() {
+                let source = index(from);
+                let mine =
+                    |to: To| node != from && matches!(to, To::All) || to == To::One(index(node));
+                match &action {
+                    Action::SendBfd { to, packet } if *to == index(node) => {
+                        let event = Event::Bfd { source, packet };
+                        bench.node.on_event(now, event, &mut bench.out);
+                    }
+                    Action::SendAdvert { to, priority } if mine(*to) => {
+                        let kept = std::mem::take(&mut bench.out);
+                        let more = bench.advert(now, from, *priority).to_vec();
+                        bench.out = [kept, more].concat();
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    now
+}
+
+#[test]
+fn any_successor_takes_over_though_the_owner_still_speaks() {
+    for (to, batch) in [(1, 1), (2, 1), (1, 15), (2, 15)] {
+        // A turn takes longer than it takes the owner to speak again.
+        let mut nodes = [0, 1, 2].map(|own| {
+            let mut params = params(own, true);
+            params.vrrp.interval = Centiseconds::new(1).unwrap();
+            Bench::new(params)
+        });
+        let now = exchange(&mut nodes, at(0), 5000, 1);
+        let active = |nodes: &[Bench]| -> Vec<usize> {
+            let states = nodes.iter().map(|bench| bench.node.state());
+            let numbered = states.enumerate();
+            numbered
+                .filter(|(_, state)| *state == State::Active)
+                .map(|(node, _)| node)
+                .collect()
+        };
+        assert_eq!(active(&nodes), [0]);
+        let handover = Event::Handover(Some(index(to)));
+        let bench = &mut nodes[0];
+        bench.node.on_event(now, handover, &mut bench.out);
+        exchange(&mut nodes, now, 500, batch);
+        assert_eq!(active(&nodes), [to], "in batches of {batch} ms");
+    }
+}
+
+#[test]
+fn an_owner_that_stays_after_all_is_believed() {
+    let mut bench = Bench::new(params(1, false));
+    bench.advert(at(1), 0, 250);
+    bench.advert(at(10), 0, PRIORITY_RESIGNED);
+    bench.advert(at(11), 0, 250);
+    bench.run(at(300));
+    assert_eq!(bench.node.state(), State::Backup);
+}
+
+#[test]
+fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
+    let mut bench = owner(params(0, false));
+    bench.event(at(2001), Event::Probe(index(1), 0, Probe::Ready));
+    bench.event(at(2010), Event::Handover(None));
+    let actions = bench.run(at(5000));
+    let failed = NoHandover::NoAnswer(index(1));
+    assert!(actions.contains(&Action::Report(Report::NotHandedOver(failed))));
+    assert_eq!(bench.node.state(), State::Active);
+    for (to, why) in [
+        (Some(index(0)), NoHandover::Own),
+        (Some(index(2)), NoHandover::Dead(index(2))),
+    ] {
+        bench.event(at(5001), Event::Probe(index(2), 0, Probe::Silent));
+        let actions = bench.event(at(5002), Event::Handover(to));
+        assert!(actions.contains(&Action::Report(Report::NotHandedOver(why))));
+    }
+}
+
+#[test]
+fn owner_that_leaves_answers_until_the_next_one_speaks() {
+    let mut bench = owner(params(0, false));
+    bench.event(at(2001), Event::Probe(index(1), 0, Probe::Ready));
+    let actions = bench.event(at(2010), Event::Shutdown);
+    let resigned = Action::SendAdvert {
+        to: To::All,
+        priority: PRIORITY_RESIGNED,
+    };
+    assert!(actions.contains(&resigned) && !actions.contains(&Action::Done));
+    bench.run(at(2500));
+    assert!(bench.node.fence() > at(2500), "nobody else answers yet");
+    let actions = bench.advert(at(2510), 1, 220);
+    assert!(actions.contains(&Action::Done));
+    assert_eq!(bench.node.fence(), BootNanos::ZERO);
+    assert!(bench.node.has_left());
+}
+
+#[test]
+fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
+    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
+    let mut now = exchange(&mut nodes, at(0), 5000, 1);
+    for draining in [true, false] {
+        let bench = &mut nodes[1];
+        bench
+            .node
+            .on_event(now, Event::Drain(draining), &mut bench.out);
+        now = exchange(&mut nodes, now, 5, 1);
+        for bench in &nodes {
+            let masks = bench.node.masks();
+            assert_eq!(masks.ready[0].contains(index(1)), !draining);
+            assert!(masks.alive.contains(index(1)));
+        }
+        // As with a server that is not ready: it takes the VIP only if nobody else does.
+        let priority = if draining { 220 / 4 } else { 220 };
+        assert_eq!(nodes[1].node.priority(), priority);
+        now = exchange(&mut nodes, now, 3000, 1);
+        assert_eq!(nodes[0].node.is_draining(index(1)), draining);
+    }
+}
+
+#[test]
+fn stranger_keeps_the_vip_from_being_claimed_and_is_answered_once_in_ten_seconds_later() {
+    let stranger = Mac::from_wire([2, 9, 9, 9, 9, 9]);
+    let mut bench = Bench::new(Params {
+        probe_address: true,
+        ..params(0, false)
+    });
+    for second in 0..5 {
+        bench.event(at(second * 1000 + 50), Event::Claim(stranger));
+        bench.run(at(second * 1000 + 1000));
+        assert_eq!(bench.node.state(), State::Backup, "after {second} s");
+    }
+    bench.run(at(10_000));
+    assert_eq!(bench.node.state(), State::Active);
+    let mut defended = 0;
+    for second in 0..25 {
+        let actions = bench.event(at(20_000 + second * 1000), Event::Claim(stranger));
+        defended += usize::from(actions.contains(&Action::Announce));
+        bench.run(at(20_000 + second * 1000 + 999));
+    }
+    assert_eq!(defended, 3);
+    assert_eq!(bench.node.state(), State::Active, "a claim moves nothing");
+}
+
+/// Two nodes whose BFD session is up; what the first one sends after that is lost.
+fn up() -> (Bench, Bench) {
+    let mut nodes = [Bench::new(params(0, true)), Bench::new(params(1, true))];
+    let mut now = at(0);
+    for _ in 0..4000 {
+        now = now.after(Duration::from_millis(1));
+        for from in 0..2 {
+            let sent = nodes[from].run(now).to_vec();
+            for action in sent {
+                if let Action::SendBfd { to, packet } = action
+                    && to == index(1 - from)
+                {
+                    let (source, packet) = (index(from), &packet);
+                    let event = Event::Bfd { source, packet };
+                    nodes[1 - from].node.on_event(now, event, &mut Vec::new());
+                }
+            }
+        }
+    }
+    let [a, b] = nodes;
+    assert!(a.node.bfd(index(1)).unwrap().is_up());
+    (a, b)
+}
+
+#[test]
+fn node_gets_nothing_until_its_agent_was_heard() {
+    let mut bench = Bench::new(params(1, true));
+    bench.event(at(1), Event::Probe(index(0), 0, Probe::Ready));
+    let masks = bench.node.masks();
+    assert!(!masks.ready[0].contains(index(0)) && !masks.alive.contains(index(0)));
+    let (_, b) = up();
+    let masks = b.node.masks();
+    assert!(masks.ready[0].contains(index(0)) && masks.alive.contains(index(0)));
+}
+
+#[test]
+fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node() {
+    for answers in [true, false] {
+        let (_, mut b) = up();
+        let silent = at(4000 + 160);
+        let echoes = b
+            .run(silent)
+            .iter()
+            .filter(|a| matches!(a, Action::SendEcho(_)));
+        assert!(echoes.count() > 0);
+        let masks = b.node.masks();
+        assert!(!masks.ready[0].contains(index(0)) && masks.alive.contains(index(0)));
+        if answers {
+            b.event(at(4170), Event::Echo(index(0)));
+        }
+        b.run(at(4600));
+        let masks = b.node.masks();
+        assert_eq!(masks.ready[0].contains(index(0)), answers);
+        assert_eq!(masks.alive.contains(index(0)), answers);
+    }
+}
+
+#[test]
+fn nodes_that_disagree_about_who_is_next_do_not_take_over_at_once() {
+    // Neither hears the other, so each takes itself for the next.
+    let claims = [1, 2].map(|own| {
+        let mut bench = Bench::new(params(own, true));
+        bench.advert(at(0), 0, 250);
+        bench.advert(at(50), 0, PRIORITY_RESIGNED);
+        bench.node.next_claim()
+    });
+    assert_eq!(claims[1].since(claims[0]), Duration::from_micros(12_500));
+}
+
+#[test]
+fn packets_to_all_peers_leave_at_the_same_moments() {
+    let mut bench = Bench::new(params(0, true));
+    bench.run(at(5000));
+    let mut moments = 0;
+    while bench.node.next_deadline() <= at(60_000) {
+        let now = bench.node.next_deadline();
+        let actions = bench.run(now);
+        let sends = |action: &&Action| matches!(action, Action::SendBfd { .. });
+        match actions.iter().filter(sends).count() {
+            0 => {}
+            packets => {
+                assert_eq!(packets, 2);
+                moments += 1;
+            }
+        }
+    }
+    // A second at most: sessions with nobody are slow.
+    assert!(moments >= 55, "{moments}");
+}
+
+#[test]
+fn what_wakes_an_owner_after_its_fence_does_not_move_it_on() {
+    let (mut a, b) = up();
+    assert_eq!(a.node.state(), State::Active);
+    let late = a.node.fence().after(Duration::from_millis(1));
+    let session = b.node.bfd(index(0)).unwrap();
+    let packet = ControlPacket {
+        state: vip_common::wire::bfd::State::Up,
+        diagnostic: Diagnostic::None,
+        poll: true,
+        final_: false,
+        control_plane_independent: false,
+        demand: false,
+        detect_mult: NonZeroU8::new(3).unwrap(),
+        my_discriminator: session.local_discriminator(),
+        your_discriminator: a.node.bfd(index(1)).unwrap().local_discriminator().get(),
+        desired_min_tx: vip_common::wire::bfd::Micros(50_000),
+        required_min_rx: vip_common::wire::bfd::Micros(50_000),
+        required_min_echo_rx: vip_common::wire::bfd::Micros(0),
+    };
+    let (source, packet) = (index(1), &packet);
+    let actions = a.event(late, Event::Bfd { source, packet });
+    assert_eq!(actions[0], Action::SetFence(BootNanos::ZERO));
+    assert_eq!(a.node.state(), State::Backup);
+}
