@@ -68,12 +68,36 @@ pub struct Status {
     /// The stranger's Ethernet address.
     #[serde(default)]
     pub claimant: Option<String>,
+    /// How the programs are attached.
+    #[serde(default)]
+    pub xdp: XdpStatus,
+    /// Ports of the VIPs.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
     /// All nodes.
     #[serde(default)]
     pub nodes: Vec<NodeStatus>,
     /// What became of frames.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
+}
+
+/// How the programs are attached.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct XdpStatus {
+    /// `native`, `generic`, `tc`.
+    pub mode: String,
+    /// The maps were taken over from an earlier agent.
+    pub adopted: bool,
+}
+
+/// A port of a VIP.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ServiceStatus {
+    /// Address and port.
+    pub endpoint: String,
+    /// Names of the nodes whose server is ready.
+    pub ready: Vec<String>,
 }
 
 /// The owner of the VIP.
@@ -97,9 +121,21 @@ pub struct NodeStatus {
     /// Its API server is ready.
     #[serde(default)]
     pub ready: bool,
+    /// It takes no new connections.
+    #[serde(default)]
+    pub draining: bool,
     /// The BFD session with it.
     #[serde(default)]
     pub bfd: Option<BfdStatus>,
+    /// It is the node that says this.
+    #[serde(default)]
+    pub own: bool,
+    /// Frames that were steered there.
+    #[serde(default)]
+    pub packets: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// A BFD session, as the agent sees it.
@@ -117,6 +153,15 @@ impl Status {
     pub fn node(&self, host: &dyn Host) -> Option<&NodeStatus> {
         let address = host.address().to_string();
         self.nodes.iter().find(|node| node.address == address)
+    }
+
+    /// Frames that the node sent on to others, and their bytes.
+    #[must_use]
+    pub fn forwarded(&self) -> (u64, u64) {
+        let others = self.nodes.iter().filter(|node| !node.own);
+        others.fold((0, 0), |(packets, bytes), node| {
+            (packets + node.packets, bytes + node.bytes)
+        })
     }
 
     /// A counter; 0 if the agent does not have it.

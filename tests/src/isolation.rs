@@ -19,6 +19,9 @@ const MARK: &str = "VIP_TESTS_ISOLATED";
 /// they vanish with the last of them, even after SIGKILL. Logs of failures are copied out.
 pub const WORK_ROOT: &str = "/dev/shm";
 
+/// Where cgroup2 is mounted, here and on every host.
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// Re-executes the current program in an empty network namespace and a private mount
 /// namespace. Returns in the second run only, after a check that `lo` is the only interface.
 /// Ends the process with status 2 and one line if that cannot be had: for example, not root.
@@ -43,6 +46,8 @@ fn try_enter() -> Result<()> {
         .context("unshare a network and a mount namespace (in a container: run it --privileged)")?;
     make_mounts_private()?;
     mount_fresh("sysfs", Path::new("/sys"))?;
+    // Each host gets a control group of its own below: see `topology::netns`.
+    mount_fresh("cgroup2", Path::new(CGROUPS))?;
     mount_fresh("tmpfs", Path::new(WORK_ROOT))?;
     let program = std::env::current_exe().context("find the path of this program")?;
     let error = Command::new(program)

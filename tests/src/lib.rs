@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod arp;
+pub mod churn;
 pub mod clock;
 pub mod cluster;
 pub mod demo;

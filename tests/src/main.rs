@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use vip_tests::http::{Progress, Target, TargetArgs};
-use vip_tests::{arp, demo, isolation, load, ping, pulse, server, stray, watch};
+use vip_tests::{arp, churn, demo, isolation, load, ping, pulse, server, stray, watch};
 
 /// Programs for tests and the demo of vip
 #[derive(Parser)]
@@ -53,6 +53,10 @@ enum Command {
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
+    /// Send back what comes, by plain TCP
+    Echo(churn::EchoArgs),
+    /// Make connections and requests as fast as one thread can
+    Churn(churn::ChurnArgs),
     /// Make one request from a given port, wait until the server closes, print its name
     Visit {
         /// The server
@@ -65,7 +69,7 @@ enum Command {
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
-    /// Succeed if a TCP connection can be made
+    /// Succeed if a TCP connection can be made, and print whom it believes to be connected to
     Reach {
         /// Where to
         address: SocketAddr,
@@ -100,10 +104,13 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Claim(args) => stray::claim(&args)?,
         Command::Ping(args) => ping::run(&args)?,
         Command::Get { target, path } => block_on(get(target, path))?,
+        Command::Echo(args) => churn::echo(&args)?,
+        Command::Churn(args) => churn::churn(&args)?,
         Command::Visit { target, from, path } => block_on(visit(target, from, path))?,
         Command::Reach { address } => {
-            std::net::TcpStream::connect(address)
+            let stream = std::net::TcpStream::connect(address)
                 .with_context(|| format!("connect to {address}"))?;
+            println!("{}", stream.peer_addr().context("ask for the peer")?);
         }
     }
     Ok(ExitCode::SUCCESS)

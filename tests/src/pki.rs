@@ -33,11 +33,15 @@ impl Pki {
         }
     }
 
-    /// Makes the files. Each server's certificate holds for the VIP and for its own address.
+    /// Makes the files. Each server's certificate holds for the VIPs and for its own addresses.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn create(directory: &Path, vip: IpAddr, servers: &[(&str, IpAddr)]) -> Result<Self> {
+    pub fn create(
+        directory: &Path,
+        vips: &[IpAddr],
+        servers: &[(&str, Vec<IpAddr>)],
+    ) -> Result<Self> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("create {}", directory.display()))?;
         let pki = Self::at(directory);
@@ -52,9 +56,11 @@ impl Pki {
             .context("sign the authority's certificate")?;
         write(&pki.ca(), &certificate.pem())?;
         let issuer = Issuer::new(ca, ca_key);
-        for (name, address) in servers {
+        for (name, addresses) in servers {
             let key = KeyPair::generate().context("make a server's key")?;
-            let names = vec![vip.to_string(), address.to_string(), "localhost".to_owned()];
+            let mut names: Vec<String> = vips.iter().map(ToString::to_string).collect();
+            names.extend(addresses.iter().map(ToString::to_string));
+            names.push("localhost".to_owned());
             let mut params = CertificateParams::new(names).context("name a server")?;
             params.distinguished_name.push(DnType::CommonName, *name);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

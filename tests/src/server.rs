@@ -5,7 +5,7 @@
 //! server does it that ends with a delay.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +78,8 @@ fn answer(path: &str, name: &Arc<str>, ready: bool) -> Response<BoxBody<Bytes, I
         "/readyz" if ready => text(StatusCode::OK, "ok"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
         "/whoami" => text(StatusCode::OK, name),
+        // Some dozens of full segments.
+        "/big" => text(StatusCode::OK, &"x".repeat(64 << 10)),
         "/watch" => Response::new(
             Events {
                 server: Arc::clone(name),
@@ -111,8 +113,9 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         });
     }
 
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port));
-    let socket = TcpSocket::new_v4().context("make a socket")?;
+    // All addresses of both families, as a Go program would.
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port));
+    let socket = TcpSocket::new_v6().context("make a socket")?;
     socket.set_reuseaddr(true).context("set SO_REUSEADDR")?;
     socket
         .bind(address)

@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getppid};
 use vip_userspace::bpf;
 
-use crate::isolation::{make_mounts_private, mount_fresh};
+use crate::isolation::{CGROUPS, make_mounts_private, mount_fresh};
 
 /// A network and a mount namespace that belong together.
 #[derive(Debug)]
@@ -48,23 +48,35 @@ pub(crate) fn run_inside(command: &mut Command, namespaces: &Arc<Namespaces>) {
             die_with(parent)?;
             setns(&namespaces.mount, CloneFlags::CLONE_NEWNS)?;
             setns(&namespaces.net, CloneFlags::CLONE_NEWNET)?;
-            Ok(())
+            join_cgroup(OWN_CGROUP)
         });
     }
 }
 
-/// The command will run in new namespaces, with an own `/sys` and an own, empty `/run`, and
-/// die with the harness.
-pub(crate) fn run_in_new_namespaces(command: &mut Command) {
+/// The control group that a host sees as the root of all.
+const OWN_CGROUP: &str = "/sys/fs/cgroup/cgroup.procs";
+
+/// Moves the calling process into the control group with this `cgroup.procs`.
+fn join_cgroup(procs: &str) -> io::Result<()> {
+    std::fs::write(procs, "0")
+}
+
+/// The command will run in new namespaces, with an own `/sys`, an own, empty `/run`, and the
+/// given control group as the root of all it sees, and die with the harness.
+pub(crate) fn run_in_new_namespaces(command: &mut Command, cgroup: &Path) {
     let parent = nix::unistd::getpid();
+    let procs = cgroup.join("cgroup.procs").display().to_string();
     // SAFETY: system calls only, as above; an error path may allocate its message, in a child
     // that was forked while the harness ran no other thread that allocates for long.
     unsafe {
         command.pre_exec(move || {
             die_with(parent)?;
-            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+            join_cgroup(&procs)?;
+            let own = CloneFlags::CLONE_NEWCGROUP;
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | own)?;
             make_mounts_private().map_err(io::Error::other)?;
             mount_fresh("sysfs", Path::new("/sys")).map_err(io::Error::other)?;
+            mount_fresh("cgroup2", Path::new(CGROUPS)).map_err(io::Error::other)?;
             mount_fresh("tmpfs", Path::new("/run")).map_err(io::Error::other)?;
             Ok(())
         });
@@ -98,6 +110,9 @@ const BPF_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
+/// `BPF_F_XDP_HAS_FRAGS`: frames of more than a page are no obstacle (Linux 5.18).
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+
 /// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
 pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
 
@@ -126,7 +141,7 @@ pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: 0,
+        prog_flags: BPF_F_XDP_HAS_FRAGS,
     };
     // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
     // hands out a descriptor.

@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Report};
 use crate::process::Process;
-use crate::topology::{Host, PORT, VIP};
+use crate::topology::{Host, PORT, VIP, VIP6};
 use crate::watch::Snapshot;
 
 /// Watches that a scenario holds open.
@@ -39,6 +39,12 @@ pub(crate) fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target:
 #[must_use]
 pub fn vip() -> String {
     format!("{VIP}:{PORT}")
+}
+
+/// The same by IPv6.
+#[must_use]
+pub fn vip6() -> String {
+    format!("[{VIP6}]:{PORT}")
 }
 
 /// A load client at work.
@@ -274,8 +280,16 @@ impl Traffic {
     /// # Errors
     /// Not all watches open, or a server has none.
     pub fn start(cluster: &Cluster, report: &mut Report) -> Result<Self> {
+        Self::start_to(cluster, &vip(), report)
+    }
+
+    /// The same to another `ADDRESS:PORT`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_to(cluster: &Cluster, target: &str, report: &mut Report) -> Result<Self> {
         let client = cluster.topology.client.as_ref();
-        let (watches, before) = Watches::open(cluster, client, &vip(), WATCHES)?;
+        let (watches, before) = Watches::open(cluster, client, target, WATCHES)?;
         let mut shares = Vec::new();
         for node in cluster.nodes() {
             let name = cluster.name(node);
@@ -284,7 +298,7 @@ impl Traffic {
             shares.push(format!("{name} {share}"));
         }
         report.event(format!("{WATCHES} watches are open: {}", shares.join(", ")));
-        let mut load = Load::start(cluster, client, &vip())?;
+        let mut load = Load::start(cluster, client, target)?;
         load.go_on(100)?;
         Ok(Self {
             load,

@@ -10,7 +10,11 @@ use vip_tests::cluster::{Cluster, Flavour, Plan};
 use vip_tests::isolation;
 use vip_tests::kube::Binaries;
 use vip_tests::outcome::Report;
-use vip_tests::scenarios::{ALL, INTEROPERATION, OWNER_KILLED, Scenario};
+use vip_tests::scenarios::{
+    ALL, ALLOW_LIST, DUAL_STACK, FRONT_PORT, INTEROPERATION, LINKS, OWNER_KILLED, PORT_MAPPING,
+    Scenario,
+};
+use vip_tests::topology::PORT;
 
 mod harness;
 
@@ -53,6 +57,36 @@ fn main() {
         trials.push(Trial::test(scenario.promise, || {
             check(*scenario, Plan::default())
         }));
+    }
+    let dual_stack = Plan {
+        dual_stack: true,
+        ..Plan::default()
+    };
+    for scenario in DUAL_STACK {
+        let plan = dual_stack.clone();
+        trials.push(Trial::test(scenario.promise, || check(*scenario, plan)));
+    }
+    let mapped = Plan {
+        port: FRONT_PORT,
+        top: format!("target_port = {PORT}"),
+        ..dual_stack.clone()
+    };
+    trials.push(Trial::test(PORT_MAPPING.promise, || {
+        check(PORT_MAPPING, mapped)
+    }));
+    let listed = Plan {
+        top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
+        ..dual_stack
+    };
+    trials.push(Trial::test(ALLOW_LIST.promise, || {
+        check(ALLOW_LIST, listed)
+    }));
+    for (link, scenario) in LINKS {
+        let plan = Plan {
+            link: *link,
+            ..Plan::default()
+        };
+        trials.push(Trial::test(scenario.promise, || check(*scenario, plan)));
     }
     for scenario in INTEROPERATION {
         let bare = Plan {

@@ -17,7 +17,7 @@ use crate::kube::{self, Binaries};
 use crate::outcome::Report;
 use crate::pki::Pki;
 use crate::process::{Process, output};
-use crate::topology::{Host, PORT, Topology, VIP, netns};
+use crate::topology::{Host, Link, PORT, Topology, VIP, VIP6, netns};
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -42,6 +42,14 @@ pub struct Plan {
     pub interval: String,
     /// More of the agents' configuration, in TOML, behind the `[vrrp]` table.
     pub more: String,
+    /// More of it, at the top.
+    pub top: String,
+    /// Port of the VIPs.
+    pub port: u16,
+    /// Hosts have addresses of both families, and there is a VIP of each.
+    pub dual_stack: bool,
+    /// What the nodes' NICs are.
+    pub link: Link,
     /// Start no agents.
     pub bare: bool,
 }
@@ -53,6 +61,10 @@ impl Default for Plan {
             flavour: Flavour::StandIn,
             interval: "250ms".to_owned(),
             more: String::new(),
+            top: String::new(),
+            port: PORT,
+            dual_stack: false,
+            link: Link::Plain,
             bare: false,
         }
     }
@@ -95,18 +107,36 @@ impl Cluster {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let work = Path::new(WORK_ROOT).join(format!("cluster-{number}"));
         std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-        let topology = netns::build(plan.nodes)?;
-        let names: Vec<(&str, IpAddr)> = topology
+        let topology = netns::build(plan.nodes, plan.dual_stack, plan.link)?;
+        let names: Vec<(&str, Vec<IpAddr>)> = topology
             .nodes
             .iter()
-            .map(|node| (node.name(), node.address().into()))
+            .map(|node| (node.name(), vec![node.address().into(), node.ipv6().into()]))
             .collect();
-        let pki = Pki::create(&work.join("pki"), VIP.into(), &names)?;
+        let pki = Pki::create(&work.join("pki"), &[VIP.into(), VIP6.into()], &names)?;
         let count = topology.nodes.len();
-        let addresses: Vec<String> = names.iter().map(|(_, ip)| format!("\"{ip}\"")).collect();
+        let nodes: Vec<String> = topology
+            .nodes
+            .iter()
+            .map(|node| {
+                let (ipv4, ipv6) = (node.address(), node.ipv6());
+                if plan.dual_stack {
+                    format!("{{ address = \"{ipv4}\", other_address = \"{ipv6}\" }}")
+                } else {
+                    format!("\"{ipv4}\"")
+                }
+            })
+            .collect();
+        let port = plan.port;
+        let vips = if plan.dual_stack {
+            format!("[\"{VIP}:{port}\", \"[{VIP6}]:{port}\"]")
+        } else {
+            format!("\"{VIP}:{port}\"")
+        };
         let config = format!(
-            "vip = \"{VIP}:{PORT}\"\nnodes = [{}]\n\n[health]\nca = \"{}\"\n\n[vrrp]\ninterval = \"{}\"\n{}",
-            addresses.join(", "),
+            "vip = {vips}\nnodes = [{}]\n{}\n[health]\nca = \"{}\"\n\n[vrrp]\ninterval = \"{}\"\n{}",
+            nodes.join(", "),
+            plan.top,
             pki.ca().display(),
             plan.interval,
             plan.more

@@ -3,6 +3,7 @@
 
 mod agent_frozen;
 mod agent_killed;
+mod allow_list;
 mod apiserver_killed;
 mod bfd_peers;
 mod busy_machine;
@@ -10,18 +11,26 @@ mod check;
 mod cleanup;
 mod conflict;
 mod drain;
+mod dual_stack;
 mod handover;
 mod keepalived_peer;
+mod links;
+mod local_clients;
+mod node_drained;
 mod node_faults;
 mod owner_killed;
+mod path_mtu;
+mod port_mapping;
 mod port_reused;
 mod remote_client;
 mod stray_frames;
+mod upgrade;
 
 use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
+use crate::topology::Link;
 
 /// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
 /// found it unless a machine is cut off.
@@ -90,6 +99,16 @@ pub const ALL: &[Scenario] = &[
         run: busy_machine::run,
     },
     Scenario {
+        name: "node_drained",
+        promise: "node_drained_gets_no_new_connection_and_keeps_the_open_ones",
+        run: node_drained::run,
+    },
+    Scenario {
+        name: "upgrade",
+        promise: "upgrade_ten_times_fails_no_request_and_cuts_no_watch",
+        run: upgrade::run,
+    },
+    Scenario {
         name: "conflict",
         promise: "stranger_with_the_vip_is_named_and_not_fought_before_the_first_claim",
         run: conflict::run,
@@ -119,6 +138,70 @@ pub const ALL: &[Scenario] = &[
         promise: "cleanup_leaves_nothing",
         run: cleanup::run,
     },
+];
+
+/// Scenarios on hosts with both families.
+pub const DUAL_STACK: &[Scenario] = &[
+    Scenario {
+        name: "dual_stack",
+        promise: "dual_stack_owner_killed_cuts_no_watch_of_either_family",
+        run: dual_stack::run,
+    },
+    Scenario {
+        name: "local_clients",
+        promise: "local_clients_reach_a_ready_server_whatever_became_of_owner_and_own_server",
+        run: local_clients::run,
+    },
+    Scenario {
+        name: "path_mtu",
+        promise: "path_mtu_is_found_through_the_vip",
+        run: path_mtu::run,
+    },
+];
+
+/// As [`DUAL_STACK`], with a VIP whose port is another one on the nodes.
+pub const PORT_MAPPING: Scenario = Scenario {
+    name: "port_mapping",
+    promise: "port_mapping_keeps_connections_through_a_handover",
+    run: port_mapping::run,
+};
+
+/// The port that it uses.
+pub const FRONT_PORT: u16 = port_mapping::FRONT;
+
+/// As [`DUAL_STACK`], with an allow list of the nodes' segment.
+pub const ALLOW_LIST: Scenario = Scenario {
+    name: "allow_list",
+    promise: "allow_list_keeps_out_who_is_not_on_it",
+    run: allow_list::run,
+};
+
+/// Scenarios on other kinds of NICs.
+pub const LINKS: &[(Link, Scenario)] = &[
+    (
+        Link::Bridge,
+        Scenario {
+            name: "bridge",
+            promise: "bridge_as_nic_is_served_by_generic_xdp",
+            run: links::bridge,
+        },
+    ),
+    (
+        Link::Jumbo,
+        Scenario {
+            name: "jumbo",
+            promise: "jumbo_frames_are_steered_by_native_xdp",
+            run: links::jumbo,
+        },
+    ),
+    (
+        Link::Occupied,
+        Scenario {
+            name: "occupied",
+            promise: "occupied_nic_keeps_its_program_and_is_served_by_tc",
+            run: links::occupied,
+        },
+    ),
 ];
 
 /// Scenarios that begin without agents: other people's daemons take part.

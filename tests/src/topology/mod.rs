@@ -15,7 +15,7 @@ pub mod netns;
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -27,11 +27,28 @@ use crate::process::Process;
 /// The virtual address of all scenarios. No host has it unless the agent puts it there.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 
+/// The same of IPv6.
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 10);
+
 /// The port of the API servers and of the VIP.
 pub const PORT: u16 = 6443;
 
 /// Name of every host's interface on its segment.
 pub const NIC: &str = "eth0";
+
+/// What the nodes' NICs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Link {
+    /// The end of a cable.
+    #[default]
+    Plain,
+    /// A bridge, of which the cable's end is a port, as on hosts of virtual machines.
+    Bridge,
+    /// A plain one on a segment whose frames may have 9,000 bytes.
+    Jumbo,
+    /// A plain one to which somebody has attached an XDP program already.
+    Occupied,
+}
 
 /// A machine of the topology.
 pub trait Host: Debug {
@@ -40,6 +57,9 @@ pub trait Host: Debug {
 
     /// Its address on its segment.
     fn address(&self) -> Ipv4Addr;
+
+    /// Its other address there, if the topology has both families.
+    fn ipv6(&self) -> Ipv6Addr;
 
     /// Id of the process that holds the machine, for those who look in from outside.
     fn id(&self) -> i32;

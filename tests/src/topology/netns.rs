@@ -4,35 +4,71 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Host, NIC, Topology};
+use super::{Host, Link, NIC, Topology};
+use crate::isolation::CGROUPS;
 use crate::process::{Process, output};
 use crate::sys::{self, Namespaces};
 
 /// Name of the bridge in the switch's namespace.
 const BRIDGE: &str = "br0";
 
-/// A pair of namespaces and the process that holds them.
+/// Name of the cable's end on a node whose NIC is a bridge.
+const BRIDGE_PORT: &str = "port0";
+
+/// A control group, which is removed once nobody is in it.
+#[derive(Debug)]
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let own = format!("vip-tests-{}-{number}-{name}", std::process::id());
+        let path = Path::new(CGROUPS).join(own);
+        std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Those that were in it have been killed, and take a moment to be gone.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A pair of namespaces with a control group, and the process that holds them.
 #[derive(Debug)]
 struct Place {
+    // Fields are dropped in this order: the group after who is in it.
     namespaces: Arc<Namespaces>,
     holder: Process,
+    _cgroup: Cgroup,
 }
 
 impl Place {
     fn new(name: &str) -> Result<Self> {
+        let cgroup = Cgroup::new(name)?;
         let mut command = Command::new("sleep");
         command.arg("infinity");
-        sys::run_in_new_namespaces(&mut command);
+        sys::run_in_new_namespaces(&mut command, &cgroup.0);
         // `spawn` returns when the child has called `exec`, and so has its namespaces.
         let holder = Process::daemon(name, &mut command, "/dev/null".as_ref())?;
         let open = |kind: &str| -> Result<OwnedFd> {
@@ -45,7 +81,11 @@ impl Place {
             net: open("net")?,
             mount: open("mnt")?,
         });
-        Ok(Self { namespaces, holder })
+        Ok(Self {
+            namespaces,
+            holder,
+            _cgroup: cgroup,
+        })
     }
 
     fn command(&self, program: &OsStr) -> Command {
@@ -110,6 +150,7 @@ struct Switch {
 struct NetnsHost {
     name: String,
     address: Ipv4Addr,
+    ipv6: Ipv6Addr,
     place: Place,
     switch: Arc<Switch>,
 }
@@ -121,6 +162,10 @@ impl Host for NetnsHost {
 
     fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    fn ipv6(&self) -> Ipv6Addr {
+        self.ipv6
     }
 
     fn id(&self) -> i32 {
@@ -203,12 +248,27 @@ struct Plan {
     mac: u8,
 }
 
+impl Plan {
+    /// Its address of IPv6, on the same segment.
+    fn ipv6(&self) -> Ipv6Addr {
+        ipv6(0, self.mac)
+    }
+}
+
+/// The host with this number on segment 0 (the nodes') or 1 (behind the router).
+fn ipv6(segment: u16, host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, segment, 0, 0, 0, host.into())
+}
+
 /// Makes the topology with that many nodes, in the current network namespace's company: it
-/// must be an empty one, see [`enter_empty_netns`](crate::isolation::enter_empty_netns).
+/// must be an empty one, see [`enter_empty_netns`](crate::isolation::enter_empty_netns). With
+/// `dual_stack` all hosts have addresses of IPv6, too: fd00::/64 and fd00:0:0:1::/64, the last
+/// bytes as those of their IPv4 addresses in decimal; the remote client's is `::64`. The nodes'
+/// NICs are what `link` says.
 ///
 /// # Errors
 /// Too many nodes, or the kernel or `ip` refuses something; the message says what.
-pub fn build(node_count: u8) -> Result<Topology> {
+pub fn build(node_count: u8, dual_stack: bool, link: Link) -> Result<Topology> {
     if !(1..=16).contains(&node_count) {
         bail!("a topology has 1 to 16 nodes, not {node_count}");
     }
@@ -227,10 +287,16 @@ pub fn build(node_count: u8) -> Result<Topology> {
     ]);
 
     let switch = Place::new("switch")?;
-    // No address but those we give: IPv6 would only add noise to the segment.
+    // No address but those we give, and at once: without IPv6 if nobody asks for it, since it
+    // would only add noise to the segment.
+    let off = if dual_stack { "0" } else { "1" };
     let quiet = [
-        ("ipv6/conf/all/disable_ipv6", "1"),
-        ("ipv6/conf/default/disable_ipv6", "1"),
+        ("ipv6/conf/all/disable_ipv6", off),
+        ("ipv6/conf/default/disable_ipv6", off),
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/default/router_solicitations", "0"),
     ];
     switch.sysctl(&quiet)?;
     let mut places = Vec::new();
@@ -239,10 +305,12 @@ pub fn build(node_count: u8) -> Result<Topology> {
          link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          link set {BRIDGE} up\n"
     );
-    for plan in &plans {
+    for (number, plan) in plans.iter().enumerate() {
         let place = Place::new(&plan.name)?;
         place.sysctl(&quiet)?;
-        wiring += &cable(&plan.name, NIC, plan.mac, &place);
+        let bridged = link == Link::Bridge && number < usize::from(node_count);
+        let end = if bridged { BRIDGE_PORT } else { NIC };
+        wiring += &cable(&plan.name, end, plan.mac, &place, mtu(link));
         wiring += &format!("link set {} master {BRIDGE}\n", plan.name);
         places.push(place);
     }
@@ -254,11 +322,27 @@ pub fn build(node_count: u8) -> Result<Topology> {
     ])?;
     let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
     let mut links = prepare_ports(&switch, &names)?;
+    for place in &places[..usize::from(node_count)] {
+        match link {
+            Link::Plain | Link::Jumbo => {}
+            Link::Bridge => {
+                no_offload(place, &[BRIDGE_PORT])?;
+                place.ip(&format!(
+                    "link add {NIC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+                     link set {BRIDGE_PORT} master {NIC}\nlink set {BRIDGE_PORT} up\n"
+                ))?;
+            }
+            Link::Occupied => links.extend(attach_pass(place, &[NIC])?),
+        }
+    }
     for (plan, place) in plans.iter().zip(&places) {
         place.ip(&format!(
             "link set lo up\naddr add {}/24 dev {NIC}\nlink set {NIC} up\n",
             plan.address
         ))?;
+        if dual_stack {
+            place.ip(&format!("addr add {}/64 dev {NIC} nodad\n", plan.ipv6()))?;
+        }
         no_offload(place, &[NIC])?;
     }
 
@@ -266,7 +350,7 @@ pub fn build(node_count: u8) -> Result<Topology> {
     let router = places.last().context("no router was planned")?;
     let remote = Place::new("remote")?;
     remote.sysctl(&quiet)?;
-    router.ip(&cable("eth1", NIC, 200, &remote))?;
+    router.ip(&cable("eth1", NIC, 200, &remote, mtu(Link::Plain)))?;
     router.ip("addr add 10.1.0.1/24 dev eth1\nlink set eth1 up\n")?;
     router.sysctl(&[
         ("ipv4/ip_forward", "1"),
@@ -278,11 +362,24 @@ pub fn build(node_count: u8) -> Result<Topology> {
     remote.ip(&format!(
         "link set lo up\naddr add 10.1.0.100/24 dev {NIC}\nlink set {NIC} up\nroute add default via 10.1.0.1\n"
     ))?;
+    if dual_stack {
+        router.ip(&format!("addr add {}/64 dev eth1 nodad\n", ipv6(1, 1)))?;
+        router.sysctl(&[("ipv6/conf/all/forwarding", "1")])?;
+        remote.ip(&format!(
+            "addr add {}/64 dev {NIC} nodad\nroute add ::/0 via {}\n",
+            ipv6(1, 100),
+            ipv6(1, 1)
+        ))?;
+    }
     no_offload(&remote, &[NIC])?;
     links.extend(prepare_ports(router, &["eth1"])?);
     for (plan, place) in plans.iter().zip(&places) {
-        if plan.name != "router" {
-            place.ip("route add default via 10.0.0.1\n")?;
+        if plan.name == "router" {
+            continue;
+        }
+        place.ip("route add default via 10.0.0.1\n")?;
+        if dual_stack {
+            place.ip(&format!("route add ::/0 via {}\n", ipv6(0, 1)))?;
         }
     }
 
@@ -295,6 +392,7 @@ pub fn build(node_count: u8) -> Result<Topology> {
         .zip(places)
         .map(|(plan, place)| {
             Box::new(NetnsHost {
+                ipv6: plan.ipv6(),
                 name: plan.name,
                 address: plan.address,
                 place,
@@ -312,16 +410,25 @@ pub fn build(node_count: u8) -> Result<Topology> {
         remote: Box::new(NetnsHost {
             name: "remote".to_owned(),
             address: Ipv4Addr::new(10, 1, 0, 100),
+            ipv6: ipv6(1, 100),
             place: remote,
             switch,
         }),
     })
 }
 
+/// The largest packets on the nodes' segment, in bytes.
+const fn mtu(link: Link) -> u16 {
+    match link {
+        Link::Jumbo => 9000,
+        Link::Plain | Link::Bridge | Link::Occupied => 1500,
+    }
+}
+
 /// The line that makes a veth from `port` here to `interface` there.
-fn cable(port: &str, interface: &str, mac: u8, there: &Place) -> String {
+fn cable(port: &str, interface: &str, mac: u8, there: &Place, mtu: u16) -> String {
     format!(
-        "link add {port} type veth peer name {interface} address 02:00:0a:00:00:{mac:02x} netns {}\n\
+        "link add {port} mtu {mtu} type veth peer name {interface} mtu {mtu} address 02:00:0a:00:00:{mac:02x} netns {}\n\
          link set {port} up\n",
         there.holder.pid()
     )
@@ -341,12 +448,22 @@ fn no_offload(place: &Place, interfaces: &[&str]) -> Result<()> {
 /// Makes the near ends of cables fit for hosts that answer by `XDP_TX`.
 fn prepare_ports(place: &Place, ports: &[&str]) -> Result<Vec<OwnedFd>> {
     no_offload(place, ports)?;
+    attach_pass(place, ports)
+}
+
+/// Attaches a program that lets everything pass.
+fn attach_pass(place: &Place, interfaces: &[&str]) -> Result<Vec<OwnedFd>> {
     sys::in_network(&place.namespaces, || {
         let pass = sys::load_xdp_pass()?;
-        ports
+        interfaces
             .iter()
-            .map(|port| sys::attach_xdp(&pass, port))
+            .map(|interface| sys::attach_xdp(&pass, interface))
             .collect()
     })
-    .with_context(|| format!("attach XDP_PASS to the ports of {}", place.holder.name()))
+    .with_context(|| {
+        format!(
+            "attach XDP_PASS to {interfaces:?} of {}",
+            place.holder.name()
+        )
+    })
 }

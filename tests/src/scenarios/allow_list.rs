@@ -1,0 +1,35 @@
+//! Only the nodes' segment may use the API: a client behind the router may not, and each drop is
+//! counted.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::traffic::{Traffic, vip, vip6};
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("allow_list");
+    let mut traffic = Traffic::start(cluster, report)?;
+    let remote = cluster.topology.remote.as_ref();
+    for target in [vip(), vip6()] {
+        let mut reach = remote.command("timeout".as_ref());
+        reach
+            .args(["3"])
+            .arg(&cluster.programs().testbed)
+            .args(["reach", &target]);
+        outcome.promise(output(&mut reach).is_err(), || {
+            format!("a client that is on no list reaches {target}")
+        });
+    }
+    let mut dropped = 0;
+    for node in cluster.nodes() {
+        dropped += cluster.status(node)?.count("not_allowed");
+    }
+    // A SYN and those sent again, of two families.
+    outcome.promise(dropped >= 4, || format!("{dropped} drops were counted"));
+    report.event(format!("{dropped} segments from the router were dropped"));
+    traffic.load.go_on(100)?;
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}

@@ -1,0 +1,86 @@
+//! VIPs of both families, owned by one node: what holds for IPv4 holds for IPv6. The owner loses
+//! its power with watches open by IPv6, while requests come by both families and from behind a
+//! router.
+
+use anyhow::{Context, Result};
+
+use crate::cluster::Cluster;
+use crate::outcome::{Down, Outcome, Report};
+use crate::process::output;
+use crate::topology::{NIC, VIP6};
+use crate::traffic::{Load, Traffic, vip, vip6};
+
+/// The Ethernet address that the client has for the VIP.
+fn neighbour(cluster: &Cluster) -> Result<String> {
+    let client = cluster.topology.client.as_ref();
+    let table = output(client.command("ip".as_ref()).args(["-6", "neighbour"]))?;
+    let entry = table
+        .lines()
+        .find(|line| line.starts_with(&format!("{VIP6} ")))
+        .with_context(|| format!("the client has no entry for {VIP6}: {table}"))?;
+    let mut words = entry
+        .split_whitespace()
+        .skip_while(|word| *word != "lladdr");
+    let mac = words
+        .nth(1)
+        .with_context(|| format!("no address: {entry}"))?;
+    Ok(mac.to_owned())
+}
+
+/// That of a node's NIC.
+fn mac(cluster: &Cluster, node: usize) -> Result<String> {
+    let path = format!("/sys/class/net/{NIC}/address");
+    let text = output(cluster.host(node).command("cat".as_ref()).arg(path))?;
+    Ok(text.trim().to_owned())
+}
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("dual_stack");
+    let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    let mut by_ipv6 = Traffic::start_to(cluster, &vip6(), report)?;
+    let client = cluster.topology.client.as_ref();
+    let mut by_ipv4 = Load::start(cluster, client, &vip())?;
+    let remote = cluster.topology.remote.as_ref();
+    let mut from_afar = Load::start(cluster, remote, &vip6())?;
+    by_ipv4.go_on(100)?;
+    from_afar.go_on(100)?;
+    let (known, wanted) = (neighbour(cluster)?, mac(cluster, owner)?);
+    outcome.promise(known == wanted, || {
+        format!("{known} answers for {VIP6}, and the owner is {wanted}")
+    });
+    let held = by_ipv6.before.on(&name).count();
+    report.event(format!(
+        "power cut of {name}, the owner; {held} watches are on its server"
+    ));
+    let at = cluster.power_off(owner)?;
+    cluster.wait_until_settled()?;
+    let heir = cluster.owner()?;
+    report.event(format!("{} owns the VIPs", cluster.name(heir)));
+    by_ipv6.load.go_on(200)?;
+    by_ipv4.go_on(200)?;
+    from_afar.go_on(200)?;
+    let (known, wanted) = (neighbour(cluster)?, mac(cluster, heir)?);
+    outcome.promise(known == wanted, || {
+        format!("{known} answers for {VIP6}, and the owner is {wanted}")
+    });
+    let down = Down { server: &name, at };
+    for (what, load) in [("by IPv4", by_ipv4), ("from afar", from_afar)] {
+        let requests = load.stop()?;
+        let before = outcome.failed;
+        let summary = outcome.take_requests(&requests, Some(down));
+        let failed = outcome.failed - before;
+        outcome.promise(summary.requests > 300 && failed == 0, || {
+            format!(
+                "{failed} of {} requests {what} failed: {:?}; the first: {}",
+                summary.requests, summary.errors, summary.first_failures
+            )
+        });
+    }
+    by_ipv6.finish(&mut outcome, Some(down))?;
+    let reset = outcome.watches_reset_dead;
+    outcome.promise(reset == held, || {
+        format!("{reset} of the {held} watches on the dead server were reset")
+    });
+    Ok(outcome)
+}

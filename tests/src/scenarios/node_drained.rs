@@ -1,0 +1,65 @@
+//! `vip drain` on a node: no new connection reaches it from any node, those that are open stay,
+//! and a restart of its agent changes nothing.
+
+use anyhow::{Context, Result};
+
+use crate::clock::boot_now;
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::traffic::Traffic;
+
+fn tell(cluster: &Cluster, node: usize, command: &str) -> Result<()> {
+    let vip = cluster.programs().vip.clone();
+    let mut line = cluster.host(node).command(vip.as_os_str());
+    output(line.arg(command)).map(drop).context("vip drain")
+}
+
+fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
+    let nodes = cluster.nodes_with_agent();
+    let what = format!("all agents see whether {} drains", cluster.name(node));
+    cluster.wait_for_status(&what, &nodes, |own, _, status| {
+        status
+            .node(own.host(node))
+            .is_some_and(|entry| entry.draining == draining && entry.ready != draining)
+    })
+}
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("node_drained");
+    let owner = cluster.owner()?;
+    let node = super::another_than(cluster, owner);
+    let name = cluster.name(node);
+    let mut traffic = Traffic::start(cluster, report)?;
+    tell(cluster, node, "drain")?;
+    wait(cluster, node, true)?;
+    let drained = boot_now();
+    traffic.load.go_on(200)?;
+    report.event(format!("{name} drains"));
+    cluster.kill_agent(node);
+    cluster.start_agent(node)?;
+    cluster.wait_for_status("the agent is back", &[node], |_, _, _| true)?;
+    wait(cluster, node, true)?;
+    traffic.load.go_on(200)?;
+    report.event("and after a restart of its agent, still");
+    let end = boot_now();
+    tell(cluster, node, "undrain")?;
+    wait(cluster, node, false)?;
+    let back = boot_now();
+    traffic.load.go_on(200)?;
+
+    let requests = traffic.finish(&mut outcome, None)?;
+    let there = |from: u64, to: u64| {
+        let fresh = requests.iter().filter(|request| !request.kept);
+        fresh
+            .filter(|request| (from..to).contains(&request.start))
+            .filter(|request| request.server.as_ref() == Some(&name))
+            .count()
+    };
+    let (stray, again) = (there(drained, end), there(back, u64::MAX));
+    outcome.promise(stray == 0, || {
+        format!("{stray} new connections went to {name}, which drained")
+    });
+    outcome.promise(again > 0, || format!("none went to {name} again"));
+    Ok(outcome)
+}

@@ -1,0 +1,33 @@
+//! Clients connect to port 443 of the VIPs, and the servers listen on 6443: by both families,
+//! through the death of a server and a change of the owner.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::topology::{VIP, VIP6};
+use crate::traffic::{Load, Traffic};
+
+/// What clients connect to.
+pub(super) const FRONT: u16 = 443;
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("port_mapping");
+    let mut traffic = Traffic::start_to(cluster, &format!("{VIP}:{FRONT}"), report)?;
+    let client = cluster.topology.client.as_ref();
+    let mut by_ipv6 = Load::start(cluster, client, &format!("[{VIP6}]:{FRONT}"))?;
+    by_ipv6.go_on(100)?;
+    let owner = cluster.owner()?;
+    let vip = cluster.programs().vip.clone();
+    let mut handover = cluster.host(owner).command(vip.as_os_str());
+    crate::process::output(handover.arg("handover"))?;
+    let heir = cluster.owner()?;
+    outcome.promise(heir != owner, || "the VIP did not move".to_owned());
+    report.event(format!("{} owns the VIPs", cluster.name(heir)));
+    traffic.load.go_on(200)?;
+    by_ipv6.go_on(200)?;
+    let requests = by_ipv6.stop()?;
+    outcome.take_requests(&requests, None);
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
