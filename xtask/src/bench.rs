@@ -9,8 +9,10 @@ use crate::{demo, install, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which: `steer` (what a packet costs), `failover` (what clients notice, beside keepalived
-    /// and HAProxy) or `ranks` (how even shares are)
+    /// Which: `steer` (what a packet costs), `live` (real frames a second), `connections` (what
+    /// they cost, beside HAProxy and nftables), `docs` (these three, into docs/benchmarks.md),
+    /// `failover` (what clients notice, beside keepalived and HAProxy) or `ranks` (how even
+    /// shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]
@@ -21,8 +23,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.benchmark == "failover" {
+    let failover = options.benchmark == "failover";
+    if failover {
         install::programs(install::PEERS)?;
+    }
+    if failover || options.benchmark == "connections" || options.benchmark == "docs" {
         install::programs(install::RIVALS)?;
     }
     let mut bench = demo::binary("bench", None)?;

@@ -107,7 +107,7 @@ pub(crate) const TOPOLOGY: &[Program] = &[
 ];
 
 /// What the product is compared with, beside keepalived.
-pub(crate) const RIVALS: &[Program] = &[("haproxy", "haproxy")];
+pub(crate) const RIVALS: &[Program] = &[("haproxy", "haproxy"), ("nft", "nftables")];
 
 /// What the product is tested with.
 pub(crate) const PEERS: &[Program] = &[

@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: one file a benchmark.
 
+mod connections;
+mod docs;
 mod failover;
+mod live;
 mod ranks;
 mod report;
 mod steer;
@@ -32,6 +35,42 @@ enum Benchmark {
         #[arg(long, default_value_t = 1_000_000)]
         packets: u32,
     },
+    /// How many real frames a core sends on, beside a bare `XDP_TX`
+    Live {
+        /// Write the figures there too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// How often all programs take their turn
+        #[arg(long, default_value_t = 15)]
+        rounds: usize,
+        /// Frames a turn
+        #[arg(long, default_value_t = 2_000_000)]
+        frames: u32,
+    },
+    /// What a connection costs more by the VIP, beside HAProxy and nftables
+    Connections {
+        /// Write the figures there too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// How often all ways take their turn
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+        /// Connections a turn
+        #[arg(long, default_value_t = 10_000)]
+        connections: u32,
+    },
+    /// Run `steer`, `live` and `connections`, and write docs/benchmarks.md and its plot
+    Docs {
+        /// How often everything takes its turn
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+        /// Packets a turn
+        #[arg(long, default_value_t = 1_000_000)]
+        packets: u32,
+        /// Connections a turn
+        #[arg(long, default_value_t = 10_000)]
+        connections: u32,
+    },
     /// How even rank tables are, over many random clusters
     Ranks {
         /// Clusters of each kind
@@ -54,6 +93,25 @@ fn main() -> ExitCode {
             rounds,
             packets,
         } => steer::run(json, rounds, packets),
+        Benchmark::Live {
+            json,
+            rounds,
+            frames,
+        } => live::run(json, rounds, frames),
+        Benchmark::Connections {
+            json,
+            rounds,
+            connections,
+        } => connections::run(json, rounds, connections),
+        Benchmark::Docs {
+            rounds,
+            packets,
+            connections,
+        } => docs::run(&docs::Effort {
+            rounds,
+            packets,
+            connections,
+        }),
         Benchmark::Ranks { clusters, json } => ranks::run(clusters, json),
         Benchmark::Failover(options) => failover::run(&options),
     };

@@ -1,6 +1,7 @@
 //! `cargo xtask bench ranks`: how even rank tables are, and how long they take to make.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ fn cluster(random: &mut Random, mask: u32, backends: usize) -> Vec<Identity> {
         addresses.insert(base | random.word() as u32 & mask);
     }
     let identity = |address: u32| Identity {
-        address: address.into(),
+        address: Ipv4Addr::from_bits(address).into(),
         weight: 1,
     };
     addresses.into_iter().map(identity).collect()

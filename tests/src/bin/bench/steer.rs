@@ -1,30 +1,29 @@
-//! `cargo xtask bench steer`: what the XDP program costs a packet, in thread CPU time.
+//! `cargo xtask bench steer`: what the programs cost a packet, in thread CPU time.
 //!
-//! `BPF_PROG_TEST_RUN` runs the product's own program many times in the kernel. Before each run
-//! a small program makes the packet anew, with the next flow, and calls it (see
+//! `BPF_PROG_TEST_RUN` runs the product's own programs many times in the kernel. Before each run
+//! a small program makes the packet anew, with the next flow, and calls them (see
 //! `vip-ebpf/src/bench.rs`). What making it anew costs is measured too, as the difference that
 //! it makes to a program that does nothing, and taken off. All programs take turns, so that
 //! noise of the machine meets all of them alike.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, ProgramArray};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::maps::{Array, Map, ProgramArray};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use vip_common::layout::bench::Feed;
-use vip_common::layout::{Counter, DEFAULT_BUCKETS, Mac, RankRow};
+use vip_common::layout::{AllowKey, Be16, Be32, Counter, DEFAULT_BUCKETS, Mac, RankRow, flag};
 use vip_common::testing::{
-    CLIENT, CLIENT_MAC, PORT, Segment, VIP, World, backend, node_address, node_mac,
+    CLIENT, CLIENT_MAC, PORT, Segment, VIP, VIP6, World, backend, node_address, node_mac,
 };
 use vip_common::wire::tcp;
-use vip_userspace::datapath::{Datapath, Plan};
+use vip_userspace::datapath::{Datapath, Plan, TC_INGRESS};
 use vip_userspace::rank::{self, Identity};
 
 use crate::report::{commit, machine, median, quantile, write_json};
@@ -37,67 +36,131 @@ struct FeedValue(Feed);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data.
 unsafe impl aya::Pod for FeedValue {}
 
-/// The floors, and the program that makes packets anew.
-struct Floors(Ebpf);
+/// Where programs hang.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Hook {
+    Xdp,
+    Tc,
+}
+
+impl Hook {
+    /// The program that makes packets anew, and the one that does nothing.
+    fn programs(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Xdp => ("bench_feed", "bench_pass"),
+            Self::Tc => ("bench_tc_feed", "bench_tc_pass"),
+        }
+    }
+
+    /// What a program returns for a packet that goes up the stack, and for one that is sent on:
+    /// `XDP_PASS` and `XDP_TX`; `TC_ACT_UNSPEC` and `TC_ACT_REDIRECT`.
+    fn actions(self) -> (u32, u32) {
+        match self {
+            Self::Xdp => (2, 3),
+            Self::Tc => (u32::MAX, 7),
+        }
+    }
+}
+
+/// The floors, and the programs that make packets anew.
+pub(crate) struct Floors(Ebpf);
 
 impl Floors {
-    fn load() -> Result<Self> {
+    pub(crate) fn load() -> Result<Self> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/bench.o");
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .load_file(path)
             .with_context(|| format!("load {path} (`cargo xtask build-ebpf` makes it)"))?;
-        for name in ["bench_feed", "bench_pass", "bench_tx"] {
-            Self::program(&mut ebpf, name)?
-                .load()
-                .with_context(|| format!("load {name}"))?;
+        let mut floors = Self(ebpf);
+        for name in ["bench_feed", "bench_pass", "bench_tx", "bench_drop"] {
+            let program = floors.xdp(name)?;
+            program.load().with_context(|| format!("load {name}"))?;
         }
-        Ok(Self(ebpf))
+        for name in ["bench_tc_feed", "bench_tc_pass", "bench_tc_redirect"] {
+            let program = floors.classifier(name)?;
+            program.load().with_context(|| format!("load {name}"))?;
+        }
+        Ok(floors)
     }
 
-    fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-        let program = ebpf
-            .program_mut(name)
-            .with_context(|| format!("no program {name}"))?;
-        Ok(program.try_into()?)
+    pub(crate) fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self.0.program_mut(name);
+        Ok(program
+            .with_context(|| format!("no program {name}"))?
+            .try_into()?)
     }
 
-    /// What is called with each packet: one of the floors, or the product.
-    fn aim(&mut self, target: Target, product: &mut Datapath) -> Result<()> {
-        let fd = match target {
-            Target::Product => product.ingress()?.fd()?.try_clone()?,
-            Target::Pass => Self::program(&mut self.0, "bench_pass")?
-                .fd()?
-                .try_clone()?,
-            Target::Tx => Self::program(&mut self.0, "bench_tx")?.fd()?.try_clone()?,
+    pub(crate) fn map(&self, name: &str) -> Result<&Map> {
+        self.0.map(name).with_context(|| format!("no map {name}"))
+    }
+
+    fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        let program = self.0.program_mut(name);
+        Ok(program
+            .with_context(|| format!("no program {name}"))?
+            .try_into()?)
+    }
+
+    fn fd(&mut self, hook: Hook, name: &str) -> Result<ProgramFd> {
+        Ok(match hook {
+            Hook::Xdp => self.xdp(name)?.fd()?.try_clone()?,
+            Hook::Tc => self.classifier(name)?.fd()?.try_clone()?,
+        })
+    }
+
+    /// What is called with each packet: one of the floors, or a product.
+    pub(crate) fn aim(&mut self, case: &Case, products: &mut [Product]) -> Result<()> {
+        let fd = match (case.target, case.hook) {
+            (Target::Product(kind), hook) => {
+                let product = find(products, kind)?;
+                match hook {
+                    Hook::Xdp => product.ingress()?.fd()?.try_clone()?,
+                    Hook::Tc => product.classifier(TC_INGRESS)?.fd()?.try_clone()?,
+                }
+            }
+            (Target::Pass, hook) => self.fd(hook, hook.programs().1)?,
+            (Target::Send, Hook::Xdp) => self.fd(Hook::Xdp, "bench_tx")?,
+            (Target::Send, Hook::Tc) => self.fd(Hook::Tc, "bench_tc_redirect")?,
         };
-        let map = self.0.map_mut("BENCH_TARGET").context("no BENCH_TARGET")?;
+        let map = match case.hook {
+            Hook::Xdp => "BENCH_TARGET",
+            Hook::Tc => "BENCH_TC_TARGET",
+        };
+        let map = self.0.map_mut(map).context("no map of programs")?;
         ProgramArray::try_from(map)?.set(0, &fd, 0)?;
         Ok(())
     }
 
-    fn feed(&mut self, flows: u32) -> Result<()> {
+    pub(crate) fn feed(&mut self, case: &Case) -> Result<()> {
         let map = self.0.map_mut("BENCH_FEED").context("no BENCH_FEED")?;
         let feed = Feed {
             next: 0,
-            flows,
+            flows: case.flows,
             destination: node_mac(0),
             source: CLIENT_MAC,
+            ipv6: u32::from(case.ipv6),
+            port: case.port,
+            reserved: 0,
         };
         Array::try_from(map)?.set(0, FeedValue(feed), 0)?;
         Ok(())
     }
 
     /// Thread CPU time a packet, in nanoseconds, and the last action.
-    fn run(&mut self, program: &str, frame: &[u8], packets: u32) -> Result<(f64, u32)> {
-        let program = Self::program(&mut self.0, program)?;
+    fn run(&mut self, hook: Hook, name: &str, frame: &[u8], packets: u32) -> Result<(f64, u32)> {
         let mut out = vec![0; frame.len() + 256];
-        let before = thread_time()?;
-        let result = program.test_run(TestRunOptions {
+        let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             repeat: packets,
             ..TestRunOptions::new()
-        })?;
+        };
+        let before = thread_time()?;
+        let result = match hook {
+            Hook::Xdp => self.xdp(name)?.test_run(options)?,
+            Hook::Tc => self.classifier(name)?.test_run(options)?,
+        };
         let spent = thread_time()? - before;
         Ok((
             spent.as_nanos() as f64 / f64::from(packets),
@@ -111,20 +174,49 @@ pub(super) fn thread_time() -> Result<Duration> {
     Ok(Duration::new(time.tv_sec() as u64, time.tv_nsec() as u32))
 }
 
+/// What is configured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A port of each VIP. This node is never first: its own flows are another path (a look
+    /// into the socket table).
+    Steer,
+    /// The same with an allow list of [`NETWORKS`].
+    Allow,
+    /// This node is always first, and listens.
+    Keep,
+    /// The same, and the port of the VIPs is another than the node's.
+    Map,
+}
+
+/// Networks of the allow list.
+const NETWORKS: u32 = 1000;
+
+/// The programs with their maps, as configured.
+pub(crate) type Product = (Kind, Datapath);
+
+fn find(products: &mut [Product], kind: Kind) -> Result<&mut Datapath> {
+    let mut products = products.iter_mut();
+    let found = products.find(|(found, _)| *found == kind);
+    Ok(&mut found.context("not loaded")?.1)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
+pub(crate) enum Target {
     Pass,
-    Tx,
-    Product,
+    /// Parse, swap addresses, send back.
+    Send,
+    Product(Kind),
 }
 
 /// One line of the table.
-struct Case {
-    name: &'static str,
-    target: Target,
-    frame: Vec<u8>,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    hook: Hook,
+    pub(crate) target: Target,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) ipv6: bool,
+    port: Be16,
     flows: u32,
-    /// `XDP_PASS` is 2, `XDP_TX` is 3 (include/uapi/linux/bpf.h).
     action: u32,
     /// What the product must have counted for each packet.
     counter: Option<Counter>,
@@ -132,191 +224,266 @@ struct Case {
     goal: Option<f64>,
 }
 
-const PASS: u32 = 2;
-const TX: u32 = 3;
-const MANY: u32 = 1_000_000;
+impl Case {
+    /// Whether another one is of the same hook, family and number of flows.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (self.hook, self.ipv6, self.flows) == (other.hook, other.ipv6, other.flows)
+    }
+}
+
+pub(crate) const MANY: u32 = 1_000_000;
+
+/// Port of the VIPs in [`Kind::Map`].
+const FRONT: u16 = 443;
+
+/// An established flow's packet that a program sends on.
+pub(crate) fn steered(name: &'static str, target: Target, ipv6: bool) -> Case {
+    let segment = Segment::new(0, 1024, tcp::ACK);
+    let mut frame = if ipv6 { segment.ipv6() } else { segment }.build();
+    frame.resize(78, 0);
+    Case {
+        name,
+        hook: Hook::Xdp,
+        target,
+        frame,
+        ipv6,
+        port: Be16::new(PORT),
+        flows: MANY,
+        action: Hook::Xdp.actions().1,
+        counter: None,
+        goal: None,
+    }
+}
 
 fn cases() -> Vec<Case> {
-    let frame = |flags| {
-        let mut frame = Segment::new(0, 1024, flags).build();
-        // A full-sized frame would cost no more: only headers are touched.
-        frame.resize(64, 0);
-        frame
-    };
-    let other = Segment {
-        destination: CLIENT,
-        ..Segment::new(0, 1024, tcp::ACK)
-    }
-    .build();
-    let case = |name, target, frame: &Vec<u8>, flows, action, counter, goal| Case {
-        name,
-        target,
-        frame: frame.clone(),
-        flows,
-        action,
-        counter,
-        goal,
-    };
-    let (syn, ack) = (frame(tcp::SYN), frame(tcp::ACK));
     let mut cases = Vec::new();
-    for flows in [1, MANY] {
+    for (hook, ipv6, flows) in [
+        (Hook::Xdp, false, 1),
+        (Hook::Xdp, false, MANY),
+        (Hook::Xdp, true, 1),
+        (Hook::Xdp, true, MANY),
+        (Hook::Tc, false, MANY),
+        (Hook::Tc, true, MANY),
+    ] {
+        let frame = |flags, port, vip| {
+            let segment = Segment::new(0, 1024, flags);
+            let segment = Segment { port, ..segment };
+            let to_client = Segment {
+                destination: CLIENT.into(),
+                ..segment
+            };
+            let segment = if vip { segment } else { to_client };
+            let mut frame = if ipv6 { segment.ipv6() } else { segment }.build();
+            // A full-sized frame would cost no more: only headers are touched.
+            frame.resize(78, 0);
+            frame
+        };
+        let (pass, send) = hook.actions();
+        let mut case = |name, target, frame: Vec<u8>, action, counter, goal| {
+            cases.push(Case {
+                name,
+                hook,
+                target,
+                frame,
+                ipv6,
+                port: Be16::new(if target == Target::Product(Kind::Map) {
+                    FRONT
+                } else {
+                    PORT
+                }),
+                flows,
+                action,
+                counter,
+                goal,
+            });
+        };
+        let (syn, ack) = (frame(tcp::SYN, PORT, true), frame(tcp::ACK, PORT, true));
+        let product = Target::Product;
         let segment = Some(Counter::ForwardedSegment);
         let opening = Some(Counter::ForwardedSyn);
-        cases.extend([
+        let kept = Some(Counter::LocalSyn);
+        let (other_goal, goal) = match (hook, ipv6) {
+            (Hook::Xdp, false) => (Some(1.15), Some(1.5)),
+            (Hook::Xdp, true) => (None, Some(2.0)),
+            (Hook::Tc, _) => (None, None),
+        };
+        case("floor: pass", Target::Pass, ack.clone(), pass, None, None);
+        case(
+            "floor: parse, swap, send",
+            Target::Send,
+            ack.clone(),
+            send,
+            None,
+            None,
+        );
+        case(
+            "not for a VIP",
+            product(Kind::Steer),
+            frame(tcp::ACK, PORT, false),
+            pass,
+            None,
+            other_goal,
+        );
+        case(
+            "established, to another node",
+            product(Kind::Steer),
+            ack.clone(),
+            send,
+            segment,
+            goal,
+        );
+        case(
+            "SYN, to another node",
+            product(Kind::Steer),
+            syn.clone(),
+            send,
+            opening,
+            goal,
+        );
+        if hook == Hook::Xdp {
             case(
-                "floor: XDP_PASS",
-                Target::Pass,
-                &ack,
-                flows,
-                PASS,
-                None,
-                None,
-            ),
-            case(
-                "floor: parse, swap, XDP_TX",
-                Target::Tx,
-                &ack,
-                flows,
-                TX,
-                None,
-                None,
-            ),
-            case(
-                "not for a VIP",
-                Target::Product,
-                &other,
-                flows,
-                PASS,
-                None,
-                Some(1.15),
-            ),
-            case(
-                "established, to another node",
-                Target::Product,
-                &ack,
-                flows,
-                TX,
-                segment,
-                Some(1.5),
-            ),
-            case(
-                "SYN, to another node",
-                Target::Product,
-                &syn,
-                flows,
-                TX,
+                "the same, 1,000 networks allowed",
+                product(Kind::Allow),
+                syn.clone(),
+                send,
                 opening,
-                Some(1.5),
-            ),
-        ]);
+                None,
+            );
+            case("SYN, kept", product(Kind::Keep), syn, pass, kept, None);
+            case(
+                "SYN, kept, port mapped",
+                product(Kind::Map),
+                frame(tcp::SYN, FRONT, true),
+                pass,
+                kept,
+                None,
+            );
+        }
     }
     cases
 }
 
 /// A line of the report. Times are nanoseconds of thread CPU time a packet.
 #[derive(Serialize)]
-struct Row {
-    name: &'static str,
-    flows: u32,
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) hook: Hook,
+    pub(crate) ipv6: bool,
+    pub(crate) flows: u32,
     /// Median over the rounds, less what making the packet anew costs.
-    median_ns: f64,
+    pub(crate) median_ns: f64,
     /// The middle half of the rounds.
-    quartiles_ns: [f64; 2],
-    /// Median of the ratios to the `XDP_TX` floor of the same round.
-    ratio: f64,
-    goal: Option<f64>,
-    met: Option<bool>,
+    pub(crate) quartiles_ns: [f64; 2],
+    /// Median of the ratios to the floor of programs that send, in the same round.
+    pub(crate) ratio: f64,
+    pub(crate) goal: Option<f64>,
+    pub(crate) met: Option<bool>,
 }
 
 #[derive(Serialize)]
-struct Table {
-    machine: String,
-    kernel: String,
-    commit: String,
-    rounds: usize,
-    packets: u32,
-    /// What making the packet anew costs, taken off everywhere.
-    feed_ns: BTreeMap<u32, f64>,
-    rows: Vec<Row>,
+pub(crate) struct Table {
+    pub(crate) machine: String,
+    pub(crate) kernel: String,
+    pub(crate) commit: String,
+    pub(crate) rounds: usize,
+    pub(crate) packets: u32,
+    pub(crate) rows: Vec<Row>,
 }
 
 pub(super) fn run(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
+    let table = measure(rounds, packets)?;
+    print(&table);
+    write_json(json, &table)
+}
+
+pub(super) fn measure(rounds: usize, packets: u32) -> Result<Table> {
     ensure!(
         rounds > 0 && packets > 0,
         "--rounds and --packets must be at least 1"
     );
     // The socket that a node asked for one of its own flows would find.
     ip(&["link", "set", "lo", "up"])?;
-    ip(&[
-        "address",
-        "add",
-        &format!("{}/32", Ipv4Addr::from(VIP)),
-        "dev",
-        "lo",
-    ])?;
-    let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
-    let mut product = product()?;
+    for vip in [VIP.into(), VIP6] {
+        let address = std::net::IpAddr::from(vip).to_string();
+        ip(&["address", "add", &address, "dev", "lo"])?;
+    }
+    let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT))?;
+    let mut products = Vec::new();
+    for kind in [Kind::Steer, Kind::Allow, Kind::Keep, Kind::Map] {
+        products.push((kind, product(kind)?));
+    }
     let mut floors = Floors::load()?;
     let cases = cases();
-    // Per case: the net times of the rounds; per number of flows: what the feed costs.
+    // Per case: the net times of the rounds.
     let mut times = vec![Vec::new(); cases.len()];
-    let mut feeds: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for round in 0..=rounds {
-        let (direct, _) = floors.run("bench_pass", &cases[0].frame, packets)?;
+        // What making the packet anew costs. The case that tells comes first among its like.
         let mut feed = 0.0;
         for (case, times) in cases.iter().zip(&mut times) {
-            floors.aim(case.target, &mut product)?;
-            floors.feed(case.flows)?;
-            let before = case
-                .counter
-                .map(|counter| product.counter(counter))
-                .transpose()?;
-            let (time, action) = floors.run("bench_feed", &case.frame, packets)?;
-            ensure!(action == case.action, "{}: XDP action {action}", case.name);
-            if let (Some(counter), Some(before)) = (case.counter, before) {
-                let counted = product.counter(counter)? - before;
-                ensure!(
-                    counted == u64::from(packets),
-                    "{}: {counted} counted",
-                    case.name
-                );
-            }
+            let (feeder, nothing) = case.hook.programs();
+            floors.aim(case, &mut products)?;
+            floors.feed(case)?;
+            let counted = |products: &mut [Product]| match (case.target, case.counter) {
+                (Target::Product(kind), Some(counter)) => {
+                    Ok(find(products, kind)?.counter(counter)?)
+                }
+                _ => anyhow::Ok(0),
+            };
+            let before = counted(&mut products)?;
+            let (time, action) = floors.run(case.hook, feeder, &case.frame, packets)?;
+            ensure!(action == case.action, "{}: action {action}", case.name);
+            let seen = counted(&mut products)? - before;
+            ensure!(
+                case.counter.is_none() || seen == u64::from(packets),
+                "{}: {seen} counted",
+                case.name
+            );
             if case.target == Target::Pass {
+                let (direct, _) = floors.run(case.hook, nothing, &case.frame, packets)?;
                 feed = time - direct;
             }
             // The first round warms caches and the clock of the CPU.
             if round > 0 {
-                if case.target == Target::Pass {
-                    feeds.entry(case.flows).or_default().push(feed);
-                }
                 times.push(time - feed);
             }
         }
     }
-    let table = report(&cases, &times, feeds, rounds, packets)?;
-    print(&table);
-    write_json(json, &table)
+    report(&cases, &times, rounds, packets)
 }
 
-/// The product's programs with the tables of three nodes, in which this one is never first: its
-/// own flows are another path (a look into the socket table).
-fn product() -> Result<Datapath> {
-    let world = World::new(3, 0);
+/// The product's programs with the tables of three nodes.
+pub(crate) fn product(kind: Kind) -> Result<Datapath> {
+    let mut world = World::new(3, 0);
+    if kind == Kind::Map {
+        world = world.mapping(FRONT, PORT);
+    }
+    if kind == Kind::Allow {
+        world = world.refusing(flag::ALLOW_LIST);
+    }
     let identities: Vec<_> = (0..3)
         .map(|node| Identity {
-            address: node_address(node).into(),
+            address: Ipv4Addr::from(node_address(node)).into(),
             weight: 1,
         })
         .collect();
     let mut rows = rank::table(world.state.config.hash_key, &identities, DEFAULT_BUCKETS)?;
+    let keeps = matches!(kind, Kind::Keep | Kind::Map);
     for row in &mut rows {
         let mut order: Vec<_> = row.order(identities.len()).collect();
-        if order[0] == backend(0) {
-            order.swap(0, 1);
-            *row = RankRow::new(order);
+        let own = order.iter().position(|node| *node == backend(0));
+        match own {
+            Some(0) if !keeps => order.swap(0, 1),
+            Some(place) if keeps => order.swap(0, place),
+            _ => continue,
         }
+        *row = RankRow::new(order);
     }
-    let plan = Plan::of(&world.state, rows);
+    let mut plan = Plan::of(&world.state, rows);
+    plan.allowed = if kind == Kind::Allow {
+        networks()
+    } else {
+        vec![]
+    };
     let (product, mut state) = Datapath::load(None, &plan, 0)?;
     for node in 0..3 {
         state.set_mac(backend(node), Mac::from_wire(node_mac(node).to_wire()))?;
@@ -324,18 +491,31 @@ fn product() -> Result<Datapath> {
     Ok(product)
 }
 
-fn report(
-    cases: &[Case],
-    times: &[Vec<f64>],
-    feeds: BTreeMap<u32, Vec<f64>>,
-    rounds: usize,
-    packets: u32,
-) -> Result<Table> {
+/// The networks of the clients, and others up to [`NETWORKS`].
+fn networks() -> Vec<vip_userspace::datapath::Allowed> {
+    let network = |address: std::net::IpAddr, bits: u32| {
+        let key = AllowKey::new(0, address.into());
+        (AllowKey::SERVICE_BITS + bits, bytemuck::cast(key))
+    };
+    let clients = Ipv4Addr::from(Be32::new(0x0a01_0000));
+    let clients6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0x0a01, 0);
+    let mut networks = vec![
+        network(clients.into(), 96 + 16),
+        network(clients6.into(), 112),
+    ];
+    networks.extend((2..NETWORKS).map(|number| {
+        let other = Ipv4Addr::from(Be32::new(0xac10_0000 + (number << 8)));
+        network(other.into(), 96 + 24)
+    }));
+    networks
+}
+
+fn report(cases: &[Case], times: &[Vec<f64>], rounds: usize, packets: u32) -> Result<Table> {
     let mut rows = Vec::new();
     for (case, own) in cases.iter().zip(times) {
         let floor = cases
             .iter()
-            .position(|floor| floor.target == Target::Tx && floor.flows == case.flows)
+            .position(|floor| floor.target == Target::Send && floor.is_like(case))
             .context("no floor")?;
         let ratio = median(
             own.iter()
@@ -345,6 +525,8 @@ fn report(
         );
         rows.push(Row {
             name: case.name,
+            hook: case.hook,
+            ipv6: case.ipv6,
             flows: case.flows,
             median_ns: median(own.clone()),
             quartiles_ns: [quantile(own.clone(), 0.25), quantile(own.clone(), 0.75)],
@@ -360,10 +542,6 @@ fn report(
         commit: commit(),
         rounds,
         packets,
-        feed_ns: feeds
-            .into_iter()
-            .map(|(flows, times)| (flows, median(times)))
-            .collect(),
         rows,
     })
 }
@@ -374,27 +552,23 @@ fn print(table: &Table) {
         table.machine, table.kernel, table.commit
     );
     println!(
-        "thread CPU time a packet, median of {} rounds of {} packets; making the packet anew is taken off: {}",
-        table.rounds,
-        table.packets,
-        table
-            .feed_ns
-            .iter()
-            .map(|(flows, time)| format!(
-                "{time:.1} ns with {flows} flow{}",
-                if *flows == 1 { "" } else { "s" }
-            ))
-            .collect::<Vec<_>>()
-            .join(", ")
+        "thread CPU time a packet, median of {} rounds of {} packets; making the packet anew is taken off",
+        table.rounds, table.packets
     );
     println!(
-        "{:30} {:>9} {:>8} {:>15} {:>7} {:>6}",
-        "", "flows", "ns", "quartiles", "ratio", "goal"
+        "{:34} {:4} {:>4} {:>9} {:>8} {:>15} {:>7} {:>6}",
+        "", "hook", "IP", "flows", "ns", "quartiles", "ratio", "goal"
     );
     for row in &table.rows {
+        let hook = match row.hook {
+            Hook::Xdp => "XDP",
+            Hook::Tc => "tc",
+        };
         println!(
-            "{:30} {:>9} {:>8.1} {:>7.1} {:>7.1} {:>7.2} {}",
+            "{:34} {:4} {:>4} {:>9} {:>8.1} {:>7.1} {:>7.1} {:>7.2} {}",
             row.name,
+            hook,
+            if row.ipv6 { "v6" } else { "v4" },
             row.flows,
             row.median_ns,
             row.quartiles_ns[0],
@@ -409,7 +583,7 @@ fn print(table: &Table) {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
     let status = Command::new("ip")
         .args(arguments)
         .status()

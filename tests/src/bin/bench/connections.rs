@@ -1,0 +1,382 @@
+//! `cargo xtask bench connections`: what a connection, and a request on one that is kept, costs
+//! more when it goes by the VIP than when it goes to the server at once.
+//!
+//! All hosts are network namespaces of one machine, so that its CPU time is that of clients,
+//! servers and whatever lies between them; what direct connections take is subtracted, and what
+//! a cluster takes at rest. Plain
+//! TCP, with as little work on both ends as there can be. Each measurement has a cluster of its
+//! own, since daemons at rest would disturb the others':
+//!
+//! - `direct`: the client goes to the three servers in turn.
+//! - `vip`: ours.
+//! - `haproxy`: HAProxy in TCP mode on the VIP's owner.
+//! - `nftables`: the owner's kernel translates addresses (DNAT, and masquerading for the way
+//!   back).
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use vip_tests::agent::Programs;
+use vip_tests::clock::until;
+use vip_tests::cluster::{Cluster, PATIENCE, Plan};
+use vip_tests::outcome::Report;
+use vip_tests::process::{Process, output};
+use vip_tests::topology::{NIC, VIP};
+
+use crate::report::{commit, machine, median, quantile, write_json};
+
+/// Port of the echo servers and of the VIP's service.
+const ECHO: u16 = 7000;
+
+/// Threads of the client: enough to keep all cores busy. With one, cores sleep and wake between
+/// any two packets, and that costs more than the packets do.
+const THREADS: u32 = 8;
+
+/// How long a cluster is watched that does nothing.
+const REST: Duration = Duration::from_secs(2);
+
+/// The most that a connection may cost more, in what it costs more with HAProxy.
+const GOAL: f64 = 0.25;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    Direct,
+    Vip,
+    Haproxy,
+    Nftables,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [Self::Direct, Self::Vip, Self::Haproxy, Self::Nftables];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Vip => "vip",
+            Self::Haproxy => "haproxy",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unit {
+    /// A connection with one request.
+    Connection,
+    /// A request on a connection with many.
+    Request,
+}
+
+/// A line of the report. Times are microseconds of CPU time, of all cores.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) unit: Unit,
+    pub(crate) way: Way,
+    /// Median over the rounds, with clients and servers.
+    pub(crate) total_us: f64,
+    /// Median of what it took more than `direct` in the same round.
+    pub(crate) added_us: f64,
+    /// The middle half of the rounds.
+    pub(crate) quartiles_us: [f64; 2],
+    /// `added_us` in HAProxy's.
+    pub(crate) ratio: f64,
+    pub(crate) goal: Option<f64>,
+    pub(crate) met: Option<bool>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Table {
+    pub(crate) machine: String,
+    pub(crate) commit: String,
+    pub(crate) rounds: usize,
+    pub(crate) rows: Vec<Row>,
+}
+
+pub(super) fn run(json: Option<PathBuf>, rounds: usize, connections: u32) -> Result<()> {
+    let table = measure(rounds, connections)?;
+    print(&table);
+    write_json(json, &table)
+}
+
+pub(super) fn measure(rounds: usize, connections: u32) -> Result<Table> {
+    ensure!(
+        rounds > 0 && connections > 0,
+        "--rounds and --connections must be at least 1"
+    );
+    let programs = Programs::find()?;
+    let units = [Unit::Connection, Unit::Request];
+    // By unit and way.
+    let mut times = [const { [const { Vec::new() }; 4] }; 2];
+    for _ in 0..rounds {
+        for (place, way) in Way::ALL.into_iter().enumerate() {
+            let setup = Setup::new(&programs, way)?;
+            for (unit, times) in units.into_iter().zip(&mut times) {
+                times[place].push(setup.measure(unit, connections)?);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (unit, times) in units.into_iter().zip(&times) {
+        let added = |way: usize| -> Vec<f64> {
+            let pairs = times[way].iter().zip(&times[0]);
+            pairs.map(|(own, direct)| own - direct).collect()
+        };
+        let haproxy = median(added(2));
+        for (place, way) in Way::ALL.into_iter().enumerate() {
+            let own = added(place);
+            let ratio = median(own.clone()) / haproxy;
+            let goal = (way == Way::Vip && unit == Unit::Connection).then_some(GOAL);
+            rows.push(Row {
+                unit,
+                way,
+                total_us: median(times[place].clone()),
+                added_us: median(own.clone()),
+                quartiles_us: [quantile(own.clone(), 0.25), quantile(own, 0.75)],
+                ratio,
+                goal,
+                met: goal.map(|goal| ratio <= goal),
+            });
+        }
+    }
+    Ok(Table {
+        machine: machine(),
+        commit: commit(),
+        rounds,
+        rows,
+    })
+}
+
+/// A cluster with echo servers, reached in one of the ways.
+struct Setup {
+    // Dropped before the hosts they run on.
+    processes: Vec<Process>,
+    cluster: Cluster,
+    targets: String,
+}
+
+impl Setup {
+    fn new(programs: &Programs, way: Way) -> Result<Self> {
+        let plan = Plan {
+            more: format!("\n[[services]]\nport = {ECHO}\n"),
+            bare: way != Way::Vip,
+            ..Plan::default()
+        };
+        let mut cluster = Cluster::start(programs, plan, &mut Report::new(false))?;
+        let mut processes = Vec::new();
+        for node in cluster.nodes() {
+            let host = cluster.host(node);
+            let mut echo = host.command(programs.testbed.as_os_str());
+            echo.args(["echo", "--port", &ECHO.to_string()]);
+            if way != Way::Vip {
+                // Else the first node's would answer for the VIP, and HAProxy could not.
+                echo.args(["--address", &host.address().to_string()]);
+            }
+            processes.push(Process::daemon("echo", &mut echo, "/dev/null".as_ref())?);
+        }
+        for host in cluster.topology.hosts() {
+            // Ports of connections that have ended are free again after a second.
+            let reuse = "echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse";
+            output(host.command("sh".as_ref()).args(["-c", reuse]))?;
+        }
+        let servers: Vec<String> = cluster
+            .nodes()
+            .iter()
+            .map(|node| format!("{}:{ECHO}", cluster.host(*node).address()))
+            .collect();
+        let vip = format!("{VIP}:{ECHO}");
+        let targets = match way {
+            Way::Direct => servers.join(","),
+            Way::Vip => {
+                let nodes = cluster.nodes();
+                cluster.wait_for_status("the echo servers are ready", &nodes, |_, _, status| {
+                    let service = status.services.iter().find(|one| one.endpoint == vip);
+                    service.is_some_and(|service| service.ready.len() == 3)
+                })?;
+                vip
+            }
+            Way::Haproxy => {
+                processes.push(haproxy(&cluster, &servers)?);
+                vip
+            }
+            Way::Nftables => {
+                nftables(&cluster)?;
+                vip
+            }
+        };
+        let mut setup = Self {
+            processes,
+            cluster,
+            targets,
+        };
+        until("the servers answer", PATIENCE, || {
+            for process in &mut setup.processes {
+                ensure!(process.is_running(), "{} has ended", process.name());
+            }
+            Ok(setup.churn(1, 1).is_ok().then_some(()))
+        })?;
+        Ok(setup)
+    }
+
+    /// Connections of each thread, and requests on each of those.
+    fn churn(&self, connections: u32, requests: u32) -> Result<()> {
+        let client = self.cluster.topology.client.as_ref();
+        let mut churn = client.command(self.cluster.programs().testbed.as_os_str());
+        churn.args(["churn", "--target", &self.targets]);
+        churn.args(["--connections", &connections.to_string()]);
+        churn.args(["--requests", &requests.to_string()]);
+        churn.args(["--threads", &THREADS.to_string()]);
+        output(&mut churn).map(drop)
+    }
+
+    /// CPU time of one unit, in microseconds.
+    fn measure(&self, unit: Unit, connections: u32) -> Result<f64> {
+        // As many packets, roughly: a request is two of them, a connection with one is nine.
+        let (connections, requests) = match unit {
+            Unit::Connection => (connections / THREADS, 1),
+            Unit::Request => (3, connections / THREADS * 2),
+        };
+        // What agents and HAProxy take at rest is no matter of connections.
+        let rest = busy(|| {
+            std::thread::sleep(REST);
+            Ok(())
+        })?;
+        let share = rest.as_secs_f64() / REST.as_secs_f64();
+        let begin = Instant::now();
+        let busy = busy(|| self.churn(connections, requests))?.as_secs_f64();
+        let spent = busy - share * begin.elapsed().as_secs_f64();
+        let count = THREADS * connections * requests;
+        Ok(spent * 1e6 / f64::from(count))
+    }
+}
+
+/// HAProxy on the first node, which has the VIP.
+fn haproxy(cluster: &Cluster, servers: &[String]) -> Result<Process> {
+    give_vip(cluster)?;
+    let servers: String = servers
+        .iter()
+        .enumerate()
+        .map(|(number, server)| format!("    server s{number} {server} check\n"))
+        .collect();
+    let text = format!(
+        "global\n    maxconn 4000\n\
+         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 35s\n    \
+         timeout server 35s\n\
+         frontend echo\n    bind {VIP}:{ECHO}\n    default_backend servers\n\
+         backend servers\n    balance roundrobin\n{servers}"
+    );
+    let config = cluster.work().join("haproxy.cfg");
+    std::fs::write(&config, text).context("write haproxy.cfg")?;
+    let mut command = cluster.host(0).command("haproxy".as_ref());
+    command.arg("-db").arg("-f").arg(&config);
+    Process::daemon("haproxy", &mut command, &cluster.work().join("haproxy.log"))
+}
+
+/// The VIP on the first node, by hand.
+fn give_vip(cluster: &Cluster) -> Result<()> {
+    let address = format!("{VIP}/32");
+    let mut ip = cluster.host(0).command("ip".as_ref());
+    output(ip.args(["address", "add", &address, "dev", NIC])).map(drop)
+}
+
+/// Address translation on the first node, which has the VIP.
+fn nftables(cluster: &Cluster) -> Result<()> {
+    give_vip(cluster)?;
+    let map: Vec<String> = cluster
+        .nodes()
+        .into_iter()
+        .map(|node| format!("{node} : {}", cluster.host(node).address()))
+        .collect();
+    let rules = format!(
+        "table ip bench {{\n\
+         chain pre {{ type nat hook prerouting priority dstnat; \
+         ip daddr {VIP} tcp dport {ECHO} dnat to numgen inc mod {} map {{ {} }}; }}\n\
+         chain post {{ type nat hook postrouting priority srcnat; \
+         tcp dport {ECHO} masquerade; }}\n}}\n",
+        map.len(),
+        map.join(", ")
+    );
+    let file = cluster.work().join("bench.nft");
+    std::fs::write(&file, rules).context("write bench.nft")?;
+    let host = cluster.host(0);
+    output(host.command("nft".as_ref()).arg("-f").arg(&file)).context("nft")?;
+    let settings = "echo 1 >/proc/sys/net/ipv4/ip_forward";
+    output(host.command("sh".as_ref()).args(["-c", settings])).map(drop)
+}
+
+/// CPU time that all cores together spend while something is done.
+///
+/// It is what is left when idle time is taken off: the kernel measures how long a core idles,
+/// and only samples what it does else, a hundred times a second (`get_idle_time`,
+/// fs/proc/stat.c).
+fn busy(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let (begin, before) = (Instant::now(), idle_time()?);
+    work()?;
+    let (idle, passed) = (idle_time()? - before, begin.elapsed());
+    let cores = u32::try_from(std::thread::available_parallelism()?.get())?;
+    Ok((passed * cores).saturating_sub(idle))
+}
+
+/// Time since the start in which cores had nothing to do, or the hypervisor did not let them
+/// (proc_stat(5)).
+fn idle_time() -> Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let fields: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    let [
+        _user,
+        _nice,
+        _system,
+        idle,
+        iowait,
+        _irq,
+        _softirq,
+        steal,
+        ..,
+    ] = fields[..]
+    else {
+        anyhow::bail!("/proc/stat has another form: {line}");
+    };
+    let ticks = u32::try_from(idle + iowait + steal).context("a machine this old")?;
+    Ok(Duration::from_millis(10) * ticks)
+}
+
+fn print(table: &Table) {
+    println!("{}, commit {}", table.machine, table.commit);
+    println!(
+        "microseconds of CPU time, of all cores, median of {} rounds",
+        table.rounds
+    );
+    println!(
+        "{:12} {:10} {:>9} {:>9} {:>19} {:>9} {:>6}",
+        "", "way", "total", "added", "quartiles", "of HAProxy", "goal"
+    );
+    for row in &table.rows {
+        println!(
+            "{:12} {:10} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {}",
+            match row.unit {
+                Unit::Connection => "connection",
+                Unit::Request => "request",
+            },
+            row.way.name(),
+            row.total_us,
+            row.added_us,
+            row.quartiles_us[0],
+            row.quartiles_us[1],
+            row.ratio,
+            match (row.goal, row.met) {
+                (Some(goal), Some(true)) => format!("{goal:>6} met"),
+                (Some(goal), _) => format!("{goal:>6} MISSED"),
+                _ => String::new(),
+            }
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! `cargo xtask bench live`: how many real frames a core sends on.
+//!
+//! `BPF_PROG_TEST_RUN` with live frames takes frames through the same code as a driver would: a
+//! program sees each, and what it wants sent goes out of a real interface. Here that is a veth,
+//! whose far end drops all, on the same core. The bare `XDP_TX` that parses and swaps addresses
+//! and the product take turns; both are called by the program that makes each frame anew (see
+//! `vip-ebpf/src/bench.rs`).
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::Array;
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, XdpMode};
+use serde::Serialize;
+
+use crate::report::{commit, machine, median, quantile, write_json};
+use crate::steer::{Case, Floors, Kind, MANY, Target, ip, product, steered, thread_time};
+
+/// Frames that the kernel takes at once, as a driver's NAPI poll does.
+const BATCH: u32 = 64;
+
+/// Ends of the veth.
+const NEAR: &str = "near";
+const FAR: &str = "far";
+
+/// The least part of the bare rate that the product should reach.
+const GOAL: f64 = 0.88;
+
+/// A line of the report.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) ipv6: bool,
+    /// Median over the rounds, in frames a second of CPU time of one core.
+    pub(crate) per_second: f64,
+    /// The middle half of the rounds.
+    pub(crate) quartiles: [f64; 2],
+    /// Median of the rates' ratios to the bare one of the same round.
+    pub(crate) ratio: f64,
+    pub(crate) goal: Option<f64>,
+    pub(crate) met: Option<bool>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Table {
+    pub(crate) machine: String,
+    pub(crate) commit: String,
+    pub(crate) rounds: usize,
+    pub(crate) frames: u32,
+    pub(crate) rows: Vec<Row>,
+}
+
+pub(super) fn run(json: Option<PathBuf>, rounds: usize, frames: u32) -> Result<()> {
+    let table = measure(rounds, frames)?;
+    print(&table);
+    write_json(json, &table)
+}
+
+pub(super) fn measure(rounds: usize, frames: u32) -> Result<Table> {
+    ensure!(
+        rounds > 0 && frames > 0,
+        "--rounds and --frames must be at least 1"
+    );
+    ip(&["link", "add", NEAR, "type", "veth", "peer", "name", FAR])?;
+    for end in [NEAR, FAR] {
+        ip(&["link", "set", end, "up"])?;
+    }
+    let near = nix::net::if_::if_nametoindex(NEAR)?;
+    let far = nix::net::if_::if_nametoindex(FAR)?;
+    let mut floors = Floors::load()?;
+    // Held by the program until the end. It counts what arrives.
+    floors.attach("bench_drop", far)?;
+    // Without a program of its own a veth takes no frames in like this.
+    floors.attach("bench_pass", near)?;
+    let mut products = vec![(Kind::Steer, product(Kind::Steer)?)];
+    let mut cases = Vec::new();
+    for ipv6 in [false, true] {
+        cases.push(steered("bare XDP_TX", Target::Send, ipv6));
+        let steer = Target::Product(Kind::Steer);
+        cases.push(steered("steered to another node", steer, ipv6));
+    }
+    let mut rates = vec![Vec::new(); cases.len()];
+    for round in 0..=rounds {
+        for (case, rates) in cases.iter().zip(&mut rates) {
+            floors.aim(case, &mut products)?;
+            floors.feed(case)?;
+            let arrived = floors.dropped()?;
+            let before = thread_time()?;
+            floors.run_live(&case.frame, near, frames, BATCH)?;
+            let spent = (thread_time()? - before).as_secs_f64();
+            let arrived = floors.dropped()? - arrived;
+            // A queue of the veth may overflow; then fewer frames were sent than paid for.
+            ensure!(
+                arrived * 100 >= u64::from(frames) * 99,
+                "{}: {arrived} of {frames} frames arrived",
+                case.name
+            );
+            if round > 0 {
+                rates.push(arrived as f64 / spent);
+            }
+        }
+    }
+    Ok(Table {
+        machine: machine(),
+        commit: commit(),
+        rounds,
+        frames,
+        rows: rows(&cases, &rates)?,
+    })
+}
+
+fn rows(cases: &[Case], rates: &[Vec<f64>]) -> Result<Vec<Row>> {
+    cases
+        .iter()
+        .zip(rates)
+        .map(|(case, own)| {
+            let bare = cases
+                .iter()
+                .position(|bare| bare.target == Target::Send && bare.is_like(case))
+                .context("no bare case")?;
+            let ratios = own.iter().zip(&rates[bare]);
+            let ratio = median(ratios.map(|(own, bare)| own / bare).collect());
+            let goal = (case.target != Target::Send).then_some(GOAL);
+            Ok(Row {
+                name: case.name,
+                ipv6: case.ipv6,
+                per_second: median(own.clone()),
+                quartiles: [quantile(own.clone(), 0.25), quantile(own.clone(), 0.75)],
+                ratio,
+                goal,
+                met: goal.map(|goal| ratio >= goal),
+            })
+        })
+        .collect()
+}
+
+fn print(table: &Table) {
+    println!("{}, commit {}", table.machine, table.commit);
+    println!(
+        "frames a second of one core's time, {MANY} flows, median of {} rounds of {} frames",
+        table.rounds, table.frames
+    );
+    println!(
+        "{:26} {:>4} {:>9} {:>19} {:>7} {:>6}",
+        "", "IP", "M/s", "quartiles", "ratio", "goal"
+    );
+    for row in &table.rows {
+        println!(
+            "{:26} {:>4} {:>9.2} {:>9.2} {:>9.2} {:>7.2} {}",
+            row.name,
+            if row.ipv6 { "v6" } else { "v4" },
+            row.per_second / 1e6,
+            row.quartiles[0] / 1e6,
+            row.quartiles[1] / 1e6,
+            row.ratio,
+            match (row.goal, row.met) {
+                (Some(goal), Some(true)) => format!("{goal:>6} met"),
+                (Some(goal), _) => format!("{goal:>6} MISSED"),
+                _ => String::new(),
+            }
+        );
+    }
+}
+
+impl Floors {
+    /// Attaches a program in the driver.
+    fn attach(&mut self, name: &str, interface: u32) -> Result<()> {
+        let program = self.xdp(name)?;
+        program
+            .attach_to_if_index(interface, XdpMode::Driver)
+            .with_context(|| format!("attach {name}"))?;
+        Ok(())
+    }
+
+    /// Frames that arrived at [`FAR`] so far.
+    fn dropped(&self) -> Result<u64> {
+        let map = self.map("BENCH_DROPPED")?;
+        Ok(Array::<_, u64>::try_from(map)?.get(&0, 0)?)
+    }
+
+    /// Takes frames in at an interface, as if its driver had received them.
+    fn run_live(&mut self, frame: &[u8], interface: u32, frames: u32, batch: u32) -> Result<()> {
+        // `struct xdp_md` (include/uapi/linux/bpf.h): data, data_end, data_meta,
+        // ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, interface, 0, 0];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(bytemuck::bytes_of(&context)),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
+            ..TestRunOptions::new()
+        };
+        self.xdp("bench_feed")?.test_run(options)?;
+        Ok(())
+    }
+}
