@@ -12,8 +12,6 @@ mod proof;
 mod realtime;
 mod shell;
 
-use std::future::pending;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +28,6 @@ pub use self::shell::{ADDRESSES, DRAINED};
 
 use self::shell::Shell;
 use crate::config::{self, Config};
-use crate::net::announce::ArpSocket;
-use crate::net::ndp::NdpSocket;
 use crate::net::netlink::Netlink;
 use crate::observe::socket::{Reply, Request};
 use crate::probe::{ProbeResult, Prober, Settings, Trust};
@@ -66,14 +62,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (probes, mut outcomes) = mpsc::channel(64);
     let (mut shell, mut notices) = Shell::start(config.clone(), nic.clone(), netlink).await?;
     let _log = forward_program_log(&mut shell);
-    let (arp, ndp) = shell.neighbour_sockets();
+    let neighbours = shell.neighbours();
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
 
     let mut tick = interval(RECONCILE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut arp_frame, mut ndp_frame) = ([0; 128], [0; 128]);
     loop {
         tokio::select! {
             biased;
@@ -86,8 +81,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => shell.resign(),
             Some((node, check, outcome)) = outcomes.recv() => shell.on_probe(node, check, &outcome),
             Some(event) = network.next() => shell.on_network(event).await?,
-            Ok(frame) = receive_arp(arp.as_deref(), &mut arp_frame) => shell.on_arp(frame),
-            Ok(frame) = receive_ndp(ndp.as_deref(), &mut ndp_frame) => shell.on_ndp(frame),
+            Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             _ = tick.tick() => shell.reconcile().await?,
@@ -96,22 +90,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
     shell.end()
-}
-
-/// The next ARP frame; never one without a socket.
-async fn receive_arp<'b>(socket: Option<&ArpSocket>, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-    match socket {
-        Some(socket) => socket.receive(buffer).await,
-        None => pending().await,
-    }
-}
-
-/// The next neighbour advertisement; never one without a socket.
-async fn receive_ndp<'b>(socket: Option<&NdpSocket>, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-    match socket {
-        Some(socket) => socket.receive(buffer).await,
-        None => pending().await,
-    }
 }
 
 /// Node, check, and what was found.

@@ -7,7 +7,7 @@
 //! happens elsewhere, and messages go both ways without a lock.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -29,10 +29,9 @@ use crate::decide::bfd::Session;
 use crate::decide::health::Probe;
 use crate::decide::node::{Action, Event, Fault, NoHandover, Node, Report, To};
 use crate::decide::vrrp::State;
-use crate::net::announce::ArpSocket;
+use crate::net::Neighbours;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
-use crate::net::ndp::NdpSocket;
 use crate::net::vrrp::VrrpSocket;
 
 /// Packets taken from a socket before the others get their turn.
@@ -102,10 +101,7 @@ pub(super) struct Wires {
     pub(super) vrrp: VrrpSocket,
     pub(super) bfd: Option<BfdSocket>,
     pub(super) echo: EchoSocket,
-    /// `None` if there is no VIP of IPv4.
-    pub(super) arp: Option<Arc<ArpSocket>>,
-    /// `None` if there is no VIP of IPv6.
-    pub(super) ndp: Option<Arc<NdpSocket>>,
+    pub(super) neighbours: Arc<Neighbours>,
 }
 
 /// What does not change while the thread runs.
@@ -466,8 +462,8 @@ impl Keeper {
                     self.echoes = self.echoes.wrapping_add(1);
                     unsent("echo", self.wires.echo.ask(self.address(to), self.echoes));
                 }
-                Action::Announce => self.for_each_vip(ArpSocket::announce, NdpSocket::announce),
-                Action::ProbeAddress => self.for_each_vip(ArpSocket::probe, NdpSocket::probe),
+                Action::Announce => self.for_each_vip(Neighbours::announce),
+                Action::ProbeAddress => self.for_each_vip(Neighbours::probe),
                 Action::Report(report) => {
                     self.answer(&report);
                     self.tell(Notice::Report(report));
@@ -479,17 +475,10 @@ impl Keeper {
     }
 
     /// Tells or asks the segment about all VIPs.
-    fn for_each_vip(
-        &self,
-        arp: fn(&ArpSocket, Ipv4Addr) -> io::Result<()>,
-        ndp: fn(&NdpSocket, Ipv6Addr) -> io::Result<()>,
-    ) {
-        for vip in &self.setting.vips {
-            match (vip, &self.wires.arp, &self.wires.ndp) {
-                (IpAddr::V4(vip), Some(socket), _) => unsent("ARP", arp(socket, *vip)),
-                (IpAddr::V6(vip), _, Some(socket)) => unsent("NDP", ndp(socket, *vip)),
-                _ => {}
-            }
+    fn for_each_vip(&self, speak: fn(&Neighbours, IpAddr) -> io::Result<()>) {
+        for &vip in &self.setting.vips {
+            let what = if vip.is_ipv4() { "ARP" } else { "NDP" };
+            unsent(what, speak(&self.wires.neighbours, vip));
         }
     }
 

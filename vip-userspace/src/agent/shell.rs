@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use vip_common::layout::{
     AllowKey, BackendIndex, Be16, Be128, BootNanos, Counter, Mac, Service, Vip, flag,
 };
 use vip_common::wire::vrrp::Centiseconds;
-use vip_common::wire::{Frame as _, arp, ethernet, ipv6, ndp};
 
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View, Wires};
@@ -27,13 +26,11 @@ use crate::decide::bfd;
 use crate::decide::health::{Probe, Thresholds, Transition};
 use crate::decide::node::{Fault, Member, Node, Params, Report, VrrpParams};
 use crate::decide::vrrp::State;
-use crate::net::Nic;
-use crate::net::announce::ArpSocket;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
-use crate::net::ndp::NdpSocket;
 use crate::net::netlink::{NetEvent, Netlink};
 use crate::net::vrrp::{Delivery, VrrpSocket};
+use crate::net::{Groups, Heard, Neighbours, Nic};
 use crate::observe::status::{self, Status};
 use crate::probe::ProbeResult;
 use crate::{cgroup, rank};
@@ -68,8 +65,9 @@ pub(super) struct Shell {
     datapath: Datapath,
     attachment: Attachment,
     proof: Proof,
-    arp: Option<Arc<ArpSocket>>,
-    ndp: Option<Arc<NdpSocket>>,
+    neighbours: Arc<Neighbours>,
+    /// `None` if there is no VIP of IPv6.
+    _groups: Option<Groups>,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -105,28 +103,18 @@ impl Shell {
             VrrpMode::Unicast => Delivery::Unicast,
             VrrpMode::Multicast => Delivery::Multicast,
         };
-        let ipv6: Vec<Ipv6Addr> = addresses_of(&config)
-            .filter_map(|vip| match vip {
-                IpAddr::V6(vip) => Some(vip),
-                IpAddr::V4(_) => None,
-            })
-            .collect();
-        let arp = nic.address.is_ipv4() || addresses_of(&config).any(|vip| vip.is_ipv4());
-        let arp = arp
-            .then(|| ArpSocket::open(&nic).map(Arc::new))
-            .transpose()?;
-        let ndp = nic.address.is_ipv6() || !ipv6.is_empty();
-        let ndp = ndp
-            .then(|| NdpSocket::open(&nic, &ipv6).map(Arc::new))
-            .transpose()?;
+        let vips: Vec<IpAddr> = addresses_of(&config).collect();
+        let spoken_of = [&vips[..], &[nic.address]].concat();
+        let neighbours = Arc::new(Neighbours::open(&nic, &spoken_of)?);
+        let groups = vips.iter().any(IpAddr::is_ipv6);
+        let groups = groups.then(|| Groups::join(&nic, &vips)).transpose()?;
         let address = nic.address;
         let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
         let wires = Wires {
             vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
             bfd: bfd.transpose()?,
             echo: EchoSocket::open(&nic.name, address)?,
-            arp: arp.clone(),
-            ndp: ndp.clone(),
+            neighbours: neighbours.clone(),
         };
         let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
@@ -197,8 +185,8 @@ impl Shell {
             datapath,
             attachment,
             proof,
-            arp,
-            ndp,
+            neighbours,
+            _groups: groups,
             cgroup,
             pacer,
             peers,
@@ -216,9 +204,9 @@ impl Shell {
         Ok((shell, notices))
     }
 
-    /// The sockets by which ARP frames and neighbour advertisements come.
-    pub(super) fn neighbour_sockets(&self) -> (Option<Arc<ArpSocket>>, Option<Arc<NdpSocket>>) {
-        (self.arp.clone(), self.ndp.clone())
+    /// By which it hears who has which address.
+    pub(super) fn neighbours(&self) -> Arc<Neighbours> {
+        self.neighbours.clone()
     }
 
     fn drain_note(&self) -> PathBuf {
@@ -409,12 +397,7 @@ impl Shell {
                 ..(*self.plan).clone()
             };
             self.plan = Arc::new(plan);
-            if let Some(arp) = &self.arp {
-                arp.set_mac(mac);
-            }
-            if let Some(ndp) = &self.ndp {
-                ndp.set_mac(mac);
-            }
+            self.neighbours.set_mac(mac);
             let base = self.datapath.rank_base();
             self.pacer.tell(Command::Plan(self.plan.clone(), base));
             self.learn(self.nic.address, Mac::from_wire(mac));
@@ -528,34 +511,15 @@ impl Shell {
         }
     }
 
-    /// The stack got an ARP frame from the NIC.
-    pub(super) fn on_arp(&mut self, frame: &[u8]) {
+    /// The stack got a frame from the NIC that may say who has an address.
+    pub(super) fn on_neighbour(&mut self, heard: Option<Heard>) {
         self.prove();
-        let Some(packet) = frame.view::<arp::Packet>(ethernet::LENGTH) else {
-            return;
-        };
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
-        // an ARP probe for it comes here.
-        let sender = IpAddr::from(Be128::from(packet.sender_address()));
-        if packet.is_ipv4_over_ethernet() && addresses_of(&self.config).any(|vip| vip == sender) {
-            self.on_claim(packet.sender_mac());
-        }
-    }
-
-    /// The stack got a neighbour advertisement from the NIC.
-    pub(super) fn on_ndp(&mut self, frame: &[u8]) {
-        self.prove();
-        let behind = ethernet::LENGTH + ipv6::LENGTH;
-        let (Some(header), Some(message)) = (
-            frame.view::<ethernet::Header>(0),
-            frame.view::<ndp::Message>(behind),
-        ) else {
-            return;
-        };
-        let target = IpAddr::from(message.target());
-        let own = header.source() == Mac::from_wire(self.nic.mac);
-        if !own && addresses_of(&self.config).any(|vip| vip == target) {
-            self.on_claim(header.source());
+        // a probe for it comes here.
+        if let Some(heard) = heard
+            && addresses_of(&self.config).any(|vip| vip == heard.address)
+        {
+            self.on_claim(heard.mac);
         }
     }
 
@@ -621,12 +585,7 @@ impl Shell {
                 .iter()
                 .filter(|peer| peer.address != self.nic.address)
             {
-                let asked = match (peer.address, &self.arp, &self.ndp) {
-                    (IpAddr::V4(address), Some(arp), _) => arp.ask(address),
-                    (IpAddr::V6(address), _, Some(ndp)) => ndp.ask(address),
-                    _ => Ok(()),
-                };
-                if let Err(error) = asked {
+                if let Err(error) = self.neighbours.ask(peer.address) {
                     tracing::debug!(%error, "cannot ask a peer");
                 }
             }

@@ -11,14 +11,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
-use vip_common::wire::{Frame as _, arp, ethernet, ipv6, ndp};
 
 use crate::cgroup;
 use crate::config::{Config, Flags, Local, XdpMode};
-use crate::net::Nic;
-use crate::net::announce::ArpSocket;
-use crate::net::ndp::NdpSocket;
 use crate::net::netlink::Netlink;
+use crate::net::{Neighbours, Nic};
 
 /// First kernel with XDP programs for frames in several pieces.
 const OLDEST_KERNEL: (u32, u32) = (5, 18);
@@ -366,51 +363,24 @@ async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -
 
 /// The Ethernet addresses that ARP or Neighbour Discovery give for the VIP.
 async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
+    let neighbours = Neighbours::open(nic, &[vip])?;
     let mut found = Vec::new();
-    let mut buffer = [0; 128];
-    match vip {
-        IpAddr::V4(vip) => {
-            let socket = ArpSocket::open(nic)?;
-            for _ask in 0..2 {
-                socket.ask(vip)?;
-                let pause = tokio::time::sleep(ANSWER);
-                tokio::pin!(pause);
-                loop {
-                    let frame = tokio::select! {
-                        () = &mut pause => break,
-                        frame = socket.receive(&mut buffer) => frame?,
-                    };
-                    let packet = frame.view::<arp::Packet>(ethernet::LENGTH);
-                    found.extend(
-                        packet
-                            .filter(|packet| {
-                                packet.is_ipv4_over_ethernet()
-                                    && packet.sender_address() == vip.into()
-                            })
-                            .map(arp::Packet::sender_mac),
-                    );
-                }
-            }
+    for _ask in 0..2 {
+        if vip.is_ipv4() {
+            neighbours.ask(vip)?;
+        } else {
+            // Without a name: the node may have none of IPv6.
+            neighbours.probe(vip)?;
         }
-        IpAddr::V6(vip) => {
-            let socket = NdpSocket::open(nic, &[])?;
-            for _ask in 0..2 {
-                socket.probe(vip)?;
-                let pause = tokio::time::sleep(ANSWER);
-                tokio::pin!(pause);
-                loop {
-                    let frame = tokio::select! {
-                        () = &mut pause => break,
-                        frame = socket.receive(&mut buffer) => frame?,
-                    };
-                    let behind = ethernet::LENGTH + ipv6::LENGTH;
-                    let message = frame.view::<ndp::Message>(behind);
-                    let header = frame.view::<ethernet::Header>(0);
-                    if message.is_some_and(|message| message.target() == IpAddr::from(vip).into()) {
-                        found.extend(header.map(ethernet::Header::source));
-                    }
-                }
-            }
+        let pause = tokio::time::sleep(ANSWER);
+        tokio::pin!(pause);
+        loop {
+            let heard = tokio::select! {
+                () = &mut pause => break,
+                heard = neighbours.receive() => heard?,
+            };
+            let answer = heard.filter(|heard| heard.address == vip);
+            found.extend(answer.map(|answer| answer.mac));
         }
     }
     found.retain(|mac| *mac != Mac::from_wire(nic.mac));

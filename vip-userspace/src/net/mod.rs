@@ -3,11 +3,13 @@
 //! Thin: it tells what is there and does what it is told. What to do is decided in
 //! [`decide`](crate::decide).
 
-pub mod announce;
+mod arp;
 pub mod bfd;
 mod datagram;
 pub mod echo;
-pub mod ndp;
+mod frames;
+mod ndp;
+mod neighbours;
 pub mod netlink;
 mod nic;
 mod raw;
@@ -15,6 +17,8 @@ mod raw;
 pub(crate) mod testing;
 pub mod vrrp;
 
+pub use ndp::Groups;
+pub use neighbours::{Heard, Neighbours};
 pub use nic::Nic;
 pub use raw::netns_cookie;
 

@@ -1,22 +1,21 @@
 //! Neighbour Discovery by packet socket: unsolicited advertisements on takeover, questions to
-//! peers, and the groups that solicitations for the VIPs go to.
+//! peers, and the groups that solicitations for the VIPs go to. (For IPv4: see
+//! [`arp`](super::arp).)
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::bytes_of;
 use nix::libc;
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use socket2::{Domain, SockFilter, Socket, Type};
 use vip_common::layout::{Be128, Mac};
-use vip_common::wire::{ethernet, icmp, ipv6, ndp};
+use vip_common::wire::{Frame as _, ethernet, icmp, ipv6, ndp};
 
-use super::announce::{packed, unpacked};
-use super::{NetError, Nic, raw};
+use super::frames::FrameSocket;
+use super::neighbours::Heard;
+use super::{NetError, Nic};
 
-/// Frame around a message of Neighbour Discovery, whose checksum is put in.
+/// Frame around a message of Neighbour Discovery.
 fn frame(mac: [u8; 6], source: Be128, group: Be128, message: &[u8]) -> Vec<u8> {
     let header = ipv6::Header::new(
         source,
@@ -25,24 +24,19 @@ fn frame(mac: [u8; 6], source: Be128, group: Be128, message: &[u8]) -> Vec<u8> {
         ndp::HOP_LIMIT,
         message.len() as u16,
     );
-    let mut message = message.to_vec();
-    message[icmp::CHECKSUM..][..2].fill(0);
-    let sum = ndp::checksum(&message, source, group);
-    message[icmp::CHECKSUM..][..2].copy_from_slice(&sum.raw().to_ne_bytes());
     [
         &ndp::group_mac(group).to_wire()[..],
         &mac,
         &ethernet::ether_type::IPV6.raw().to_ne_bytes(),
         bytes_of(&header),
-        &message,
+        message,
     ]
     .concat()
 }
 
 /// An unsolicited advertisement: `mac` has `vip` (RFC 4861, section 7.2.6). It comes from the
 /// VIP, which is as much an address of the node as any other.
-#[must_use]
-pub fn announcement(mac: [u8; 6], vip: Ipv6Addr) -> Vec<u8> {
+fn announcement(mac: [u8; 6], vip: Ipv6Addr) -> Vec<u8> {
     let vip = IpAddr::from(vip).into();
     let message = ndp::Advertisement::new(
         vip,
@@ -55,117 +49,109 @@ pub fn announcement(mac: [u8; 6], vip: Ipv6Addr) -> Vec<u8> {
 }
 
 /// A solicitation for `target`. From the unspecified address it asks whether anybody has it
-/// without saying who asks (RFC 4862, section 5.4.2), and all hear the answer; else the asker is.
-#[must_use]
-pub fn question(mac: [u8; 6], from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
-    let (source, target) = (IpAddr::from(from).into(), IpAddr::from(target).into());
+/// without saying who asks (RFC 4862, section 5.4.2), and all hear the answer; else
+/// the asker alone does.
+fn question(mac: [u8; 6], from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let (source, target): (Be128, Be128) = (IpAddr::from(from).into(), IpAddr::from(target).into());
+    let group = ndp::solicited_node(target);
     let mut message = bytes_of(&ndp::Message::solicitation(target)).to_vec();
     if !from.is_unspecified() {
         // The asker's Ethernet address (section 4.6.1).
         message.extend([1, 1]);
         message.extend(mac);
     }
-    frame(mac, source, ndp::solicited_node(target), &message)
+    let sum = ndp::checksum(&message, source, group);
+    message[icmp::CHECKSUM..][..2].copy_from_slice(&sum.raw().to_ne_bytes());
+    frame(mac, source, group, &message)
 }
+
+/// Memberships in the groups that solicitations for some addresses go to. Without them neither
+/// NIC nor switch lets solicitations through.
+#[derive(Debug)]
+pub struct Groups {
+    _socket: Socket,
+}
+
+impl Groups {
+    /// Joins those of the addresses that are of IPv6.
+    ///
+    /// # Errors
+    /// The NIC is gone, or has IPv6 turned off.
+    pub fn join(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
+        let join = || {
+            let groups = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+            for address in addresses.iter().filter(|address| address.is_ipv6()) {
+                let group = ndp::solicited_node((*address).into());
+                groups.join_multicast_v6(&Ipv6Addr::from(group.to_wire()), nic.index)?;
+            }
+            Ok(Self { _socket: groups })
+        };
+        join().map_err(NetError::io(format!(
+            "join the solicited-node groups of the VIPs on {}",
+            nic.name
+        )))
+    }
+}
+
+/// What a neighbour advertisement says of its target.
+fn heard(frame: &[u8]) -> Option<Heard> {
+    let message = frame.view::<ndp::Message>(ethernet::LENGTH + ipv6::LENGTH)?;
+    Some(Heard {
+        address: message.target().into(),
+        mac: frame.view::<ethernet::Header>(0)?.source(),
+    })
+}
+
+/// Enough of a frame to see what an advertisement says.
+const FRAME: usize = ethernet::LENGTH + ipv6::LENGTH + ndp::WITH_OPTION;
 
 /// Sends Neighbour Discovery on one NIC, and receives advertisements.
 #[derive(Debug)]
-pub struct NdpSocket {
-    socket: AsyncFd<Socket>,
-    /// The NIC's, first byte lowest: it may change while another thread announces.
-    mac: AtomicU64,
+pub(super) struct NdpSocket {
+    frames: FrameSocket,
     address: Ipv6Addr,
-    /// Holds the memberships: without them neither NIC nor switch lets solicitations through.
-    _groups: Socket,
 }
 
 impl NdpSocket {
-    /// Opens it, and joins the groups that solicitations for `vips` go to. Must be called within
-    /// a tokio runtime.
-    ///
-    /// # Errors
-    /// No `CAP_NET_RAW`, the NIC is gone, or has IPv6 turned off.
-    pub fn open(nic: &Nic, vips: &[Ipv6Addr]) -> Result<Self, NetError> {
-        let open = || -> io::Result<_> {
-            // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
-            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-            socket.set_nonblocking(true)?;
-            socket.attach_filter(&ADVERTISEMENTS)?;
-            socket.bind(&raw::link_layer(nic.index, ethernet::ether_type::IPV6)?)?;
-            raw::readable(socket)
-        };
-        let socket = open().map_err(NetError::io(format!("open an NDP socket on {}", nic.name)))?;
-        let join = || -> io::Result<_> {
-            let groups = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
-            for vip in vips {
-                let group = ndp::solicited_node(IpAddr::from(*vip).into());
-                groups.join_multicast_v6(&Ipv6Addr::from(group.to_wire()), nic.index)?;
-            }
-            Ok(groups)
-        };
-        let groups = join().map_err(NetError::io(format!(
-            "join the solicited-node groups of the VIPs on {}",
-            nic.name
-        )))?;
+    /// Opens it. Must be called within a tokio runtime.
+    pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
+        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, &ADVERTISEMENTS)
+            .map_err(NetError::io(format!("open an NDP socket on {}", nic.name)))?;
         Ok(Self {
-            socket,
-            mac: AtomicU64::new(packed(nic.mac)),
+            frames,
             address: match nic.address {
                 IpAddr::V6(address) => address,
                 IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
             },
-            _groups: groups,
         })
     }
 
-    /// The NIC has another Ethernet address.
-    pub fn set_mac(&self, mac: [u8; 6]) {
-        self.mac.store(packed(mac), Ordering::Relaxed);
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        unpacked(self.mac.load(Ordering::Relaxed))
+    pub(super) fn set_mac(&self, mac: [u8; 6]) {
+        self.frames.set_mac(mac);
     }
 
     /// Tells everybody that this NIC has `vip`.
-    ///
-    /// # Errors
-    /// The kernel's: link down, queue full.
-    pub fn announce(&self, vip: Ipv6Addr) -> io::Result<()> {
-        self.send(&announcement(self.mac(), vip))
+    pub(super) fn announce(&self, vip: Ipv6Addr) -> io::Result<()> {
+        self.frames.send(&announcement(self.frames.mac(), vip))
     }
 
     /// Asks for the MAC of `target`. The answer comes by [`receive`](Self::receive).
-    ///
-    /// # Errors
-    /// The kernel's: link down, queue full.
-    pub fn ask(&self, target: Ipv6Addr) -> io::Result<()> {
-        self.send(&question(self.mac(), self.address, target))
+    pub(super) fn ask(&self, target: Ipv6Addr) -> io::Result<()> {
+        let mac = self.frames.mac();
+        self.frames.send(&question(mac, self.address, target))
     }
 
-    /// Asks who has `target` without saying who asks: no host learns anything from it.
-    ///
-    /// # Errors
-    /// The kernel's: link down, queue full.
-    pub fn probe(&self, target: Ipv6Addr) -> io::Result<()> {
-        self.send(&question(self.mac(), Ipv6Addr::UNSPECIFIED, target))
+    /// Asks who has `target` without saying who asks.
+    pub(super) fn probe(&self, target: Ipv6Addr) -> io::Result<()> {
+        let mac = self.frames.mac();
+        self.frames
+            .send(&question(mac, Ipv6Addr::UNSPECIFIED, target))
     }
 
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.get_ref().send(frame).map(drop)
-    }
-
-    /// The next advertisement that XDP passed, Ethernet header included, and cut to what
-    /// `buffer` holds. Cancel-safe.
-    ///
-    /// # Errors
-    /// The kernel's: link down.
-    pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        let length = self
-            .socket
-            .async_io(Interest::READABLE, |mut socket| socket.read(buffer))
-            .await?;
-        Ok(&buffer[..length])
+    /// What the next advertisement says. Cancel-safe.
+    pub(super) async fn receive(&self) -> io::Result<Option<Heard>> {
+        let mut buffer = [0; FRAME];
+        Ok(heard(self.frames.receive(&mut buffer).await?))
     }
 }
 
@@ -206,13 +192,18 @@ mod tests {
                     address: IpAddr::from(address),
                     ..nic
                 };
-                NdpSocket::open(&nic, &[VIP6]).unwrap()
+                let groups = Groups::join(&nic, &[VIP6.into()]).unwrap();
+                (NdpSocket::open(&nic).unwrap(), groups)
             };
-            let a = open(Side::A, A.into(), A6).await;
-            let b = open(Side::B, B.into(), B6).await;
+            let (a, _groups) = open(Side::A, A.into(), A6).await;
+            let (b, _groups_b) = open(Side::B, B.into(), B6).await;
             let hears = async |socket: &NdpSocket, wanted: &[u8]| {
                 let mut buffer = [0; 128];
-                while within_reach(socket.receive(&mut buffer)).await.unwrap() != wanted {}
+                while within_reach(socket.frames.receive(&mut buffer))
+                    .await
+                    .unwrap()
+                    != wanted
+                {}
             };
             a.announce(VIP6).unwrap();
             hears(&b, &announcement(Side::A.mac(), VIP6)).await;
@@ -221,7 +212,7 @@ mod tests {
             a.ask(B6).unwrap();
             let mut buffer = [0; 128];
             loop {
-                let frame = within_reach(a.receive(&mut buffer)).await.unwrap();
+                let frame = within_reach(a.frames.receive(&mut buffer)).await.unwrap();
                 if frame[6..12] == Side::B.mac() && frame[62..78] == B6.octets() {
                     break;
                 }

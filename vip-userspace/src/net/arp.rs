@@ -1,26 +1,23 @@
 //! ARP by packet socket: gratuitous ARP on takeover, and questions to peers. (For IPv6: see
 //! [`ndp`](super::ndp).)
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::bytes_of;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use vip_common::layout::{Be16, Be32, Mac};
-use vip_common::wire::{arp, ethernet};
+use vip_common::wire::{Frame as _, arp, ethernet};
 
-use super::{NetError, Nic, raw};
+use super::frames::FrameSocket;
+use super::neighbours::Heard;
+use super::{NetError, Nic};
 
 /// Length of an ARP frame in bytes: it has no payload.
-pub const FRAME: usize = ethernet::LENGTH + arp::LENGTH;
+const FRAME: usize = ethernet::LENGTH + arp::LENGTH;
 
 /// A gratuitous ARP request, which says that `mac` has `vip` (RFC 5227 section 3: an ARP
 /// announcement). What most hosts and switches update their tables by.
-#[must_use]
-pub fn announcement(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
+fn announcement(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
     let sender = (Mac::from_wire(mac), address(vip));
     let target = (Mac::default(), address(vip));
     frame(arp::operation::REQUEST, sender, target)
@@ -28,15 +25,13 @@ pub fn announcement(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
 
 /// A gratuitous ARP reply, which says the same to hosts that take replies only (RFC 5944
 /// section 4.6: the target's MAC is the sender's).
-#[must_use]
-pub fn announcement_reply(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
+fn announcement_reply(mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME] {
     let sender = (Mac::from_wire(mac), address(vip));
     frame(arp::operation::REPLY, sender, sender)
 }
 
 /// A request of the host `from`, which has `mac`, for the MAC of `target` (RFC 826).
-#[must_use]
-pub fn question(mac: [u8; 6], from: Ipv4Addr, target: Ipv4Addr) -> [u8; FRAME] {
+fn question(mac: [u8; 6], from: Ipv4Addr, target: Ipv4Addr) -> [u8; FRAME] {
     let sender = (Mac::from_wire(mac), address(from));
     frame(
         arp::operation::REQUEST,
@@ -60,43 +55,29 @@ fn address(address: Ipv4Addr) -> Be32 {
     Be32::from_wire(address.octets())
 }
 
-/// An Ethernet address as a word, first byte lowest.
-pub(super) fn packed([a, b, c, d, e, f]: [u8; 6]) -> u64 {
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
-}
-
-/// The Ethernet address in a word.
-pub(super) fn unpacked(word: u64) -> [u8; 6] {
-    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
-    [a, b, c, d, e, f]
+/// What an ARP frame says of its sender.
+fn heard(frame: &[u8]) -> Option<Heard> {
+    let packet = frame.view::<arp::Packet>(ethernet::LENGTH)?;
+    packet.is_ipv4_over_ethernet().then(|| Heard {
+        address: Ipv4Addr::from(packet.sender_address()).into(),
+        mac: packet.sender_mac(),
+    })
 }
 
 /// Sends and receives ARP frames on one NIC.
 #[derive(Debug)]
-pub struct ArpSocket {
-    socket: AsyncFd<Socket>,
-    /// The NIC's, first byte lowest: it may change while another thread announces.
-    mac: AtomicU64,
+pub(super) struct ArpSocket {
+    frames: FrameSocket,
     address: Ipv4Addr,
 }
 
 impl ArpSocket {
     /// Opens it. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// No `CAP_NET_RAW`, or the NIC is gone.
-    pub fn open(nic: &Nic) -> Result<Self, NetError> {
-        let open = || -> io::Result<_> {
-            // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
-            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-            socket.set_nonblocking(true)?;
-            socket.bind(&raw::link_layer(nic.index, ethernet::ether_type::ARP)?)?;
-            raw::readable(socket)
-        };
-        let socket = open().map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
+    pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
+        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, &[])
+            .map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
-            socket,
-            mac: AtomicU64::new(packed(nic.mac)),
+            frames,
             address: match nic.address {
                 IpAddr::V4(address) => address,
                 // Nobody learns anything from it, then.
@@ -105,57 +86,35 @@ impl ArpSocket {
         })
     }
 
-    /// The NIC has another Ethernet address.
-    pub fn set_mac(&self, mac: [u8; 6]) {
-        self.mac.store(packed(mac), Ordering::Relaxed);
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        unpacked(self.mac.load(Ordering::Relaxed))
+    pub(super) fn set_mac(&self, mac: [u8; 6]) {
+        self.frames.set_mac(mac);
     }
 
     /// Tells everybody that this NIC has `vip`, in both ways.
-    ///
-    /// # Errors
-    /// The kernel's: link down, queue full.
-    pub fn announce(&self, vip: Ipv4Addr) -> io::Result<()> {
-        self.send(&announcement(self.mac(), vip))?;
-        self.send(&announcement_reply(self.mac(), vip))
+    pub(super) fn announce(&self, vip: Ipv4Addr) -> io::Result<()> {
+        let mac = self.frames.mac();
+        self.frames.send(&announcement(mac, vip))?;
+        self.frames.send(&announcement_reply(mac, vip))
     }
 
     /// Asks for the MAC of `target`. The answer comes by [`receive`](Self::receive), and to
     /// the kernel's own table only if that has an entry for it.
-    ///
-    /// # Errors
-    /// The kernel's: link down, queue full.
-    pub fn ask(&self, target: Ipv4Addr) -> io::Result<()> {
-        self.send(&question(self.mac(), self.address, target))
+    pub(super) fn ask(&self, target: Ipv4Addr) -> io::Result<()> {
+        let mac = self.frames.mac();
+        self.frames.send(&question(mac, self.address, target))
     }
 
-    /// Asks who has `target` without saying who asks (RFC 5227 section 1.1, an ARP probe): no
-    /// host learns anything from it.
-    ///
-    /// # Errors
-    /// The kernel's: link down, queue full.
-    pub fn probe(&self, target: Ipv4Addr) -> io::Result<()> {
-        self.send(&question(self.mac(), Ipv4Addr::UNSPECIFIED, target))
+    /// Asks who has `target` without saying who asks (RFC 5227 section 1.1, an ARP probe).
+    pub(super) fn probe(&self, target: Ipv4Addr) -> io::Result<()> {
+        let mac = self.frames.mac();
+        self.frames
+            .send(&question(mac, Ipv4Addr::UNSPECIFIED, target))
     }
 
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.get_ref().send(frame).map(drop)
-    }
-
-    /// The next ARP frame that XDP passed, Ethernet header included, and cut to what `buffer`
-    /// holds. Cancel-safe.
-    ///
-    /// # Errors
-    /// The kernel's: link down.
-    pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        let length = self
-            .socket
-            .async_io(Interest::READABLE, |mut socket| socket.read(buffer))
-            .await?;
-        Ok(&buffer[..length])
+    /// What the next ARP frame says. Cancel-safe.
+    pub(super) async fn receive(&self) -> io::Result<Option<Heard>> {
+        let mut buffer = [0; FRAME];
+        Ok(heard(self.frames.receive(&mut buffer).await?))
     }
 }
 
@@ -222,7 +181,11 @@ mod tests {
             let b = open(Side::B, B.into()).await;
             let hears = async |socket: &ArpSocket, wanted: &[u8]| {
                 let mut buffer = [0; 128];
-                while within_reach(socket.receive(&mut buffer)).await.unwrap() != wanted {}
+                while within_reach(socket.frames.receive(&mut buffer))
+                    .await
+                    .unwrap()
+                    != wanted
+                {}
             };
 
             a.announce(VIP).unwrap();

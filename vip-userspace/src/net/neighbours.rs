@@ -1,0 +1,111 @@
+//! Who has an address on the segment, by ARP and by Neighbour Discovery, whichever the address
+//! wants.
+
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+
+use vip_common::layout::Mac;
+
+use super::arp::ArpSocket;
+use super::ndp::NdpSocket;
+use super::{NetError, Nic};
+
+/// Somebody has said who has an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heard {
+    /// The address.
+    pub address: IpAddr,
+    /// Who has it, as he says.
+    pub mac: Mac,
+}
+
+/// Speaks and hears of addresses on one NIC.
+#[derive(Debug)]
+pub struct Neighbours {
+    /// `None` if no address is of IPv4.
+    arp: Option<ArpSocket>,
+    /// `None` if no address is of IPv6.
+    ndp: Option<NdpSocket>,
+}
+
+impl Neighbours {
+    /// Opens what it takes to speak of addresses like these. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// No `CAP_NET_RAW`, or the NIC is gone.
+    pub fn open(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
+        let arp = addresses.iter().any(IpAddr::is_ipv4);
+        let ndp = addresses.iter().any(IpAddr::is_ipv6);
+        Ok(Self {
+            arp: arp.then(|| ArpSocket::open(nic)).transpose()?,
+            ndp: ndp.then(|| NdpSocket::open(nic)).transpose()?,
+        })
+    }
+
+    /// The NIC has another Ethernet address.
+    pub fn set_mac(&self, mac: [u8; 6]) {
+        if let Some(arp) = &self.arp {
+            arp.set_mac(mac);
+        }
+        if let Some(ndp) = &self.ndp {
+            ndp.set_mac(mac);
+        }
+    }
+
+    /// Tells everybody that this NIC has `vip`.
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn announce(&self, vip: IpAddr) -> io::Result<()> {
+        match (vip, &self.arp, &self.ndp) {
+            (IpAddr::V4(vip), Some(arp), _) => arp.announce(vip),
+            (IpAddr::V6(vip), _, Some(ndp)) => ndp.announce(vip),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks who has `target`. The answer comes by [`receive`](Self::receive).
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn ask(&self, target: IpAddr) -> io::Result<()> {
+        match (target, &self.arp, &self.ndp) {
+            (IpAddr::V4(target), Some(arp), _) => arp.ask(target),
+            (IpAddr::V6(target), _, Some(ndp)) => ndp.ask(target),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks who has `target` without saying who asks: no host learns anything from it.
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn probe(&self, target: IpAddr) -> io::Result<()> {
+        match (target, &self.arp, &self.ndp) {
+            (IpAddr::V4(target), Some(arp), _) => arp.probe(target),
+            (IpAddr::V6(target), _, Some(ndp)) => ndp.probe(target),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next frame that XDP passed, and what it says; `None` if nothing. Cancel-safe.
+    ///
+    /// # Errors
+    /// The kernel's: link down.
+    pub async fn receive(&self) -> io::Result<Option<Heard>> {
+        tokio::select! {
+            heard = or_never(self.arp.as_ref().map(ArpSocket::receive)) => heard,
+            heard = or_never(self.ndp.as_ref().map(NdpSocket::receive)) => heard,
+        }
+    }
+}
+
+/// What comes of a future, if there is one.
+async fn or_never<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
