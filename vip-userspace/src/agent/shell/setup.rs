@@ -1,0 +1,170 @@
+//! What the configuration means to the pieces that the agent is made of, and what it puts on
+//! the machine beside maps and programs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
+use vip_common::wire::vrrp::Centiseconds;
+
+use crate::agent::clock::now;
+use crate::config::{self, Config};
+use crate::datapath::{Allowed, Datapath, NodeAddresses, Plan};
+use crate::decide::bfd;
+use crate::decide::health::Thresholds;
+use crate::decide::node::{Member, Params, VrrpParams};
+use crate::net::Nic;
+use crate::{cgroup, rank};
+
+use super::ADDRESSES;
+
+/// The configuration's interval, which it checks to be one that VRRP can say.
+pub(super) fn advert_interval(config: &Config) -> Centiseconds {
+    Centiseconds::from_duration(config.vrrp.interval).unwrap_or(Centiseconds::MAX)
+}
+
+/// What the decisions need to know.
+pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
+    let nodes = config.nodes.iter().enumerate().map(|(index, node)| {
+        // Another node's own file may say something else: then its place in the succession is
+        // a guess, and the advertisements set it right.
+        let configured = config.vrrp.priority.filter(|_| index == nic.node_index);
+        Member {
+            address: node.address,
+            priority: configured.unwrap_or_else(|| Config::node_priority(index)),
+        }
+    });
+    Params {
+        own,
+        nodes: nodes.collect(),
+        vrrp: VrrpParams {
+            interval: advert_interval(config),
+            preempt: config.vrrp.preempt,
+            preempt_delay: config.vrrp.preempt_delay,
+        },
+        bfd: config.bfd.and_then(|bfd| {
+            Some(bfd::Params {
+                detect_mult: std::num::NonZeroU8::new(bfd.multiplier)?,
+                interval: bfd.interval,
+            })
+        }),
+        checks: config.checks.len(),
+        thresholds: Thresholds {
+            rise: config.health.rise,
+            fall: config.health.fall,
+        },
+        probe_address: config.vrrp.probe_address,
+        // Different on each node and after each start, which is all that is asked of it.
+        seed: now().0 ^ (own.get() as u64) << 48 ^ u64::from(std::process::id()),
+    }
+}
+
+/// The VIPs.
+pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
+    config.vips.iter().map(|vip| vip.address)
+}
+
+/// Notes what is put on `lo`, for `vip cleanup`, before it is.
+pub(super) fn note_addresses(config: &Config) -> anyhow::Result<()> {
+    let note = config.run_dir.join(ADDRESSES);
+    // Those of an agent with another configuration are still there.
+    let mut known: BTreeSet<String> = fs::read_to_string(&note)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    known.extend(addresses_of(config).map(|vip| vip.to_string()));
+    let text = known
+        .into_iter()
+        .map(|line| line + "\n")
+        .collect::<String>();
+    fs::write(&note, text).with_context(|| format!("cannot write {}", note.display()))
+}
+
+/// Redirects connections of this node and its pods, if that is wanted and can be had. Returns
+/// whose.
+pub(super) fn redirect(datapath: &mut Datapath, config: &Config) -> Option<PathBuf> {
+    let found = config.local.as_ref().and_then(|local| {
+        let found = local.cgroup.clone().or_else(cgroup::root);
+        if found.is_none() {
+            tracing::warn!(
+                "no cgroup2 is mounted: connections of this node and its pods to the VIP go to \
+                 this node's own server, whether it is ready or not"
+            );
+        }
+        found
+    });
+    match datapath.redirect(found.as_deref()) {
+        Ok(()) => found,
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "connections of this node and its pods to the VIP go to this node's own server, \
+                 whether it is ready or not"
+            );
+            None
+        }
+    }
+}
+
+/// What should lie in the maps.
+pub(super) fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
+    let key = config.hash_key();
+    let mut id = 0;
+    let mut allowed = vec![];
+    let vips = config.vips.iter().map(|vip| {
+        let address = Be128::from(vip.address);
+        let services: Vec<Service> = vip
+            .services
+            .iter()
+            .map(|service| {
+                id += 1;
+                allowed.extend(service.allow.iter().map(|network| allow(id, network)));
+                let when = |flag, wanted| if wanted { flag } else { 0 };
+                Service {
+                    target: Be16::new(service.target),
+                    id,
+                    check: service.check as u8,
+                    flags: when(flag::ALLOW_LIST, !service.allow.is_empty())
+                        | when(flag::SYN_LIMIT, service.syn_rate.is_some()),
+                    syn_rate: service.syn_rate.unwrap_or(0),
+                    ..Service::new(key, address, Be16::new(service.port))
+                }
+            })
+            .collect();
+        Vip::new(address, &services)
+    });
+    Ok(Plan {
+        own_index: BackendIndex::new(nic.node_index),
+        own_mac: Mac::from_wire(nic.mac),
+        own_address: Be128::from(nic.address).ipv4().unwrap_or_default(),
+        vips: vips.collect(),
+        allowed,
+        redirects: config.local.is_some(),
+        netns: crate::net::netns_cookie().unwrap_or(0),
+        backends: config
+            .nodes
+            .iter()
+            .map(|node| NodeAddresses {
+                address: node.address.into(),
+                other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
+            })
+            .collect(),
+        hash_key: key,
+        rows: rank::table(key, &config.identities(), config.datapath.buckets)?,
+    })
+}
+
+/// An entry of a service's allow list.
+fn allow(service: u16, network: &config::Network) -> Allowed {
+    // Prefixes of IPv4 are counted from where an IPv4 address begins in one of IPv6.
+    let before = if network.address.is_ipv4() { 96 } else { 0 };
+    let bits = AllowKey::SERVICE_BITS + before + u32::from(network.prefix_len);
+    (
+        bits,
+        bytemuck::cast(AllowKey::new(service, network.address.into())),
+    )
+}
