@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::layout::{Be16, Be32, Be128};
 
-/// A TCP flow to a VIP as its packets name it, the addresses being those of IPv4 ([`Be32`]) or
-/// IPv6 ([`Be128`]).
+/// A TCP flow to a VIP as the stack of the node that has it names it, the addresses being those of
+/// IPv4 ([`Be32`]) or IPv6 ([`Be128`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flow<A> {
     /// The client.
@@ -14,7 +14,7 @@ pub struct Flow<A> {
     pub destination: A,
     /// The client's port.
     pub source_port: Be16,
-    /// The service's port.
+    /// The service's port on the nodes.
     pub destination_port: Be16,
 }
 

@@ -633,6 +633,7 @@ impl Random {
         }
         frame
     }
+
     /// Questions for addresses and claims of them.
     fn neighbour_discovery(&mut self, me: usize) -> Vec<u8> {
         let target = self.pick(&[VIP6, VIP6, VIP6, CLIENT6, node_address6(0)]);

@@ -16,7 +16,7 @@ use aya::{Ebpf, util::KernelVersion};
 use nix::libc;
 
 use super::pins::unpin_link;
-use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, classifier, ingress, program_error};
+use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, program, program_error};
 use crate::config;
 
 /// How the program on the way in is run.
@@ -96,17 +96,15 @@ pub(super) fn attach(
     let kind = egress_kind.unwrap_or_else(|| if tcx() { Egress::Tcx } else { Egress::Clsact });
     // The guard first: from the moment that this node takes packets for the VIP, its kernel
     // may want to speak for it.
-    let guard = classifier(ebpf, EGRESS)?;
-    attach_classifier(guard, Way::Out, pins, interface, index, kind)?;
+    attach_classifier(ebpf, Way::Out, pins, interface, index, kind)?;
     let found = match wanted {
         config::XdpMode::Tc => None,
-        _ => attach_xdp(ingress(ebpf)?, pins, interface, index, wanted)?,
+        _ => attach_xdp(program(ebpf, INGRESS)?, pins, interface, index, wanted)?,
     };
     let mode = match found {
         Some(mode) => mode,
         None => {
-            let program = classifier(ebpf, TC_INGRESS)?;
-            attach_classifier(program, Way::In, pins, interface, index, kind)?;
+            attach_classifier(ebpf, Way::In, pins, interface, index, kind)?;
             Mode::Tc
         }
     };
@@ -225,7 +223,7 @@ impl Way {
 }
 
 fn attach_classifier(
-    program: &mut SchedClassifier,
+    ebpf: &mut Ebpf,
     way: Way,
     pins: Option<&Pins>,
     interface: &str,
@@ -233,6 +231,7 @@ fn attach_classifier(
     kind: Egress,
 ) -> Result<(), DatapathError> {
     let name = way.program();
+    let program: &mut SchedClassifier = program(ebpf, name)?;
     for (pinned, path) in pins.map(|pins| pins.tcx_links(way)).unwrap_or_default() {
         if pinned == index && kind == Egress::Tcx && replace_classifier(program, name, &path)? {
             return Ok(());

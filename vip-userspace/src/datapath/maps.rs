@@ -5,14 +5,14 @@ use std::iter::zip;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, LpmTrie, Map, MapData, PerCpuArray};
 use vip_common::layout::{
     AllowKey, BackendCounters, BackendIndex, BootNanos, Counter, LAYOUT_VERSION, Mac, Masks, State,
     maps as names,
 };
 
 use super::rank_map::RankMap;
-use super::{DatapathError, Pins, Plan};
+use super::{DatapathError, Pins, Plan, map_error};
 
 /// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
 pub(super) const NAMES: [&str; 8] = [
@@ -53,14 +53,9 @@ pub struct StateMap {
 
 impl StateMap {
     fn new(map: Map) -> Result<Self, DatapathError> {
-        let map: Array<_, Value<State>> = Array::try_from(map).map_err(Self::error)?;
-        let state = map.get(&0, 0).map_err(Self::error)?.0;
+        let map: Array<_, Value<State>> = Array::try_from(map).map_err(map_error(names::STATE))?;
+        let state = map.get(&0, 0).map_err(map_error(names::STATE))?.0;
         Ok(Self { map, state })
-    }
-
-    fn error(source: MapError) -> DatapathError {
-        let name = names::STATE;
-        DatapathError::Map { name, source }
     }
 
     /// What the programs see.
@@ -74,7 +69,7 @@ impl StateMap {
     /// # Errors
     /// If the map cannot be read.
     pub fn refresh(&mut self) -> Result<(), DatapathError> {
-        self.state = self.map.get(&0, 0).map_err(Self::error)?.0;
+        self.state = self.map.get(&0, 0).map_err(map_error(names::STATE))?.0;
         Ok(())
     }
 
@@ -88,7 +83,9 @@ impl StateMap {
         if state == self.state {
             return Ok(false);
         }
-        self.map.set(0, Value(state), 0).map_err(Self::error)?;
+        self.map
+            .set(0, Value(state), 0)
+            .map_err(map_error(names::STATE))?;
         self.state = state;
         Ok(true)
     }
@@ -157,7 +154,7 @@ impl Maps {
         Self::from(|name| {
             MapData::from_pin(pins.map(name))
                 .and_then(Map::from_map_data)
-                .map_err(|source| DatapathError::Map { name, source })
+                .map_err(map_error(name))
         })
         .ok()
     }
@@ -165,18 +162,17 @@ impl Maps {
     fn from(
         mut map: impl FnMut(&'static str) -> Result<Map, DatapathError>,
     ) -> Result<(Self, StateMap), DatapathError> {
-        let error = |name| move |source| DatapathError::Map { name, source };
         // Whose contents are the programs' affair; but they must be there.
         map(names::SOURCES)?;
         map(names::REDIRECTED)?;
         let maps = Self {
-            allowed: LpmTrie::try_from(map(names::ALLOWED)?).map_err(error(names::ALLOWED))?,
+            allowed: LpmTrie::try_from(map(names::ALLOWED)?).map_err(map_error(names::ALLOWED))?,
             ranks: RankMap::new(map(names::RANKS)?)?,
             counters: PerCpuArray::try_from(map(names::COUNTERS)?)
-                .map_err(error(names::COUNTERS))?,
+                .map_err(map_error(names::COUNTERS))?,
             backend_counters: PerCpuArray::try_from(map(names::BACKEND_COUNTERS)?)
-                .map_err(error(names::BACKEND_COUNTERS))?,
-            claimant: Array::try_from(map(names::CLAIMANT)?).map_err(error(names::CLAIMANT))?,
+                .map_err(map_error(names::BACKEND_COUNTERS))?,
+            claimant: Array::try_from(map(names::CLAIMANT)?).map_err(map_error(names::CLAIMANT))?,
         };
         Ok((maps, StateMap::new(map(names::STATE)?)?))
     }
@@ -199,25 +195,22 @@ impl Maps {
     /// Makes the allow lists say this, and reports whether that was needed. What is new is put
     /// in before what is old is taken out, so that nobody is locked out meanwhile.
     pub(super) fn allow(&mut self, networks: &[Allowed]) -> Result<bool, DatapathError> {
-        let error = |source| DatapathError::Map {
-            name: names::ALLOWED,
-            source,
-        };
+        let error = || map_error(names::ALLOWED);
         let wanted: HashSet<Allowed> = networks.iter().copied().collect();
         let found: HashSet<Allowed> = self
             .allowed
             .keys()
             .map(|key| key.map(|key| (key.prefix_len(), bytes_of(key.data()))))
             .collect::<Result<_, _>>()
-            .map_err(error)?;
+            .map_err(error())?;
         let key = |(prefix_len, bytes): &Allowed| {
             Key::new(*prefix_len, Value(bytemuck::pod_read_unaligned(bytes)))
         };
         for network in wanted.difference(&found) {
-            self.allowed.insert(&key(network), 1, 0).map_err(error)?;
+            self.allowed.insert(&key(network), 1, 0).map_err(error())?;
         }
         for network in found.difference(&wanted) {
-            self.allowed.remove(&key(network)).map_err(error)?;
+            self.allowed.remove(&key(network)).map_err(error())?;
         }
         Ok(wanted != found)
     }
@@ -227,30 +220,21 @@ impl Maps {
         self.claimant
             .get(&0, 0)
             .map(|mac| mac.0)
-            .map_err(|source| DatapathError::Map {
-                name: names::CLAIMANT,
-                source,
-            })
+            .map_err(map_error(names::CLAIMANT))
     }
 
     pub(super) fn counter(&self, counter: Counter) -> Result<u64, DatapathError> {
         self.counters
             .get(&counter.index(), 0)
             .map(|cpus| cpus.iter().map(|value| value.0).sum())
-            .map_err(|source| DatapathError::Map {
-                name: names::COUNTERS,
-                source,
-            })
+            .map_err(map_error(names::COUNTERS))
     }
 
     pub(super) fn backend_counters(&self, index: u32) -> Result<BackendCounters, DatapathError> {
         let cpus = self
             .backend_counters
             .get(&index, 0)
-            .map_err(|source| DatapathError::Map {
-                name: names::BACKEND_COUNTERS,
-                source,
-            })?;
+            .map_err(map_error(names::BACKEND_COUNTERS))?;
         Ok(cpus
             .iter()
             .fold(BackendCounters::default(), |sum, cpu| sum + cpu.0))

@@ -16,7 +16,7 @@ use std::iter::zip;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
-use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
@@ -24,6 +24,7 @@ use vip_common::layout::{
     LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
+use self::attach::Way;
 pub use self::attach::{Attachment, Egress, Mode};
 use self::maps::Maps;
 pub use self::maps::{Allowed, StateMap, raise};
@@ -282,14 +283,15 @@ impl Datapath {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        ingress(&mut ebpf)?.load().map_err(program_error(INGRESS))?;
+        let ingress: &mut Xdp = program(&mut ebpf, INGRESS)?;
+        ingress.load().map_err(program_error(INGRESS))?;
         for name in [EGRESS, TC_INGRESS] {
-            let program = classifier(&mut ebpf, name)?;
-            program.load().map_err(program_error(name))?;
+            let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
+            classifier.load().map_err(program_error(name))?;
         }
         let load_local = |name| {
-            let program = local(&mut ebpf, name)?;
-            program.load().map_err(program_error(name))
+            let local: &mut CgroupSockAddr = program(&mut ebpf, name)?;
+            local.load().map_err(program_error(name))
         };
         let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
         // From here on no program can be loaded: it would need the maps' descriptors.
@@ -380,11 +382,9 @@ impl Datapath {
         xdp: Option<u32>,
     ) -> Result<bool, DatapathError> {
         if attachment.mode == Mode::Tc {
-            let program = classifier(&mut self.ebpf, TC_INGRESS)?;
-            let way = TcAttachType::Ingress;
-            return is_attached(program, TC_INGRESS, interface, way, attachment.egress);
+            return is_attached(&mut self.ebpf, Way::In, interface, attachment.egress);
         }
-        let own = ingress(&mut self.ebpf)?.info();
+        let own = self.ingress()?.info();
         Ok(xdp == Some(own.map_err(program_error(INGRESS))?.id()))
     }
 
@@ -393,8 +393,7 @@ impl Datapath {
     /// # Errors
     /// If the kernel does not tell.
     pub fn guards(&mut self, interface: &str, kind: Egress) -> Result<bool, DatapathError> {
-        let program = classifier(&mut self.ebpf, EGRESS)?;
-        is_attached(program, EGRESS, interface, TcAttachType::Egress, kind)
+        is_attached(&mut self.ebpf, Way::Out, interface, kind)
     }
 
     /// Attaches the programs for local sockets to a cgroup, in the place of those that an
@@ -414,8 +413,8 @@ impl Datapath {
             })
             .transpose()?;
         for name in LOCAL {
-            let program = local(&mut self.ebpf, name)?;
-            attach::redirect(program, name, self.pins.as_ref(), cgroup.as_ref())?;
+            let local = program(&mut self.ebpf, name)?;
+            attach::redirect(local, name, self.pins.as_ref(), cgroup.as_ref())?;
         }
         Ok(())
     }
@@ -432,7 +431,7 @@ impl Datapath {
         self.attach(interface, index, crate::config::XdpMode::Generic, None)
     }
 
-    /// Who claimed the VIP last by ARP and is no node of the cluster; [`Mac::UNKNOWN`] if
+    /// Who claimed a VIP last and is no node of the cluster; [`Mac::UNKNOWN`] if
     /// nobody did.
     ///
     /// # Errors
@@ -488,7 +487,7 @@ impl Datapath {
     /// # Errors
     /// If the object lacks it.
     pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
-        ingress(&mut self.ebpf)
+        program(&mut self.ebpf, INGRESS)
     }
 
     /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
@@ -499,7 +498,7 @@ impl Datapath {
         &mut self,
         name: &'static str,
     ) -> Result<&mut SchedClassifier, DatapathError> {
-        classifier(&mut self.ebpf, name)
+        program(&mut self.ebpf, name)
     }
 }
 
@@ -507,44 +506,36 @@ fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> DatapathErr
     move |source| DatapathError::Program { name, source }
 }
 
-fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
-    ebpf.program_mut(INGRESS)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(DatapathError::Missing(INGRESS))
+fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+    move |source| DatapathError::Map { name, source }
 }
 
-fn classifier<'e>(
-    ebpf: &'e mut Ebpf,
-    name: &'static str,
-) -> Result<&'e mut SchedClassifier, DatapathError> {
+/// A program of the object, of the kind that it must be.
+fn program<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut P, DatapathError>
+where
+    &'e mut P: TryFrom<&'e mut Program>,
+{
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(DatapathError::Missing(name))
 }
 
-fn local<'e>(
-    ebpf: &'e mut Ebpf,
-    name: &'static str,
-) -> Result<&'e mut CgroupSockAddr, DatapathError> {
-    ebpf.program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(DatapathError::Missing(name))
-}
-
-/// Whether a program is attached to an interface. A clsact filter, which cannot be asked for by
-/// program, is taken to be.
+/// Whether a program for socket buffers is attached to an interface. A clsact filter, which
+/// cannot be asked for by program, is taken to be.
 fn is_attached(
-    program: &SchedClassifier,
-    name: &'static str,
+    ebpf: &mut Ebpf,
+    way: Way,
     interface: &str,
-    way: TcAttachType,
     kind: Egress,
 ) -> Result<bool, DatapathError> {
     if kind == Egress::Clsact {
         return Ok(true);
     }
-    let own = program.info().map_err(program_error(name))?.id();
-    let (_, attached) = SchedClassifier::query_tcx(interface, way).map_err(program_error(name))?;
+    let name = way.program();
+    let classifier: &mut SchedClassifier = program(ebpf, name)?;
+    let own = classifier.info().map_err(program_error(name))?.id();
+    let (_, attached) =
+        SchedClassifier::query_tcx(interface, way.hook()).map_err(program_error(name))?;
     Ok(attached.iter().any(|program| program.id() == own))
 }
 

@@ -11,7 +11,7 @@ use aya::maps::{Array, Map};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use vip_common::layout::{RankRow, maps::RANKS};
 
-use super::DatapathError;
+use super::{DatapathError, map_error};
 
 /// The mapping. It keeps the map alive, and is undone when dropped.
 pub(super) struct RankMap {
@@ -24,12 +24,8 @@ unsafe impl Send for RankMap {}
 
 impl RankMap {
     pub(super) fn new(map: Map) -> Result<Self, DatapathError> {
-        let wrong = |source| DatapathError::Map {
-            name: RANKS,
-            source,
-        };
         let count = Array::<_, [u8; size_of::<RankRow>()]>::try_from(&map)
-            .map_err(wrong)?
+            .map_err(map_error(RANKS))?
             .len();
         let count = count as usize;
         let Map::Array(data) = map else {
