@@ -10,9 +10,10 @@ pub(super) struct Draft {
     /// There is no file.
     pub(super) from_flags: bool,
     pub(super) vips: Vec<(SocketAddr, Place)>,
-    /// What holds for the first service of each VIP.
-    pub(super) main: Main,
-    pub(super) services: Vec<(Extra, Place)>,
+    /// What holds for the first service of each VIP, the API.
+    pub(super) main: Terms,
+    /// The other services: their ports, and what holds for them.
+    pub(super) services: Vec<(u16, Terms, Place)>,
     pub(super) nodes: Option<(Vec<(Node, Place)>, Place)>,
     pub(super) interface: Option<String>,
     pub(super) router_id: Option<u8>,
@@ -29,23 +30,36 @@ pub(super) struct Draft {
     pub(super) run_dir: Option<PathBuf>,
 }
 
-/// What is said of the API itself.
-pub(super) struct Main {
+/// What is said of a service beside its port.
+pub(super) struct Terms {
     pub(super) target: Option<u16>,
-    pub(super) path: String,
+    /// What is asked of its servers; `None`: it is enough that they take connections.
+    pub(super) path: Option<String>,
     pub(super) probe_port: Option<u16>,
     pub(super) allow: Vec<Network>,
     pub(super) syn_rate: Option<u32>,
 }
 
-/// An entry of `services`.
-pub(super) struct Extra {
-    pub(super) port: u16,
-    pub(super) target: Option<u16>,
-    pub(super) path: Option<String>,
-    pub(super) probe_port: Option<u16>,
-    pub(super) allow: Vec<Network>,
-    pub(super) syn_rate: Option<u32>,
+impl Terms {
+    /// The service with these terms at a port. `checks` are those there are; a new one is added.
+    fn at(&self, port: u16, checks: &mut Vec<Check>) -> Service {
+        let target = self.target.unwrap_or(port);
+        let wanted = Check {
+            port: self.probe_port.unwrap_or(target),
+            path: self.path.clone(),
+        };
+        let known = checks.iter().position(|check| *check == wanted);
+        Service {
+            port,
+            target,
+            check: known.unwrap_or_else(|| {
+                checks.push(wanted);
+                checks.len() - 1
+            }),
+            allow: self.allow.clone(),
+            syn_rate: self.syn_rate,
+        }
+    }
 }
 
 impl Draft {
@@ -60,10 +74,10 @@ impl Draft {
         let nodes = root.take("nodes", nodes)?;
         let interface = root.text("interface", interface)?;
         let run_dir = root.text("run_dir", absolute)?;
-        let target = root.number("target_port", 1..=65_535)?;
+        let target = root.port("target_port")?;
         let allow = root.take("allow", networks)?.unwrap_or_default();
-        let syn_rate = root.number("syn_rate", SYN_RATES)?;
-        let services = root.take("services", extras)?.unwrap_or_default();
+        let syn_rate = root.take("syn_rate", syn_rate)?;
+        let services = root.take("services", services)?.unwrap_or_default();
         let mut vrrp = root.table("vrrp")?;
         let mut bfd = root.table("bfd")?;
         let mut health = root.table("health")?;
@@ -99,12 +113,13 @@ impl Draft {
             |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(60));
         let probe_timeout =
             |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(60));
-        let main = Main {
-            target: target.map(|port| port as u16),
-            path: health.text("path", probe_path)?.unwrap_or("/readyz".into()),
-            probe_port: health.number("port", 1..=65_535)?.map(|port| port as u16),
+        let path = health.text("path", probe_path)?;
+        let main = Terms {
+            target,
+            path: Some(path.unwrap_or("/readyz".into())),
+            probe_port: health.port("port")?,
             allow,
-            syn_rate: syn_rate.map(|rate| rate as u32),
+            syn_rate,
         };
         let health = Health {
             interval: health
@@ -203,7 +218,7 @@ impl Draft {
             let place = self
                 .services
                 .last()
-                .map_or(Place::File(0), |(_, place)| *place);
+                .map_or(Place::File(0), |(_, _, place)| *place);
             return Err(Fault::new(place, message));
         }
         let mut config = Config {
@@ -236,7 +251,7 @@ impl Draft {
     }
 
     /// Checks the VIPs by themselves and against the nodes.
-    pub(super) fn check_vips(&self, nodes: &[(Node, Place)]) -> Result<(), Fault> {
+    fn check_vips(&self, nodes: &[(Node, Place)]) -> Result<(), Fault> {
         let (_, last) = self.vips[self.vips.len() - 1];
         if self.vips.len() > MAX_VIPS {
             let message = format!(
@@ -288,44 +303,13 @@ impl Draft {
     }
 
     /// What is served at each VIP, those of IPv4 first. Collects the checks that this needs.
-    pub(super) fn served(&self, checks: &mut Vec<Check>) -> Result<Vec<Vip>, Fault> {
-        let mut check = |port, path: Option<&String>| {
-            let wanted = Check {
-                port,
-                path: path.cloned(),
-            };
-            let known = checks.iter().position(|check| *check == wanted);
-            known.unwrap_or_else(|| {
-                checks.push(wanted);
-                checks.len() - 1
-            })
-        };
+    fn served(&self, checks: &mut Vec<Check>) -> Result<Vec<Vip>, Fault> {
         let mut networks = 0;
         let mut vips = vec![];
         for (vip, place) in &self.vips {
-            let target = self.main.target.unwrap_or(vip.port());
-            let mut services = vec![(
-                Service {
-                    port: vip.port(),
-                    target,
-                    check: check(
-                        self.main.probe_port.unwrap_or(target),
-                        Some(&self.main.path),
-                    ),
-                    allow: self.main.allow.clone(),
-                    syn_rate: self.main.syn_rate,
-                },
-                *place,
-            )];
-            for (extra, place) in &self.services {
-                let target = extra.target.unwrap_or(extra.port);
-                let service = Service {
-                    port: extra.port,
-                    target,
-                    check: check(extra.probe_port.unwrap_or(target), extra.path.as_ref()),
-                    allow: extra.allow.clone(),
-                    syn_rate: extra.syn_rate,
-                };
+            let mut services = vec![(self.main.at(vip.port(), checks), *place)];
+            for (port, terms, place) in &self.services {
+                let service = terms.at(*port, checks);
                 for (other, _) in &services {
                     let message = if other.port == service.port {
                         format!(
@@ -335,10 +319,11 @@ impl Draft {
                         )
                     } else if other.target == service.target {
                         format!(
-                            "ports {} and {} of {} have the same port {target} on the nodes, which cannot tell their answers apart; leave one out",
+                            "ports {} and {} of {} have the same port {} on the nodes, which cannot tell their answers apart; leave one out",
                             other.port,
                             service.port,
-                            vip.ip()
+                            vip.ip(),
+                            service.target
                         )
                     } else {
                         continue;
@@ -377,7 +362,7 @@ impl Draft {
 }
 
 /// Checks the nodes by themselves.
-pub(super) fn check_nodes(nodes: &[(Node, Place)], place: Place) -> Result<(), Fault> {
+fn check_nodes(nodes: &[(Node, Place)], place: Place) -> Result<(), Fault> {
     if nodes.is_empty() || nodes.len() > MAX_BACKENDS {
         let message = format!(
             "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",

@@ -3,14 +3,14 @@
 use std::ops::RangeInclusive;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::fault::{Fault, Place};
 
 /// A table out of which known keys are taken. What is left at the end is unknown.
 pub(super) struct Table<'a> {
-    pub(super) values: DeTable<'a>,
-    pub(super) known: Vec<&'static str>,
+    values: DeTable<'a>,
+    known: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
@@ -46,6 +46,12 @@ impl<'a> Table<'a> {
         self.take(key, |value| number(&value, range))
     }
 
+    /// A TCP or UDP port.
+    pub(super) fn port(&mut self, key: &'static str) -> Result<Option<u16>, Fault> {
+        let port = self.number(key, 1..=65_535)?;
+        Ok(port.map(|port| port as u16))
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, Fault> {
         self.take(key, |value| match value.get_ref() {
             DeValue::Boolean(boolean) => Ok(*boolean),
@@ -55,13 +61,7 @@ impl<'a> Table<'a> {
 
     /// A table in this one, empty if it is not there.
     pub(super) fn table(&mut self, key: &'static str) -> Result<Self, Fault> {
-        let values = self.take(key, |value| {
-            let place = value.span();
-            match value.into_inner() {
-                DeValue::Table(values) => Ok(values),
-                other => Err(wrong_type(&Spanned::new(place, other), "a table")),
-            }
-        })?;
+        let values = self.take(key, |value| table(value, "a table"))?;
         Ok(Self::new(values.unwrap_or_default()))
     }
 
@@ -89,6 +89,24 @@ pub(super) fn wrong_type(value: &Spanned<DeValue<'_>>, wanted: &str) -> Fault {
         ),
     };
     Fault::new(value.span(), message)
+}
+
+/// The values of a list. `wanted` is what is expected, for the error.
+pub(super) fn list<'a>(value: Spanned<DeValue<'a>>, wanted: &str) -> Result<DeArray<'a>, Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Array(values) => Ok(values),
+        other => Err(wrong_type(&Spanned::new(place, other), wanted)),
+    }
+}
+
+/// The values of a table; `wanted` as with [`list`].
+pub(super) fn table<'a>(value: Spanned<DeValue<'a>>, wanted: &str) -> Result<DeTable<'a>, Fault> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Table(values) => Ok(values),
+        other => Err(wrong_type(&Spanned::new(place, other), wanted)),
+    }
 }
 
 pub(super) fn text<T>(

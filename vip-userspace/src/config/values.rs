@@ -1,8 +1,8 @@
 //! The values of keys and flags, each checked by itself.
 
-use super::draft::Extra;
+use super::draft::Terms;
 use super::fault::{Fault, Place};
-use super::table::{Table, number, text, wrong_type};
+use super::table::{Table, list, number, table, text, wrong_type};
 use super::*;
 
 pub(super) fn buckets(value: Spanned<DeValue<'_>>) -> Result<u32, Fault> {
@@ -19,20 +19,13 @@ pub(super) fn buckets(value: Spanned<DeValue<'_>>) -> Result<u32, Fault> {
 pub(super) type Nodes = (Vec<(Node, Place)>, Place);
 
 pub(super) fn nodes(value: Spanned<DeValue<'_>>) -> Result<Nodes, Fault> {
-    let place = value.span();
-    match value.into_inner() {
-        DeValue::Array(values) => {
-            let nodes = values.into_iter().map(node).collect::<Result<_, _>>()?;
-            Ok((nodes, place.into()))
-        }
-        other => Err(wrong_type(
-            &Spanned::new(place, other),
-            "a list of addresses",
-        )),
-    }
+    let place = value.span().into();
+    let values = list(value, "a list of addresses")?;
+    let nodes = values.into_iter().map(node).collect::<Result<_, _>>()?;
+    Ok((nodes, place))
 }
 
-pub(super) fn node(value: Spanned<DeValue<'_>>) -> Result<(Node, Place), Fault> {
+fn node(value: Spanned<DeValue<'_>>) -> Result<(Node, Place), Fault> {
     let place = value.span();
     match value.into_inner() {
         DeValue::Table(values) => {
@@ -84,78 +77,50 @@ pub(super) fn vips(value: Spanned<DeValue<'_>>) -> Result<Vec<(SocketAddr, Place
     }
 }
 
-/// What `syn_rate` may be.
-pub(super) const SYN_RATES: RangeInclusive<i64> = 1..=1_000_000;
-
-/// The entries of `services`.
-pub(super) fn extras(value: Spanned<DeValue<'_>>) -> Result<Vec<(Extra, Place)>, Fault> {
-    let place = value.span();
-    match value.into_inner() {
-        DeValue::Array(values) => values.into_iter().map(extra).collect(),
-        other => Err(wrong_type(
-            &Spanned::new(place, other),
-            "tables under `[[services]]`",
-        )),
-    }
+/// Connections a second.
+pub(super) fn syn_rate(value: Spanned<DeValue<'_>>) -> Result<u32, Fault> {
+    Ok(number(&value, 1..=1_000_000)? as u32)
 }
 
-pub(super) fn extra(value: Spanned<DeValue<'_>>) -> Result<(Extra, Place), Fault> {
+/// The entries of `services`.
+pub(super) fn services(value: Spanned<DeValue<'_>>) -> Result<Vec<(u16, Terms, Place)>, Fault> {
+    list(value, TABLES)?.into_iter().map(service).collect()
+}
+
+/// What is expected there.
+const TABLES: &str = "tables under `[[services]]`";
+
+fn service(value: Spanned<DeValue<'_>>) -> Result<(u16, Terms, Place), Fault> {
     let place = value.span();
-    let values = match value.into_inner() {
-        DeValue::Table(values) => values,
-        other => {
-            return Err(wrong_type(
-                &Spanned::new(place, other),
-                "tables under `[[services]]`",
-            ));
-        }
-    };
-    let mut table = Table::new(values);
-    let port = table.number("port", 1..=65_535)?;
-    let extra = Extra {
-        target: table
-            .number("target_port", 1..=65_535)?
-            .map(|port| port as u16),
+    let mut table = Table::new(table(value, TABLES)?);
+    let port = table.port("port")?;
+    let terms = Terms {
+        target: table.port("target_port")?,
         path: table.text("path", probe_path)?,
-        probe_port: table
-            .number("probe_port", 1..=65_535)?
-            .map(|port| port as u16),
+        probe_port: table.port("probe_port")?,
         allow: table.take("allow", networks)?.unwrap_or_default(),
-        syn_rate: table.number("syn_rate", SYN_RATES)?.map(|rate| rate as u32),
-        port: 0,
+        syn_rate: table.take("syn_rate", syn_rate)?,
     };
     table.end()?;
-    let Some(port) = port else {
+    let port = port.ok_or_else(|| {
         let message = "`port` is missing; add `port = 9345`";
-        return Err(Fault::new(place, message));
-    };
-    let port = port as u16;
-    Ok((Extra { port, ..extra }, place.into()))
+        Fault::new(place.clone(), message)
+    })?;
+    Ok((port, terms, place.into()))
 }
 
 /// A list of networks, sorted and without duplicates.
 pub(super) fn networks(value: Spanned<DeValue<'_>>) -> Result<Vec<Network>, Fault> {
-    let place = value.span();
-    match value.into_inner() {
-        DeValue::Array(values) => {
-            let read = |value| Ok(text(value, network)?.0);
-            let mut networks = values
-                .into_iter()
-                .map(read)
-                .collect::<Result<Vec<_>, Fault>>()?;
-            networks.sort_unstable();
-            networks.dedup();
-            Ok(networks)
-        }
-        other => Err(wrong_type(
-            &Spanned::new(place, other),
-            "a list of networks",
-        )),
-    }
+    let read = |value| Ok(text(value, network)?.0);
+    let values = list(value, "a list of networks")?.into_iter();
+    let mut networks = values.map(read).collect::<Result<Vec<_>, Fault>>()?;
+    networks.sort_unstable();
+    networks.dedup();
+    Ok(networks)
 }
 
 /// `ADDRESS` or `ADDRESS/LENGTH`.
-pub(super) fn network(text: &str) -> Result<Network, String> {
+fn network(text: &str) -> Result<Network, String> {
     let malformed =
         || format!("`{text}` is not a network; write it like 10.0.0.0/8, fd00::/8 or 10.1.2.3");
     let (address, length) = match text.split_once('/') {
@@ -303,25 +268,32 @@ pub(super) fn probe_path(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn xdp_mode(text: &str) -> Result<XdpMode, String> {
-    match text {
-        "auto" => Ok(XdpMode::Auto),
-        "native" => Ok(XdpMode::Native),
-        "generic" => Ok(XdpMode::Generic),
-        "tc" => Ok(XdpMode::Tc),
-        _ => Err(format!(
-            "unknown mode `{text}`, expected one of `auto`, `native`, `generic`, `tc`"
-        )),
-    }
+    let modes = [
+        ("auto", XdpMode::Auto),
+        ("native", XdpMode::Native),
+        ("generic", XdpMode::Generic),
+        ("tc", XdpMode::Tc),
+    ];
+    mode(text, &modes)
 }
 
 pub(super) fn vrrp_mode(text: &str) -> Result<VrrpMode, String> {
-    match text {
-        "unicast" => Ok(VrrpMode::Unicast),
-        "multicast" => Ok(VrrpMode::Multicast),
-        _ => Err(format!(
-            "unknown mode `{text}`, expected one of `unicast`, `multicast`"
-        )),
-    }
+    let modes = [
+        ("unicast", VrrpMode::Unicast),
+        ("multicast", VrrpMode::Multicast),
+    ];
+    mode(text, &modes)
+}
+
+fn mode<T: Copy>(text: &str, modes: &[(&str, T)]) -> Result<T, String> {
+    let found = modes.iter().find(|(name, _)| *name == text);
+    found.map(|(_, mode)| *mode).ok_or_else(|| {
+        let names: Vec<_> = modes.iter().map(|(name, _)| format!("`{name}`")).collect();
+        format!(
+            "unknown mode `{text}`, expected one of {}",
+            names.join(", ")
+        )
+    })
 }
 
 pub(super) fn hash_key(text: &str) -> Result<[u64; 2], String> {
