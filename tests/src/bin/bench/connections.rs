@@ -3,9 +3,8 @@
 //!
 //! All hosts are network namespaces of one machine, so that its CPU time is that of clients,
 //! servers and whatever lies between them; what direct connections take is subtracted, and what
-//! a cluster takes at rest. Plain
-//! TCP, with as little work on both ends as there can be. Each measurement has a cluster of its
-//! own, since daemons at rest would disturb the others':
+//! a cluster takes at rest. Plain TCP, with as little work on both ends as there can be. Each
+//! measurement has a cluster of its own, since daemons at rest would disturb the others':
 //!
 //! - `direct`: the client goes to the three servers in turn.
 //! - `vip`: ours.
@@ -25,7 +24,7 @@ use vip_tests::outcome::Report;
 use vip_tests::process::{Process, output};
 use vip_tests::topology::{NIC, VIP};
 
-use crate::report::{commit, machine, median, quantile, write_json};
+use crate::report::{Goal, commit, machine, median, quartiles, write_json};
 
 /// Port of the echo servers and of the VIP's service.
 const ECHO: u16 = 7000;
@@ -85,8 +84,8 @@ pub(crate) struct Row {
     pub(crate) quartiles_us: [f64; 2],
     /// `added_us` in HAProxy's.
     pub(crate) ratio: f64,
-    pub(crate) goal: Option<f64>,
-    pub(crate) met: Option<bool>,
+    #[serde(flatten)]
+    pub(crate) goal: Goal,
 }
 
 #[derive(Serialize)]
@@ -113,33 +112,32 @@ pub(super) fn measure(rounds: usize, connections: u32) -> Result<Table> {
     // By unit and way.
     let mut times = [const { [const { Vec::new() }; 4] }; 2];
     for _ in 0..rounds {
-        for (place, way) in Way::ALL.into_iter().enumerate() {
+        for way in Way::ALL {
             let setup = Setup::new(&programs, way)?;
             for (unit, times) in units.into_iter().zip(&mut times) {
-                times[place].push(setup.measure(unit, connections)?);
+                times[way as usize].push(setup.measure(unit, connections)?);
             }
         }
     }
     let mut rows = Vec::new();
     for (unit, times) in units.into_iter().zip(&times) {
-        let added = |way: usize| -> Vec<f64> {
-            let pairs = times[way].iter().zip(&times[0]);
+        let added = |way: Way| -> Vec<f64> {
+            let pairs = times[way as usize].iter().zip(&times[Way::Direct as usize]);
             pairs.map(|(own, direct)| own - direct).collect()
         };
-        let haproxy = median(added(2));
-        for (place, way) in Way::ALL.into_iter().enumerate() {
-            let own = added(place);
+        let haproxy = median(added(Way::Haproxy));
+        for way in Way::ALL {
+            let own = added(way);
             let ratio = median(own.clone()) / haproxy;
             let goal = (way == Way::Vip && unit == Unit::Connection).then_some(GOAL);
             rows.push(Row {
                 unit,
                 way,
-                total_us: median(times[place].clone()),
+                total_us: median(times[way as usize].clone()),
                 added_us: median(own.clone()),
-                quartiles_us: [quantile(own.clone(), 0.25), quantile(own, 0.75)],
+                quartiles_us: quartiles(&own),
                 ratio,
-                goal,
-                met: goal.map(|goal| ratio <= goal),
+                goal: Goal::at_most(goal, ratio),
             });
         }
     }
@@ -372,11 +370,7 @@ fn print(table: &Table) {
             row.quartiles_us[0],
             row.quartiles_us[1],
             row.ratio,
-            match (row.goal, row.met) {
-                (Some(goal), Some(true)) => format!("{goal:>6} met"),
-                (Some(goal), _) => format!("{goal:>6} MISSED"),
-                _ => String::new(),
-            }
+            row.goal
         );
     }
 }

@@ -38,14 +38,6 @@ fn family(ipv6: bool) -> &'static str {
     if ipv6 { "IPv6" } else { "IPv4" }
 }
 
-fn goal(goal: Option<f64>, met: Option<bool>) -> String {
-    match (goal, met) {
-        (Some(goal), Some(true)) => format!("{goal}, met"),
-        (Some(goal), _) => format!("{goal}, **missed**"),
-        _ => String::new(),
-    }
-}
-
 fn page(
     steer: &steer::Table,
     live: &live::Table,
@@ -75,7 +67,7 @@ fn page(
             row.flows,
             row.median_ns,
             row.ratio,
-            goal(row.goal, row.met)
+            row.goal.in_markdown()
         )?;
     }
     page += "\n## Real frames\n\n\
@@ -90,7 +82,7 @@ fn page(
             family(row.ipv6),
             row.per_second / 1e6,
             row.ratio,
-            goal(row.goal, row.met)
+            row.goal.in_markdown()
         )?;
     }
     page += "\n## Connections\n\n\
@@ -109,7 +101,7 @@ fn page(
             row.total_us,
             row.added_us,
             row.ratio,
-            goal(row.goal, row.met)
+            row.goal.in_markdown()
         )?;
     }
     Ok(page)

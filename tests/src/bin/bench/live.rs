@@ -13,7 +13,7 @@ use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, XdpMode};
 use serde::Serialize;
 
-use crate::report::{commit, machine, median, quantile, write_json};
+use crate::report::{Goal, commit, machine, median, quartiles, write_json};
 use crate::steer::{Case, Floors, Kind, MANY, Target, ip, product, steered, thread_time};
 
 /// Frames that the kernel takes at once, as a driver's NAPI poll does.
@@ -37,8 +37,8 @@ pub(crate) struct Row {
     pub(crate) quartiles: [f64; 2],
     /// Median of the rates' ratios to the bare one of the same round.
     pub(crate) ratio: f64,
-    pub(crate) goal: Option<f64>,
-    pub(crate) met: Option<bool>,
+    #[serde(flatten)]
+    pub(crate) goal: Goal,
 }
 
 #[derive(Serialize)]
@@ -121,14 +121,14 @@ fn rows(cases: &[Case], rates: &[Vec<f64>]) -> Result<Vec<Row>> {
             let ratios = own.iter().zip(&rates[bare]);
             let ratio = median(ratios.map(|(own, bare)| own / bare).collect());
             let goal = (case.target != Target::Send).then_some(GOAL);
+            let goal = Goal::at_least(goal, ratio);
             Ok(Row {
                 name: case.name,
                 ipv6: case.ipv6,
                 per_second: median(own.clone()),
-                quartiles: [quantile(own.clone(), 0.25), quantile(own.clone(), 0.75)],
+                quartiles: quartiles(own),
                 ratio,
                 goal,
-                met: goal.map(|goal| ratio >= goal),
             })
         })
         .collect()
@@ -153,11 +153,7 @@ fn print(table: &Table) {
             row.quartiles[0] / 1e6,
             row.quartiles[1] / 1e6,
             row.ratio,
-            match (row.goal, row.met) {
-                (Some(goal), Some(true)) => format!("{goal:>6} met"),
-                (Some(goal), _) => format!("{goal:>6} MISSED"),
-                _ => String::new(),
-            }
+            row.goal
         );
     }
 }

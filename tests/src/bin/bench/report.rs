@@ -1,5 +1,6 @@
 //! What the benchmarks' reports share.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -20,6 +21,52 @@ pub(super) fn median(values: Vec<f64>) -> f64 {
 pub(super) fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() - 1) as f64 * part).round() as usize]
+}
+
+/// The middle half of the values.
+pub(super) fn quartiles(values: &[f64]) -> [f64; 2] {
+    [0.25, 0.75].map(|part| quantile(values.to_vec(), part))
+}
+
+/// What was hoped for a ratio, if anything, and what became of it.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Goal {
+    goal: Option<f64>,
+    met: Option<bool>,
+}
+
+impl Goal {
+    /// The ratio should be `goal` at most.
+    pub(super) fn at_most(goal: Option<f64>, ratio: f64) -> Self {
+        let met = goal.map(|goal| ratio <= goal);
+        Self { goal, met }
+    }
+
+    /// The ratio should be `goal` at least.
+    pub(super) fn at_least(goal: Option<f64>, ratio: f64) -> Self {
+        let met = goal.map(|goal| ratio >= goal);
+        Self { goal, met }
+    }
+
+    /// For a table of Markdown.
+    pub(super) fn in_markdown(self) -> String {
+        match (self.goal, self.met) {
+            (Some(goal), Some(true)) => format!("{goal}, met"),
+            (Some(goal), _) => format!("{goal}, **missed**"),
+            _ => String::new(),
+        }
+    }
+}
+
+/// For the end of a line on the terminal.
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.goal, self.met) {
+            (Some(goal), Some(true)) => write!(f, "{goal:>6} met"),
+            (Some(goal), _) => write!(f, "{goal:>6} MISSED"),
+            _ => Ok(()),
+        }
+    }
 }
 
 pub(super) fn machine() -> String {
