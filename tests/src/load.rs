@@ -83,16 +83,13 @@ impl Request {
     /// Such a request cannot be saved by anybody.
     #[must_use]
     pub fn was_held_by(&self, server: &str, fault: u64) -> bool {
-        let begun_before = self.start <= fault;
-        match (&self.server, self.connected) {
-            (Some(name), connected) => {
-                name == server
-                    && (begun_before || connected.is_some_and(|connected| connected <= fault))
-            }
-            (None, Some(connected)) => {
-                connected <= fault || begun_before && connected <= fault + NOTED_LATE
-            }
-            (None, None) => false,
+        let begun = self.start <= fault;
+        let open = self.connected.is_some_and(|connected| {
+            connected <= fault || begun && connected <= fault + NOTED_LATE
+        });
+        match &self.server {
+            Some(name) => name == server && (begun || open),
+            None => open,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use vip_tests::http::{Progress, Target, TargetArgs};
+use vip_tests::http::{Failure, Progress, Target, TargetArgs};
 use vip_tests::{arp, churn, demo, isolation, load, ping, pulse, server, stray, watch};
 
 /// Programs for tests and the demo of vip
@@ -128,25 +128,26 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
 /// A connection and an answer that take longer do not come.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+async fn in_time<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T> {
+    let done = tokio::time::timeout(TIMEOUT, work).await;
+    Ok(done.context("no answer in time")??)
+}
+
 async fn get(target: TargetArgs, path: String) -> Result<()> {
     let mut progress = Progress::default();
     let target = Target::new(&target)?;
-    let work = async {
+    let body = in_time(async {
         let mut connection = target.connect(None, &mut progress).await?;
         connection.get(&path).await
-    };
-    let body = tokio::time::timeout(TIMEOUT, work)
-        .await
-        .context("no answer in time")??;
+    })
+    .await?;
     println!("{}", String::from_utf8_lossy(&body));
     Ok(())
 }
 
 async fn visit(target: TargetArgs, from: u16, path: String) -> Result<()> {
     let target = Target::new(&target)?;
-    let server = tokio::time::timeout(TIMEOUT, target.visit(from, &path))
-        .await
-        .context("no answer in time")??;
+    let server = in_time(target.visit(from, &path)).await?;
     println!("{server}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Report};
-use crate::process::Process;
+use crate::process::{Process, output};
 use crate::topology::{Host, PORT, VIP, VIP6};
 use crate::watch::Snapshot;
 
@@ -27,12 +27,26 @@ const KEPT: usize = 6;
 /// The start of a command line: one of the client programs on a host, against `ADDRESS:PORT`.
 pub(crate) fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target: &str) -> Command {
     let mut line = host.command(cluster.programs().testbed.as_os_str());
+    aim(&mut line, cluster, command, target);
+    line
+}
+
+/// The same for a command line that comes to the program in another way.
+pub(crate) fn aim(line: &mut Command, cluster: &Cluster, command: &str, target: &str) {
     line.args([command, "--target", target, "--pki"])
         .arg(cluster.pki().directory());
     if let Some(token) = cluster.token() {
         line.args(["--token", token]);
     }
-    line
+}
+
+/// Makes one request from a host, and returns the answer.
+///
+/// # Errors
+/// There is none, or it is not a 200.
+pub fn get(cluster: &Cluster, host: &dyn Host, path: &str, target: &str) -> Result<String> {
+    let mut line = testbed(cluster, host, "get", target);
+    output(line.args(["--path", path]))
 }
 
 /// The address clients use: the VIP and its port.

@@ -7,7 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::TestRunResult;
+use aya::programs::{TestRun, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
 use vip_common::guard;
 use vip_common::layout::{AllowKey, Be128, Counter, MAX_BACKENDS, Mac, flag};
@@ -94,36 +95,13 @@ impl Kernel {
 
     /// Runs a classifier: what it returns, and the frame afterwards.
     fn classify(&mut self, name: &'static str, frame: &[u8]) -> (u32, Vec<u8>) {
-        let mut out = vec![0; frame.len() + 256];
-        let result = self
-            .0
-            .classifier(name)
-            .expect("loaded")
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ..TestRunOptions::new()
-            })
-            .expect("BPF_PROG_TEST_RUN runs");
-        out.truncate(result.data_size_out as usize);
-        (result.return_value, out)
+        test_run(self.0.classifier(name).expect("loaded"), frame)
     }
 
     /// Runs the XDP program: its action, and the frame afterwards.
     fn run(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
-        let mut out = vec![0; frame.len() + 256];
-        let result = self
-            .0
-            .ingress()
-            .expect("loaded")
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ..TestRunOptions::new()
-            })
-            .expect("BPF_PROG_TEST_RUN runs");
-        out.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
+        let (result, out) = test_run(self.0.ingress().expect("loaded"), frame);
+        let action = match result {
             1 => Action::Drop,
             2 => Action::Pass,
             3 => Action::Transmit,
@@ -135,6 +113,22 @@ impl Kernel {
     fn count(&self, counter: Counter) -> u64 {
         self.0.counter(counter).expect("the map is readable")
     }
+}
+
+/// What a program returns for a frame, and the frame afterwards.
+fn test_run<P>(program: &P, frame: &[u8]) -> (u32, Vec<u8>)
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut out = vec![0; frame.len() + 256];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ..TestRunOptions::new()
+    };
+    let result = program.test_run(options).expect("BPF_PROG_TEST_RUN runs");
+    out.truncate(result.data_size_out as usize);
+    (result.return_value, out)
 }
 
 /// An allow list of all addresses that begin with `bits` bits as `prefix` does, but for some.

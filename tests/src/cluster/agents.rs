@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use super::{Cluster, PATIENCE};
 use crate::agent::{self, Agent, Status};
 use crate::clock::until;
-use crate::process::tail;
+use crate::process::{output, tail};
 
 impl Cluster {
     /// Starts a node's agent.
@@ -73,6 +73,15 @@ impl Cluster {
         dead
     }
 
+    /// Runs `vip` on a node, and returns what it prints.
+    ///
+    /// # Errors
+    /// It fails; the message holds what it said.
+    pub fn vip(&self, node: usize, arguments: &[&str]) -> Result<String> {
+        let vip = self.programs.vip.as_os_str();
+        output(self.host(node).command(vip).args(arguments))
+    }
+
     /// What a node's agent says.
     ///
     /// # Errors
@@ -113,6 +122,19 @@ impl Cluster {
             Ok(Some(()))
         });
         waited.with_context(|| last)
+    }
+
+    /// Waits until all agents see that a node lives and its API server is not ready.
+    ///
+    /// # Errors
+    /// As [`wait_for_status`](Self::wait_for_status).
+    pub fn wait_until_not_ready(&mut self, node: usize) -> Result<()> {
+        let nodes = self.nodes_with_agent();
+        let what = format!("all agents see that {} is not ready", self.name(node));
+        self.wait_for_status(&what, &nodes, |own, _, status| {
+            let entry = status.node(own.host(node));
+            entry.is_some_and(|entry| entry.alive && !entry.ready)
+        })
     }
 
     /// Nodes with power whose agent was started.

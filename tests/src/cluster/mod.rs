@@ -16,8 +16,9 @@ use crate::isolation::WORK_ROOT;
 use crate::kube::{self, Binaries};
 use crate::outcome::Report;
 use crate::pki::Pki;
-use crate::process::{Process, output};
+use crate::process::Process;
 use crate::topology::{Host, Link, PORT, Topology, VIP, VIP6, netns};
+use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -324,14 +325,9 @@ impl Cluster {
             if !server.is_running() {
                 bail!("{} has ended by itself", server.name());
             }
-            let host = self.topology.nodes[node].as_ref();
-            let mut command = host.command(self.programs.testbed.as_os_str());
-            command
-                .args(["get", "--path", "/readyz", "--target"])
-                .arg(format!("{}:{PORT}", host.address()))
-                .arg("--pki")
-                .arg(self.pki.directory());
-            Ok(output(&mut command).ok())
+            let host = self.host(node);
+            let target = format!("{}:{PORT}", host.address());
+            Ok(get(self, host, "/readyz", &target).ok())
         })?;
         Ok(())
     }

@@ -4,19 +4,16 @@ use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
-use crate::process::output;
-use crate::topology::{NIC, VIP};
+use crate::topology::vip_by_hand;
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("check");
     let config = cluster.work().join("vip.toml");
     for node in cluster.nodes() {
         let name = cluster.name(node);
-        let mut check = cluster
-            .host(node)
-            .command(cluster.programs().vip.as_os_str());
         // Fails unless it exits with 0.
-        let text = output(check.arg("check").arg("--config").arg(&config))
+        let text = cluster
+            .vip(node, &["check", "--config", &config.display().to_string()])
             .with_context(|| format!("vip check on {name}"))?;
         for expected in ["kernel", "XDP", "answers for", "on all addresses"] {
             outcome.promise(text.contains(expected), || {
@@ -27,15 +24,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     report.event("vip check finds nothing wrong on any node");
 
     let client = cluster.topology.client.as_ref();
-    let address = format!("{VIP}/32");
-    let change = |verb: &str| {
-        output(
-            client
-                .command("ip".as_ref())
-                .args(["address", verb, &address, "dev", NIC]),
-        )
-    };
-    change("add")?;
+    vip_by_hand(client, "add")?;
     let mut check = cluster.host(0).command(cluster.programs().vip.as_os_str());
     let checked = check
         .arg("check")
@@ -43,7 +32,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         .arg(&config)
         .output()
         .context("vip check")?;
-    change("del")?;
+    vip_by_hand(client, "del")?;
     let text = String::from_utf8_lossy(&checked.stdout);
     outcome.promise(checked.status.code() == Some(1), || {
         format!(

@@ -6,20 +6,14 @@ use anyhow::{Context, Result};
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
-use crate::topology::{NIC, VIP};
+use crate::topology::{VIP, vip_by_hand};
 use crate::traffic::Traffic;
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("conflict");
     let stranger = |cluster: &Cluster, verb: &str| {
-        let address = format!("{VIP}/32");
         // From behind the nodes' backs: not the client, whose own traffic goes to the VIP.
-        let etcd = cluster.topology.etcd.as_ref();
-        output(
-            etcd.command("ip".as_ref())
-                .args(["address", verb, &address, "dev", NIC]),
-        )
-        .map(drop)
+        vip_by_hand(cluster.topology.etcd.as_ref(), verb)
     };
     let nodes = cluster.nodes();
     for &node in &nodes {

@@ -18,13 +18,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         "the API server on {name} drains; {held} watches are on it"
     ));
     cluster.drain_server(drained);
-    let nodes = cluster.nodes_with_agent();
-    let what = format!("all agents see that {name} is not ready");
-    cluster.wait_for_status(&what, &nodes, |own, _, status| {
-        status
-            .node(own.host(drained))
-            .is_some_and(|entry| entry.alive && !entry.ready)
-    })?;
+    cluster.wait_until_not_ready(drained)?;
     let known = boot_now();
     report.event("all agents know");
     traffic.load.go_on(400)?;

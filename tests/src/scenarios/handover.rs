@@ -5,7 +5,6 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
-use crate::process::output;
 use crate::traffic::{ArpMonitor, Traffic};
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
@@ -21,19 +20,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         !seen.speakers.is_empty()
     })?;
 
-    let vip = cluster.programs().vip.clone();
-    let handover = |cluster: &Cluster, on: usize, arguments: &[&str]| {
-        let mut command = cluster.host(on).command(vip.as_os_str());
-        output(command.arg("handover").args(arguments))
-    };
     let name = cluster.name(to);
     // By its address: the configuration gives no names.
     let address = cluster.host(to).address().to_string();
-    let refused = handover(cluster, to, &[]);
+    let refused = cluster.vip(to, &["handover"]);
     outcome.promise(refused.is_err(), || {
         "a node that does not own the VIP hands it over".to_owned()
     });
-    handover(cluster, first, &["--to", &address])?;
+    cluster.vip(first, &["handover", "--to", &address])?;
     // The command returns when it is done, so everybody must know within an advertisement.
     let owner = cluster.owner()?;
     outcome.promise(owner == to, || {

@@ -7,7 +7,7 @@ use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::outcome::{Outcome, Report};
 use crate::peers::keepalived::{self, Settings};
-use crate::topology::NIC;
+use crate::topology::vip_by_hand;
 use crate::traffic::{Load, vip};
 
 const OURS: usize = 0;
@@ -157,9 +157,7 @@ fn replace(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
 /// A keepalived that is killed leaves the VIP on the NIC.
 fn remove_vip(cluster: &Cluster, node: usize) -> Result<()> {
     if keepalived::owns(cluster, node)? {
-        let address = format!("{}/32", crate::topology::VIP);
-        let mut command = cluster.host(node).command("ip".as_ref());
-        crate::process::output(command.args(["address", "del", &address, "dev", NIC]))?;
+        vip_by_hand(cluster.host(node), "del")?;
     }
     Ok(())
 }

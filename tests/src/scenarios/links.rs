@@ -5,8 +5,7 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
-use crate::process::output;
-use crate::traffic::vip;
+use crate::traffic::{get, vip};
 
 /// Bytes of a request: several of the largest segments.
 const LARGE: usize = 24 << 10;
@@ -29,36 +28,34 @@ pub(super) fn occupied(cluster: &mut Cluster, report: &mut Report) -> Result<Out
     run(cluster, report, "tc")
 }
 
+/// Frames that nodes sent on to others, and their bytes.
+fn forwarded(cluster: &Cluster) -> Result<(u64, u64)> {
+    cluster.nodes().into_iter().try_fold((0, 0), |sum, node| {
+        let sent = cluster.status(node)?.forwarded();
+        Ok((sum.0 + sent.0, sum.1 + sent.1))
+    })
+}
+
 fn run(cluster: &mut Cluster, report: &mut Report, mode: &str) -> Result<Outcome> {
     let mut violations = Vec::new();
-    let mut before = (0, 0);
     for node in cluster.nodes() {
-        let status = cluster.status(node)?;
-        if status.xdp.mode != mode {
+        let found = cluster.status(node)?.xdp.mode;
+        if found != mode {
             let name = cluster.name(node);
-            violations.push(format!("{name} uses {} and not {mode}", status.xdp.mode));
+            violations.push(format!("{name} uses {found} and not {mode}"));
         }
-        let sent = status.forwarded();
-        before = (before.0 + sent.0, before.1 + sent.1);
     }
+    let before = forwarded(cluster)?;
     report.event(format!("all nodes use {mode}"));
 
     let path = format!("/whoami?{}", "x".repeat(LARGE));
     let client = cluster.topology.client.as_ref();
     let mut failed = 0;
     for _ in 0..CONNECTIONS {
-        let mut get = client.command(cluster.programs().testbed.as_os_str());
-        get.args(["get", "--path", &path, "--target", &vip(), "--pki"])
-            .arg(cluster.pki().directory());
-        failed += usize::from(output(&mut get).is_err());
+        failed += usize::from(get(cluster, client, &path, &vip()).is_err());
     }
-    let (mut packets, mut bytes) = (0, 0);
-    for node in cluster.nodes() {
-        let sent = cluster.status(node)?.forwarded();
-        packets += sent.0;
-        bytes += sent.1;
-    }
-    let (packets, bytes) = (packets - before.0, bytes - before.1);
+    let after = forwarded(cluster)?;
+    let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
     report.event(format!(
         "{failed} of {CONNECTIONS} large requests failed; {packets} frames with {bytes} bytes were steered"
     ));

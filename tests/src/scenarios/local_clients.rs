@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::outcome::{Outcome, Report};
 use crate::process::{Process, output};
 use crate::topology::{PORT, VIP, VIP6};
-use crate::traffic::{vip, vip6};
+use crate::traffic::{aim, get, vip, vip6};
 
 /// Connections made for each statement.
 const CONNECTIONS: usize = 12;
@@ -21,9 +21,9 @@ fn reached(cluster: &Cluster, command: impl Fn() -> Command, target: &str) -> Re
     (0..CONNECTIONS)
         .map(|_| {
             let mut get = command();
-            get.args(["get", "--path", "/whoami", "--target", target, "--pki"])
-                .arg(cluster.pki().directory());
-            let text = output(&mut get).with_context(|| format!("reach {target}"))?;
+            aim(&mut get, cluster, "get", target);
+            let text = output(get.args(["--path", "/whoami"]))
+                .with_context(|| format!("reach {target}"))?;
             Ok(text.trim().to_owned())
         })
         .collect()
@@ -160,9 +160,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
 
     // Somebody on the segment is not redirected.
     let client = cluster.topology.client.as_ref();
-    let mut get = client.command(cluster.programs().testbed.as_os_str());
-    get.args(["get", "--path", "/whoami", "--target", &vip(), "--pki"])
-        .arg(cluster.pki().directory());
-    output(&mut get)?;
+    get(cluster, client, "/whoami", &vip())?;
     Ok(outcome)
 }

@@ -1,19 +1,12 @@
 //! `vip drain` on a node: no new connection reaches it from any node, those that are open stay,
 //! and a restart of its agent changes nothing.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::clock::boot_now;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
-use crate::process::output;
 use crate::traffic::Traffic;
-
-fn tell(cluster: &Cluster, node: usize, command: &str) -> Result<()> {
-    let vip = cluster.programs().vip.clone();
-    let mut line = cluster.host(node).command(vip.as_os_str());
-    output(line.arg(command)).map(drop).context("vip drain")
-}
 
 fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
     let nodes = cluster.nodes_with_agent();
@@ -31,7 +24,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let node = super::another_than(cluster, owner);
     let name = cluster.name(node);
     let mut traffic = Traffic::start(cluster, report)?;
-    tell(cluster, node, "drain")?;
+    cluster.vip(node, &["drain"])?;
     wait(cluster, node, true)?;
     let drained = boot_now();
     traffic.load.go_on(200)?;
@@ -43,7 +36,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     traffic.load.go_on(200)?;
     report.event("and after a restart of its agent, still");
     let end = boot_now();
-    tell(cluster, node, "undrain")?;
+    cluster.vip(node, &["undrain"])?;
     wait(cluster, node, false)?;
     let back = boot_now();
     traffic.load.go_on(200)?;

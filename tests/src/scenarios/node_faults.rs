@@ -119,10 +119,8 @@ fn move_to(cluster: &mut Cluster, node: usize) -> Result<usize> {
             return Ok(node);
         }
         let address = cluster.host(node).address().to_string();
-        let vip = cluster.programs().vip.clone();
-        let mut command = cluster.host(owner).command(vip.as_os_str());
         // The owner may have changed meanwhile: then the command says so.
-        let _moved = output(command.args(["handover", "--to", &address]));
+        let _moved = cluster.vip(owner, &["handover", "--to", &address]);
         std::thread::sleep(Duration::from_millis(500));
     }
     bail!("{} does not become the owner", cluster.name(node))

@@ -6,8 +6,7 @@ use anyhow::Result;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
-use crate::topology::Host;
-use crate::traffic::{vip, vip6};
+use crate::traffic::{get, vip, vip6};
 
 /// The least that IPv6 allows.
 const SMALL: u16 = 1280;
@@ -24,14 +23,11 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             .command("ip".as_ref())
             .args(["link", "set", "eth1", "mtu", &mtu]),
     )?;
-    let remote: &dyn Host = cluster.topology.remote.as_ref();
+    let remote = cluster.topology.remote.as_ref();
     for target in [vip(), vip6()] {
         let mut failed = 0;
         for _ in 0..CONNECTIONS {
-            let mut get = remote.command(cluster.programs().testbed.as_os_str());
-            get.args(["get", "--path", "/big", "--target", &target, "--pki"])
-                .arg(cluster.pki().directory());
-            failed += usize::from(output(&mut get).is_err());
+            failed += usize::from(get(cluster, remote, "/big", &target).is_err());
         }
         outcome.requests += CONNECTIONS;
         outcome.failed += failed;

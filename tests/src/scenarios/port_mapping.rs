@@ -1,5 +1,5 @@
 //! Clients connect to port 443 of the VIPs, and the servers listen on 6443: by both families,
-//! through the death of a server and a change of the owner.
+//! through a change of the owner.
 
 use anyhow::Result;
 
@@ -18,9 +18,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let mut by_ipv6 = Load::start(cluster, client, &format!("[{VIP6}]:{FRONT}"))?;
     by_ipv6.go_on(100)?;
     let owner = cluster.owner()?;
-    let vip = cluster.programs().vip.clone();
-    let mut handover = cluster.host(owner).command(vip.as_os_str());
-    crate::process::output(handover.arg("handover"))?;
+    cluster.vip(owner, &["handover"])?;
     let heir = cluster.owner()?;
     outcome.promise(heir != owner, || "the VIP did not move".to_owned());
     report.event(format!("{} owns the VIPs", cluster.name(heir)));

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
-use crate::traffic::testbed;
+use crate::traffic::{testbed, vip};
 
 /// Ports to try: two thirds of them lead to another node than wanted.
 const PORTS: std::ops::Range<u16> = 20_000..20_100;
@@ -30,13 +30,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
 
     let port = leave(cluster, &name, &mut ports)?;
     cluster.drain_server(node);
-    let nodes = cluster.nodes_with_agent();
-    let what = format!("all agents see that {name} is not ready");
-    cluster.wait_for_status(&what, &nodes, |own, _, status| {
-        status
-            .node(own.host(node))
-            .is_some_and(|entry| !entry.ready)
-    })?;
+    cluster.wait_until_not_ready(node)?;
     let server = again(cluster, &mut outcome, &name, port);
     report.event(format!(
         "the API server on {name} drains; port {port}, connected to it before, reaches {server}"
@@ -74,7 +68,7 @@ fn again(cluster: &Cluster, outcome: &mut Outcome, name: &str, port: u16) -> Str
 
 fn visit(cluster: &Cluster, port: u16) -> Result<String> {
     let client = cluster.topology.client.as_ref();
-    let mut command = testbed(cluster, client, "visit", &crate::traffic::vip());
+    let mut command = testbed(cluster, client, "visit", &vip());
     command
         .args(["--path", cluster.load_path()])
         .args(["--from", &port.to_string()]);

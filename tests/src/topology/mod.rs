@@ -22,7 +22,7 @@ use std::process::Command;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::process::Process;
+use crate::process::{Process, output};
 
 /// The virtual address of all scenarios. No host has it unless the agent puts it there.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
@@ -98,6 +98,16 @@ pub trait Host: Debug {
     /// # Errors
     /// The host cannot be cut off.
     fn power_off(&mut self) -> Result<()>;
+}
+
+/// Puts the VIP on a host's NIC (`add`) or takes it off (`del`), as no agent would.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn vip_by_hand(host: &dyn Host, verb: &str) -> Result<()> {
+    let address = format!("{VIP}/32");
+    let mut ip = host.command("ip".as_ref());
+    output(ip.args(["address", verb, &address, "dev", NIC])).map(drop)
 }
 
 /// All hosts. Dropped, everything is gone.

@@ -16,7 +16,7 @@ use vip_tests::cluster::{Cluster, PATIENCE, Plan};
 use vip_tests::load::Summary;
 use vip_tests::outcome::{Outcome, Report};
 use vip_tests::process::output;
-use vip_tests::topology::{NIC, PORT, VIP};
+use vip_tests::topology::{NIC, PORT, vip_by_hand};
 use vip_tests::traffic::{ArpMonitor, Load, Watches, vip};
 
 /// A promise and its test.
@@ -50,18 +50,6 @@ fn bare(nodes: u8) -> Result<Cluster> {
         ..Plan::default()
     };
     Cluster::start(&Programs::find()?, plan, &mut Report::new(false))
-}
-
-/// Gives the VIP to a node by hand, as an agent never would.
-fn give_vip(cluster: &Cluster, node: usize) -> Result<()> {
-    output(cluster.host(node).command("ip".as_ref()).args([
-        "addr",
-        "add",
-        &format!("{VIP}/32"),
-        "dev",
-        NIC,
-    ]))?;
-    Ok(())
 }
 
 fn topology() -> Result<()> {
@@ -110,7 +98,7 @@ fn topology() -> Result<()> {
 
 fn reach() -> Result<()> {
     let cluster = bare(3)?;
-    give_vip(&cluster, 1)?;
+    vip_by_hand(cluster.host(1), "add")?;
     for host in [
         cluster.topology.client.as_ref(),
         cluster.topology.remote.as_ref(),
@@ -129,7 +117,7 @@ fn reach() -> Result<()> {
 
 fn failures() -> Result<()> {
     let mut cluster = bare(3)?;
-    give_vip(&cluster, 0)?;
+    vip_by_hand(cluster.host(0), "add")?;
     let mut load = Load::start(&cluster, cluster.topology.client.as_ref(), &vip())?;
     load.go_on(100)?;
     let at = cluster.kill_server(0);
@@ -159,7 +147,7 @@ fn failures() -> Result<()> {
 
 fn watches() -> Result<()> {
     let mut cluster = bare(3)?;
-    give_vip(&cluster, 0)?;
+    vip_by_hand(cluster.host(0), "add")?;
     let client = cluster.topology.client.as_ref();
     let (mut watches, before) = Watches::open(&cluster, client, &vip(), 20)?;
     ensure!(before.on("n1").count() == 20, "watches know their server");
@@ -201,14 +189,14 @@ fn watches() -> Result<()> {
 
 fn arp() -> Result<()> {
     let cluster = bare(3)?;
-    give_vip(&cluster, 0)?;
+    vip_by_hand(cluster.host(0), "add")?;
     let mut arp = ArpMonitor::start(&cluster, 5)?;
     let one = arp.wait("an answer", |seen| seen.questions > 50)?;
     ensure!(
         one.turns().len() == 1 && one.contradictions.is_empty(),
         "{one:?}"
     );
-    give_vip(&cluster, 1)?;
+    vip_by_hand(cluster.host(1), "add")?;
     arp.wait("two nodes answer the same question", |seen| {
         seen.contradictions.len() > 10
     })?;

@@ -22,7 +22,7 @@ use vip_tests::clock::until;
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
 use vip_tests::outcome::Report;
 use vip_tests::process::{Process, output};
-use vip_tests::topology::{NIC, VIP};
+use vip_tests::topology::{VIP, vip_by_hand};
 
 use crate::report::{Goal, commit, machine, median, quartiles, write_json};
 
@@ -254,7 +254,7 @@ impl Setup {
 
 /// HAProxy on the first node, which has the VIP.
 fn haproxy(cluster: &Cluster, servers: &[String]) -> Result<Process> {
-    give_vip(cluster)?;
+    vip_by_hand(cluster.host(0), "add")?;
     let servers: String = servers
         .iter()
         .enumerate()
@@ -274,16 +274,9 @@ fn haproxy(cluster: &Cluster, servers: &[String]) -> Result<Process> {
     Process::daemon("haproxy", &mut command, &cluster.work().join("haproxy.log"))
 }
 
-/// The VIP on the first node, by hand.
-fn give_vip(cluster: &Cluster) -> Result<()> {
-    let address = format!("{VIP}/32");
-    let mut ip = cluster.host(0).command("ip".as_ref());
-    output(ip.args(["address", "add", &address, "dev", NIC])).map(drop)
-}
-
 /// Address translation on the first node, which has the VIP.
 fn nftables(cluster: &Cluster) -> Result<()> {
-    give_vip(cluster)?;
+    vip_by_hand(cluster.host(0), "add")?;
     let map: Vec<String> = cluster
         .nodes()
         .into_iter()

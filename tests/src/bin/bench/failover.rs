@@ -27,9 +27,9 @@ use vip_tests::load::{Request, Summary};
 use vip_tests::outcome::Report;
 use vip_tests::peers::haproxy::{self, FRONT_PORT};
 use vip_tests::peers::keepalived::{self, Keepalived, Settings};
-use vip_tests::process::{Process, output};
+use vip_tests::process::Process;
 use vip_tests::topology::VIP;
-use vip_tests::traffic::{ArpMonitor, Load, WATCHES, Watches, vip};
+use vip_tests::traffic::{ArpMonitor, Load, WATCHES, Watches, get, vip};
 
 use crate::report::{commit, machine, median, quantile, write_json};
 
@@ -181,12 +181,7 @@ impl Setup {
         };
         let client = self.cluster.topology.client.as_ref();
         until("HAProxy answers at the VIP", PATIENCE, || {
-            let testbed = self.cluster.programs().testbed.as_os_str();
-            let mut get = client.command(testbed);
-            get.args(["get", "--path", "/readyz", "--target", &self.target()])
-                .arg("--pki")
-                .arg(self.cluster.pki().directory());
-            Ok(output(&mut get).ok())
+            Ok(get(&self.cluster, client, "/readyz", &self.target()).ok())
         })?;
         // Until nobody preempts anybody any more, and all servers are known to be up.
         std::thread::sleep(Duration::from_secs(8));
@@ -231,11 +226,7 @@ impl Setup {
 
     fn hand_over(&mut self, node: usize) -> Result<()> {
         match &mut self.side {
-            Side::Ours => {
-                let vip = self.cluster.programs().vip.clone();
-                let mut command = self.cluster.host(node).command(vip.as_os_str());
-                output(command.arg("handover")).map(drop)
-            }
+            Side::Ours => self.cluster.vip(node, &["handover"]).map(drop),
             Side::Rival { keepalived, .. } => match keepalived[node].take() {
                 Some(mut keepalived) => keepalived.process.stop().map(drop),
                 None => Ok(()),
