@@ -16,9 +16,11 @@
 //! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
 //! for: a node that cannot send, or is not running, loses the VIP in the kernel.
 
+mod advert;
 mod claim;
 mod event;
 mod farewell;
+mod liveness;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -462,185 +464,6 @@ impl Node {
         );
     }
 
-    /// What the ups and downs of a session mean.
-    fn on_sessions(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
-        while let Some(action) = self.bfd.pop() {
-            match action {
-                bfd::Action::Send(_) => {}
-                bfd::Action::Up => {
-                    if let Some(peer) = self.peer_mut(index) {
-                        peer.joined = true;
-                    }
-                    out.push(Action::Report(Report::BfdUp(index)));
-                    self.answers(index, out);
-                    if self.machine.state() == State::Active {
-                        // A node has come back, and others with it that heard another owner.
-                        self.schedule.repeat(now);
-                    }
-                }
-                bfd::Action::Down(diagnostic) => {
-                    out.push(Action::Report(Report::BfdDown(index, diagnostic)));
-                    if diagnostic == Diagnostic::ControlDetectionTimeExpired {
-                        self.on_silence(now, index);
-                    }
-                }
-            }
-        }
-    }
-
-    /// A node's BFD packets stay out: its agent is gone, and maybe the node.
-    fn on_silence(&mut self, now: BootNanos, index: BackendIndex) {
-        if let Some(peer) = self.peer_mut(index) {
-            peer.liveness = Liveness::Doubted {
-                asked: 0,
-                next: now,
-            };
-        }
-        let Some(bfd) = self.params.bfd else {
-            return;
-        };
-        let lost = self.params.nodes[index.get()].address;
-        // An owner whose advertisements come in is there, whatever became of its BFD packets.
-        let heard = self.machine.heard().unwrap_or(now);
-        let detection = bfd.interval * u32::from(bfd.detect_mult.get());
-        if self.machine.owner() == Some(lost) && now.since(heard) >= detection / 2 {
-            self.machine.hasten(now);
-        }
-    }
-
-    /// How long to let others go first once the owner is gone: a BFD interval for each living
-    /// node that stands before this one, so that not all of them take over at once. Nodes may
-    /// disagree for a moment about who is ready, and each let the other go first, or neither. Then
-    /// their places by configured priority, worth half an interval in all, keep them apart.
-    fn turn(&self) -> Duration {
-        let Some(bfd) = self.params.bfd else {
-            return Duration::ZERO;
-        };
-        let configured = self.params.nodes[self.params.own.get()];
-        let own = (self.machine.priority(), configured.address);
-        let mut before = 0;
-        let mut configured_before = 0;
-        for index in self.others() {
-            let node = self.params.nodes[index.get()];
-            if self.machine.owner() != Some(node.address) {
-                let rank = (node.priority, node.address);
-                configured_before += u32::from(rank > (configured.priority, configured.address));
-            }
-            let lives = self.bfd(index).is_some_and(Session::is_up);
-            let rank = (priority(node.priority, self.is_ready(index)), node.address);
-            let resigned = self
-                .resigned
-                .is_some_and(|resigned| resigned.index == index);
-            before += u32::from(lives && !resigned && rank > own);
-        }
-        let others = self.others().count().max(1) as u32;
-        bfd.interval * before + bfd.interval * configured_before / (2 * others)
-    }
-
-    fn on_advert(
-        &mut self,
-        now: BootNanos,
-        source: BackendIndex,
-        advert: &Advertisement,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(address) = self.params.nodes.get(source.get()).map(|node| node.address) else {
-            return;
-        };
-        let resigns = advert.priority == PRIORITY_RESIGNED;
-        let leaving = self.has_resigned(now, source);
-        self.follow(now, source, address, advert);
-        match self.farewell {
-            Farewell::Left => return,
-            Farewell::Leaving { .. } if !resigns => {
-                // The next owner has spoken.
-                out.push(Action::Report(Report::HandedOver(source)));
-                self.left(out);
-                return;
-            }
-            Farewell::Leaving { .. } => return,
-            // Whoever speaks: it may also be the owner of the other part of a segment that has
-            // come together again.
-            Farewell::Handover { .. } if !resigns => {
-                self.farewell = Farewell::None;
-                let actions = self.machine.yield_to(now, address, advert.interval);
-                out.push(Action::Report(Report::HandedOver(source)));
-                self.carry_out(now, actions, out);
-                self.owner = None;
-                self.follow(now, source, address, advert);
-                return;
-            }
-            Farewell::Handover { .. } | Farewell::None => {}
-        }
-        // One that leaves or hands over says so again and again, and to others that it is still
-        // there. That is no reason to wait any longer.
-        if leaving && advert.priority <= PRIORITY_HANDING_OVER {
-            return;
-        }
-        if !resigns {
-            // A node of the cluster owns the VIP: nobody else needs to be asked.
-            self.claims.probes_left = 0;
-            self.claims.next = now;
-        }
-        let was = self.machine.state();
-        let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
-        let actions = self.machine.on_advert(now, address, advert, unfit);
-        self.carry_out(now, actions, out);
-        match self.machine.state() {
-            // Two owners met, and this one stays: hosts may have believed the other.
-            State::Active if was == State::Active && !resigns => self.schedule.repeat(now),
-            // Its turn, and not the skew time, decides who is next.
-            State::Backup
-                if resigns
-                    && self.params.bfd.is_some()
-                    && self.machine.owner() == Some(address) =>
-            {
-                self.machine.hasten(now);
-            }
-            _ => {}
-        }
-    }
-
-    /// Notes who owns the VIP.
-    fn follow(
-        &mut self,
-        now: BootNanos,
-        source: BackendIndex,
-        address: IpAddr,
-        advert: &Advertisement,
-    ) {
-        let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
-        if advert.priority == PRIORITY_RESIGNED {
-            self.owner = self.owner.filter(|owner| owner.index != source);
-            self.resigned = Some(Resigned {
-                index: source,
-                until: now.after(self.handover_patience()),
-            });
-            return;
-        }
-        let hands_over = advert.priority == PRIORITY_HANDING_OVER && self.has_resigned(now, source);
-        if !hands_over {
-            self.resigned = self.resigned.filter(|resigned| resigned.index != source);
-        }
-        let better = |owner: Owner| {
-            owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
-        };
-        if self.owner.is_none_or(better) {
-            self.owner = Some(Owner {
-                index: source,
-                priority: advert.priority,
-                // One more than it takes to be taken for dead.
-                until: now.after(advert.interval.duration() * 4),
-            });
-        }
-    }
-
-    /// Whether a node has resigned lately.
-    fn has_resigned(&self, now: BootNanos, index: BackendIndex) -> bool {
-        self.resigned
-            .is_some_and(|resigned| resigned.index == index && now < resigned.until)
-    }
-
     /// Whether a node may have new connections to the API.
     fn is_ready(&self, index: BackendIndex) -> bool {
         self.health.ready(index, 0) && !self.draining.contains(index)
@@ -657,43 +480,6 @@ impl Node {
     #[must_use]
     pub fn is_draining(&self, index: BackendIndex) -> bool {
         self.draining.contains(index)
-    }
-
-    /// Sends the echo requests that tell a crashed agent from a dead node.
-    fn doubt(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
-        let pause = self
-            .params
-            .bfd
-            .map_or(ECHO_INTERVAL, |bfd| bfd.interval.max(ECHO_INTERVAL));
-        let Some(peer) = self.peer_mut(index) else {
-            return;
-        };
-        let Liveness::Doubted { asked, next } = peer.liveness else {
-            return;
-        };
-        if now < next {
-            return;
-        }
-        if asked < ECHOES {
-            peer.liveness = Liveness::Doubted {
-                asked: asked + 1,
-                next: now.after(pause),
-            };
-            out.push(Action::SendEcho(index));
-        } else {
-            peer.liveness = Liveness::Dead;
-            out.push(Action::Report(Report::Dead(index)));
-        }
-    }
-
-    /// A node gave a sign of life.
-    fn answers(&mut self, index: BackendIndex, out: &mut Vec<Action>) {
-        if let Some(peer) = self.peer_mut(index) {
-            let was = std::mem::replace(&mut peer.liveness, Liveness::Trusted);
-            if was == Liveness::Dead {
-                out.push(Action::Report(Report::Answers(index)));
-            }
-        }
     }
 
     /// The priority follows the node's health. A quarter is less than any healthy node's among
@@ -831,39 +617,6 @@ impl Node {
         if self.machine.state() == State::Active && self.schedule.due(now) {
             out.push(Action::Announce);
         }
-    }
-
-    /// What probes say, and what operators and the peers' silence add to it. A node whose agent
-    /// was never heard gets nothing: its API server may be ready, but its stack does not have
-    /// the VIP. New connections avoid a silent node at once; open ones, which a crashed agent
-    /// does not harm, only once the node itself does not answer. A BFD session that is up proves
-    /// life.
-    fn overlay(&self) -> Masks {
-        let mut masks = self.health.masks();
-        let mut silent = BackendMask::EMPTY;
-        for index in self.others() {
-            let Some(peer) = self.peer(index) else {
-                continue;
-            };
-            let (alive, may_be_ready) = match peer.liveness {
-                _ if !peer.joined => (false, false),
-                Liveness::Trusted => {
-                    let heard = peer.session.as_ref().is_some_and(Session::is_up);
-                    (masks.alive.contains(index) || heard, true)
-                }
-                Liveness::Doubted { .. } => (masks.alive.contains(index), false),
-                Liveness::Dead => (false, false),
-            };
-            masks.alive = masks.alive.with(index, alive);
-            if !may_be_ready {
-                silent = silent.with(index, true);
-            }
-        }
-        for ready in &mut masks.ready {
-            *ready = ready.without(silent).without(self.draining);
-        }
-        debug_assert!(masks.alive.and(BackendMask::first(self.params.nodes.len())) == masks.alive);
-        masks
     }
 }
 

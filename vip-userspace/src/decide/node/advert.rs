@@ -1,0 +1,138 @@
+//! What advertisements say of who owns the VIP, and whose turn it is when nobody does.
+
+use super::*;
+
+impl Node {
+    /// How long to let others go first once the owner is gone: a BFD interval for each living
+    /// node that stands before this one, so that not all of them take over at once. Nodes may
+    /// disagree for a moment about who is ready, and each let the other go first, or neither. Then
+    /// their places by configured priority, worth half an interval in all, keep them apart.
+    pub(super) fn turn(&self) -> Duration {
+        let Some(bfd) = self.params.bfd else {
+            return Duration::ZERO;
+        };
+        let configured = self.params.nodes[self.params.own.get()];
+        let own = (self.machine.priority(), configured.address);
+        let mut before = 0;
+        let mut configured_before = 0;
+        for index in self.others() {
+            let node = self.params.nodes[index.get()];
+            if self.machine.owner() != Some(node.address) {
+                let rank = (node.priority, node.address);
+                configured_before += u32::from(rank > (configured.priority, configured.address));
+            }
+            let lives = self.bfd(index).is_some_and(Session::is_up);
+            let rank = (priority(node.priority, self.is_ready(index)), node.address);
+            let resigned = self
+                .resigned
+                .is_some_and(|resigned| resigned.index == index);
+            before += u32::from(lives && !resigned && rank > own);
+        }
+        let others = self.others().count().max(1) as u32;
+        bfd.interval * before + bfd.interval * configured_before / (2 * others)
+    }
+
+    pub(super) fn on_advert(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        advert: &Advertisement,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(address) = self.params.nodes.get(source.get()).map(|node| node.address) else {
+            return;
+        };
+        let resigns = advert.priority == PRIORITY_RESIGNED;
+        let leaving = self.has_resigned(now, source);
+        self.follow(now, source, address, advert);
+        match self.farewell {
+            Farewell::Left => return,
+            Farewell::Leaving { .. } if !resigns => {
+                // The next owner has spoken.
+                out.push(Action::Report(Report::HandedOver(source)));
+                self.left(out);
+                return;
+            }
+            Farewell::Leaving { .. } => return,
+            // Whoever speaks: it may also be the owner of the other part of a segment that has
+            // come together again.
+            Farewell::Handover { .. } if !resigns => {
+                self.farewell = Farewell::None;
+                let actions = self.machine.yield_to(now, address, advert.interval);
+                out.push(Action::Report(Report::HandedOver(source)));
+                self.carry_out(now, actions, out);
+                self.owner = None;
+                self.follow(now, source, address, advert);
+                return;
+            }
+            Farewell::Handover { .. } | Farewell::None => {}
+        }
+        // One that leaves or hands over says so again and again, and to others that it is still
+        // there. That is no reason to wait any longer.
+        if leaving && advert.priority <= PRIORITY_HANDING_OVER {
+            return;
+        }
+        if !resigns {
+            // A node of the cluster owns the VIP: nobody else needs to be asked.
+            self.claims.probes_left = 0;
+            self.claims.next = now;
+        }
+        let was = self.machine.state();
+        let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
+        let actions = self.machine.on_advert(now, address, advert, unfit);
+        self.carry_out(now, actions, out);
+        match self.machine.state() {
+            // Two owners met, and this one stays: hosts may have believed the other.
+            State::Active if was == State::Active && !resigns => self.schedule.repeat(now),
+            // Its turn, and not the skew time, decides who is next.
+            State::Backup
+                if resigns
+                    && self.params.bfd.is_some()
+                    && self.machine.owner() == Some(address) =>
+            {
+                self.machine.hasten(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes who owns the VIP.
+    fn follow(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        address: IpAddr,
+        advert: &Advertisement,
+    ) {
+        let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
+        if advert.priority == PRIORITY_RESIGNED {
+            self.owner = self.owner.filter(|owner| owner.index != source);
+            self.resigned = Some(Resigned {
+                index: source,
+                until: now.after(self.handover_patience()),
+            });
+            return;
+        }
+        let hands_over = advert.priority == PRIORITY_HANDING_OVER && self.has_resigned(now, source);
+        if !hands_over {
+            self.resigned = self.resigned.filter(|resigned| resigned.index != source);
+        }
+        let better = |owner: Owner| {
+            owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
+        };
+        if self.owner.is_none_or(better) {
+            self.owner = Some(Owner {
+                index: source,
+                priority: advert.priority,
+                // One more than it takes to be taken for dead.
+                until: now.after(advert.interval.duration() * 4),
+            });
+        }
+    }
+
+    /// Whether a node has resigned lately.
+    fn has_resigned(&self, now: BootNanos, index: BackendIndex) -> bool {
+        self.resigned
+            .is_some_and(|resigned| resigned.index == index && now < resigned.until)
+    }
+}
