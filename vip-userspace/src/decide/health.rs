@@ -43,10 +43,10 @@ pub enum Transition {
     NotReady(Probe),
 }
 
-/// One check of one backend. Taken for alive and ready until its first probe: an agent that has just started
-/// must not steer worse than one that knows nothing of health.
+/// What one check finds of one backend. Taken for alive and ready until its first probe: an agent
+/// that has just started must not steer worse than one that knows nothing of health.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Backend {
+struct Check {
     thresholds: Thresholds,
     probed: bool,
     alive: bool,
@@ -59,10 +59,9 @@ pub struct Backend {
     silent: u32,
 }
 
-impl Backend {
+impl Check {
     /// Nothing is known yet.
-    #[must_use]
-    pub fn new(thresholds: Thresholds) -> Self {
+    fn new(thresholds: Thresholds) -> Self {
         Self {
             thresholds,
             probed: false,
@@ -74,61 +73,31 @@ impl Backend {
         }
     }
 
-    /// Whether open connections may go there.
-    #[must_use]
-    pub fn alive(&self) -> bool {
-        self.alive
-    }
-
-    /// Whether new connections may go there.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        self.ready
-    }
-
-    /// Takes what a probe found. What changes by it, at most two things.
+    /// Takes what a probe found.
     ///
     /// The first probe counts at once, whatever it finds. After that an answer of any kind
     /// proves life at once; death takes `fall` silent probes in a row; to be ready takes `rise`
     /// good ones, to be no longer ready `fall` others, but only one if nothing listens.
-    pub fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
-        let (was_alive, was_ready) = (self.alive, self.ready);
+    fn on_probe(&mut self, probe: &Probe) {
         let first = !self.probed;
         self.probed = true;
 
-        if probe == Probe::Silent {
+        if *probe == Probe::Silent {
             self.silent = self.silent.saturating_add(1);
             self.alive &= !first && self.silent < self.thresholds.fall;
         } else {
             self.silent = 0;
             self.alive = true;
         }
-        if probe == Probe::Ready {
+        if *probe == Probe::Ready {
             self.bad = 0;
             self.good = self.good.saturating_add(1);
             self.ready |= first || self.good >= self.thresholds.rise;
         } else {
             self.good = 0;
             self.bad = self.bad.saturating_add(1);
-            self.ready &= !first && probe != Probe::Refused && self.bad < self.thresholds.fall;
+            self.ready &= !first && *probe != Probe::Refused && self.bad < self.thresholds.fall;
         }
-
-        let mut transitions = vec![];
-        if was_alive != self.alive {
-            transitions.push(if self.alive {
-                Transition::Alive
-            } else {
-                Transition::Dead
-            });
-        }
-        if was_ready != self.ready {
-            transitions.push(if self.ready {
-                Transition::Ready
-            } else {
-                Transition::NotReady(probe)
-            });
-        }
-        transitions
     }
 }
 
@@ -137,7 +106,7 @@ impl Backend {
 /// A backend lives while any of its checks finds life. The first check is that of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Health {
-    backends: Vec<Vec<Backend>>,
+    backends: Vec<Vec<Check>>,
 }
 
 impl Health {
@@ -145,48 +114,48 @@ impl Health {
     /// [`MAX_CHECKS`] are left out.
     #[must_use]
     pub fn new(backends: usize, checks: usize, thresholds: Thresholds) -> Self {
-        let backend = vec![Backend::new(thresholds); checks.clamp(1, MAX_CHECKS)];
+        let backend = vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)];
         Self {
             backends: vec![backend; backends.min(MAX_BACKENDS)],
         }
     }
 
-    /// As [`Backend::on_probe`], but that life and death are the whole backend's. Nothing for a
+    /// Takes what a probe of a check found. What changes by it, at most two things; nothing for a
     /// backend or a check that does not exist.
     pub fn on_probe(&mut self, index: BackendIndex, check: usize, probe: Probe) -> Vec<Transition> {
-        let was_alive = self.alive(index);
-        let Some(checked) = self
-            .backends
-            .get_mut(index.get())
-            .and_then(|checks| checks.get_mut(check))
-        else {
-            return vec![];
-        };
-        let mut transitions = checked.on_probe(probe);
-        transitions
-            .retain(|transition| !matches!(transition, Transition::Alive | Transition::Dead));
-        match (was_alive, self.alive(index)) {
-            (true, false) => transitions.insert(0, Transition::Dead),
-            (false, true) => transitions.insert(0, Transition::Alive),
-            _ => {}
+        let before = (self.alive(index), self.ready(index, check));
+        let checks = self.backends.get_mut(index.get());
+        if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
+            check.on_probe(&probe);
         }
-        transitions
+        let after = (self.alive(index), self.ready(index, check));
+        let life = match (before.0, after.0) {
+            (true, false) => Some(Transition::Dead),
+            (false, true) => Some(Transition::Alive),
+            _ => None,
+        };
+        let readiness = match (before.1, after.1) {
+            (true, false) => Some(Transition::NotReady(probe)),
+            (false, true) => Some(Transition::Ready),
+            _ => None,
+        };
+        life.into_iter().chain(readiness).collect()
     }
 
-    /// Whether a backend lives. One that does not exist does not.
+    /// Whether open connections may go to a backend. None to one that does not exist.
     #[must_use]
     pub fn alive(&self, index: BackendIndex) -> bool {
         let checks = self.backends.get(index.get());
-        checks.is_some_and(|checks| checks.iter().any(Backend::alive))
+        checks.is_some_and(|checks| checks.iter().any(|check| check.alive))
     }
 
-    /// Whether a check finds a backend ready. One that does not exist is not.
+    /// Whether new connections may go to what a check is for. None to one that does not exist.
     #[must_use]
     pub fn ready(&self, index: BackendIndex, check: usize) -> bool {
         let checks = self.backends.get(index.get());
         checks
             .and_then(|checks| checks.get(check))
-            .is_some_and(Backend::ready)
+            .is_some_and(|check| check.ready)
     }
 
     /// All of them, as the packet path reads it.
@@ -217,6 +186,29 @@ mod tests {
 
     fn not_ready() -> Probe {
         Probe::NotReady("500".into())
+    }
+
+    /// A backend with one check.
+    struct Backend(Health);
+
+    impl Backend {
+        const INDEX: BackendIndex = BackendIndex::new(0).unwrap();
+
+        fn new(thresholds: Thresholds) -> Self {
+            Self(Health::new(1, 1, thresholds))
+        }
+
+        fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
+            self.0.on_probe(Self::INDEX, 0, probe)
+        }
+
+        fn alive(&self) -> bool {
+            self.0.alive(Self::INDEX)
+        }
+
+        fn ready(&self) -> bool {
+            self.0.ready(Self::INDEX, 0)
+        }
     }
 
     /// (alive, ready) after each of the probes.
