@@ -62,8 +62,10 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
 ///
 /// Solicitations for the VIP come by multicast, so that they are not for the VIP by their
 /// destination. As with ARP, the owner answers from here and all others are silent. What others
-/// claim is passed on: the kernel, which has the VIP on another interface, makes nothing of it,
-/// and the agent sees who answers its questions.
+/// claim is passed on, unlike with ARP: the kernel, which has the VIP on another interface, makes
+/// nothing of it (`ndisc_recv_na` in net/ipv6/ndisc.c asks for an address of the NIC), and the
+/// agent and `vip check` see who answers their questions. An answer to a question that does not
+/// say who asks looks like an announcement.
 #[inline(always)]
 pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -83,7 +85,7 @@ pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
     if claims {
         let mac = ethernet.source();
         return Some(if mac == state.config.own_mac || is_peer(state, mac) {
-            Verdict::drop(Counter::NdpAnnouncement)
+            Verdict::pass(Counter::NdpAnnouncement)
         } else {
             Verdict::conflict(Counter::NdpConflict, mac, false)
         });

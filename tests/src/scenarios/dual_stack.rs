@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::cluster::Cluster;
 use crate::outcome::{Down, Outcome, Report};
 use crate::process::output;
-use crate::topology::{NIC, VIP6};
+use crate::topology::{NIC, VIP, VIP6};
 use crate::traffic::{Load, Traffic, vip, vip6};
 
 /// The Ethernet address that the client has for the VIP.
@@ -49,6 +49,16 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(known == wanted, || {
         format!("{known} answers for {VIP6}, and the owner is {wanted}")
     });
+    // Another node finds the owner by both families, too.
+    let config = cluster.work().join("vip.toml").display().to_string();
+    let other = super::another_than(cluster, owner);
+    let text = cluster.vip(other, &["check", "--config", &config])?;
+    for vip in [VIP.to_string(), VIP6.to_string()] {
+        let expected = format!("{} answers for {vip}", cluster.host(owner).address());
+        outcome.promise(text.contains(&expected), || {
+            format!("no {expected:?} in what vip check says: {text}")
+        });
+    }
     let held = by_ipv6.before.on(&name).count();
     report.event(format!(
         "power cut of {name}, the owner; {held} watches are on its server"

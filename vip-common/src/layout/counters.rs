@@ -109,7 +109,7 @@ counters! {
     NdpAnswered = "ndp_answered",
     /// Neighbour solicitation for the VIP on a node that does not own it: dropped.
     NdpNotOwner = "ndp_not_owner",
-    /// Neighbour advertisement of the VIP from a node of the cluster: dropped.
+    /// Neighbour discovery from a node of the cluster that claims the VIP: passed.
     NdpAnnouncement = "ndp_announcement",
     /// Neighbour discovery from somebody else who claims the VIP as his own: passed.
     NdpConflict = "ndp_conflict",

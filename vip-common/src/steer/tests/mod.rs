@@ -719,7 +719,7 @@ fn only_the_owner_answers_solicitations_for_the_vip() {
         (
             "peer announces",
             claim(node_mac(1), node_address6(1), VIP6),
-            Verdict::drop(NdpAnnouncement),
+            Verdict::pass(NdpAnnouncement),
         ),
         (
             "stranger claims",
