@@ -473,9 +473,23 @@ impl Shell {
     }
 }
 
-/// Frames of ARP and Neighbour Discovery that the program on the way in has passed to the stack.
+/// Frames of ARP and Neighbour Discovery that the program on the way in has seen. Whatever comes
+/// to the agent's sockets is among them, and any other proves as well that the program runs.
 fn neighbour_frames(datapath: &Datapath) -> anyhow::Result<u64> {
-    Ok(datapath.counter(Counter::ArpPassed)? + datapath.counter(Counter::NdpPassed)?)
+    const SEEN: [Counter; 10] = [
+        Counter::ArpAnswered,
+        Counter::ArpNotOwner,
+        Counter::ArpAnnouncement,
+        Counter::ArpConflict,
+        Counter::ArpPassed,
+        Counter::NdpAnswered,
+        Counter::NdpNotOwner,
+        Counter::NdpAnnouncement,
+        Counter::NdpConflict,
+        Counter::NdpPassed,
+    ];
+    let counts = SEEN.into_iter().map(|counter| datapath.counter(counter));
+    Ok(counts.sum::<Result<u64, _>>()?)
 }
 
 /// Claims of the VIP by strangers that the program has seen.
