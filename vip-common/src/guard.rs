@@ -180,7 +180,9 @@ pub fn apply<F: FrameMut + ?Sized, T: Tables>(verdict: Verdict, frame: &mut F, t
                 .is_some()
         }
         Kind::NamePort => {
+            // The verifier of Linux 6.1 no longer knows how far into the frame that can be.
             let tcp = verdict.tcp as usize;
+            let tcp = tables.state().any_below::<{ ipv6::MAX_OFFSET }>(tcp);
             frame.replace(tcp, tcp + tcp::CHECKSUM, verdict.port)
         }
     }

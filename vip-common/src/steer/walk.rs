@@ -76,7 +76,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
 
     let mut ranks = Ranks {
         row,
-        left: (config.backend_count as usize).min(MAX_BACKENDS),
+        left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
     };
     let mut found = None;
     if segment.chained {
@@ -86,9 +86,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         found = ranks.descend(state, usable);
     }
     if found.is_none() {
-        ranks.left = state
-            .any_below::<{ 2 * MAX_BACKENDS }>(ranks.left)
-            .min(MAX_BACKENDS);
+        ranks.left = state.any_below::<{ EVERY_HOP + 1 }>(ranks.left);
         if let Some(own) = ranks.next() {
             if let Some(counter) = keep(segment, usable.contains(own), sockets) {
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
@@ -107,9 +105,15 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
     next.found(verdict.of(segment.bytes))
 }
 
+/// As many ones as a row has ranks.
+const EVERY_HOP: usize = (1 << MAX_BACKENDS) - 1;
+
 /// What is left of a row.
 struct Ranks {
     row: RankRow,
+    /// As many ones as there are ranks left. The verifier of Linux 6.1 does not know that a
+    /// number which is not 0 is at least 1, and would follow a counter below 0 and on for ever.
+    /// But it knows what shifting does to the largest value.
     left: usize,
 }
 
@@ -122,14 +126,14 @@ impl Ranks {
         }
         let first = self.row.first();
         self.row = self.row.rest();
-        self.left -= 1;
+        self.left >>= 1;
         Some(first)
     }
 
     /// Goes down to a node's rank, or to the end.
     #[inline(always)]
     fn skip_to(&mut self, node: u32) {
-        while self.left > 0 && self.row.first().get() as u32 != node {
+        while self.left != 0 && self.row.first().get() as u32 != node {
             self.next();
         }
     }
@@ -141,7 +145,7 @@ impl Ranks {
     /// and would follow the look into the socket table from each rank.
     #[inline(always)]
     fn descend(&mut self, state: &State, usable: BackendMask) -> Option<(BackendIndex, Mac)> {
-        while self.left > 0 && self.row.first().get() as u32 != state.config.own_index {
+        while self.left != 0 && self.row.first().get() as u32 != state.config.own_index {
             let index = self.next()?;
             let mac = state.backends[index.get()].mac;
             if usable.contains(index) && !mac.is_unknown() {
