@@ -170,6 +170,8 @@ pub(crate) fn attach_xdp(program: &OwnedFd, interface: &str) -> io::Result<Owned
 
 /// How many programs hang at a hook of an interface of the calling thread's namespace.
 pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
+    // All of it: the kernel writes the revision whatever size it is told (`bpf_mprog_query`,
+    // kernel/bpf/mprog.c).
     #[repr(C)]
     struct Attributes {
         target_ifindex: u32,
@@ -179,6 +181,10 @@ pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
         prog_ids: u64,
         prog_cnt: u32,
         reserved: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
     }
     let mut attributes = Attributes {
         target_ifindex: nix::net::if_::if_nametoindex(interface)?,
@@ -188,6 +194,10 @@ pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
         prog_ids: 0,
         prog_cnt: 0,
         reserved: 0,
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
     };
     // SAFETY: the command's fields; there is no list that it could fill.
     match unsafe { bpf::call(BPF_PROG_QUERY, &mut attributes) } {

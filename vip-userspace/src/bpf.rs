@@ -13,7 +13,8 @@ use nix::libc;
 /// What the kernel says.
 ///
 /// # Safety
-/// `T` is `repr(C)`, and has the fields that the command wants. Addresses among them are those
+/// `T` is `repr(C)`, and has the fields that the command wants, and those that it writes: some
+/// write theirs even where the length ends before them (`BPF_PROG_QUERY`). Addresses among them are those
 /// of memory that is as long as the command expects, and outlives the call.
 pub unsafe fn call<T>(command: c_int, attributes: &mut T) -> io::Result<c_long> {
     // SAFETY: the attributes are as long as said; the rest is the caller's promise.
