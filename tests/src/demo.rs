@@ -76,12 +76,7 @@ pub fn up() -> Result<()> {
     signals.thread_block().context("block signals")?;
     let cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;
     for host in cluster.topology.hosts() {
-        println!(
-            "{:8} {:12} nsenter --target {} --net --mount",
-            host.name(),
-            host.address(),
-            host.id()
-        );
+        println!("{:8} {:12} {}", host.name(), host.address(), host.way_in());
     }
     println!(
         "certificates are in {}",

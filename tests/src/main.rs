@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use vip_tests::http::{Failure, Progress, Target, TargetArgs};
-use vip_tests::{arp, churn, demo, isolation, load, ping, pulse, server, stray, watch};
+use vip_tests::vm::{exec, guest};
+use vip_tests::{arp, churn, demo, hooks, isolation, load, ping, pulse, server, stray, watch};
 
 /// Programs for tests and the demo of vip
 #[derive(Parser)]
@@ -69,6 +70,21 @@ enum Command {
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
+    /// Show what hangs at the hooks of a network interface, one line each
+    Hooks {
+        /// The interface
+        interface: String,
+    },
+    /// Run a program in the virtual machine that VIP_TESTS_GUEST names
+    Exec {
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Be the first process of a virtual machine
+    Guest,
+    /// Run commands in a virtual machine for those outside
+    GuestServer,
     /// Succeed if a TCP connection can be made, and print whom it believes to be connected to
     Reach {
         /// Where to
@@ -94,6 +110,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo { json } => return demo::run(json.as_deref()),
+        Command::Exec { arguments } => return exec::run(arguments),
+        Command::Guest => guest::run()?,
+        Command::GuestServer => guest::serve()?,
+        Command::Hooks { interface } => {
+            for line in hooks::of(&interface)? {
+                println!("{line}");
+            }
+        }
         Command::Up => demo::up()?,
         Command::Serve(args) => block_on(server::run(args))?,
         Command::Load(args) => block_on(load::run(args))?,

@@ -141,4 +141,3 @@ impl Place {
         .with_context(|| format!("set sysctls on {}", self.holder.name()))
     }
 }
-

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +13,8 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use crate::clock::until;
+use crate::sys;
+use crate::vm::exec;
 
 /// Lines a process has written to its standard output so far.
 #[derive(Debug, Default)]
@@ -26,7 +28,12 @@ pub struct Process {
     stdin: Option<ChildStdin>,
     lines: Arc<Lines>,
     reader: Option<std::thread::JoinHandle<()>>,
+    /// It stands for a process in a virtual machine, see [`exec`].
+    stands_in: bool,
 }
+
+/// Longest wait for a process in a machine that may be paused.
+const REMOTE_KILL: Duration = Duration::from_secs(10);
 
 impl Process {
     /// Starts a daemon: both outputs go to the log file, appended.
@@ -78,6 +85,7 @@ impl Process {
             child,
             lines,
             reader,
+            stands_in: command.get_envs().any(|(name, _)| name == exec::GUEST),
         })
     }
 
@@ -103,20 +111,32 @@ impl Process {
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.is_running() {
             // It may end between the two calls, but it is not reaped, so its id is still its own.
-            let _ = kill(self.pid(), signal);
+            if self.stands_in {
+                sys::send_signal(self.pid(), exec::stand_in(signal));
+            } else {
+                let _ = kill(self.pid(), signal);
+            }
         }
     }
 
     /// SIGKILL, and waits until the kernel has closed everything the process had open.
     pub fn kill_and_reap(&mut self) {
         self.signal(Signal::SIGKILL);
+        if self.stands_in {
+            let begin = Instant::now();
+            while self.is_running() && begin.elapsed() < REMOTE_KILL {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // Its machine does not answer: the process is left to it.
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 
     /// SIGTERM, and waits for the end.
     ///
     /// # Errors
-    /// It has not ended in 30 s.
+    /// It has not ended in two minutes.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM);
         self.wait()
@@ -125,12 +145,12 @@ impl Process {
     /// Waits for the end, and until all its lines are read.
     ///
     /// # Errors
-    /// It has not ended in 30 s.
+    /// It has not ended in two minutes.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let child = &mut self.child;
         let status = until(
             &format!("{} ends", self.name),
-            Duration::from_secs(30),
+            Duration::from_secs(120),
             || child.try_wait().context("wait for a child process"),
         )?;
         if let Some(reader) = self.reader.take() {

@@ -99,6 +99,49 @@ pub(crate) fn in_network<T: Send>(
     })
 }
 
+/// The lowest signal that nobody has given a meaning (`SIGRTMIN`).
+pub(crate) fn first_realtime_signal() -> i32 {
+    libc::SIGRTMIN()
+}
+
+/// A set of signals that the calling thread, and those it starts, no longer receive.
+pub(crate) struct BlockedSignals(libc::sigset_t);
+
+/// Blocks the signals with these numbers.
+pub(crate) fn block_signals(numbers: impl Iterator<Item = i32>) -> io::Result<BlockedSignals> {
+    // SAFETY: `sigset_t` is plain old data, for which zeros are a valid value; the calls get
+    // pointers to it, and change it and the thread's mask only.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for number in numbers {
+            if libc::sigaddset(&raw mut set, number) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) {
+            0 => Ok(BlockedSignals(set)),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Waits for one of the blocked signals, and returns its number.
+pub(crate) fn wait_for_signal(signals: &BlockedSignals) -> io::Result<i32> {
+    let mut number = 0;
+    // SAFETY: both pointers are to values that live on.
+    match unsafe { libc::sigwait(&raw const signals.0, &raw mut number) } {
+        0 => Ok(number),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Sends a signal that has a number only. A process that has ended gets none.
+pub(crate) fn send_signal(pid: Pid, number: i32) {
+    // SAFETY: there is no memory in it.
+    unsafe { libc::kill(pid.as_raw(), number) };
+}
+
 /// `enum bpf_cmd`.
 const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_QUERY: c_int = 16;

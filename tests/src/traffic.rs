@@ -14,16 +14,6 @@ use crate::process::{Process, output};
 use crate::topology::{Host, PORT, VIP, VIP6};
 use crate::watch::Snapshot;
 
-/// Watches that a scenario holds open.
-pub const WATCHES: usize = 200;
-
-/// Time between two requests on new connections, in ms. It leaves a machine of two cores
-/// enough time for the handshakes of all the others.
-const EVERY_MS: u64 = 10;
-
-/// Connections with requests that are kept.
-const KEPT: usize = 6;
-
 /// The start of a command line: one of the client programs on a host, against `ADDRESS:PORT`.
 pub(crate) fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target: &str) -> Command {
     let mut line = host.command(cluster.programs().testbed.as_os_str());
@@ -71,7 +61,8 @@ impl Load {
     /// # Errors
     /// It cannot be started.
     pub fn start(cluster: &Cluster, host: &dyn Host, target: &str) -> Result<Self> {
-        Self::start_at(cluster, host, target, EVERY_MS, KEPT)
+        let pace = cluster.pace();
+        Self::start_at(cluster, host, target, pace.every_ms, pace.kept)
     }
 
     /// Starts one with so many milliseconds between two requests on new connections, and so many
@@ -303,15 +294,16 @@ impl Traffic {
     /// As [`start`](Self::start).
     pub fn start_to(cluster: &Cluster, target: &str, report: &mut Report) -> Result<Self> {
         let client = cluster.topology.client.as_ref();
-        let (watches, before) = Watches::open(cluster, client, target, WATCHES)?;
+        let count = cluster.pace().watches;
+        let (watches, before) = Watches::open(cluster, client, target, count)?;
         let mut shares = Vec::new();
         for node in cluster.nodes() {
             let name = cluster.name(node);
             let share = before.on(&name).count();
-            ensure!(share > 0, "no watch of {WATCHES} is on {name}");
+            ensure!(share > 0, "no watch of {count} is on {name}");
             shares.push(format!("{name} {share}"));
         }
-        report.event(format!("{WATCHES} watches are open: {}", shares.join(", ")));
+        report.event(format!("{count} watches are open: {}", shares.join(", ")));
         let mut load = Load::start(cluster, client, target)?;
         load.go_on(100)?;
         Ok(Self {

@@ -91,7 +91,7 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
         .with_context(|| format!("{wanted} is not on the PATH, though it was just installed"))
 }
 
-/// A program and the Debian package it comes in.
+/// A program, or the whole name of a file, and the Debian package it comes in.
 pub(crate) type Program = (&'static str, &'static str);
 
 /// What every build needs: `ring` contains C.
@@ -120,7 +120,7 @@ pub(crate) const PEERS: &[Program] = &[
 pub(crate) fn programs(programs: &[Program]) -> Result<()> {
     let mut packages: Vec<&str> = programs
         .iter()
-        .filter(|(program, _)| sh::find(program).is_none())
+        .filter(|(program, _)| sh::find(program).is_none() && !is_file(program))
         .map(|&(_, package)| package)
         .collect();
     packages.dedup();
@@ -177,6 +177,11 @@ impl Drop for NoDaemons {
             eprintln!("xtask: {error:#}");
         }
     }
+}
+
+/// True for the whole name of a file that is there; some packages have no program.
+fn is_file(name: &str) -> bool {
+    name.starts_with('/') && Path::new(name).is_file()
 }
 
 fn say(what: &str) {

@@ -6,6 +6,7 @@ mod build;
 mod build_ebpf;
 mod demo;
 mod install;
+mod kernels;
 mod kubernetes;
 mod netns;
 mod sh;

@@ -1,36 +1,92 @@
 //! `cargo xtask test`: all tests, in an empty network namespace.
 
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{build_ebpf, install, kubernetes, netns, sh};
+use crate::{build_ebpf, install, kernels, kubernetes, netns, sh};
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     /// Which tests; without it, all
+    #[command(subcommand)]
     suite: Option<Suite>,
+    #[command(flatten)]
+    all: Passed,
+}
+
+/// For the test programs.
+#[derive(clap::Args, Default)]
+struct Passed {
     /// Passed to the test programs: a filter, `--nocapture`
     #[arg(last = true)]
     args: Vec<String>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(clap::Subcommand)]
 enum Suite {
     /// Unit and property tests, and each verdict of the real XDP program
-    Unit,
+    Unit(Passed),
     /// The whole in network namespaces: agents, API servers, faults
-    Netns,
+    Netns(Passed),
+    /// The whole in virtual machines, with kernels as Debian ships them
+    Vm(Vm),
 }
 
-impl Suite {
-    fn selection(self) -> &'static [&'static str] {
-        match self {
-            Self::Unit => &["--workspace", "--exclude=vip-ebpf", "--exclude=vip-tests"],
-            Self::Netns => &["--package=vip-tests"],
+#[derive(clap::Args)]
+struct Vm {
+    /// Only this one, on all machines; without it, one after the other, and clusters of all
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(kernels::names()))]
+    kernel: Option<String>,
+    /// Leave the machines of each scenario running until Ctrl-C, and say how to get in
+    #[arg(long)]
+    keep: bool,
+    /// Only tests whose name contains this: `cold_start`, `linux_6.1`
+    scenario: Option<String>,
+    #[command(flatten)]
+    passed: Passed,
+}
+
+impl Options {
+    /// Whether the tests in virtual machines are among those wanted.
+    fn wants_machines(&self) -> bool {
+        matches!(self.suite, None | Some(Suite::Vm(_)))
+    }
+
+    /// What cargo is told about which tests to run.
+    fn selection(&self) -> &'static [&'static str] {
+        match self.suite {
+            None => &[],
+            Some(Suite::Unit(_)) => &["--workspace", "--exclude=vip-ebpf", "--exclude=vip-tests"],
+            Some(Suite::Netns(_)) => &["--package=vip-tests", "--lib", "--bins", "--test=netns"],
+            Some(Suite::Vm(_)) => &["--package=vip-tests", "--test=vm"],
         }
+    }
+
+    /// What the test programs are told.
+    fn passed(&self) -> Vec<&String> {
+        match &self.suite {
+            None => self.all.args.iter().collect(),
+            Some(Suite::Unit(passed) | Suite::Netns(passed)) => passed.args.iter().collect(),
+            Some(Suite::Vm(vm)) => vm.scenario.iter().chain(&vm.passed.args).collect(),
+        }
+    }
+
+    /// What the tests in virtual machines read in their environment.
+    fn environment(&self) -> Vec<OsString> {
+        let Some(Suite::Vm(vm)) = &self.suite else {
+            return Vec::new();
+        };
+        let kernel = vm.kernel.as_ref();
+        let kernel = kernel.map(|name| format!("VIP_TESTS_KERNEL={name}").into());
+        let keep = vm.keep.then(|| "VIP_TESTS_KEEP=1".into());
+        kernel.into_iter().chain(keep).collect()
     }
 }
 
@@ -38,20 +94,58 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     install::programs(install::BUILD)?;
     install::programs(install::TOPOLOGY)?;
     install::programs(install::PEERS)?;
-    let assets = kubernetes::prepare()?;
+    let mut environment = options.environment();
+    environment.extend(kubernetes::prepare()?);
     build_ebpf::object()?;
 
     // Built outside, as the registry cannot be reached from inside. Always all of it: the
-    // network-namespace tests run the agent's binary.
+    // network-namespace tests run the agent's binary, and machines run other tests.
     sh::run(sh::command("cargo").args(["test", "--no-run"]))?;
-    let mut inside = netns::command("cargo", assets);
+    if options.wants_machines() {
+        environment.push(variable("VIP_TESTS_KERNELS", &kernels::prepare()?));
+        let programs = env::join_paths(test_programs()?).context("name the test programs")?;
+        environment.push(variable("VIP_TESTS_INSIDE", programs));
+    }
+    let mut inside = netns::command("cargo", environment);
     inside.args(["test", "--offline", "--no-fail-fast"]);
-    inside.args(options.suite.map_or(&[][..], Suite::selection));
-    inside.arg("--").args(&options.args);
+    inside.args(options.selection());
+    inside.arg("--").args(options.passed());
     if io::stderr().is_terminal() {
         inside.env("CARGO_TERM_COLOR", "always");
     }
     run_and_list_skipped(&mut inside)
+}
+
+/// `NAME=value`.
+fn variable(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut pair = OsString::from(name);
+    pair.push("=");
+    pair.push(value);
+    pair
+}
+
+/// The test programs that cargo has built.
+fn test_programs() -> Result<Vec<PathBuf>> {
+    let mut cargo = sh::command("cargo");
+    cargo.args([
+        "test",
+        "--no-run",
+        "--offline",
+        "--quiet",
+        "--message-format=json",
+    ]);
+    let messages = sh::output(&mut cargo).context("cargo does not name the test programs")?;
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: serde_json::Value =
+            serde_json::from_str(line).context("cargo writes JSON of another form")?;
+        if message["profile"]["test"] == true
+            && let Some(program) = message["executable"].as_str()
+        {
+            programs.push(PathBuf::from(program));
+        }
+    }
+    Ok(programs)
 }
 
 /// Shows what the tests print as it comes, and again at the end which were skipped and why.

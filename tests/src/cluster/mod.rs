@@ -1,6 +1,8 @@
 //! A control plane on a topology: API servers, agents, and the folder with their files.
 
 mod agents;
+mod machines;
+mod pace;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,11 +19,14 @@ use crate::kube::{self, Binaries};
 use crate::outcome::Report;
 use crate::pki::Pki;
 use crate::process::Process;
-use crate::topology::{Host, Link, PORT, Topology, VIP, VIP6, netns};
+use crate::topology::vm::Machines;
+use crate::topology::{Host, Link, PORT, Topology, VIP, VIP6, netns, vm};
 use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+pub use pace::{PACE, Pace};
 
 /// What the API servers are.
 #[derive(Debug, Clone)]
@@ -49,23 +54,30 @@ pub struct Plan {
     pub port: u16,
     /// Hosts have addresses of both families, and there is a VIP of each.
     pub dual_stack: bool,
-    /// What the nodes' NICs are.
+    /// What the nodes' NICs are, if these are namespaces.
     pub link: Link,
+    /// Nodes and client are these virtual machines, and not namespaces.
+    pub machines: Option<Machines>,
+    /// How much happens.
+    pub pace: Pace,
     /// Start no agents.
     pub bare: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
+        let pace = Pace::of_environment();
         Self {
             nodes: 3,
             flavour: Flavour::StandIn,
-            interval: "250ms".to_owned(),
-            more: String::new(),
+            interval: pace.interval.to_owned(),
+            more: pace.bfd.to_owned(),
             top: String::new(),
             port: PORT,
             dual_stack: false,
             link: Link::Plain,
+            machines: None,
+            pace,
             bare: false,
         }
     }
@@ -108,7 +120,13 @@ impl Cluster {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let work = Path::new(WORK_ROOT).join(format!("cluster-{number}"));
         std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-        let topology = netns::build(plan.nodes, plan.dual_stack, plan.link)?;
+        let topology = match &plan.machines {
+            None => netns::build(plan.nodes, plan.dual_stack, plan.link)?,
+            Some(machines) => {
+                let testbed = &programs.testbed;
+                vm::build(plan.nodes, plan.dual_stack, machines, testbed, &work)?
+            }
+        };
         let names: Vec<(&str, Vec<IpAddr>)> = topology
             .nodes
             .iter()
@@ -135,10 +153,11 @@ impl Cluster {
             format!("\"{VIP}:{port}\"")
         };
         let config = format!(
-            "vip = {vips}\nnodes = [{}]\n{}\n[health]\nca = \"{}\"\n\n[vrrp]\ninterval = \"{}\"\n{}",
+            "vip = {vips}\nnodes = [{}]\n{}\n[health]\nca = \"{}\"\n{}\n[vrrp]\ninterval = \"{}\"\n{}",
             nodes.join(", "),
             plan.top,
             pki.ca().display(),
+            plan.pace.health,
             plan.interval,
             plan.more
         );
@@ -158,6 +177,7 @@ impl Cluster {
 
     fn bring_up(&mut self, report: &mut Report) -> Result<()> {
         report.event(format!("{} nodes, a client, a router", self.plan.nodes));
+        self.tell_kernels(report);
         if let Flavour::Kubernetes(binaries) = &self.plan.flavour {
             let etcd = self.topology.etcd.as_ref();
             self.helpers
@@ -216,6 +236,12 @@ impl Cluster {
             Flavour::StandIn => Ok("stand-ins (KUBEBUILDER_ASSETS is not set)".to_owned()),
             Flavour::Kubernetes(binaries) => Ok(format!("kube-apiserver, {}", binaries.version()?)),
         }
+    }
+
+    /// How much happens.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.plan.pace
     }
 
     /// The folder with logs and certificates.
@@ -393,15 +419,24 @@ impl Cluster {
             .tempdir()
             .context("make a folder for logs")?
             .keep();
-        for entry in std::fs::read_dir(&self.work).context("read the folder of logs")? {
-            let path = entry.context("read the folder of logs")?.path();
-            if let (true, Some(name)) = (path.is_file(), path.file_name()) {
-                std::fs::copy(&path, folder.join(name))
-                    .with_context(|| format!("copy {}", path.display()))?;
-            }
-        }
+        copy_files(&self.work, &folder)?;
         Ok(folder)
     }
+}
+
+/// Copies the files in a folder, not those in folders below, to another one.
+///
+/// # Errors
+/// One cannot be read or written.
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from).context("read the folder of logs")? {
+        let path = entry.context("read the folder of logs")?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            std::fs::copy(&path, to.join(name))
+                .with_context(|| format!("copy {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Cluster {

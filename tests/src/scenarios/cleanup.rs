@@ -1,19 +1,20 @@
 //! `vip cleanup` takes away all that an agent left: programs, pins, the address, files.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::agent;
 use crate::cluster::Cluster;
+use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
-use crate::topology::{Host, NIC, VIP};
+use crate::topology::{NIC, VIP};
 
 /// What an agent may have left on a node, one line each.
-fn traces(host: &dyn Host) -> Result<BTreeSet<String>> {
-    let mut traces: BTreeSet<String> = host.hooks(NIC)?.into_iter().collect();
+fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {
+    let (host, programs) = (cluster.host(node), cluster.programs());
+    let mut traces: BTreeSet<String> = hooks::on(host, programs, NIC)?.into_iter().collect();
     let addresses = output(host.command("ip".as_ref()).args(["-oneline", "addr"]))?;
     traces.extend(
         addresses
@@ -21,30 +22,20 @@ fn traces(host: &dyn Host) -> Result<BTreeSet<String>> {
             .filter(|line| line.contains(&format!("{VIP}/")))
             .map(str::to_owned),
     );
-    for folder in ["/sys/fs/bpf", "/run"] {
-        list(&host.path(folder), &mut traces)?;
-    }
+    let files =
+        output(
+            host.command("find".as_ref())
+                .args(["/sys/fs/bpf", "/run", "-mindepth", "1"]),
+        )?;
+    traces.extend(files.lines().map(str::to_owned));
     Ok(traces)
-}
-
-fn list(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
-    for entry in entries {
-        let path = entry.context("read a folder")?.path();
-        found.insert(path.display().to_string());
-        if path.is_dir() && !path.is_symlink() {
-            list(&path, found)?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("cleanup");
     for node in cluster.nodes() {
         let name = cluster.name(node);
-        let during = traces(cluster.host(node))?;
+        let during = traces(cluster, node)?;
         // Lest a test that is blind finds nothing afterwards.
         let address = format!("{VIP}/");
         for trace in [
@@ -63,7 +54,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         cluster.stop_agent(node)?;
         agent::cleanup(cluster.programs(), cluster.host(node))
             .with_context(|| format!("vip cleanup on {name}"))?;
-        let left = traces(cluster.host(node))?;
+        let left = traces(cluster, node)?;
         outcome.promise(left.is_empty(), || format!("left on {name}: {left:?}"));
         report.event(format!(
             "{name}: {} traces of the agent before cleanup, {} after",

@@ -3,9 +3,12 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::clock::until;
+use crate::cluster::{Cluster, PATIENCE};
 use crate::outcome::{Outcome, Report};
-use crate::traffic::{get, vip};
+use crate::process::output;
+use crate::topology::NIC;
+use crate::traffic::{Traffic, get, vip};
 
 /// Bytes of a request: several of the largest segments.
 const LARGE: usize = 24 << 10;
@@ -13,19 +16,62 @@ const LARGE: usize = 24 << 10;
 /// Enough for all servers to be reached.
 const CONNECTIONS: usize = 30;
 
-/// A bridge has no driver that could run XDP.
-pub(super) fn bridge(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, "generic")
+/// A NIC whose driver cannot run XDP, as that of a bridge.
+pub(super) fn generic(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    run(cluster, report, Some("generic"))
+}
+
+/// Whatever the kernel makes of it.
+pub(super) fn any(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    run(cluster, report, None)
+}
+
+/// Two cables, of which the one in use is pulled: the owner stays, and so do its connections.
+pub(super) fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("bond");
+    let owner = cluster.owner()?;
+    let mut traffic = Traffic::start(cluster, report)?;
+    let first = cable_in_use(cluster, owner)?;
+    let cable = usize::from(first == "port1");
+    cluster.vm(owner)?.machine().plug(cable, false)?;
+    let second = until("the bond uses the other cable", PATIENCE, || {
+        let now = cable_in_use(cluster, owner)?;
+        Ok((now != first).then_some(now))
+    })?;
+    report.event(format!(
+        "the bond of {} uses {second} and not {first}",
+        cluster.name(owner)
+    ));
+    traffic.load.go_on(50)?;
+    cluster.vm(owner)?.machine().plug(cable, true)?;
+    traffic.load.go_on(20)?;
+    traffic.finish(&mut outcome, None)?;
+    let still = cluster.owner()?;
+    outcome.promise(still == owner, || {
+        format!("the VIP moved to {}", cluster.name(still))
+    });
+    let links = run(cluster, report, None)?;
+    outcome.requests += links.requests;
+    outcome.failed += links.failed;
+    outcome.violations.extend(links.violations);
+    Ok(outcome)
 }
 
 /// Frames in several pieces.
 pub(super) fn jumbo(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, "native")
+    run(cluster, report, Some("native"))
 }
 
 /// The place of XDP is taken.
 pub(super) fn occupied(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, "tc")
+    run(cluster, report, Some("tc"))
+}
+
+/// The port that a node's bond sends by.
+fn cable_in_use(cluster: &Cluster, node: usize) -> Result<String> {
+    let mut read = cluster.host(node).command("cat".as_ref());
+    let port = output(read.arg(format!("/sys/class/net/{NIC}/bonding/active_slave")))?;
+    Ok(port.trim().to_owned())
 }
 
 /// Frames that nodes sent on to others, and their bytes.
@@ -36,17 +82,18 @@ fn forwarded(cluster: &Cluster) -> Result<(u64, u64)> {
     })
 }
 
-fn run(cluster: &mut Cluster, report: &mut Report, mode: &str) -> Result<Outcome> {
+/// `mode`: the one that all nodes must have chosen, if that is known beforehand.
+fn run(cluster: &mut Cluster, report: &mut Report, mode: Option<&str>) -> Result<Outcome> {
     let mut violations = Vec::new();
     for node in cluster.nodes() {
         let found = cluster.status(node)?.xdp.mode;
-        if found != mode {
-            let name = cluster.name(node);
-            violations.push(format!("{name} uses {found} and not {mode}"));
+        let name = cluster.name(node);
+        report.event(format!("{name} uses {found}"));
+        if mode.is_some_and(|mode| mode != found) {
+            violations.push(format!("{name} uses {found} and not {mode:?}"));
         }
     }
     let before = forwarded(cluster)?;
-    report.event(format!("all nodes use {mode}"));
 
     let path = format!("/whoami?{}", "x".repeat(LARGE));
     let client = cluster.topology.client.as_ref();

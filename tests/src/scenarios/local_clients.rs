@@ -46,12 +46,11 @@ impl Pod {
     fn start(cluster: &Cluster, node: usize) -> Result<Self> {
         let host = cluster.host(node);
         let mut command = host.command("unshare".as_ref());
-        command.args(["--net", "sleep", "infinity"]);
-        let holder = Process::daemon("pod", &mut command, "/dev/null".as_ref())?;
-        let own = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net"));
+        // It says so when it is in its namespace.
+        command.args(["--net", "sh", "-c", "echo; exec sleep infinity"]);
+        let holder = Process::reporter("pod", &mut command, "/dev/null".as_ref())?;
         until("the pod has its namespace", PATIENCE, || {
-            let same = own(holder.pid().as_raw())? == own(host.id())?;
-            Ok((!same).then_some(()))
+            Ok((holder.line_count() > 0).then_some(()))
         })?;
         let pod = Self { node, holder };
         let address = host.address();

@@ -16,6 +16,7 @@ mod handover;
 mod keepalived_peer;
 mod links;
 mod local_clients;
+mod machines;
 mod node_drained;
 mod node_faults;
 mod owner_killed;
@@ -28,9 +29,11 @@ mod upgrade;
 
 use anyhow::Result;
 
+use crate::arp::ArpReport;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::topology::Link;
+use crate::topology::vm::Wiring;
 
 /// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
 /// found it unless a machine is cut off.
@@ -70,6 +73,13 @@ pub const OWNER_KILLED: Scenario = Scenario {
     name: "owner_killed",
     promise: "owner_killed_cuts_no_watch_of_a_living_server",
     run: owner_killed::run,
+};
+
+/// `vip cleanup` on all nodes.
+pub const CLEANUP: Scenario = Scenario {
+    name: "cleanup",
+    promise: "cleanup_leaves_nothing",
+    run: cleanup::run,
 };
 
 /// All scenarios, for the tests.
@@ -133,11 +143,7 @@ pub const ALL: &[Scenario] = &[
         promise: "check_passes_a_healthy_node_and_names_a_stranger_with_the_vip",
         run: check::run,
     },
-    Scenario {
-        name: "cleanup",
-        promise: "cleanup_leaves_nothing",
-        run: cleanup::run,
-    },
+    CLEANUP,
 ];
 
 /// Scenarios on hosts with both families.
@@ -183,7 +189,7 @@ pub const LINKS: &[(Link, Scenario)] = &[
         Scenario {
             name: "bridge",
             promise: "bridge_as_nic_is_served_by_generic_xdp",
-            run: links::bridge,
+            run: links::generic,
         },
     ),
     (
@@ -218,8 +224,98 @@ pub const INTEROPERATION: &[Scenario] = &[
     },
 ];
 
+/// Scenarios of virtual machines, which run one after the other on the same cluster; the last
+/// ones first cut nothing off.
+pub const MACHINES: &[Scenario] = &[
+    APISERVER_KILLED,
+    DRAIN,
+    AGENT_KILLED,
+    Scenario {
+        name: "cable_pulled",
+        promise: "cable_pulled_moves_the_vip_and_cuts_no_watch_of_another_server",
+        run: machines::cable_pulled::run,
+    },
+    Scenario {
+        name: "host_frozen",
+        promise: "host_frozen_does_not_speak_for_the_vip_when_it_goes_on",
+        run: machines::host_frozen::run,
+    },
+    OWNER_KILLED,
+    Scenario {
+        name: "cold_start",
+        promise: "cold_start_of_all_machines_at_once_ends_with_one_owner",
+        run: machines::cold_start::run,
+    },
+    Scenario {
+        name: "kernel_upgrade",
+        promise: "kernel_upgrade_node_by_node_fails_no_request",
+        run: machines::kernel_upgrade::run,
+    },
+    CLEANUP,
+];
+
+/// Scenarios on virtual machines with other network cards, or other things made of them.
+pub const WIRINGS: &[(Wiring, Scenario)] = &[
+    (
+        Wiring::E1000e,
+        Scenario {
+            name: "e1000e",
+            promise: "e1000e_is_served_by_generic_xdp",
+            run: links::generic,
+        },
+    ),
+    (
+        Wiring::VirtioFixedOffloads,
+        Scenario {
+            name: "virtio_fixed_offloads",
+            promise: "virtio_that_refuses_xdp_is_served_by_generic_xdp",
+            run: links::generic,
+        },
+    ),
+    (
+        Wiring::VirtioUnmerged,
+        Scenario {
+            name: "virtio_unmerged",
+            promise: "virtio_that_never_runs_the_program_is_served_all_the_same",
+            run: links::any,
+        },
+    ),
+    (
+        Wiring::Vlan,
+        Scenario {
+            name: "vlan",
+            promise: "vlan_over_virtio_is_served_by_generic_xdp",
+            run: links::generic,
+        },
+    ),
+    (
+        Wiring::Bond,
+        Scenario {
+            name: "bond",
+            promise: "bond_with_a_cable_pulled_goes_on",
+            run: links::bond,
+        },
+    ),
+];
+
 /// What the demo shows, in this order: the power cut comes last, since it is for good.
 pub const DEMO: &[Scenario] = &[APISERVER_KILLED, DRAIN, AGENT_KILLED, OWNER_KILLED];
+
+/// All nodes with power but one.
+fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
+    let mut others = cluster.nodes();
+    others.retain(|other| *other != node);
+    others
+}
+
+/// At no time did two nodes answer for the VIP, nor anybody teach the segment a wrong address.
+fn promise_one_voice(outcome: &mut Outcome, seen: &ArpReport) {
+    let twice = &seen.contradictions;
+    outcome.promise(twice.is_empty(), || {
+        format!("{} questions had two answers: {twice:?}", twice.len())
+    });
+    outcome.promise(seen.leaks.is_empty(), || format!("leaks: {:?}", seen.leaks));
+}
 
 /// A node other than the owner, whose failure is one of a server and not of an owner.
 fn another_than(cluster: &Cluster, owner: usize) -> usize {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::Cluster;
+use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
 use crate::topology::{NIC, VIP};
@@ -97,7 +98,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         }
         cluster.wait_until_settled()?;
         cluster.wait_for_status("nothing is missing", &[owner], |own, node, status| {
-            let hooks = own.host(node).hooks(NIC).unwrap_or_default();
+            let hooks = hooks::on(own.host(node), own.programs(), NIC).unwrap_or_default();
             let hooked = |name| hooks.iter().any(|hook| hook.starts_with(name));
             status.faults.is_empty() && hooked("xdp") && hooked("tcx egress")
         })?;

@@ -12,11 +12,11 @@
 //! Scenarios see [`Host`]s only, and not what these are made of.
 
 pub mod netns;
+pub mod vm;
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -61,22 +61,12 @@ pub trait Host: Debug {
     /// Its other address there, if the topology has both families.
     fn ipv6(&self) -> Ipv6Addr;
 
-    /// Id of the process that holds the machine, for those who look in from outside.
-    fn id(&self) -> i32;
-
-    /// A command that will run on this host. Paths mean the same as here, except below `/sys`
-    /// and `/run`. The working directory is `/`.
+    /// A command that will run on this host. Paths mean the same as here, except below `/sys`,
+    /// `/run` and, in a virtual machine, `/tmp`. The working directory is `/`.
     fn command(&self, program: &OsStr) -> Command;
 
-    /// Where a path of this host is seen from here.
-    fn path(&self, path: &str) -> PathBuf;
-
-    /// What hangs at the hooks of an interface: XDP and tcx programs, a clsact filter's
-    /// queueing discipline; one line each.
-    ///
-    /// # Errors
-    /// The host cannot be asked.
-    fn hooks(&self, interface: &str) -> Result<Vec<String>>;
+    /// For people: a command line that opens a shell there, or begins one that does.
+    fn way_in(&self) -> String;
 
     /// Sends a signal to a process that was started on this host.
     fn signal(&self, process: &mut Process, signal: Signal) {
@@ -98,6 +88,11 @@ pub trait Host: Debug {
     /// # Errors
     /// The host cannot be cut off.
     fn power_off(&mut self) -> Result<()>;
+
+    /// The virtual machine that it is, if it is one.
+    fn vm(&mut self) -> Option<&mut vm::VmHost> {
+        None
+    }
 }
 
 /// Puts the VIP on a host's NIC (`add`) or takes it off (`del`), as no agent would.

@@ -1,36 +1,31 @@
-//! Hosts as pairs of a network and a mount namespace. A sleeping child holds each pair, and
-//! dies with the harness: nothing has a name in `/run/netns`, nothing is left behind.
+//! Hosts as [places](Place): pairs of a network and a mount namespace, and the bridge between
+//! them.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Host, Link, NIC, Topology};
-use crate::isolation::CGROUPS;
-use crate::process::{Process, output};
-use crate::sys::{self, Namespaces};
+use crate::place::Place;
+use crate::sys;
 
 /// Name of the bridge in the switch's namespace.
-const BRIDGE: &str = "br0";
+pub(super) const BRIDGE: &str = "br0";
 
 /// Name of the cable's end on a node whose NIC is a bridge.
 const BRIDGE_PORT: &str = "port0";
 
 /// The bridge between the hosts, and what must live as long as it.
 #[derive(Debug)]
-struct Switch {
-    place: Place,
+pub(super) struct Switch {
+    pub(super) place: Arc<Place>,
     /// Holds `XDP_PASS` at every port: a frame that a host sends with `XDP_TX` reaches the
     /// other end of a veth only if that end runs NAPI.
     _links: Vec<OwnedFd>,
@@ -59,46 +54,12 @@ impl Host for NetnsHost {
         self.ipv6
     }
 
-    fn id(&self) -> i32 {
-        self.place.holder.pid().as_raw()
-    }
-
     fn command(&self, program: &OsStr) -> Command {
         self.place.command(program)
     }
 
-    fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.place.holder.pid()))
-    }
-
-    fn hooks(&self, interface: &str) -> Result<Vec<String>> {
-        let link = output(
-            self.command("ip".as_ref())
-                .args(["-details", "-json", "link", "show", "dev", interface]),
-        )?;
-        let link: serde_json::Value =
-            serde_json::from_str(&link).context("ip writes JSON of another form")?;
-        let mut found = Vec::new();
-        if !link[0]["xdp"].is_null() {
-            found.push(format!("xdp {}", link[0]["xdp"]));
-        }
-        for (name, hook) in sys::TCX_HOOKS {
-            let count = sys::in_network(&self.place.namespaces, || {
-                sys::attached_programs(interface, hook)
-            })
-            .with_context(|| format!("ask {} for programs at {name}", self.name))?;
-            if count > 0 {
-                found.push(format!("{name}: {count} programs"));
-            }
-        }
-        let qdiscs = output(
-            self.command("tc".as_ref())
-                .args(["qdisc", "show", "dev", interface]),
-        )?;
-        if qdiscs.contains("clsact") {
-            found.push("clsact".to_owned());
-        }
-        Ok(found)
+    fn way_in(&self) -> String {
+        self.place.way_in()
     }
 
     fn power_off(&mut self) -> Result<()> {
@@ -131,20 +92,88 @@ fn network_of(pid: &str) -> Result<PathBuf> {
     std::fs::read_link(&path).with_context(|| format!("read {path}"))
 }
 
-/// What a host is before it is made.
-struct Plan {
-    name: String,
-    address: Ipv4Addr,
-    /// Last byte of its Ethernet address.
-    mac: u8,
+/// What a host on the nodes' segment is before it is made.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    pub(super) name: String,
+    /// Last byte of its addresses.
+    pub(super) number: u8,
+    /// A control-plane node, whose NIC is what the plan says.
+    is_node: bool,
 }
 
-impl Plan {
-    /// Its address of IPv6, on the same segment.
-    fn ipv6(&self) -> Ipv6Addr {
-        ipv6(0, self.mac)
+impl Seat {
+    /// The nodes.
+    pub(super) fn nodes(count: u8) -> Result<Vec<Self>> {
+        if !(1..=16).contains(&count) {
+            bail!("a topology has 1 to 16 nodes, not {count}");
+        }
+        let node = |number| Self {
+            is_node: true,
+            ..Self::new(&format!("n{number}"), 10 + number)
+        };
+        Ok((1..=count).map(node).collect())
+    }
+
+    /// Any other host.
+    pub(super) fn new(name: &str, number: u8) -> Self {
+        Self {
+            name: name.to_owned(),
+            number,
+            is_node: false,
+        }
+    }
+
+    /// The client.
+    pub(super) fn client() -> Self {
+        Self::new("client", 100)
+    }
+
+    /// Its address.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, self.number)
+    }
+
+    /// Its address of IPv6.
+    pub(super) fn ipv6(&self) -> Ipv6Addr {
+        ipv6(0, self.number)
     }
 }
+
+/// No address but those we give, and at once: without IPv6 if nobody asks for it, since it would
+/// only add noise to the segment.
+pub(super) fn quiet(dual_stack: bool) -> [(&'static str, &'static str); 6] {
+    let off = if dual_stack { "0" } else { "1" };
+    [
+        ("ipv6/conf/all/disable_ipv6", off),
+        ("ipv6/conf/default/disable_ipv6", off),
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/default/router_solicitations", "0"),
+    ]
+}
+
+/// The lines of `ip -batch` that give a host its addresses and its way to other segments.
+pub(super) fn addresses(seat: &Seat, dual_stack: bool) -> String {
+    let mut lines = format!(
+        "link set lo up\naddr add {}/24 dev {NIC}\nlink set {NIC} up\n",
+        seat.address()
+    );
+    if dual_stack {
+        lines += &format!("addr add {}/64 dev {NIC} nodad\n", seat.ipv6());
+    }
+    if seat.name != ROUTER {
+        lines += "route add default via 10.0.0.1\n";
+        if dual_stack {
+            lines += &format!("route add ::/0 via {}\n", ipv6(0, 1));
+        }
+    }
+    lines
+}
+
+/// Name of the host between the segments.
+const ROUTER: &str = "router";
 
 /// The host with this number on segment 0 (the nodes') or 1 (behind the router).
 fn ipv6(segment: u16, host: u8) -> Ipv6Addr {
@@ -160,152 +189,138 @@ fn ipv6(segment: u16, host: u8) -> Ipv6Addr {
 /// # Errors
 /// Too many nodes, or the kernel or `ip` refuses something; the message says what.
 pub fn build(node_count: u8, dual_stack: bool, link: Link) -> Result<Topology> {
-    if !(1..=16).contains(&node_count) {
-        bail!("a topology has 1 to 16 nodes, not {node_count}");
-    }
-    let segment = |name: &str, last: u8| Plan {
-        name: name.to_owned(),
-        address: Ipv4Addr::new(10, 0, 0, last),
-        mac: last,
-    };
-    let mut plans: Vec<Plan> = (1..=node_count)
-        .map(|n| segment(&format!("n{n}"), 10 + n))
-        .collect();
-    plans.extend([
-        segment("etcd", 50),
-        segment("client", 100),
-        segment("router", 1),
-    ]);
+    let mut seats = Seat::nodes(node_count)?;
+    seats.push(Seat::client());
+    let mut segment = Segment::build(seats, dual_stack, link)?;
+    let client = segment.hosts.pop().context("a client was planned")?;
+    Ok(segment.into_topology(client))
+}
 
-    let switch = Place::new("switch")?;
-    // No address but those we give, and at once: without IPv6 if nobody asks for it, since it
-    // would only add noise to the segment.
-    let off = if dual_stack { "0" } else { "1" };
-    let quiet = [
-        ("ipv6/conf/all/disable_ipv6", off),
-        ("ipv6/conf/default/disable_ipv6", off),
-        ("ipv6/conf/all/accept_dad", "0"),
-        ("ipv6/conf/default/accept_dad", "0"),
-        ("ipv6/conf/default/accept_ra", "0"),
-        ("ipv6/conf/default/router_solicitations", "0"),
-    ];
-    switch.sysctl(&quiet)?;
-    let mut places = Vec::new();
-    let mut wiring = format!(
-        "link set lo up\n\
-         link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
-         link set {BRIDGE} up\n"
-    );
-    for (number, plan) in plans.iter().enumerate() {
-        let place = Place::new(&plan.name)?;
-        place.sysctl(&quiet)?;
-        let bridged = link == Link::Bridge && number < usize::from(node_count);
-        let end = if bridged { BRIDGE_PORT } else { NIC };
-        wiring += &cable(&plan.name, end, plan.mac, &place, mtu(link));
-        wiring += &format!("link set {} master {BRIDGE}\n", plan.name);
-        places.push(place);
+/// The segments without what makes them a topology.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// In the order of the seats.
+    pub(super) hosts: Vec<Box<dyn Host>>,
+    etcd: Box<dyn Host>,
+    router: Box<dyn Host>,
+    remote: Box<dyn Host>,
+    pub(super) switch: Arc<Switch>,
+}
+
+impl Segment {
+    /// The topology with this client and all other hosts as nodes.
+    pub(super) fn into_topology(self, client: Box<dyn Host>) -> Topology {
+        Topology {
+            nodes: self.hosts,
+            client,
+            router: self.router,
+            etcd: self.etcd,
+            remote: self.remote,
+        }
     }
-    switch.ip(&wiring)?;
-    switch.sysctl(&[
-        ("bridge/bridge-nf-call-iptables", "0"),
-        ("bridge/bridge-nf-call-ip6tables", "0"),
-        ("bridge/bridge-nf-call-arptables", "0"),
-    ])?;
-    let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
-    let mut links = prepare_ports(&switch, &names)?;
-    for place in &places[..usize::from(node_count)] {
-        match link {
-            Link::Plain | Link::Jumbo => {}
-            Link::Bridge => {
-                no_offload(place, &[BRIDGE_PORT])?;
-                place.ip(&format!(
-                    "link add {NIC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
-                     link set {BRIDGE_PORT} master {NIC}\nlink set {BRIDGE_PORT} up\n"
-                ))?;
+
+    /// Makes the bridge, the hosts of these seats, etcd's, the router and what is behind it.
+    pub(super) fn build(mut seats: Vec<Seat>, dual_stack: bool, link: Link) -> Result<Self> {
+        seats.extend([Seat::new("etcd", 50), Seat::new(ROUTER, 1)]);
+        let switch = Arc::new(Place::new("switch")?);
+        let quiet = quiet(dual_stack);
+        switch.sysctl(&quiet)?;
+        let mut places = Vec::new();
+        let mut wiring = format!(
+            "link set lo up\n\
+             link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             link set {BRIDGE} up\n"
+        );
+        for seat in &seats {
+            let place = Place::new(&seat.name)?;
+            place.sysctl(&quiet)?;
+            let bridged = link == Link::Bridge && seat.is_node;
+            let end = if bridged { BRIDGE_PORT } else { NIC };
+            wiring += &cable(&seat.name, end, seat.number, &place, mtu(link));
+            wiring += &format!("link set {} master {BRIDGE}\n", seat.name);
+            places.push(place);
+        }
+        switch.ip(&wiring)?;
+        switch.sysctl(&[
+            ("bridge/bridge-nf-call-iptables", "0"),
+            ("bridge/bridge-nf-call-ip6tables", "0"),
+            ("bridge/bridge-nf-call-arptables", "0"),
+        ])?;
+        let names: Vec<&str> = seats.iter().map(|seat| seat.name.as_str()).collect();
+        let mut links = prepare_ports(&switch, &names)?;
+        for (seat, place) in seats.iter().zip(&places) {
+            match link {
+                Link::Bridge if seat.is_node => {
+                    no_offload(place, &[BRIDGE_PORT])?;
+                    place.ip(&format!(
+                        "link add {NIC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+                         link set {BRIDGE_PORT} master {NIC}\nlink set {BRIDGE_PORT} up\n"
+                    ))?;
+                }
+                Link::Occupied if seat.is_node => links.extend(attach_pass(place, &[NIC])?),
+                Link::Plain | Link::Jumbo | Link::Bridge | Link::Occupied => {}
             }
-            Link::Occupied => links.extend(attach_pass(place, &[NIC])?),
+            place.ip(&addresses(seat, dual_stack))?;
+            no_offload(place, &[NIC])?;
         }
-    }
-    for (plan, place) in plans.iter().zip(&places) {
-        place.ip(&format!(
-            "link set lo up\naddr add {}/24 dev {NIC}\nlink set {NIC} up\n",
-            plan.address
-        ))?;
-        if dual_stack {
-            place.ip(&format!("addr add {}/64 dev {NIC} nodad\n", plan.ipv6()))?;
-        }
-        no_offload(place, &[NIC])?;
-    }
 
-    // The router is the last of the plans. Its second cable goes straight to the remote client.
-    let router = places.last().context("no router was planned")?;
-    let remote = Place::new("remote")?;
-    remote.sysctl(&quiet)?;
-    router.ip(&cable("eth1", NIC, 200, &remote, mtu(Link::Plain)))?;
-    router.ip("addr add 10.1.0.1/24 dev eth1\nlink set eth1 up\n")?;
-    router.sysctl(&[
-        ("ipv4/ip_forward", "1"),
-        ("ipv4/conf/all/rp_filter", "0"),
-        ("ipv4/conf/default/rp_filter", "0"),
-        ("ipv4/conf/eth0/send_redirects", "0"),
-        ("ipv4/conf/all/send_redirects", "0"),
-    ])?;
-    remote.ip(&format!(
-        "link set lo up\naddr add 10.1.0.100/24 dev {NIC}\nlink set {NIC} up\nroute add default via 10.1.0.1\n"
-    ))?;
-    if dual_stack {
-        router.ip(&format!("addr add {}/64 dev eth1 nodad\n", ipv6(1, 1)))?;
-        router.sysctl(&[("ipv6/conf/all/forwarding", "1")])?;
+        // The router's second cable goes straight to the remote client.
+        let router = places.last().context("no router was planned")?;
+        let remote = Place::new("remote")?;
+        remote.sysctl(&quiet)?;
+        router.ip(&cable("eth1", NIC, 200, &remote, mtu(Link::Plain)))?;
+        router.ip("addr add 10.1.0.1/24 dev eth1\nlink set eth1 up\n")?;
+        router.sysctl(&[
+            ("ipv4/ip_forward", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv4/conf/eth0/send_redirects", "0"),
+            ("ipv4/conf/all/send_redirects", "0"),
+        ])?;
         remote.ip(&format!(
-            "addr add {}/64 dev {NIC} nodad\nroute add ::/0 via {}\n",
-            ipv6(1, 100),
-            ipv6(1, 1)
+            "link set lo up\naddr add 10.1.0.100/24 dev {NIC}\nlink set {NIC} up\nroute add default via 10.1.0.1\n"
         ))?;
-    }
-    no_offload(&remote, &[NIC])?;
-    links.extend(prepare_ports(router, &["eth1"])?);
-    for (plan, place) in plans.iter().zip(&places) {
-        if plan.name == "router" {
-            continue;
-        }
-        place.ip("route add default via 10.0.0.1\n")?;
         if dual_stack {
-            place.ip(&format!("route add ::/0 via {}\n", ipv6(0, 1)))?;
+            router.ip(&format!("addr add {}/64 dev eth1 nodad\n", ipv6(1, 1)))?;
+            router.sysctl(&[("ipv6/conf/all/forwarding", "1")])?;
+            remote.ip(&format!(
+                "addr add {}/64 dev {NIC} nodad\nroute add ::/0 via {}\n",
+                ipv6(1, 100),
+                ipv6(1, 1)
+            ))?;
         }
-    }
+        no_offload(&remote, &[NIC])?;
+        links.extend(prepare_ports(router, &["eth1"])?);
 
-    let switch = Arc::new(Switch {
-        place: switch,
-        _links: links,
-    });
-    let mut hosts: Vec<Box<dyn Host>> = plans
-        .into_iter()
-        .zip(places)
-        .map(|(plan, place)| {
+        let switch = Arc::new(Switch {
+            place: switch,
+            _links: links,
+        });
+        let host = |name: &str, address, ipv6, place| {
             Box::new(NetnsHost {
-                ipv6: plan.ipv6(),
-                name: plan.name,
-                address: plan.address,
+                name: name.to_owned(),
+                address,
+                ipv6,
                 place,
                 switch: Arc::clone(&switch),
             }) as Box<dyn Host>
-        })
-        .collect();
-    let mut last = || hosts.pop().context("a host was not planned");
-    let (router, client, etcd) = (last()?, last()?, last()?);
-    Ok(Topology {
-        nodes: hosts,
-        client,
-        router,
-        etcd,
-        remote: Box::new(NetnsHost {
-            name: "remote".to_owned(),
-            address: Ipv4Addr::new(10, 1, 0, 100),
-            ipv6: ipv6(1, 100),
-            place: remote,
+        };
+        let remote = host("remote", Ipv4Addr::new(10, 1, 0, 100), ipv6(1, 100), remote);
+        let mut hosts: Vec<Box<dyn Host>> = seats
+            .iter()
+            .zip(places)
+            .map(|(seat, place)| host(&seat.name, seat.address(), seat.ipv6(), place))
+            .collect();
+        let mut last = || hosts.pop().context("a host was not planned");
+        let (router, etcd) = (last()?, last()?);
+        Ok(Self {
+            hosts,
+            etcd,
+            router,
+            remote,
             switch,
-        }),
-    })
+        })
+    }
 }
 
 /// The largest packets on the nodes' segment, in bytes.

@@ -54,7 +54,9 @@ pub fn run(arguments: Vec<String>) -> Result<ExitCode> {
     environment.remove(GUEST);
     let offset = clock_offset(&mut stream).context("ask the machine for its time")?;
     environment.insert(clock::OFFSET.to_owned(), offset.to_string());
-    let to = Arc::new(Mutex::new(stream.try_clone().context("share a connection")?));
+    let to = Arc::new(Mutex::new(
+        stream.try_clone().context("share a connection")?,
+    ));
     let send = |message: &Message| -> std::io::Result<()> {
         message.write(&mut *to.lock().unwrap_or_else(PoisonError::into_inner))
     };

@@ -38,7 +38,10 @@ pub fn run() -> Result<()> {
     let own = std::env::current_exe().context("find the path of this program")?;
     let server = Command::new(own)
         .arg("guest-server")
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
         .spawn()
         .context("start the server of commands")?;
     let server = Pid::from_raw(server.id().cast_signed());
@@ -71,8 +74,13 @@ pub fn serve() -> Result<()> {
         run(&format!("ip link set {interface} name {CONTROL}"))?;
     }
     // Nothing but commands goes this way.
-    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{CONTROL}/disable_ipv6"), "1");
-    run(&format!("ip address add {CONTROL_ADDRESS}/24 dev {CONTROL}"))?;
+    let _ = fs::write(
+        format!("/proc/sys/net/ipv6/conf/{CONTROL}/disable_ipv6"),
+        "1",
+    );
+    run(&format!(
+        "ip address add {CONTROL_ADDRESS}/24 dev {CONTROL}"
+    ))?;
     run(&format!("ip link set {CONTROL} up"))?;
     let listener = TcpListener::bind(("0.0.0.0", PORT)).context("listen")?;
     println!("{READY}");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::accelerator::Accelerator;
@@ -132,11 +133,22 @@ impl Machine {
             .arg("-initrd")
             .arg(self.kernel.initrd())
             .args(["-append", &self.kernel_arguments()])
-            .args(["-chardev", &format!("file,id=console,append=on,path={}", console.display())])
+            .args([
+                "-chardev",
+                &format!("file,id=console,append=on,path={}", console.display()),
+            ])
             .args(["-serial", "chardev:console"])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", self.qmp().display())]);
+            .args([
+                "-qmp",
+                &format!("unix:{},server=on,wait=off", self.qmp().display()),
+            ]);
         if self.hardware.counts_instructions {
-            qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+            qemu.args([
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0,sleep=off",
+            ]);
         }
         for (tag, path, options) in [
             ("root", "/".as_ref(), "readonly=on,multidevs=remap"),
@@ -217,20 +229,19 @@ impl Machine {
         }
     }
 
-    /// Stops all its processors. Its clock stands still, its network card takes nothing.
-    ///
-    /// # Errors
-    /// QEMU refuses.
-    pub fn pause(&self) -> Result<()> {
-        qmp::execute(&self.qmp(), "stop", json!({})).map(drop)
+    /// Stops all that it does, while its clock goes on. (QMP's `stop` would stop the clock too,
+    /// as no real machine's does.)
+    pub fn freeze(&mut self) {
+        if let Some(qemu) = &mut self.qemu {
+            qemu.signal(Signal::SIGSTOP);
+        }
     }
 
     /// Lets it go on.
-    ///
-    /// # Errors
-    /// QEMU refuses.
-    pub fn resume(&self) -> Result<()> {
-        qmp::execute(&self.qmp(), "cont", json!({})).map(drop)
+    pub fn thaw(&mut self) {
+        if let Some(qemu) = &mut self.qemu {
+            qemu.signal(Signal::SIGCONT);
+        }
     }
 
     /// Pulls the cable out of a card, or plugs it in.

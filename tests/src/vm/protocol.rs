@@ -151,7 +151,11 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for wire in [&[9, 0, 0, 0, 0][..], &[3, 255, 255, 255, 255], &[4, 1, 0, 0, 0, 7]] {
+        for wire in [
+            &[9, 0, 0, 0, 0][..],
+            &[3, 255, 255, 255, 255],
+            &[4, 1, 0, 0, 0, 7],
+        ] {
             let error = Message::read(&mut &wire[..]).expect_err("it is none");
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }

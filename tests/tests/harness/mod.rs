@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use vip_tests::agent::Programs;
 use vip_tests::clock::{boot_now, until};
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
+use vip_tests::hooks;
 use vip_tests::load::Summary;
 use vip_tests::outcome::{Outcome, Report};
 use vip_tests::process::output;
@@ -62,16 +63,12 @@ fn topology() -> Result<()> {
         // An own /sys: the one of the harness has no such interface.
         macs.push(show("/sys/class/net/eth0/address")?);
         ensure!(!Path::new("/sys/class/net/eth0").exists());
+        for folder in ["/run", "/sys/fs/bpf"] {
+            let files = output(host.command("ls".as_ref()).args(["-A", folder]))?;
+            ensure!(files.is_empty(), "{folder} of {name} has {files}");
+        }
         ensure!(
-            host.path("/run").read_dir()?.next().is_none(),
-            "/run of {name} is not empty"
-        );
-        ensure!(
-            host.path("/sys/fs/bpf").read_dir()?.next().is_none(),
-            "{name} has a bpffs already"
-        );
-        ensure!(
-            host.hooks(NIC)?.is_empty(),
+            hooks::on(host, cluster.programs(), NIC)?.is_empty(),
             "something hangs at the NIC of {name}"
         );
     }
@@ -81,7 +78,7 @@ fn topology() -> Result<()> {
     ensure!(macs.len() == count, "Ethernet addresses are not distinct");
 
     // The far end of a cable runs NAPI, thanks to the program there.
-    let port = cluster.topology.router.hooks("eth1")?;
+    let port = hooks::on(cluster.topology.router.as_ref(), cluster.programs(), "eth1")?;
     ensure!(
         port.len() == 1 && port[0].starts_with("xdp"),
         "at a port hangs {port:?}"

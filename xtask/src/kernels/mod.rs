@@ -323,7 +323,11 @@ fn pack_initrd(base: &Path, version: &str, busybox: &Path, folder: &Path) -> Res
     fs::write(root.join("init"), INIT).context("write init")?;
     let pack = "chmod 755 init busybox && find . | ./busybox cpio -o -H newc >../initrd";
     let mut sh = sh::command("sh");
-    sh::run(sh.current_dir(&root).args(["-c", pack]).stderr(Stdio::null()))?;
+    sh::run(
+        sh.current_dir(&root)
+            .args(["-c", pack])
+            .stderr(Stdio::null()),
+    )?;
     fs::remove_dir_all(&root).context("remove what went into the initrd")
 }
 

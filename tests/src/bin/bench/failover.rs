@@ -29,7 +29,7 @@ use vip_tests::peers::haproxy::{self, FRONT_PORT};
 use vip_tests::peers::keepalived::{self, Keepalived, Settings};
 use vip_tests::process::Process;
 use vip_tests::topology::VIP;
-use vip_tests::traffic::{ArpMonitor, Load, WATCHES, Watches, get, vip};
+use vip_tests::traffic::{ArpMonitor, Load, Watches, get, vip};
 
 use crate::report::{commit, machine, median, quantile, write_json};
 
@@ -324,7 +324,8 @@ fn measure(setup: &mut Setup, scenario: Scenario) -> Result<Sample> {
     }
     let cluster = &setup.cluster;
     let client = cluster.topology.client.as_ref();
-    let (mut watches, opened) = Watches::open(cluster, client, &setup.target(), WATCHES)?;
+    let (mut watches, opened) =
+        Watches::open(cluster, client, &setup.target(), cluster.pace().watches)?;
     let mut load = Load::start_at(cluster, client, &setup.target(), EVERY_MS, 0)?;
     let mut arp = ArpMonitor::start(cluster, EVERY_MS)?;
     let per_second = (1000 / EVERY_MS) as usize;

@@ -1,0 +1,40 @@
+//! The whole control plane loses its power, and all machines boot at once. Nobody tells them who
+//! the owner is, and none is ready yet when the first claims are made.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::scenarios::promise_one_voice;
+use crate::traffic::{ArpMonitor, Traffic};
+
+pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("cold_start");
+    let nodes = cluster.nodes();
+    for &node in &nodes {
+        cluster.power_off(node)?;
+    }
+    report.event("all nodes have lost their power");
+    let mut arp = ArpMonitor::start(cluster, 50)?;
+    arp.wait("questions without an answer", |seen| seen.questions > 20)?;
+    let silent = arp.report()?;
+    outcome.promise(silent.speakers.is_empty(), || {
+        format!("somebody answers while all are off: {:?}", silent.speakers)
+    });
+    cluster.power_on(&nodes)?;
+    cluster.wait_until_settled()?;
+    let owner = cluster.owner()?;
+    report.event(format!(
+        "all have booted, {} owns the VIP",
+        cluster.name(owner)
+    ));
+    let mut traffic = Traffic::start(cluster, report)?;
+    traffic.load.go_on(50)?;
+    traffic.finish(&mut outcome, None)?;
+    let seen = arp.report()?;
+    outcome.promise(!seen.speakers.is_empty(), || {
+        "nobody has answered".to_owned()
+    });
+    promise_one_voice(&mut outcome, &seen);
+    Ok(outcome)
+}

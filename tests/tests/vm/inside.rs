@@ -1,0 +1,168 @@
+//! One machine a kernel, in which tests of other programs run: what the kernel takes of the BPF
+//! programs, and the scenarios that show what it does with them.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use libtest_mimic::{Failed, Trial};
+use vip_tests::agent::Programs;
+use vip_tests::clock;
+use vip_tests::cluster::PACE;
+use vip_tests::isolation::WORK_ROOT;
+use vip_tests::place::Place;
+use vip_tests::scenarios::{ALL, ALLOW_LIST, DUAL_STACK, LINKS, PORT_MAPPING};
+use vip_tests::vm::Kernel;
+use vip_tests::vm::machine::{Hardware, Machine};
+
+/// Names the programs with the tests, `:` between them, which `cargo xtask test` has built.
+const PROGRAMS: &str = "VIP_TESTS_INSIDE";
+
+/// Programs of which all tests run.
+const WHOLE: &[&str] = &["attach", "verdicts"];
+
+/// Of the scenarios in namespaces, those whose outcome a kernel may change: by its verifier, its
+/// hooks, its sockets, its XDP in the driver and outside of it.
+const SCENARIOS: &[&str] = &[
+    "owner_killed",
+    "node_faults",
+    "port_reused",
+    "stray_frames",
+    "check",
+    "cleanup",
+    "dual_stack",
+    "local_clients",
+    "path_mtu",
+    "port_mapping",
+    "allow_list",
+    "bridge",
+    "jumbo",
+    "occupied",
+];
+
+/// In MiB: seven hosts with their programs, and what these write.
+const MEMORY: u32 = 3072;
+
+thread_local! {
+    /// The machine of the last test, for the next one of the same kernel.
+    static MACHINE: RefCell<Option<(Machine, PathBuf)>> = const { RefCell::new(None) };
+}
+
+/// Switches the last machine off.
+pub(crate) fn done() {
+    MACHINE.take();
+}
+
+/// All tests, kernel by kernel.
+pub(crate) fn trials(kernels: &[Kernel]) -> Vec<Trial> {
+    let scenarios = ALL.iter().chain(DUAL_STACK).copied();
+    let scenarios = scenarios.chain(LINKS.iter().map(|(_, scenario)| *scenario));
+    let scenarios: Vec<&str> = scenarios
+        .chain([PORT_MAPPING, ALLOW_LIST])
+        .filter(|scenario| SCENARIOS.contains(&scenario.name))
+        .map(|scenario| scenario.promise)
+        .collect();
+    let mut trials = Vec::new();
+    for kernel in kernels {
+        let mut add = |test: &str, program: &'static str, arguments: Vec<String>| {
+            let name = format!("linux_{}_{test}", kernel.name);
+            let kernel = kernel.clone();
+            trials.push(Trial::test(name, move || {
+                run(&kernel, program, &arguments).map_err(|e| Failed::from(format!("{e:#}")))
+            }));
+        };
+        for program in WHOLE {
+            add(program, program, vec!["--test-threads=2".to_owned()]);
+        }
+        add("harness", "netns", vec!["harness_".to_owned()]);
+        for promise in &scenarios {
+            let exact = vec!["--exact".to_owned(), (*promise).to_owned()];
+            add(promise, "netns", exact);
+        }
+    }
+    trials
+}
+
+/// Runs a program with tests in a machine with this kernel.
+fn run(kernel: &Kernel, program: &str, arguments: &[String]) -> Result<()> {
+    let path = find(program)?;
+    let (machine, work) = match MACHINE.take() {
+        Some((machine, work)) if machine.kernel().version == kernel.version => (machine, work),
+        // The other kernel's is switched off before this one is switched on.
+        other => {
+            drop(other);
+            boot(kernel)?
+        }
+    };
+    // Where cargo would run it. The clock is the machine's own: nobody outside looks at it.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vip-userspace");
+    let mut command = machine.command("env".as_ref());
+    command.args(["-u", clock::OFFSET, "-C"]).arg(folder);
+    command
+        .arg(format!("{PACE}=calm"))
+        .arg(path)
+        .args(arguments);
+    let output = command.output().context("start the tests")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && !text.contains(" 0 passed") && text.contains("test result: ok") {
+        MACHINE.set(Some((machine, work)));
+        return Ok(());
+    }
+    let kept = save(&work, kernel, &text, &errors)?;
+    bail!(
+        "Linux {}: {program} {}: {}\n{text}\n{errors}\nthe console is in {}",
+        kernel.version,
+        arguments.join(" "),
+        output.status,
+        kept.display()
+    );
+}
+
+/// The program with the tests of that name.
+fn find(name: &str) -> Result<PathBuf> {
+    let programs = std::env::var_os(PROGRAMS)
+        .with_context(|| format!("{PROGRAMS} is not set: run cargo xtask test vm"))?;
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        file.rsplit_once('-').is_some_and(|(stem, _)| stem == name)
+    };
+    std::env::split_paths(&programs)
+        .find(is_it)
+        .with_context(|| format!("{PROGRAMS} names no {name}"))
+}
+
+fn boot(kernel: &Kernel) -> Result<(Machine, PathBuf)> {
+    let name = format!("linux-{}", kernel.name);
+    let work = Path::new(WORK_ROOT).join(&name);
+    std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+    let place = Place::new("machine")?;
+    place.ip("link set lo up\n")?;
+    let hardware = Hardware {
+        name,
+        memory: MEMORY,
+        cpus: 2,
+        nics: Vec::new(),
+        counts_instructions: false,
+    };
+    let testbed = Programs::find()?.testbed;
+    let mut machine = Machine::new(hardware, kernel.clone(), Arc::new(place), &testbed, &work);
+    machine.switch_on()?;
+    machine.wait_until_up()?;
+    Ok((machine, work))
+}
+
+/// Keeps what a failed run leaves where it outlives the machine. Returns the folder.
+fn save(work: &Path, kernel: &Kernel, text: &str, errors: &str) -> Result<PathBuf> {
+    let folder = tempfile::Builder::new()
+        .prefix(&format!("vip-tests-linux-{}-", kernel.name))
+        .tempdir()
+        .context("make a folder for logs")?
+        .keep();
+    for (name, content) in [("stdout.log", text), ("stderr.log", errors)] {
+        std::fs::write(folder.join(name), content).with_context(|| format!("write {name}"))?;
+    }
+    vip_tests::cluster::copy_files(work, &folder)?;
+    Ok(folder)
+}

@@ -1,0 +1,210 @@
+//! The whole in virtual machines, with kernels as Debian ships them: first one machine a kernel,
+//! in which other tests run; then clusters of machines.
+//!
+//! Needs root, QEMU, and the kernels that `cargo xtask test` prepares. Runs inside an empty
+//! network namespace, see `vip_tests::isolation`.
+
+mod inside;
+
+use std::cell::RefCell;
+
+use anyhow::{Context, Result, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{SigSet, Signal};
+use vip_tests::agent::Programs;
+use vip_tests::cluster::{Cluster, Flavour, Pace, Plan};
+use vip_tests::isolation;
+use vip_tests::kube::Binaries;
+use vip_tests::outcome::Report;
+use vip_tests::scenarios::{MACHINES, OWNER_KILLED, Scenario, WIRINGS};
+use vip_tests::topology::vm::Machines;
+use vip_tests::vm::Kernel;
+
+/// Set: only the kernel of this name is used.
+const KERNEL: &str = "VIP_TESTS_KERNEL";
+
+/// Set: the machines of a scenario are left running until somebody ends the tests.
+const KEEP: &str = "VIP_TESTS_KEEP";
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        // Before any thread starts.
+        isolation::enter_empty_netns();
+        // For `keep`: nobody else waits for them.
+        if std::env::var_os(KEEP).is_some() {
+            let blocked = ending_signals().thread_block();
+            blocked.expect("a thread may block signals");
+        }
+    }
+    // One at a time, so that each has the machine for itself, and on the main thread, whose
+    // end is that of all children.
+    arguments.test_threads = Some(1);
+    let trials = match trials() {
+        Ok(trials) => trials,
+        Err(error) => {
+            eprintln!("{error:#}");
+            std::process::exit(2);
+        }
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Machines are switched off, files removed.
+    SHARED.take();
+    inside::done();
+    conclusion.exit();
+}
+
+fn trials() -> Result<Vec<Trial>> {
+    let Some(mut kernels) = Kernel::all()? else {
+        let reason = "machines (no kernels for them: run cargo xtask test)";
+        return Ok(vec![Trial::test(reason, || Ok(())).with_ignored_flag(true)]);
+    };
+    if let Ok(wanted) = std::env::var(KERNEL) {
+        let known: Vec<String> = kernels.iter().map(|kernel| kernel.name.clone()).collect();
+        kernels.retain(|kernel| kernel.name == wanted);
+        if kernels.is_empty() {
+            bail!("{KERNEL}={wanted} is none of {}", known.join(", "));
+        }
+    }
+    let mut trials = inside::trials(&kernels);
+    let machines = Machines::new(kernels.clone());
+    for scenario in MACHINES {
+        let plan = plan(machines.clone());
+        trials.push(Trial::test(
+            format!("machines_{}", scenario.promise),
+            || check(*scenario, || on_shared(*scenario, plan)),
+        ));
+    }
+    for (wiring, scenario) in WIRINGS {
+        let plan = plan(Machines {
+            wiring: *wiring,
+            ..machines.clone()
+        });
+        trials.push(Trial::test(
+            format!("machines_{}", scenario.promise),
+            || check(*scenario, || on_its_own(*scenario, plan)),
+        ));
+    }
+    trials.push(real_api_server(machines));
+    Ok(trials)
+}
+
+fn plan(machines: Machines) -> Plan {
+    let pace = Pace::CALM;
+    Plan {
+        interval: pace.interval.to_owned(),
+        more: pace.bfd.to_owned(),
+        pace,
+        machines: Some(machines),
+        ..Plan::default()
+    }
+}
+
+/// kube-apiserver on three machines, and one of them loses its power.
+fn real_api_server(machines: Machines) -> Trial {
+    let Some(binaries) = Binaries::find() else {
+        let reason =
+            "machines_real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
+        return Trial::test(reason, || Ok(())).with_ignored_flag(true);
+    };
+    let plan = Plan {
+        flavour: Flavour::Kubernetes(binaries),
+        ..plan(Machines {
+            memory: 1536,
+            ..machines
+        })
+    };
+    let name = format!("machines_real_apiserver_{}", OWNER_KILLED.promise);
+    Trial::test(name, || {
+        check(OWNER_KILLED, || on_its_own(OWNER_KILLED, plan))
+    })
+}
+
+/// What came of a scenario: its story, and the promises that were broken.
+type Story = (Report, Result<()>);
+
+fn check(scenario: Scenario, run: impl FnOnce() -> Story) -> Result<(), Failed> {
+    let (report, result) = run();
+    result.map_err(|error| {
+        let (name, story) = (scenario.name, report.lines().join("\n"));
+        Failed::from(format!("{name}: {error:#}\n\nwhat happened:\n{story}"))
+    })
+}
+
+thread_local! {
+    /// The cluster that scenarios of [`MACHINES`] share, as booting takes longer than most of
+    /// them. One that failed leaves none behind.
+    static SHARED: RefCell<Option<Cluster>> = const { RefCell::new(None) };
+}
+
+fn on_shared(scenario: Scenario, plan: Plan) -> Story {
+    inside::done();
+    let mut report = Report::new(false);
+    let run = || {
+        let mut cluster = match SHARED.take() {
+            Some(cluster) => cluster,
+            None => Cluster::start(&Programs::find()?, plan, &mut report)?,
+        };
+        carry_out(scenario, &mut cluster, &mut report)?;
+        cluster.heal().context("make the cluster whole again")?;
+        SHARED.set(Some(cluster));
+        Ok(())
+    };
+    let result = run();
+    (report, result)
+}
+
+fn on_its_own(scenario: Scenario, plan: Plan) -> Story {
+    // More at once would be too much for the host.
+    SHARED.take();
+    inside::done();
+    let mut report = Report::new(false);
+    let run = || {
+        let mut cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;
+        carry_out(scenario, &mut cluster, &mut report)
+    };
+    let result = run();
+    (report, result)
+}
+
+fn carry_out(scenario: Scenario, cluster: &mut Cluster, report: &mut Report) -> Result<()> {
+    let violations = match (scenario.run)(cluster, report) {
+        Ok(outcome) => outcome.violations,
+        Err(error) => vec![format!("{error:#}")],
+    };
+    let logs = if violations.is_empty() {
+        None
+    } else {
+        Some(cluster.save_logs(scenario.name)?)
+    };
+    if std::env::var_os(KEEP).is_some() {
+        keep(cluster)?;
+    }
+    match logs {
+        None => Ok(()),
+        Some(logs) => bail!(
+            "{}\nlogs, consoles and a capture are in {}",
+            violations.join("\n"),
+            logs.display()
+        ),
+    }
+}
+
+fn ending_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().collect()
+}
+
+/// Says how to get into the machines, and waits until somebody has seen enough.
+fn keep(cluster: &Cluster) -> Result<()> {
+    println!("\nThe cluster is kept until Ctrl-C. To get in:");
+    for host in cluster.topology.hosts() {
+        println!("{:8} {:12} {}", host.name(), host.address(), host.way_in());
+    }
+    println!(
+        "logs are in /proc/{}/root{}",
+        std::process::id(),
+        cluster.work().display()
+    );
+    ending_signals().wait().context("wait for a signal")?;
+    Ok(())
+}
