@@ -9,7 +9,7 @@ use crate::process::output;
 use crate::sys;
 use crate::topology::Host;
 
-/// XDP and tcx programs, a clsact filter's queueing discipline; one line each. Of an interface
+/// XDP and tcx programs, clsact's queueing discipline and its filters; one line each. Of an interface
 /// of the calling thread's network namespace.
 ///
 /// # Errors
@@ -33,6 +33,13 @@ pub fn of(interface: &str) -> Result<Vec<String>> {
     let qdiscs = output(Command::new("tc").args(["qdisc", "show", "dev", interface]))?;
     if qdiscs.contains("clsact") {
         found.push("clsact".to_owned());
+        for way in ["ingress", "egress"] {
+            let filters =
+                output(Command::new("tc").args(["filter", "show", "dev", interface, way]))?;
+            if filters.contains("bpf") {
+                found.push(format!("clsact {way}: a program"));
+            }
+        }
     }
     Ok(found)
 }

@@ -12,8 +12,9 @@ use vip_common::layout::Masks;
 use vip_common::testing::{World, backend, node_mac};
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
-    Datapath, DatapathError, Egress, Leftover, Mode, Pins, Plan, leftovers, remove,
+    Datapath, DatapathError, Egress, Leftover, Mode, Pins, Plan, Seen, leftovers, remove,
 };
+use vip_userspace::net::netlink::Netlink;
 
 /// Where a test works.
 struct Place {
@@ -169,6 +170,20 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
     });
 }
 
+/// What rtnetlink shows of clsact filters on eth0.
+fn seen() -> Seen {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let index = nix::net::if_::if_nametoindex("eth0").expect("it is there");
+    let filters = runtime.block_on(async {
+        let netlink = Netlink::connect().expect("a socket");
+        netlink.filters(index).await.expect("the kernel tells")
+    });
+    Seen { xdp: None, filters }
+}
+
 #[test]
 fn generic_mode_takes_the_place_of_native() {
     in_namespace(|place| {
@@ -197,6 +212,13 @@ fn a_kernel_without_tcx_gets_one_clsact_filter() {
                 .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
                 .expect("attaches");
             assert_eq!(attached.egress, Egress::Clsact);
+            let mut guards = || datapath.guards("eth0", Egress::Clsact, &seen());
+            assert!(guards().expect("the kernel tells"));
+            run("tc", &["filter", "delete", "dev", "eth0", "egress"]);
+            assert!(!guards().expect("the kernel tells"), "it was removed");
+            datapath
+                .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
+                .expect("attaches again");
             drop(datapath);
             assert_eq!(
                 filters().matches(" name vip_egress").count(),
@@ -302,7 +324,7 @@ fn somebody_elses_program_is_left_alone() {
             .expect("attaches beside it");
         assert_eq!(attached.mode, Mode::Tc);
         assert!(
-            ours.steers("eth0", attached, None)
+            ours.steers("eth0", attached, &seen())
                 .expect("the kernel tells")
         );
         assert_eq!(xdp(), before);

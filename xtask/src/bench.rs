@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{demo, install, sh};
+use crate::{demo, install, kernels, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which: `steer` (what a packet costs), `live` (real frames a second), `connections` (what
     /// they cost, beside HAProxy and nftables), `docs` (these three, into docs/benchmarks.md),
-    /// `failover` (what clients notice, beside keepalived and HAProxy) or `ranks` (how even
-    /// shares are)
+    /// `failover` (what clients notice, beside keepalived and HAProxy), `vm` (connections beside
+    /// IPVS, in instructions) or `ranks` (how even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]
@@ -30,7 +30,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if failover || options.benchmark == "connections" || options.benchmark == "docs" {
         install::programs(install::RIVALS)?;
     }
-    let mut bench = demo::binary("bench", None)?;
+    let mut environment = Vec::new();
+    if options.benchmark == "vm" {
+        install::programs(install::PEERS)?;
+        environment.push(sh::variable("VIP_TESTS_KERNELS", kernels::prepare()?));
+    }
+    let mut bench = demo::binary("bench", environment)?;
     bench.arg(&options.benchmark);
     demo::pass(&mut bench, options.json.as_deref(), &options.args)?;
     sh::run(&mut bench)

@@ -19,8 +19,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let assets = kubernetes::prepare()?;
-    let mut demo = binary("testbed", assets)?;
+    let mut demo = binary("testbed", kubernetes::prepare()?.into_iter().collect())?;
     demo.arg("demo");
     pass(&mut demo, options.json.as_deref(), &options.args)?;
     sh::run(&mut demo)
@@ -28,7 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds all, optimised. Returns the command that runs a binary of `tests` in an empty
 /// network namespace.
-pub(crate) fn binary(name: &str, environment: Option<OsString>) -> Result<Command> {
+pub(crate) fn binary(name: &str, environment: Vec<OsString>) -> Result<Command> {
     install::programs(install::BUILD)?;
     install::programs(install::TOPOLOGY)?;
     build_ebpf::object()?;

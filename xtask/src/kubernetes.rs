@@ -33,10 +33,7 @@ pub(crate) fn prepare() -> Result<Option<OsString>> {
         return Ok(None);
     }
     install::programs(ETCD)?;
-    let mut pair = OsString::from(ASSETS);
-    pair.push("=");
-    pair.push(unpack(&packed)?);
-    Ok(Some(pair))
+    Ok(Some(sh::variable(ASSETS, unpack(&packed)?)))
 }
 
 const ETCD: &[install::Program] = &[("etcd", "etcd-server"), ("xz", "xz-utils")];

@@ -58,14 +58,19 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
     sudo.arg("env");
     for name in KEPT {
         if let Some(value) = env::var_os(name) {
-            let mut pair = OsString::from(name);
-            pair.push("=");
-            pair.push(value);
-            sudo.arg(pair);
+            sudo.arg(variable(name, value));
         }
     }
     sudo.arg(program.as_ref());
     sudo
+}
+
+/// `NAME=value`, for `env`.
+pub(crate) fn variable(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut pair = OsString::from(name);
+    pair.push("=");
+    pair.push(value);
+    pair
 }
 
 fn is_root() -> bool {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all tests, in an empty network namespace.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -59,13 +59,21 @@ impl Options {
         matches!(self.suite, None | Some(Suite::Vm(_)))
     }
 
-    /// What cargo is told about which tests to run.
+    /// What cargo is told about which tests to run. Names of targets and not of packages: for a
+    /// package by itself, cargo builds all it depends on with other features, once more.
     fn selection(&self) -> &'static [&'static str] {
         match self.suite {
             None => &[],
-            Some(Suite::Unit(_)) => &["--workspace", "--exclude=vip-ebpf", "--exclude=vip-tests"],
-            Some(Suite::Netns(_)) => &["--package=vip-tests", "--lib", "--bins", "--test=netns"],
-            Some(Suite::Vm(_)) => &["--package=vip-tests", "--test=vm"],
+            Some(Suite::Unit(_)) => &[
+                "--lib",
+                "--bins",
+                "--test=attach",
+                "--test=cli",
+                "--test=simulation",
+                "--test=verdicts",
+            ],
+            Some(Suite::Netns(_)) => &["--test=netns"],
+            Some(Suite::Vm(_)) => &["--test=vm"],
         }
     }
 
@@ -102,9 +110,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // network-namespace tests run the agent's binary, and machines run other tests.
     sh::run(sh::command("cargo").args(["test", "--no-run"]))?;
     if options.wants_machines() {
-        environment.push(variable("VIP_TESTS_KERNELS", &kernels::prepare()?));
+        environment.push(sh::variable("VIP_TESTS_KERNELS", kernels::prepare()?));
         let programs = env::join_paths(test_programs()?).context("name the test programs")?;
-        environment.push(variable("VIP_TESTS_INSIDE", programs));
+        environment.push(sh::variable("VIP_TESTS_INSIDE", programs));
     }
     let mut inside = netns::command("cargo", environment);
     inside.args(["test", "--offline", "--no-fail-fast"]);
@@ -114,14 +122,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         inside.env("CARGO_TERM_COLOR", "always");
     }
     run_and_list_skipped(&mut inside)
-}
-
-/// `NAME=value`.
-fn variable(name: &str, value: impl AsRef<OsStr>) -> OsString {
-    let mut pair = OsString::from(name);
-    pair.push("=");
-    pair.push(value);
-    pair
 }
 
 /// The test programs that cargo has built.

@@ -43,7 +43,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         },
         Fault {
             name: "guard detached",
-            take: "rm /sys/fs/bpf/vip/egress-*".to_owned(),
+            // Before Linux 6.6 it is a filter.
+            take: format!(
+                "rm /sys/fs/bpf/vip/egress-* 2>/dev/null || tc filter delete dev {NIC} egress"
+            ),
             give: None,
             moves: false,
         },
@@ -100,7 +103,9 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         cluster.wait_for_status("nothing is missing", &[owner], |own, node, status| {
             let hooks = hooks::on(own.host(node), own.programs(), NIC).unwrap_or_default();
             let hooked = |name| hooks.iter().any(|hook| hook.starts_with(name));
-            status.faults.is_empty() && hooked("xdp") && hooked("tcx egress")
+            status.faults.is_empty()
+                && hooked("xdp")
+                && (hooked("tcx egress") || hooked("clsact egress"))
         })?;
         report.event(format!("{}: healed", fault.name));
     }

@@ -370,8 +370,7 @@ impl Datapath {
         )
     }
 
-    /// Whether the program on the way in is attached to an interface, which shows an XDP program
-    /// with the number `xdp`.
+    /// Whether the program on the way in is attached to an interface.
     ///
     /// # Errors
     /// If the kernel does not tell.
@@ -379,21 +378,27 @@ impl Datapath {
         &mut self,
         interface: &str,
         attachment: Attachment,
-        xdp: Option<u32>,
+        seen: &Seen,
     ) -> Result<bool, DatapathError> {
         if attachment.mode == Mode::Tc {
-            return is_attached(&mut self.ebpf, Way::In, interface, attachment.egress);
+            let egress = attachment.egress;
+            return is_attached(&mut self.ebpf, Way::In, interface, egress, seen);
         }
         let own = self.ingress()?.info();
-        Ok(xdp == Some(own.map_err(program_error(INGRESS))?.id()))
+        Ok(seen.xdp == Some(own.map_err(program_error(INGRESS))?.id()))
     }
 
     /// Whether the program on the way out is attached to an interface.
     ///
     /// # Errors
     /// If the kernel does not tell.
-    pub fn guards(&mut self, interface: &str, kind: Egress) -> Result<bool, DatapathError> {
-        is_attached(&mut self.ebpf, Way::Out, interface, kind)
+    pub fn guards(
+        &mut self,
+        interface: &str,
+        kind: Egress,
+        seen: &Seen,
+    ) -> Result<bool, DatapathError> {
+        is_attached(&mut self.ebpf, Way::Out, interface, kind, seen)
     }
 
     /// Attaches the programs for local sockets to a cgroup, in the place of those that an
@@ -520,20 +525,29 @@ where
         .ok_or(DatapathError::Missing(name))
 }
 
-/// Whether a program for socket buffers is attached to an interface. A clsact filter, which
-/// cannot be asked for by program, is taken to be.
+/// The kernel's numbers of programs on an interface, as rtnetlink tells them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    /// The XDP program, in whichever mode.
+    pub xdp: Option<u32>,
+    /// Programs of clsact filters, on the way in or out. Not told where tcx is used.
+    pub filters: Vec<u32>,
+}
+
+/// Whether a program for socket buffers is attached to an interface.
 fn is_attached(
     ebpf: &mut Ebpf,
     way: Way,
     interface: &str,
     kind: Egress,
+    seen: &Seen,
 ) -> Result<bool, DatapathError> {
-    if kind == Egress::Clsact {
-        return Ok(true);
-    }
     let name = way.program();
     let classifier: &mut SchedClassifier = program(ebpf, name)?;
     let own = classifier.info().map_err(program_error(name))?.id();
+    if kind == Egress::Clsact {
+        return Ok(seen.filters.contains(&own));
+    }
     let (_, attached) =
         SchedClassifier::query_tcx(interface, way.hook()).map_err(program_error(name))?;
     Ok(attached.iter().any(|program| program.id() == own))

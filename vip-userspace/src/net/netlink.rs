@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
@@ -269,6 +270,33 @@ impl Netlink {
             .any(|there| there.index == index && there.address == address))
     }
 
+    /// The kernel's numbers of the BPF programs that are clsact filters of an interface, on the
+    /// way in and out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn filters(&self, index: u32) -> Result<Vec<u32>, NetError> {
+        let mut programs = Vec::new();
+        for request in [
+            self.handle
+                .traffic_filter(index.cast_signed())
+                .get()
+                .ingress(),
+            self.handle
+                .traffic_filter(index.cast_signed())
+                .get()
+                .egress(),
+        ] {
+            let messages: Vec<TcMessage> = request
+                .execute()
+                .try_collect()
+                .await
+                .map_err(refused("list filters"))?;
+            programs.extend(messages.iter().filter_map(filter_program));
+        }
+        Ok(programs)
+    }
+
     async fn loopback(&self) -> Result<Link, NetError> {
         let links = self.links().await?;
         links
@@ -373,6 +401,21 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
         })
     };
     local.or_else(own)
+}
+
+/// The program of a filter, if it is one of BPF (`TCA_BPF_ID`).
+fn filter_program(message: &TcMessage) -> Option<u32> {
+    let options = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        });
+    options?.iter().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+        _ => None,
+    })
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {

@@ -11,18 +11,21 @@
 //! - `haproxy`: HAProxy in TCP mode on the VIP's owner.
 //! - `nftables`: the owner's kernel translates addresses (DNAT, and masquerading for the way
 //!   back).
+//! - `ipvs`: the owner's kernel sends packets on to servers, which answer at once (direct server
+//!   return), as keepalived tells it. Not every kernel has it: see `vm.rs`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use vip_tests::agent::Programs;
 use vip_tests::clock::until;
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
 use vip_tests::outcome::Report;
+use vip_tests::peers::keepalived;
 use vip_tests::process::{Process, output};
-use vip_tests::topology::{VIP, vip_by_hand};
+use vip_tests::topology::{NIC, VIP, vip_by_hand};
 
 use crate::report::{Goal, commit, machine, median, quartiles, write_json};
 
@@ -39,17 +42,26 @@ const REST: Duration = Duration::from_secs(2);
 /// The most that a connection may cost more, in what it costs more with HAProxy.
 const GOAL: f64 = 0.25;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Way {
+    /// To the servers in turn
     Direct,
+    /// Ours
     Vip,
+    /// HAProxy in TCP mode
     Haproxy,
+    /// Address translation
     Nftables,
+    /// Direct server return, by keepalived
+    Ipvs,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Direct, Self::Vip, Self::Haproxy, Self::Nftables];
+    /// Those that every kernel has.
+    pub(crate) const USUAL: &[Self] = &[Self::Direct, Self::Vip, Self::Haproxy, Self::Nftables];
+
+    const COUNT: usize = 5;
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -57,6 +69,7 @@ impl Way {
             Self::Vip => "vip",
             Self::Haproxy => "haproxy",
             Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
@@ -82,7 +95,7 @@ pub(crate) struct Row {
     pub(crate) added_us: f64,
     /// The middle half of the rounds.
     pub(crate) quartiles_us: [f64; 2],
-    /// `added_us` in HAProxy's.
+    /// `added_us` in that of [`Table::reference`].
     pub(crate) ratio: f64,
     #[serde(flatten)]
     pub(crate) goal: Goal,
@@ -93,26 +106,39 @@ pub(crate) struct Table {
     pub(crate) machine: String,
     pub(crate) commit: String,
     pub(crate) rounds: usize,
+    /// What the others are compared with.
+    pub(crate) reference: Way,
     pub(crate) rows: Vec<Row>,
 }
 
-pub(super) fn run(json: Option<PathBuf>, rounds: usize, connections: u32) -> Result<()> {
-    let table = measure(rounds, connections)?;
+pub(super) fn run(
+    json: Option<PathBuf>,
+    rounds: usize,
+    connections: u32,
+    ways: &[Way],
+) -> Result<()> {
+    let table = measure(rounds, connections, ways)?;
     print(&table);
     write_json(json, &table)
 }
 
-pub(super) fn measure(rounds: usize, connections: u32) -> Result<Table> {
+/// The last of the ways is what the others are compared with, unless HAProxy is among them.
+pub(super) fn measure(rounds: usize, connections: u32, ways: &[Way]) -> Result<Table> {
     ensure!(
         rounds > 0 && connections > 0,
         "--rounds and --connections must be at least 1"
     );
+    let (Some(&last), true) = (ways.last(), ways.contains(&Way::Direct)) else {
+        bail!("--ways must contain direct, which is subtracted from the others");
+    };
+    let has_haproxy = ways.contains(&Way::Haproxy);
+    let reference = if has_haproxy { Way::Haproxy } else { last };
     let programs = Programs::find()?;
     let units = [Unit::Connection, Unit::Request];
     // By unit and way.
-    let mut times = [const { [const { Vec::new() }; 4] }; 2];
+    let mut times = [const { [const { Vec::new() }; Way::COUNT] }; 2];
     for _ in 0..rounds {
-        for way in Way::ALL {
+        for &way in ways {
             let setup = Setup::new(&programs, way)?;
             for (unit, times) in units.into_iter().zip(&mut times) {
                 times[way as usize].push(setup.measure(unit, connections)?);
@@ -125,11 +151,12 @@ pub(super) fn measure(rounds: usize, connections: u32) -> Result<Table> {
             let pairs = times[way as usize].iter().zip(&times[Way::Direct as usize]);
             pairs.map(|(own, direct)| own - direct).collect()
         };
-        let haproxy = median(added(Way::Haproxy));
-        for way in Way::ALL {
+        let compared = median(added(reference));
+        for &way in ways {
             let own = added(way);
-            let ratio = median(own.clone()) / haproxy;
-            let goal = (way == Way::Vip && unit == Unit::Connection).then_some(GOAL);
+            let ratio = median(own.clone()) / compared;
+            let has_goal = has_haproxy && way == Way::Vip && unit == Unit::Connection;
+            let goal = has_goal.then_some(GOAL);
             rows.push(Row {
                 unit,
                 way,
@@ -145,6 +172,7 @@ pub(super) fn measure(rounds: usize, connections: u32) -> Result<Table> {
         machine: machine(),
         commit: commit(),
         rounds,
+        reference,
         rows,
     })
 }
@@ -170,7 +198,7 @@ impl Setup {
             let host = cluster.host(node);
             let mut echo = host.command(programs.testbed.as_os_str());
             echo.args(["echo", "--port", &ECHO.to_string()]);
-            if way != Way::Vip {
+            if !matches!(way, Way::Vip | Way::Ipvs) {
                 // Else the first node's would answer for the VIP, and HAProxy could not.
                 echo.args(["--address", &host.address().to_string()]);
             }
@@ -203,6 +231,10 @@ impl Setup {
             }
             Way::Nftables => {
                 nftables(&cluster)?;
+                vip
+            }
+            Way::Ipvs => {
+                processes.push(ipvs(&cluster)?);
                 vip
             }
         };
@@ -299,6 +331,47 @@ fn nftables(cluster: &Cluster) -> Result<()> {
     output(host.command("sh".as_ref()).args(["-c", settings])).map(drop)
 }
 
+/// Direct server return from the first node, whose keepalived has the VIP and tells IPVS which
+/// servers there are; the other nodes have it on `lo`, and say nothing about it.
+fn ipvs(cluster: &Cluster) -> Result<Process> {
+    let mut servers = String::new();
+    for node in cluster.nodes() {
+        let host = cluster.host(node);
+        servers += &format!(
+            "\treal_server {} {ECHO} {{\n\t\tweight 1\n\t\tTCP_CHECK {{\n\t\t\tconnect_timeout 3\n\t\t}}\n\t}}\n",
+            host.address()
+        );
+        if node > 0 {
+            let script = format!(
+                "set -e; cd /proc/sys/net/ipv4/conf/all; echo 1 >arp_ignore; echo 2 >arp_announce; \
+                 ip address add {VIP}/32 dev lo"
+            );
+            output(host.command("sh".as_ref()).args(["-c", &script]))?;
+        }
+    }
+    let text = format!(
+        "vrrp_instance vip {{\n\tstate MASTER\n\tinterface {NIC}\n\tvirtual_router_id {}\n\
+         \tpriority 100\n\tvirtual_ipaddress {{\n\t\t{VIP}/32 dev {NIC}\n\t}}\n}}\n\
+         virtual_server {VIP} {ECHO} {{\n\tdelay_loop 2\n\tlb_algo rr\n\tlb_kind DR\n\
+         \tprotocol TCP\n{servers}}}\n",
+        keepalived::ROUTER_ID
+    );
+    let file = |name: &str| cluster.work().join(format!("keepalived{name}"));
+    let config = file(".conf");
+    std::fs::write(&config, text).context("write keepalived.conf")?;
+    let mut command = cluster.host(0).command("keepalived".as_ref());
+    command.args(["--dont-fork", "--log-console"]);
+    for (option, path) in [
+        ("--use-file", &config),
+        ("--pid", &file(".pid")),
+        ("--vrrp_pid", &file("-vrrp.pid")),
+        ("--checkers_pid", &file("-checkers.pid")),
+    ] {
+        command.arg(option).arg(path);
+    }
+    Process::daemon("keepalived", &mut command, &file(".log"))
+}
+
 /// CPU time that all cores together spend while something is done.
 ///
 /// It is what is left when idle time is taken off: the kernel measures how long a core idles,
@@ -347,12 +420,18 @@ fn print(table: &Table) {
         table.rounds
     );
     println!(
-        "{:12} {:10} {:>9} {:>9} {:>19} {:>9} {:>6}",
-        "", "way", "total", "added", "quartiles", "of HAProxy", "goal"
+        "{:12} {:10} {:>9} {:>9} {:>19} {:>11} {:>6}",
+        "",
+        "way",
+        "total",
+        "added",
+        "quartiles",
+        format!("of {}", table.reference.name()),
+        "goal"
     );
     for row in &table.rows {
         println!(
-            "{:12} {:10} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {}",
+            "{:12} {:10} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>11.2} {}",
             match row.unit {
                 Unit::Connection => "connection",
                 Unit::Request => "request",

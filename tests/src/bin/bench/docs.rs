@@ -20,7 +20,7 @@ pub(super) fn run(effort: &Effort) -> Result<()> {
     let rounds = effort.rounds;
     let steered = steer::measure(rounds, effort.packets)?;
     let live = live::measure(rounds, effort.packets)?;
-    let connections = connections::measure(rounds, effort.connections)?;
+    let connections = connections::measure(rounds, effort.connections, Way::USUAL)?;
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
     let plot = plot(&steered, &connections);
     for (name, text) in [

@@ -7,12 +7,15 @@ mod live;
 mod ranks;
 mod report;
 mod steer;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use vip_tests::isolation;
+
+use crate::connections::Way;
 
 /// Benchmarks of vip
 #[derive(Parser)]
@@ -58,7 +61,12 @@ enum Benchmark {
         /// Connections a turn
         #[arg(long, default_value_t = 10_000)]
         connections: u32,
+        /// Ways that are compared
+        #[arg(long, value_delimiter = ',', default_values = Way::USUAL.iter().map(|way| way.name()))]
+        ways: Vec<Way>,
     },
+    /// The same beside IPVS, in a virtual machine whose clock counts instructions
+    Vm(vm::Options),
     /// Run `steer`, `live` and `connections`, and write docs/benchmarks.md and its plot
     Docs {
         /// How often everything takes its turn
@@ -102,7 +110,9 @@ fn main() -> ExitCode {
             json,
             rounds,
             connections,
-        } => connections::run(json, rounds, connections),
+            ways,
+        } => connections::run(json, rounds, connections, &ways),
+        Benchmark::Vm(options) => vm::run(&options),
         Benchmark::Docs {
             rounds,
             packets,

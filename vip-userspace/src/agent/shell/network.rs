@@ -8,7 +8,7 @@ use vip_common::layout::Mac;
 use super::Shell;
 use super::setup::addresses_of;
 use crate::agent::pacer::Command;
-use crate::datapath::Plan;
+use crate::datapath::{Egress, Plan, Seen};
 use crate::decide::node::Fault;
 use crate::net::netlink::NetEvent;
 use crate::net::{Heard, Nic};
@@ -77,12 +77,29 @@ impl Shell {
             self.pacer.tell(Command::Plan(self.plan.clone(), base));
             self.learn(self.nic.address, Mac::from_wire(mac));
         }
+        let egress = self.attachment.egress;
+        let filters = match egress {
+            Egress::Tcx => Vec::new(),
+            Egress::Clsact => match self.netlink.filters(self.nic.index).await {
+                Ok(filters) => filters,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look at the filters of the NIC");
+                    return Ok(());
+                }
+            },
+        };
+        let seen = Seen {
+            xdp: link.xdp,
+            filters,
+        };
         let steers = self
             .datapath
-            .steers(&self.nic.name, self.attachment, link.xdp)
+            .steers(&self.nic.name, self.attachment, &seen)
             .unwrap_or(true);
-        let egress = self.attachment.egress;
-        let guards = self.datapath.guards(&self.nic.name, egress).unwrap_or(true);
+        let guards = self
+            .datapath
+            .guards(&self.nic.name, egress, &seen)
+            .unwrap_or(true);
         if !steers || !guards {
             self.pacer.tell(Command::Fault(Fault::Programs, true));
             tracing::warn!(

@@ -19,7 +19,7 @@ impl Node {
                         peer.joined = true;
                     }
                     out.push(Action::Report(Report::BfdUp(index)));
-                    self.answers(index, out);
+                    self.answers(now, index, out);
                     if self.machine.state() == State::Active {
                         // A node has come back, and others with it that heard another owner.
                         self.schedule.repeat(now);
@@ -29,6 +29,8 @@ impl Node {
                     out.push(Action::Report(Report::BfdDown(index, diagnostic)));
                     if diagnostic == Diagnostic::ControlDetectionTimeExpired {
                         self.on_silence(now, index);
+                    } else {
+                        self.watch(now, index);
                     }
                 }
             }
@@ -55,40 +57,67 @@ impl Node {
         }
     }
 
+    /// A node's agent took its leave. Its connections are its kernel's.
+    fn watch(&mut self, now: BootNanos, index: BackendIndex) {
+        let next = now.after(self.echo_pause());
+        if let Some(peer) = self.peer_mut(index)
+            && peer.joined
+            && peer.liveness == Liveness::Trusted
+        {
+            peer.liveness = Liveness::Watched { asked: 0, next };
+        }
+    }
+
+    /// Between echo requests to a node.
+    fn echo_pause(&self) -> Duration {
+        let bfd = self.params.bfd.map(|bfd| bfd.interval);
+        bfd.unwrap_or_default().max(ECHO_INTERVAL)
+    }
+
     /// Sends the echo requests that tell a crashed agent from a dead node.
-    pub(super) fn doubt(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
-        let pause = self
-            .params
-            .bfd
-            .map_or(ECHO_INTERVAL, |bfd| bfd.interval.max(ECHO_INTERVAL));
+    pub(super) fn ask(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        let pause = self.echo_pause();
         let Some(peer) = self.peer_mut(index) else {
             return;
         };
-        let Liveness::Doubted { asked, next } = peer.liveness else {
+        let (Liveness::Doubted { asked, next } | Liveness::Watched { asked, next }) =
+            &mut peer.liveness
+        else {
             return;
         };
-        if now < next {
+        if now < *next {
             return;
         }
-        if asked < ECHOES {
-            peer.liveness = Liveness::Doubted {
-                asked: asked + 1,
-                next: now.after(pause),
-            };
+        if *asked < ECHOES {
+            *asked += 1;
+            *next = now.after(pause);
             out.push(Action::SendEcho(index));
         } else {
             peer.liveness = Liveness::Dead;
+            // Unless there is nothing to hear it by.
+            peer.joined = peer.session.is_none();
             out.push(Action::Report(Report::Dead(index)));
         }
     }
 
     /// A node gave a sign of life.
-    pub(super) fn answers(&mut self, index: BackendIndex, out: &mut Vec<Action>) {
-        if let Some(peer) = self.peer_mut(index) {
-            let was = std::mem::replace(&mut peer.liveness, Liveness::Trusted);
-            if was == Liveness::Dead {
-                out.push(Action::Report(Report::Answers(index)));
-            }
+    pub(super) fn answers(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        let later = now.after(self.echo_pause());
+        let Some(peer) = self.peer_mut(index) else {
+            return;
+        };
+        let heard = peer.session.as_ref().is_none_or(Session::is_up);
+        let next = match peer.liveness {
+            Liveness::Watched { next, .. } => next,
+            _ => later,
+        };
+        let is = if heard || !peer.joined {
+            Liveness::Trusted
+        } else {
+            Liveness::Watched { asked: 0, next }
+        };
+        if std::mem::replace(&mut peer.liveness, is) == Liveness::Dead {
+            out.push(Action::Report(Report::Answers(index)));
         }
     }
 
@@ -110,6 +139,8 @@ impl Node {
                     let heard = peer.session.as_ref().is_some_and(Session::is_up);
                     (masks.alive.contains(index) || heard, true)
                 }
+                // The last request may still be on its way.
+                Liveness::Watched { asked, .. } => (masks.alive.contains(index), asked <= 1),
                 Liveness::Doubted { .. } => (masks.alive.contains(index), false),
                 Liveness::Dead => (false, false),
             };

@@ -76,6 +76,15 @@ enum Liveness {
         /// When to send the next one, or give up.
         next: BootNanos,
     },
+    /// Its agent is gone, but its kernel answers: it has its connections, and takes new ones.
+    /// It is asked again and again, as no BFD session would tell of its end. A node that shuts
+    /// down ends its agent first.
+    Watched {
+        /// Echo requests sent since the last answer.
+        asked: u32,
+        /// When to send the next one, or give up.
+        next: BootNanos,
+    },
     /// Nothing answers.
     Dead,
 }
@@ -85,7 +94,8 @@ struct Peer {
     session: Option<Session>,
     liveness: Liveness,
     /// Its agent was heard, so that the VIP lies on its `lo`: only then does its stack take what
-    /// is steered there. (It stays there when the agent ends.)
+    /// is steered there. (It stays there when the agent ends.) A node that was dead must be heard
+    /// again: it may have booted, and its stack know nothing of the VIP.
     joined: bool,
 }
 
@@ -220,6 +230,13 @@ impl Node {
         for index in self.others() {
             if let Some(peer) = self.peer_mut(index) {
                 peer.joined |= known.alive.contains(index);
+                if peer.joined && peer.session.is_some() {
+                    // It may have died, or only its agent, while nobody looked.
+                    peer.liveness = Liveness::Watched {
+                        asked: 0,
+                        next: now,
+                    };
+                }
             }
         }
         for index in self.others() {
@@ -253,10 +270,10 @@ impl Node {
                     self.set_draining(source, draining, out);
                 }
             }
-            Event::Echo(index) => self.answers(index, out),
+            Event::Echo(index) => self.answers(now, index, out),
             Event::Probe(index, check, probe) => {
                 if probe != Probe::Silent {
-                    self.answers(index, out);
+                    self.answers(now, index, out);
                 }
                 for transition in self.health.on_probe(index, check, probe) {
                     out.push(Action::Report(Report::Health(index, check, transition)));
@@ -299,7 +316,7 @@ impl Node {
                 });
                 self.on_sessions(now, index, out);
             }
-            self.doubt(now, index, out);
+            self.ask(now, index, out);
         }
         if let Some(next) = next_packet {
             // One wake-up for the packets to all peers, and one move of the fence.
@@ -339,7 +356,7 @@ impl Node {
             if let Some(session) = &peer.session {
                 earliest(session.next_deadline());
             }
-            if let Liveness::Doubted { next, .. } = peer.liveness {
+            if let Liveness::Doubted { next, .. } | Liveness::Watched { next, .. } = peer.liveness {
                 earliest(next);
             }
         }

@@ -392,14 +392,47 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
         assert!(echoes.count() > 0);
         let masks = b.node.masks();
         assert!(!masks.ready[0].contains(index(0)) && masks.alive.contains(index(0)));
-        if answers {
-            b.event(at(4170), Event::Echo(index(0)));
+        for time in (4170..4600).step_by(10) {
+            let asked = b.run(at(time)).contains(&Action::SendEcho(index(0)));
+            if answers && (asked || time == 4170) {
+                b.event(at(time + 1), Event::Echo(index(0)));
+            }
         }
-        b.run(at(4600));
         let masks = b.node.masks();
         assert_eq!(masks.ready[0].contains(index(0)), answers);
         assert_eq!(masks.alive.contains(index(0)), answers);
     }
+}
+
+#[test]
+fn node_that_dies_after_its_agent_took_leave_is_found_dead_by_its_silence() {
+    let (mut a, mut b) = up();
+    let sent = a.event(at(4000), Event::Shutdown).to_vec();
+    let mut left = false;
+    for action in sent {
+        if let Action::SendBfd { to, packet } = action
+            && to == index(1)
+        {
+            left = true;
+            let (source, packet) = (index(0), &packet);
+            b.event(at(4001), Event::Bfd { source, packet });
+        }
+    }
+    assert!(left, "it says farewell");
+    // Its kernel lives, and goes on with its connections, however long its agent is away.
+    for time in (4001..8000).step_by(10) {
+        if b.run(at(time)).contains(&Action::SendEcho(index(0))) {
+            b.event(at(time + 1), Event::Echo(index(0)));
+        }
+        assert!(b.node.masks().alive.contains(index(0)), "at {time}");
+    }
+    b.run(at(8300));
+    assert!(!b.node.masks().alive.contains(index(0)));
+    // It boots: its server is there again, but its stack has no VIP yet.
+    b.event(at(20_000), Event::Probe(index(0), 0, Probe::Ready));
+    b.event(at(20_001), Event::Probe(index(0), 0, Probe::Ready));
+    assert!(!b.node.masks().alive.contains(index(0)));
+    assert!(!b.node.masks().ready[0].contains(index(0)));
 }
 
 #[test]
