@@ -43,6 +43,14 @@ impl Pace {
         health: "interval = \"2s\"\ntimeout = \"10s\"\n",
     };
 
+    /// For emulated machines with kube-apiservers, which are half busy with themselves.
+    pub const SLOW: Self = Self {
+        watches: 30,
+        every_ms: 500,
+        kept: 1,
+        ..Self::CALM
+    };
+
     /// What the environment says.
     #[must_use]
     pub fn of_environment() -> Self {

@@ -69,17 +69,18 @@ fn trials() -> Result<Vec<Trial>> {
     let mut trials = inside::trials(&kernels);
     let machines = Machines::new(kernels.clone());
     for scenario in MACHINES {
-        let plan = plan(machines.clone());
+        let plan = plan(Pace::CALM, machines.clone());
         trials.push(Trial::test(
             format!("machines_{}", scenario.promise),
             || check(*scenario, || on_shared(*scenario, plan)),
         ));
     }
     for (wiring, scenario) in WIRINGS {
-        let plan = plan(Machines {
+        let machines = Machines {
             wiring: *wiring,
             ..machines.clone()
-        });
+        };
+        let plan = plan(Pace::CALM, machines);
         trials.push(Trial::test(
             format!("machines_{}", scenario.promise),
             || check(*scenario, || on_its_own(*scenario, plan)),
@@ -89,8 +90,7 @@ fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-fn plan(machines: Machines) -> Plan {
-    let pace = Pace::CALM;
+fn plan(pace: Pace, machines: Machines) -> Plan {
     Plan {
         interval: pace.interval.to_owned(),
         more: pace.bfd.to_owned(),
@@ -107,12 +107,13 @@ fn real_api_server(machines: Machines) -> Trial {
             "machines_real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
         return Trial::test(reason, || Ok(())).with_ignored_flag(true);
     };
+    let machines = Machines {
+        memory: 1536,
+        ..machines
+    };
     let plan = Plan {
         flavour: Flavour::Kubernetes(binaries),
-        ..plan(Machines {
-            memory: 1536,
-            ..machines
-        })
+        ..plan(Pace::SLOW, machines)
     };
     let name = format!("machines_real_apiserver_{}", OWNER_KILLED.promise);
     Trial::test(name, || {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::agent::{ADDRESSES, DRAINED, SOCKET, lock};
 use crate::config::{self, Config, ConfigError, Flags};
-use crate::datapath;
+use crate::datapath::{self, Leftover};
 use crate::net::netlink::Netlink;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
@@ -69,6 +69,9 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     })?;
     for leftover in &leftovers {
         if !dry_run {
+            if let Leftover::Qdisc { index, .. } = leftover {
+                runtime.block_on(async { Netlink::connect()?.remove_clsact(*index).await })?;
+            }
             datapath::remove(leftover)?;
         }
         println!("{verb} {leftover}");

@@ -15,7 +15,7 @@ use aya::programs::{
 use aya::{Ebpf, util::KernelVersion};
 use nix::libc;
 
-use super::pins::unpin_link;
+use super::pins::{unpin, unpin_link};
 use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, program, program_error};
 use crate::config;
 
@@ -243,7 +243,10 @@ fn attach_classifier(
         Egress::Clsact => {
             // Fails if the qdisc is there already, which is as good; if it cannot be made,
             // attaching says so.
-            let _exists = tc::qdisc_add_clsact(interface);
+            let made = tc::qdisc_add_clsact(interface).is_ok();
+            if let Some(pins) = pins.filter(|_| made) {
+                note(program, name, &pins.qdisc(index))?;
+            }
             // A filter has no link to update, so there is a moment without.
             if let Some(pins) = pins {
                 pins.remove_filter(way, index, interface)?;
@@ -262,14 +265,22 @@ fn attach_classifier(
             // A filter stays by itself, unless its handle is dropped. The pin of the program
             // is the note that it is there.
             mem::forget(link);
-            program
-                .pin(pins.filter(way, index))
-                .map_err(|error| DatapathError::Io {
-                    what: format!("cannot pin {name}"),
-                    source: std::io::Error::other(error),
-                })
+            note(program, name, &pins.filter(way, index))
         }
     }
+}
+
+/// Pins a program as a note, in the place of an older one.
+fn note(
+    program: &mut SchedClassifier,
+    name: &'static str,
+    path: &Path,
+) -> Result<(), DatapathError> {
+    unpin(path)?;
+    program.pin(path).map_err(|error| DatapathError::Io {
+        what: format!("cannot pin {name}"),
+        source: std::io::Error::other(error),
+    })
 }
 
 /// Puts a program on a pinned link, in one step. False if the link or its NIC is gone.

@@ -29,6 +29,9 @@ const fn filter(way: Way) -> &'static str {
     }
 }
 
+/// Begins the names of notes about clsact's queueing disciplines that an agent made.
+const QDISC: &str = "clsact-";
+
 /// The directory with this program's pins.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -108,6 +111,11 @@ impl Pins {
     /// Where the program of a clsact filter is pinned.
     pub(super) fn filter(&self, way: Way, interface: u32) -> PathBuf {
         self.directory.join(format!("{}{interface}", filter(way)))
+    }
+
+    /// Where it is noted that clsact's queueing discipline was made by an agent.
+    pub(super) fn qdisc(&self, interface: u32) -> PathBuf {
+        self.directory.join(format!("{QDISC}{interface}"))
     }
 
     /// Removes the clsact filter, if there is one.
@@ -234,6 +242,16 @@ pub enum Leftover {
         /// The pin that says so.
         note: PathBuf,
     },
+    /// clsact's queueing discipline on an interface. [`remove`] removes the note; it goes by
+    /// [`Netlink::remove_clsact`](crate::net::netlink::Netlink::remove_clsact).
+    Qdisc {
+        /// Index of the interface.
+        index: u32,
+        /// Its name.
+        interface: String,
+        /// The pin that says so.
+        note: PathBuf,
+    },
     /// The directory of the pins.
     Directory(PathBuf),
     /// The bpffs, which an agent mounted.
@@ -252,6 +270,7 @@ impl std::fmt::Display for Leftover {
             Self::Filter { way, interface, .. } => {
                 write!(f, "clsact filter {} on {interface}", way.program())
             }
+            Self::Qdisc { interface, .. } => write!(f, "clsact on {interface}"),
             Self::Directory(path) => write!(f, "directory {}", path.display()),
             Self::Mount { path, .. } => write!(f, "bpffs mounted at {}", path.display()),
         }
@@ -275,15 +294,26 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
                 let index = name.strip_prefix(filter(way))?.parse().ok()?;
                 Some((way, interface_name(index)?))
             });
-            match filter {
-                Some((way, interface)) => Leftover::Filter {
+            let qdisc = name
+                .strip_prefix(QDISC)
+                .and_then(|index| index.parse().ok())
+                .and_then(|index| Some((index, interface_name(index)?)));
+            match (filter, qdisc) {
+                (Some((way, interface)), _) => Leftover::Filter {
                     way,
                     interface,
                     note,
                 },
-                None => Leftover::Pin(note),
+                (None, Some((index, interface))) => Leftover::Qdisc {
+                    index,
+                    interface,
+                    note,
+                },
+                (None, None) => Leftover::Pin(note),
             }
         }));
+        // Behind the filters that hang at them.
+        found.sort_by_key(|leftover| matches!(leftover, Leftover::Qdisc { .. }));
         found.push(Leftover::Directory(directory));
     }
     let note = run_directory.join(MOUNTED);
@@ -308,6 +338,7 @@ pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
             interface,
             note,
         } => remove_filter(*way, interface, note),
+        Leftover::Qdisc { note, .. } => unpin(note),
         Leftover::Directory(path) => fs::remove_dir(path).map_err(DatapathError::io(format!(
             "cannot remove {}",
             path.display()

@@ -14,7 +14,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
@@ -276,25 +276,52 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub async fn filters(&self, index: u32) -> Result<Vec<u32>, NetError> {
-        let mut programs = Vec::new();
-        for request in [
-            self.handle
-                .traffic_filter(index.cast_signed())
-                .get()
-                .ingress(),
-            self.handle
-                .traffic_filter(index.cast_signed())
-                .get()
-                .egress(),
-        ] {
-            let messages: Vec<TcMessage> = request
+        let all = self.all_filters(index).await?;
+        Ok(all.iter().filter_map(filter_program).collect())
+    }
+
+    async fn all_filters(&self, index: u32) -> Result<Vec<TcMessage>, NetError> {
+        let get = || self.handle.traffic_filter(index.cast_signed()).get();
+        let mut all = Vec::new();
+        for request in [get().ingress(), get().egress()] {
+            let found: Vec<TcMessage> = request
                 .execute()
                 .try_collect()
                 .await
                 .map_err(refused("list filters"))?;
-            programs.extend(messages.iter().filter_map(filter_program));
+            all.extend(found);
         }
-        Ok(programs)
+        Ok(all)
+    }
+
+    /// Removes clsact's queueing discipline from an interface, unless somebody's filters hang at
+    /// it. One that is not there is as good.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn remove_clsact(&self, index: u32) -> Result<(), NetError> {
+        if !self.all_filters(index).await?.is_empty() {
+            return Ok(());
+        }
+        let mut request = self.handle.qdisc().del(index.cast_signed());
+        let header = &mut request.message_mut().header;
+        header.parent = TcHandle::CLSACT;
+        header.handle = TcHandle {
+            major: 0xffff,
+            minor: 0,
+        };
+        match request.execute().await.map_err(refused("remove clsact")) {
+            // How the kernel says that it is not there (`__tc_get_qdisc`, net/sched/sch_api.c).
+            Err(NetError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     async fn loopback(&self) -> Result<Link, NetError> {
