@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 /// Marks the second run of the executable, the one inside.
-const MARK: &str = "VIP_TESTS_ISOLATED";
+pub const MARK: &str = "VIP_TESTS_ISOLATED";
 
 /// A tmpfs that only this process and its children see. It holds all files of a run, so that
 /// they vanish with the last of them, even after SIGKILL. Logs of failures are copied out.

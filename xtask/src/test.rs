@@ -94,7 +94,8 @@ impl Options {
         let kernel = vm.kernel.as_ref();
         let kernel = kernel.map(|name| format!("VIP_TESTS_KERNEL={name}").into());
         let keep = vm.keep.then(|| "VIP_TESTS_KEEP=1".into());
-        kernel.into_iter().chain(keep).collect()
+        let all = Some("VIP_TESTS_ALL_MACHINES=1".into());
+        kernel.into_iter().chain(keep).chain(all).collect()
     }
 }
 

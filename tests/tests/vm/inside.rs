@@ -10,9 +10,9 @@ use libtest_mimic::{Failed, Trial};
 use vip_tests::agent::Programs;
 use vip_tests::clock;
 use vip_tests::cluster::PACE;
-use vip_tests::isolation::WORK_ROOT;
+use vip_tests::isolation::{MARK, WORK_ROOT};
 use vip_tests::place::Place;
-use vip_tests::scenarios::{ALL, ALLOW_LIST, DUAL_STACK, LINKS, PORT_MAPPING};
+use vip_tests::scenarios::{ALL, ALLOW_LIST, DUAL_STACK, LINKS, PORT_MAPPING, Scenario};
 use vip_tests::vm::Kernel;
 use vip_tests::vm::machine::{Hardware, Machine};
 
@@ -41,6 +41,9 @@ const SCENARIOS: &[&str] = &[
     "occupied",
 ];
 
+/// Those that also run when all tests do, for the sake of their time.
+const ALWAYS: &[&str] = &["cleanup", "dual_stack", "occupied"];
+
 /// In MiB: seven hosts with their programs, and what these write.
 const MEMORY: u32 = 3072;
 
@@ -55,30 +58,31 @@ pub(crate) fn done() {
 }
 
 /// All tests, kernel by kernel.
-pub(crate) fn trials(kernels: &[Kernel]) -> Vec<Trial> {
+pub(crate) fn trials(kernels: &[Kernel], all: bool) -> Vec<Trial> {
     let scenarios = ALL.iter().chain(DUAL_STACK).copied();
     let scenarios = scenarios.chain(LINKS.iter().map(|(_, scenario)| *scenario));
-    let scenarios: Vec<&str> = scenarios
+    let scenarios: Vec<Scenario> = scenarios
         .chain([PORT_MAPPING, ALLOW_LIST])
         .filter(|scenario| SCENARIOS.contains(&scenario.name))
-        .map(|scenario| scenario.promise)
         .collect();
     let mut trials = Vec::new();
     for kernel in kernels {
-        let mut add = |test: &str, program: &'static str, arguments: Vec<String>| {
+        let mut add = |test: &str, program: &'static str, arguments: Vec<String>, always| {
             let name = format!("linux_{}_{test}", kernel.name);
             let kernel = kernel.clone();
-            trials.push(Trial::test(name, move || {
+            let trial = Trial::test(crate::named(name, all || always), move || {
                 run(&kernel, program, &arguments).map_err(|e| Failed::from(format!("{e:#}")))
-            }));
+            });
+            trials.push(trial.with_ignored_flag(!all && !always));
         };
         for program in WHOLE {
-            add(program, program, vec!["--test-threads=2".to_owned()]);
+            add(program, program, vec!["--test-threads=2".to_owned()], true);
         }
-        add("harness", "netns", vec!["harness_".to_owned()]);
-        for promise in &scenarios {
-            let exact = vec!["--exact".to_owned(), (*promise).to_owned()];
-            add(promise, "netns", exact);
+        add("harness", "netns", vec!["harness_".to_owned()], false);
+        for scenario in &scenarios {
+            let exact = vec!["--exact".to_owned(), scenario.promise.to_owned()];
+            let always = ALWAYS.contains(&scenario.name);
+            add(scenario.promise, "netns", exact, always);
         }
     }
     trials
@@ -98,7 +102,9 @@ fn run(kernel: &Kernel, program: &str, arguments: &[String]) -> Result<()> {
     // Where cargo would run it. The clock is the machine's own: nobody outside looks at it.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vip-userspace");
     let mut command = machine.command("env".as_ref());
-    command.args(["-u", clock::OFFSET, "-C"]).arg(folder);
+    command
+        .args(["-u", clock::OFFSET, "-u", MARK, "-C"])
+        .arg(folder);
     command
         .arg(format!("{PACE}=calm"))
         .arg(path)

@@ -17,7 +17,7 @@ use vip_tests::isolation;
 use vip_tests::kube::Binaries;
 use vip_tests::outcome::Report;
 use vip_tests::scenarios::{MACHINES, OWNER_KILLED, Scenario, WIRINGS};
-use vip_tests::topology::vm::Machines;
+use vip_tests::topology::vm::{Machines, Wiring};
 use vip_tests::vm::Kernel;
 
 /// Set: only the kernel of this name is used.
@@ -25,6 +25,22 @@ const KERNEL: &str = "VIP_TESTS_KERNEL";
 
 /// Set: the machines of a scenario are left running until somebody ends the tests.
 const KEEP: &str = "VIP_TESTS_KEEP";
+
+/// Set: all of these tests run, and not those only that also run when all tests of the
+/// repository do.
+const ALL: &str = "VIP_TESTS_ALL_MACHINES";
+
+/// The wirings that are always tested.
+const ALWAYS: &[Wiring] = &[Wiring::E1000e, Wiring::Vlan, Wiring::Bond];
+
+/// The name of a test, with the reason if it does not run.
+fn named(name: String, runs: bool) -> String {
+    if runs {
+        name
+    } else {
+        format!("{name} (for its time: run cargo xtask test vm)")
+    }
+}
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -66,7 +82,8 @@ fn trials() -> Result<Vec<Trial>> {
             bail!("{KERNEL}={wanted} is none of {}", known.join(", "));
         }
     }
-    let mut trials = inside::trials(&kernels);
+    let all = std::env::var_os(ALL).is_some();
+    let mut trials = inside::trials(&kernels, all);
     let machines = Machines::new(kernels.clone());
     for scenario in MACHINES {
         let plan = plan(Pace::CALM, machines.clone());
@@ -81,12 +98,12 @@ fn trials() -> Result<Vec<Trial>> {
             ..machines.clone()
         };
         let plan = plan(Pace::CALM, machines);
-        trials.push(Trial::test(
-            format!("machines_{}", scenario.promise),
-            || check(*scenario, || on_its_own(*scenario, plan)),
-        ));
+        let runs = all || ALWAYS.contains(wiring);
+        let name = named(format!("machines_{}", scenario.promise), runs);
+        let trial = Trial::test(name, || check(*scenario, || on_its_own(*scenario, plan)));
+        trials.push(trial.with_ignored_flag(!runs));
     }
-    trials.push(real_api_server(machines));
+    trials.push(real_api_server(machines, all));
     Ok(trials)
 }
 
@@ -101,7 +118,7 @@ fn plan(pace: Pace, machines: Machines) -> Plan {
 }
 
 /// kube-apiserver on three machines, and one of them loses its power.
-fn real_api_server(machines: Machines) -> Trial {
+fn real_api_server(machines: Machines, all: bool) -> Trial {
     let Some(binaries) = Binaries::find() else {
         let reason =
             "machines_real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
@@ -116,9 +133,10 @@ fn real_api_server(machines: Machines) -> Trial {
         ..plan(Pace::SLOW, machines)
     };
     let name = format!("machines_real_apiserver_{}", OWNER_KILLED.promise);
-    Trial::test(name, || {
+    let trial = Trial::test(named(name, all), || {
         check(OWNER_KILLED, || on_its_own(OWNER_KILLED, plan))
-    })
+    });
+    trial.with_ignored_flag(!all)
 }
 
 /// What came of a scenario: its story, and the promises that were broken.

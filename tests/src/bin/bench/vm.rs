@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use vip_tests::clock;
-use vip_tests::isolation::WORK_ROOT;
+use vip_tests::isolation::{MARK, WORK_ROOT};
 use vip_tests::place::Place;
 use vip_tests::vm::machine::{Hardware, Machine};
 use vip_tests::vm::{KERNELS, Kernel};
@@ -60,7 +60,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let figures = work.join("figures.json");
     let mut bench = machine.command("env".as_ref());
     bench
-        .args(["-u", clock::OFFSET, "VIP_TESTS_PACE=calm"])
+        .args(["-u", clock::OFFSET, "-u", MARK, "VIP_TESTS_PACE=calm"])
         .arg(&own);
     bench
         .args(["connections", "--ways", "direct,vip,ipvs", "--json"])
