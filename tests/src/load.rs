@@ -18,10 +18,8 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::boot_now;
 use crate::http::{Connection, Failure, Progress, Target, TargetArgs};
 
-/// A request that takes longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time between two requests on a connection that is kept.
+/// Time between two requests on a connection that is kept, unless new connections come more
+/// slowly.
 const KEPT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long after its kernel a client may note that it is connected, on a busy machine, in
@@ -43,7 +41,10 @@ pub struct LoadArgs {
     /// Requests under way at once; more count as failed
     #[arg(long, default_value_t = 2000)]
     pub in_flight: usize,
-    /// Connections that are kept, each with a request every 50 ms
+    /// Seconds after which a request has failed
+    #[arg(long, default_value_t = 5)]
+    pub timeout_secs: u64,
+    /// Connections that are kept, each with a request every 50 ms, or as often as new ones
     #[arg(long, default_value_t = 0)]
     pub keepalive: usize,
     /// Seconds to run; without it until SIGTERM
@@ -164,14 +165,14 @@ impl Summary {
 }
 
 /// One request on a new connection.
-async fn fresh(target: &Target, path: &str) -> Request {
+async fn fresh(target: &Target, path: &str, timeout: Duration) -> Request {
     let start = boot_now();
     let mut progress = Progress::default();
     let work = async {
         let mut connection = target.connect(None, &mut progress).await?;
         connection.get(path).await
     };
-    let result = tokio::time::timeout(TIMEOUT, work)
+    let result = tokio::time::timeout(timeout, work)
         .await
         .unwrap_or_else(|_| Err(Failure::timeout()));
     Request {
@@ -185,8 +186,14 @@ async fn fresh(target: &Target, path: &str) -> Request {
 }
 
 /// Requests on one connection, made anew when it fails.
-async fn kept(target: Target, path: Arc<str>, results: mpsc::UnboundedSender<Request>) {
-    let mut interval = tokio::time::interval(KEPT_INTERVAL);
+async fn kept(
+    target: Target,
+    path: Arc<str>,
+    pause: Duration,
+    timeout: Duration,
+    results: mpsc::UnboundedSender<Request>,
+) {
+    let mut interval = tokio::time::interval(pause);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut open: Option<Connection> = None;
     let mut progress = Progress::default();
@@ -204,7 +211,7 @@ async fn kept(target: Target, path: Arc<str>, results: mpsc::UnboundedSender<Req
             connection.get(&path).await?;
             Ok::<_, Failure>(connection)
         };
-        let result = tokio::time::timeout(TIMEOUT, work)
+        let result = tokio::time::timeout(timeout, work)
             .await
             .unwrap_or_else(|_| Err(Failure::timeout()));
         let request = Request {
@@ -227,6 +234,8 @@ async fn kept(target: Target, path: Arc<str>, results: mpsc::UnboundedSender<Req
 pub async fn run(args: LoadArgs) -> Result<()> {
     let target = Target::new(&args.target)?;
     let path: Arc<str> = args.path.into();
+    let timeout = Duration::from_secs(args.timeout_secs);
+    let pause = KEPT_INTERVAL.max(Duration::from_millis(args.every_ms));
     let (results, mut finished) = mpsc::unbounded_channel();
     let places = Arc::new(Semaphore::new(args.in_flight));
     let mut stop = signal(SignalKind::terminate()).context("handle SIGTERM")?;
@@ -235,7 +244,7 @@ pub async fn run(args: LoadArgs) -> Result<()> {
         let mut keepers = Vec::new();
         for _ in 0..args.keepalive {
             let (target, path, results) = (target.clone(), Arc::clone(&path), results.clone());
-            keepers.push(tokio::spawn(kept(target, path, results)));
+            keepers.push(tokio::spawn(kept(target, path, pause, timeout, results)));
         }
         let end = async {
             match args.seconds {
@@ -266,7 +275,7 @@ pub async fn run(args: LoadArgs) -> Result<()> {
             };
             let (target, path, results) = (target.clone(), Arc::clone(&path), results.clone());
             tokio::spawn(async move {
-                let _ = results.send(fresh(&target, &path).await);
+                let _ = results.send(fresh(&target, &path, timeout).await);
                 drop(place);
             });
         }

@@ -81,7 +81,8 @@ impl Load {
         command
             .args(["--path", cluster.load_path()])
             .args(["--every-ms", &every_ms.to_string()])
-            .args(["--keepalive", &kept.to_string()]);
+            .args(["--keepalive", &kept.to_string()])
+            .args(["--timeout-secs", &cluster.pace().timeout_secs.to_string()]);
         let name = format!("load on {}", host.name());
         let log = cluster.work().join(format!("{}-load.log", host.name()));
         Ok(Self(Process::reporter(&name, &mut command, &log)?))

@@ -11,6 +11,9 @@ pub struct Pace {
     pub every_ms: u64,
     /// Connections with requests that are kept.
     pub kept: usize,
+    /// After how many seconds a request has failed: as long as only waiting is meant, and not a
+    /// machine that is slow.
+    pub timeout_secs: u64,
     /// The VRRP advertisement interval.
     pub interval: &'static str,
     /// The configuration's table about BFD.
@@ -28,6 +31,7 @@ impl Pace {
         watches: 200,
         every_ms: 10,
         kept: 6,
+        timeout_secs: 5,
         interval: "250ms",
         bfd: "",
         health: "",
@@ -38,6 +42,7 @@ impl Pace {
         watches: 60,
         every_ms: 100,
         kept: 3,
+        timeout_secs: 10,
         interval: "1s",
         bfd: "\n[bfd]\ninterval = \"300ms\"\nmultiplier = 5\n",
         health: "interval = \"2s\"\ntimeout = \"10s\"\n",
