@@ -224,8 +224,8 @@ pub const INTEROPERATION: &[Scenario] = &[
     },
 ];
 
-/// Scenarios of virtual machines, which run one after the other on the same cluster; the last
-/// ones first cut nothing off.
+/// Scenarios of virtual machines, one after the other on the same cluster, which is made whole
+/// again after each.
 pub const MACHINES: &[Scenario] = &[
     APISERVER_KILLED,
     DRAIN,
@@ -233,12 +233,12 @@ pub const MACHINES: &[Scenario] = &[
     Scenario {
         name: "cable_pulled",
         promise: "cable_pulled_moves_the_vip_and_cuts_no_watch_of_another_server",
-        run: machines::cable_pulled::run,
+        run: machines::cut_off::cable_pulled,
     },
     Scenario {
         name: "host_frozen",
         promise: "host_frozen_does_not_speak_for_the_vip_when_it_goes_on",
-        run: machines::host_frozen::run,
+        run: machines::cut_off::host_frozen,
     },
     OWNER_KILLED,
     Scenario {

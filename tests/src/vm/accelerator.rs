@@ -16,16 +16,26 @@ use super::Kernel;
 pub enum Accelerator {
     /// QEMU's translator.
     Tcg,
+    /// QEMU's translator, with a clock that counts instructions, one each nanosecond.
+    Counting,
     /// The processor.
     Kvm,
 }
 
 impl Accelerator {
     /// Options of QEMU.
-    pub(super) const fn options(self) -> [&'static str; 4] {
+    pub(super) const fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Counting => &[
+                "-accel",
+                "tcg,thread=single",
+                "-cpu",
+                "max",
+                "-icount",
+                "shift=0,sleep=off",
+            ],
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
         }
     }
 

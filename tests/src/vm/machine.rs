@@ -54,7 +54,8 @@ pub struct Hardware {
 pub struct Machine {
     hardware: Hardware,
     kernel: Kernel,
-    programs: PathBuf,
+    /// Its first process.
+    testbed: PathBuf,
     work: PathBuf,
     /// TCP port at the place, which leads to the one of the guest.
     port: u16,
@@ -79,13 +80,33 @@ impl Machine {
         Self {
             hardware,
             kernel,
-            programs: testbed.to_owned(),
+            testbed: testbed.to_owned(),
             work: work.to_owned(),
             port: PORT.fetch_add(1, Ordering::Relaxed),
             console_from: 0,
             qemu: None,
             place,
         }
+    }
+
+    /// Boots one at a place of its own, with nothing else on its network. Returns it with the
+    /// folder of its logs.
+    ///
+    /// # Errors
+    /// It does not boot.
+    pub fn boot_alone(
+        hardware: Hardware,
+        kernel: &Kernel,
+        testbed: &Path,
+    ) -> Result<(Self, PathBuf)> {
+        let work = Path::new(WORK_ROOT).join(&hardware.name);
+        std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+        let place = Place::new("machine")?;
+        place.ip("link set lo up\n")?;
+        let mut machine = Self::new(hardware, kernel.clone(), Arc::new(place), testbed, &work);
+        machine.switch_on()?;
+        machine.wait_until_up()?;
+        Ok((machine, work))
     }
 
     /// Its name.
@@ -116,7 +137,7 @@ impl Machine {
     pub fn switch_on(&mut self) -> Result<()> {
         ensure!(self.qemu.is_none(), "{} is on", self.name());
         let accelerator = if self.hardware.counts_instructions {
-            Accelerator::Tcg
+            Accelerator::Counting
         } else {
             Accelerator::best(&self.kernel)?
         };
@@ -142,14 +163,6 @@ impl Machine {
                 "-qmp",
                 &format!("unix:{},server=on,wait=off", self.qmp().display()),
             ]);
-        if self.hardware.counts_instructions {
-            qemu.args([
-                "-accel",
-                "tcg,thread=single",
-                "-icount",
-                "shift=0,sleep=off",
-            ]);
-        }
         for (tag, path, options) in [
             ("root", "/".as_ref(), "readonly=on,multidevs=remap"),
             ("modules", self.kernel.modules().as_path(), "readonly=on"),
@@ -194,7 +207,7 @@ impl Machine {
         format!(
             "console=ttyS0 quiet panic=-1 clocksource=hpet mitigations=off random.trust_cpu=on \
              vip_testbed={}",
-            self.programs.display()
+            self.testbed.display()
         )
     }
 
@@ -256,7 +269,7 @@ impl Machine {
     /// A command that will run inside, see [`exec`](super::exec).
     #[must_use]
     pub fn command(&self, program: &OsStr) -> Command {
-        let mut command = self.place.command(self.programs.as_os_str());
+        let mut command = self.place.command(self.testbed.as_os_str());
         command.env(GUEST, format!("127.0.0.1:{}", self.port));
         command.args([OsStr::new("exec"), OsStr::new("--"), program]);
         command
@@ -270,7 +283,7 @@ impl Machine {
             line,
             " env {GUEST}=127.0.0.1:{} {} exec -- script -qc 'bash -i' /dev/null",
             self.port,
-            self.programs.display()
+            self.testbed.display()
         );
         line
     }

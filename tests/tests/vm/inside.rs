@@ -3,15 +3,13 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use libtest_mimic::{Failed, Trial};
 use vip_tests::agent::Programs;
 use vip_tests::clock;
 use vip_tests::cluster::PACE;
-use vip_tests::isolation::{MARK, WORK_ROOT};
-use vip_tests::place::Place;
+use vip_tests::isolation::MARK;
 use vip_tests::scenarios::{ALL, ALLOW_LIST, DUAL_STACK, LINKS, PORT_MAPPING, Scenario};
 use vip_tests::vm::Kernel;
 use vip_tests::vm::machine::{Hardware, Machine};
@@ -140,23 +138,14 @@ fn find(name: &str) -> Result<PathBuf> {
 }
 
 fn boot(kernel: &Kernel) -> Result<(Machine, PathBuf)> {
-    let name = format!("linux-{}", kernel.name);
-    let work = Path::new(WORK_ROOT).join(&name);
-    std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-    let place = Place::new("machine")?;
-    place.ip("link set lo up\n")?;
     let hardware = Hardware {
-        name,
+        name: format!("linux-{}", kernel.name),
         memory: MEMORY,
         cpus: 2,
         nics: Vec::new(),
         counts_instructions: false,
     };
-    let testbed = Programs::find()?.testbed;
-    let mut machine = Machine::new(hardware, kernel.clone(), Arc::new(place), &testbed, &work);
-    machine.switch_on()?;
-    machine.wait_until_up()?;
-    Ok((machine, work))
+    Machine::boot_alone(hardware, kernel, &Programs::find()?.testbed)
 }
 
 /// Keeps what a failed run leaves where it outlives the machine. Returns the folder.

@@ -5,13 +5,11 @@
 //! machine's clock counts instructions, one each nanosecond, so that its microseconds of CPU time
 //! are thousands of instructions, and the same in every run on whatever host.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use vip_tests::clock;
-use vip_tests::isolation::{MARK, WORK_ROOT};
-use vip_tests::place::Place;
+use vip_tests::isolation::MARK;
 use vip_tests::vm::machine::{Hardware, Machine};
 use vip_tests::vm::{KERNELS, Kernel};
 
@@ -41,10 +39,6 @@ pub(super) fn run(options: &Options) -> Result<()> {
         "Linux {} in a virtual machine; a microsecond is 1,000 instructions",
         kernel.version
     );
-    let work = Path::new(WORK_ROOT).join("bench");
-    std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-    let place = Place::new("machine")?;
-    place.ip("link set lo up\n")?;
     let hardware = Hardware {
         name: "bench".to_owned(),
         memory: MEMORY,
@@ -54,9 +48,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     };
     let own = std::env::current_exe().context("find the path of this program")?;
     let testbed = own.with_file_name("testbed");
-    let mut machine = Machine::new(hardware, kernel, Arc::new(place), &testbed, &work);
-    machine.switch_on()?;
-    machine.wait_until_up()?;
+    let (machine, work) = Machine::boot_alone(hardware, &kernel, &testbed)?;
     let figures = work.join("figures.json");
     let mut bench = machine.command("env".as_ref());
     bench

@@ -1,0 +1,99 @@
+//! The owner's machine is cut off for a while, and comes back as it was. Another node takes the
+//! VIP meanwhile; clients of the owner's server are told that it is gone; and at no time do two
+//! nodes answer.
+
+use anyhow::Result;
+
+use crate::clock::boot_now;
+use crate::cluster::Cluster;
+use crate::outcome::{Down, Outcome, Report};
+use crate::scenarios::{others_than, promise_one_voice};
+use crate::traffic::{ArpMonitor, Traffic};
+use crate::vm::machine::Machine;
+
+/// A way to cut a machine off.
+struct Fault {
+    name: &'static str,
+    happens: fn(&mut Machine) -> Result<()>,
+    ends: fn(&mut Machine) -> Result<()>,
+    /// The machine's own agent sees it, and gives the VIP up.
+    is_seen: bool,
+}
+
+/// The cable of its network card is pulled, and plugged in again.
+pub(in crate::scenarios) fn cable_pulled(
+    cluster: &mut Cluster,
+    report: &mut Report,
+) -> Result<Outcome> {
+    let fault = Fault {
+        name: "cable_pulled",
+        happens: |machine| machine.plug(0, false),
+        ends: |machine| machine.plug(0, true),
+        is_seen: true,
+    };
+    run(cluster, report, &fault)
+}
+
+/// All of it stands still, kernel included, while time goes on: a firmware that takes the
+/// processor, a hypervisor that has none to give. When it goes on, its kernel no longer speaks
+/// for the VIP, before any of its processes has run.
+pub(in crate::scenarios) fn host_frozen(
+    cluster: &mut Cluster,
+    report: &mut Report,
+) -> Result<Outcome> {
+    let fault = Fault {
+        name: "host_frozen",
+        happens: |machine| {
+            machine.freeze();
+            Ok(())
+        },
+        ends: |machine| {
+            machine.thaw();
+            Ok(())
+        },
+        is_seen: false,
+    };
+    run(cluster, report, &fault)
+}
+
+fn run(cluster: &mut Cluster, report: &mut Report, fault: &Fault) -> Result<Outcome> {
+    let mut outcome = Outcome::new(fault.name);
+    let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    let mut traffic = Traffic::start(cluster, report)?;
+    let held = traffic.before.on(&name).count();
+    let mut arp = ArpMonitor::start(cluster, 50)?;
+    arp.wait("the owner answers", |seen| !seen.speakers.is_empty())?;
+
+    (fault.happens)(cluster.vm(owner)?.machine())?;
+    let at = boot_now();
+    report.event(format!("{}: {name}, the owner", fault.name));
+    let others = others_than(cluster, owner);
+    let heir = cluster.owner_among(&others)?;
+    report.event(format!("{} owns the VIP", cluster.name(heir)));
+    let what = "the others know that it is dead";
+    cluster.wait_for_status(what, &others, |own, _, status| {
+        let entry = status.node(own.host(owner));
+        entry.is_some_and(|entry| !entry.alive)
+    })?;
+    if fault.is_seen {
+        cluster.wait_for_status("the node says what it lacks", &[owner], |_, _, status| {
+            !status.faults.is_empty() && status.state == "initialize"
+        })?;
+    }
+    traffic.load.go_on(50)?;
+    let down = Down { server: &name, at };
+    traffic.finish(&mut outcome, Some(down))?;
+    let reset = outcome.watches_reset_dead;
+    outcome.promise(reset == held, || {
+        format!("{reset} of the {held} watches on the server out of reach were reset")
+    });
+
+    (fault.ends)(cluster.vm(owner)?.machine())?;
+    cluster.wait_until_settled()?;
+    report.event(format!("{name} is back"));
+    let traffic = Traffic::start(cluster, report)?;
+    traffic.finish(&mut outcome, None)?;
+    promise_one_voice(&mut outcome, &arp.report()?);
+    Ok(outcome)
+}
