@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use vip_tests::clock;
 use vip_tests::isolation::MARK;
+use vip_tests::process::output;
 use vip_tests::vm::machine::{Hardware, Machine};
 use vip_tests::vm::{KERNELS, Kernel};
 
@@ -48,21 +49,23 @@ pub(super) fn run(options: &Options) -> Result<()> {
     };
     let own = std::env::current_exe().context("find the path of this program")?;
     let testbed = own.with_file_name("testbed");
-    let (machine, work) = Machine::boot_alone(hardware, &kernel, &testbed)?;
-    let figures = work.join("figures.json");
+    let (machine, _) = Machine::boot_alone(hardware, &kernel, &testbed)?;
+    // In the machine: what it writes elsewhere is not seen from here.
+    let figures = "/tmp/figures.json";
     let mut bench = machine.command("env".as_ref());
     bench
+        .args(["-C", env!("CARGO_MANIFEST_DIR")])
         .args(["-u", clock::OFFSET, "-u", MARK, "VIP_TESTS_PACE=calm"])
         .arg(&own);
-    bench
-        .args(["connections", "--ways", "direct,vip,ipvs", "--json"])
-        .arg(&figures);
+    bench.args(["connections", "--ways", "direct,vip,ipvs"]);
+    bench.args(["--json", figures]);
     bench.args(["--rounds", &options.rounds.to_string()]);
     bench.args(["--connections", &options.connections.to_string()]);
     let status = bench.status().context("start the benchmark")?;
     ensure!(status.success(), "in the machine: {status}");
     if let Some(json) = &options.json {
-        std::fs::copy(&figures, json).with_context(|| format!("write {}", json.display()))?;
+        let text = output(machine.command("cat".as_ref()).arg(figures))?;
+        std::fs::write(json, text).with_context(|| format!("write {}", json.display()))?;
     }
     Ok(())
 }
