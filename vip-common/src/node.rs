@@ -60,8 +60,13 @@ pub enum Socket {
     Cookie,
     /// A connection: established, being established (request), or half closed.
     Connection,
-    /// What is left of a connection that this node's side closed first (time-wait).
-    TimeWait,
+    /// What is left of a connection that this node's side closed first: it waits for the other
+    /// side's FIN, or for segments that are late (time-wait).
+    TimeWait {
+        /// The sequence number that it expects next, in host byte order; `None` if the kernel
+        /// does not tell.
+        expects: Option<u32>,
+    },
 }
 
 /// The node's own sockets.

@@ -72,7 +72,7 @@ pub struct World {
     pub rows: Vec<RankRow>,
     /// What the node's TCP stack has for any flow to the VIP's declared port.
     pub socket: Socket,
-    /// With [`Socket::TimeWait`]: whether there is a listener too.
+    /// With [`Socket::TimeWait`] it says whether there is a listener too.
     pub listens: bool,
 }
 
@@ -218,6 +218,9 @@ pub fn backend(index: usize) -> BackendIndex {
     BackendIndex::new(index).expect("at most 16 backends")
 }
 
+/// Sequence number of each [`Segment`].
+pub const SEQUENCE: u32 = 0x1000;
+
 /// A TCP segment with right checksums, to be changed before it is built.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
@@ -284,9 +287,8 @@ impl Segment {
         let mut tcp = Vec::new();
         tcp.extend(self.source_port.to_be_bytes());
         tcp.extend(self.port.to_be_bytes());
-        tcp.extend([
-            0, 0, 0x10, 0, 0, 0, 0x20, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0,
-        ]);
+        tcp.extend(SEQUENCE.to_be_bytes());
+        tcp.extend([0, 0, 0x20, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
         let sum = sum_of_pseudo_header(self.source, self.destination, 6, tcp.len());
         let sum = !fold(sum + sum_of(&tcp));
         tcp[tcp::CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
@@ -681,7 +683,9 @@ pub fn check_input(input: &[u8]) {
         0 | 1 => Socket::None,
         2 | 3 => Socket::Listener,
         4 => Socket::Cookie,
-        5 => Socket::TimeWait,
+        5 => Socket::TimeWait {
+            expects: (sockets & 16 != 0).then_some(SEQUENCE),
+        },
         _ => Socket::Connection,
     };
     world.listens = sockets & 8 != 0;

@@ -7,7 +7,8 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_sk_release, bpf_skb_pull_data, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
+    bpf_sk_release, bpf_skb_pull_data, bpf_skc_lookup_tcp, bpf_skc_to_tcp_timewait_sock,
+    bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use vip_common::hash::Flow;
@@ -73,6 +74,18 @@ pub(crate) fn lookup<'f, A: Address>(
     flow: &Flow<A>,
     headers: impl FnOnce() -> Option<Headers<'f>>,
 ) -> Socket {
+    look(context, flow, headers, expected)
+}
+
+/// As [`lookup`]; `expected` says what the remains of a connection expect, for programs that want
+/// to know it. Those for local sockets do not, and are not let.
+#[inline(always)]
+fn look<'f, A: Address>(
+    context: *mut c_void,
+    flow: &Flow<A>,
+    headers: impl FnOnce() -> Option<Headers<'f>>,
+    expected: impl FnOnce(*mut c_void) -> Option<u32>,
+) -> Socket {
     let (mut tuple, length) = tuple(flow);
     let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
     // SAFETY: the tuple lives on the stack and is as long as said.
@@ -83,7 +96,9 @@ pub(crate) fn lookup<'f, A: Address>(
     // SAFETY: not null, and held until the release below.
     let state = unsafe { (*socket).state };
     let answer = if state == TIME_WAIT {
-        Socket::TimeWait
+        Socket::TimeWait {
+            expects: expected(socket.cast()),
+        }
     } else if state != LISTEN {
         Socket::Connection
     } else if let Some(Headers { ip, tcp }) = headers() {
@@ -114,6 +129,31 @@ pub(crate) fn lookup<'f, A: Address>(
     answer
 }
 
+/// Where `struct sock_common` has `skc_tw_rcv_nxt` (include/net/sock.h), in bytes. Set by the
+/// agent from the kernel's description of its types; 0 where that does not say.
+#[unsafe(no_mangle)]
+static VIP_TW_RCV_NXT: u32 = 0;
+
+/// The sequence number that the remains of a connection expect next.
+#[inline(always)]
+fn expected(socket: *mut c_void) -> Option<u32> {
+    // SAFETY: a global; volatile, as the agent and not the compiler knows its value. The verifier
+    // knows it too, and looks whether there is a field at that offset.
+    let offset = unsafe { core::ptr::read_volatile(&raw const VIP_TW_RCV_NXT) };
+    if offset == 0 {
+        return None;
+    }
+    // SAFETY: the socket is held.
+    let remains = unsafe { bpf_skc_to_tcp_timewait_sock(socket) };
+    if remains.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and `struct tcp_timewait_sock` begins with a `struct sock_common`.
+    let expects = unsafe { remains.cast::<u8>().add(offset as usize).cast::<u32>() };
+    // SAFETY: the field's type is `u32`.
+    Some(unsafe { core::ptr::read_volatile(expects) })
+}
+
 /// Whether a socket listens where the flow goes, whatever else there is for the flow.
 #[inline(always)]
 pub(crate) fn listens<A: Address>(context: *mut c_void, flow: &Flow<A>) -> bool {
@@ -123,7 +163,7 @@ pub(crate) fn listens<A: Address>(context: *mut c_void, flow: &Flow<A>) -> bool 
         source_port: Be16::new(0),
         ..*flow
     };
-    lookup(context, &from_nowhere, || None) == Socket::Listener
+    look(context, &from_nowhere, || None, |_| None) == Socket::Listener
 }
 
 /// Whether a socket listens at an address and port of the caller's network namespace.

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod btf;
 pub mod cgroup;
 pub mod cli;
 pub mod config;

@@ -42,6 +42,15 @@ fn bad_input_gets_one_line_and_exit_code_2() {
             "--log",
             "vip=loud",
         ],
+        &[
+            "manifest",
+            "--vip",
+            "10.0.0.10",
+            "--nodes",
+            "10.0.0.11",
+            "--ca",
+            "ca.crt",
+        ],
     ] {
         let (code, text) = refusal(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {text}");

@@ -680,7 +680,7 @@ impl World {
     /// What an agent reports.
     fn hear(&mut self, node: usize, report: &Report) {
         self.say(|| format!("node {node}: {report:?}"));
-        if *report != Report::Active {
+        if !matches!(report, Report::Active(_)) {
             return;
         }
         self.takeovers += 1;

@@ -5,10 +5,12 @@
 //! nothing else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 
 use aya::TestRunResult;
 use aya::programs::{TestRun, TestRunOptions};
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use vip_common::guard;
 use vip_common::layout::{AllowKey, Be128, Counter, MAX_BACKENDS, Mac, flag};
@@ -466,17 +468,25 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
             "SYN for a connection",
         );
 
-        // The server closes first. What is left keeps a FIN and a new connection, no more.
+        // The server closes first. What is left keeps what belongs to it, and a new connection.
+        let next = next_number(&client);
         drop(server);
         drop(client);
-        world.socket = Socket::TimeWait;
         world.listens = true;
-        for (flags, kind) in [
-            (tcp::ACK | tcp::FIN, Kind::Local),
-            (tcp::SYN, Kind::Local),
-            (tcp::ACK, Kind::Forward),
+        for (flags, number, kind) in [
+            (tcp::ACK | tcp::FIN, next, Kind::Local),
+            (tcp::ACK, next + 1, Kind::Local),
+            (tcp::ACK | tcp::RST, next + 1, Kind::Local),
+            (tcp::SYN, next ^ 1 << 31, Kind::Local),
+            (tcp::ACK, next ^ 1 << 31, Kind::Forward),
+            (tcp::ACK | tcp::FIN, next ^ 1 << 31, Kind::Forward),
         ] {
-            let frame = segment(flags);
+            world.socket = Socket::TimeWait {
+                expects: Some(next + 1),
+            };
+            let mut frame = segment(flags);
+            let tcp = tcp_offset(&template);
+            frame[tcp + 4..tcp + 8].copy_from_slice(&number.to_be_bytes());
             let verdict = agree(&mut kernel, &world, &frame, "time-wait");
             assert_eq!(verdict.kind(), kind, "{verdict:?}");
         }
@@ -494,6 +504,44 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
             "{verdict:?}"
         );
     }
+}
+
+/// The number of the next byte that a connection sends, by the interface for checkpoints
+/// (`TCP_REPAIR`, include/uapi/linux/tcp.h).
+fn next_number(stream: &TcpStream) -> u32 {
+    const SEND_QUEUE: libc::c_int = 2;
+    let set = |option, value: libc::c_int| {
+        let length = size_of_val(&value) as libc::socklen_t;
+        // SAFETY: reads the value, which is as long as said.
+        let result = unsafe {
+            libc::setsockopt(
+                stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                option,
+                (&raw const value).cast(),
+                length,
+            )
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    set(libc::TCP_REPAIR, 1);
+    set(libc::TCP_REPAIR_QUEUE, SEND_QUEUE);
+    let mut number = 0_u32;
+    let mut length = size_of_val(&number) as libc::socklen_t;
+    // SAFETY: writes to the number, which is as long as said.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_QUEUE_SEQ,
+            (&raw mut number).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // Without a probe of the window: nothing is to be sent.
+    set(libc::TCP_REPAIR, -1);
+    number
 }
 
 fn local_address(stream: &TcpStream) -> Be128 {

@@ -259,7 +259,7 @@ where
         },
         what: if syn { What::Syn } else { What::Other },
         cookie: tcp.may_acknowledge_cookie(),
-        bare_fin: tcp.closes() && offset + header == datagram.end,
+        sequence: tcp.sequence(),
         tcp: offset,
         port: (offset + tcp::DESTINATION_PORT, offset + tcp::CHECKSUM),
         chained: datagram.chained,
@@ -364,7 +364,7 @@ fn quoted<'t, F: Frame + ?Sized, A: Address>(
         },
         what: What::Error,
         cookie: false,
-        bare_fin: false,
+        sequence: 0,
         tcp,
         // The compiler knows that what comes earlier in the frame is within it if what comes
         // later is, and would look only at that; the verifier does not know it.

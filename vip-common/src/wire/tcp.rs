@@ -90,11 +90,11 @@ impl Header {
         self.flags & (SYN | ACK) == SYN
     }
 
-    /// Whether the sender closes the connection: FIN, and not with SYN or RST.
+    /// Number of the first byte, in host byte order.
     #[inline(always)]
     #[must_use]
-    pub fn closes(&self) -> bool {
-        self.flags & (SYN | RST | FIN) == FIN
+    pub fn sequence(&self) -> u32 {
+        u32::from_be_bytes(self.sequence)
     }
 
     /// Whether the segment may acknowledge a SYN cookie: what `bpf_tcp_check_syncookie`

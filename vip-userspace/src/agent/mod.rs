@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod lock;
 mod pacer;
+mod privileges;
 mod proof;
 mod realtime;
 mod shell;
@@ -29,6 +30,9 @@ pub use self::shell::{ADDRESSES, DRAINED};
 use self::shell::Shell;
 use crate::config::{self, Config};
 use crate::net::netlink::Netlink;
+use crate::observe::event::Event;
+use crate::observe::http::{Question, Server};
+use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::{Reply, Request};
 use crate::probe::{ProbeResult, Prober, Settings, Trust};
 
@@ -48,6 +52,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Signals first, so that none ends the agent half-way up.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    privileges::check()?;
     let _lock = lock::Lock::take(&config.run_dir)?;
     let netlink = Netlink::connect()?;
     let nic = netlink
@@ -60,13 +65,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut network = netlink.watch(nic.index)?;
     let (probes, mut outcomes) = mpsc::channel(64);
-    let (mut shell, mut notices) = Shell::start(config.clone(), nic.clone(), netlink).await?;
+    let probe_times = ProbeTimes::default();
+    let (mut http, mut read) = Server::new(config.http, probe_times.clone());
+    let (mut shell, mut notices) =
+        Shell::start(config.clone(), nic.clone(), netlink, probe_times).await?;
     let _log = forward_program_log(&mut shell);
     let neighbours = shell.neighbours();
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
+    privileges::drop_surplus().context("cannot give up capabilities")?;
 
+    let mut mute = false;
     let mut tick = interval(RECONCILE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -84,7 +94,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
-            _ = tick.tick() => shell.reconcile().await?,
+            Some(question) = read.recv() => tell(question, &shell).await,
+            stream = http.accept() => http.serve(stream),
+            _ = tick.tick() => {
+                shell.reconcile().await?;
+                listen_http(&mut http, &mut mute, &mut shell).await;
+            }
         }
     }
     // A socket without its agent would only puzzle `vip status`.
@@ -138,6 +153,35 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
     // Left by an agent that was killed; the lock says that it does not live.
     let _old = std::fs::remove_file(&path);
     UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))
+}
+
+/// Listens for HTTP, unless it does. Nothing that matters to clients depends on it, so a port in
+/// use is no reason to end; it is said once.
+async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
+    match http.listen().await {
+        Ok(None) => {}
+        Ok(Some(address)) => {
+            *mute = false;
+            tracing::info!(%address, "metrics, probes and status page");
+        }
+        Err(_) if *mute => {}
+        Err(error) => {
+            *mute = true;
+            shell.note(Event::Failed {
+                what: "cannot listen for HTTP (`listen` in [http]); trying again".into(),
+                cause: error.to_string(),
+            });
+        }
+    }
+}
+
+/// Answers what came by HTTP.
+async fn tell(question: Question, shell: &Shell) {
+    // Whoever asked may have gone.
+    match question {
+        Question::Status(to) => drop(to.send(shell.status().await)),
+        Question::Events(since, to) => drop(to.send(shell.events(since))),
+    }
 }
 
 /// Longest wait for a request on the socket, and for its reader.

@@ -22,7 +22,7 @@ use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 
 use super::clock::now;
-use super::realtime;
+use super::{privileges, realtime};
 use crate::config::VrrpMode;
 use crate::datapath::{Plan, StateMap, raise};
 use crate::decide::bfd::Session;
@@ -94,6 +94,7 @@ pub(super) struct View {
 pub(super) struct SessionView {
     pub(super) state: &'static str,
     pub(super) detection: Duration,
+    pub(super) round_trip: Option<Duration>,
 }
 
 /// What the thread sends and receives by.
@@ -227,6 +228,12 @@ impl Keeper {
     fn run(mut self) {
         if let Err(error) = realtime::raise_thread() {
             self.tell(Notice::NoPriority(error));
+        }
+        if let Err(error) = privileges::drop_surplus() {
+            self.tell(Notice::Failed(
+                "give up capabilities",
+                io::Error::other(error),
+            ));
         }
         // All are the same, but for those that the configuration did not have before.
         let fences = self.state.get().vips().iter().map(|vip| vip.owner_until);
@@ -546,6 +553,7 @@ impl Keeper {
         let session = |session: &Session| SessionView {
             state: session.state().name(),
             detection: session.detection_time(),
+            round_trip: session.round_trip(),
         };
         View {
             state: self.node.state(),

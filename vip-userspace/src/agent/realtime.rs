@@ -14,14 +14,17 @@ const PRIORITY: libc::c_int = 40;
 /// # Errors
 /// No `CAP_SYS_NICE`, or a control group without a real-time budget.
 pub(super) fn raise_thread() -> io::Result<()> {
-    let parameter = libc::sched_param {
-        sched_priority: PRIORITY,
+    // SAFETY: plain numbers, for which 0 is a value; some C libraries have more of them.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = PRIORITY;
+    // Not `sched_setscheduler`, which musl refuses, as it speaks of processes.
+    // SAFETY: reads the parameter, and concerns the calling thread only.
+    let error = unsafe {
+        libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_RR, &raw const parameter)
     };
-    // SAFETY: reads the parameter, and concerns the calling thread only (pid 0).
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameter) };
-    if result == 0 {
+    if error == 0 {
         Ok(())
     } else {
-        Err(io::Error::last_os_error())
+        Err(io::Error::from_raw_os_error(error))
     }
 }

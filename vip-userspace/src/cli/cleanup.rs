@@ -12,6 +12,7 @@ use crate::agent::{ADDRESSES, DRAINED, SOCKET, lock};
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::datapath::{self, Leftover};
 use crate::net::netlink::Netlink;
+use crate::observe::journal;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     // Without a configuration the agent's note says which VIPs there were.
@@ -77,7 +78,9 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         println!("{verb} {leftover}");
     }
     let drained = run_dir.join(DRAINED);
-    for file in [note, drained, run_dir.join(SOCKET), lock::path(&run_dir)] {
+    let events = run_dir.join(journal::FILE);
+    let socket = run_dir.join(SOCKET);
+    for file in [note, drained, events, socket, lock::path(&run_dir)] {
         remove_file(&file, dry_run, verb)?;
     }
     drop(lock);

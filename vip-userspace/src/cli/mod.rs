@@ -3,9 +3,12 @@
 mod check;
 mod cleanup;
 mod drain;
+mod events;
 mod handover;
+mod manifest;
 mod run;
 mod status;
+mod top;
 
 use std::io;
 use std::process::ExitCode;
@@ -45,6 +48,24 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
     },
+    /// Watch the cluster as the agent on this node sees it: owner, nodes, rates, events
+    Top {
+        /// Where the agent's socket is
+        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+        run_dir: std::path::PathBuf,
+    },
+    /// Print the last events of this node, with their causes, also while no agent runs
+    Events {
+        /// Go on printing what happens
+        #[arg(long, short)]
+        follow: bool,
+        /// Print JSON, one object a line
+        #[arg(long)]
+        json: bool,
+        /// Where the agent keeps them
+        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+        run_dir: std::path::PathBuf,
+    },
     /// Let another node own the VIP; to be run on its owner. No connection notices
     Handover {
         /// Name or address of the node [default: the best of those that live]
@@ -70,6 +91,12 @@ enum Command {
     Check {
         #[command(flatten)]
         config: Flags,
+    },
+    /// Print what puts the agent on a node, the same for all nodes: a static pod, a systemd
+    /// unit, or a configuration file
+    Manifest {
+        #[command(flatten)]
+        options: manifest::Options,
     },
     /// Remove everything the agent put on this machine
     Cleanup {
@@ -97,10 +124,17 @@ pub fn main() -> ExitCode {
             log_json,
         } => run::run(config, &log, log_json),
         Command::Status { json, run_dir } => status::run(&run_dir, json),
+        Command::Top { run_dir } => top::run(&run_dir),
+        Command::Events {
+            follow,
+            json,
+            run_dir,
+        } => events::run(&run_dir, follow, json),
         Command::Handover { to, run_dir } => handover::run(&run_dir, to),
         Command::Drain { run_dir } => drain::run(&run_dir, true),
         Command::Undrain { run_dir } => drain::run(&run_dir, false),
         Command::Check { config } => check::run(config),
+        Command::Manifest { options } => manifest::run(options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "vip", &mut io::stdout());
@@ -110,7 +144,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("vip: {error:#}");
+            eprintln!("vip: {}", in_one_line(&error));
             if error.is::<ConfigError>() || error.is::<BadInput>() {
                 ExitCode::from(2)
             } else {
@@ -118,6 +152,18 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// An error and its causes. Some say their cause themselves; it is not said twice.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |line, cause| {
+        let cause = cause.to_string();
+        match line {
+            line if line.is_empty() => cause,
+            line if line.contains(&cause) => line,
+            line => format!("{line}: {cause}"),
+        }
+    })
 }
 
 /// Input other than the configuration that makes no sense.

@@ -27,6 +27,7 @@ pub(super) struct Draft {
     pub(super) health: Health,
     pub(super) local: Option<Local>,
     pub(super) datapath: Datapath,
+    pub(super) http: Option<SocketAddr>,
     pub(super) run_dir: Option<PathBuf>,
 }
 
@@ -83,6 +84,7 @@ impl Draft {
         let mut health = root.table("health")?;
         let mut local = root.table("local")?;
         let mut datapath = root.table("datapath")?;
+        let mut http = root.table("http")?;
         root.end()?;
 
         let router_id = vrrp.number("router_id", 1..=255)?;
@@ -166,6 +168,13 @@ impl Draft {
             made
         };
 
+        let http = {
+            let enabled = http.boolean("enabled")?.unwrap_or(true);
+            let address = http.text("listen", listen)?.unwrap_or(HTTP);
+            http.end()?;
+            enabled.then_some(address)
+        };
+
         Ok(Self {
             from_flags: false,
             vips,
@@ -184,6 +193,7 @@ impl Draft {
             health,
             local,
             datapath,
+            http,
             run_dir,
         })
     }
@@ -240,6 +250,7 @@ impl Draft {
             health: self.health,
             local: self.local,
             datapath: self.datapath,
+            http: self.http,
             run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
         };
         let last_byte = match config.vip().address {

@@ -25,11 +25,15 @@ use vip_common::layout::{
 use self::draft::Draft;
 use self::fault::{Fault, Place, Source};
 use self::table::within;
-use self::values::{advert_interval, endpoint, interface, unicast};
+use self::values::{advert_interval, endpoint, interface, listen, unicast};
 use crate::rank;
 
 /// Where the agent keeps its socket and its lock, unless configured otherwise.
 pub const RUN_DIR: &str = "/run/vip";
+
+/// Where the agent listens for HTTP, unless configured otherwise: nobody but this machine
+/// reaches it there.
+pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
 
 /// Where bpffs is mounted, unless configured otherwise.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -57,7 +61,9 @@ pub struct Config {
     pub local: Option<Local>,
     /// The programs in the kernel.
     pub datapath: Datapath,
-    /// Where the status socket lies.
+    /// Where the agent listens for HTTP: metrics, probes, status page. `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Where status socket and events lie.
     pub run_dir: PathBuf,
 }
 
@@ -349,12 +355,20 @@ impl Config {
     }
 }
 
-/// The flags that say what a small file says, and win over what a file says.
+/// A configuration on a command line: a file, flags that win over what it says, or both.
 #[derive(clap::Args, Clone, Default, Debug)]
 pub struct Flags {
     /// Configuration file; see docs/configuration.md
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What the file says, or in its place.
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// The flags that say what a small file says.
+#[derive(clap::Args, Clone, PartialEq, Eq, Default, Debug)]
+pub struct Overrides {
     /// Virtual addresses, each with its port unless that is 6443
     #[arg(long, value_name = "ADDRESS[:PORT],...", value_delimiter = ',')]
     pub vip: Option<Vec<String>>,
@@ -370,6 +384,9 @@ pub struct Flags {
     /// VRRP advertisement interval, 10ms to 40.95s [default: 100ms]
     #[arg(long, value_name = "DURATION")]
     pub interval: Option<String>,
+    /// Where to listen for HTTP: metrics, probes, status page [default: 127.0.0.1:9643]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<String>,
     /// CA certificate of the API servers [default: where kubeadm, k0s, k3s and RKE2 keep it]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub ca: Option<PathBuf>,
@@ -384,7 +401,7 @@ impl Flags {
     /// # Errors
     /// The file cannot be read, something in it or in a flag is wrong, or neither is given.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let nothing = self.vip.is_none() && self.nodes.is_none();
+        let nothing = self.overrides.vip.is_none() && self.overrides.nodes.is_none();
         let (name, text) = match &self.config {
             Some(path) => {
                 let read = fs::read_to_string(path).map_err(|source| ConfigError::Read {
@@ -402,10 +419,31 @@ impl Flags {
         };
         let config = Draft::read(&source).and_then(|mut draft| {
             draft.from_flags = self.config.is_none();
-            self.put_over(&mut draft)?;
+            self.overrides.put_over(&mut draft)?;
             draft.finish()
         });
         config.map_err(|fault| source.error(fault))
+    }
+}
+
+impl Overrides {
+    /// The flags again, one word after the other.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let lists = [("--vip", &self.vip), ("--nodes", &self.nodes)];
+        let lists = lists.map(|(flag, list)| (flag, list.as_ref().map(|list| list.join(","))));
+        let ca = self.ca.as_ref().map(|path| path.display().to_string());
+        let values = [
+            ("--interface", self.interface.clone()),
+            ("--vrid", self.vrid.clone()),
+            ("--interval", self.interval.clone()),
+            ("--http", self.http.clone()),
+            ("--ca", ca),
+        ];
+        let pairs = lists.into_iter().chain(values);
+        let words = pairs.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+        let insecure = self.insecure.then(|| "--insecure".to_owned());
+        words.flatten().chain(insecure).collect()
     }
 
     fn put_over(self, draft: &mut Draft) -> Result<(), Fault> {
@@ -435,6 +473,9 @@ impl Flags {
         }
         if let Some(interval) = self.interval {
             draft.interval = Some(advert_interval(&interval).map_err(at("--interval"))?);
+        }
+        if let Some(address) = self.http {
+            draft.http = Some(listen(&address).map_err(at("--http"))?);
         }
         if let Some(ca) = self.ca {
             draft.health.tls = Tls::Ca(ca);

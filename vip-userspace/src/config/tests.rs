@@ -97,6 +97,7 @@ fn smallest_file_has_sensible_defaults() {
                 hash_key: None,
                 bpffs: "/sys/fs/bpf".into(),
             },
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 9643))),
             run_dir: "/run/vip".into(),
         }
     );
@@ -200,6 +201,7 @@ fn every_key_in_the_page_reaches_its_place() {
                 hash_key: Some([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]),
                 bpffs: "/run/bpf".into(),
             },
+            http: Some(SocketAddr::from((ip(11), 9643))),
             run_dir: "/run/vip-test".into(),
         }
     );
@@ -223,7 +225,7 @@ fn page_and_parser_know_the_same_keys() {
         rows.map(|row| row.split('`').next().unwrap().to_owned())
             .collect()
     };
-    let tables = ["vrrp", "bfd", "health", "local", "datapath"];
+    let tables = ["vrrp", "bfd", "health", "local", "datapath", "http"];
     let mut top = known(refused("x = 1"));
     assert!(top.remove("services"));
     for table in tables {
@@ -329,7 +331,7 @@ fn errors_in_flags_name_the_flag() {
 fn unknown_keys_are_refused_with_their_place() {
     assert_eq!(
         refused("nodes = []\n\nvpi = 1\nzzz = 2"),
-        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `target_port`, `allow`, `syn_rate`, `services`, `vrrp`, `bfd`, `health`, `local`, `datapath`"
+        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `target_port`, `allow`, `syn_rate`, `services`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
     );
     assert_eq!(
         refused_with("[vrrp]\n  virtual_router = 1"),

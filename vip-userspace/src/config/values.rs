@@ -188,6 +188,19 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
     Ok(SocketAddr::new(address, port))
 }
 
+/// `ADDRESS:PORT` to listen at, also on all addresses or on loopback.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    address
+        .filter(|address| address.port() != 0)
+        .ok_or_else(|| {
+            format!(
+                "`{text}` is not an address with a port to listen at; write it like 127.0.0.1:9643 \
+             or [::1]:9643"
+            )
+        })
+}
+
 /// An address that a host can have.
 pub(super) fn unicast(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| {

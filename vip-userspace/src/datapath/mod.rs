@@ -24,6 +24,8 @@ use vip_common::layout::{
     LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
+use crate::btf;
+
 use self::attach::Way;
 pub use self::attach::{Attachment, Egress, Mode};
 use self::maps::Maps;
@@ -49,6 +51,9 @@ pub const LOCAL: [&str; 4] = [
 
 /// The global that holds the [`State`].
 const STATE: &str = "VIP_STATE";
+
+/// The constant that says where the kernel keeps what the remains of a connection expect.
+const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -272,10 +277,12 @@ impl Datapath {
         let adopted = found.is_some();
         // aya writes globals when it loads, pinned ones too: let it write what is there.
         let state = found.unwrap_or_else(State::zeroed);
+        let expects = tw_rcv_nxt();
         let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
+            .override_global(TW_RCV_NXT, &expects, true)
             .map_max_entries(names::RANKS, 2 * plan.rows.len() as u32);
         if let Some(pins) = &pins {
             for name in maps::NAMES {
@@ -532,6 +539,24 @@ pub struct Seen {
     pub xdp: Option<u32>,
     /// Programs of clsact filters, on the way in or out. Not told where tcx is used.
     pub filters: Vec<u32>,
+}
+
+/// Where this kernel keeps what the remains of a connection expect next; 0 if it does not say.
+/// Then nothing but a new connection is kept by them.
+fn tw_rcv_nxt() -> u32 {
+    match btf::offset_of("sock_common", "skc_tw_rcv_nxt") {
+        Ok(Some(offset)) => offset,
+        Ok(None) => {
+            tracing::warn!(
+                "this kernel's closed connections are not understood: late clients get a reset"
+            );
+            0
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not describe its types: clients of closed connections that are late get a reset");
+            0
+        }
+    }
 }
 
 /// Whether a program for socket buffers is attached to an interface.

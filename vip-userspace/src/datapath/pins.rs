@@ -63,7 +63,9 @@ impl Pins {
                 Some("mode=0700"),
             )
             .map_err(io::Error::from)
-            .map_err(DatapathError::io(error("mount a bpffs at")))?;
+            .map_err(DatapathError::io(error(
+                "mount a bpffs (on the host: `mount -t bpf bpf /sys/fs/bpf`) at",
+            )))?;
             let note = run_directory.join(MOUNTED);
             fs::write(&note, format!("{}\n", bpffs.display())).map_err(DatapathError::io(
                 format!("cannot write {}", note.display()),

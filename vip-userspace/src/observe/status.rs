@@ -31,6 +31,9 @@ pub struct Status {
     pub state_for_ms: u64,
     /// Times that this node became the owner.
     pub takeovers: u64,
+    /// From the last sign of life of the owner before to the moment at which this node last took
+    /// over; `None` if it did not, or from nobody.
+    pub last_failover_ms: Option<f64>,
     /// Times that somebody who is no node of the cluster claimed the VIP by ARP.
     pub conflicts: u64,
     /// Who did so last: his Ethernet address.
@@ -43,6 +46,10 @@ pub struct Status {
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
     pub counters: BTreeMap<String, u64>,
+    /// Events since the agent started, by name.
+    pub events: BTreeMap<String, u64>,
+    /// What was put right in the kernel since the agent started, by name.
+    pub repairs: BTreeMap<String, u64>,
 }
 
 /// A node, by name and address.
@@ -87,6 +94,8 @@ pub struct Bfd {
     pub state: String,
     /// How long the other node may be silent until it is taken for dead; 0 while unknown.
     pub detection_ms: f64,
+    /// Round trip to the other node's agent, when last measured; `None` while it was not.
+    pub round_trip_ms: Option<f64>,
 }
 
 /// A node and its API server, as this node sees them.

@@ -4,9 +4,9 @@ use super::*;
 use crate::layout::{BackendMask, Mac};
 use crate::node::Socket;
 use crate::testing::{
-    BANNED, CLIENT, CLIENT_MAC, CLIENT6, PORT, Random, Segment as Tcp, VIP, VIP6, World, arp_frame,
-    arp_request, backend, checksums_are_right, ndp_frame, node_address, node_address6, node_mac,
-    solicitation,
+    BANNED, CLIENT, CLIENT_MAC, CLIENT6, PORT, Random, SEQUENCE, Segment as Tcp, VIP, VIP6, World,
+    arp_frame, arp_request, backend, checksums_are_right, ndp_frame, node_address, node_address6,
+    node_mac, solicitation,
 };
 use crate::wire::{arp, ndp};
 
@@ -23,6 +23,13 @@ fn world(change: impl FnOnce(&mut World)) -> World {
     let mut world = World::new(3, 0);
     change(&mut world);
     world
+}
+
+/// What is left of a connection whose client sends this number next.
+fn remains(expects: u32) -> Socket {
+    Socket::TimeWait {
+        expects: Some(expects),
+    }
 }
 
 /// Flows that have node 0 (this one), 1 or 2 first; the order goes round from there.
@@ -161,17 +168,23 @@ fn every_segment_goes_where_the_table_says() {
             to(0, ACK),
             forward(1, false, false),
         ),
-        // What is left of a connection takes its FIN, and a new connection if it may.
+        // What is left of a connection takes what belongs to it, and a new connection if it may.
         (
             "the last FIN, sent again",
-            world(socket(Socket::TimeWait)),
+            world(socket(remains(SEQUENCE + 1))),
             to(0, ACK | FIN),
+            local(LocalSegment, false),
+        ),
+        (
+            "a reset of a client that closed with something unread",
+            world(socket(remains(SEQUENCE))),
+            to(0, ACK | RST),
             local(LocalSegment, false),
         ),
         (
             "SYN from a port that was used before",
             world(|w| {
-                w.socket = Socket::TimeWait;
+                w.socket = remains(0);
                 w.listens = true;
             }),
             to(0, SYN),
@@ -179,14 +192,14 @@ fn every_segment_goes_where_the_table_says() {
         ),
         (
             "the same, but the server has crashed",
-            world(socket(Socket::TimeWait)),
+            world(socket(remains(0))),
             to(0, SYN),
             forward(1, true, false),
         ),
         (
             "the same, but this node takes no new ones",
             world(|w| {
-                w.socket = Socket::TimeWait;
+                w.socket = remains(0);
                 w.listens = true;
                 unready(0)(w);
             }),
@@ -195,14 +208,26 @@ fn every_segment_goes_where_the_table_says() {
         ),
         (
             "data of the new connection at another node",
-            world(socket(Socket::TimeWait)),
+            world(socket(remains(SEQUENCE ^ 1 << 31))),
             to(0, ACK),
             forward(1, false, false),
         ),
         (
+            "its FIN",
+            world(socket(remains(SEQUENCE ^ 1 << 31))),
+            to(0, ACK | FIN),
+            forward(1, false, false),
+        ),
+        (
             "its reset",
-            world(socket(Socket::TimeWait)),
+            world(socket(remains(SEQUENCE + (1 << 17)))),
             to(0, ACK | RST),
+            forward(1, false, false),
+        ),
+        (
+            "a kernel that does not tell what the remains expect",
+            world(socket(Socket::TimeWait { expects: None })),
+            to(0, ACK | FIN),
             forward(1, false, false),
         ),
         (
@@ -821,7 +846,9 @@ fn a_million_random_and_mutated_frames_do_no_harm() {
         Socket::Listener,
         Socket::Cookie,
         Socket::Connection,
-        Socket::TimeWait,
+        remains(SEQUENCE),
+        remains(SEQUENCE ^ 1 << 31),
+        Socket::TimeWait { expects: None },
     ];
     let mut world = World::new(3, 0);
     for _ in 0..1_000_000 {

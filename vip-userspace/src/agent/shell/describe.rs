@@ -1,6 +1,7 @@
 //! What `vip status` says.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
@@ -11,7 +12,12 @@ use crate::agent::clock::now;
 use crate::agent::pacer::{Command, View};
 use crate::agent::proof::Proof;
 use crate::decide::vrrp::State;
+use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
 
 impl Shell {
     pub(in crate::agent) async fn status(&self) -> anyhow::Result<Status> {
@@ -43,10 +49,11 @@ impl Shell {
                 draining: view.draining[peer.index.get()],
                 bfd: session.map(|session| status::Bfd {
                     state: session.state.to_owned(),
-                    detection_ms: session.detection.as_secs_f64() * 1000.0,
+                    detection_ms: millis(session.detection),
+                    round_trip_ms: session.round_trip.map(millis),
                 }),
                 probe: peer.probes[0].clone(),
-                rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+                rtt_ms: peer.rtt.map(millis),
                 packets: counters.packets,
                 bytes: counters.bytes,
                 connections: counters.syns,
@@ -80,6 +87,7 @@ impl Shell {
             fence_remaining_ms: view.fence.since(now).as_millis() as u64,
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
+            last_failover_ms: self.last_failover.map(millis),
             conflicts: self.claims.1,
             claimant: self.claimant.map(|mac| mac.to_string()),
             node: named(own).name,
@@ -92,6 +100,16 @@ impl Shell {
             },
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
+            events: self
+                .journal
+                .counts()
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+            repairs: Repair::ALL
+                .iter()
+                .map(|what| (what.name().to_owned(), self.journal.repairs(*what)))
+                .collect(),
         })
     }
 

@@ -6,6 +6,7 @@
 mod describe;
 mod network;
 mod setup;
+mod tell;
 
 use std::fs;
 use std::net::IpAddr;
@@ -23,14 +24,17 @@ use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, Wires};
 use super::proof::Proof;
 use crate::config::{Config, VrrpMode, XdpMode};
 use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
-use crate::decide::health::{Probe, Transition};
-use crate::decide::node::{Node, Report};
+use crate::decide::health::Probe;
+use crate::decide::node::Node;
 use crate::decide::vrrp::State;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::netlink::Netlink;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic};
+use crate::observe::event::{Event, Record, Repair};
+use crate::observe::journal::Journal;
+use crate::observe::metrics::ProbeTimes;
 use crate::probe::ProbeResult;
 
 /// File in the run directory that says which addresses were put on `lo`, one a line.
@@ -74,11 +78,14 @@ pub(super) struct Shell {
     /// Since when the node is in its state.
     since: BootNanos,
     takeovers: u64,
+    last_failover: Option<Duration>,
     /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
     claims: (u64, u64),
     claimant: Option<Mac>,
     /// When rates were last computed.
     sampled: BootNanos,
+    journal: Journal,
+    probe_times: ProbeTimes,
 }
 
 impl Shell {
@@ -87,6 +94,7 @@ impl Shell {
         config: Config,
         nic: Nic,
         netlink: Netlink,
+        probe_times: ProbeTimes,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
         let plan = Arc::new(plan(&config, &nic)?);
         let own = BackendIndex::new(nic.node_index).context("more nodes than there may be")?;
@@ -122,16 +130,17 @@ impl Shell {
         for vip in addresses_of(&config) {
             netlink.add_vip(vip).await?;
         }
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            vip = %config.vip().endpoint(),
-            node = %nic.address,
-            interface = nic.name,
-            driver = nic.driver,
-            mode = %attachment.mode,
-            adopted = datapath.adopted(),
-            "attached"
-        );
+        let mut journal = Journal::open(&config.run_dir);
+        journal.note(Event::Started {
+            version: env!("CARGO_PKG_VERSION"),
+            attached: format!(
+                "{} ({}), XDP mode {}",
+                nic.name,
+                nic.driver.as_deref().unwrap_or("unknown driver"),
+                attachment.mode
+            ),
+            adopted: datapath.adopted(),
+        });
 
         let peers = config
             .nodes
@@ -191,9 +200,12 @@ impl Shell {
             state: State::Initialize,
             since: now,
             takeovers: 0,
+            last_failover: None,
             claims: (conflicts, 0),
             claimant: None,
             sampled: now,
+            journal,
+            probe_times,
         };
         if shell.drain_note().exists() {
             shell.pacer.tell(Command::Drain(true));
@@ -228,91 +240,6 @@ impl Shell {
         Ok(self.config.nodes[self.nic.node_index].name.clone())
     }
 
-    /// What the thread has to tell.
-    pub(super) fn on_notice(&mut self, notice: Notice) {
-        let report = match notice {
-            Notice::Report(report) => report,
-            Notice::Repaired => {
-                tracing::warn!("the state in the kernel was not as it should be: repaired");
-                return;
-            }
-            Notice::Failed(what, error) => {
-                tracing::error!(%error, "cannot {what}");
-                return;
-            }
-            Notice::NoPriority(error) => {
-                tracing::warn!(
-                    %error,
-                    "no real-time priority: a busy machine may lose the VIP for a moment"
-                );
-                return;
-            }
-        };
-        let name = |index: BackendIndex| self.peers[index.get()].name.as_str();
-        match report {
-            Report::Active => {
-                tracing::info!(vip = %self.config.vip().address, "became the owner");
-                self.state = State::Active;
-                self.takeovers += 1;
-                self.since = now();
-            }
-            Report::Backup => {
-                tracing::info!(vip = %self.config.vip().address, "became a backup");
-                self.state = State::Backup;
-                self.since = now();
-            }
-            Report::Owner(Some(node)) => tracing::info!(owner = name(node), "owner"),
-            Report::Owner(None) => tracing::info!("no owner is heard"),
-            Report::BfdUp(node) => tracing::info!(node = name(node), "BFD session is up"),
-            Report::BfdDown(node, diagnostic) => {
-                tracing::warn!(node = name(node), ?diagnostic, "BFD session is down");
-            }
-            Report::Dead(node) => tracing::warn!(node = name(node), "node is dead"),
-            Report::Answers(node) => tracing::info!(node = name(node), "node answers again"),
-            Report::Health(node, check, transition) => {
-                let peer = &self.peers[node.get()];
-                let port = self.config.checks[check].port;
-                let (node, reason) = (&peer.name, &peer.probes[check]);
-                match transition {
-                    Transition::Alive => tracing::info!(node, reason, "probes are answered"),
-                    Transition::Dead => tracing::warn!(node, reason, "probes are not answered"),
-                    Transition::Ready if check == 0 => tracing::info!(node, "API server is ready"),
-                    Transition::Ready => tracing::info!(node, port, "server is ready"),
-                    Transition::NotReady(_) if check == 0 => {
-                        tracing::warn!(node, reason, "API server is not ready");
-                    }
-                    Transition::NotReady(_) => {
-                        tracing::warn!(node, port, reason, "server is not ready");
-                    }
-                }
-            }
-            Report::Draining(node, true) => {
-                tracing::info!(node = name(node), "node takes no new connections");
-            }
-            Report::Draining(node, false) => {
-                tracing::info!(node = name(node), "node takes new connections");
-            }
-            Report::Fault(fault, true) => {
-                tracing::warn!(fault = fault.text(), "this node cannot own the VIP");
-            }
-            Report::Fault(fault, false) => tracing::info!(fault = fault.text(), "fault is gone"),
-            Report::Conflict { mac, defended } => {
-                self.claims.1 += 1;
-                self.claimant = Some(mac);
-                tracing::warn!(
-                    vip = %self.config.vip().address,
-                    claimant = %mac,
-                    defended,
-                    "somebody who is no node of the cluster claims the VIP"
-                );
-            }
-            Report::HandingOver(node) => tracing::info!(to = name(node), "handing over"),
-            Report::HandedOver(node) => tracing::info!(to = name(node), "handed over"),
-            Report::NotHandedOver(why) => tracing::warn!(%why, "not handed over"),
-            Report::Priority(priority) => tracing::info!(priority, "priority"),
-        }
-    }
-
     pub(super) fn on_probe(&mut self, node: usize, check: usize, outcome: &ProbeResult) {
         let own = node == self.nic.node_index;
         let Some(peer) = self.peers.get_mut(node) else {
@@ -323,6 +250,8 @@ impl Shell {
                 if check == 0 {
                     peer.rtt = Some(*rtt);
                 }
+                let port = self.config.checks[check].port;
+                self.probe_times.note(&peer.name, port, *rtt);
                 (Probe::Ready, "ready".to_owned())
             }
             ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), reason.clone()),
@@ -347,26 +276,22 @@ impl Shell {
         self.proof = self.proof.on_frame(counted);
         match self.proof {
             Proof::Open { .. } => {}
-            Proof::Seen => tracing::info!(mode = %self.attachment.mode, "XDP sees frames"),
-            Proof::Blind if self.config.datapath.mode == XdpMode::Native => {
-                tracing::error!(
-                    interface = self.nic.name,
-                    driver = self.nic.driver,
-                    "the driver attached the program and does not run it"
-                );
-            }
+            Proof::Seen => self.journal.note(Event::XdpProven),
             Proof::Blind => {
-                tracing::warn!(
-                    interface = self.nic.name,
-                    driver = self.nic.driver,
-                    "the driver attached the program and does not run it: falling back"
-                );
+                let falls_back = self.config.datapath.mode != XdpMode::Native;
+                self.journal.note(Event::XdpBlind { falls_back });
+                if !falls_back {
+                    return;
+                }
                 match self
                     .datapath
                     .fall_back_to_generic(&self.nic.name, self.nic.index)
                 {
                     Ok(attachment) => self.attachment = attachment,
-                    Err(error) => tracing::error!(%error, "cannot fall back to generic XDP"),
+                    Err(error) => self.journal.note(Event::NotRepaired {
+                        what: Repair::Programs,
+                        cause: error.to_string(),
+                    }),
                 }
             }
         }
@@ -378,7 +303,7 @@ impl Shell {
     /// If the agent must be started anew.
     pub(super) async fn reconcile(&mut self) -> anyhow::Result<()> {
         if self.datapath.repair(&self.plan)? {
-            tracing::warn!("rank table or allow lists were not as they should be: repaired");
+            self.journal.note(Event::Repaired(Repair::Tables));
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
@@ -445,6 +370,16 @@ impl Shell {
         Ok(answered)
     }
 
+    /// What happened from this event on.
+    pub(super) fn events(&self, since: u64) -> Vec<Record> {
+        self.journal.since(since).cloned().collect()
+    }
+
+    /// Something happened to the agent itself.
+    pub(super) fn note(&mut self, event: Event) {
+        self.journal.note(event);
+    }
+
     /// The nodes' names, by backend index.
     pub(super) fn names(&self) -> Vec<String> {
         self.peers.iter().map(|peer| peer.name.clone()).collect()
@@ -456,12 +391,12 @@ impl Shell {
     }
 
     /// The thread has ended.
-    pub(super) fn end(self) -> anyhow::Result<()> {
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.pacer.join(),
             "the thread that keeps the fence panicked: start the agent again, and report this"
         );
-        tracing::info!("stopped; programs and VIP stay until `vip cleanup`");
+        self.journal.note(Event::Stopped);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::datapath::{Egress, Plan, Seen};
 use crate::decide::node::Fault;
 use crate::net::netlink::NetEvent;
 use crate::net::{Heard, Nic};
+use crate::observe::event::{Event, Repair};
 
 impl Shell {
     pub(in crate::agent) async fn on_network(&mut self, event: NetEvent) -> anyhow::Result<()> {
@@ -61,11 +62,14 @@ impl Shell {
         };
         fault(Fault::Carrier, !link.up);
         if link.name != self.nic.name {
-            tracing::warn!(from = self.nic.name, to = link.name, "NIC was renamed");
-            self.nic.name = link.name;
+            let from = std::mem::replace(&mut self.nic.name, link.name);
+            let to = self.nic.name.clone();
+            self.journal.note(Event::NicRenamed { from, to });
         }
         if let Some(mac) = link.mac.filter(|mac| *mac != self.nic.mac) {
-            tracing::warn!(interface = self.nic.name, mac = %Mac::from_wire(mac), "NIC has another Ethernet address");
+            self.journal.note(Event::NicAddress {
+                mac: Mac::from_wire(mac).to_string(),
+            });
             self.nic.mac = mac;
             let plan = Plan {
                 own_mac: Mac::from_wire(mac),
@@ -102,12 +106,6 @@ impl Shell {
             .unwrap_or(true);
         if !steers || !guards {
             self.pacer.tell(Command::Fault(Fault::Programs, true));
-            tracing::warn!(
-                interface = self.nic.name,
-                steers,
-                guards,
-                "a program is not on the NIC: attaching both again"
-            );
             match self.datapath.attach(
                 &self.nic.name,
                 self.nic.index,
@@ -116,9 +114,13 @@ impl Shell {
             ) {
                 Ok(attachment) => {
                     self.attachment = attachment;
+                    self.journal.note(Event::Repaired(Repair::Programs));
                     self.pacer.tell(Command::Fault(Fault::Programs, false));
                 }
-                Err(error) => tracing::error!(%error, "cannot attach the programs"),
+                Err(error) => self.journal.note(Event::NotRepaired {
+                    what: Repair::Programs,
+                    cause: error.to_string(),
+                }),
             }
         } else {
             self.pacer.tell(Command::Fault(Fault::Programs, false));
@@ -159,11 +161,14 @@ impl Shell {
             };
             if lost {
                 self.pacer.tell(Command::Fault(Fault::Vip, true));
-                tracing::warn!(%vip, "the VIP is not on lo: putting it there");
                 if let Err(error) = self.netlink.add_vip(vip).await {
-                    tracing::error!(%error, "cannot put the VIP on lo");
+                    self.journal.note(Event::NotRepaired {
+                        what: Repair::Address,
+                        cause: error.to_string(),
+                    });
                     return;
                 }
+                self.journal.note(Event::Repaired(Repair::Address));
             }
         }
         self.pacer.tell(Command::Fault(Fault::Vip, false));

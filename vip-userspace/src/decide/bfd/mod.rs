@@ -87,6 +87,12 @@ pub struct Session {
     /// When the last periodic packet left, and the next one is due.
     sent: BootNanos,
     next: BootNanos,
+    /// When the other side was heard last.
+    heard: BootNanos,
+    /// When the packet left that is to be answered by a Final, to see how long that takes.
+    asked: Option<BootNanos>,
+    /// How long it took the last time.
+    round_trip: Option<Duration>,
     /// State of the jitter.
     random: u64,
 }
@@ -113,6 +119,9 @@ impl Session {
             outdated: 0,
             sent: BootNanos::ZERO,
             next: BootNanos::ZERO,
+            heard: BootNanos::ZERO,
+            asked: None,
+            round_trip: None,
             random: seed | 1,
             params,
         }
@@ -134,6 +143,21 @@ impl Session {
     #[must_use]
     pub fn remote_state(&self) -> State {
         self.remote.map_or(State::Down, |remote| remote.state)
+    }
+
+    /// When the other side was heard last; [`BootNanos::ZERO`] if it never was.
+    #[must_use]
+    pub fn heard(&self) -> BootNanos {
+        self.heard
+    }
+
+    /// How long the last answer took to a packet with Poll: the network's round trip, and the
+    /// time until the other side's agent ran. `None` while there was none. (Sequences for this
+    /// alone would do harm: each answer is a packet to one peer and not to the others, which then
+    /// find the sender dead sooner than that one does, and no longer at about the same time.)
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// Why this side went down last.
@@ -285,6 +309,7 @@ impl Session {
             return;
         }
         let before = self.transmit_interval();
+        self.heard = now;
         self.remote = Some(Remote {
             discriminator: packet.my_discriminator,
             state: packet.state,
@@ -296,6 +321,9 @@ impl Session {
         });
         if packet.final_ {
             self.unanswered = self.unanswered.saturating_sub(1);
+            if let Some(asked) = self.asked.take() {
+                self.round_trip = Some(now.since(asked));
+            }
             if self.outdated > 0 {
                 self.outdated -= 1;
             } else if self.polling {
@@ -436,6 +464,7 @@ impl Session {
             .is_none_or(|remote| remote.required_min_rx != Micros(0))
         {
             self.sent = now;
+            self.asked = (self.polling && self.unanswered == 0).then_some(now);
             self.unanswered = self.unanswered.saturating_add(u32::from(self.polling));
             out.push(Action::Send(self.packet(false)));
         }

@@ -325,3 +325,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn round_trip_is_measured_by_each_poll_sequence() {
+    let mut wire = up(params(50, 3), params(50, 3));
+    let trip = Some(Duration::from_millis(2));
+    assert_eq!(wire.ends.each_ref().map(Session::round_trip), [trip, trip]);
+    wire.delay = [5 * MS, 5 * MS];
+    for end in 0..2 {
+        wire.drive(end, |session, now, out| {
+            session.set_params(now, params(60, 3), out);
+        });
+    }
+    wire.run(Duration::from_secs(1));
+    let trip = Some(Duration::from_millis(10));
+    assert_eq!(wire.ends.each_ref().map(Session::round_trip), [trip, trip]);
+}

@@ -60,7 +60,7 @@ impl Node {
                 self.farewell = Farewell::None;
                 let actions = self.machine.yield_to(now, address, advert.interval);
                 out.push(Action::Report(Report::HandedOver(source)));
-                self.carry_out(now, actions, out);
+                self.carry_out(now, Occasion::Loss(Loss::HandedOver(source)), actions, out);
                 self.owner = None;
                 self.follow(now, source, address, advert);
                 return;
@@ -80,7 +80,7 @@ impl Node {
         let was = self.machine.state();
         let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
         let actions = self.machine.on_advert(now, address, advert, unfit);
-        self.carry_out(now, actions, out);
+        self.carry_out(now, Occasion::Loss(Loss::Outranked(source)), actions, out);
         match self.machine.state() {
             // Two owners met, and this one stays: hosts may have believed the other.
             State::Active if was == State::Active && !resigns => self.schedule.repeat(now),
@@ -105,7 +105,13 @@ impl Node {
         advert: &Advertisement,
     ) {
         let rank = |owner: &Owner| (owner.priority, self.params.nodes[owner.index.get()].address);
+        let predecessor = self.predecessor.filter(|last| last.index == source);
         if advert.priority == PRIORITY_RESIGNED {
+            self.predecessor = predecessor.or(self.predecessor).map(|last| Predecessor {
+                // It may say so more than once.
+                resigned: last.resigned.or((last.index == source).then_some(now)),
+                ..last
+            });
             self.owner = self.owner.filter(|owner| owner.index != source);
             self.resigned = Some(Resigned {
                 index: source,
@@ -121,12 +127,65 @@ impl Node {
             owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
         };
         if self.owner.is_none_or(better) {
+            if predecessor.is_none() {
+                self.predecessor_before = self.predecessor;
+            }
+            self.predecessor = Some(Predecessor {
+                index: source,
+                heard: now,
+                // While it hands over it says that it is still there.
+                resigned: predecessor
+                    .and_then(|last| last.resigned)
+                    .filter(|_| hands_over),
+            });
             self.owner = Some(Owner {
                 index: source,
                 priority: advert.priority,
                 // One more than it takes to be taken for dead.
                 until: now.after(advert.interval.duration() * 4),
             });
+        }
+    }
+
+    /// How this node comes to own the VIP.
+    pub(super) fn takeover(&self, now: BootNanos, occasion: Occasion) -> Takeover {
+        if matches!(occasion, Occasion::Start { resumes: true }) {
+            return Takeover::Resumed;
+        }
+        let Some(last) = self.predecessor else {
+            return Takeover::Nobody;
+        };
+        let node = last.index;
+        let why = self.departure(now, node);
+        let after = match why {
+            Departure::Resigned => now.since(last.resigned.unwrap_or(now)),
+            Departure::Silent => {
+                let packet = self.bfd(node).map_or(BootNanos::ZERO, Session::heard);
+                now.since(last.heard.max(packet))
+            }
+            Departure::Outranked => Duration::ZERO,
+        };
+        Takeover::From { node, why, after }
+    }
+
+    /// Why a node that owned the VIP does so no more.
+    pub(super) fn departure(&self, now: BootNanos, node: BackendIndex) -> Departure {
+        let last = [self.predecessor, self.predecessor_before]
+            .into_iter()
+            .flatten()
+            .find(|last| last.index == node);
+        if last.is_some_and(|last| last.resigned.is_some()) {
+            return Departure::Resigned;
+        }
+        let is_heard = match self.bfd(node) {
+            Some(session) => session.is_up(),
+            None => last
+                .is_some_and(|last| now.since(last.heard) < self.machine.interval().duration() * 3),
+        };
+        if is_heard {
+            Departure::Outranked
+        } else {
+            Departure::Silent
         }
     }
 

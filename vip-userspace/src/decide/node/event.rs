@@ -65,6 +65,17 @@ impl Fault {
         1 << self as u8
     }
 
+    /// For programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Carrier => "carrier",
+            Self::Programs => "programs",
+            Self::Vip => "vip",
+            Self::Address => "address",
+        }
+    }
+
     /// For people.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -156,11 +167,16 @@ pub enum Action {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Report {
     /// This node became the owner.
-    Active,
+    Active(Takeover),
     /// This node is no owner (any more).
-    Backup,
-    /// Another node is the owner now, as far as this one hears.
-    Owner(Option<BackendIndex>),
+    Backup(Loss),
+    /// Another node is the owner now, as far as this one hears, or none.
+    Owner {
+        /// The owner.
+        owner: Option<BackendIndex>,
+        /// Who was it, and why he is not any more.
+        before: Option<(BackendIndex, Departure)>,
+    },
     /// A BFD session came up.
     BfdUp(BackendIndex),
     /// A BFD session went down.
@@ -190,6 +206,54 @@ pub enum Report {
     NotHandedOver(NoHandover),
     /// The priority changed with the node's health.
     Priority(u8),
+}
+
+/// How a node became the owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takeover {
+    /// The agent before this one owned the VIP a moment ago, and its fence still stood.
+    Resumed,
+    /// Nobody owned it, as far as this node heard.
+    Nobody,
+    /// From another node.
+    From {
+        /// Whose it was.
+        node: BackendIndex,
+        /// Why it is not any more.
+        why: Departure,
+        /// How long ago that node gave its last sign of life, or resigned: the clients' outage
+        /// is no longer than that, and the time an announcement takes. Zero if it never ceased to
+        /// answer.
+        after: Duration,
+    },
+}
+
+/// Why a node is the owner no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// It gave the VIP up.
+    Resigned,
+    /// It fell silent.
+    Silent,
+    /// Another one has more reason to be the owner.
+    Outranked,
+}
+
+/// Why a node is a backup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// It has just started.
+    Started,
+    /// That node has more reason to be the owner.
+    Outranked(BackendIndex),
+    /// The VIP was handed over to that node.
+    HandedOver(BackendIndex),
+    /// It did not run for so long that its fence ended.
+    Overslept,
+    /// It lacks something.
+    Fault(Fault),
+    /// The agent is to end.
+    Shutdown,
 }
 
 /// Why the VIP stays.

@@ -85,7 +85,7 @@ impl Node {
             self.leave(now, out);
         } else {
             let actions = self.machine.on_shutdown();
-            self.carry_out(now, actions, out);
+            self.carry_out(now, Occasion::Loss(Loss::Shutdown), actions, out);
             self.left(out);
         }
     }
@@ -107,7 +107,7 @@ impl Node {
             Farewell::Leaving { until, next } => {
                 if now >= until || self.machine.state() != State::Active {
                     let actions = self.machine.on_shutdown();
-                    self.carry_out(now, actions, out);
+                    self.carry_out(now, Occasion::Loss(Loss::Shutdown), actions, out);
                     self.left(out);
                 } else if now >= next {
                     let next = now.after(self.machine.interval().duration());

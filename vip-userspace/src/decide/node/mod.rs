@@ -132,6 +132,16 @@ struct Owner {
     until: BootNanos,
 }
 
+/// The last other node that said it owns the VIP.
+#[derive(Clone, Copy, Debug)]
+struct Predecessor {
+    index: BackendIndex,
+    /// When it said so last.
+    heard: BootNanos,
+    /// When it gave the VIP up, if it did.
+    resigned: Option<BootNanos>,
+}
+
 /// Who resigned last, and has not said that it stays after all.
 #[derive(Clone, Copy, Debug)]
 struct Resigned {
@@ -157,6 +167,11 @@ pub struct Node {
     fence: BootNanos,
     /// The best owner that is heard. (There are two where a segment has fallen apart.)
     owner: Option<Owner>,
+    /// Who was last reported to be it.
+    reported: Option<BackendIndex>,
+    predecessor: Option<Predecessor>,
+    /// And the one before, whose end is told when the later one speaks.
+    predecessor_before: Option<Predecessor>,
     resigned: Option<Resigned>,
     farewell: Farewell,
     claims: Claims,
@@ -199,6 +214,9 @@ impl Node {
             masks: None,
             fence: BootNanos::ZERO,
             owner: None,
+            reported: None,
+            predecessor: None,
+            predecessor_before: None,
             resigned: None,
             farewell: Farewell::None,
             claims: Claims {
@@ -248,8 +266,9 @@ impl Node {
         }
         self.claims.next = now;
         if self.faults == 0 {
+            let resumes = fence > now;
             let actions = self.machine.on_start(now, fence);
-            self.carry_out(now, actions, out);
+            self.carry_out(now, Occasion::Start { resumes }, actions, out);
         } else {
             self.set_fence(BootNanos::ZERO, out);
         }
@@ -329,7 +348,7 @@ impl Node {
         self.probe_address(now, out);
         if now >= self.next_claim() {
             let actions = self.machine.on_timer(now);
-            self.carry_out(now, actions, out);
+            self.carry_out(now, Occasion::Time, actions, out);
         }
         self.leave(now, out);
         self.settle(now, out);
@@ -340,7 +359,7 @@ impl Node {
     fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         if self.machine.state() == State::Active && now >= self.fence {
             let actions = self.machine.on_timer(now);
-            self.carry_out(now, actions, out);
+            self.carry_out(now, Occasion::Time, actions, out);
         }
     }
 
@@ -527,16 +546,18 @@ impl Node {
         if before == 0 {
             self.farewell = Farewell::None;
             let actions = self.machine.on_shutdown();
-            self.carry_out(now, actions, out);
+            self.carry_out(now, Occasion::Loss(Loss::Fault(fault)), actions, out);
         } else if self.faults == 0 {
             let actions = self.machine.on_start(now, BootNanos::ZERO);
-            self.carry_out(now, actions, out);
+            let resumes = false;
+            self.carry_out(now, Occasion::Start { resumes }, actions, out);
         }
     }
 
     fn carry_out(
         &mut self,
         now: BootNanos,
+        occasion: Occasion,
         actions: impl IntoIterator<Item = vrrp::Action>,
         out: &mut Vec<Action>,
     ) {
@@ -570,11 +591,13 @@ impl Node {
                     }
                 }
                 vrrp::Action::BecomeActive => {
-                    out.push(Action::Report(Report::Active));
+                    let takeover = self.takeover(now, occasion);
+                    out.push(Action::Report(Report::Active(takeover)));
+                    self.predecessor = None;
                     self.schedule.begin(now);
                 }
                 vrrp::Action::BecomeBackup => {
-                    out.push(Action::Report(Report::Backup));
+                    out.push(Action::Report(Report::Backup(occasion.loss())));
                     self.schedule.end();
                 }
             }
@@ -616,7 +639,6 @@ impl Node {
             self.masks = Some(masks);
             out.push(Action::SetMasks(masks));
         }
-        let known = self.owner();
         self.owner = match self.machine.state() {
             State::Active => Some(Owner {
                 index: self.params.own,
@@ -628,11 +650,46 @@ impl Node {
                 .filter(|owner| owner.index != self.params.own && now < owner.until),
             State::Initialize => None,
         };
-        if self.owner() != known {
-            out.push(Action::Report(Report::Owner(self.owner())));
+        let (owner, own) = (self.owner(), self.params.own);
+        if owner != self.reported {
+            let before = self.reported.filter(|before| *before != own);
+            self.reported = owner;
+            // That it is the owner itself was told with more about it.
+            if owner != Some(own) {
+                out.push(Action::Report(Report::Owner {
+                    owner,
+                    before: before.map(|before| (before, self.departure(now, before))),
+                }));
+            }
         }
         if self.machine.state() == State::Active && self.schedule.due(now) {
             out.push(Action::Announce);
+        }
+    }
+}
+
+/// What the election acts upon.
+#[derive(Clone, Copy, Debug)]
+enum Occasion {
+    /// The node starts, or lacks nothing any more.
+    Start {
+        /// The fence of an agent before this one still stands.
+        resumes: bool,
+    },
+    /// Time has passed.
+    Time,
+    /// Something that an owner loses the VIP by.
+    Loss(Loss),
+}
+
+impl Occasion {
+    /// Why the node is a backup after it.
+    fn loss(self) -> Loss {
+        match self {
+            Self::Start { .. } => Loss::Started,
+            // An owner's time does not run out, unless it does not run itself.
+            Self::Time => Loss::Overslept,
+            Self::Loss(loss) => loss,
         }
     }
 }

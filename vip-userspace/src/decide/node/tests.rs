@@ -493,3 +493,84 @@ fn what_wakes_an_owner_after_its_fence_does_not_move_it_on() {
     assert_eq!(actions[0], Action::SetFence(BootNanos::ZERO));
     assert_eq!(a.node.state(), State::Backup);
 }
+
+/// How a node says that it became the owner.
+fn takeover(actions: &[Action]) -> Option<Takeover> {
+    actions.iter().find_map(|action| match action {
+        Action::Report(Report::Active(takeover)) => Some(*takeover),
+        _ => None,
+    })
+}
+
+#[test]
+fn takeover_names_whose_the_vip_was_and_why_it_is_not_any_more() {
+    let mut bench = Bench::new(params(1, false));
+    assert_eq!(takeover(bench.run(at(2000))), Some(Takeover::Nobody));
+
+    let node = index(0);
+    let mut bench = Bench::new(params(1, false));
+    bench.advert(at(10), 0, 250);
+    bench.advert(at(110), 0, 250);
+    let silent = takeover(bench.run(at(2000)));
+    let after = Duration::from_millis(300) + Duration::from_millis(100) * 36 / 256;
+    let why = Departure::Silent;
+    assert_eq!(silent, Some(Takeover::From { node, why, after }));
+
+    let mut bench = Bench::new(params(1, false));
+    bench.advert(at(10), 0, 250);
+    bench.advert(at(60), 0, PRIORITY_RESIGNED);
+    let after = Duration::from_millis(100) * 36 / 256;
+    let why = Departure::Resigned;
+    let resigned = takeover(bench.run(at(2000)));
+    assert_eq!(resigned, Some(Takeover::From { node, why, after }));
+
+    // The next one is told from this one.
+    bench.event(at(2001), Event::Fault(Fault::Carrier, true));
+    bench.event(at(2002), Event::Fault(Fault::Carrier, false));
+    assert_eq!(takeover(bench.run(at(4000))), Some(Takeover::Nobody));
+}
+
+#[test]
+fn loss_has_its_cause() {
+    let loss = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Report(Report::Backup(loss)) => Some(*loss),
+            _ => None,
+        })
+    };
+    let mut bench = owner(params(1, false));
+    let actions = bench.advert(at(2001), 0, 250);
+    assert_eq!(loss(actions), Some(Loss::Outranked(index(0))));
+    let mut bench = owner(params(1, false));
+    let fault = Fault::Carrier;
+    let actions = bench.event(at(2001), Event::Fault(fault, true));
+    assert_eq!(loss(actions), Some(Loss::Fault(fault)));
+    let mut bench = owner(params(1, false));
+    bench.out.clear();
+    bench.node.on_timer(at(60_000), &mut bench.out);
+    assert_eq!(loss(&bench.out), Some(Loss::Overslept));
+    let mut bench = owner(params(1, false));
+    bench.event(at(2001), Event::Shutdown);
+    assert_eq!(loss(bench.run(at(10_000))), Some(Loss::Shutdown));
+}
+
+#[test]
+fn each_change_of_owner_is_told_with_its_cause() {
+    let told = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Report(Report::Owner { owner, before }) => Some((*owner, *before)),
+            _ => None,
+        })
+    };
+    let (first, second) = (index(0), index(1));
+    let mut bench = Bench::new(params(2, false));
+    let heard = told(bench.advert(at(10), 0, 220));
+    assert_eq!(heard, Some((Some(first), None)));
+    assert_eq!(told(bench.advert(at(110), 0, 220)), None);
+    let outranked = told(bench.advert(at(150), 1, 230));
+    let before = Some((first, Departure::Outranked));
+    assert_eq!(outranked, Some((Some(second), before)));
+    let resigned = told(bench.advert(at(200), 1, PRIORITY_RESIGNED));
+    let before = Some((second, Departure::Resigned));
+    assert_eq!(resigned, Some((None, before)));
+}

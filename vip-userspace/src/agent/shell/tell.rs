@@ -1,0 +1,142 @@
+//! Turns what the decisions report, by index, into events, which people read.
+
+use vip_common::layout::BackendIndex;
+use vip_common::wire::bfd::Diagnostic;
+
+use super::Shell;
+use crate::agent::clock::now;
+use crate::agent::pacer::Notice;
+use crate::decide::health::Transition;
+use crate::decide::node::{Departure, Loss, Report, Takeover};
+use crate::decide::vrrp::State;
+use crate::observe::event::{Event, Repair};
+
+impl Shell {
+    /// What the thread has to tell.
+    pub(in crate::agent) fn on_notice(&mut self, notice: Notice) {
+        let event = match notice {
+            Notice::Report(report) => {
+                self.follow(&report);
+                self.event(report)
+            }
+            Notice::Repaired => Event::Repaired(Repair::State),
+            Notice::Failed(what, error) => Event::Failed {
+                what: format!("cannot {what}").into(),
+                cause: error.to_string(),
+            },
+            Notice::NoPriority(error) => Event::Failed {
+                what: "no real-time priority: a busy machine may lose the VIP for a moment".into(),
+                cause: error.to_string(),
+            },
+        };
+        self.journal.note(event);
+    }
+
+    /// Keeps what `vip status` says of it.
+    fn follow(&mut self, report: &Report) {
+        match report {
+            Report::Active(takeover) => {
+                self.state = State::Active;
+                self.takeovers += 1;
+                self.since = now();
+                if let Takeover::From { after, .. } = takeover {
+                    self.last_failover = Some(*after);
+                }
+            }
+            Report::Backup(_) => {
+                self.state = State::Backup;
+                self.since = now();
+            }
+            Report::Conflict { mac, .. } => {
+                self.claims.1 += 1;
+                self.claimant = Some(*mac);
+            }
+            _ => {}
+        }
+    }
+
+    fn event(&self, report: Report) -> Event {
+        let name = |index: BackendIndex| self.peers[index.get()].name.clone();
+        match report {
+            Report::Active(takeover) => {
+                let (cause, after) = match takeover {
+                    Takeover::Resumed => ("an agent here had it a moment ago".to_owned(), None),
+                    Takeover::Nobody => ("nobody had it".to_owned(), None),
+                    Takeover::From { node, why, after } => {
+                        let node = name(node);
+                        match why {
+                            Departure::Resigned => (format!("{node} gave it up"), Some(after)),
+                            Departure::Silent => (format!("{node} fell silent"), Some(after)),
+                            Departure::Outranked => (format!("it is preferred to {node}"), None),
+                        }
+                    }
+                };
+                Event::BecameOwner { cause, after }
+            }
+            Report::Backup(loss) => Event::BecameBackup {
+                cause: match loss {
+                    Loss::Started => "it waits whether another node has the VIP".to_owned(),
+                    Loss::Outranked(node) => format!("{} is preferred", name(node)),
+                    Loss::HandedOver(node) => format!("handed over to {}", name(node)),
+                    Loss::Overslept => "it did not run for so long that its fence fell".to_owned(),
+                    Loss::Fault(fault) => fault.text().to_owned(),
+                    Loss::Shutdown => "the agent is ending".to_owned(),
+                },
+            },
+            Report::Owner { owner, before } => Event::Owner {
+                node: owner.map(name),
+                cause: before.map(|(node, why)| {
+                    let node = name(node);
+                    match why {
+                        Departure::Resigned => format!("{node} gave the VIP up"),
+                        Departure::Silent => format!("{node} fell silent"),
+                        Departure::Outranked => format!("it is preferred to {node}"),
+                    }
+                }),
+            },
+            Report::BfdUp(node) => Event::BfdUp { node: name(node) },
+            Report::BfdDown(node, diagnostic) => Event::BfdDown {
+                node: name(node),
+                cause: match diagnostic {
+                    Diagnostic::ControlDetectionTimeExpired => "nothing was heard in time",
+                    Diagnostic::NeighborSignaledSessionDown => "the other side says so",
+                    Diagnostic::AdministrativelyDown => "this agent is ending",
+                    _ => "for another reason",
+                },
+            },
+            Report::Dead(node) => Event::NodeDead { node: name(node) },
+            Report::Answers(node) => Event::NodeAnswers { node: name(node) },
+            Report::Health(node, check, transition) => {
+                let (port, cause) = (
+                    self.config.checks[check].port,
+                    self.peers[node.get()].probes[check].clone(),
+                );
+                let node = name(node);
+                match transition {
+                    Transition::Alive => Event::ProbesAnswered { node },
+                    Transition::Dead => Event::ProbesUnanswered { node, cause },
+                    Transition::Ready => Event::ServerReady { node, port },
+                    Transition::NotReady(_) => Event::ServerNotReady { node, port, cause },
+                }
+            }
+            Report::Draining(node, true) => Event::Drained { node: name(node) },
+            Report::Draining(node, false) => Event::Undrained { node: name(node) },
+            Report::Fault(fault, true) => Event::Fault {
+                cause: fault.text(),
+            },
+            Report::Fault(fault, false) => Event::FaultGone {
+                cause: fault.text(),
+            },
+            Report::Conflict { mac, defended } => Event::Conflict {
+                claimant: mac.to_string(),
+                defended,
+            },
+            Report::HandingOver(node) => Event::HandingOver { to: name(node) },
+            Report::HandedOver(node) => Event::HandedOver { to: name(node) },
+            Report::NotHandedOver(why) => Event::NotHandedOver {
+                cause: why.to_string(),
+            },
+            Report::Priority(priority) => Event::Priority(priority),
+        }
+    }
+}

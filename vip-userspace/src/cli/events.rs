@@ -1,0 +1,57 @@
+//! `vip events`.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::observe::event::Record;
+use crate::observe::journal;
+
+/// Between looks at the file with `--follow`.
+const PAUSE: Duration = Duration::from_millis(250);
+
+pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let path = run_directory.join(journal::FILE);
+    let mut next = 0;
+    loop {
+        let records = match journal::read(&path) {
+            // Whoever follows may do so before the first agent starts.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && follow => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
+                "no events at {}: has `vip run` run on this node?",
+                path.display()
+            ),
+            other => other.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        // After `vip cleanup` they are counted from the beginning.
+        if records.last().is_some_and(|last| last.sequence + 1 < next) {
+            next = 0;
+        }
+        for record in records.iter().filter(|record| record.sequence >= next) {
+            match print(record, json) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                other => other.context("cannot write")?,
+            }
+        }
+        next = records.last().map_or(next, |last| last.sequence + 1);
+        if !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn print(record: &Record, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(record)?)?;
+    } else {
+        writeln!(out, "{record}")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,475 @@
+//! `vip manifest`: what puts the agent on a node. It is printed from flags alone, and is the same
+//! for all nodes of a cluster.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::BadInput;
+use crate::config::{Config, Flags, Overrides, Tls};
+
+/// Where a configuration file is to lie on the nodes.
+const FILE: &str = "/etc/vip/vip.toml";
+
+/// Where the binary is to lie on the nodes, for the unit.
+const BINARY: &str = "/usr/local/bin/vip";
+
+/// What to print, and for whom.
+#[derive(clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Let the agent read the configuration that is in this file now; copy it to
+    /// /etc/vip/vip.toml on all nodes
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// How the cluster is installed
+    #[arg(long, value_enum, default_value_t = Distribution::Kubeadm)]
+    distribution: Distribution,
+    /// Image of the container
+    #[arg(long, default_value = concat!("localhost/vip:", env!("CARGO_PKG_VERSION")))]
+    image: String,
+    /// Give the container all privileges; needed where the container runtime's seccomp profile
+    /// knows nothing of CAP_BPF
+    #[arg(long)]
+    privileged: bool,
+    /// Print a systemd unit instead, for agents outside of Kubernetes
+    #[arg(long, conflicts_with_all = ["image", "privileged", "config"])]
+    systemd: bool,
+    /// Print the configuration file that says the same as the flags, to be extended
+    #[arg(long, conflicts_with_all = ["image", "privileged", "from"])]
+    config: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Distribution {
+    Kubeadm,
+    K3s,
+    Rke2,
+}
+
+impl Distribution {
+    /// Where the kubelet looks for static pods.
+    const fn manifests(self) -> &'static str {
+        match self {
+            Self::Kubeadm => "/etc/kubernetes/manifests",
+            Self::K3s => "/var/lib/rancher/k3s/agent/pod-manifests",
+            Self::Rke2 => "/var/lib/rancher/rke2/agent/pod-manifests",
+        }
+    }
+
+    /// Where the CA of the API servers is, or will be.
+    const fn tls(self) -> &'static str {
+        match self {
+            Self::Kubeadm => "/etc/kubernetes/pki",
+            Self::K3s => "/var/lib/rancher/k3s/server/tls",
+            Self::Rke2 => "/var/lib/rancher/rke2/server/tls",
+        }
+    }
+}
+
+pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let flags = Flags {
+        config: options.from.clone(),
+        overrides: options.overrides.clone(),
+    };
+    let config = flags.into_config()?;
+    check(&options, &config)?;
+    print!(
+        "{}",
+        if options.config {
+            file(&config)
+        } else if options.systemd {
+            unit(&options, &config)
+        } else {
+            pod(&options, &config)
+        }
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is no fault of a configuration, but one of a manifest.
+fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
+    let bad = |message: &str| Err(BadInput(message.to_owned()));
+    if options.image.is_empty() || options.image.contains(char::is_whitespace) {
+        return bad("--image: must be a name like localhost/vip:0.1.0");
+    }
+    if let Some(path) = paths(config)
+        .into_iter()
+        .find(|path| path.to_str().is_none())
+    {
+        let path = path.display();
+        return bad(&format!(
+            "{path}: must be UTF-8, to be written into a manifest"
+        ));
+    }
+    if let Some(path) = paths(config).into_iter().find(|path| path.is_relative()) {
+        let path = path.display();
+        return bad(&format!(
+            "{path}: must be an absolute path, since the agent does not run in this directory"
+        ));
+    }
+    Ok(())
+}
+
+/// The paths that a manifest names.
+fn paths(config: &Config) -> Vec<&Path> {
+    let mut paths = vec![&*config.run_dir, &*config.datapath.bpffs];
+    if let Tls::Ca(path) = &config.health.tls {
+        paths.push(path);
+    }
+    paths
+}
+
+/// What the agent is called with.
+fn words(options: &Options) -> Vec<String> {
+    let file = options.from.as_ref().map(|_| ["--config", FILE]);
+    let file = file.into_iter().flatten().map(str::to_owned);
+    file.chain(options.overrides.words()).collect()
+}
+
+/// A string as YAML writes it, which reads those of JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A directory of the host, mounted where it is on the host.
+struct Mount<'a> {
+    name: &'static str,
+    path: &'a str,
+    /// What the kubelet expects there (`HostPathVolumeSource.type`).
+    kind: &'static str,
+    read_only: bool,
+}
+
+fn pod(options: &Options, config: &Config) -> String {
+    let text = |path: &'_ Path| path.to_str().unwrap_or_default().to_owned();
+    let (run_dir, bpffs) = (text(&config.run_dir), text(&config.datapath.bpffs));
+    let tls = match &config.health.tls {
+        Tls::WellKnownCa => Some(options.distribution.tls().to_owned()),
+        Tls::Ca(path) => path.parent().map(text),
+        Tls::Insecure => None,
+    };
+    let mut mounts = vec![
+        Mount {
+            name: "bpf",
+            path: &bpffs,
+            kind: "Directory",
+            read_only: false,
+        },
+        Mount {
+            name: "run",
+            path: &run_dir,
+            kind: "DirectoryOrCreate",
+            read_only: false,
+        },
+        Mount {
+            name: "cgroup",
+            path: "/sys/fs/cgroup",
+            kind: "Directory",
+            read_only: true,
+        },
+    ];
+    if let Some(tls) = &tls {
+        mounts.push(Mount {
+            name: "pki",
+            path: tls,
+            kind: "DirectoryOrCreate",
+            read_only: true,
+        });
+    }
+    if options.from.is_some() {
+        mounts.push(Mount {
+            name: "config",
+            path: FILE,
+            kind: "File",
+            read_only: true,
+        });
+    }
+
+    let mut pod = String::new();
+    let mut line = |text: &str| {
+        pod += text;
+        pod.push('\n');
+    };
+    line(&format!(
+        "# One stable address for the Kubernetes API: {}\n\
+         # Put this on every control-plane node, as {}/vip.yaml\n\
+         apiVersion: v1\n\
+         kind: Pod\n\
+         metadata:\n  \
+           name: vip\n  \
+           namespace: kube-system\n  \
+           labels:\n    \
+             app.kubernetes.io/name: vip\n    \
+             app.kubernetes.io/component: control-plane-endpoint\n\
+         spec:\n  \
+           # The VIP is there before Kubernetes is, and needs nothing of it.\n  \
+           hostNetwork: true\n  \
+           dnsPolicy: Default\n  \
+           enableServiceLinks: false\n  \
+           automountServiceAccountToken: false\n  \
+           priorityClassName: system-node-critical\n  \
+           terminationGracePeriodSeconds: 10\n  \
+           tolerations:\n    \
+             - operator: Exists\n  \
+           containers:\n    \
+             - name: vip\n      \
+               image: {}\n      \
+               imagePullPolicy: IfNotPresent\n      \
+               args:\n        \
+                 - run",
+        config.vip().endpoint(),
+        options.distribution.manifests(),
+        quoted(&options.image),
+    ));
+    for word in words(options) {
+        line(&format!("        - {}", quoted(&word)));
+    }
+    line(if options.privileged {
+        "      securityContext:\n        \
+           privileged: true\n        \
+           readOnlyRootFilesystem: true\n        \
+           runAsUser: 0"
+    } else {
+        "      # BPF, PERFMON: programs and maps. NET_ADMIN: attaching them, and the VIP on lo.\n      \
+           # NET_RAW: ARP, VRRP, ICMP. SYS_NICE: real-time priority, given up after the start.\n      \
+           securityContext:\n        \
+             allowPrivilegeEscalation: false\n        \
+             readOnlyRootFilesystem: true\n        \
+             runAsUser: 0\n        \
+             capabilities:\n          \
+               drop: [ALL]\n          \
+               add: [BPF, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE]\n        \
+             seccompProfile:\n          \
+               type: RuntimeDefault"
+    });
+    line(
+        "      # No limit of the CPU: an owner that is throttled loses the VIP.\n      \
+           resources:\n        \
+             requests:\n          \
+               cpu: 50m\n          \
+               memory: 64Mi\n        \
+             limits:\n          \
+               memory: 256Mi",
+    );
+    if let Some(http) = config.http {
+        for (probe, path, more) in [
+            (
+                "startupProbe",
+                "/healthz",
+                "periodSeconds: 1\n        failureThreshold: 60",
+            ),
+            (
+                "livenessProbe",
+                "/healthz",
+                "periodSeconds: 10\n        failureThreshold: 3",
+            ),
+            ("readinessProbe", "/readyz", "periodSeconds: 5"),
+        ] {
+            // The kubelet asks from the node itself.
+            let host = match http.ip() {
+                IpAddr::V4(address) if address.is_unspecified() => "127.0.0.1".to_owned(),
+                IpAddr::V6(address) if address.is_unspecified() => "::1".to_owned(),
+                address => address.to_string(),
+            };
+            line(&format!(
+                "      {probe}:\n        \
+                   httpGet:\n          \
+                     host: {}\n          \
+                     port: {}\n          \
+                     path: {path}\n        \
+                   timeoutSeconds: 2\n        \
+                   {more}",
+                quoted(&host),
+                http.port(),
+            ));
+        }
+    }
+    line("      volumeMounts:");
+    for mount in &mounts {
+        line(&format!(
+            "        - name: {}\n          mountPath: {}",
+            mount.name,
+            quoted(mount.path)
+        ));
+        if mount.read_only {
+            line("          readOnly: true");
+        }
+    }
+    line("  volumes:");
+    for mount in &mounts {
+        line(&format!(
+            "    - name: {}\n      hostPath:\n        path: {}\n        type: {}",
+            mount.name,
+            quoted(mount.path),
+            mount.kind,
+        ));
+    }
+    pod
+}
+
+fn unit(options: &Options, config: &Config) -> String {
+    let mut command = BINARY.to_owned() + " run";
+    for word in words(options) {
+        command.push(' ');
+        command += &systemd_word(&word);
+    }
+    // systemd makes it below /run, and keeps it over restarts; another one is the agent's own.
+    let directory = config
+        .run_dir
+        .strip_prefix("/run")
+        .map(|name| {
+            format!(
+                "RuntimeDirectory={}\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes\n",
+                systemd_word(&name.display().to_string())
+            )
+        })
+        .unwrap_or_default();
+    format!(
+        "# One stable address for the Kubernetes API: {}\n\
+         # Put this on every control-plane node, as /etc/systemd/system/vip.service\n\
+         [Unit]\n\
+         Description=Stable address for the Kubernetes API\n\
+         Wants=network-online.target\n\
+         After=network-online.target\n\
+         Before=kubelet.service k3s.service rke2-server.service\n\
+         # It is started again however often it fails.\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         ExecStart={command}\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         # Stopping hands the VIP over; programs and maps stay until `vip cleanup`.\n\
+         TimeoutStopSec=10\n\
+         {directory}\
+         CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE\n\
+         NoNewPrivileges=yes\n\
+         PrivateTmp=yes\n\
+         ProtectHome=yes\n\
+         ProtectClock=yes\n\
+         ProtectKernelLogs=yes\n\
+         ProtectKernelModules=yes\n\
+         RestrictNamespaces=yes\n\
+         RestrictSUIDSGID=yes\n\
+         LockPersonality=yes\n\
+         MemoryDenyWriteExecute=yes\n\
+         SystemCallArchitectures=native\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        config.vip().endpoint(),
+    )
+}
+
+/// A word of a command line, or a value (systemd.service(5), "Command lines").
+fn systemd_word(word: &str) -> String {
+    let word = word.replace('%', "%%").replace('$', "$$");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:[]%$=+@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word
+    } else {
+        let escaped = word.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("\"{escaped}\"")
+    }
+}
+
+fn file(config: &Config) -> String {
+    let list = |list: Vec<String>| {
+        let quoted: Vec<String> = list.iter().map(|text| quoted(text)).collect();
+        format!("[{}]", quoted.join(", "))
+    };
+    let vips = config.vips.iter().map(|vip| vip.endpoint().to_string());
+    let nodes = config.nodes.iter().map(|node| node.address.to_string());
+    let mut file = format!(
+        "# Configuration of vip, the same on all nodes: {FILE}\n\
+         # Every key is explained in docs/configuration.md\n\
+         vip = {}\n\
+         nodes = {}\n",
+        list(vips.collect()),
+        list(nodes.collect()),
+    );
+    if let Some(interface) = &config.interface {
+        let _infallible = writeln!(file, "interface = {}", quoted(interface));
+    }
+    let _infallible = write!(
+        file,
+        "\n[vrrp]\nrouter_id = {}\ninterval = \"{}ms\"\n",
+        config.vrrp.router_id,
+        config.vrrp.interval.as_millis(),
+    );
+    match &config.health.tls {
+        Tls::WellKnownCa => {}
+        Tls::Ca(path) => {
+            let path = quoted(path.to_str().unwrap_or_default());
+            let _infallible = write!(file, "\n[health]\nca = {path}\n");
+        }
+        Tls::Insecure => file += "\n[health]\ninsecure = true\n",
+    }
+    if let Some(http) = config.http {
+        let _infallible = write!(file, "\n[http]\nlisten = \"{http}\"\n");
+    }
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    const CLUSTER: &str = "--vip 10.0.0.10:6443 --nodes 10.0.0.11,10.0.0.12,10.0.0.13";
+
+    fn options(more: &str) -> (Options, Config) {
+        let line = format!("manifest {CLUSTER} {more}");
+        let line = Line::try_parse_from(line.split_whitespace()).expect("makes sense");
+        let flags = Flags {
+            config: None,
+            overrides: line.options.overrides.clone(),
+        };
+        (line.options, flags.into_config().expect("makes sense"))
+    }
+
+    #[test]
+    fn configuration_file_says_what_the_flags_say() {
+        for more in [
+            "",
+            "--interface eth7 --vrid 9 --interval 250ms --insecure --http 0.0.0.0:1000",
+            "--ca /etc/a\"b/ca.crt",
+        ] {
+            let (_, config) = options(more);
+            let text = file(&config);
+            assert_eq!(Config::parse(&text, FILE).expect(&text), config);
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_agent_as_they_were() {
+        let more = "--interface eth7 --vrid 9 --interval 250ms --insecure --http [::]:1000";
+        let (options, config) = options(more);
+        let words = words(&options).join(" ");
+        assert_eq!(
+            words,
+            format!("{CLUSTER} {more}")
+                .replace("--insecure --http [::]:1000", "--http [::]:1000 --insecure")
+        );
+        let pod = pod(&options, &config);
+        assert!(pod.contains("host: \"::1\"\n"), "{pod}");
+        assert!(!pod.contains("pki"), "no CA is needed: {pod}");
+    }
+
+    #[test]
+    fn words_of_systemd_mean_what_they_say() {
+        assert_eq!(systemd_word("10.0.0.10:6443"), "10.0.0.10:6443");
+        assert_eq!(systemd_word("a b\"%$\\"), "\"a b\\\"%%$$\\\\\"");
+        assert_eq!(systemd_word(""), "\"\"");
+    }
+}

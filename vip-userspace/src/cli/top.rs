@@ -1,0 +1,289 @@
+//! `vip top`: the cluster as this node sees it, once a second, until `q`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, Widget};
+
+use crate::observe::event::{Record, Severity};
+use crate::observe::journal;
+use crate::observe::socket::{Request, ask};
+use crate::observe::status::{Node, Status};
+
+/// Between questions to the agent.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Seconds that a sparkline goes back.
+const HISTORY: usize = 120;
+
+/// Lines of events.
+const EVENTS: u16 = 8;
+
+pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
+    // Without an agent there is nothing to show, and no reason to touch the terminal.
+    let mut view = View::default();
+    view.take(ask(run_directory, &Request::Status)?, Instant::now());
+    let mut terminal =
+        ratatui::try_init().context("`vip top` needs a terminal; see `vip status`")?;
+    let result = watch(run_directory, &mut terminal, view);
+    ratatui::restore();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn watch(
+    run_directory: &Path,
+    terminal: &mut ratatui::DefaultTerminal,
+    mut view: View,
+) -> anyhow::Result<()> {
+    let mut next = Instant::now();
+    loop {
+        if Instant::now() >= next {
+            next = Instant::now() + PERIOD;
+            match ask(run_directory, &Request::Status) {
+                Ok(status) => view.take(status, Instant::now()),
+                Err(error) => view.trouble = Some(format!("{error:#}")),
+            }
+            view.events = journal::read(&run_directory.join(journal::FILE)).unwrap_or_default();
+        }
+        terminal
+            .draw(|frame| view.draw(frame))
+            .context("cannot draw")?;
+        let patience = next.saturating_duration_since(Instant::now());
+        if event::poll(patience).context("cannot read the keyboard")?
+            && ends(&event::read().context("cannot read the keyboard")?)
+        {
+            return Ok(());
+        }
+    }
+}
+
+fn ends(event: &Event) -> bool {
+    let Event::Key(key) = event else {
+        return false;
+    };
+    let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    key.kind == KeyEventKind::Press
+        && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+}
+
+/// What is shown.
+#[derive(Default)]
+struct View {
+    status: Option<Status>,
+    /// When that was said.
+    taken: Option<Instant>,
+    /// Packets a second of each node, the last ones.
+    rates: BTreeMap<String, VecDeque<u64>>,
+    events: Vec<Record>,
+    /// Why there is nothing newer.
+    trouble: Option<String>,
+}
+
+impl View {
+    fn take(&mut self, status: Status, now: Instant) {
+        if let (Some(before), Some(taken)) = (&self.status, self.taken) {
+            let seconds = now.duration_since(taken).as_secs_f64().max(0.001);
+            for node in &status.nodes {
+                let earlier = before
+                    .nodes
+                    .iter()
+                    .find(|earlier| earlier.name == node.name);
+                let packets = earlier.map_or(node.packets, |earlier| earlier.packets);
+                let rate = node.packets.saturating_sub(packets) as f64 / seconds;
+                let rates = self.rates.entry(node.name.clone()).or_default();
+                rates.push_back(rate.round() as u64);
+                if rates.len() > HISTORY {
+                    rates.pop_front();
+                }
+            }
+        }
+        self.status = Some(status);
+        self.taken = Some(now);
+        self.trouble = None;
+    }
+
+    fn draw(&self, frame: &mut Frame<'_>) {
+        let Some(status) = &self.status else {
+            return;
+        };
+        let nodes = status.nodes.len() as u16;
+        let [head, table, events, foot] = Layout::vertical([
+            Constraint::Length(5 + status.faults.len() as u16),
+            Constraint::Length(nodes + 3),
+            Constraint::Min(EVENTS.min(3)),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
+        self.head(status, head, frame.buffer_mut());
+        self.nodes(status, table, frame.buffer_mut());
+        self.events(events, frame.buffer_mut());
+        let foot_text = match &self.trouble {
+            Some(trouble) => Span::styled(trouble.clone(), bad()),
+            None => Span::raw("q: quit   vip events: all events   vip status --json: all figures"),
+        };
+        Line::from(foot_text).render(foot, frame.buffer_mut());
+    }
+
+    fn head(&self, status: &Status, area: Rect, buffer: &mut Buffer) {
+        let owner = match &status.owner {
+            Some(owner) => Span::styled(
+                format!("{} ({})", owner.name, owner.address),
+                Style::new().add_modifier(Modifier::BOLD),
+            ),
+            None => Span::styled("none heard", bad()),
+        };
+        let fence = match status.fence_remaining_ms {
+            0 => "down".to_owned(),
+            left => format!("up, {left} ms left"),
+        };
+        let failover = status
+            .last_failover_ms
+            .map_or_else(|| "-".to_owned(), |millis| format!("{millis:.0} ms"));
+        let mut lines = vec![
+            Line::from(vec!["Owner    ".into(), owner]),
+            Line::from(format!(
+                "Node     {}, {}, priority {}, {} takeovers, last failover {failover}",
+                status.node, status.state, status.priority, status.takeovers
+            )),
+            Line::from(format!(
+                "Fence    {fence};  {} XDP on {}, guard by {}",
+                status.xdp.mode, status.xdp.interface, status.xdp.egress
+            )),
+        ];
+        for fault in &status.faults {
+            lines.push(Line::styled(format!("Fault    {fault}"), bad()));
+        }
+        let title = format!(" VIP {} · vip {} ", status.vip, status.version);
+        let block = Block::bordered().title(title);
+        Paragraph::new(lines).block(block).render(area, buffer);
+    }
+
+    fn nodes(&self, status: &Status, area: Rect, buffer: &mut Buffer) {
+        const HEADS: [&str; 10] = [
+            "NODE",
+            "ALIVE",
+            "READY",
+            "BFD",
+            "RTT ms",
+            "PROBE ms",
+            "PACKET/S",
+            "CONN/S",
+            "MB",
+            "PACKETS, LAST 2 MIN",
+        ];
+        let name = status.nodes.iter().map(|node| node.name.len()).max();
+        let widths = [
+            Constraint::Length(name.unwrap_or(0).max(4) as u16 + 2),
+            Constraint::Length(5),
+            Constraint::Length(5),
+            Constraint::Length(10),
+            Constraint::Length(6),
+            Constraint::Length(8),
+            Constraint::Length(8),
+            Constraint::Length(7),
+            Constraint::Length(8),
+            Constraint::Min(10),
+        ];
+        let owner = status.owner.as_ref().map(|owner| owner.name.as_str());
+        let rows = status.nodes.iter().map(|node| row(node, owner));
+        let block = Block::bordered().title(" Nodes ");
+        let inner = block.inner(area);
+        let header = Row::new(HEADS).style(Style::new().add_modifier(Modifier::DIM));
+        let table = Table::new(rows, widths).header(header).block(block);
+        Widget::render(table, area, buffer);
+        // The table has left the last column empty.
+        let columns = Layout::horizontal(widths).spacing(1).split(inner);
+        let Some(last) = columns.last() else { return };
+        for (line, node) in status.nodes.iter().enumerate() {
+            let place = Rect {
+                y: last.y + 1 + line as u16,
+                height: 1,
+                ..*last
+            };
+            let Some(rates) = self
+                .rates
+                .get(&node.name)
+                .filter(|_| place.bottom() <= inner.bottom())
+            else {
+                continue;
+            };
+            // The newest stand at the right end.
+            let shown = rates.len().min(place.width as usize);
+            let newest: Vec<u64> = rates.range(rates.len() - shown..).copied().collect();
+            let place = Rect {
+                x: place.right() - shown as u16,
+                width: shown as u16,
+                ..place
+            };
+            Sparkline::default()
+                .data(&newest)
+                .style(Style::new().fg(Color::Cyan))
+                .render(place, buffer);
+        }
+    }
+
+    fn events(&self, area: Rect, buffer: &mut Buffer) {
+        let block = Block::bordered().title(" Events ");
+        let room = block.inner(area).height as usize;
+        let newest = self.events.iter().rev().take(room);
+        let lines: Vec<Line<'_>> = newest
+            .map(|record| {
+                let style = match record.severity {
+                    Severity::Info => Style::new(),
+                    Severity::Warning => Style::new().fg(Color::Yellow),
+                    Severity::Error => bad(),
+                };
+                Line::styled(record.to_string(), style)
+            })
+            .collect();
+        Paragraph::new(lines).block(block).render(area, buffer);
+    }
+}
+
+fn bad() -> Style {
+    Style::new().fg(Color::Red)
+}
+
+fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
+    let mark = if owner == Some(node.name.as_str()) {
+        "*"
+    } else {
+        " "
+    };
+    let truth = |value: bool| {
+        if value {
+            Cell::from("yes")
+        } else {
+            Cell::from(Span::styled("no", bad()))
+        }
+    };
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let bfd = node.bfd.as_ref();
+    Row::new([
+        Cell::from(format!("{mark} {}", node.name)),
+        truth(node.alive),
+        if node.draining {
+            Cell::from(Span::styled("drain", Style::new().fg(Color::Yellow)))
+        } else {
+            truth(node.ready)
+        },
+        Cell::from(bfd.map_or("-", |bfd| bfd.state.as_str())),
+        Cell::from(number(bfd.and_then(|bfd| bfd.round_trip_ms), 2)),
+        Cell::from(number(node.rtt_ms, 1)),
+        Cell::from(format!("{:.0}", node.packets_per_second)),
+        Cell::from(format!("{:.1}", node.connections_per_second)),
+        Cell::from(format!("{:.1}", node.bytes as f64 / 1e6)),
+        Cell::from(""),
+    ])
+}

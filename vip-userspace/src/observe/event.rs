@@ -1,0 +1,487 @@
+//! What changed: one enum, from which log line, entry in the journal and metric come.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Something that changed. Nodes are called by their names.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The agent has put everything in place.
+    Started {
+        /// Its version.
+        version: &'static str,
+        /// Where the programs are, and how: `eth0, native XDP`.
+        attached: String,
+        /// The maps of an earlier agent were taken over.
+        adopted: bool,
+    },
+    /// The agent ends.
+    Stopped,
+    /// This node became the owner of the VIP.
+    BecameOwner {
+        /// Why.
+        cause: String,
+        /// How long the VIP may have gone without an answer; `None` if that is not known.
+        after: Option<Duration>,
+    },
+    /// This node is a backup.
+    BecameBackup {
+        /// Why.
+        cause: String,
+    },
+    /// Another owner is heard, or none.
+    Owner {
+        /// Its name.
+        node: Option<String>,
+        /// Why not the one before.
+        cause: Option<String>,
+    },
+    /// A BFD session came up.
+    BfdUp {
+        /// With which node.
+        node: String,
+    },
+    /// A BFD session went down.
+    BfdDown {
+        /// With which node.
+        node: String,
+        /// BFD's diagnostic in words.
+        cause: &'static str,
+    },
+    /// A node answers nothing at all.
+    NodeDead {
+        /// Which.
+        node: String,
+    },
+    /// A node that was dead answers.
+    NodeAnswers {
+        /// Which.
+        node: String,
+    },
+    /// A server says that it is ready.
+    ServerReady {
+        /// On which node.
+        node: String,
+        /// TCP port that is probed.
+        port: u16,
+    },
+    /// A server is not ready any more.
+    ServerNotReady {
+        /// On which node.
+        node: String,
+        /// TCP port that is probed.
+        port: u16,
+        /// What the probe found.
+        cause: String,
+    },
+    /// A node's probes are answered.
+    ProbesAnswered {
+        /// Which.
+        node: String,
+    },
+    /// A node's probes get no answer at all.
+    ProbesUnanswered {
+        /// Which.
+        node: String,
+        /// What the last one met.
+        cause: String,
+    },
+    /// A node takes no new connections any more.
+    Drained {
+        /// Which.
+        node: String,
+    },
+    /// A node takes new connections again.
+    Undrained {
+        /// Which.
+        node: String,
+    },
+    /// This node lacks something it must have to own the VIP.
+    Fault {
+        /// What.
+        cause: &'static str,
+    },
+    /// It has that (again).
+    FaultGone {
+        /// What.
+        cause: &'static str,
+    },
+    /// Somebody who is no node of the cluster claims the VIP.
+    Conflict {
+        /// His Ethernet address.
+        claimant: String,
+        /// The VIP was announced against him.
+        defended: bool,
+    },
+    /// The VIP is being handed over.
+    HandingOver {
+        /// To which node.
+        to: String,
+    },
+    /// Another node has taken over.
+    HandedOver {
+        /// Which.
+        to: String,
+    },
+    /// The VIP stays where it is.
+    NotHandedOver {
+        /// Why.
+        cause: String,
+    },
+    /// This node's VRRP priority changed with its health.
+    Priority(u8),
+    /// The NIC has another name.
+    NicRenamed {
+        /// The old one and the new one.
+        from: String,
+        /// The new one.
+        to: String,
+    },
+    /// The NIC has another Ethernet address.
+    NicAddress {
+        /// The new one.
+        mac: String,
+    },
+    /// Something in the kernel was not as it should be, and is now.
+    Repaired(Repair),
+    /// It could not be made so.
+    NotRepaired {
+        /// What.
+        what: Repair,
+        /// What the kernel says.
+        cause: String,
+    },
+    /// Native XDP was seen to run.
+    XdpProven,
+    /// The driver has the program and does not run it.
+    XdpBlind {
+        /// Whether generic XDP takes its place.
+        falls_back: bool,
+    },
+    /// The agent cannot do something, and goes on without.
+    Failed {
+        /// What.
+        what: Cow<'static, str>,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// What is put right when it is not as it should be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Repair {
+    /// Health, addresses and fences in the map.
+    State,
+    /// The rank table or the allow lists.
+    Tables,
+    /// The programs on the NIC.
+    Programs,
+    /// A VIP on `lo`.
+    Address,
+}
+
+impl Repair {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::State, Self::Tables, Self::Programs, Self::Address];
+
+    /// As metrics call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Tables => "tables",
+            Self::Programs => "programs",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// How much somebody should care.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// Something does not work, and is dealt with.
+    Warning,
+    /// Something does not work, and somebody must deal with it.
+    Error,
+}
+
+/// An event as it is kept, printed and sent.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Counts up by one, over restarts of the agent too.
+    pub sequence: u64,
+    /// By the machine's clock, in UTC.
+    pub time: Timestamp,
+    /// How much somebody should care.
+    pub severity: Severity,
+    /// What it is, for programs: `became_owner`.
+    pub event: Cow<'static, str>,
+    /// What it is, for people: `became the owner`.
+    pub message: Cow<'static, str>,
+    /// Which node it is about, if not the one that says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// How long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<f64>,
+}
+
+impl Event {
+    /// What it is called, for programs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Stopped => "stopped",
+            Self::BecameOwner { .. } => "became_owner",
+            Self::BecameBackup { .. } => "became_backup",
+            Self::Owner { .. } => "owner",
+            Self::BfdUp { .. } => "bfd_up",
+            Self::BfdDown { .. } => "bfd_down",
+            Self::NodeDead { .. } => "node_dead",
+            Self::NodeAnswers { .. } => "node_answers",
+            Self::ServerReady { .. } => "server_ready",
+            Self::ServerNotReady { .. } => "server_not_ready",
+            Self::ProbesAnswered { .. } => "probes_answered",
+            Self::ProbesUnanswered { .. } => "probes_unanswered",
+            Self::Drained { .. } => "drained",
+            Self::Undrained { .. } => "undrained",
+            Self::Fault { .. } => "fault",
+            Self::FaultGone { .. } => "fault_gone",
+            Self::Conflict { .. } => "conflict",
+            Self::HandingOver { .. } => "handing_over",
+            Self::HandedOver { .. } => "handed_over",
+            Self::NotHandedOver { .. } => "not_handed_over",
+            Self::Priority(_) => "priority",
+            Self::NicRenamed { .. } => "nic_renamed",
+            Self::NicAddress { .. } => "nic_address",
+            Self::Repaired(_) => "repaired",
+            Self::NotRepaired { .. } => "not_repaired",
+            Self::XdpProven => "xdp_proven",
+            Self::XdpBlind { .. } => "xdp_blind",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// How much somebody should care.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::BfdDown { .. }
+            | Self::NodeDead { .. }
+            | Self::ServerNotReady { .. }
+            | Self::ProbesUnanswered { .. }
+            | Self::Fault { .. }
+            | Self::Conflict { .. }
+            | Self::NotHandedOver { .. }
+            | Self::NicRenamed { .. }
+            | Self::NicAddress { .. }
+            | Self::Repaired(_)
+            | Self::XdpBlind { falls_back: true }
+            | Self::Failed { .. } => Severity::Warning,
+            Self::NotRepaired { .. } | Self::XdpBlind { falls_back: false } => Severity::Error,
+            _ => Severity::Info,
+        }
+    }
+
+    /// As it is kept.
+    #[must_use]
+    pub fn record(self, sequence: u64, time: Timestamp) -> Record {
+        let (event, severity) = (self.name(), self.severity());
+        let said = self.say();
+        Record {
+            sequence,
+            time,
+            severity,
+            event: Cow::Borrowed(event),
+            message: said.message,
+            node: said.node,
+            cause: said.cause,
+            duration_ms: said.duration.map(|time| time.as_secs_f64() * 1000.0),
+        }
+    }
+
+    fn say(self) -> Said {
+        let plain = |message: &'static str| Said::new(message);
+        match self {
+            Self::Started {
+                version,
+                attached,
+                adopted,
+            } => {
+                let took = if adopted {
+                    ", took over from an earlier agent"
+                } else {
+                    ""
+                };
+                Said::new(format!("agent {version} started on {attached}{took}"))
+            }
+            Self::Stopped => plain("agent stopped; programs and VIP stay until `vip cleanup`"),
+            Self::BecameOwner { cause, after } => Said {
+                duration: after,
+                ..plain("became the owner").because(cause)
+            },
+            Self::BecameBackup { cause } => plain("became a backup").because(cause),
+            Self::Owner { node, cause } => Said {
+                message: Cow::Borrowed(if node.is_some() {
+                    "is the owner"
+                } else {
+                    "no owner is heard"
+                }),
+                node,
+                cause,
+                duration: None,
+            },
+            Self::BfdUp { node } => plain("BFD session is up").with(node),
+            Self::BfdDown { node, cause } => plain("BFD session is down").with(node).because(cause),
+            Self::NodeDead { node } => plain("node is dead").with(node),
+            Self::NodeAnswers { node } => plain("node answers again").with(node),
+            Self::ServerReady { node, port } => {
+                Said::new(format!("server at port {port} is ready")).with(node)
+            }
+            Self::ServerNotReady { node, port, cause } => {
+                Said::new(format!("server at port {port} is not ready"))
+                    .with(node)
+                    .because(cause)
+            }
+            Self::ProbesAnswered { node } => plain("probes are answered").with(node),
+            Self::ProbesUnanswered { node, cause } => {
+                plain("probes are not answered").with(node).because(cause)
+            }
+            Self::Drained { node } => plain("takes no new connections").with(node),
+            Self::Undrained { node } => plain("takes new connections").with(node),
+            Self::Fault { cause } => plain("this node cannot own the VIP").because(cause),
+            Self::FaultGone { cause } => plain("fault is gone").because(cause),
+            Self::Conflict { claimant, defended } => Said::new(format!(
+                "{claimant}, who is no node of the cluster, claims the VIP{}",
+                if defended {
+                    ": announced against it"
+                } else {
+                    ""
+                }
+            )),
+            Self::HandingOver { to } => plain("is to take the VIP over").with(to),
+            Self::HandedOver { to } => plain("has taken the VIP over").with(to),
+            Self::NotHandedOver { cause } => plain("the VIP was not handed over").because(cause),
+            Self::Priority(priority) => Said::new(format!("priority is {priority}")),
+            Self::NicRenamed { from, to } => {
+                Said::new(format!("the NIC {from} is called {to} now"))
+            }
+            Self::NicAddress { mac } => Said::new(format!("the NIC has the address {mac} now")),
+            Self::Repaired(what) => plain(match what {
+                Repair::State => "the state in the kernel was not as it should be: repaired",
+                Repair::Tables => "rank table or allow lists were not as they should be: repaired",
+                Repair::Programs => "a program was not on the NIC: attached again",
+                Repair::Address => "the VIP was not on lo: put there again",
+            }),
+            Self::NotRepaired { what, cause } => plain(match what {
+                Repair::State => "cannot write the state",
+                Repair::Tables => "cannot write rank table or allow lists",
+                Repair::Programs => "cannot attach the programs",
+                Repair::Address => "cannot put the VIP on lo",
+            })
+            .because(cause),
+            Self::XdpProven => plain("XDP sees frames"),
+            Self::XdpBlind { falls_back } => plain(if falls_back {
+                "the driver has the XDP program and does not run it: falling back to generic XDP"
+            } else {
+                "the driver has the XDP program and does not run it"
+            }),
+            Self::Failed { what, cause } => Said {
+                message: what,
+                node: None,
+                cause: Some(cause),
+                duration: None,
+            },
+        }
+    }
+}
+
+/// What an event says.
+struct Said {
+    message: Cow<'static, str>,
+    node: Option<String>,
+    cause: Option<String>,
+    duration: Option<Duration>,
+}
+
+impl Said {
+    fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            message: message.into(),
+            node: None,
+            cause: None,
+            duration: None,
+        }
+    }
+
+    fn with(self, node: String) -> Self {
+        Self {
+            node: Some(node),
+            ..self
+        }
+    }
+
+    fn because(self, cause: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..self
+        }
+    }
+}
+
+impl Record {
+    /// Writes it to the log: one line, fields instead of prose.
+    pub fn log(&self) {
+        // The levels of `tracing` are part of a call site.
+        macro_rules! at {
+            ($level:ident) => {
+                tracing::$level!(
+                    event = %self.event,
+                    node = self.node.as_deref(),
+                    cause = self.cause.as_deref(),
+                    duration_ms = self.duration_ms,
+                    "{}",
+                    self.message
+                )
+            };
+        }
+        match self.severity {
+            Severity::Info => at!(info),
+            Severity::Warning => at!(warn),
+            Severity::Error => at!(error),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{:.3}  {severity:7}  ", self.time)?;
+        if let Some(node) = &self.node {
+            write!(f, "{node}: ")?;
+        }
+        write!(f, "{}", self.message)?;
+        if let Some(cause) = &self.cause {
+            write!(f, ": {cause}")?;
+        }
+        if let Some(duration) = self.duration_ms {
+            write!(f, " ({duration:.0} ms)")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! What the agent says by HTTP: metrics, probes for the kubelet, the status page.
+//!
+//! It only reads. Whatever is asked goes to the agent's loop as a [`Question`]; an agent that
+//! does not answer is not healthy.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::event::Record;
+use super::metrics::{self, ProbeTimes};
+use super::status::Status;
+
+/// What the loop is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// How is the agent?
+    Status(oneshot::Sender<anyhow::Result<Status>>),
+    /// What happened from this event on?
+    Events(u64, oneshot::Sender<Vec<Record>>),
+}
+
+/// An agent that runs answers within a millisecond or two.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest wait for a request on a connection that was opened, or kept open.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// Connections at a time: kubelet, a scraper or two, some browsers.
+const CONNECTIONS: usize = 64;
+
+/// The status page, which fetches the rest from here.
+const PAGE: &str = include_str!("page.html");
+
+/// It loads nothing from elsewhere, and nobody may frame it.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+     script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
+
+/// The listening socket, if there is one.
+pub struct Server {
+    address: Option<SocketAddr>,
+    listener: Option<TcpListener>,
+    state: Arc<State>,
+}
+
+struct State {
+    questions: mpsc::Sender<Question>,
+    probes: ProbeTimes,
+    connections: Semaphore,
+}
+
+impl Server {
+    /// One that does not listen yet. With no address it never does.
+    #[must_use]
+    pub fn new(
+        address: Option<SocketAddr>,
+        probes: ProbeTimes,
+    ) -> (Self, mpsc::Receiver<Question>) {
+        let (questions, asked) = mpsc::channel(16);
+        let server = Self {
+            address,
+            listener: None,
+            state: Arc::new(State {
+                questions,
+                probes,
+                connections: Semaphore::new(CONNECTIONS),
+            }),
+        };
+        (server, asked)
+    }
+
+    /// Listens, unless it does. Returns where, if it has just begun.
+    ///
+    /// # Errors
+    /// The port is in use, say. The next call tries again.
+    pub async fn listen(&mut self) -> std::io::Result<Option<SocketAddr>> {
+        let (Some(address), None) = (self.address, &self.listener) else {
+            return Ok(None);
+        };
+        self.listener = Some(TcpListener::bind(address).await?);
+        Ok(Some(address))
+    }
+
+    /// The next connection. Never, if it does not listen.
+    pub async fn accept(&self) -> TcpStream {
+        let Some(listener) = &self.listener else {
+            return std::future::pending().await;
+        };
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                // Out of file descriptors, say: no reason to spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Serves a connection, in a task of its own.
+    pub fn serve(&self, stream: TcpStream) {
+        let state = self.state.clone();
+        drop(tokio::spawn(async move {
+            // More than enough are served already: whoever comes too much is let go.
+            let Ok(_permit) = state.connections.try_acquire() else {
+                return;
+            };
+            let service = service_fn(|request| {
+                let state = state.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &state).await) }
+            });
+            // A client that breaks off, or says what is no HTTP, is nobody's problem but its own.
+            let _broken = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }));
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(request: &Request<Incoming>, state: &State) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        let allowed = hyper::header::HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(ALLOW, allowed);
+        return response;
+    }
+    match request.uri().path() {
+        "/" => page(),
+        "/metrics" => match status(state).await {
+            Ok(status) => typed(
+                metrics::CONTENT_TYPE,
+                metrics::render(&status, &state.probes),
+            ),
+            Err(error) => unavailable(&error),
+        },
+        "/healthz" | "/livez" => match status(state).await {
+            Ok(_) => text(StatusCode::OK, "ok\n"),
+            Err(error) => unavailable(&error),
+        },
+        "/readyz" => match status(state).await {
+            Ok(status) => readiness(&status),
+            Err(error) => unavailable(&error),
+        },
+        "/status.json" => match status(state).await {
+            Ok(status) => json(&status),
+            Err(error) => unavailable(&error),
+        },
+        "/events.json" => {
+            let since = match since(request.uri().query().unwrap_or_default()) {
+                Ok(since) => since,
+                Err(why) => return text(StatusCode::BAD_REQUEST, why),
+            };
+            match ask(state, |to| Question::Events(since, to)).await {
+                Ok(events) => json(&events),
+                Err(error) => unavailable(&error),
+            }
+        }
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /, /metrics, /healthz, /readyz, /status.json, /events.json?since=N\n",
+        ),
+    }
+}
+
+/// From which event on; from the first one that is kept if the query does not say.
+fn since(query: &str) -> Result<u64, &'static str> {
+    let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
+    match (pairs.next(), pairs.next()) {
+        (None, _) => Ok(0),
+        (Some(pair), None) => pair
+            .strip_prefix("since=")
+            .and_then(|number| number.parse().ok())
+            .ok_or("the query must be since=NUMBER\n"),
+        _ => Err("the query must be since=NUMBER\n"),
+    }
+}
+
+async fn ask<T>(
+    state: &State,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> anyhow::Result<T> {
+    let (to, answered) = oneshot::channel();
+    let asked = async {
+        state.questions.send(question(to)).await.ok()?;
+        answered.await.ok()
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => anyhow::bail!("the agent is ending"),
+        Err(_) => anyhow::bail!("the agent does not answer within {PATIENCE:?}"),
+    }
+}
+
+async fn status(state: &State) -> anyhow::Result<Status> {
+    ask(state, Question::Status).await?
+}
+
+/// Whether the node could own the VIP, one line a condition, as the API server's own `/readyz`
+/// says it.
+fn readiness(status: &Status) -> Answer {
+    let mut lines = String::new();
+    let mut ready = true;
+    for fault in crate::decide::node::Fault::ALL {
+        let present = status.faults.iter().any(|there| there == fault.text());
+        ready &= !present;
+        let sign = if present { "-" } else { "+" };
+        let result = if present { "failed" } else { "ok" };
+        lines += &format!("[{sign}]{} {result}\n", fault.name());
+    }
+    let (code, verdict) = if ready {
+        (StatusCode::OK, "readyz check passed\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "readyz check failed\n")
+    };
+    text(code, lines + verdict)
+}
+
+fn page() -> Answer {
+    let mut response = typed("text/html; charset=utf-8", PAGE);
+    let policy = hyper::header::HeaderValue::from_static(PAGE_POLICY);
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+fn json(value: &impl serde::Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(text) => typed("application/json", text),
+        Err(error) => unavailable(&error.into()),
+    }
+}
+
+fn unavailable(error: &anyhow::Error) -> Answer {
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n"))
+}
+
+fn text(code: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut response = typed("text/plain; charset=utf-8", body);
+    *response.status_mut() = code;
+    response
+}
+
+fn typed(kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    // All of it is about now.
+    let no_store = hyper::header::HeaderValue::from_static("no-store");
+    headers.insert(CACHE_CONTROL, no_store);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_asked_for_by_number_and_by_nothing_else() {
+        assert_eq!(since(""), Ok(0));
+        assert_eq!(since("since=17"), Ok(17));
+        for wrong in ["since=", "since=-1", "from=1", "since=1&since=2", "x"] {
+            assert!(since(wrong).is_err(), "{wrong}");
+        }
+    }
+}
