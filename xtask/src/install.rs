@@ -91,6 +91,39 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
         .with_context(|| format!("{wanted} is not on the PATH, though it was just installed"))
 }
 
+/// The standard library of a target of the toolchain that builds this.
+pub(crate) fn target(name: &str) -> Result<()> {
+    let mut rustc = sh::command("rustc");
+    let folder = sh::output(rustc.args(["--print", "target-libdir", "--target", name]))
+        .with_context(|| format!("rustc knows no target {name}"))?;
+    if Path::new(&folder).is_dir() {
+        return Ok(());
+    }
+    say(&format!("the target {name}, by rustup"));
+    sh::run(sh::command("rustup").args(["target", "add", name]))
+}
+
+/// A program that is a crate: the one on the PATH, whichever version that has, or this one,
+/// below `target`.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let root = sh::workspace().join("target/tools");
+    let own = root.join("bin").join(name);
+    if let Some(found) = sh::find(name) {
+        return Ok(found);
+    }
+    if !own.is_file() {
+        say(&format!(
+            "{name} {version} into target/tools, by cargo: some minutes"
+        ));
+        let mut cargo = sh::command("cargo");
+        cargo
+            .args(["install", "--quiet", "--locked", "--root"])
+            .arg(&root);
+        sh::run(cargo.arg(format!("{name}@{version}")))?;
+    }
+    Ok(own)
+}
+
 /// A program, or the whole name of a file, and the Debian package it comes in.
 pub(crate) type Program = (&'static str, &'static str);
 
@@ -116,6 +149,46 @@ pub(crate) const PEERS: &[Program] = &[
     ("/usr/lib/frr/bfdd", "frr"),
 ];
 
+/// What operators look with, and what runs containers.
+pub(crate) const OPERATORS: &[Program] = &[
+    ("curl", "curl"),
+    ("promtool", "prometheus"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("systemd-analyze", "systemd"),
+];
+
+/// The browser that opens the status page. Debian has it; Ubuntu's browsers are snaps, which a
+/// machine without systemd cannot run.
+const BROWSER: &[Program] = &[("chromium-headless-shell", "chromium-headless-shell")];
+
+/// Installs the browser, if the system has it. The test of the page is skipped without.
+pub(crate) fn browser() -> Result<()> {
+    let [(program, package)] = BROWSER else {
+        return Ok(());
+    };
+    let is_offered = || {
+        let mut show = sh::command("apt-cache");
+        sh::output(show.args(["show", "--no-all-versions", package])).is_some()
+    };
+    if sh::find(program).is_none() && sh::find("apt-get").is_some() {
+        if !is_offered() {
+            apt(&["update"])?;
+        }
+        if !is_offered() {
+            eprintln!("xtask: this system has no {package}; the test that needs it is skipped");
+            return Ok(());
+        }
+    }
+    programs(BROWSER)
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let mut apt = sh::as_root("env");
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]);
+    sh::run(apt.args(args))
+}
+
 /// Debian packages of those programs that are missing.
 pub(crate) fn programs(programs: &[Program]) -> Result<()> {
     let mut packages: Vec<&str> = programs
@@ -132,11 +205,6 @@ pub(crate) fn programs(programs: &[Program]) -> Result<()> {
         bail!("missing, and there is no apt-get to install it with: {list} (Debian's names)");
     }
     say(&format!("{list}, by apt-get"));
-    let apt = |args: &[&str]| {
-        let mut apt = sh::as_root("env");
-        apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]);
-        sh::run(apt.args(args))
-    };
     apt(&["update"])?;
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(packages);

@@ -24,8 +24,8 @@ pub(crate) fn prepare() -> Result<Option<OsString>> {
         install::programs(ETCD)?;
         return Ok(None);
     }
-    let packed = sh::workspace().join("../shared/k8s/kube-apiserver.xz");
-    if !packed.is_file() {
+    let packed = sh::workspace().join("../shared/k8s");
+    if !packed.join("kube-apiserver.xz").is_file() {
         eprintln!(
             "xtask: no kube-apiserver: what needs the real one is skipped. To have it, set \
              {ASSETS} to a folder with kube-apiserver and etcd (`setup-envtest use -p path`)"
@@ -48,9 +48,13 @@ fn unpack(packed: &Path) -> Result<PathBuf> {
         let _ = fs::remove_file(&etcd);
         symlink(installed, &etcd).with_context(|| format!("link {}", etcd.display()))?;
     }
-    let server = assets.join("kube-apiserver");
-    if !server.exists() {
-        let partial = assets.join("kube-apiserver.partial");
+    for name in ["kube-apiserver", "kubectl"] {
+        let program = assets.join(name);
+        let packed = packed.join(name).with_extension("xz");
+        if program.exists() || !packed.is_file() {
+            continue;
+        }
+        let partial = program.with_extension("partial");
         let file =
             File::create(&partial).with_context(|| format!("create {}", partial.display()))?;
         file.set_permissions(fs::Permissions::from_mode(0o755))
@@ -61,7 +65,7 @@ fn unpack(packed: &Path) -> Result<PathBuf> {
                 .arg(packed)
                 .stdout(Stdio::from(file)),
         )?;
-        fs::rename(&partial, &server).with_context(|| format!("create {}", server.display()))?;
+        fs::rename(&partial, &program).with_context(|| format!("create {}", program.display()))?;
     }
     Ok(assets)
 }

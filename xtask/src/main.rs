@@ -5,6 +5,9 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod deny;
+mod dist;
+mod image;
 mod install;
 mod kernels;
 mod kubernetes;
@@ -36,6 +39,12 @@ enum Task {
     Test(test::Options),
     /// Three nodes, their API servers and the faults they survive, in network namespaces
     Demo(demo::Options),
+    /// Build the container image, for x86_64 and aarch64, as an OCI archive
+    Image(image::Options),
+    /// Build a release: binaries, image, bill of materials, checksums, in target/dist
+    Dist,
+    /// Check licences and sources of dependencies
+    Deny(deny::Options),
     /// Run a benchmark, in an empty network namespace
     Bench(bench::Options),
 }
@@ -47,6 +56,9 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Image(options) => image::run(&options),
+        Task::Dist => dist::run(),
+        Task::Deny(options) => deny::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match outcome {

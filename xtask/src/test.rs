@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{build_ebpf, install, kernels, kubernetes, netns, sh};
+use crate::{build_ebpf, image, install, kernels, kubernetes, netns, sh};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -59,6 +59,11 @@ impl Options {
         matches!(self.suite, None | Some(Suite::Vm(_)))
     }
 
+    /// Whether the tests that run the container image are among those wanted.
+    fn wants_image(&self) -> bool {
+        matches!(self.suite, None | Some(Suite::Netns(_)))
+    }
+
     /// What cargo is told about which tests to run. Names of targets and not of packages: for a
     /// package by itself, cargo builds all it depends on with other features, once more.
     fn selection(&self) -> &'static [&'static str] {
@@ -103,6 +108,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     install::programs(install::BUILD)?;
     install::programs(install::TOPOLOGY)?;
     install::programs(install::PEERS)?;
+    install::programs(install::OPERATORS)?;
+    install::browser()?;
     let mut environment = options.environment();
     environment.extend(kubernetes::prepare()?);
     build_ebpf::object()?;
@@ -114,6 +121,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         environment.push(sh::variable("VIP_TESTS_KERNELS", kernels::prepare()?));
         let programs = env::join_paths(test_programs()?).context("name the test programs")?;
         environment.push(sh::variable("VIP_TESTS_INSIDE", programs));
+    }
+    if options.wants_image() {
+        environment.push(sh::variable("VIP_TESTS_IMAGE", image::for_tests()?));
     }
     let mut inside = netns::command("cargo", environment);
     inside.args(["test", "--offline", "--no-fail-fast"]);
