@@ -62,6 +62,9 @@ pub struct Status {
     /// What keeps it from owning the VIP.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// Times that this node became the owner.
+    #[serde(default)]
+    pub takeovers: u64,
     /// Times that a stranger claimed the VIP.
     #[serde(default)]
     pub conflicts: u64,

@@ -8,14 +8,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent::Programs;
 use crate::cluster::{Cluster, Flavour, Plan};
-use crate::kube::Binaries;
+use crate::kube::{Binaries, Layout};
 use crate::outcome::{Outcome, Report};
 use crate::scenarios::DEMO;
 
 /// The real API server if there is one.
 #[must_use]
 pub fn best_flavour() -> Flavour {
-    Binaries::find().map_or(Flavour::StandIn, Flavour::Kubernetes)
+    Binaries::find().map_or(Flavour::StandIn, |binaries| {
+        Flavour::Kubernetes(binaries, Layout::Apart)
+    })
 }
 
 /// Runs the demo. Fails if a promise was not kept.

@@ -1,4 +1,5 @@
-//! The real thing: kube-apiserver on every node, etcd on a host of its own.
+//! The real thing: kube-apiserver on every node, etcd on a host of its own or, as kubeadm has it,
+//! a member on every node.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::clock::until;
 use crate::pki::Pki;
-use crate::process::{Process, output};
+use crate::process::{self, Process, output};
 use crate::topology::{Host, PORT};
 
 /// The bearer token of an administrator.
@@ -16,12 +17,32 @@ pub const TOKEN: &str = "vip-tests";
 /// A stream that has an event whenever [`pulse`](crate::pulse) writes.
 pub const WATCH_PATH: &str = "/api/v1/namespaces/default/configmaps?watch=1";
 
-/// How long a server that was told to end goes on serving, while its `/readyz` says no:
-/// longer than any scenario looks at it.
-const SHUTDOWN_DELAY: Duration = Duration::from_secs(120);
-
 /// Port of etcd.
 const ETCD_PORT: u16 = 2379;
+
+/// Port by which its members talk to each other.
+const PEER_PORT: u16 = 2380;
+
+/// Where the data are, and how a server is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One etcd on a host of its own. A server that is told to end goes on serving for longer
+    /// than any scenario looks at it, while its `/readyz` says no.
+    Apart,
+    /// An etcd member on each node, which the node's server uses. A server that is told to end
+    /// does so after some seconds, in which its `/readyz` says no.
+    Stacked,
+}
+
+impl Layout {
+    /// `--shutdown-delay-duration`.
+    const fn shutdown_delay(self) -> Duration {
+        match self {
+            Self::Apart => Duration::from_secs(120),
+            Self::Stacked => Duration::from_secs(5),
+        }
+    }
+}
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
@@ -30,29 +51,28 @@ pub struct Binaries {
     pub apiserver: PathBuf,
     /// etcd, 3.4 or later.
     pub etcd: PathBuf,
+    /// kubectl, of about the same version.
+    pub kubectl: Option<PathBuf>,
+}
+
+/// Looks for a program of Kubernetes: in the folder `KUBEBUILDER_ASSETS`, as controller-runtime's
+/// envtest does, and in `PATH`.
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let asset = assets.map(|folder| folder.join(name));
+    let asset = asset.filter(|path| path.is_file());
+    asset.or_else(|| process::find(name))
 }
 
 impl Binaries {
-    /// Looks in the folder `KUBEBUILDER_ASSETS`, as controller-runtime's envtest does, and in
-    /// `PATH`. `None` unless both are there.
+    /// `None` unless both servers are there.
     #[must_use]
     pub fn find() -> Option<Self> {
-        let mut folders: Vec<PathBuf> = std::env::var_os("KUBEBUILDER_ASSETS")
-            .map(PathBuf::from)
-            .into_iter()
-            .collect();
-        if let Some(path) = std::env::var_os("PATH") {
-            folders.extend(std::env::split_paths(&path));
-        }
-        let find = |name: &str| {
-            folders
-                .iter()
-                .map(|folder| folder.join(name))
-                .find(|path| path.is_file())
-        };
         Some(Self {
             apiserver: find("kube-apiserver")?,
             etcd: find("etcd")?,
+            kubectl: find("kubectl"),
         })
     }
 
@@ -66,24 +86,40 @@ impl Binaries {
     }
 }
 
-/// Starts etcd. It is not awaited: API servers wait for it.
+/// Starts the etcd member on a host. `members` are all of a cluster's, this one among them. It is
+/// not awaited: API servers wait for it. Started again, it goes on with its data.
 ///
 /// # Errors
 /// It cannot be started.
-pub fn start_etcd(binaries: &Binaries, host: &dyn Host, work: &Path) -> Result<Process> {
-    let data = work.join("etcd");
+pub fn start_etcd(
+    binaries: &Binaries,
+    host: &dyn Host,
+    members: &[&dyn Host],
+    work: &Path,
+) -> Result<Process> {
+    let (name, address) = (host.name(), host.address());
+    let data = work.join(format!("{name}-etcd"));
     std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+    let peer = |member: &dyn Host| format!("http://{}:{PEER_PORT}", member.address());
+    let cluster: Vec<String> = members
+        .iter()
+        .map(|member| format!("{}={}", member.name(), peer(*member)))
+        .collect();
     let mut command = host.command(binaries.etcd.as_os_str());
     command
-        .arg("--data-dir")
-        .arg(&data)
+        .arg(format!("--name={name}"))
+        .arg(format!("--data-dir={}", data.display()))
         .arg(format!("--listen-client-urls=http://0.0.0.0:{ETCD_PORT}"))
         .arg(format!(
-            "--advertise-client-urls=http://{}:{ETCD_PORT}",
-            host.address()
+            "--advertise-client-urls=http://{address}:{ETCD_PORT}"
         ))
-        .arg("--listen-peer-urls=http://127.0.0.1:2380");
-    Process::daemon("etcd", &mut command, &work.join("etcd.log"))
+        .arg(format!("--listen-peer-urls={}", peer(host)))
+        .arg(format!("--initial-advertise-peer-urls={}", peer(host)))
+        .arg(format!("--initial-cluster={}", cluster.join(",")))
+        // The members share a disk with everything else here.
+        .arg("--unsafe-no-fsync");
+    let log = work.join(format!("{name}-etcd.log"));
+    Process::daemon(&format!("etcd on {name}"), &mut command, &log)
 }
 
 /// Starts kube-apiserver on a node. It is ready when its `/readyz` says so.
@@ -95,6 +131,7 @@ pub fn start_apiserver(
     host: &dyn Host,
     etcd: &dyn Host,
     pki: &Pki,
+    layout: Layout,
     work: &Path,
 ) -> Result<Process> {
     let name = host.name();
@@ -123,11 +160,15 @@ pub fn start_apiserver(
         ))
         .arg("--service-cluster-ip-range=10.96.0.0/16")
         .arg("--authorization-mode=RBAC")
+        // As kubeadm has it.
+        .arg("--allow-privileged=true")
         .arg(flag("token-auth-file", &tokens))
         .arg(format!(
             "--shutdown-delay-duration={}s",
-            SHUTDOWN_DELAY.as_secs()
-        ));
+            layout.shutdown_delay().as_secs()
+        ))
+        // Among others how long it waits for its watches to end.
+        .arg("--request-timeout=15s");
     Process::daemon(
         &format!("kube-apiserver on {name}"),
         &mut command,

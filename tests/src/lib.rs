@@ -14,6 +14,7 @@ pub mod hooks;
 pub mod http;
 pub mod isolation;
 pub mod kube;
+pub mod kubelet;
 pub mod load;
 pub mod outcome;
 pub mod peers;

@@ -35,14 +35,28 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Those that were in it have been killed, and take a moment to be gone.
+        // Whoever is still in it: containers have groups of their own below. (Best effort, as is
+        // what follows: nobody could do more.)
+        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        // Those that were killed take a moment to be gone.
         for _ in 0..100 {
-            if std::fs::remove_dir(&self.0).is_ok() {
+            if remove_groups(&self.0).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Removes a control group and those below it. Their files go with them.
+pub(crate) fn remove_groups(group: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_groups(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(group)
 }
 
 /// A pair of namespaces with a control group, and the process that holds them.

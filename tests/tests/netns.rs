@@ -8,11 +8,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use vip_tests::agent::Programs;
 use vip_tests::cluster::{Cluster, Flavour, Plan};
 use vip_tests::isolation;
-use vip_tests::kube::Binaries;
+use vip_tests::kube::{self, Binaries, Layout};
 use vip_tests::outcome::Report;
+use vip_tests::process;
 use vip_tests::scenarios::{
-    ALL, ALLOW_LIST, DUAL_STACK, FRONT_PORT, INTEROPERATION, LINKS, OWNER_KILLED, PORT_MAPPING,
-    Scenario,
+    ALL, ALLOW_LIST, BROWSER, CONTAINER, DOCS, DUAL_STACK, FRONT_PORT, INTEROPERATION, KUBERNETES,
+    LINKS, OWNER_KILLED, PAGE, PORT_MAPPING, STATIC_POD, Scenario, container,
 };
 use vip_tests::topology::PORT;
 
@@ -95,6 +96,33 @@ fn main() {
         };
         trials.push(Trial::test(scenario.promise, || check(*scenario, bare)));
     }
+    for scenario in [CONTAINER, DOCS] {
+        let bare = Plan {
+            bare: true,
+            ..Plan::default()
+        };
+        trials.push(if container::image().is_some() {
+            Trial::test(scenario.promise, move || check(scenario, bare))
+        } else {
+            let reason = format!("{} (no image: run cargo xtask test)", scenario.name);
+            Trial::test(reason, || Ok(())).with_ignored_flag(true)
+        });
+    }
+    trials.push(if kube::find("kubelet").is_some() {
+        let bare = Plan {
+            bare: true,
+            ..Plan::default()
+        };
+        Trial::test(STATIC_POD.promise, || check(STATIC_POD, bare))
+    } else {
+        let reason = "static_pod (no kubelet on the PATH or in KUBEBUILDER_ASSETS)";
+        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+    });
+    trials.push(if process::find(BROWSER).is_some() {
+        Trial::test(PAGE.promise, || check(PAGE, Plan::default()))
+    } else {
+        Trial::test(format!("page (no {BROWSER})"), || Ok(())).with_ignored_flag(true)
+    });
     let five = Plan {
         nodes: 5,
         ..Plan::default()
@@ -114,17 +142,26 @@ fn real_api_server() -> Vec<Trial> {
         let reason = "real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
         return vec![Trial::test(reason, || Ok(())).with_ignored_flag(true)];
     };
-    let plan = Plan {
-        flavour: Flavour::Kubernetes(binaries),
+    let plan = |layout| Plan {
+        flavour: Flavour::Kubernetes(binaries.clone(), layout),
         ..Plan::default()
     };
-    ALL.iter()
+    let stacked = plan(Layout::Stacked);
+    let plan = plan(Layout::Apart);
+    let kubernetes = if binaries.kubectl.is_some() {
+        Trial::test(KUBERNETES.promise, || check(KUBERNETES, stacked))
+    } else {
+        let reason = "kubernetes (no kubectl beside kube-apiserver)";
+        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+    };
+    let others = ALL
+        .iter()
         .filter(|scenario| ["owner_killed", "drain"].contains(&scenario.name))
         .map(|scenario| {
             let plan = plan.clone();
             Trial::test(format!("real_apiserver_{}", scenario.promise), || {
                 check(*scenario, plan)
             })
-        })
-        .collect()
+        });
+    others.chain([kubernetes]).collect()
 }

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use super::{Cluster, PATIENCE};
 use crate::agent::{self, Agent, Status};
 use crate::clock::until;
-use crate::process::{output, tail};
+use crate::process::{Process, output, tail};
 
 impl Cluster {
     /// Starts a node's agent.
@@ -19,6 +19,11 @@ impl Cluster {
         let config = self.work.join("vip.toml");
         self.agents[node] = Some(Agent::start(&self.programs, host, &config, &log)?);
         Ok(())
+    }
+
+    /// Takes a process, by which a node's agent was started in another way, for that agent.
+    pub fn adopt_agent(&mut self, node: usize, process: Process) {
+        self.agents[node] = Some(Agent { process });
     }
 
     /// `kill -9` of a node's agent.

@@ -34,7 +34,7 @@ pub enum Flavour {
     /// [`server`](crate::server): TLS, `/readyz`, a watch.
     StandIn,
     /// kube-apiserver and etcd.
-    Kubernetes(Binaries),
+    Kubernetes(Binaries, kube::Layout),
 }
 
 /// What a cluster is made of.
@@ -88,6 +88,8 @@ impl Default for Plan {
 pub struct Cluster {
     // Fields are dropped in this order: processes before the hosts they run on.
     servers: Vec<Option<Process>>,
+    /// etcd's members on the nodes, if they are there.
+    members: Vec<Option<Process>>,
     agents: Vec<Option<Agent>>,
     /// etcd and what keeps real watches busy.
     helpers: Vec<Process>,
@@ -164,6 +166,7 @@ impl Cluster {
         std::fs::write(work.join("vip.toml"), config).context("write vip.toml")?;
         Ok(Self {
             servers: (0..count).map(|_| None).collect(),
+            members: (0..count).map(|_| None).collect(),
             agents: (0..count).map(|_| None).collect(),
             helpers: Vec::new(),
             off: vec![false; count],
@@ -178,11 +181,22 @@ impl Cluster {
     fn bring_up(&mut self, report: &mut Report) -> Result<()> {
         report.event(format!("{} nodes, a client, a router", self.plan.nodes));
         self.tell_kernels(report);
-        if let Flavour::Kubernetes(binaries) = &self.plan.flavour {
-            let etcd = self.topology.etcd.as_ref();
-            self.helpers
-                .push(kube::start_etcd(binaries, etcd, &self.work)?);
-            kube::wait_for_etcd(etcd, &self.programs.testbed)?;
+        match &self.plan.flavour {
+            Flavour::StandIn => {}
+            Flavour::Kubernetes(binaries, kube::Layout::Apart) => {
+                let etcd = self.topology.etcd.as_ref();
+                let started = kube::start_etcd(binaries, etcd, &[etcd], &self.work)?;
+                self.helpers.push(started);
+                kube::wait_for_etcd(etcd, &self.programs.testbed)?;
+            }
+            Flavour::Kubernetes(_, kube::Layout::Stacked) => {
+                for node in self.nodes() {
+                    self.start_member(node)?;
+                }
+                for node in self.nodes() {
+                    kube::wait_for_etcd(self.host(node), &self.programs.testbed)?;
+                }
+            }
         }
         for node in self.nodes() {
             self.start_server(node)?;
@@ -191,7 +205,7 @@ impl Cluster {
             self.wait_for_server(node)?;
         }
         report.event(format!("API servers are ready: {}", self.flavour()?));
-        if matches!(self.plan.flavour, Flavour::Kubernetes(_)) {
+        if matches!(self.plan.flavour, Flavour::Kubernetes(..)) {
             self.start_pulse()?;
         }
         if self.plan.bare {
@@ -204,6 +218,37 @@ impl Cluster {
         let owner = self.owner()?;
         report.event(format!("agents run, {} owns the VIP", self.name(owner)));
         Ok(())
+    }
+
+    /// Starts a node's member of etcd.
+    ///
+    /// # Errors
+    /// The API servers are stand-ins, or it cannot be started.
+    pub fn start_member(&mut self, node: usize) -> Result<()> {
+        let Flavour::Kubernetes(binaries, _) = &self.plan.flavour else {
+            bail!("stand-ins have no etcd");
+        };
+        let members: Vec<&dyn Host> = self.topology.nodes.iter().map(AsRef::as_ref).collect();
+        let started = kube::start_etcd(binaries, members[node], &members, &self.work)?;
+        self.members[node] = Some(started);
+        Ok(())
+    }
+
+    /// `kill -9` of a node's member of etcd.
+    pub fn kill_member(&mut self, node: usize) {
+        self.members[node] = None;
+    }
+
+    /// Ends a node's API server as the kubelet does, and waits until it has: it finishes what
+    /// it has begun.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_server(&mut self, node: usize) -> Result<()> {
+        match self.servers[node].take() {
+            Some(mut server) => server.stop().map(drop),
+            None => Ok(()),
+        }
     }
 
     fn start_pulse(&mut self) -> Result<()> {
@@ -234,8 +279,16 @@ impl Cluster {
     pub fn flavour(&self) -> Result<String> {
         match &self.plan.flavour {
             Flavour::StandIn => Ok("stand-ins (KUBEBUILDER_ASSETS is not set)".to_owned()),
-            Flavour::Kubernetes(binaries) => Ok(format!("kube-apiserver, {}", binaries.version()?)),
+            Flavour::Kubernetes(binaries, _) => {
+                Ok(format!("kube-apiserver, {}", binaries.version()?))
+            }
         }
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// How much happens.
@@ -288,7 +341,7 @@ impl Cluster {
         match self.plan.flavour {
             Flavour::StandIn => "/whoami",
             // Not /readyz: a server that drains says no to that on purpose, and yes to the rest.
-            Flavour::Kubernetes(_) => "/version",
+            Flavour::Kubernetes(..) => "/version",
         }
     }
 
@@ -297,14 +350,14 @@ impl Cluster {
     pub fn watch_path(&self) -> &'static str {
         match self.plan.flavour {
             Flavour::StandIn => "/watch",
-            Flavour::Kubernetes(_) => kube::WATCH_PATH,
+            Flavour::Kubernetes(..) => kube::WATCH_PATH,
         }
     }
 
     /// The token that clients send, if the servers want one.
     #[must_use]
     pub fn token(&self) -> Option<&'static str> {
-        matches!(self.plan.flavour, Flavour::Kubernetes(_)).then_some(kube::TOKEN)
+        matches!(self.plan.flavour, Flavour::Kubernetes(..)).then_some(kube::TOKEN)
     }
 
     /// Starts a node's API server.
@@ -314,13 +367,13 @@ impl Cluster {
     pub fn start_server(&mut self, node: usize) -> Result<()> {
         let host = self.topology.nodes[node].as_ref();
         let server = match &self.plan.flavour {
-            Flavour::Kubernetes(binaries) => kube::start_apiserver(
-                binaries,
-                host,
-                self.topology.etcd.as_ref(),
-                &self.pki,
-                &self.work,
-            )?,
+            Flavour::Kubernetes(binaries, layout) => {
+                let etcd = match layout {
+                    kube::Layout::Apart => self.topology.etcd.as_ref(),
+                    kube::Layout::Stacked => host,
+                };
+                kube::start_apiserver(binaries, host, etcd, &self.pki, *layout, &self.work)?
+            }
             Flavour::StandIn => {
                 let mut command = host.command(self.programs.testbed.as_os_str());
                 command
@@ -371,7 +424,7 @@ impl Cluster {
     pub fn drain_server(&mut self, node: usize) {
         let signal = match self.plan.flavour {
             Flavour::StandIn => Signal::SIGUSR1,
-            Flavour::Kubernetes(_) => Signal::SIGTERM,
+            Flavour::Kubernetes(..) => Signal::SIGTERM,
         };
         if let Some(server) = &mut self.servers[node] {
             self.topology.nodes[node].signal(server, signal);
@@ -405,6 +458,7 @@ impl Cluster {
         let at = boot_now();
         self.off[node] = true;
         self.servers[node] = None;
+        self.members[node] = None;
         self.agents[node] = None;
         Ok(at)
     }

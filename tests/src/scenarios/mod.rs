@@ -10,20 +10,27 @@ mod busy_machine;
 mod check;
 mod cleanup;
 mod conflict;
+pub mod container;
+mod docs;
 mod drain;
 mod dual_stack;
 mod handover;
 mod keepalived_peer;
+mod kube_vip;
+mod kubernetes;
 mod links;
 mod local_clients;
 mod machines;
 mod node_drained;
 mod node_faults;
+mod observed;
 mod owner_killed;
+mod page;
 mod path_mtu;
 mod port_mapping;
 mod port_reused;
 mod remote_client;
+mod static_pod;
 mod stray_frames;
 mod upgrade;
 
@@ -143,8 +150,51 @@ pub const ALL: &[Scenario] = &[
         promise: "check_passes_a_healthy_node_and_names_a_stranger_with_the_vip",
         run: check::run,
     },
+    Scenario {
+        name: "observed",
+        promise: "observed_by_metrics_probes_and_events_is_what_happens",
+        run: observed::run,
+    },
     CLEANUP,
 ];
+
+/// The status page; where there is a [`BROWSER`].
+pub const PAGE: Scenario = Scenario {
+    name: "page",
+    promise: "page_shows_the_cluster_in_a_browser",
+    run: page::run,
+};
+
+/// The program that opens it.
+pub const BROWSER: &str = "chromium-headless-shell";
+
+/// As containers, started by the manifest; on a cluster without agents.
+pub const CONTAINER: Scenario = Scenario {
+    name: "container",
+    promise: "container_with_four_capabilities_survives_a_power_cut",
+    run: container::run,
+};
+
+/// The static pod by the real kubelet; on a cluster without agents.
+pub const STATIC_POD: Scenario = Scenario {
+    name: "static_pod",
+    promise: "static_pod_is_started_restarted_and_ended_by_the_kubelet",
+    run: static_pod::run,
+};
+
+/// The documentation, followed; on a cluster without agents.
+pub const DOCS: Scenario = Scenario {
+    name: "docs",
+    promise: "docs_are_followed_command_by_command",
+    run: docs::run,
+};
+
+/// With real API servers, each with its member of etcd.
+pub const KUBERNETES: Scenario = Scenario {
+    name: "kubernetes",
+    promise: "kubernetes_is_upgraded_and_loses_its_quorum_and_the_vip_stays",
+    run: kubernetes::run,
+};
 
 /// Scenarios on hosts with both families.
 pub const DUAL_STACK: &[Scenario] = &[
@@ -221,6 +271,11 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "keepalived_peer",
         promise: "keepalived_and_ours_follow_each_other_and_a_pair_is_replaced",
         run: keepalived_peer::run,
+    },
+    Scenario {
+        name: "kube_vip",
+        promise: "kube_vip_is_replaced_without_a_failed_request_or_a_cut_watch",
+        run: kube_vip::run,
     },
 ];
 

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use vip_tests::agent::Programs;
 use vip_tests::cluster::{Cluster, Flavour, Pace, Plan};
 use vip_tests::isolation;
-use vip_tests::kube::Binaries;
+use vip_tests::kube::{Binaries, Layout};
 use vip_tests::outcome::Report;
 use vip_tests::scenarios::{MACHINES, OWNER_KILLED, Scenario, WIRINGS};
 use vip_tests::topology::vm::{Machines, Wiring};
@@ -129,7 +129,7 @@ fn real_api_server(machines: Machines, all: bool) -> Trial {
         ..machines
     };
     let plan = Plan {
-        flavour: Flavour::Kubernetes(binaries),
+        flavour: Flavour::Kubernetes(binaries, Layout::Apart),
         ..plan(Pace::SLOW, machines)
     };
     let name = format!("machines_real_apiserver_{}", OWNER_KILLED.promise);

@@ -1,0 +1,106 @@
+//! The status page, in a browser: headless Chromium on the owner, while there is traffic.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::BROWSER;
+use super::observed::ask;
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::topology::VIP;
+use crate::traffic::Traffic;
+
+/// Set: the picture of the page is kept here.
+const PICTURE: &str = "VIP_TESTS_PICTURE";
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("page");
+    let owner = cluster.owner()?;
+    let traffic = Traffic::start(cluster, report)?;
+    let (code, source) = ask(cluster, owner, "/")?;
+    ensure!(code == 200, "the page: {code}");
+    for elsewhere in ["http://", "https://", "src=", "href="] {
+        let ours = source.replace("http://www.w3.org/2000/svg", "");
+        outcome.promise(!ours.contains(elsewhere), || {
+            format!("the page has {elsewhere}: it must hold all it needs")
+        });
+    }
+
+    // What the script makes of what it fetches, after some seconds of the page's own time.
+    let page = browse(
+        cluster,
+        owner,
+        &["--dump-dom", "--virtual-time-budget=6000"],
+    )?;
+    let status = cluster.status(owner)?;
+    for node in &status.nodes {
+        outcome.promise(page.contains(&node.address), || {
+            format!("no {} in the page", node.address)
+        });
+    }
+    let vip = format!("{VIP}:6443");
+    for expected in [
+        vip.as_str(),
+        "★",
+        "became the owner",
+        "local syn",
+        "<polyline",
+        "this node",
+    ] {
+        outcome.promise(page.contains(expected), || {
+            format!("no {expected:?} in the page:\n{page}")
+        });
+    }
+    let untroubled = page.contains("id=\"trouble\" role=\"alert\" style=\"display: none;\"");
+    outcome.promise(untroubled, || format!("the page has trouble:\n{page}"));
+    let rates: Vec<&str> = page.matches("<polyline").collect();
+    outcome.promise(rates.len() == status.nodes.len(), || {
+        format!("{} rates for {} nodes", rates.len(), status.nodes.len())
+    });
+    report.event("the page shows owner, nodes, rates, events and frames");
+
+    let picture = cluster.work().join("page.png");
+    let argument = format!("--screenshot={}", picture.display());
+    browse(
+        cluster,
+        owner,
+        &[
+            &argument,
+            "--window-size=1280,720",
+            "--virtual-time-budget=30000",
+        ],
+    )?;
+    let size = std::fs::metadata(&picture)
+        .context("a picture was taken")?
+        .len();
+    outcome.promise(size > 10_000, || format!("a picture of {size} bytes"));
+    if let Some(keep) = std::env::var_os(PICTURE) {
+        let keep = Path::new(&keep);
+        std::fs::copy(&picture, keep).with_context(|| format!("write {}", keep.display()))?;
+    }
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// Opens the page on a node, and returns what the browser prints.
+fn browse(cluster: &Cluster, node: usize, arguments: &[&str]) -> Result<String> {
+    let mut command: Command = cluster.host(node).command(BROWSER.as_ref());
+    command
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        ])
+        .arg("--disable-dev-shm-usage")
+        .arg(format!(
+            "--user-data-dir={}",
+            cluster.work().join("browser").display()
+        ))
+        .args(arguments)
+        .arg("http://127.0.0.1:9643/");
+    output(&mut command)
+}

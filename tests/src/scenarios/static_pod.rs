@@ -1,0 +1,316 @@
+//! The static pod by the real kubelet, on all nodes, without an API server: it starts the agents,
+//! starts one anew that hangs, and ends them when their manifest goes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::container::{image, manifest};
+use crate::clock::until;
+use crate::cluster::{Cluster, PATIENCE};
+use crate::kube;
+use crate::kubelet::{self, Containerd};
+use crate::outcome::{Outcome, Report};
+use crate::place::remove_groups;
+use crate::process::{Process, output};
+use crate::topology::Host;
+use crate::traffic::Traffic;
+
+/// Where the kubelet looks for static pods, as kubeadm has it.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// The image that holds a pod's namespaces, of which ours has none of its own.
+const PAUSE: &str = "localhost/pause:1";
+
+/// What the kubelet writes into these settings of the whole machine when it starts, unless they
+/// have that value. Here they have, as far as it sees.
+const TUNABLES: &[(&str, &str)] = &[
+    ("vm/overcommit_memory", "1"),
+    ("vm/panic_on_oom", "0"),
+    ("kernel/panic", "10"),
+    ("kernel/panic_on_oops", "1"),
+    ("kernel/keys/root_maxkeys", "1000000"),
+    ("kernel/keys/root_maxbytes", "25000000"),
+];
+
+/// Controllers that a kubelet asks for, and that this machine has in version 1 of control groups.
+const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "devices", "pids"];
+
+/// The control group of all containers, in each hierarchy.
+const GROUP: &str = "k8s.io";
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let groups = Groups::of_harness()?;
+    let outcome = with_kubelets(cluster, report);
+    // First, or they start what the groups lose.
+    for node in cluster.nodes() {
+        cluster.kill_agent(node);
+    }
+    drop(groups);
+    outcome
+}
+
+fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let program = kube::find("kubelet").context("no kubelet")?;
+    let image = image().context("no image: run cargo xtask test")?;
+    let pause = pause(cluster.work())?;
+    let mut daemons = Vec::new();
+    for node in cluster.nodes() {
+        let host = cluster.host(node);
+        kubelet::boot(host, cluster.work(), &["/etc", "/var/lib"])?;
+        ground(host, cluster.work())?;
+        let containerd = Containerd::start_for_kubelet(host, cluster.work(), PAUSE)?;
+        containerd.import(host, &image)?;
+        containerd.import(host, &pause)?;
+        place(host, &cluster.pki().ca(), "/etc/kubernetes/pki/ca.crt")?;
+        let pod = cluster.work().join(format!("{}-pod.yaml", host.name()));
+        fs::write(&pod, manifest(cluster, node)?).context("write a manifest")?;
+        place(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
+        let kubelet = start(host, cluster.work(), &program, &containerd)?;
+        // What ends with it, and is missed if it ends.
+        cluster.adopt_agent(node, kubelet);
+        daemons.push(containerd);
+    }
+    for node in cluster.nodes() {
+        wait_for_pod(cluster, node, 0)?;
+    }
+    cluster.wait_until_settled()?;
+    report.event("three kubelets have started the agents, and find them ready");
+
+    let mut outcome = Outcome::new("static_pod");
+    let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    let traffic = Traffic::start(cluster, report)?;
+    let pid = kubelet::agent_pid(&daemons[owner], cluster.host(owner))?;
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).context("stop the agent")?;
+    report.event(format!("SIGSTOP of the agent on {name}, the owner"));
+    cluster.owner_among(&others(cluster, owner))?;
+    wait_for_pod(cluster, owner, 1)?;
+    cluster.wait_until_settled()?;
+    report.event(format!("the kubelet on {name} has started it anew"));
+
+    let heir = cluster.owner()?;
+    let mut remove = cluster.host(heir).command("rm".as_ref());
+    output(remove.arg(format!("{MANIFESTS}/vip.yaml")))?;
+    until("the pod is gone", PATIENCE, || {
+        Ok(pods(cluster, heir)?.is_empty().then_some(()))
+    })?;
+    cluster.owner_among(&others(cluster, heir))?;
+    report.event(format!(
+        "{}'s manifest is gone: its agent has ended, and handed the VIP over",
+        cluster.name(heir)
+    ));
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// All nodes but one.
+fn others(cluster: &Cluster, node: usize) -> Vec<usize> {
+    let mut nodes = cluster.nodes();
+    nodes.retain(|other| *other != node);
+    nodes
+}
+
+/// Puts a file on a host.
+fn place(host: &dyn Host, from: &Path, to: &str) -> Result<()> {
+    let mut install = host.command("install".as_ref());
+    output(install.args(["-D", "-m", "644"]).arg(from).arg(to)).map(drop)
+}
+
+/// The control groups that the kubelets' containers are in, one a controller. Dropped, they are
+/// gone, and who is in them.
+struct Groups(Vec<PathBuf>);
+
+impl Groups {
+    /// As they are called outside of the hosts: below the group that the harness is in.
+    fn of_harness() -> Result<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").context("read the own control groups")?;
+        let groups = CONTROLLERS.iter().map(|controller| {
+            let mut lines = own.lines();
+            let path = lines.find_map(|line| line.split_once(&format!(":{controller}:/")));
+            let (_, path) = path.with_context(|| format!("no control groups of {controller}"))?;
+            let root = Path::new("/sys/fs/cgroup").join(controller);
+            Ok(root.join(path).join(GROUP))
+        });
+        groups.collect::<Result<_>>().map(Self)
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            let removed = until("a control group is empty", PATIENCE, || {
+                for process in processes(group) {
+                    // It may have ended by now.
+                    let _ = kill(process, Signal::SIGKILL);
+                }
+                Ok((!group.exists() || remove_groups(group).is_ok()).then_some(()))
+            });
+            if let Err(error) = removed {
+                eprintln!("{}: {error:#}", group.display());
+            }
+        }
+    }
+}
+
+/// Who is in a control group, or in one below it.
+fn processes(group: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let own = list.lines().filter_map(|pid| pid.parse().ok());
+    let own = own.map(Pid::from_raw);
+    own.chain(folders.flat_map(|folder| processes(&folder.path())))
+        .collect()
+}
+
+/// Makes a host a place for a kubelet: control groups of both versions, as this machine has them,
+/// and no way to the machine's settings.
+fn ground(host: &dyn Host, work: &Path) -> Result<()> {
+    let mut script = String::from("set -e\n");
+    for (name, value) in TUNABLES {
+        let file = work.join(format!("tunable-{}", name.replace('/', "-")));
+        fs::write(&file, value).context("write a setting")?;
+        script += &format!("mount --bind {} /proc/sys/{name}\n", file.display());
+    }
+    script += "mount -t tmpfs tmpfs /sys/fs/cgroup\nmkdir /sys/fs/cgroup/unified\n\
+               mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified\n\
+               ln -s unified/cgroup.procs /sys/fs/cgroup/cgroup.procs\n";
+    for name in CONTROLLERS {
+        script += &format!(
+            "mkdir /sys/fs/cgroup/{name}\nmount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}\n"
+        );
+    }
+    output(host.command("sh".as_ref()).args(["-c", &script])).map(drop)
+}
+
+/// Starts a kubelet that knows no API server.
+fn start(host: &dyn Host, work: &Path, program: &Path, containerd: &Containerd) -> Result<Process> {
+    let config = work.join("kubelet.json");
+    let text = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "staticPodPath": MANIFESTS,
+        "fileCheckFrequency": "1s",
+        "address": "127.0.0.1",
+        "readOnlyPort": READ_ONLY_PORT,
+        "authentication": { "anonymous": { "enabled": true }, "webhook": { "enabled": false } },
+        "authorization": { "mode": "AlwaysAllow" },
+        "cgroupDriver": "cgroupfs",
+        "cgroupsPerQOS": false,
+        "enforceNodeAllocatable": [],
+        "failSwapOn": false,
+        "makeIPTablesUtilChains": false,
+        // Not of this machine's disks.
+        "evictionHard": { "memory.available": "0%", "nodefs.available": "0%", "imagefs.available": "0%" },
+        "imageGCHighThresholdPercent": 100,
+    });
+    fs::write(&config, text.to_string()).context("write the kubelet's configuration")?;
+    let mut kubelet = host.command(program.as_os_str());
+    kubelet
+        .arg("--config")
+        .arg(&config)
+        .args(["--hostname-override", host.name()])
+        .arg(format!(
+            "--container-runtime-endpoint=unix://{}",
+            containerd.socket().display()
+        ));
+    // Until 1.26 it has to be told that there is no other kind.
+    if output(std::process::Command::new(program).arg("--help"))?
+        .contains("--container-runtime string")
+    {
+        kubelet.arg("--container-runtime=remote");
+    }
+    let log = work.join(format!("{}-kubelet.log", host.name()));
+    Process::daemon(&format!("kubelet on {}", host.name()), &mut kubelet, &log)
+}
+
+/// Where it tells about its pods.
+const READ_ONLY_PORT: u16 = 10255;
+
+/// A node's pods, as its kubelet sees them.
+fn pods(cluster: &Cluster, node: usize) -> Result<Vec<Value>> {
+    let mut curl = cluster.host(node).command("curl".as_ref());
+    let url = format!("http://127.0.0.1:{READ_ONLY_PORT}/pods");
+    let text = output(curl.args(["--silent", "--show-error", "--max-time", "20", &url]))?;
+    let list: Value = serde_json::from_str(&text).context("the kubelet answers in JSON")?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until the kubelet calls a node's pod ready, and has restarted it so many times.
+fn wait_for_pod(cluster: &Cluster, node: usize, restarts: u64) -> Result<()> {
+    let what = format!("the pod on {} is ready", cluster.name(node));
+    let mut last = Vec::new();
+    let waited = until(&what, PATIENCE * 2, || {
+        // It takes some seconds to listen.
+        last = pods(cluster, node).unwrap_or_default();
+        let [pod] = &last[..] else {
+            return Ok(None);
+        };
+        let container = &pod["status"]["containerStatuses"][0];
+        let ready = container["ready"] == true && container["restartCount"] == restarts;
+        Ok(ready.then_some(()))
+    });
+    waited.with_context(|| format!("the kubelet says: {last:?}"))
+}
+
+/// An image with a program that waits for ever, as an archive of Docker's kind: sleep(1), and the
+/// libraries that it needs.
+fn pause(work: &Path) -> Result<PathBuf> {
+    let folder = work.join("pause");
+    let root = folder.join("root");
+    let sleep = Path::new("/usr/bin/sleep");
+    let libraries = output(std::process::Command::new("ldd").arg(sleep))?;
+    let libraries = libraries
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for path in libraries.map(Path::new).chain([sleep]) {
+        let to = root.join(path.strip_prefix("/").context("a whole path")?);
+        fs::create_dir_all(to.parent().context("a path in a folder")?)
+            .context("make a folder for an image")?;
+        fs::copy(path, &to).with_context(|| format!("copy {}", path.display()))?;
+    }
+    let tar = |archive: &str, from: &Path, what: &[&str]| {
+        let mut tar = std::process::Command::new("tar");
+        output(
+            tar.arg("-cf")
+                .arg(folder.join(archive))
+                .arg("-C")
+                .arg(from)
+                .args(what),
+        )
+    };
+    tar("layer.tar", &root, &["."])?;
+    let sum = output(std::process::Command::new("sha256sum").arg(folder.join("layer.tar")))?;
+    let sum = sum
+        .split_whitespace()
+        .next()
+        .context("sha256sum writes a sum")?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": { "Entrypoint": [sleep, "infinity"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{sum}")] },
+    });
+    let index = json!([{ "Config": "config.json", "RepoTags": [PAUSE], "Layers": ["layer.tar"] }]);
+    for (name, content) in [("config.json", config), ("manifest.json", index)] {
+        fs::write(folder.join(name), content.to_string()).context("write an image")?;
+    }
+    tar(
+        "pause.tar",
+        &folder,
+        &["manifest.json", "config.json", "layer.tar"],
+    )?;
+    let archive = folder.join("pause.tar");
+    ensure!(archive.is_file(), "no image was made");
+    Ok(archive)
+}
