@@ -2,7 +2,7 @@
 //! it.
 
 use crate::layout::{Counter, Vip};
-use crate::node::{Tables, find, find_ipv4, is_peer};
+use crate::node::{Tables, find, find_ipv4, is_living_peer};
 use crate::steer::Verdict;
 use crate::wire::checksum::blocks;
 use crate::wire::{Frame, arp, ethernet, ipv6, ndp};
@@ -31,10 +31,11 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
         return Verdict::pass(Counter::ArpPassed);
     }
     let asked = find_ipv4(state, packet.target_address());
-    // The sender claims to have the VIP: a node of ours announces it, or a stranger took it.
+    // The sender claims to have the VIP: a node of ours announces it, or somebody else took it,
+    // who may be on a node whose agent is not there.
     if find_ipv4(state, packet.sender_address()).is_some() {
         let mac = packet.sender_mac();
-        let ours = mac == state.config.own_mac || is_peer(state, mac);
+        let ours = mac == state.config.own_mac || is_living_peer(state, mac);
         return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
             // If he asks for someone else, let him have his answer, but count the claim.
@@ -84,11 +85,13 @@ pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
     let claims = !solicits && target.is_some() || find(state, ip.source()).is_some();
     if claims {
         let mac = ethernet.source();
-        return Some(if mac == state.config.own_mac || is_peer(state, mac) {
-            Verdict::pass(Counter::NdpAnnouncement)
-        } else {
-            Verdict::conflict(Counter::NdpConflict, mac, false)
-        });
+        return Some(
+            if mac == state.config.own_mac || is_living_peer(state, mac) {
+                Verdict::pass(Counter::NdpAnnouncement)
+            } else {
+                Verdict::conflict(Counter::NdpConflict, mac, false)
+            },
+        );
     }
     Some(match target {
         Some(vip) => solicited(frame, ethernet, ip, message, vip, tables),

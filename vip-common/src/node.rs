@@ -4,7 +4,8 @@
 
 use crate::hash::Flow;
 use crate::layout::{
-    Be32, Be128, BootNanos, MAX_BACKENDS, MAX_PORTS, MAX_VIPS, Mac, RankRow, Service, State, Vip,
+    BackendIndex, Be32, Be128, BootNanos, MAX_BACKENDS, MAX_PORTS, MAX_VIPS, Mac, RankRow, Service,
+    State, Vip,
 };
 
 /// The tables, as the agent wrote them, and the clock that their fences are read by.
@@ -136,6 +137,23 @@ pub(crate) fn is_peer(state: &State, mac: Mac) -> bool {
     // Nearly all frames come from clients and routers, and the filter tells most of them apart
     // without a look at the backends.
     state.config.peers.may_hold(mac) && is_listed(state, mac)
+}
+
+/// Whether the Ethernet address is that of another node that is alive: of one whose agent was
+/// heard, and may so own the VIP.
+#[inline(always)]
+pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
+    let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
+    let mut index = 0;
+    while index < count {
+        if state.backends[index].mac == mac {
+            let living =
+                BackendIndex::new(index).is_some_and(|one| state.masks.alive.contains(one));
+            return living && !mac.is_unknown();
+        }
+        index += 1;
+    }
+    false
 }
 
 #[inline(always)]

@@ -152,6 +152,7 @@ pub(crate) const PEERS: &[Program] = &[
 /// What operators look with, and what runs containers.
 pub(crate) const OPERATORS: &[Program] = &[
     ("curl", "curl"),
+    ("tmux", "tmux"),
     ("promtool", "prometheus"),
     ("containerd", "containerd"),
     ("runc", "runc"),

@@ -24,7 +24,9 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let mut load = Load::start(cluster, client, &vip())?;
     load.go_on(100)?;
     let leader = cluster.name(LEADER);
-    report.event(format!("kube-vip leads on {leader}: all goes to its server"));
+    report.event(format!(
+        "kube-vip leads on {leader}: all goes to its server"
+    ));
 
     let followers: Vec<usize> = cluster.nodes().split_off(LEADER + 1);
     for &node in &followers {

@@ -32,6 +32,7 @@ mod port_reused;
 mod remote_client;
 mod static_pod;
 mod stray_frames;
+mod top;
 mod upgrade;
 
 use anyhow::Result;
@@ -154,6 +155,11 @@ pub const ALL: &[Scenario] = &[
         name: "observed",
         promise: "observed_by_metrics_probes_and_events_is_what_happens",
         run: observed::run,
+    },
+    Scenario {
+        name: "top",
+        promise: "top_shows_the_cluster_in_a_terminal_and_leaves_it_as_it_was",
+        run: top::run,
     },
     CLEANUP,
 ];

@@ -99,7 +99,7 @@ counters! {
     ArpAnswered = "arp_answered",
     /// ARP request for the VIP on a node that does not own it: dropped.
     ArpNotOwner = "arp_not_owner",
-    /// Gratuitous ARP for the VIP from a node of the cluster: dropped.
+    /// Gratuitous ARP for the VIP from a living node of the cluster: dropped.
     ArpAnnouncement = "arp_announcement",
     /// ARP from somebody else who claims the VIP as his own: dropped.
     ArpConflict = "arp_conflict",
@@ -109,7 +109,7 @@ counters! {
     NdpAnswered = "ndp_answered",
     /// Neighbour solicitation for the VIP on a node that does not own it: dropped.
     NdpNotOwner = "ndp_not_owner",
-    /// Neighbour discovery from a node of the cluster that claims the VIP: passed.
+    /// Neighbour discovery from a living node of the cluster that claims the VIP: passed.
     NdpAnnouncement = "ndp_announcement",
     /// Neighbour discovery from somebody else who claims the VIP as his own: passed.
     NdpConflict = "ndp_conflict",

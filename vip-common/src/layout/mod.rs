@@ -50,7 +50,7 @@ pub mod maps {
     pub const STATE: &str = ".data.VIP_STATE";
     /// `Array<RankRow>`, mmapable, two halves of `bucket_mask + 1` rows each.
     pub const RANKS: &str = "VIP_RANKS";
-    /// `Array<Mac>`, one entry: who claimed a VIP last and is no node of the cluster. Written by
+    /// `Array<Mac>`, one entry: who claimed a VIP last and is no living node of the cluster. Written by
     /// the programs.
     pub const CLAIMANT: &str = "VIP_CLAIMANT";
     /// `LpmTrie<AllowKey, u32>`: who may use the services with [`flag::ALLOW_LIST`](super::flag).

@@ -45,8 +45,8 @@ pub(super) enum Command {
     Drain(bool),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
-    /// Somebody who is no node claims the VIP.
-    Claim(Mac),
+    /// Somebody claims the VIP: his Ethernet address, and the other node that has it.
+    Claim(Mac, Option<BackendIndex>),
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
     /// What the state should say, health and fences aside, and where the rank table begins.
@@ -399,7 +399,7 @@ impl Keeper {
                 Command::Probe(index, check, probe) => Event::Probe(index, check, probe),
                 Command::Drain(draining) => Event::Drain(draining),
                 Command::Fault(fault, present) => Event::Fault(fault, present),
-                Command::Claim(mac) => Event::Claim(mac),
+                Command::Claim(mac, node) => Event::Claim { mac, node },
                 Command::Shutdown => Event::Shutdown,
                 Command::Handover(to, answer) => {
                     // The one who asked before sees his sender dropped.

@@ -287,3 +287,130 @@ fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
         Cell::from(""),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+    use crate::observe::status::{Peer, Xdp};
+
+    fn node(number: u8, packets: u64) -> Node {
+        Node {
+            name: format!("cp{number}"),
+            address: [10, 0, 0, 10 + number].into(),
+            own: number == 1,
+            mac: None,
+            alive: true,
+            ready: number != 2,
+            draining: number == 3,
+            bfd: None,
+            probe: "ready".to_owned(),
+            rtt_ms: Some(1.5),
+            packets,
+            bytes: packets * 100,
+            connections: 1,
+            packets_per_second: 0.0,
+            connections_per_second: 0.0,
+        }
+    }
+
+    /// What the agent on `cp1`, the owner, says after so many packets to each node.
+    fn status(packets: u64) -> Status {
+        let text = str::to_owned;
+        Status {
+            version: text("0"),
+            vip: text("10.0.0.10:6443"),
+            services: Vec::new(),
+            local: None,
+            owner: Some(Peer {
+                name: text("cp1"),
+                address: [10, 0, 0, 11].into(),
+            }),
+            state: text("active"),
+            priority: 100,
+            faults: vec![text("no carrier")],
+            fence_remaining_ms: 90,
+            state_for_ms: 1000,
+            takeovers: 1,
+            last_failover_ms: None,
+            conflicts: 0,
+            claimant: None,
+            node: text("cp1"),
+            xdp: Xdp {
+                interface: text("eth0"),
+                mode: text("native"),
+                egress: text("tcx"),
+                proven: true,
+                adopted: false,
+            },
+            nodes: (1..=3).map(|number| node(number, packets)).collect(),
+            counters: BTreeMap::new(),
+            events: BTreeMap::new(),
+            repairs: BTreeMap::new(),
+        }
+    }
+
+    fn drawn(view: &View, width: u16, height: u16) -> Vec<String> {
+        let mut terminal =
+            Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
+        terminal.draw(|frame| view.draw(frame)).expect("draws");
+        let buffer = terminal.backend().buffer();
+        let lines = (0..height).map(|y| (0..width).map(move |x| buffer[(x, y)].symbol()));
+        lines.map(Iterator::collect).collect()
+    }
+
+    #[test]
+    fn rates_are_differences_in_time_and_the_newest_stands_at_the_right() {
+        let mut view = View::default();
+        let begin = Instant::now();
+        for (second, packets) in [0, 100, 100, 500].into_iter().enumerate() {
+            view.take(status(packets), begin + PERIOD * second as u32);
+        }
+        assert_eq!(view.rates["cp1"], [100, 0, 400]);
+        // An agent that counts from the beginning is no reason for a rate below nothing.
+        view.take(status(10), begin + PERIOD * 4);
+        assert_eq!(view.rates["cp1"], [100, 0, 400, 0]);
+
+        view.rates.values_mut().for_each(|rates| {
+            rates.pop_back();
+        });
+        let lines = drawn(&view, 120, 30);
+        let line = |name: &str| lines.iter().find(|line| line.contains(name)).expect(name);
+        // The owner is marked.
+        let bars = line("* cp1").trim_end_matches('│');
+        assert!(bars.ends_with("▂ █"), "{bars}");
+        assert!(line("cp3").contains("drain"));
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("Fault    no carrier"))
+        );
+    }
+
+    #[test]
+    fn rates_end_after_their_history() {
+        let mut view = View::default();
+        let begin = Instant::now();
+        for second in 0..2 * HISTORY {
+            view.take(status(second as u64), begin + PERIOD * second as u32);
+        }
+        assert_eq!(view.rates["cp2"].len(), HISTORY);
+    }
+
+    #[test]
+    fn terminals_of_any_size_are_drawn_on() {
+        let mut view = View::default();
+        let begin = Instant::now();
+        for second in 0..100 {
+            view.take(status(second * second), begin + PERIOD * second as u32);
+        }
+        view.trouble = Some("no agent".to_owned());
+        for width in 1..140 {
+            for height in 1..40 {
+                drawn(&view, width, height);
+            }
+        }
+    }
+}

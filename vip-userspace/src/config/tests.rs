@@ -48,12 +48,13 @@ fn flags(arguments: &[&str]) -> Flags {
     Flags::from_arg_matches(&command.try_get_matches_from(arguments).unwrap()).unwrap()
 }
 
-/// The blocks of a language in the page.
+/// The blocks of a language in the page. Behind the language a fence may say more.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let fence = format!("```{language}\n");
-    let after = PAGE.split(&fence).skip(1);
-    after
-        .map(|rest| rest.split("```").next().unwrap())
+    let inside = PAGE.split("```").skip(1).step_by(2);
+    let blocks = inside.filter_map(|block| block.split_once('\n'));
+    blocks
+        .filter(|(fence, _)| fence.split(' ').next() == Some(language))
+        .map(|(_, text)| text)
         .collect()
 }
 

@@ -215,7 +215,7 @@ impl Maps {
         Ok(wanted != found)
     }
 
-    /// Who claimed the VIP last and is no node; [`Mac::UNKNOWN`] if nobody did.
+    /// Who claimed the VIP last and is no living node; [`Mac::UNKNOWN`] if nobody did.
     pub(super) fn claimant(&self) -> Result<Mac, DatapathError> {
         self.claimant
             .get(&0, 0)

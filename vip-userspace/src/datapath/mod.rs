@@ -443,7 +443,7 @@ impl Datapath {
         self.attach(interface, index, crate::config::XdpMode::Generic, None)
     }
 
-    /// Who claimed a VIP last and is no node of the cluster; [`Mac::UNKNOWN`] if
+    /// Who claimed a VIP last and is no living node of the cluster; [`Mac::UNKNOWN`] if
     /// nobody did.
     ///
     /// # Errors

@@ -110,10 +110,12 @@ pub enum Event {
         /// What.
         cause: &'static str,
     },
-    /// Somebody who is no node of the cluster claims the VIP.
+    /// Somebody who is no agent of the cluster claims the VIP.
     Conflict {
         /// His Ethernet address.
         claimant: String,
+        /// The node that has it, if one does.
+        node: Option<String>,
         /// The VIP was announced against him.
         defended: bool,
     },
@@ -362,14 +364,26 @@ impl Event {
             Self::Undrained { node } => plain("takes new connections").with(node),
             Self::Fault { cause } => plain("this node cannot own the VIP").because(cause),
             Self::FaultGone { cause } => plain("fault is gone").because(cause),
-            Self::Conflict { claimant, defended } => Said::new(format!(
-                "{claimant}, who is no node of the cluster, claims the VIP{}",
-                if defended {
+            Self::Conflict {
+                claimant,
+                node,
+                defended,
+            } => {
+                let who = if node.is_some() {
+                    "whose agent is not heard"
+                } else {
+                    "who is no node of the cluster"
+                };
+                let against = if defended {
                     ": announced against it"
                 } else {
                     ""
+                };
+                Said {
+                    node,
+                    ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
                 }
-            )),
+            }
             Self::HandingOver { to } => plain("is to take the VIP over").with(to),
             Self::HandedOver { to } => plain("has taken the VIP over").with(to),
             Self::NotHandedOver { cause } => plain("the VIP was not handed over").because(cause),

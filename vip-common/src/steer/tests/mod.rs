@@ -213,6 +213,12 @@ fn every_segment_goes_where_the_table_says() {
             forward(1, false, false),
         ),
         (
+            "the same, and the new one was opened at once",
+            world(socket(remains(SEQUENCE - 1))),
+            to(0, ACK),
+            forward(1, false, false),
+        ),
+        (
             "its FIN",
             world(socket(remains(SEQUENCE ^ 1 << 31))),
             to(0, ACK | FIN),
@@ -684,7 +690,7 @@ fn frames_that_contradict_themselves_are_dropped() {
 #[test]
 fn only_the_owner_answers_solicitations_for_the_vip() {
     use Counter::*;
-    let owner = World::new(3, 0).owning(true);
+    let owner = world(dead(2)).owning(true);
     let other = World::new(3, 0);
     let answer = |to: (Mac, Be128), flags| {
         let message = ndp::Advertisement::new(VIP6, node_mac(0), flags, VIP6, to.1);
@@ -747,6 +753,11 @@ fn only_the_owner_answers_solicitations_for_the_vip() {
             Verdict::pass(NdpAnnouncement),
         ),
         (
+            "something on a node whose agent is not heard claims",
+            claim(node_mac(2), node_address6(2), VIP6),
+            Verdict::conflict(NdpConflict, node_mac(2), false),
+        ),
+        (
             "stranger claims",
             claim(stranger, CLIENT6, VIP6),
             Verdict::conflict(NdpConflict, stranger, false),
@@ -773,7 +784,7 @@ fn only_the_owner_answers_solicitations_for_the_vip() {
 #[test]
 fn only_the_owner_answers_arp_for_the_vip() {
     use Counter::*;
-    let owner = World::new(3, 0).owning(true);
+    let owner = world(dead(2)).owning(true);
     let mut frame = arp_request(VIP);
     assert_eq!(
         owner.run(&mut frame),
@@ -786,7 +797,7 @@ fn only_the_owner_answers_arp_for_the_vip() {
     );
     assert_eq!(frame, arp_frame(CLIENT_MAC, node_mac(0), answer));
 
-    let other = World::new(3, 0);
+    let other = world(dead(2));
     assert_eq!(
         other.run(&mut arp_request(VIP)).0,
         Verdict::drop(ArpNotOwner)
@@ -811,6 +822,11 @@ fn only_the_owner_answers_arp_for_the_vip() {
                 "peer announces",
                 request(node_mac(1), VIP, VIP),
                 Verdict::drop(ArpAnnouncement),
+            ),
+            (
+                "something on a node whose agent is not heard claims",
+                request(node_mac(2), VIP, VIP),
+                Verdict::conflict(ArpConflict, node_mac(2), true),
             ),
             (
                 "stranger claims",

@@ -221,11 +221,12 @@ impl Shell {
     }
 
     pub(super) fn on_claim(&mut self, mac: Mac) {
+        let node = self.peers.iter().find(|peer| peer.mac == mac);
+        let node = node.map(|peer| peer.index);
         // A node whose address is not known yet announces the VIP like a stranger.
-        let stranger = self.peers.iter().all(|peer| peer.mac != mac)
-            && self.peers.iter().all(|peer| !peer.mac.is_unknown());
-        if stranger {
-            self.pacer.tell(Command::Claim(mac));
+        let unknown = node.is_none() && self.peers.iter().any(|peer| peer.mac.is_unknown());
+        if !unknown && node.is_none_or(|node| node.get() != self.nic.node_index) {
+            self.pacer.tell(Command::Claim(mac, node));
         }
     }
 }

@@ -127,8 +127,13 @@ impl Shell {
             Report::Fault(fault, false) => Event::FaultGone {
                 cause: fault.text(),
             },
-            Report::Conflict { mac, defended } => Event::Conflict {
+            Report::Conflict {
+                mac,
+                node,
+                defended,
+            } => Event::Conflict {
                 claimant: mac.to_string(),
+                node: node.map(name),
                 defended,
             },
             Report::HandingOver(node) => Event::HandingOver { to: name(node) },

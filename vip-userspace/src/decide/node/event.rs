@@ -111,8 +111,13 @@ pub enum Event<'a> {
     Probe(BackendIndex, usize, Probe),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
-    /// Somebody who is no node of the cluster says the VIP is his.
-    Claim(Mac),
+    /// Somebody says the VIP is his.
+    Claim {
+        /// His Ethernet address.
+        mac: Mac,
+        /// The other node that has it, if one does.
+        node: Option<BackendIndex>,
+    },
     /// The operator wants another node to own the VIP: this one, or whichever is best.
     Handover(Option<BackendIndex>),
     /// The operator wants no new connections to be brought to this node, or wants them again.
@@ -195,6 +200,8 @@ pub enum Report {
     Conflict {
         /// His Ethernet address.
         mac: Mac,
+        /// The node that has it, if one does: something on it claims the VIP, but no agent.
+        node: Option<BackendIndex>,
         /// Whether the VIP was announced against him.
         defended: bool,
     },

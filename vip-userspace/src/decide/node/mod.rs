@@ -309,7 +309,7 @@ impl Node {
                 self.set_priority(out);
             }
             Event::Fault(fault, present) => self.on_fault(now, fault, present, out),
-            Event::Claim(mac) => self.on_claim(now, mac, out),
+            Event::Claim { mac, node } => self.on_claim(now, mac, node, out),
             Event::Handover(to) => self.on_handover(now, to, out),
             Event::Shutdown => self.on_shutdown(now, out),
         }

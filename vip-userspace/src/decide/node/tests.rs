@@ -321,15 +321,67 @@ fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
     }
 }
 
+/// Somebody says the VIP is his.
+fn claim(node: Option<BackendIndex>) -> Event<'static> {
+    Event::Claim {
+        mac: Mac::from_wire([2, 9, 9, 9, 9, 9]),
+        node,
+    }
+}
+
+/// How many conflicts are told of, and how often the VIP is defended.
+fn conflicts(actions: &[Action]) -> (usize, usize) {
+    let told = actions
+        .iter()
+        .filter(|action| matches!(action, Action::Report(Report::Conflict { .. })));
+    let defended = actions.iter().filter(|action| **action == Action::Announce);
+    (told.count(), defended.count())
+}
+
+#[test]
+fn node_without_an_agent_that_has_the_vip_is_waited_for_and_named_once_it_cannot_be_the_owner() {
+    let mut bench = Bench::new(Params {
+        probe_address: true,
+        ..params(0, true)
+    });
+    // It may be the owner, whose advertisement is still to come.
+    let early = bench.event(at(50), claim(Some(index(1))));
+    assert_eq!(conflicts(early), (0, 0));
+    for second in 1..5 {
+        bench.run(at(second * 1000));
+        let later = bench.event(at(second * 1000 + 10), claim(Some(index(1))));
+        assert_eq!(conflicts(later), (1, 0), "after {second} s");
+        assert_eq!(bench.node.state(), State::Backup, "after {second} s");
+    }
+    bench.run(at(10_000));
+    assert_eq!(bench.node.state(), State::Active);
+    let against = bench.event(at(10_001), claim(Some(index(1))));
+    assert_eq!(conflicts(against), (1, 1));
+}
+
+#[test]
+fn node_whose_agent_is_heard_says_of_the_vip_what_the_agent_says() {
+    // By its advertisements.
+    let mut bench = Bench::new(params(0, false));
+    bench.advert(at(10), 1, 220);
+    let owner = bench.event(at(11), claim(Some(index(1))));
+    assert_eq!(conflicts(owner), (0, 0));
+    let another = bench.event(at(12), claim(Some(index(2))));
+    assert_eq!(conflicts(another), (1, 0));
+    // By BFD: an owner that was until a moment ago.
+    let (mut first, _) = up();
+    let heard = first.event(at(4001), claim(Some(index(1))));
+    assert_eq!(conflicts(heard), (0, 0));
+}
+
 #[test]
 fn stranger_keeps_the_vip_from_being_claimed_and_is_answered_once_in_ten_seconds_later() {
-    let stranger = Mac::from_wire([2, 9, 9, 9, 9, 9]);
     let mut bench = Bench::new(Params {
         probe_address: true,
         ..params(0, false)
     });
     for second in 0..5 {
-        bench.event(at(second * 1000 + 50), Event::Claim(stranger));
+        bench.event(at(second * 1000 + 50), claim(None));
         bench.run(at(second * 1000 + 1000));
         assert_eq!(bench.node.state(), State::Backup, "after {second} s");
     }
@@ -337,7 +389,7 @@ fn stranger_keeps_the_vip_from_being_claimed_and_is_answered_once_in_ten_seconds
     assert_eq!(bench.node.state(), State::Active);
     let mut defended = 0;
     for second in 0..25 {
-        let actions = bench.event(at(20_000 + second * 1000), Event::Claim(stranger));
+        let actions = bench.event(at(20_000 + second * 1000), claim(None));
         defended += usize::from(actions.contains(&Action::Announce));
         bench.run(at(20_000 + second * 1000 + 999));
     }
