@@ -689,6 +689,7 @@ pub fn check_input(input: &[u8]) {
         _ => Socket::Connection,
     };
     world.listens = sockets & 8 != 0;
+    world.state.masks.joining = u32::from(sockets >> 5 & 1);
     check_ingress(&world, frame);
     check_egress(&world, frame);
 }
@@ -713,6 +714,7 @@ fn check_ingress(world: &World, frame: &[u8]) {
             assert_eq!(after[6..12], node_mac(0).to_wire());
             let alive = world.state.masks.alive.contains(backend(to));
             assert!(alive, "to a dead node: {verdict:?}");
+            assert_eq!(world.state.masks.joining, 0, "who knows: {verdict:?}");
         }
         steer::Kind::AnswerArp | steer::Kind::AnswerNdp => {
             assert_eq!(action, Action::Transmit);

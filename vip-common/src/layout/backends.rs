@@ -177,8 +177,9 @@ impl Backend {
 pub struct Masks {
     /// The node answers. Open connections may be sent there.
     pub alive: BackendMask,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// Not 0 while this node has just come and does not know yet which others are there, nor they
+    /// that it is: it sends nothing on, and resets nothing, as others may have the connection.
+    pub joining: u32,
     /// For each check: its server says it is ready and the node does not drain. New connections
     /// may be sent there.
     pub ready: [BackendMask; MAX_CHECKS],
@@ -191,7 +192,7 @@ impl Masks {
         let all = BackendMask::first(count);
         Self {
             alive: all,
-            reserved: 0,
+            joining: 0,
             ready: [all; MAX_CHECKS],
         }
     }

@@ -73,6 +73,9 @@ counters! {
     LocalCookie = "local_cookie",
     /// No node has the connection or a listener: passed to this stack, which resets it.
     NoSocket = "no_socket",
+    /// The same while this node is joining, and another may have the socket: dropped, to be sent
+    /// again.
+    Joining = "joining",
     /// Went from node to node until its TTL ran out: dropped. The nodes' configurations differ.
     TtlExceeded = "ttl_exceeded",
     /// A TCP port that is not declared for the VIP: dropped.

@@ -63,7 +63,12 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
     let state = tables.state();
     let config = &state.config;
     let syn = segment.what == What::Syn;
-    let nowhere = segment.here(Verdict::pass(Counter::NoSocket));
+    let joining = state.masks.joining != 0;
+    let nowhere = if joining && segment.what != What::Error {
+        Verdict::drop(Counter::Joining)
+    } else {
+        segment.here(Verdict::pass(Counter::NoSocket))
+    };
     let bucket = A::hash(segment.service, &segment.flow) as u32 & config.bucket_mask;
     let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
         return next.found(nowhere);
@@ -74,6 +79,8 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         state.masks.alive
     };
 
+    let others = if joining { BackendMask::EMPTY } else { usable };
+
     let mut ranks = Ranks {
         row,
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
@@ -83,7 +90,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         // A peer has walked down to my rank already.
         ranks.skip_to(config.own_index);
     } else {
-        found = ranks.descend(state, usable);
+        found = ranks.descend(state, others);
     }
     if found.is_none() {
         ranks.left = state.any_below::<{ EVERY_HOP + 1 }>(ranks.left);
@@ -92,7 +99,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
                 return next.found(segment.here(verdict));
             }
-            found = ranks.descend(state, usable);
+            found = ranks.descend(state, others);
         }
     }
     let Some((backend, mac)) = found else {

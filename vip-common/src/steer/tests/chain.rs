@@ -84,6 +84,40 @@ proptest! {
             prop_assert_eq!(verdict, Verdict::pass(Counter::NoSocket));
         }
     }
+
+    /// While a node joins, and some of the others know of it already and some do not, no segment
+    /// of a connection is reset: it finds it, or is dropped by the one that joins, to be sent
+    /// again. A connection that the one that joins had all along gets its segments from the
+    /// client directly.
+    #[test]
+    fn a_node_that_joins_resets_nothing(
+        nodes in 2..=7_usize, entry in 0..7_usize, holder in 0..7_usize, joins in 0..7_usize,
+        port: u16, known: u8, knows: u8,
+    ) {
+        let (holder, joins) = (holder % nodes, joins % nodes);
+        let entry = if holder == joins { joins } else { entry % nodes };
+        let cluster = Cluster((0..nodes).map(|me| {
+            let mut world = World::new(nodes, me);
+            let masks = &mut world.state.masks;
+            if me == joins {
+                masks.joining = 1;
+                for other in (0..nodes).filter(|other| *other != me) {
+                    masks.alive = masks.alive.with(backend(other), knows >> other & 1 == 1);
+                }
+            } else {
+                masks.alive = masks.alive.with(backend(joins), known >> me & 1 == 1);
+            }
+            world.socket = if me == holder { Socket::Connection } else { Socket::None };
+            world
+        }).collect());
+        let (visited, verdict) = cluster.send(Tcp::new(0, port, tcp::ACK), entry);
+        let last = *visited.last().expect("it begins somewhere");
+        if last == holder {
+            prop_assert_eq!(verdict.kind, Kind::Local);
+        } else {
+            prop_assert_eq!((last, verdict), (joins, Verdict::drop(Counter::Joining)));
+        }
+    }
 }
 
 /// Every cluster of up to 5 nodes in every state, with every order, by every way in: a

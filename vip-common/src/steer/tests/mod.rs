@@ -307,6 +307,37 @@ fn every_segment_goes_where_the_table_says() {
             to(0, ACK),
             Verdict::pass(NoSocket),
         ),
+        // A node that has just come keeps what is its own, and sends nothing on.
+        (
+            "joining, a connection of its own",
+            world(|w| {
+                w.state.masks.joining = 1;
+                socket(Socket::Connection)(w);
+            }),
+            to(1, ACK),
+            local(LocalSegment, false),
+        ),
+        (
+            "joining, a new one",
+            world(|w| {
+                w.state.masks.joining = 1;
+                socket(Socket::Listener)(w);
+            }),
+            to(1, SYN),
+            local(LocalSyn, true),
+        ),
+        (
+            "joining, somebody's connection",
+            world(|w| w.state.masks.joining = 1),
+            to(1, ACK),
+            Verdict::drop(Joining),
+        ),
+        (
+            "joining, a new one, and no server",
+            world(|w| w.state.masks.joining = 1),
+            to(1, SYN),
+            Verdict::drop(Joining),
+        ),
         // Not for the VIP, or not so that we want it.
         (
             "another address",
@@ -872,6 +903,7 @@ fn a_million_random_and_mutated_frames_do_no_harm() {
         world = world.refusing(random.pick(&[0, flag::ALLOW_LIST, flag::SYN_LIMIT]));
         world.socket = random.pick(&sockets);
         world.listens = random.below(2) == 0;
+        world.state.masks.joining = random.pick(&[0, 0, 0, 1]);
         let mut frame = random.frame(3, 0, true);
         let before = frame.len();
         let (verdict, _) = world.run(&mut frame);

@@ -121,6 +121,13 @@ impl Node {
         }
     }
 
+    /// Whether all other nodes have said that they hear this one.
+    pub(super) fn is_known_to_all(&self) -> bool {
+        let hears = |session: &Session| session.is_up() && session.remote_state() == bfd::State::Up;
+        self.others()
+            .all(|index| self.bfd(index).is_some_and(hears))
+    }
+
     /// What probes say, and what operators and the peers' silence add to it. A node whose agent
     /// was never heard gets nothing: its API server may be ready, but its stack does not have
     /// the VIP. New connections avoid a silent node at once; open ones, which a crashed agent
@@ -128,6 +135,7 @@ impl Node {
     /// life.
     pub(super) fn overlay(&self) -> Masks {
         let mut masks = self.health.masks();
+        masks.joining = self.joining.is_some().into();
         let mut silent = BackendMask::EMPTY;
         for index in self.others() {
             let Some(peer) = self.peer(index) else {

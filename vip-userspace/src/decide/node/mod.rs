@@ -63,6 +63,10 @@ const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// What an owner that hands over advertises to all: it is still there, and nobody is worse.
 const PRIORITY_HANDING_OVER: u8 = 1;
 
+/// How long at least a node that has just come waits until it has heard from all others that they
+/// hear it. Those that run answer each other within a few BFD packets, whoever began.
+const JOINING: Duration = Duration::from_millis(500);
+
 /// How another node is doing, beside what probes say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Liveness {
@@ -164,6 +168,8 @@ pub struct Node {
     schedule: Schedule,
     faults: u8,
     masks: Option<Masks>,
+    /// It has just come, and does not know the others yet: so long at most.
+    joining: Option<BootNanos>,
     fence: BootNanos,
     /// The best owner that is heard. (There are two where a segment has fallen apart.)
     owner: Option<Owner>,
@@ -212,6 +218,7 @@ impl Node {
             schedule: Schedule::default(),
             faults: 0,
             masks: None,
+            joining: None,
             fence: BootNanos::ZERO,
             owner: None,
             reported: None,
@@ -245,6 +252,11 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         self.started = true;
+        if let Some(bfd) = self.params.bfd
+            && known.alive.is_empty()
+        {
+            self.joining = Some(now.after(JOINING.max(bfd.interval * 10)));
+        }
         for index in self.others() {
             if let Some(peer) = self.peer_mut(index) {
                 peer.joined |= known.alive.contains(index);
@@ -371,6 +383,9 @@ impl Node {
         }
         let mut deadline = self.next_claim();
         let mut earliest = |at: BootNanos| deadline = deadline.min(at);
+        if let Some(until) = self.joining {
+            earliest(until);
+        }
         for peer in self.peers.iter().flatten() {
             if let Some(session) = &peer.session {
                 earliest(session.next_deadline());
@@ -633,6 +648,9 @@ impl Node {
         }
         if let Some(until) = self.machine.fence() {
             self.set_fence(until, out);
+        }
+        if self.joining.is_some_and(|until| now >= until) || self.is_known_to_all() {
+            self.joining = None;
         }
         let masks = self.overlay();
         if self.masks != Some(masks) {

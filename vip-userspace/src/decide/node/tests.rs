@@ -433,6 +433,42 @@ fn node_gets_nothing_until_its_agent_was_heard() {
 }
 
 #[test]
+fn node_that_has_just_come_is_joining_until_all_others_have_said_that_they_hear_it() {
+    // Nobody is there: it does not wait for ever.
+    let mut alone = Bench::new(params(1, true));
+    assert_eq!(alone.node.masks().joining, 1);
+    alone.run(at(499));
+    assert_eq!(alone.node.masks().joining, 1);
+    alone.run(at(500));
+    assert_eq!(alone.node.masks().joining, 0);
+
+    // One is there and the other is not: it waits for the other.
+    let mut pair = [0, 1].map(|own| Bench::new(params(own, true)));
+    exchange(&mut pair, at(0), 400, 1);
+    assert!(pair[0].node.bfd(index(1)).unwrap().is_up());
+    assert_eq!(pair[0].node.masks().joining, 1);
+
+    // All are there.
+    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
+    let mut now = at(0);
+    while nodes.iter().any(|bench| bench.node.masks().joining != 0) {
+        now = exchange(&mut nodes, now, 1, 1);
+        for bench in nodes.iter().filter(|bench| bench.node.masks().joining == 0) {
+            for other in bench.node.others() {
+                let hears = nodes[other.get()].node.masks().alive;
+                assert!(hears.contains(bench.node.params.own), "{other:?} knows it");
+            }
+        }
+    }
+    assert!(now < at(400), "sooner than by time alone");
+
+    // One that goes on where another agent left off knows the others.
+    let mut node = Node::new(params(0, true));
+    node.on_start(at(0), BootNanos::ZERO, Masks::all(3), &mut Vec::new());
+    assert_eq!(node.masks().joining, 0);
+}
+
+#[test]
 fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node() {
     for answers in [true, false] {
         let (_, mut b) = up();
