@@ -115,7 +115,8 @@ fn main() {
         };
         Trial::test(STATIC_POD.promise, || check(STATIC_POD, bare))
     } else {
-        let reason = "static_pod (no kubelet on the PATH or in KUBEBUILDER_ASSETS)";
+        let reason =
+            "static_pod (no kubelet on the PATH or in KUBEBUILDER_ASSETS: cargo xtask kubelet)";
         Trial::test(reason, || Ok(())).with_ignored_flag(true)
     });
     trials.push(if process::find(BROWSER).is_some() {

@@ -253,6 +253,6 @@ fn is_file(name: &str) -> bool {
     name.starts_with('/') && Path::new(name).is_file()
 }
 
-fn say(what: &str) {
+pub(crate) fn say(what: &str) {
     eprintln!("xtask: installing {what}");
 }

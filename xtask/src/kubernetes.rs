@@ -30,7 +30,10 @@ pub(crate) fn prepare() -> Result<Option<OsString>> {
             "xtask: no kube-apiserver: what needs the real one is skipped. To have it, set \
              {ASSETS} to a folder with kube-apiserver and etcd (`setup-envtest use -p path`)"
         );
-        return Ok(None);
+        // There may be a kubelet all the same.
+        let own = own_assets();
+        let is_there = own.join("kubelet").is_file();
+        return Ok(is_there.then(|| sh::variable(ASSETS, own)));
     }
     install::programs(ETCD)?;
     Ok(Some(sh::variable(ASSETS, unpack(&packed)?)))
@@ -38,8 +41,13 @@ pub(crate) fn prepare() -> Result<Option<OsString>> {
 
 const ETCD: &[install::Program] = &[("etcd", "etcd-server"), ("xz", "xz-utils")];
 
+/// The folder for what is had without the user's doing.
+pub(crate) fn own_assets() -> PathBuf {
+    sh::workspace().join("target/k8s")
+}
+
 fn unpack(packed: &Path) -> Result<PathBuf> {
-    let assets = sh::workspace().join("target/k8s");
+    let assets = own_assets();
     fs::create_dir_all(&assets).with_context(|| format!("create {}", assets.display()))?;
     let etcd = assets.join("etcd");
     if !etcd.exists() {

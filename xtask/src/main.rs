@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done around the code. Each subcommand installs what it
 //! needs and does not find, and says so in one line.
 
+mod apt;
 mod bench;
 mod build;
 mod build_ebpf;
@@ -10,6 +11,7 @@ mod dist;
 mod image;
 mod install;
 mod kernels;
+mod kubelet;
 mod kubernetes;
 mod netns;
 mod sh;
@@ -43,6 +45,8 @@ enum Task {
     Image(image::Options),
     /// Build a release: binaries, image, bill of materials, checksums, in target/dist
     Dist,
+    /// Build a kubelet, for the test that starts the static pod by it
+    Kubelet,
     /// Check licences and sources of dependencies
     Deny(deny::Options),
     /// Run a benchmark, in an empty network namespace
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Image(options) => image::run(&options),
         Task::Dist => dist::run(),
+        Task::Kubelet => kubelet::run(),
         Task::Deny(options) => deny::run(&options),
         Task::Bench(options) => bench::run(&options),
     };

@@ -1,17 +1,15 @@
 //! Debian's kernels for virtual machines: fetched by package name into `target/vm`, never
 //! installed.
-//!
-//! apt gets a root of its own there, with its own sources and lists, so that the machine's are
-//! neither used nor changed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::apt::{self, Apt, empty};
 use crate::{install, sh};
 
 /// A kernel that tests run on: what it is called, and the Debian suite whose current kernel it
@@ -32,11 +30,8 @@ const TOOLS: &[install::Program] = &[
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
     ("tcpdump", "tcpdump"),
-    (KEYRING, "debian-archive-keyring"),
+    apt::KEYRING,
 ];
-
-/// Signs the lists of all suites.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Modules that the first process needs; the kernel finds all others by itself later.
 const EARLY_MODULES: &[&str] = &["virtio_pci", "9p", "9pnet_virtio", "overlay"];
@@ -71,7 +66,8 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     if missing.is_empty() && fresh {
         return Ok(folder);
     }
-    let updated = Apt::new(&root).and_then(|apt| {
+    let suites: Vec<&str> = KERNELS.iter().map(|(_, suite)| *suite).collect();
+    let updated = Apt::new(&root, apt::Kind::Packages, &suites).and_then(|apt| {
         apt.update()?;
         for (name, suite) in KERNELS {
             fetch(&apt, name, suite, &folder.join(name))?;
@@ -96,88 +92,6 @@ fn is_fresh(kernel: &Path) -> bool {
         .and_then(|data| data.modified())
         .map(|at| at.elapsed().unwrap_or_default());
     age.is_ok_and(|age| age < STALE)
-}
-
-/// A root of apt's for itself.
-struct Apt {
-    root: PathBuf,
-}
-
-impl Apt {
-    fn new(root: &Path) -> Result<Self> {
-        let root = root.join("apt");
-        for folder in ["etc", "lists/partial", "cache/archives/partial"] {
-            let folder = root.join(folder);
-            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        }
-        let sources: String = KERNELS
-            .iter()
-            .map(|(_, suite)| {
-                format!(
-                    "deb [arch=amd64 target=Packages signed-by={KEYRING}] http://deb.debian.org/debian {suite} main\n"
-                )
-            })
-            .collect();
-        // The machine's own settings, proxies for one, are read too: those in `apt.conf.d`.
-        let settings = format!(
-            "Dir::Etc::sourcelist \"{0}/etc/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
-             Dir::State \"{0}\";\nDir::State::lists \"{0}/lists\";\nDir::State::status \"/dev/null\";\n\
-             Dir::Cache \"{0}/cache\";\nAPT::Architecture \"amd64\";\nAPT::Architectures \"amd64\";\n\
-             Acquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n",
-            root.display()
-        );
-        let write = |name: &str, text: &str| {
-            let path = root.join("etc").join(name);
-            fs::write(&path, text).with_context(|| format!("write {}", path.display()))
-        };
-        write("sources.list", &sources)?;
-        write("apt.conf", &settings)?;
-        Ok(Self { root })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = sh::command(program);
-        command.env("APT_CONFIG", self.root.join("etc/apt.conf"));
-        command
-    }
-
-    fn update(&self) -> Result<()> {
-        sh::run(self.command("apt-get").args(["-qq", "update"]))
-    }
-
-    /// The packages that a package depends on.
-    fn dependencies(&self, package: &str) -> Result<Vec<String>> {
-        let mut command = self.command("apt-cache");
-        command.args(["depends", "--important", package]);
-        let text = sh::output(&mut command)
-            .with_context(|| format!("Debian has no package {package} (`{command:?}`)"))?;
-        let names = text
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Depends: "));
-        Ok(names.map(str::to_owned).collect())
-    }
-
-    /// Downloads packages and unpacks them in a folder.
-    fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
-        let downloads = self.root.join("downloads");
-        empty(&downloads)?;
-        let mut download = self.command("apt-get");
-        download.current_dir(&downloads).args(["-qq", "download"]);
-        sh::run(download.args(packages))?;
-        for file in fs::read_dir(&downloads).context("read the downloads")? {
-            let file = file.context("read the downloads")?.path();
-            sh::run(sh::command("dpkg-deb").arg("-x").args([&file, folder]))?;
-        }
-        empty(&downloads)
-    }
-}
-
-/// Makes a folder empty.
-fn empty(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("empty {}", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))
 }
 
 /// Fetches the current kernel of a suite, unless it is there.
