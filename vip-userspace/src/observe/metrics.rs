@@ -157,7 +157,7 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         ),
         counter(
             "vip_conflicts_total",
-            "Claims of the VIP by somebody who is no node of the cluster.",
+            "Claims of the VIP by somebody who is no agent of the cluster.",
             members(status.conflicts as f64),
         ),
         counter(

@@ -34,7 +34,7 @@ pub struct Status {
     /// From the last sign of life of the owner before to the moment at which this node last took
     /// over; `None` if it did not, or from nobody.
     pub last_failover_ms: Option<f64>,
-    /// Times that somebody who is no node of the cluster claimed the VIP by ARP.
+    /// Times that somebody who is no agent of the cluster claimed the VIP.
     pub conflicts: u64,
     /// Who did so last: his Ethernet address.
     pub claimant: Option<String>,
