@@ -31,7 +31,7 @@ share root /host ro,cache=loose
 /busybox mkdir -p /root/dev/pts /root/dev/shm
 /busybox mount -t devpts devpts /root/dev/pts
 /busybox mount -t tmpfs run /root/run
-/busybox mount -t tmpfs tmp /root/tmp
+# Not on /tmp, which is in memory anyway: the repository may lie there.
 share modules /root/usr/lib/modules ro,cache=loose
 # Certificates and configurations, which the host goes on writing: nothing is cached.
 share work /root/dev/shm rw

@@ -48,7 +48,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Sees to it that all kernels are there, and returns the folder with one folder for each:
-/// `vmlinux`, `initrd`, `modules` and `version`.
+/// `vmlinux`, `initrd` with a copy of its `init`, `modules` and `version`.
 pub(crate) fn prepare() -> Result<PathBuf> {
     ensure!(
         cfg!(target_arch = "x86_64"),
@@ -86,12 +86,20 @@ pub(crate) fn prepare() -> Result<PathBuf> {
 
 /// True if it was fetched, or found to be the newest, not long ago.
 fn is_fresh(kernel: &Path) -> bool {
+    if !has_this_init(kernel) {
+        return false;
+    }
     let age = kernel
         .join("version")
         .metadata()
         .and_then(|data| data.modified())
         .map(|at| at.elapsed().unwrap_or_default());
     age.is_ok_and(|age| age < STALE)
+}
+
+/// Whether the first process in its initrd is today's. A copy of it lies beside the initrd.
+fn has_this_init(kernel: &Path) -> bool {
+    fs::read_to_string(kernel.join("init")).is_ok_and(|init| init == INIT)
 }
 
 /// Fetches the current kernel of a suite, unless it is there.
@@ -103,7 +111,8 @@ fn fetch(apt: &Apt, name: &str, suite: &str, kernel: &Path) -> Result<()> {
         .with_context(|| format!("{PACKAGE} of {suite} depends on no kernel"))?;
     let version = image.trim_start_matches("linux-image-").to_owned();
     let mark = kernel.join("version");
-    if fs::read_to_string(&mark).is_ok_and(|there| there == version) {
+    let is_there = fs::read_to_string(&mark).is_ok_and(|there| there == version);
+    if is_there && has_this_init(kernel) {
         // Written again for its time.
         return fs::write(&mark, &version).with_context(|| format!("write {}", mark.display()));
     }
@@ -152,6 +161,7 @@ fn fetch(apt: &Apt, name: &str, suite: &str, kernel: &Path) -> Result<()> {
     fs::rename(&modules, kept.join(&version)).context("move the modules")?;
     fs::remove_dir_all(&unpacked).context("remove what is not needed of the packages")?;
     fs::write(partial.join("version"), &version).context("write the version")?;
+    fs::write(partial.join("init"), INIT).context("write a copy of init")?;
     if kernel.exists() {
         fs::remove_dir_all(kernel).with_context(|| format!("remove {}", kernel.display()))?;
     }
