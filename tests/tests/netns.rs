@@ -13,7 +13,7 @@ use vip_tests::outcome::Report;
 use vip_tests::process;
 use vip_tests::scenarios::{
     ALL, ALLOW_LIST, BROWSER, CONTAINER, DOCS, DUAL_STACK, FRONT_PORT, INTEROPERATION, KUBERNETES,
-    LINKS, OWNER_KILLED, PAGE, PORT_MAPPING, STATIC_POD, Scenario, container,
+    LINKS, OWNER_KILLED, PAGE, PORT_MAPPING, STATIC_POD, Scenario, container, static_pod,
 };
 use vip_tests::topology::PORT;
 
@@ -108,7 +108,11 @@ fn main() {
             Trial::test(reason, || Ok(())).with_ignored_flag(true)
         });
     }
-    trials.push(if kube::find("kubelet").is_some() {
+    let has_old_groups = static_pod::controllers().is_ok_and(|list| !list.is_empty());
+    trials.push(if !has_old_groups {
+        let reason = "static_pod (no control groups of version 1, which the test knows)";
+        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+    } else if kube::find("kubelet").is_some() {
         let bare = Plan {
             bare: true,
             ..Plan::default()

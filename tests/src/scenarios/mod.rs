@@ -30,7 +30,7 @@ mod path_mtu;
 mod port_mapping;
 mod port_reused;
 mod remote_client;
-mod static_pod;
+pub mod static_pod;
 mod stray_frames;
 mod top;
 mod upgrade;

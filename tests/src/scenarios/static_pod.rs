@@ -37,8 +37,24 @@ const TUNABLES: &[(&str, &str)] = &[
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Controllers that a kubelet asks for, and that this machine has in version 1 of control groups.
-const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "devices", "pids"];
+/// Who is in which control groups: a line for each hierarchy, `ID:CONTROLLERS:PATH`
+/// (cgroups(7)).
+const OWN_GROUPS: &str = "/proc/self/cgroup";
+
+/// The controllers that this machine has in version 1 of control groups, with the group that the
+/// harness is in. A kubelet looks at all of them.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn controllers() -> Result<Vec<(String, String)>> {
+    let text = fs::read_to_string(OWN_GROUPS).with_context(|| format!("read {OWN_GROUPS}"))?;
+    let lines = text.lines().filter_map(|line| {
+        let (name, path) = line.split_once(':')?.1.split_once(":/")?;
+        let is_old = !name.is_empty() && !name.contains('=');
+        is_old.then(|| (name.to_owned(), path.to_owned()))
+    });
+    Ok(lines.collect())
+}
 
 /// The control group of all containers, in each hierarchy.
 const GROUP: &str = "k8s.io";
@@ -128,15 +144,11 @@ struct Groups(Vec<PathBuf>);
 impl Groups {
     /// As they are called outside of the hosts: below the group that the harness is in.
     fn of_harness() -> Result<Self> {
-        let own = fs::read_to_string("/proc/self/cgroup").context("read the own control groups")?;
-        let groups = CONTROLLERS.iter().map(|controller| {
-            let mut lines = own.lines();
-            let path = lines.find_map(|line| line.split_once(&format!(":{controller}:/")));
-            let (_, path) = path.with_context(|| format!("no control groups of {controller}"))?;
+        let groups = controllers()?.into_iter().map(|(controller, path)| {
             let root = Path::new("/sys/fs/cgroup").join(controller);
-            Ok(root.join(path).join(GROUP))
+            root.join(path).join(GROUP)
         });
-        groups.collect::<Result<_>>().map(Self)
+        Ok(Self(groups.collect()))
     }
 }
 
@@ -180,7 +192,7 @@ fn ground(host: &dyn Host, work: &Path) -> Result<()> {
     script += "mount -t tmpfs tmpfs /sys/fs/cgroup\nmkdir /sys/fs/cgroup/unified\n\
                mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified\n\
                ln -s unified/cgroup.procs /sys/fs/cgroup/cgroup.procs\n";
-    for name in CONTROLLERS {
+    for (name, _) in controllers()? {
         script += &format!(
             "mkdir /sys/fs/cgroup/{name}\nmount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}\n"
         );
@@ -242,10 +254,15 @@ fn pods(cluster: &Cluster, node: usize) -> Result<Vec<Value>> {
 }
 
 /// Waits until the kubelet calls a node's pod ready, and has restarted it so many times.
-fn wait_for_pod(cluster: &Cluster, node: usize, restarts: u64) -> Result<()> {
+fn wait_for_pod(cluster: &mut Cluster, node: usize, restarts: u64) -> Result<()> {
     let what = format!("the pod on {} is ready", cluster.name(node));
     let mut last = Vec::new();
     let waited = until(&what, PATIENCE * 2, || {
+        let dead = cluster.dead_agents();
+        ensure!(
+            dead.is_empty(),
+            "the kubelet on {dead:?} has ended by itself"
+        );
         // It takes some seconds to listen.
         last = pods(cluster, node).unwrap_or_default();
         let [pod] = &last[..] else {
