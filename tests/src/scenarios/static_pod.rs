@@ -104,7 +104,7 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     let pid = kubelet::agent_pid(&daemons[owner], cluster.host(owner))?;
     kill(Pid::from_raw(pid), Signal::SIGSTOP).context("stop the agent")?;
     report.event(format!("SIGSTOP of the agent on {name}, the owner"));
-    cluster.owner_among(&others(cluster, owner))?;
+    cluster.owner_among(&super::others_than(cluster, owner))?;
     wait_for_pod(cluster, owner, 1)?;
     cluster.wait_until_settled()?;
     report.event(format!("the kubelet on {name} has started it anew"));
@@ -115,20 +115,13 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     until("the pod is gone", PATIENCE, || {
         Ok(pods(cluster, heir)?.is_empty().then_some(()))
     })?;
-    cluster.owner_among(&others(cluster, heir))?;
+    cluster.owner_among(&super::others_than(cluster, heir))?;
     report.event(format!(
         "{}'s manifest is gone: its agent has ended, and handed the VIP over",
         cluster.name(heir)
     ));
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)
-}
-
-/// All nodes but one.
-fn others(cluster: &Cluster, node: usize) -> Vec<usize> {
-    let mut nodes = cluster.nodes();
-    nodes.retain(|other| *other != node);
-    nodes
 }
 
 /// Puts a file on a host.
