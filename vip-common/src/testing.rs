@@ -8,8 +8,8 @@ use bytemuck::Zeroable as _;
 use crate::guard;
 use crate::hash::Flow;
 use crate::layout::{
-    Backend, BackendIndex, Be16, Be32, Be128, BootNanos, Config, LAYOUT_VERSION, Mac, MacFilter,
-    Masks, RankRow, Service, State, Vip, flag,
+    Backend, BackendIndex, BackendMask, Be16, Be32, Be128, BootNanos, Config, LAYOUT_VERSION, Mac,
+    MacFilter, Masks, RankRow, Service, State, Vip, flag,
 };
 use crate::node::{Address, Socket, Sockets, Tables};
 use crate::steer::{self, Action, Verdict};
@@ -689,7 +689,9 @@ pub fn check_input(input: &[u8]) {
         _ => Socket::Connection,
     };
     world.listens = sockets & 8 != 0;
-    world.state.masks.joining = u32::from(sockets >> 5 & 1);
+    if sockets & 32 != 0 {
+        world.state.masks.withheld = BackendMask::ALL;
+    }
     check_ingress(&world, frame);
     check_egress(&world, frame);
 }
@@ -714,7 +716,8 @@ fn check_ingress(world: &World, frame: &[u8]) {
             assert_eq!(after[6..12], node_mac(0).to_wire());
             let alive = world.state.masks.alive.contains(backend(to));
             assert!(alive, "to a dead node: {verdict:?}");
-            assert_eq!(world.state.masks.joining, 0, "who knows: {verdict:?}");
+            let withheld = world.state.masks.withheld.contains(backend(to));
+            assert!(!withheld, "who may not know us: {verdict:?}");
         }
         steer::Kind::AnswerArp | steer::Kind::AnswerNdp => {
             assert_eq!(action, Action::Transmit);

@@ -68,6 +68,9 @@ impl BackendMask {
     /// No backend.
     pub const EMPTY: Self = Self(0);
 
+    /// Every backend that there may be.
+    pub const ALL: Self = Self::first(MAX_BACKENDS);
+
     /// The first `count` backends.
     #[must_use]
     pub const fn first(count: usize) -> Self {
@@ -177,9 +180,10 @@ impl Backend {
 pub struct Masks {
     /// The node answers. Open connections may be sent there.
     pub alive: BackendMask,
-    /// Not 0 while this node has just come and does not know yet which others are there, nor they
-    /// that it is: it sends nothing on, and resets nothing, as others may have the connection.
-    pub joining: u32,
+    /// Gets nothing from this node, however alive. All while this node is joining: it has just
+    /// come and does not know yet which others are there, nor they that it is. It resets nothing
+    /// then either, as one of them may have the connection.
+    pub withheld: BackendMask,
     /// For each check: its server says it is ready and the node does not drain. New connections
     /// may be sent there.
     pub ready: [BackendMask; MAX_CHECKS],
@@ -192,7 +196,7 @@ impl Masks {
         let all = BackendMask::first(count);
         Self {
             alive: all,
-            joining: 0,
+            withheld: BackendMask::EMPTY,
             ready: [all; MAX_CHECKS],
         }
     }

@@ -63,15 +63,9 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
     let state = tables.state();
     let config = &state.config;
     let syn = segment.what == What::Syn;
-    let joining = state.masks.joining != 0;
-    let nowhere = if joining && segment.what != What::Error {
-        Verdict::drop(Counter::Joining)
-    } else {
-        segment.here(Verdict::pass(Counter::NoSocket))
-    };
     let bucket = A::hash(segment.service, &segment.flow) as u32 & config.bucket_mask;
     let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
-        return next.found(nowhere);
+        return next.found(segment.here(Verdict::pass(Counter::NoSocket)));
     };
     let usable = if syn {
         state.masks.for_new_connections(segment.service.check)
@@ -79,7 +73,8 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         state.masks.alive
     };
 
-    let others = if joining { BackendMask::EMPTY } else { usable };
+    // The sets are words to the verifier: it follows no branch for a node that joins.
+    let others = usable.without(state.masks.withheld);
 
     let mut ranks = Ranks {
         row,
@@ -103,7 +98,12 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         }
     }
     let Some((backend, mac)) = found else {
-        return next.found(nowhere);
+        let joining = !state.masks.withheld.is_empty();
+        return next.found(if joining && segment.what != What::Error {
+            Verdict::drop(Counter::Joining)
+        } else {
+            segment.here(Verdict::pass(Counter::NoSocket))
+        });
     };
     if segment.chained && segment.ttl <= 1 {
         return next.found(Verdict::drop(Counter::TtlExceeded));

@@ -100,7 +100,7 @@ proptest! {
             let mut world = World::new(nodes, me);
             let masks = &mut world.state.masks;
             if me == joins {
-                masks.joining = 1;
+                masks.withheld = BackendMask::ALL;
                 for other in (0..nodes).filter(|other| *other != me) {
                     masks.alive = masks.alive.with(backend(other), knows >> other & 1 == 1);
                 }

@@ -310,7 +310,7 @@ fn every_segment_goes_where_the_table_says() {
         (
             "joining, a connection of its own",
             world(|w| {
-                w.state.masks.joining = 1;
+                w.state.masks.withheld = BackendMask::ALL;
                 socket(Socket::Connection)(w);
             }),
             to(1, ACK),
@@ -319,7 +319,7 @@ fn every_segment_goes_where_the_table_says() {
         (
             "joining, a new one",
             world(|w| {
-                w.state.masks.joining = 1;
+                w.state.masks.withheld = BackendMask::ALL;
                 socket(Socket::Listener)(w);
             }),
             to(1, SYN),
@@ -327,13 +327,13 @@ fn every_segment_goes_where_the_table_says() {
         ),
         (
             "joining, somebody's connection",
-            world(|w| w.state.masks.joining = 1),
+            world(|w| w.state.masks.withheld = BackendMask::ALL),
             to(1, ACK),
             Verdict::drop(Joining),
         ),
         (
             "joining, a new one, and no server",
-            world(|w| w.state.masks.joining = 1),
+            world(|w| w.state.masks.withheld = BackendMask::ALL),
             to(1, SYN),
             Verdict::drop(Joining),
         ),
@@ -736,7 +736,12 @@ fn a_million_random_and_mutated_frames_do_no_harm() {
         world = world.refusing(random.pick(&[0, flag::ALLOW_LIST, flag::SYN_LIMIT]));
         world.socket = random.pick(&sockets);
         world.listens = random.below(2) == 0;
-        world.state.masks.joining = random.pick(&[0, 0, 0, 1]);
+        world.state.masks.withheld = random.pick(&[
+            BackendMask::EMPTY,
+            BackendMask::EMPTY,
+            BackendMask::EMPTY,
+            BackendMask::ALL,
+        ]);
         let mut frame = random.frame(3, 0, true);
         let before = frame.len();
         let (verdict, _) = world.run(&mut frame);

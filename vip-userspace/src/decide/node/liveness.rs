@@ -135,7 +135,9 @@ impl Node {
     /// life.
     pub(super) fn overlay(&self) -> Masks {
         let mut masks = self.health.masks();
-        masks.joining = self.joining.is_some().into();
+        if self.joining.is_some() {
+            masks.withheld = BackendMask::ALL;
+        }
         let mut silent = BackendMask::EMPTY;
         for index in self.others() {
             let Some(peer) = self.peer(index) else {

@@ -436,24 +436,30 @@ fn node_gets_nothing_until_its_agent_was_heard() {
 fn node_that_has_just_come_is_joining_until_all_others_have_said_that_they_hear_it() {
     // Nobody is there: it does not wait for ever.
     let mut alone = Bench::new(params(1, true));
-    assert_eq!(alone.node.masks().joining, 1);
+    assert_eq!(alone.node.masks().withheld, BackendMask::ALL);
     alone.run(at(499));
-    assert_eq!(alone.node.masks().joining, 1);
+    assert_eq!(alone.node.masks().withheld, BackendMask::ALL);
     alone.run(at(500));
-    assert_eq!(alone.node.masks().joining, 0);
+    assert!(alone.node.masks().withheld.is_empty());
 
     // One is there and the other is not: it waits for the other.
     let mut pair = [0, 1].map(|own| Bench::new(params(own, true)));
     exchange(&mut pair, at(0), 400, 1);
     assert!(pair[0].node.bfd(index(1)).unwrap().is_up());
-    assert_eq!(pair[0].node.masks().joining, 1);
+    assert_eq!(pair[0].node.masks().withheld, BackendMask::ALL);
 
     // All are there.
     let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
     let mut now = at(0);
-    while nodes.iter().any(|bench| bench.node.masks().joining != 0) {
+    while nodes
+        .iter()
+        .any(|bench| !bench.node.masks().withheld.is_empty())
+    {
         now = exchange(&mut nodes, now, 1, 1);
-        for bench in nodes.iter().filter(|bench| bench.node.masks().joining == 0) {
+        for bench in nodes
+            .iter()
+            .filter(|bench| bench.node.masks().withheld.is_empty())
+        {
             for other in bench.node.others() {
                 let hears = nodes[other.get()].node.masks().alive;
                 assert!(hears.contains(bench.node.params.own), "{other:?} knows it");
@@ -465,7 +471,7 @@ fn node_that_has_just_come_is_joining_until_all_others_have_said_that_they_hear_
     // One that goes on where another agent left off knows the others.
     let mut node = Node::new(params(0, true));
     node.on_start(at(0), BootNanos::ZERO, Masks::all(3), &mut Vec::new());
-    assert_eq!(node.masks().joining, 0);
+    assert!(node.masks().withheld.is_empty());
 }
 
 #[test]
