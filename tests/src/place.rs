@@ -49,7 +49,7 @@ impl Drop for Cgroup {
 }
 
 /// Removes a control group and those below it. Their files go with them.
-pub(crate) fn remove_groups(group: &Path) -> std::io::Result<()> {
+fn remove_groups(group: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(group)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

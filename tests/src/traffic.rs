@@ -297,14 +297,20 @@ impl Traffic {
         let client = cluster.topology.client.as_ref();
         let count = cluster.pace().watches;
         let (watches, before) = Watches::open(cluster, client, target, count)?;
-        let mut shares = Vec::new();
-        for node in cluster.nodes() {
+        let shares = cluster.nodes().into_iter().map(|node| {
             let name = cluster.name(node);
             let share = before.on(&name).count();
+            (name, share)
+        });
+        let shares: Vec<_> = shares.collect();
+        let text: Vec<_> = shares
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
+        report.event(format!("{count} watches are open: {}", text.join(", ")));
+        for (name, share) in shares {
             ensure!(share > 0, "no watch of {count} is on {name}");
-            shares.push(format!("{name} {share}"));
         }
-        report.event(format!("{count} watches are open: {}", shares.join(", ")));
         let mut load = Load::start(cluster, client, target)?;
         load.go_on(100)?;
         Ok(Self {

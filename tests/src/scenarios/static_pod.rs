@@ -15,7 +15,6 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::kube;
 use crate::kubelet::{self, Containerd};
 use crate::outcome::{Outcome, Report};
-use crate::place::remove_groups;
 use crate::process::{Process, output};
 use crate::topology::Host;
 use crate::traffic::Traffic;
@@ -37,37 +36,43 @@ const TUNABLES: &[(&str, &str)] = &[
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Who is in which control groups: a line for each hierarchy, `ID:CONTROLLERS:PATH`
+/// Which control groups there are: a line for each hierarchy, `ID:CONTROLLERS:PATH`
 /// (cgroups(7)).
-const OWN_GROUPS: &str = "/proc/self/cgroup";
+const HIERARCHIES: &str = "/proc/self/cgroup";
 
-/// The controllers that this machine has in version 1 of control groups, with the group that the
-/// harness is in. A kubelet looks at all of them.
+/// The controllers that this machine has in version 1 of control groups. A kubelet looks at all
+/// of them.
 ///
 /// # Errors
 /// The kernel does not say.
-pub fn controllers() -> Result<Vec<(String, String)>> {
-    let text = fs::read_to_string(OWN_GROUPS).with_context(|| format!("read {OWN_GROUPS}"))?;
-    let lines = text.lines().filter_map(|line| {
-        let (name, path) = line.split_once(':')?.1.split_once(":/")?;
-        let is_old = !name.is_empty() && !name.contains('=');
-        is_old.then(|| (name.to_owned(), path.to_owned()))
-    });
-    Ok(lines.collect())
+pub fn controllers() -> Result<Vec<String>> {
+    let text = fs::read_to_string(HIERARCHIES).with_context(|| format!("read {HIERARCHIES}"))?;
+    let names = text.lines().filter_map(|line| line.split(':').nth(1));
+    let is_old = |name: &&str| !name.is_empty() && !name.contains('=');
+    Ok(names.filter(is_old).map(str::to_owned).collect())
 }
 
-/// The control group of all containers, in each hierarchy.
-const GROUP: &str = "k8s.io";
-
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let groups = Groups::of_harness()?;
     let outcome = with_kubelets(cluster, report);
-    // First, or they start what the groups lose.
+    // First, or they start what ends next.
     for node in cluster.nodes() {
         cluster.kill_agent(node);
     }
-    drop(groups);
-    outcome
+    let removed = end_containers(cluster);
+    if outcome.is_err() {
+        for node in cluster.nodes() {
+            keep_pod_log(cluster.host(node), cluster.work());
+        }
+    }
+    outcome.and_then(|outcome| removed.map(|()| outcome))
+}
+
+/// Copies what a node's agents wrote to where logs are kept from.
+fn keep_pod_log(host: &dyn Host, work: &Path) {
+    let copy = work.join(format!("{}-agent.log", host.name()));
+    let script = format!("cat /var/log/pods/*/vip/*.log > {}", copy.display());
+    // There may be none.
+    let _ = host.command("sh".as_ref()).args(["-c", &script]).output();
 }
 
 fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
@@ -77,7 +82,7 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     let mut daemons = Vec::new();
     for node in cluster.nodes() {
         let host = cluster.host(node);
-        kubelet::boot(host, cluster.work(), &["/etc", "/var/lib"])?;
+        kubelet::boot(host, cluster.work(), &["/etc", "/var/lib", "/var/log"])?;
         ground(host, cluster.work())?;
         let containerd = Containerd::start_for_kubelet(host, cluster.work(), PAUSE)?;
         containerd.import(host, &image)?;
@@ -130,47 +135,28 @@ fn place(host: &dyn Host, from: &Path, to: &str) -> Result<()> {
     output(install.args(["-D", "-m", "644"]).arg(from).arg(to)).map(drop)
 }
 
-/// The control groups that the kubelets' containers are in, one a controller. Dropped, they are
-/// gone, and who is in them.
-struct Groups(Vec<PathBuf>);
-
-impl Groups {
-    /// As they are called outside of the hosts: below the group that the harness is in.
-    fn of_harness() -> Result<Self> {
-        let groups = controllers()?.into_iter().map(|(controller, path)| {
-            let root = Path::new("/sys/fs/cgroup").join(controller);
-            root.join(path).join(GROUP)
-        });
-        Ok(Self(groups.collect()))
+/// Ends all containers, and removes their control groups: those of version 1 are the machine's,
+/// and go with no host.
+fn end_containers(cluster: &Cluster) -> Result<()> {
+    const KILL: &str = "echo 1 > /sys/fs/cgroup/unified/k8s.io/cgroup.kill";
+    const REMOVE: &str = "set -e
+                          for group in /sys/fs/cgroup/*/k8s.io; do
+                            [ ! -d \"$group\" ] || find \"$group\" -depth -type d -exec rmdir {} +
+                          done";
+    for node in cluster.nodes() {
+        // There is none if the containers never came so far.
+        let mut kill = cluster.host(node).command("sh".as_ref());
+        let _ = kill.args(["-c", KILL]).output();
     }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        for group in &self.0 {
-            let removed = until("a control group is empty", PATIENCE, || {
-                for process in processes(group) {
-                    // It may have ended by now.
-                    let _ = kill(process, Signal::SIGKILL);
-                }
-                Ok((!group.exists() || remove_groups(group).is_ok()).then_some(()))
-            });
-            if let Err(error) = removed {
-                eprintln!("{}: {error:#}", group.display());
-            }
-        }
+    for node in cluster.nodes() {
+        // Those that were killed take a moment to be gone.
+        until("the containers' control groups are gone", PATIENCE, || {
+            let mut remove = cluster.host(node).command("sh".as_ref());
+            let done = remove.args(["-c", REMOVE]).output();
+            Ok(done.is_ok_and(|done| done.status.success()).then_some(()))
+        })?;
     }
-}
-
-/// Who is in a control group, or in one below it.
-fn processes(group: &Path) -> Vec<Pid> {
-    let entries = fs::read_dir(group).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    let own = list.lines().filter_map(|pid| pid.parse().ok());
-    let own = own.map(Pid::from_raw);
-    own.chain(folders.flat_map(|folder| processes(&folder.path())))
-        .collect()
+    Ok(())
 }
 
 /// Makes a host a place for a kubelet: control groups of both versions, as this machine has them,
@@ -182,10 +168,13 @@ fn ground(host: &dyn Host, work: &Path) -> Result<()> {
         fs::write(&file, value).context("write a setting")?;
         script += &format!("mount --bind {} /proc/sys/{name}\n", file.display());
     }
-    script += "mount -t tmpfs tmpfs /sys/fs/cgroup\nmkdir /sys/fs/cgroup/unified\n\
-               mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified\n\
+    // Of version 2, what the host sees as the root of all: not the machine's, which hooks for
+    // sockets would be put on.
+    script += "mkdir -p /run/unified\nmount --move /sys/fs/cgroup /run/unified\n\
+               mount -t tmpfs tmpfs /sys/fs/cgroup\nmkdir /sys/fs/cgroup/unified\n\
+               mount --move /run/unified /sys/fs/cgroup/unified\n\
                ln -s unified/cgroup.procs /sys/fs/cgroup/cgroup.procs\n";
-    for (name, _) in controllers()? {
+    for name in controllers()? {
         script += &format!(
             "mkdir /sys/fs/cgroup/{name}\nmount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}\n"
         );
