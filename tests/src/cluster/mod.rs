@@ -278,7 +278,7 @@ impl Cluster {
     /// kube-apiserver does not say its version.
     pub fn flavour(&self) -> Result<String> {
         match &self.plan.flavour {
-            Flavour::StandIn => Ok("stand-ins (KUBEBUILDER_ASSETS is not set)".to_owned()),
+            Flavour::StandIn => Ok("stand-ins (TLS, /readyz and watches)".to_owned()),
             Flavour::Kubernetes(binaries, _) => {
                 Ok(format!("kube-apiserver, {}", binaries.version()?))
             }

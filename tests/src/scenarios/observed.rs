@@ -117,6 +117,10 @@ fn metrics(cluster: &Cluster, owner: usize, outcome: &mut Outcome) -> Result<()>
                 format!("{name}: {probes:?} probes {label}")
             });
         }
+        // What the agent writes itself is no repair.
+        outcome.promise(before.repairs.values().all(|count| *count == 0), || {
+            format!("{name} repaired: {:?}", before.repairs)
+        });
         for path in ["/healthz", "/readyz"] {
             let (code, text) = ask(cluster, node, path)?;
             outcome.promise(code == 200, || format!("{path} on {name}: {code} {text}"));

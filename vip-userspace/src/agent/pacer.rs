@@ -413,11 +413,13 @@ impl Keeper {
                 }
                 Command::Plan(plan, rank_base) => {
                     self.plan = (plan, rank_base);
-                    self.reconcile();
+                    self.rewrite();
                     continue;
                 }
                 Command::Reconcile => {
-                    self.reconcile();
+                    if self.rewrite() {
+                        self.tell(Notice::Repaired);
+                    }
                     continue;
                 }
                 Command::View(answer) => {
@@ -430,8 +432,11 @@ impl Keeper {
         }
     }
 
-    /// Makes the map say what it should, whoever wrote it.
-    fn reconcile(&mut self) {
+    /// Makes the map say what it should, whoever wrote it. Returns whether it said something
+    /// else.
+    fn rewrite(&mut self) -> bool {
+        // What was decided a moment ago is not there yet, and nothing to repair.
+        self.carry_out();
         let (plan, rank_base) = self.plan.clone();
         let (fence, masks) = (self.node.fence(), self.node.masks());
         let done = self.state.refresh().and_then(|()| {
@@ -441,9 +446,7 @@ impl Keeper {
                 raise(state, fence);
             })
         });
-        if let Some(true) = self.check("write the state", done) {
-            self.tell(Notice::Repaired);
-        }
+        self.check("write the state", done) == Some(true)
     }
 
     fn carry_out(&mut self) {
