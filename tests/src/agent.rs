@@ -68,6 +68,9 @@ pub struct Status {
     /// Times that a stranger claimed the VIP.
     #[serde(default)]
     pub conflicts: u64,
+    /// What was not as it should be in the kernel, and how often.
+    #[serde(default)]
+    pub repairs: BTreeMap<String, u64>,
     /// The stranger's Ethernet address.
     #[serde(default)]
     pub claimant: Option<String>,
