@@ -1,8 +1,8 @@
-//! `cargo xtask kubelet`: a kubelet for the test that starts the static pod by the real one. Nobody
-//! ships it as a package that could be fetched, so it is built from what Debian's package of
-//! kubectl is made from.
+//! A kubelet for the test that starts the static pod by the real one. Nobody ships it as a package
+//! that could be fetched, so it is built from what Debian's package of kubectl is made from.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -14,7 +14,38 @@ const SUITE: &str = "bookworm";
 
 const TOOLS: &[install::Program] = &[apt::KEYRING, ("go", "golang-go"), ("tar", "tar")];
 
+/// Which control groups there are: a line for each hierarchy, `ID:CONTROLLERS:PATH`
+/// (cgroups(7)).
+const HIERARCHIES: &str = "/proc/self/cgroup";
+
+/// For `cargo xtask kubelet`.
 pub(crate) fn run() -> Result<()> {
+    println!("{}", build()?.display());
+    Ok(())
+}
+
+/// For the tests: builds one where they can use it and there is none. If that fails, the test
+/// that needs it is skipped, and says so.
+pub(crate) fn prepare() -> Result<()> {
+    let hierarchies =
+        fs::read_to_string(HIERARCHIES).with_context(|| format!("read {HIERARCHIES}"))?;
+    // One that old wants control groups of version 1; version 2 has no name there.
+    let usable = hierarchies
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .any(|names| !names.is_empty() && !names.contains('='));
+    let is_had = kubernetes::are_assets_named() || sh::find("kubelet").is_some();
+    if usable
+        && !is_had
+        && let Err(error) = build()
+    {
+        eprintln!("xtask: no kubelet: {error:#}");
+    }
+    Ok(())
+}
+
+/// Builds it, if it is not there. Returns where it is.
+fn build() -> Result<PathBuf> {
     let assets = kubernetes::own_assets();
     let program = assets.join("kubelet");
     if !program.is_file() {
@@ -45,6 +76,5 @@ pub(crate) fn run() -> Result<()> {
         fs::rename(&built, &program).with_context(|| format!("create {}", program.display()))?;
         fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
     }
-    println!("{}", program.display());
-    Ok(())
+    Ok(program)
 }

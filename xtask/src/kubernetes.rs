@@ -17,12 +17,16 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// Looks for a kube-apiserver: where `KUBEBUILDER_ASSETS` says; on the PATH; packed beside the
 /// repository. Returns what to add to the environment of those who run it, as `NAME=value`.
 pub(crate) fn prepare() -> Result<Option<OsString>> {
-    if env::var_os(ASSETS).is_some() {
+    if are_assets_named() {
         return Ok(None);
     }
+    // There may be a kubelet whatever else there is.
+    let own = own_assets();
+    let is_there = own.join("kubelet").is_file();
+    let own = is_there.then(|| sh::variable(ASSETS, own));
     if sh::find("kube-apiserver").is_some() {
         install::programs(ETCD)?;
-        return Ok(None);
+        return Ok(own);
     }
     let packed = sh::workspace().join("../shared/k8s");
     if !packed.join("kube-apiserver.xz").is_file() {
@@ -30,13 +34,15 @@ pub(crate) fn prepare() -> Result<Option<OsString>> {
             "xtask: no kube-apiserver: what needs the real one is skipped. To have it, set \
              {ASSETS} to a folder with kube-apiserver and etcd (`setup-envtest use -p path`)"
         );
-        // There may be a kubelet all the same.
-        let own = own_assets();
-        let is_there = own.join("kubelet").is_file();
-        return Ok(is_there.then(|| sh::variable(ASSETS, own)));
+        return Ok(own);
     }
     install::programs(ETCD)?;
     Ok(Some(sh::variable(ASSETS, unpack(&packed)?)))
+}
+
+/// Whether the user says where the programs of Kubernetes are.
+pub(crate) fn are_assets_named() -> bool {
+    env::var_os(ASSETS).is_some()
 }
 
 const ETCD: &[install::Program] = &[("etcd", "etcd-server"), ("xz", "xz-utils")];

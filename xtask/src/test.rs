@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{build_ebpf, image, install, kernels, kubernetes, netns, sh};
+use crate::{build_ebpf, image, install, kernels, kubelet, kubernetes, netns, sh};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -110,6 +110,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     install::programs(install::PEERS)?;
     install::programs(install::OPERATORS)?;
     install::browser()?;
+    if options.wants_image() {
+        kubelet::prepare()?;
+    }
     let mut environment = options.environment();
     environment.extend(kubernetes::prepare()?);
     build_ebpf::object()?;
