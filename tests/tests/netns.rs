@@ -54,119 +54,105 @@ fn main() {
     arguments.test_threads = Some(1);
 
     let mut trials = harness::trials();
-    for scenario in ALL {
-        trials.push(Trial::test(scenario.promise, || {
-            check(*scenario, Plan::default())
-        }));
-    }
+    trials.extend(ALL.iter().map(|scenario| trial(*scenario, Plan::default())));
     let dual_stack = Plan {
         dual_stack: true,
         ..Plan::default()
     };
     for scenario in DUAL_STACK {
-        let plan = dual_stack.clone();
-        trials.push(Trial::test(scenario.promise, || check(*scenario, plan)));
+        trials.push(trial(*scenario, dual_stack.clone()));
     }
     let mapped = Plan {
         port: FRONT_PORT,
         top: format!("target_port = {PORT}"),
         ..dual_stack.clone()
     };
-    trials.push(Trial::test(PORT_MAPPING.promise, || {
-        check(PORT_MAPPING, mapped)
-    }));
+    trials.push(trial(PORT_MAPPING, mapped));
     let listed = Plan {
         top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
         ..dual_stack
     };
-    trials.push(Trial::test(ALLOW_LIST.promise, || {
-        check(ALLOW_LIST, listed)
-    }));
+    trials.push(trial(ALLOW_LIST, listed));
     for (link, scenario) in LINKS {
         let plan = Plan {
             link: *link,
             ..Plan::default()
         };
-        trials.push(Trial::test(scenario.promise, || check(*scenario, plan)));
+        trials.push(trial(*scenario, plan));
     }
+    // These start the agents themselves.
+    let bare = Plan {
+        bare: true,
+        ..Plan::default()
+    };
     for scenario in INTEROPERATION {
-        let bare = Plan {
-            bare: true,
-            ..Plan::default()
-        };
-        trials.push(Trial::test(scenario.promise, || check(*scenario, bare)));
+        trials.push(trial(*scenario, bare.clone()));
     }
     for scenario in [CONTAINER, DOCS] {
-        let bare = Plan {
-            bare: true,
-            ..Plan::default()
-        };
         trials.push(if container::image().is_some() {
-            Trial::test(scenario.promise, move || check(scenario, bare))
+            trial(scenario, bare.clone())
         } else {
-            let reason = format!("{} (no image: run cargo xtask test)", scenario.name);
-            Trial::test(reason, || Ok(())).with_ignored_flag(true)
+            skipped(scenario.name, "no image: run cargo xtask test")
         });
     }
     let has_old_groups = static_pod::controllers().is_ok_and(|list| !list.is_empty());
     trials.push(if !has_old_groups {
-        let reason = "static_pod (no control groups of version 1, which the test knows)";
-        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+        let reason = "no control groups of version 1, which the test knows";
+        skipped(STATIC_POD.name, reason)
     } else if kube::find("kubelet").is_some() {
-        let bare = Plan {
-            bare: true,
-            ..Plan::default()
-        };
-        Trial::test(STATIC_POD.promise, || check(STATIC_POD, bare))
+        trial(STATIC_POD, bare)
     } else {
-        let reason =
-            "static_pod (no kubelet on the PATH or in KUBEBUILDER_ASSETS: cargo xtask kubelet)";
-        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+        let reason = "no kubelet on the PATH or in KUBEBUILDER_ASSETS: cargo xtask kubelet";
+        skipped(STATIC_POD.name, reason)
     });
     trials.push(if process::find(BROWSER).is_some() {
-        Trial::test(PAGE.promise, || check(PAGE, Plan::default()))
+        trial(PAGE, Plan::default())
     } else {
-        Trial::test(format!("page (no {BROWSER})"), || Ok(())).with_ignored_flag(true)
+        skipped(PAGE.name, &format!("no {BROWSER}"))
     });
     let five = Plan {
         nodes: 5,
         ..Plan::default()
     };
-    trials.push(Trial::test(
-        format!("five_nodes_{}", OWNER_KILLED.promise),
-        || check(OWNER_KILLED, five),
-    ));
+    trials.push(trial_of("five_nodes", OWNER_KILLED, five));
     trials.extend(real_api_server());
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// The same with kube-apiserver and etcd. Without them it is listed as ignored, and its name
-/// says why.
+/// A scenario with its cluster.
+fn trial(scenario: Scenario, plan: Plan) -> Trial {
+    Trial::test(scenario.promise, move || check(scenario, plan))
+}
+
+/// The same once more with another cluster, which the name begins with.
+fn trial_of(cluster: &str, scenario: Scenario, plan: Plan) -> Trial {
+    let name = format!("{cluster}_{}", scenario.promise);
+    Trial::test(name, move || check(scenario, plan))
+}
+
+/// One that cannot run here: listed as ignored, and its name says why.
+fn skipped(name: &str, reason: &str) -> Trial {
+    Trial::test(format!("{name} ({reason})"), || Ok(())).with_ignored_flag(true)
+}
+
+/// The same with kube-apiserver and etcd.
 fn real_api_server() -> Vec<Trial> {
     let Some(binaries) = Binaries::find() else {
-        let reason = "real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
-        return vec![Trial::test(reason, || Ok(())).with_ignored_flag(true)];
+        let reason = "no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set";
+        return vec![skipped("real_apiserver", reason)];
     };
     let plan = |layout| Plan {
         flavour: Flavour::Kubernetes(binaries.clone(), layout),
         ..Plan::default()
     };
-    let stacked = plan(Layout::Stacked);
-    let plan = plan(Layout::Apart);
     let kubernetes = if binaries.kubectl.is_some() {
-        Trial::test(KUBERNETES.promise, || check(KUBERNETES, stacked))
+        trial(KUBERNETES, plan(Layout::Stacked))
     } else {
-        let reason = "kubernetes (no kubectl beside kube-apiserver)";
-        Trial::test(reason, || Ok(())).with_ignored_flag(true)
+        skipped(KUBERNETES.name, "no kubectl beside kube-apiserver")
     };
     let others = ALL
         .iter()
         .filter(|scenario| ["owner_killed", "drain"].contains(&scenario.name))
-        .map(|scenario| {
-            let plan = plan.clone();
-            Trial::test(format!("real_apiserver_{}", scenario.promise), || {
-                check(*scenario, plan)
-            })
-        });
+        .map(|scenario| trial_of("real_apiserver", *scenario, plan(Layout::Apart)));
     others.chain([kubernetes]).collect()
 }
