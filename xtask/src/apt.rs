@@ -18,8 +18,8 @@ pub(crate) const KEYRING: install::Program = (
 /// What is to be fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Packages for amd64.
-    Packages,
+    /// Packages for an architecture, by Debian's name for it.
+    Packages(&'static str),
     /// What packages are made from.
     Sources,
 }
@@ -37,16 +37,17 @@ impl Apt {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         }
-        let (line, targets) = match kind {
-            Kind::Packages => ("deb", "arch=amd64 target=Packages"),
-            Kind::Sources => ("deb-src", "target=Sources"),
+        // Sources are for all.
+        let (line, target, architecture) = match kind {
+            Kind::Packages(architecture) => ("deb", "Packages", architecture),
+            Kind::Sources => ("deb-src", "Sources", "amd64"),
         };
         let (keyring, _) = KEYRING;
         let sources: String = suites
             .iter()
             .map(|suite| {
                 format!(
-                    "{line} [{targets} signed-by={keyring}] http://deb.debian.org/debian {suite} main\n"
+                    "{line} [arch={architecture} target={target} signed-by={keyring}] http://deb.debian.org/debian {suite} main\n"
                 )
             })
             .collect();
@@ -54,7 +55,7 @@ impl Apt {
         let settings = format!(
             "Dir::Etc::sourcelist \"{0}/etc/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
              Dir::State \"{0}\";\nDir::State::lists \"{0}/lists\";\nDir::State::status \"/dev/null\";\n\
-             Dir::Cache \"{0}/cache\";\nAPT::Architecture \"amd64\";\nAPT::Architectures \"amd64\";\n\
+             Dir::Cache \"{0}/cache\";\nAPT::Architecture \"{architecture}\";\nAPT::Architectures \"{architecture}\";\n\
              Acquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n",
             root.display()
         );

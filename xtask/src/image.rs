@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -19,7 +20,7 @@ use oci_spec::image::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{build_ebpf, install, sh};
+use crate::{build_ebpf, cargo, install, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -133,6 +134,30 @@ pub(crate) fn for_tests() -> Result<PathBuf> {
 
 /// Builds the agent as a static binary. Returns where it is.
 pub(crate) fn binary(architecture: Architecture, dev: bool) -> Result<PathBuf> {
+    let profile = if dev { "dev" } else { "ship" };
+    let mut cargo = command(architecture, "build")?;
+    cargo.args(["--bin", "vip", "--profile", profile]);
+    sh::run(&mut cargo)?;
+    let folder = if dev { "debug" } else { "ship" };
+    let path = Path::new("target")
+        .join(architecture.target())
+        .join(folder)
+        .join("vip");
+    Ok(sh::workspace().join(path))
+}
+
+/// Builds one of the agent's test programs, static too. Returns where it is.
+pub(crate) fn test(architecture: Architecture, name: &str) -> Result<PathBuf> {
+    let mut command = command(architecture, "test")?;
+    command.args(["--no-run", "--test", name]);
+    sh::run(&mut command)?;
+    let programs = cargo::test_programs(&mut command)?;
+    let program = programs.into_iter().next();
+    program.with_context(|| format!("cargo has built no {name}"))
+}
+
+/// Cargo, told to build the agent's package for an architecture.
+fn command(architecture: Architecture, verb: &str) -> Result<Command> {
     install::programs(install::BUILD)?;
     let target = architecture.target();
     install::target(&target)?;
@@ -140,20 +165,15 @@ pub(crate) fn binary(architecture: Architecture, dev: bool) -> Result<PathBuf> {
     install::programs(architecture.packages())?;
     build_ebpf::object()?;
     let variable = target.replace('-', "_");
-    let profile = if dev { "dev" } else { "ship" };
     let mut cargo = sh::command("cargo");
     cargo
-        .args(["build", "--package", "vip-userspace", "--bin", "vip"])
-        .args(["--target", &target, "--profile", profile])
+        .args([verb, "--package", "vip-userspace", "--target", &target])
         .env(format!("CC_{variable}"), compiler)
         .env(
             format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()),
             compiler,
         );
-    sh::run(&mut cargo)?;
-    let folder = if dev { "debug" } else { "ship" };
-    let path = Path::new("target").join(target).join(folder).join("vip");
-    Ok(sh::workspace().join(path))
+    Ok(cargo)
 }
 
 /// Writes the archive: an OCI image layout in a tar file.

@@ -5,6 +5,7 @@ mod apt;
 mod bench;
 mod build;
 mod build_ebpf;
+mod cargo;
 mod demo;
 mod deny;
 mod dist;

@@ -3,13 +3,12 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{build_ebpf, image, install, kernels, kubelet, kubernetes, netns, sh};
+use crate::{build_ebpf, cargo, image, install, kernels, kubelet, kubernetes, netns, sh};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -57,6 +56,12 @@ impl Options {
     /// Whether the tests in virtual machines are among those wanted.
     fn wants_machines(&self) -> bool {
         matches!(self.suite, None | Some(Suite::Vm(_)))
+    }
+
+    /// Whether the test of what is shipped for the other architecture is among those wanted. Not
+    /// with all others, for its time.
+    fn wants_other_architecture(&self) -> bool {
+        matches!(&self.suite, Some(Suite::Vm(vm)) if vm.kernel.is_none())
     }
 
     /// Whether the tests that run the container image are among those wanted.
@@ -122,8 +127,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     sh::run(sh::command("cargo").args(["test", "--no-run"]))?;
     if options.wants_machines() {
         environment.push(sh::variable("VIP_TESTS_KERNELS", kernels::prepare()?));
-        let programs = env::join_paths(test_programs()?).context("name the test programs")?;
+        let built = cargo::test_programs(sh::command("cargo").args(["test", "--no-run"]))?;
+        let programs = env::join_paths(built).context("name the test programs")?;
         environment.push(sh::variable("VIP_TESTS_INSIDE", programs));
+    }
+    if options.wants_other_architecture() {
+        let folder = kernels::aarch64::prepare()?;
+        environment.push(sh::variable("VIP_TESTS_AARCH64", folder));
     }
     if options.wants_image() {
         environment.push(sh::variable("VIP_TESTS_IMAGE", image::for_tests()?));
@@ -136,30 +146,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         inside.env("CARGO_TERM_COLOR", "always");
     }
     run_and_list_skipped(&mut inside)
-}
-
-/// The test programs that cargo has built.
-fn test_programs() -> Result<Vec<PathBuf>> {
-    let mut cargo = sh::command("cargo");
-    cargo.args([
-        "test",
-        "--no-run",
-        "--offline",
-        "--quiet",
-        "--message-format=json",
-    ]);
-    let messages = sh::output(&mut cargo).context("cargo does not name the test programs")?;
-    let mut programs = Vec::new();
-    for line in messages.lines() {
-        let message: serde_json::Value =
-            serde_json::from_str(line).context("cargo writes JSON of another form")?;
-        if message["profile"]["test"] == true
-            && let Some(program) = message["executable"].as_str()
-        {
-            programs.push(PathBuf::from(program));
-        }
-    }
-    Ok(programs)
 }
 
 /// Shows what the tests print as it comes, and again at the end which were skipped and why.

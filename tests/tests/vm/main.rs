@@ -4,6 +4,7 @@
 //! Needs root, QEMU, and the kernels that `cargo xtask test` prepares. Runs inside an empty
 //! network namespace, see `vip_tests::isolation`.
 
+mod aarch64;
 mod inside;
 
 use std::cell::RefCell;
@@ -84,6 +85,9 @@ fn trials() -> Result<Vec<Trial>> {
     }
     let all = std::env::var_os(ALL).is_some();
     let mut trials = inside::trials(&kernels, all);
+    if std::env::var_os(KERNEL).is_none() {
+        trials.push(aarch64::trial());
+    }
     let machines = Machines::new(kernels.clone());
     for scenario in MACHINES {
         let plan = plan(Pace::CALM, machines.clone());

@@ -1,6 +1,8 @@
 //! Debian's kernels for virtual machines: fetched by package name into `target/vm`, never
 //! installed.
 
+pub(crate) mod aarch64;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -67,7 +69,7 @@ pub(crate) fn prepare() -> Result<PathBuf> {
         return Ok(folder);
     }
     let suites: Vec<&str> = KERNELS.iter().map(|(_, suite)| *suite).collect();
-    let updated = Apt::new(&root, apt::Kind::Packages, &suites).and_then(|apt| {
+    let updated = Apt::new(&root, apt::Kind::Packages("amd64"), &suites).and_then(|apt| {
         apt.update()?;
         for (name, suite) in KERNELS {
             fetch(&apt, name, suite, &folder.join(name))?;
@@ -86,11 +88,12 @@ pub(crate) fn prepare() -> Result<PathBuf> {
 
 /// True if it was fetched, or found to be the newest, not long ago.
 fn is_fresh(kernel: &Path) -> bool {
-    if !has_this_init(kernel) {
-        return false;
-    }
-    let age = kernel
-        .join("version")
+    has_this_init(kernel) && is_young(&kernel.join("version"))
+}
+
+/// True if a file was written not long ago.
+fn is_young(file: &Path) -> bool {
+    let age = file
         .metadata()
         .and_then(|data| data.modified())
         .map(|at| at.elapsed().unwrap_or_default());
