@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,12 +23,12 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn new(name: &str) -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let own = format!("vip-tests-{}-{number}-{name}", std::process::id());
-        let path = Path::new(CGROUPS).join(own);
-        std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self(path))
+        // Of a name that nobody has: process ids are those of a namespace.
+        let group = tempfile::Builder::new()
+            .prefix(&format!("vip-tests-{name}-"))
+            .tempdir_in(CGROUPS)
+            .context("make a control group")?;
+        Ok(Self(group.keep()))
     }
 }
 

@@ -64,6 +64,11 @@ impl Options {
         matches!(&self.suite, Some(Suite::Vm(vm)) if vm.kernel.is_none())
     }
 
+    /// Whether machines are left running for somebody to look at.
+    fn keeps(&self) -> bool {
+        matches!(&self.suite, Some(Suite::Vm(vm)) if vm.keep)
+    }
+
     /// Whether the tests that run the container image are among those wanted.
     fn wants_image(&self) -> bool {
         matches!(self.suite, None | Some(Suite::Netns(_)))
@@ -138,7 +143,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.wants_image() {
         environment.push(sh::variable("VIP_TESTS_IMAGE", image::for_tests()?));
     }
-    let mut inside = netns::command("cargo", environment);
+    let mut inside = if options.keeps() {
+        netns::open_command("cargo", environment)
+    } else {
+        netns::command("cargo", environment)
+    };
     inside.args(["test", "--offline", "--no-fail-fast"]);
     inside.args(options.selection());
     inside.arg("--").args(options.passed());
