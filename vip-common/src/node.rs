@@ -136,33 +136,26 @@ pub(crate) fn service<'v>(
 pub(crate) fn is_peer(state: &State, mac: Mac) -> bool {
     // Nearly all frames come from clients and routers, and the filter tells most of them apart
     // without a look at the backends.
-    state.config.peers.may_hold(mac) && is_listed(state, mac)
+    state.config.peers.may_hold(mac) && is_node(state, mac, |_| true)
 }
 
 /// Whether the Ethernet address is that of another node that is alive: of one whose agent was
 /// heard, and may so own the VIP.
 #[inline(always)]
 pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
-    let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
-    let mut index = 0;
-    while index < count {
-        if state.backends[index].mac == mac {
-            let living =
-                BackendIndex::new(index).is_some_and(|one| state.masks.alive.contains(one));
-            return living && !mac.is_unknown();
-        }
-        index += 1;
-    }
-    false
+    is_node(state, mac, |index| {
+        BackendIndex::new(index).is_some_and(|one| state.masks.alive.contains(one))
+    })
 }
 
+/// Whether the Ethernet address is that of another node, which is `wanted`.
 #[inline(always)]
-fn is_listed(state: &State, mac: Mac) -> bool {
+fn is_node(state: &State, mac: Mac, wanted: impl Fn(usize) -> bool) -> bool {
     let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
     let mut index = 0;
     while index < count {
         if state.backends[index].mac == mac {
-            return index as u32 != state.config.own_index && !mac.is_unknown();
+            return index as u32 != state.config.own_index && !mac.is_unknown() && wanted(index);
         }
         index += 1;
     }
