@@ -198,17 +198,20 @@ fn tee(from: impl Read, mut to: impl Write) -> io::Result<Vec<String>> {
 
 /// A test that cannot run here writes `SKIPPED name: reason` to its stderr, past the capture
 /// of the test runner. One that is ignored is told of by the runner:
-/// `test name ... ignored, reason`.
+/// `test name ... ignored, reason`, or, where it knows no reasons, `test name (reason) ... ignored`.
 fn skipped_test(line: &str) -> Option<String> {
     // The runner may have begun a line of its own: `test name ... SKIPPED …`.
     if let Some((_, skipped)) = line.split_once("SKIPPED ") {
         return Some(skipped.trim().to_owned());
     }
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    let reason = verdict.trim().strip_prefix("ignored")?;
-    let reason = reason
-        .strip_prefix(", ")
-        .unwrap_or("ignored, no reason given");
+    let given = verdict.trim().strip_prefix("ignored")?.strip_prefix(", ");
+    let named = name.trim().strip_suffix(')');
+    let (name, reason) = match (given, named.and_then(|name| name.split_once(" ("))) {
+        (Some(reason), _) => (name, reason),
+        (None, Some(named)) => named,
+        (None, None) => (name, "ignored, no reason given"),
+    };
     Some(format!("{name}: {reason}"))
 }
 
@@ -234,6 +237,10 @@ mod tests {
         assert_eq!(
             skipped("test slow ... ignored\n"),
             "slow: ignored, no reason given"
+        );
+        assert_eq!(
+            skipped("test page (no browser)   ... ignored\n"),
+            "page: no browser"
         );
         assert_eq!(skipped_test("test quick ... ok\n"), None);
         assert_eq!(
