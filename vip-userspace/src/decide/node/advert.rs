@@ -123,8 +123,12 @@ impl Node {
         if !hands_over {
             self.resigned = self.resigned.filter(|resigned| resigned.index != source);
         }
+        // BFD knows of an owner's end before its advertisements have stayed out for long enough.
         let better = |owner: Owner| {
-            owner.index == source || now >= owner.until || rank(&owner) < (advert.priority, address)
+            owner.index == source
+                || now >= owner.until
+                || self.departure(now, owner.index) == Departure::Silent
+                || rank(&owner) < (advert.priority, address)
         };
         if self.owner.is_none_or(better) {
             if predecessor.is_none() {

@@ -649,6 +649,22 @@ fn loss_has_its_cause() {
 }
 
 #[test]
+fn successor_of_an_owner_that_fell_silent_is_believed_at_once() {
+    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
+    let now = exchange(&mut nodes, at(0), 3000, 1);
+    assert_eq!(nodes[2].node.owner(), Some(index(0)));
+    // It is dead: started, it would be another one.
+    nodes[0].node = Node::new(params(0, true));
+    let mut now = now;
+    while nodes[1].node.state() != State::Active {
+        now = exchange(&mut nodes, now, 1, 1);
+    }
+    // What the last one promised, with a higher priority, is not over yet.
+    exchange(&mut nodes, now, 2, 1);
+    assert_eq!(nodes[2].node.owner(), Some(index(1)));
+}
+
+#[test]
 fn each_change_of_owner_is_told_with_its_cause() {
     let told = |actions: &[Action]| {
         actions.iter().find_map(|action| match action {
