@@ -45,8 +45,14 @@ enabled = false
 pub(crate) fn prepare() -> Result<PathBuf> {
     install::programs(TOOLS)?;
     let folder = sh::workspace().join("target/vm/aarch64");
-    if !is_young(&folder.join("version")) {
-        fetch(&folder)?;
+    let version = folder.join("version");
+    if !is_young(&version)
+        && let Err(error) = fetch(&folder)
+    {
+        if !version.is_file() {
+            return Err(error);
+        }
+        eprintln!("xtask: the arm64 kernel of last week is used: {error:#}");
     }
     let programs = [
         ("vip", image::binary(Architecture::Aarch64, true)?),
