@@ -84,6 +84,9 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
         let host = cluster.host(node);
         kubelet::boot(host, cluster.work(), &["/etc", "/var/lib", "/var/log"])?;
         ground(host, cluster.work())?;
+        if daemons.is_empty() {
+            nobody_else_has_containers(host)?;
+        }
         let containerd = Containerd::start_for_kubelet(host, cluster.work(), PAUSE)?;
         containerd.import(host, &image)?;
         containerd.import(host, &pause)?;
@@ -133,6 +136,19 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
 fn place(host: &dyn Host, from: &Path, to: &str) -> Result<()> {
     let mut install = host.command("install".as_ref());
     output(install.args(["-D", "-m", "644"]).arg(from).arg(to)).map(drop)
+}
+
+/// The control groups of version 1 are the machine's, and so is the name of those with
+/// containers: neither kubelet nor containerd takes another one. If the machine has containers of
+/// its own, they must not get among ours.
+fn nobody_else_has_containers(host: &dyn Host) -> Result<()> {
+    let list = "cat /sys/fs/cgroup/*/k8s.io/*/cgroup.procs 2>/dev/null || true";
+    let processes = output(host.command("sh".as_ref()).args(["-c", list]))?;
+    ensure!(
+        processes.trim().is_empty(),
+        "this machine runs containers of Kubernetes, in the control groups k8s.io: end them first"
+    );
+    Ok(())
 }
 
 /// Ends all containers, and removes their control groups: those of version 1 are the machine's,

@@ -1,8 +1,9 @@
 //! Tests of the harness itself: that its measurements can fail, and that it leaves nothing.
 //! They need no agent.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use vip_tests::agent::Programs;
 use vip_tests::clock::{boot_now, until};
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
 use vip_tests::hooks;
+use vip_tests::isolation::CGROUPS;
 use vip_tests::load::Summary;
 use vip_tests::outcome::{Outcome, Report};
 use vip_tests::process::output;
@@ -241,6 +243,8 @@ fn death() -> Result<()> {
     );
     let children = descendants(up.id())?;
     ensure!(children.len() > holders.len(), "API servers run too");
+    let groups = children.iter().map(|pid| group_of(pid));
+    let groups = groups.collect::<Result<BTreeSet<_>>>()?;
     // Not even a chance to clean up.
     kill(Pid::from_raw(up.id().cast_signed()), Signal::SIGKILL)?;
     up.wait()?;
@@ -250,7 +254,20 @@ fn death() -> Result<()> {
             .iter()
             .any(|pid| Path::new(&format!("/proc/{pid}")).exists());
         Ok((!left).then_some(()))
-    })
+    })?;
+    // These have no process to go with. Nobody is in them.
+    for group in groups {
+        std::fs::remove_dir(&group).with_context(|| format!("remove {}", group.display()))?;
+    }
+    Ok(())
+}
+
+/// The control group that a process is in.
+fn group_of(pid: &str) -> Result<PathBuf> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(Path::new(CGROUPS).join(own.context("it is in no group of version 2")?))
 }
 
 /// Children of a process.
