@@ -42,7 +42,8 @@ fn inside(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::time::Duration;
+    use std::{fs, thread};
 
     use super::*;
 
@@ -71,7 +72,11 @@ mod tests {
         assert!(!runs(&time), "it has outlived the command");
         // The same can be seen.
         let mut sleep = sh::command("sleep").arg(&time).spawn().expect("starts");
-        let seen = runs(&time);
+        // It has its arguments a moment after it was started.
+        let seen = (0..1000).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            runs(&time)
+        });
         sleep.kill().expect("it can be killed");
         sleep.wait().expect("it has ended");
         assert!(seen, "a process is not found by its argument");
