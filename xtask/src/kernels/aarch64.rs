@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{is_young, unpack_file};
+use super::{current, is_young, unpack_file};
 use crate::apt::{self, Apt, empty};
 use crate::image::{self, Architecture};
 use crate::{install, sh};
 
 /// Debian's name of the package that depends on the current kernel of a suite. This flavour has
 /// all that a machine needs, and is small.
-const PACKAGE: &str = "linux-image-cloud-arm64/trixie";
+const PACKAGE: &str = "linux-image-cloud-arm64";
+
+const SUITE: &str = "trixie";
 
 const TOOLS: &[install::Program] = &[
     ("qemu-system-aarch64", "qemu-system-arm"),
@@ -64,15 +66,10 @@ pub(crate) fn prepare() -> Result<PathBuf> {
 
 /// Fetches the current kernel, the modules it needs, and busybox.
 fn fetch(folder: &Path) -> Result<()> {
-    let apt = Apt::new(folder, apt::Kind::Packages("arm64"), &["trixie"])?;
+    let apt = Apt::new(folder, apt::Kind::Packages("arm64"), &[SUITE])?;
     apt.update()?;
-    let image = apt
-        .dependencies(PACKAGE)?
-        .into_iter()
-        .find(|package| package.starts_with("linux-image-"))
-        .with_context(|| format!("{PACKAGE} depends on no kernel"))?;
-    let version = image.trim_start_matches("linux-image-").to_owned();
-    eprintln!("xtask: fetching Linux {version}, by apt-get, into target/vm");
+    let (image, version) = current(&apt, PACKAGE, SUITE)?;
+    eprintln!("xtask: fetching Linux {version} of Debian {SUITE}, by apt-get, into target/vm");
     let unpacked = folder.join("unpacked");
     empty(&unpacked)?;
     apt.unpack(&[image, "busybox-static".to_owned()], &unpacked)?;
@@ -83,12 +80,15 @@ fn fetch(folder: &Path) -> Result<()> {
     take(unpacked.join("usr/bin/busybox"), "busybox")?;
     let modules = folder.join("modules");
     empty(&modules)?;
+    let mut order = String::new();
     for module in MODULES {
         let packed = unpacked.join(format!("usr/lib/modules/{version}/kernel/{module}.ko.xz"));
-        let name = Path::new(module).with_extension("ko");
-        let name = name.file_name().context("a module has a name")?;
+        let (_, name) = module.rsplit_once('/').context("a module lies somewhere")?;
         unpack_file("xz", &packed, &modules.join(name))?;
+        order += name;
+        order.push('\n');
     }
+    fs::write(modules.join("order"), order).context("write the order of modules")?;
     fs::remove_dir_all(&unpacked).context("remove what is not needed of the packages")?;
     fs::write(folder.join("version"), &version).context("write the version")
 }

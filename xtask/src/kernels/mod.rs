@@ -105,14 +105,20 @@ fn has_this_init(kernel: &Path) -> bool {
     fs::read_to_string(kernel.join("init")).is_ok_and(|init| init == INIT)
 }
 
-/// Fetches the current kernel of a suite, unless it is there.
-fn fetch(apt: &Apt, name: &str, suite: &str, kernel: &Path) -> Result<()> {
+/// The package with the current kernel of a suite, which `package` depends on, and its version.
+fn current(apt: &Apt, package: &str, suite: &str) -> Result<(String, String)> {
     let image = apt
-        .dependencies(&format!("{PACKAGE}/{suite}"))?
+        .dependencies(&format!("{package}/{suite}"))?
         .into_iter()
         .find(|package| package.starts_with("linux-image-"))
-        .with_context(|| format!("{PACKAGE} of {suite} depends on no kernel"))?;
+        .with_context(|| format!("{package} of {suite} depends on no kernel"))?;
     let version = image.trim_start_matches("linux-image-").to_owned();
+    Ok((image, version))
+}
+
+/// Fetches the current kernel of a suite, unless it is there.
+fn fetch(apt: &Apt, name: &str, suite: &str, kernel: &Path) -> Result<()> {
+    let (image, version) = current(apt, PACKAGE, suite)?;
     let mark = kernel.join("version");
     let is_there = fs::read_to_string(&mark).is_ok_and(|there| there == version);
     if is_there && has_this_init(kernel) {
