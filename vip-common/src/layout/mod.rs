@@ -18,7 +18,7 @@ use crate::hash::ServiceHash;
 
 /// Version of everything in this module. The agent stores it in [`Config::layout_version`]
 /// and refuses to adopt pinned maps that carry another one.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Virtual addresses the program can serve at once.
 pub const MAX_VIPS: usize = 16;
@@ -170,7 +170,7 @@ impl Config {
 pub struct State {
     /// This node, and the sizes of the rest.
     pub config: Config,
-    /// Who is alive, who is ready.
+    /// Who is alive, who gets new connections.
     pub masks: Masks,
     /// The nodes, the first `backend_count` in use.
     pub backends: [Backend; MAX_BACKENDS],
@@ -257,7 +257,7 @@ pub struct Service {
     pub target: Be16,
     /// Different for each service: what its allow list goes by.
     pub id: u16,
-    /// Which of the [`Masks::ready`] is its.
+    /// Which of the [`Masks::new_connections`] is its.
     pub check: u8,
     /// See [`flag`].
     pub flags: u8,

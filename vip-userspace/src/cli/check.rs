@@ -16,6 +16,7 @@ use crate::cgroup;
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
+use crate::probe::Credentials;
 
 /// First kernel with XDP programs for frames in several pieces.
 const OLDEST_KERNEL: (u32, u32) = (5, 18);
@@ -118,6 +119,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         cgroup2(config.local.as_ref()),
         bpffs(&config.datapath.bpffs),
     ];
+    findings.extend(config.health.credentials.as_ref().map(credentials));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -239,6 +241,23 @@ fn bpffs(path: &Path) -> Finding {
             "bpffs",
             format!("not mounted at {}: `vip run` mounts it", path.display()),
         ),
+    }
+}
+
+/// The files by which API servers are to know who asks. They may come later than the agent.
+fn credentials(credentials: &Credentials) -> Finding {
+    let missing = credentials.files().into_iter().find(|file| !file.exists());
+    match (missing, credentials.check()) {
+        (Some(file), _) => finding(
+            Grade::Warning,
+            "health",
+            format!(
+                "{} is not there yet: /readyz is asked without credentials",
+                file.display()
+            ),
+        ),
+        (None, Err(why)) => finding(Grade::Failure, "health", why),
+        (None, Ok(())) => finding(Grade::Ok, "health", "the credentials for /readyz were read"),
     }
 }
 

@@ -45,7 +45,7 @@ proptest! {
             for other in 0..nodes {
                 let (alive, ready) = beliefs[me];
                 world.state.masks.alive = world.state.masks.alive.with(backend(other), alive >> other & 1 == 1);
-                world.state.masks.ready[0] = world.state.masks.ready[0].with(backend(other), ready >> other & 1 == 1);
+                world.state.masks.new_connections[0] = world.state.masks.new_connections[0].with(backend(other), ready >> other & 1 == 1);
             }
             world.socket = if sockets[me] { Socket::Connection } else { Socket::None };
             world
@@ -153,7 +153,9 @@ fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
             };
             let mut masks = crate::layout::Masks::all(nodes);
             masks.alive = mask(&|state| state.is_some());
-            masks.ready[0] = mask(&|state| matches!(state, Some((true, _))));
+            // As the agent chooses: whoever lives, if none is ready.
+            let ready = mask(&|state| matches!(state, Some((true, _))));
+            masks.new_connections[0] = if ready.is_empty() { masks.alive } else { ready };
             for (node, world) in cluster.0.iter_mut().enumerate() {
                 world.state.masks = masks;
                 world.socket = state(node).map_or(Socket::None, |(_, socket)| socket);
