@@ -102,8 +102,8 @@ pub struct XdpStatus {
 pub struct ServiceStatus {
     /// Address and port.
     pub endpoint: String,
-    /// Names of the nodes whose server is ready.
-    pub ready: Vec<String>,
+    /// Names of the nodes that new connections are brought to.
+    pub usable: Vec<String>,
 }
 
 /// The owner of the VIP.
