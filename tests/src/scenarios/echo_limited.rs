@@ -12,8 +12,12 @@ use crate::traffic::Traffic;
 /// Rules of nftables on all nodes, in place of those before.
 fn filter(cluster: &Cluster, rule: &str) -> Result<()> {
     let rules = format!(
-        "flush ruleset; table inet filter {{ chain input {{ type filter hook input priority 0; \
-         {rule} }} }}"
+        "flush ruleset\n\
+         table inet filter {{\n\
+           chain input {{\n\
+             type filter hook input priority 0; {rule}\n\
+           }}\n\
+         }}\n"
     );
     for node in cluster.nodes() {
         let mut nft = cluster.host(node).command("nft".as_ref());

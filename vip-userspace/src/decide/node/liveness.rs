@@ -152,14 +152,20 @@ impl Node {
     /// Takes a node for dead that has left all questions unanswered, if it used to answer any, or
     /// if probes of its server found it dead, too.
     pub(super) fn conclude(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
-        let alive = self.health.alive(index);
+        let (alive, pause) = (self.health.alive(index), self.echo_pause());
         let Some(peer) = self.peer_mut(index) else {
             return;
         };
-        let (Liveness::Doubted { asked, next } | Liveness::Watched { asked, next }) = peer.liveness
+        let (Liveness::Doubted { asked, next } | Liveness::Watched { asked, next }) =
+            &mut peer.liveness
         else {
             return;
         };
+        if now.since(*next) > pause {
+            // This node did not run, and may have missed the answers.
+            *asked = 0;
+        }
+        let (asked, next) = (*asked, *next);
         let expected = [peer.echo, peer.neighbour]
             .iter()
             .any(|means| means.answers == Some(true));
