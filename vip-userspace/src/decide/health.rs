@@ -207,7 +207,7 @@ impl Health {
             (false, true) => Some(Transition::Alive),
             _ => None,
         };
-        let server = (before.1 != after.1).then(|| match after.1 {
+        let server = (before.1 != after.1).then_some(match after.1 {
             Server::Ready => Transition::Ready,
             Server::Unknown => Transition::Unknown(probe),
             Server::Unready => Transition::NotReady(probe),

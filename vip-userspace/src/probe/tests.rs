@@ -362,12 +362,7 @@ async fn a_token_is_shown_follows_its_file_and_outlives_a_broken_one() {
     for broken in ["", "two words", "\u{7}"] {
         std::fs::write(&file, broken).unwrap();
         ready(&prober).await;
-        let news = prober
-            .news()
-            .into_iter()
-            .filter_map(Result::err)
-            .last()
-            .unwrap();
+        let news = prober.news().unwrap().unwrap_err();
         assert!(news.ends_with("those read before are used"), "{news}");
     }
     let text = format!("{prober:?}");

@@ -279,10 +279,9 @@ impl Node {
             masks.withheld = BackendMask::ALL;
         }
         let mut resorts = [Resort::default(); MAX_CHECKS];
-        for check in 0..self.health.checks() {
-            let (nodes, resort) = choose(&self.facts(check));
-            masks.new_connections[check] = nodes;
-            resorts[check] = resort;
+        let chosen = masks.new_connections.iter_mut().zip(&mut resorts);
+        for (check, (nodes, resort)) in chosen.enumerate().take(self.health.checks()) {
+            (*nodes, *resort) = choose(&self.facts(check));
         }
         debug_assert!(masks.alive.and(BackendMask::first(self.params.nodes.len())) == masks.alive);
         (masks, resorts)

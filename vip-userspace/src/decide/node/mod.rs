@@ -716,9 +716,9 @@ impl Node {
             self.joining = None;
         }
         let (masks, resorts) = self.overlay();
-        for check in 0..self.health.checks() {
-            let resort = resorts[check];
-            if std::mem::replace(&mut self.resorts[check], resort) != resort {
+        let before = std::mem::replace(&mut self.resorts, resorts);
+        for (check, (before, resort)) in before.into_iter().zip(resorts).enumerate() {
+            if before != resort {
                 out.push(Action::Report(Report::NewConnections(check, resort)));
             }
         }
