@@ -1,7 +1,7 @@
 //! Nodes whose NICs are not the plain end of a cable: the agent finds out by itself how to run
 //! its program there, says so, and all else is as on any other NIC.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
@@ -54,6 +54,25 @@ pub(super) fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome
     outcome.requests += links.requests;
     outcome.failed += links.failed;
     outcome.violations.extend(links.violations);
+    Ok(outcome)
+}
+
+/// Frames of a node come from the Ethernet addresses of both its ports: other nodes learn them,
+/// and `vip check` names the mode.
+pub(super) fn balanced_bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let read = |cluster: &Cluster, node, file: &str| {
+        let mut read = cluster.host(node).command("cat".as_ref());
+        output(read.arg(format!("/sys/class/net/{NIC}/bonding/{file}")))
+    };
+    let mode = read(cluster, 0, "mode")?;
+    let mode = mode.split_whitespace().next().unwrap_or_default();
+    let config = cluster.work().join("vip.toml");
+    let mut check = cluster.host(0).command(cluster.programs().vip.as_os_str());
+    let text = check.arg("check").arg("--config").arg(&config).output();
+    let text = text.context("vip check")?.stdout;
+    let named = String::from_utf8_lossy(&text).contains(mode);
+    let mut outcome = run(cluster, report, None)?;
+    outcome.promise(named, || format!("vip check does not name {mode}"));
     Ok(outcome)
 }
 
