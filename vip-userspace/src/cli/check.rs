@@ -118,6 +118,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         bpffs(&config.datapath.bpffs),
     ]);
     findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
+    findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -260,6 +261,35 @@ fn bpffs(path: &Path) -> Finding {
             format!("not mounted at {}: `vip run` mounts it", path.display()),
         ),
     }
+}
+
+/// Vendors that virtual machines name in their DMI tables, and what filters their ports may have.
+const HYPERVISORS: &[(&str, &str)] = &[
+    ("VMware", "NSX SpoofGuard"),
+    ("QEMU", "Proxmox's or libvirt's IP filter"),
+    ("OpenStack", "port security"),
+    ("Red Hat", "libvirt's or OpenStack's IP filter"),
+    ("Nutanix", "its IP address filter"),
+    ("Microsoft Corporation", "Hyper-V's port ACLs"),
+    ("Xen", "its locking mode"),
+];
+
+/// A virtual machine cannot see the filter of the port that it is connected to: it is named.
+/// `vendor` holds who made the machine.
+fn hypervisor(vendor: &Path) -> Option<Finding> {
+    let vendor = fs::read_to_string(vendor).ok()?;
+    let vendor = vendor.trim();
+    let (_, filter) = HYPERVISORS
+        .iter()
+        .find(|(name, _)| vendor.starts_with(name))?;
+    Some(finding(
+        Grade::Ok,
+        "network",
+        format!(
+            "a virtual machine ({vendor}): {filter} must let pass what docs/network.md lists; \
+             that cannot be seen from here"
+        ),
+    ))
 }
 
 /// What SELinux means for the agent; `None` where the kernel has none. `enforce` holds `1` or `0`.
@@ -498,6 +528,17 @@ mod tests {
         fs::write(&enforce, "1").expect("a file");
         let text = selinux(&enforce).map(|finding| finding.text);
         assert!(text.is_some_and(|text| text.contains("spc_t")));
+    }
+
+    #[test]
+    fn filters_of_hypervisors_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vendor = folder.path().join("sys_vendor");
+        fs::write(&vendor, "VMware, Inc.\n").expect("a file");
+        let text = hypervisor(&vendor).map(|finding| finding.text);
+        assert!(text.is_some_and(|text| text.contains("SpoofGuard")));
+        fs::write(&vendor, "Dell Inc.\n").expect("a file");
+        assert!(hypervisor(&vendor).is_none());
     }
 
     #[test]
