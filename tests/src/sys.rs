@@ -159,8 +159,28 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 /// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
 pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
 
-/// Loads the XDP program `return XDP_PASS`.
+/// Whether the kernel has XDP programs for frames in several buffers.
+///
+/// # Errors
+/// It takes no XDP programs at all.
+pub(crate) fn has_xdp_frags() -> io::Result<bool> {
+    match load_xdp_pass_with(BPF_F_XDP_HAS_FRAGS) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Loads the XDP program `return XDP_PASS`, for frames in several buffers if the kernel can.
 pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
+    load_xdp_pass_with(if has_xdp_frags()? {
+        BPF_F_XDP_HAS_FRAGS
+    } else {
+        0
+    })
+}
+
+fn load_xdp_pass_with(prog_flags: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         prog_type: u32,
@@ -184,7 +204,7 @@ pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: BPF_F_XDP_HAS_FRAGS,
+        prog_flags,
     };
     // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
     // hands out a descriptor.

@@ -7,6 +7,7 @@ use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::sys;
 use crate::topology::NIC;
 use crate::traffic::{Traffic, get, vip};
 
@@ -76,9 +77,15 @@ pub(super) fn balanced_bond(cluster: &mut Cluster, report: &mut Report) -> Resul
     Ok(outcome)
 }
 
-/// Frames in several pieces.
+/// Frames in several buffers, which the driver runs the program for if the kernel can (Linux
+/// 5.18).
 pub(super) fn jumbo(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, Some("native"))
+    let frags = sys::has_xdp_frags().context("try an XDP program")?;
+    run(
+        cluster,
+        report,
+        Some(if frags { "native" } else { "generic" }),
+    )
 }
 
 /// The place of XDP is taken.
