@@ -234,14 +234,15 @@ fn pod(options: &Options, config: &Config) -> String {
            runAsUser: 0"
     } else {
         "      # BPF, PERFMON: programs and maps. NET_ADMIN: attaching them, and the VIP on lo.\n      \
-           # NET_RAW: ARP, VRRP, ICMP. SYS_NICE: real-time priority, given up after the start.\n      \
+           # NET_RAW: ARP, VRRP, ICMP. IPC_LOCK: memory that stays where it is.\n      \
+           # SYS_NICE: real-time priority, given up after the start.\n      \
            securityContext:\n        \
              allowPrivilegeEscalation: false\n        \
              readOnlyRootFilesystem: true\n        \
              runAsUser: 0\n        \
              capabilities:\n          \
                drop: [ALL]\n          \
-               add: [BPF, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE]\n        \
+               add: [BPF, IPC_LOCK, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE]\n        \
              seccompProfile:\n          \
                type: RuntimeDefault"
     });
@@ -346,6 +347,8 @@ fn unit(options: &Options, config: &Config) -> String {
          TimeoutStopSec=10\n\
          {directory}\
          CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE\n\
+         # Memory that stays where it is.\n\
+         LimitMEMLOCK=infinity\n\
          NoNewPrivileges=yes\n\
          PrivateTmp=yes\n\
          ProtectHome=yes\n\
