@@ -15,6 +15,7 @@ mod docs;
 mod drain;
 mod dual_stack;
 mod handover;
+mod hop_bound;
 mod keepalived_peer;
 mod kube_vip;
 mod kubernetes;
@@ -29,6 +30,7 @@ mod page;
 mod path_mtu;
 mod port_mapping;
 mod port_reused;
+mod priority_tagged;
 mod remote_client;
 pub mod static_pod;
 mod stray_frames;
@@ -142,6 +144,16 @@ pub const ALL: &[Scenario] = &[
         run: stray_frames::run,
     },
     Scenario {
+        name: "hop_bound",
+        promise: "hop_bound_holds_whatever_macs_and_tables_say",
+        run: hop_bound::run,
+    },
+    Scenario {
+        name: "priority_tagged",
+        promise: "priority_tagged_frames_are_read_as_untagged",
+        run: priority_tagged::run,
+    },
+    Scenario {
         name: "remote_client",
         promise: "remote_client_behind_a_router_reaches_all_servers",
         run: remote_client::run,
@@ -177,7 +189,7 @@ pub const BROWSER: &str = "chromium-headless-shell";
 /// As containers, started by the manifest; on a cluster without agents.
 pub const CONTAINER: Scenario = Scenario {
     name: "container",
-    promise: "container_with_four_capabilities_survives_a_power_cut",
+    promise: "container_with_five_capabilities_survives_a_power_cut",
     run: container::run,
 };
 
@@ -262,6 +274,14 @@ pub const LINKS: &[(Link, Scenario)] = &[
             name: "occupied",
             promise: "occupied_nic_keeps_its_program_and_is_served_by_tc",
             run: links::occupied,
+        },
+    ),
+    (
+        Link::Occupied,
+        Scenario {
+            name: "priority_tagged_tc",
+            promise: "priority_tagged_frames_are_read_as_untagged_by_tc",
+            run: priority_tagged::run,
         },
     ),
 ];

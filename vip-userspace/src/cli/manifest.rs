@@ -238,7 +238,7 @@ fn pod(options: &Options, config: &Config) -> String {
     } else {
         "      # BPF, PERFMON: programs and maps. NET_ADMIN: attaching them, and the VIP on lo.\n      \
            # NET_RAW: ARP, VRRP, ICMP. Given up after the start: SYS_NICE, for real-time priority;\n      \
-           # SYS_RESOURCE, for the memory of maps before Linux 5.11.\n      \
+           # SYS_RESOURCE, for memory that stays where it is, and for maps before Linux 5.11.\n      \
            securityContext:\n        \
              allowPrivilegeEscalation: false\n        \
              readOnlyRootFilesystem: true\n        \
@@ -353,6 +353,8 @@ fn unit(options: &Options, config: &Config) -> String {
          TimeoutStopSec=10\n\
          {directory}\
          CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE CAP_SYS_RESOURCE\n\
+         # Memory that stays where it is.\n\
+         LimitMEMLOCK=infinity\n\
          NoNewPrivileges=yes\n\
          PrivateTmp=yes\n\
          ProtectHome=yes\n\
