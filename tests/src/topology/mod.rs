@@ -17,6 +17,7 @@ pub mod vm;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use anyhow::Result;
@@ -88,6 +89,15 @@ pub trait Host: Debug {
     /// # Errors
     /// The host cannot be cut off.
     fn power_off(&mut self) -> Result<()>;
+
+    /// Gives the host another NIC, on the switch of the nodes' segment, without an address. The
+    /// number is the last byte of its Ethernet address. What is returned must be kept.
+    ///
+    /// # Errors
+    /// The host takes no other.
+    fn plug(&self, interface: &str, number: u8) -> Result<Vec<OwnedFd>> {
+        anyhow::bail!("{} takes no NIC {interface} ({number})", self.name())
+    }
 
     /// The virtual machine that it is, if it is one.
     fn vm(&mut self) -> Option<&mut vm::VmHost> {

@@ -18,7 +18,7 @@ use crate::hash::ServiceHash;
 
 /// Version of everything in this module. The agent stores it in [`Config::layout_version`]
 /// and refuses to adopt pinned maps that carry another one.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Virtual addresses the program can serve at once.
 pub const MAX_VIPS: usize = 16;

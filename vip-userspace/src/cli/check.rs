@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
 
-use crate::cgroup;
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
+use crate::{agent, cgroup};
 
 /// First kernel with XDP programs for frames in several pieces.
 const OLDEST_KERNEL: (u32, u32) = (5, 18);
@@ -132,13 +132,16 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
             Ok(nic) => {
                 findings.extend(nic_findings(&config, &nic));
+                if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
+                    findings.push(finding(Grade::Failure, "agent", taken.to_string()));
+                }
                 for vip in &config.vips {
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
             }
         }
         for vip in &config.vips {
-            let places = netlink.has_vip(vip.address).await?;
+            let places = netlink.places_of(vip.address).await?;
             findings.push(vip_in_use(vip.address, &places));
         }
         anyhow::Ok(())

@@ -3,5 +3,6 @@
 pub mod announce;
 pub mod bfd;
 pub mod health;
+pub mod hooks;
 pub mod node;
 pub mod vrrp;

@@ -126,8 +126,9 @@ impl NdpSocket {
         })
     }
 
-    pub(super) fn set_mac(&self, mac: [u8; 6]) {
-        self.frames.set_mac(mac);
+    /// The socket itself.
+    pub(super) fn frames(&self) -> &FrameSocket {
+        &self.frames
     }
 
     /// Tells everybody that this NIC has `vip`.
