@@ -74,7 +74,7 @@ pub(super) struct ArpSocket {
 impl ArpSocket {
     /// Opens it. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
-        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, &frames::everything())
+        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, frames::everything())
             .map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
             frames,

@@ -49,11 +49,16 @@ pub(super) struct FrameSocket {
 impl FrameSocket {
     /// Opens it. Only frames of no other VLAN that pass the filter come in. Must be called within a
     /// tokio runtime.
-    pub(super) fn open(nic: &Nic, ether_type: Be16, filter: &[SockFilter]) -> io::Result<Self> {
+    pub(super) fn open(
+        nic: &Nic,
+        ether_type: Be16,
+        filter: impl IntoIterator<Item = SockFilter>,
+    ) -> io::Result<Self> {
         // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
-        socket.attach_filter(&[&untagged()[..], filter].concat())?;
+        let filter: Vec<SockFilter> = untagged().into_iter().chain(filter).collect();
+        socket.attach_filter(&filter)?;
         socket.bind(&raw::link_layer(nic.index, ether_type)?)?;
         let opened = Self {
             socket: raw::readable(socket)?,

@@ -115,7 +115,7 @@ pub(super) struct NdpSocket {
 impl NdpSocket {
     /// Opens it. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
-        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, &ADVERTISEMENTS)
+        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, ADVERTISEMENTS)
             .map_err(NetError::io(format!("open an NDP socket on {}", nic.name)))?;
         Ok(Self {
             frames,

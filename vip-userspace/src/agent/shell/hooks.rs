@@ -8,10 +8,10 @@ use tokio::time::{Instant, timeout_at};
 use vip_common::layout::Counter;
 
 use super::Shell;
-use super::setup::{addresses_of, redirect};
+use super::setup::redirect;
 use crate::agent::clock::now;
 use crate::agent::pacer::Command;
-use crate::config::{Config, XdpMode};
+use crate::config::XdpMode;
 use crate::datapath::{Attachment, Datapath, Look, Mode, Seen, Way};
 use crate::decide::hooks::{Ask, Hook, IngressProof, Placing, Running, Watch};
 use crate::decide::node::Fault;

@@ -56,7 +56,7 @@ impl Shell {
                 return Ok(());
             }
         };
-        if self.follow(link.as_ref()).await? {
+        if self.follow_address(link.as_ref()).await? {
             return Ok(());
         }
         let Some(link) = link else {
@@ -84,7 +84,7 @@ impl Shell {
     ///
     /// # Errors
     /// It cannot, though the address is there: the agent must be started anew.
-    async fn follow(&mut self, link: Option<&LinkState>) -> anyhow::Result<bool> {
+    async fn follow_address(&mut self, link: Option<&LinkState>) -> anyhow::Result<bool> {
         let address = self.nic.address;
         let there = match self.netlink.has_address(self.nic.index, address).await {
             Ok(there) => there,
@@ -100,8 +100,8 @@ impl Shell {
         }
         let vip = self.config.vip().address;
         let interface = self.config.interface.as_deref();
-        let found = self.netlink.find_nic(vip, &self.config.addresses(), interface);
-        let nic = match found.await {
+        let nodes = self.config.addresses();
+        let nic = match self.netlink.find_nic(vip, &nodes, interface).await {
             Ok(nic) if nic.address == address => nic,
             // There is nowhere to follow it to: the fault says so.
             Ok(_) => return Ok(false),
