@@ -138,7 +138,8 @@ pub fn foreign(args: &ForeignArgs) -> Result<()> {
     loop {
         std::thread::sleep(Duration::from_millis(args.insist_ms.unwrap_or(1000)));
         if let (Some(hook), Some(_)) = (hook, args.insist_ms) {
-            let there = sys::attached_programs(&args.interface, hook).context("ask for programs")?;
+            let there =
+                sys::attached_programs(&args.interface, hook).context("ask for programs")?;
             if there.first() != Some(&own) {
                 // A program can be in the list once only.
                 drop(link.take());

@@ -171,7 +171,19 @@ pub(crate) fn without_arp() -> Vec<Instruction> {
     [&begin[..], &[is_arp], &drop, &pass].concat()
 }
 
-/// Loads the XDP program `return XDP_PASS`.
+/// Whether the kernel has XDP programs for frames in several buffers.
+///
+/// # Errors
+/// It takes no XDP programs at all.
+pub(crate) fn has_xdp_frags() -> io::Result<bool> {
+    match bpf::load_with(Kind::Xdp, "pass", &bpf::returning(2), bpf::HAS_FRAGS) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Loads the XDP program `return XDP_PASS`, for frames in several buffers if the kernel can.
 pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
     bpf::load(Kind::Xdp, "pass", &bpf::returning(2))
 }

@@ -52,13 +52,14 @@ impl Bytes {
 }
 
 /// The packet of an XDP program, and the sockets of the node it came to: the helper that looks
-/// them up takes the context.
-pub(crate) struct XdpFrame<'a> {
+/// them up takes the context. `FRAGS`: it may lie in several buffers, of which the first can be
+/// viewed.
+pub(crate) struct XdpFrame<'a, const FRAGS: bool> {
     bytes: Bytes,
     context: &'a XdpContext,
 }
 
-impl<'a> XdpFrame<'a> {
+impl<'a, const FRAGS: bool> XdpFrame<'a, FRAGS> {
     #[inline(always)]
     pub(crate) fn new(context: &'a XdpContext) -> Self {
         Self {
@@ -71,7 +72,7 @@ impl<'a> XdpFrame<'a> {
     }
 }
 
-impl Frame for XdpFrame<'_> {
+impl<const FRAGS: bool> Frame for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
         self.bytes.view(offset)
@@ -84,12 +85,16 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn whole_length(&self) -> usize {
-        // SAFETY: the program's own context (Linux 5.18).
-        unsafe { bpf_xdp_get_buff_len(self.context.ctx) as usize }
+        if FRAGS {
+            // SAFETY: the program's own context. Linux 5.18, as `frags`.
+            unsafe { bpf_xdp_get_buff_len(self.context.ctx) as usize }
+        } else {
+            self.length()
+        }
     }
 }
 
-impl FrameMut for XdpFrame<'_> {
+impl<const FRAGS: bool> FrameMut for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
         self.bytes.view_mut(offset)
@@ -120,7 +125,7 @@ fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Heade
     Some(helpers::Headers { ip, tcp })
 }
 
-impl Sockets for XdpFrame<'_> {
+impl<const FRAGS: bool> Sockets for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
         helpers::listens(self.context.ctx.cast(), flow)

@@ -32,8 +32,21 @@ use crate::maps::Maps;
 #[xdp(frags)]
 #[inline(always)]
 fn vip_ingress(context: XdpContext) -> u32 {
-    let frame = XdpFrame::new(&context);
-    steer::decide_and(&frame, &Maps, &frame, ByXdp(&context))
+    ingress::<true>(&context)
+}
+
+/// The same for kernels before Linux 5.18, which have neither `frags` nor the helper that tells
+/// the length of such a frame: every frame lies in one buffer. The agent loads one of the two.
+#[xdp]
+#[inline(always)]
+fn vip_ingress_sb(context: XdpContext) -> u32 {
+    ingress::<false>(&context)
+}
+
+#[inline(always)]
+fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
+    let frame = XdpFrame::<FRAGS>::new(context);
+    steer::decide_and(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
 }
 
 /// Everything that comes in by the NIC, as a socket buffer: where XDP is not to be had, or
@@ -71,9 +84,9 @@ fn count(verdict: &Verdict) {
 
 /// Counts a verdict and does what it says.
 #[derive(Clone, Copy)]
-struct ByXdp<'a>(&'a XdpContext);
+struct ByXdp<'a, const FRAGS: bool>(&'a XdpContext);
 
-impl Next for ByXdp<'_> {
+impl<const FRAGS: bool> Next for ByXdp<'_, FRAGS> {
     /// An XDP action.
     type Outcome = u32;
 
@@ -85,7 +98,7 @@ impl Next for ByXdp<'_> {
         }
         count(&verdict);
         debug!(self.0, "frame counter={}", counter.index());
-        let mut frame = XdpFrame::new(self.0);
+        let mut frame = XdpFrame::<FRAGS>::new(self.0);
         match steer::apply(verdict, &mut frame, &Maps) {
             Action::Pass => xdp_action::XDP_PASS,
             Action::Drop => xdp_action::XDP_DROP,

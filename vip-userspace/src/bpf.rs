@@ -67,15 +67,36 @@ pub enum Kind {
     Xdp = 6,
 }
 
-/// Loads a program of a few instructions, under a name of 15 bytes at most.
+/// `BPF_F_XDP_HAS_FRAGS`: frames in several buffers are no obstacle (Linux 5.18).
+pub const HAS_FRAGS: u32 = 1 << 5;
+
+/// Loads a program of a few instructions, under a name of 15 bytes at most; one for XDP for frames
+/// in several buffers, if the kernel can.
 ///
 /// # Errors
 /// The kernel refuses it.
 pub fn load(kind: Kind, name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let flags = if kind == Kind::Xdp { HAS_FRAGS } else { 0 };
+    match load_with(kind, name, instructions, flags) {
+        Err(error) if flags != 0 && error.raw_os_error() == Some(libc::EINVAL) => {
+            load_with(kind, name, instructions, 0)
+        }
+        loaded => loaded,
+    }
+}
+
+/// The same with these flags.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn load_with(
+    kind: Kind,
+    name: &str,
+    instructions: &[Instruction],
+    prog_flags: u32,
+) -> io::Result<OwnedFd> {
     /// `enum bpf_cmd`.
     const PROG_LOAD: c_int = 5;
-    /// `BPF_F_XDP_HAS_FRAGS`: frames of more than a page are no obstacle (Linux 5.18).
-    const HAS_FRAGS: u32 = 1 << 5;
     #[repr(C)]
     struct Attributes {
         prog_type: u32,
@@ -98,7 +119,7 @@ pub fn load(kind: Kind, name: &str, instructions: &[Instruction]) -> io::Result<
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: if kind == Kind::Xdp { HAS_FRAGS } else { 0 },
+        prog_flags,
         prog_name: [0; 16],
     };
     for (to, from) in attributes.prog_name[..15].iter_mut().zip(name.bytes()) {

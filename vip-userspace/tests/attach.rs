@@ -362,7 +362,10 @@ fn somebody_elses_program_is_left_alone() {
         let found = look(&mut ours, Way::In, attached);
         assert!(found.attached);
         let ahead: Vec<String> = found.ahead.iter().map(ToString::to_string).collect();
-        assert!(ahead[0].starts_with("XDP program vip_ingress (id "), "{ahead:?}");
+        assert!(
+            ahead[0].starts_with("XDP program vip_ingress (id "),
+            "{ahead:?}"
+        );
         assert_eq!(xdp(), before);
         drop(ours);
         place.clean_up();
@@ -410,7 +413,12 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
                     let _there = Command::new("tc")
                         .args(["qdisc", "add", "dev", "eth0", "clsact"])
                         .output();
-                    run("tc", &["filter", "add", "dev", "eth0", "egress", "matchall", "action", "ok"]);
+                    run(
+                        "tc",
+                        &[
+                            "filter", "add", "dev", "eth0", "egress", "matchall", "action", "ok",
+                        ],
+                    );
                     None
                 }
             };
@@ -419,7 +427,11 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
             let attached = datapath
                 .attach("eth0", place.index, XdpMode::Auto, Some(egress))
                 .expect("attaches");
-            assert_eq!(look(&mut datapath, Way::Out, attached).ahead, [], "{egress}");
+            assert_eq!(
+                look(&mut datapath, Way::Out, attached).ahead,
+                [],
+                "{egress}"
+            );
             assert!(guard_runs(&datapath), "{egress}");
             if egress == Egress::Tcx {
                 let _second = foreign();
@@ -461,7 +473,10 @@ fn somebody_elses() -> OwnedFd {
 #[test]
 fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
     in_namespace(|place| {
-        let (one, two) = (place.directory.path().join("one"), place.directory.path().join("two"));
+        let (one, two) = (
+            place.directory.path().join("one"),
+            place.directory.path().join("two"),
+        );
         let open = |run: &Path| {
             fs::create_dir_all(run).expect("writable");
             Pins::open(&place.bpffs(), run).expect("a bpffs can be mounted")
@@ -475,7 +490,12 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
             .expect("attaches");
         let before = xdp();
 
-        let vips: Vec<IpAddr> = state.get().vips().iter().map(|vip| vip.address.into()).collect();
+        let vips: Vec<IpAddr> = state
+            .get()
+            .vips()
+            .iter()
+            .map(|vip| vip.address.into())
+            .collect();
         let other = [IpAddr::from([10, 9, 0, 99])];
         let wants = |index, vips| Claim {
             run_directory: &two,
@@ -490,7 +510,10 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         assert!(matches!(&error, Taken::Alive { run_directory, .. } if *run_directory == one));
         assert!(error.to_string().starts_with("eth0 belongs to"), "{error}");
         let error = refused(&wants(place.index + 100, &vips)).expect_err("the VIP is taken");
-        assert!(error.to_string().starts_with(&format!("VIP {}", vips[0])), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("VIP {}", vips[0])),
+            "{error}"
+        );
         assert_eq!(refused(&wants(place.index + 100, &other)), Ok(()));
         // It is no other agent to itself.
         let own = Claim {
@@ -500,7 +523,12 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         assert_eq!(refused(&own), Ok(()));
 
         // A second one on another NIC takes nothing of the first's away, nor does its cleanup.
-        run("ip", &["link", "add", "eth1", "type", "veth", "peer", "name", "peer1"]);
+        run(
+            "ip",
+            &[
+                "link", "add", "eth1", "type", "veth", "peer", "name", "peer1",
+            ],
+        );
         run("ip", &["link", "set", "eth1", "up"]);
         let index = nix::net::if_::if_nametoindex("eth1").expect("just made");
         let (mut second, _) = Datapath::load(Some(open(&two)), &plan(5), 0).expect("loads");
@@ -518,7 +546,10 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         drop((datapath, held));
         let error = refused(&wants(place.index, &other)).expect_err("the NIC is taken");
         assert!(matches!(error, Taken::Left { .. }), "{error}");
-        assert!(error.to_string().contains("vip cleanup --run-dir"), "{error}");
+        assert!(
+            error.to_string().contains("vip cleanup --run-dir"),
+            "{error}"
+        );
         for leftover in leftovers(&place.bpffs(), &one) {
             remove(&leftover).expect("it can be removed");
         }
@@ -534,14 +565,19 @@ fn what_lies_in_the_way_is_named_and_nothing_is_changed() {
         let refused = |path: &Path| {
             let error = Pins::open(&place.bpffs(), place.directory.path()).expect_err("in the way");
             assert!(matches!(error, DatapathError::InTheWay { .. }), "{error}");
-            assert!(error.to_string().contains(path.to_str().expect("text")), "{error}");
+            assert!(
+                error.to_string().contains(path.to_str().expect("text")),
+                "{error}"
+            );
         };
         for name in ["VIP_STATE", "egress-2", "whatever"] {
             let path = pins.join(name);
             fs::create_dir(&path).expect("bpffs has directories");
             refused(&path);
             let all = place.leftovers();
-            let directory = all.iter().find(|leftover| **leftover == Leftover::Pin(path.clone()));
+            let directory = all
+                .iter()
+                .find(|leftover| **leftover == Leftover::Pin(path.clone()));
             let error = remove(directory.expect("it is listed")).expect_err("no agent made it");
             assert!(error.to_string().contains(name), "{error}");
             fs::remove_dir(&path).expect("empty");

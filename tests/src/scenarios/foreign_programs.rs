@@ -53,7 +53,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         others[node].push(late);
         let what = format!("{} is first at {place} again", cluster.name(node));
         cluster.wait_for_status(&what, &[node], |_, _, status| {
-            let healed = status.repairs.get("programs").is_some_and(|times| *times > 0);
+            let healed = status
+                .repairs
+                .get("programs")
+                .is_some_and(|times| *times > 0);
             healed && status.hooks_run() && status.faults.is_empty()
         })?;
         report.event(what);
@@ -151,7 +154,11 @@ fn blocked(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
     std::thread::sleep(Duration::from_secs(2));
     let status = cluster.status(node)?;
     outcome.promise(status.state == "initialize", || {
-        format!("{} on {NIC} sees no ARP and is {}", cluster.name(node), status.state)
+        format!(
+            "{} on {NIC} sees no ARP and is {}",
+            cluster.name(node),
+            status.state
+        )
     });
     report.event(format!(
         "{} sees no ARP behind somebody else's XDP program, and does not own the VIP",

@@ -44,7 +44,7 @@ use crate::arp::ArpReport;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::topology::Link;
-use crate::topology::vm::Wiring;
+use crate::topology::vm::{Bonding, Wiring};
 
 /// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
 /// found it unless a machine is cut off.
@@ -368,11 +368,35 @@ pub const WIRINGS: &[(Wiring, Scenario)] = &[
         },
     ),
     (
-        Wiring::Bond,
+        Wiring::Bond(Bonding::ActiveBackup),
         Scenario {
             name: "bond",
             promise: "bond_with_a_cable_pulled_goes_on",
             run: links::bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::FailOverMac),
+        Scenario {
+            name: "bond_fail_over_mac",
+            promise: "bond_that_changes_its_address_with_a_cable_pulled_goes_on",
+            run: links::bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::BalanceTlb),
+        Scenario {
+            name: "bond_balance_tlb",
+            promise: "bond_in_mode_5_loops_nothing_and_is_named",
+            run: links::balanced_bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::BalanceAlb),
+        Scenario {
+            name: "bond_balance_alb",
+            promise: "bond_in_mode_6_loops_nothing_and_is_named",
+            run: links::balanced_bond,
         },
     ),
 ];

@@ -123,7 +123,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     std::thread::sleep(std::time::Duration::from_secs(6));
     cluster.wait_until_settled()?;
     for node in cluster.nodes() {
-        for (which, status) in [("first", cluster.status(node)?), ("second", second(cluster, node)?)] {
+        for (which, status) in [
+            ("first", cluster.status(node)?),
+            ("second", second(cluster, node)?),
+        ] {
             let repairs: u64 = status.repairs.values().sum();
             outcome.promise(repairs == 0 && status.faults.is_empty(), || {
                 format!("the {which} agent on {}: {status:?}", cluster.name(node))

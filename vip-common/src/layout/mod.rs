@@ -123,7 +123,8 @@ pub struct Config {
     /// The nodes with an address of IPv6.
     pub ipv6_nodes: BackendMask,
     /// Number of the agent's network namespace (`SO_NETNS_COOKIE`), by which connections that
-    /// the node itself makes are told from its pods'.
+    /// the node itself makes are told from its pods'. 0 if the kernel does not tell (before Linux
+    /// 5.14): then it counts as the first one.
     pub netns: u64,
     /// Always 0: what makes the verifier forget, see [`State::any_below`].
     pub zero: u64,

@@ -81,8 +81,8 @@ pub(super) fn look(
 
 /// The tcx programs of an interface.
 pub(super) fn tcx(way: Way, interface: &str) -> Result<Vec<Program>, DatapathError> {
-    let (_, programs) = SchedClassifier::query_tcx(interface, way.hook())
-        .map_err(program_error(way.program()))?;
+    let (_, programs) =
+        SchedClassifier::query_tcx(interface, way.hook()).map_err(program_error(way.program()))?;
     let programs = programs.iter().map(|program| Program {
         by: By::Tcx,
         id: Some(program.id()),
@@ -94,7 +94,9 @@ pub(super) fn tcx(way: Way, interface: &str) -> Result<Vec<Program>, DatapathErr
 /// A program by its number. The kernel finds it by that only if it is among those loaded, and no
 /// call of aya's takes a number.
 pub(super) fn named(by: By, id: u32) -> Program {
-    let known = loaded_programs().flatten().find(|program| program.id() == id);
+    let known = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id);
     Program {
         by,
         id: Some(id),

@@ -40,6 +40,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// Program on the NIC's way in.
 pub const INGRESS: &str = "vip_ingress";
+/// The same for kernels that have no XDP programs for frames in several buffers (before Linux
+/// 5.18): a driver takes it only for an MTU whose frames fit one.
+const INGRESS_SINGLE_BUFFER: &str = "vip_ingress_sb";
 /// The same for socket buffers.
 pub const TC_INGRESS: &str = "vip_tc_ingress";
 /// Program on the NIC's way out.
@@ -63,7 +66,9 @@ const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 pub enum DatapathError {
     /// The object could not be loaded.
     #[error(
-        "cannot load the eBPF object (Linux 5.18 or newer, CAP_BPF and CAP_NET_ADMIN are needed): {0}"
+        "cannot load the eBPF object (Linux 5.10 or newer, CAP_BPF and CAP_NET_ADMIN are needed; \
+         before Linux 5.11 also a limit of locked memory that is high enough, or \
+         CAP_SYS_RESOURCE to raise it): {0}"
     )]
     Load(#[from] EbpfError),
     /// A program was refused or could not be attached.
@@ -259,6 +264,36 @@ impl Plan {
     }
 }
 
+/// What a kernel offers beyond what the programs cannot do without. Found by trying, since
+/// distributions bring features to kernels with older numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// XDP programs for frames in several buffers (Linux 5.18). Without them a driver runs XDP
+    /// only for an MTU whose frames fit one buffer.
+    pub frags: bool,
+    /// tcx (Linux 6.6); else filters of the clsact qdisc.
+    pub tcx: bool,
+    /// Programs for local sockets.
+    pub redirection: bool,
+}
+
+impl Features {
+    /// Loads the programs, attaches none and leaves nothing behind.
+    ///
+    /// # Errors
+    /// What [`Datapath::load`] says of a kernel that does not take them.
+    pub fn probe() -> Result<Self, DatapathError> {
+        let nothing = Plan::of(&State::zeroed(), vec![RankRow::default()]);
+        let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
+        let (name, _) = ingress(&mut datapath.ebpf)?;
+        Ok(Self {
+            frags: name == INGRESS,
+            tcx: attach::has_tcx("lo"),
+            redirection: datapath.no_redirection.is_none(),
+        })
+    }
+}
+
 /// The loaded programs and their maps, the [`StateMap`] excepted.
 pub struct Datapath {
     ebpf: Ebpf,
@@ -298,6 +333,7 @@ impl Datapath {
         // aya writes globals when it loads, pinned ones too: let it write what is there.
         let state = found.unwrap_or_else(State::zeroed);
         let expects = tw_rcv_nxt();
+        raise_memory_limit();
         let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
@@ -310,8 +346,7 @@ impl Datapath {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let ingress: &mut Xdp = program(&mut ebpf, INGRESS)?;
-        ingress.load().map_err(program_error(INGRESS))?;
+        load_ingress(&mut ebpf)?;
         for name in [EGRESS, TC_INGRESS] {
             let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
             classifier.load().map_err(program_error(name))?;
@@ -410,8 +445,8 @@ impl Datapath {
         seen: &Seen,
     ) -> Result<Look, DatapathError> {
         if way == Way::In && attachment.mode != Mode::Tc {
-            let own = self.ingress()?.info();
-            let own = own.map_err(program_error(INGRESS))?.id();
+            let (name, ingress) = ingress(&mut self.ebpf)?;
+            let own = ingress.info().map_err(program_error(name))?.id();
             return Ok(Look {
                 attached: seen.xdp == Some(own),
                 ahead: Vec::new(),
@@ -528,7 +563,7 @@ impl Datapath {
     /// # Errors
     /// If the object lacks it.
     pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
-        program(&mut self.ebpf, INGRESS)
+        ingress(&mut self.ebpf).map(|(_, program)| program)
     }
 
     /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
@@ -561,6 +596,47 @@ where
         .ok_or(DatapathError::Missing(name))
 }
 
+/// Loads the program on the way in: the one for frames in several buffers, or where the kernel
+/// does not know such programs, the one for frames in a single buffer.
+fn load_ingress(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let load = |ebpf: &mut Ebpf, name| {
+        let ingress: &mut Xdp = program(ebpf, name)?;
+        ingress.load().map_err(program_error(name))
+    };
+    match load(ebpf, INGRESS) {
+        Err(DatapathError::Program { source, .. }) if is_unknown_flag(&source) => {
+            load(ebpf, INGRESS_SINGLE_BUFFER)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether a program was refused before the verifier looked at it: it has a flag that the kernel
+/// does not know (`bpf_prog_load`, kernel/bpf/syscall.c).
+fn is_unknown_flag(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            io_error.raw_os_error() == Some(nix::libc::EINVAL)
+                && verifier_log.to_string().trim().is_empty()
+        }
+        _ => false,
+    }
+}
+
+/// The program on the way in that was loaded, and its name.
+fn ingress(ebpf: &mut Ebpf) -> Result<(&'static str, &mut Xdp), DatapathError> {
+    let single: &mut Xdp = program(ebpf, INGRESS_SINGLE_BUFFER)?;
+    let name = if single.fd().is_ok() {
+        INGRESS_SINGLE_BUFFER
+    } else {
+        INGRESS
+    };
+    Ok((name, program(ebpf, name)?))
+}
+
 /// Where this kernel keeps what the remains of a connection expect next; 0 if it does not say.
 /// Then nothing but a new connection is kept by them.
 fn tw_rcv_nxt() -> u32 {
@@ -576,5 +652,16 @@ fn tw_rcv_nxt() -> u32 {
             tracing::warn!(%error, "the kernel does not describe its types: clients of closed connections that are late get a reset");
             0
         }
+    }
+}
+
+/// Raises the limit of locked memory, against which Linux before 5.11 counts maps and programs.
+/// Where that is not allowed and not needed, nothing is lost; where it is needed, loading fails
+/// and says so.
+fn raise_memory_limit() {
+    let infinity = nix::sys::resource::RLIM_INFINITY;
+    let resource = nix::sys::resource::Resource::RLIMIT_MEMLOCK;
+    if let Err(error) = nix::sys::resource::setrlimit(resource, infinity, infinity) {
+        tracing::debug!(%error, "the limit of locked memory stays");
     }
 }

@@ -134,7 +134,11 @@ fn refuse_unknown(own: &Pins, claim: &Claim<'_>) -> Result<(), Taken> {
         && !own.ingress_links().iter().any(has_xdp)
         && loaded_programs()
             .flatten()
-            .any(|program| program.id() == id && program.name_as_str() == Some(INGRESS))
+            // Also the one for frames in a single buffer, whose name begins so.
+            .any(|program| {
+                let name = program.name_as_str();
+                program.id() == id && name.is_some_and(|name| name.starts_with(INGRESS))
+            })
     {
         return found(INGRESS);
     }

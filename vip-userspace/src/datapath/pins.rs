@@ -187,7 +187,8 @@ impl Pins {
                 .iter()
                 .any(|begin| name.starts_with(begin))
                 || LOCAL.contains(&name.as_str());
-            let is_link = || PinnedLink::from_pin(&path).is_ok_and(|link| FdLink::from(link).info().is_ok());
+            let is_link =
+                || PinnedLink::from_pin(&path).is_ok_and(|link| FdLink::from(link).info().is_ok());
             if holds_link && !is_link() {
                 return in_the_way("no link of a program");
             }
@@ -534,7 +535,10 @@ mod tests {
     fn pins_follow_the_run_directory_and_tell_which_it_is() {
         let name = |run: &str| {
             let path = pin_directory(Path::new("/bpf"), Path::new(run));
-            path.strip_prefix("/bpf").expect("below it").display().to_string()
+            path.strip_prefix("/bpf")
+                .expect("below it")
+                .display()
+                .to_string()
         };
         for (run, pins) in [
             ("/run/vip", "vip"),

@@ -296,10 +296,12 @@ impl Watch {
             (Running::Unproven, false) => {
                 Some(format!("nothing was seen to reach it yet behind {ahead}"))
             }
-            (Running::No, true) => Some("it is attached, and the kernel does not run it".to_owned()),
-            (Running::No, false) => {
-                Some(format!("{ahead} stands before it and lets nothing through to it"))
+            (Running::No, true) => {
+                Some("it is attached, and the kernel does not run it".to_owned())
             }
+            (Running::No, false) => Some(format!(
+                "{ahead} stands before it and lets nothing through to it"
+            )),
         }
     }
 }
@@ -403,15 +405,26 @@ mod tests {
     #[test]
     fn what_does_not_run_and_what_may_not_is_a_fault_with_a_name() {
         let mut watch = Watch::default();
-        assert!(!watch.is_fault(), "alone, it may run before anything shows it");
+        assert!(
+            !watch.is_fault(),
+            "alone, it may run before anything shows it"
+        );
         watch.on_look(second(0), vec![program(By::Xdp)]);
         assert!(watch.is_fault());
-        assert!(watch.cause().is_some_and(|cause| cause.contains("XDP program foreign (id 7)")));
+        assert!(
+            watch
+                .cause()
+                .is_some_and(|cause| cause.contains("XDP program foreign (id 7)"))
+        );
         assert!(watch.on_proof(Running::Yes));
         assert!(!watch.is_fault() && watch.cause().is_none());
         assert!(!watch.on_proof(Running::Yes));
         assert!(watch.on_proof(Running::No));
         assert!(watch.is_fault());
-        assert!(watch.cause().is_some_and(|cause| cause.contains("stands before it")));
+        assert!(
+            watch
+                .cause()
+                .is_some_and(|cause| cause.contains("stands before it"))
+        );
     }
 }

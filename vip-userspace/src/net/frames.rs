@@ -29,7 +29,12 @@ fn untagged() -> [SockFilter; 5] {
     };
     let of_frame = |field: i32| (libc::SKF_AD_OFF + field).cast_unsigned();
     [
-        step(BPF_LD | BPF_W | BPF_ABS, 0, 0, of_frame(SKF_AD_VLAN_TAG_PRESENT)),
+        step(
+            BPF_LD | BPF_W | BPF_ABS,
+            0,
+            0,
+            of_frame(SKF_AD_VLAN_TAG_PRESENT),
+        ),
         step(BPF_JMP | BPF_JEQ, 3, 0, 0),
         step(BPF_LD | BPF_W | BPF_ABS, 0, 0, of_frame(SKF_AD_VLAN_TAG)),
         // The number; 0 is that of none.

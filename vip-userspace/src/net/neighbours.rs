@@ -52,7 +52,8 @@ impl Neighbours {
 
     fn sockets(&self) -> impl Iterator<Item = &FrameSocket> {
         let arp = self.arp.as_ref().map(ArpSocket::frames);
-        arp.into_iter().chain(self.ndp.as_ref().map(NdpSocket::frames))
+        arp.into_iter()
+            .chain(self.ndp.as_ref().map(NdpSocket::frames))
     }
 
     /// Throws away what came so far.
@@ -65,7 +66,9 @@ impl Neighbours {
     /// # Errors
     /// The kernel's: link down.
     pub fn test_guard(&self) -> io::Result<()> {
-        self.sockets().next().map_or(Ok(()), FrameSocket::test_guard)
+        self.sockets()
+            .next()
+            .map_or(Ok(()), FrameSocket::test_guard)
     }
 
     /// Tells everybody that this NIC has `vip`.

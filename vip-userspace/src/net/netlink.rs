@@ -503,7 +503,9 @@ fn link(message: &LinkMessage) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Controller(index) => link.master = Some(*index).filter(|index| *index > 0),
+            LinkAttribute::Controller(index) => {
+                link.master = Some(*index).filter(|index| *index > 0)
+            }
             LinkAttribute::Address(bytes) if ethernet => {
                 link.mac = bytes.as_slice().try_into().ok();
             }

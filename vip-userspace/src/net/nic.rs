@@ -315,7 +315,10 @@ mod tests {
         let elsewhere = [on(5, [10, 0, 0, 11], 24)];
         let error = choose(&links, &elsewhere, VIP, &NODES, Some("eth0")).unwrap_err();
         assert!(error.to_string().contains("br-other"), "{error}");
-        assert_eq!(choose(&links, &elsewhere, VIP, &NODES, None).unwrap().index, 5);
+        assert_eq!(
+            choose(&links, &elsewhere, VIP, &NODES, None).unwrap().index,
+            5
+        );
         // A bond below the bridge.
         links.push(link(6, "eth1", Some([2, 0, 0, 0, 0, 3])));
         links[5].master = Some(2);

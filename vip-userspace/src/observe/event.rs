@@ -463,9 +463,9 @@ impl Event {
                 Repair::Connect => "cannot attach the programs for local sockets",
             })
             .because(cause),
-            Self::NicFollowed { from, to } => {
-                Said::new(format!("the node's address moved from {from} to {to}: followed"))
-            }
+            Self::NicFollowed { from, to } => Said::new(format!(
+                "the node's address moved from {from} to {to}: followed"
+            )),
             Self::NotFollowed { cause } => {
                 plain("the node's address is not where the agent may look for it").because(cause)
             }

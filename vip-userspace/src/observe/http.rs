@@ -220,7 +220,9 @@ fn readiness(status: &Status) -> Answer {
         let sign = if present { "-" } else { "+" };
         let result = if present { "failed" } else { "ok" };
         let hook = status.hooks.iter().find(|hook| hook.name == fault.name());
-        let cause = hook.and_then(|hook| hook.cause.as_ref()).filter(|_| present);
+        let cause = hook
+            .and_then(|hook| hook.cause.as_ref())
+            .filter(|_| present);
         let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
         lines += &format!("[{sign}]{} {result}{cause}\n", fault.name());
     }

@@ -248,7 +248,12 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             status
                 .hooks
                 .iter()
-                .map(|hook| (vec![("hook", hook.name.as_str())], truth(hook.runs == "yes")))
+                .map(|hook| {
+                    (
+                        vec![("hook", hook.name.as_str())],
+                        truth(hook.runs == "yes"),
+                    )
+                })
                 .collect(),
         ),
     ]

@@ -214,9 +214,10 @@ fn the_verifier_is_far_from_giving_up() {
         for info in [ingress, tc, egress] {
             let info = info.expect("the kernel tells");
             let name = info.name_as_str().expect("a name").to_owned();
-            let count = info
-                .verified_instruction_count()
-                .expect("known since Linux 5.16");
+            let Some(count) = info.verified_instruction_count() else {
+                println!("{name}: within the kernel's limit; Linux before 5.16 tells no number");
+                continue;
+            };
             println!("{name}: {count} instructions verified");
             // The limit is a million. Other kernels' verifiers may look twice as long.
             assert!(count < 400_000, "{name}: {count} instructions verified");

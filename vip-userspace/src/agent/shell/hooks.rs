@@ -252,7 +252,11 @@ impl Shell {
     /// Connects a socket, which the programs for local sockets must count. Nothing is sent.
     pub(super) fn test_connect(&mut self) {
         // Where only some processes' connections are redirected, this one may not be among them.
-        let whole = self.config.local.as_ref().is_some_and(|local| local.cgroup.is_none());
+        let whole = self
+            .config
+            .local
+            .as_ref()
+            .is_some_and(|local| local.cgroup.is_none());
         if self.hooks.connect.is_none() || !whole {
             return;
         }
@@ -262,7 +266,10 @@ impl Shell {
                 return;
             };
             let any = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            if UdpSocket::bind(any).and_then(|socket| socket.connect((vip, 0))).is_err() {
+            if UdpSocket::bind(any)
+                .and_then(|socket| socket.connect((vip, 0)))
+                .is_err()
+            {
                 return;
             }
             match self.datapath.counter(Counter::ConnectTested) {
@@ -283,7 +290,9 @@ impl Shell {
     pub(super) fn prove(&mut self) {
         let was_open = self.hooks.proof.running() == Running::Unproven;
         let datapath = &self.datapath;
-        self.hooks.proof.on_frame(|| neighbour_frames(datapath).ok());
+        self.hooks
+            .proof
+            .on_frame(|| neighbour_frames(datapath).ok());
         if was_open && self.hooks.proof.running() == Running::Unproven {
             // Not to wait for the next look.
             self.ask_all();

@@ -119,7 +119,12 @@ impl Shell {
         sockets.neighbours.drain();
         let mut hooks = Hooks::begin(&datapath, cgroup.is_some())?;
         let link = netlink.link(nic.index).await?;
-        let seen = hooks::seen(&netlink, nic.index, link.and_then(|link| link.xdp), attachment);
+        let seen = hooks::seen(
+            &netlink,
+            nic.index,
+            link.and_then(|link| link.xdp),
+            attachment,
+        );
         let look = datapath.look(Way::In, &nic.name, attachment, &seen.await?)?;
         let mut others = config.addresses();
         others.retain(|address| *address != nic.address);
