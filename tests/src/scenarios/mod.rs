@@ -14,6 +14,7 @@ pub mod container;
 mod docs;
 mod drain;
 mod dual_stack;
+mod foreign_programs;
 mod handover;
 mod hop_bound;
 mod keepalived_peer;
@@ -22,6 +23,7 @@ mod kubernetes;
 mod links;
 mod local_clients;
 mod machines;
+mod nic_moves;
 mod node_drained;
 mod node_faults;
 mod observed;
@@ -35,6 +37,7 @@ mod remote_client;
 pub mod static_pod;
 mod stray_frames;
 mod top;
+mod two_agents;
 mod upgrade;
 
 use anyhow::Result;
@@ -114,6 +117,11 @@ pub const ALL: &[Scenario] = &[
         run: node_faults::run,
     },
     Scenario {
+        name: "nic_moves",
+        promise: "nic_put_into_a_bridge_is_followed_and_cuts_no_watch",
+        run: nic_moves::run,
+    },
+    Scenario {
         name: "busy_machine",
         promise: "busy_machine_moves_nothing",
         run: busy_machine::run,
@@ -127,6 +135,11 @@ pub const ALL: &[Scenario] = &[
         name: "upgrade",
         promise: "upgrade_ten_times_fails_no_request_and_cuts_no_watch",
         run: upgrade::run,
+    },
+    Scenario {
+        name: "two_agents",
+        promise: "two_agents_on_a_machine_share_nothing_and_cut_no_watch",
+        run: two_agents::run,
     },
     Scenario {
         name: "conflict",
@@ -292,6 +305,11 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "bfd_peers",
         promise: "bird_and_frr_keep_bfd_sessions_with_ours",
         run: bfd_peers::run,
+    },
+    Scenario {
+        name: "foreign_programs",
+        promise: "foreign_programs_before_ours_are_passed_or_named",
+        run: foreign_programs::run,
     },
     Scenario {
         name: "keepalived_peer",

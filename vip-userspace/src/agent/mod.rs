@@ -10,7 +10,6 @@ pub mod lock;
 mod memory;
 mod pacer;
 mod privileges;
-mod proof;
 mod realtime;
 mod shell;
 
@@ -30,6 +29,8 @@ pub use self::shell::{ADDRESSES, DRAINED};
 
 use self::shell::Shell;
 use crate::config::{self, Config};
+use crate::datapath::{self, Claim, Turn};
+use crate::net::Nic;
 use crate::net::netlink::Netlink;
 use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
@@ -57,7 +58,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     privileges::check()?;
-    let _lock = lock::Lock::take(&config.run_dir)?;
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
     let nic = netlink
@@ -68,14 +68,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         )
         .await?;
 
-    let mut network = netlink.watch(nic.index)?;
+    let turn = Turn::take(&config.datapath.bpffs).await;
+    refuse_taken(&config, &nic, &netlink).await?;
+    let _lock = lock::Lock::take(&config.run_dir)?;
+
+    let mut watched = nic.index;
+    let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic.clone(), netlink, probe_times).await?;
+        Shell::start(config.clone(), nic, netlink.clone(), probe_times).await?;
+    drop(turn);
     let _log = forward_program_log(&mut shell);
-    let neighbours = shell.neighbours();
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
@@ -95,6 +100,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
+        let neighbours = shell.neighbours();
+        if watched != shell.nic() {
+            watched = shell.nic();
+            network = netlink.watch(watched)?;
+        }
         tokio::select! {
             biased;
             notice = notices.recv() => match notice {
@@ -121,6 +131,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
     shell.end()
+}
+
+/// Looks whether another agent on this machine has what this one wants. Changes nothing.
+///
+/// # Errors
+/// One has.
+pub async fn refuse_taken(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<()> {
+    let link = netlink.link(nic.index).await?;
+    let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
+    let claim = Claim {
+        run_directory: &config.run_dir,
+        interface: &nic.name,
+        index: nic.index,
+        xdp: link.and_then(|link| link.xdp),
+        vips: &vips,
+        netns: crate::net::netns_cookie().unwrap_or(0),
+    };
+    datapath::refuse_taken(&config.datapath.bpffs, &claim)?;
+    Ok(())
 }
 
 /// Node, check, and what was found.

@@ -53,6 +53,8 @@ pub(super) enum Command {
     Source(BackendIndex, Mac),
     /// What the state should say, health and fences aside, and where the rank table begins.
     Plan(Arc<Plan>, u32),
+    /// The node has another NIC: speak and listen there from now on.
+    Wires(Box<Wires>),
     /// Look whether the map says what it should.
     Reconcile,
     /// Another node is to own the VIP.
@@ -421,6 +423,10 @@ impl Keeper {
                 Command::Plan(plan, rank_base) => {
                     self.plan = (plan, rank_base);
                     self.rewrite();
+                    continue;
+                }
+                Command::Wires(wires) => {
+                    self.wires = *wires;
                     continue;
                 }
                 Command::Reconcile => {

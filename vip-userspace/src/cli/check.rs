@@ -12,12 +12,12 @@ use anyhow::Context as _;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
 
-use crate::cgroup;
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::datapath::Features;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
+use crate::{agent, cgroup};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
 /// page, less the headroom of 256 bytes, the shared info of 320 and the Ethernet header
@@ -134,13 +134,16 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
             Ok(nic) => {
                 findings.extend(nic_findings(&config, &nic));
+                if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
+                    findings.push(finding(Grade::Failure, "agent", taken.to_string()));
+                }
                 for vip in &config.vips {
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
             }
         }
         for vip in &config.vips {
-            let places = netlink.has_vip(vip.address).await?;
+            let places = netlink.places_of(vip.address).await?;
             findings.push(vip_in_use(vip.address, &places));
         }
         anyhow::Ok(())

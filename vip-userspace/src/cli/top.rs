@@ -351,6 +351,7 @@ mod tests {
                 proven: true,
                 adopted: false,
             },
+            hooks: vec![],
             nodes: (1..=3).map(|number| node(number, packets)).collect(),
             counters: BTreeMap::new(),
             events: BTreeMap::new(),

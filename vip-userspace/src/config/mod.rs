@@ -25,7 +25,7 @@ use vip_common::layout::{
 use self::draft::Draft;
 use self::fault::{Fault, Place, Source};
 use self::table::within;
-use self::values::{advert_interval, endpoint, interface, listen, unicast};
+use self::values::{absolute, advert_interval, endpoint, interface, listen, unicast};
 use crate::rank;
 
 /// Where the agent keeps its socket and its lock, unless configured otherwise.
@@ -393,6 +393,9 @@ pub struct Overrides {
     /// Believe whatever answers the probes
     #[arg(long)]
     pub insecure: bool,
+    /// Where the agent keeps its socket and its events; its pins follow it [default: /run/vip]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<String>,
 }
 
 impl Flags {
@@ -427,6 +430,19 @@ impl Flags {
 }
 
 impl Overrides {
+    /// The run directory, by itself: for what needs nothing else of the configuration.
+    ///
+    /// # Errors
+    /// It is no absolute path.
+    pub fn run_dir(&self) -> Result<PathBuf, ConfigError> {
+        let named = self.run_dir.as_deref().map(absolute).transpose();
+        let named = named.map_err(|message| ConfigError::Flag {
+            flag: "--run-dir",
+            message,
+        })?;
+        Ok(named.unwrap_or_else(|| RUN_DIR.into()))
+    }
+
     /// The flags again, one word after the other.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
@@ -439,6 +455,7 @@ impl Overrides {
             ("--interval", self.interval.clone()),
             ("--http", self.http.clone()),
             ("--ca", ca),
+            ("--run-dir", self.run_dir.clone()),
         ];
         let pairs = lists.into_iter().chain(values);
         let words = pairs.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
@@ -482,6 +499,9 @@ impl Overrides {
         }
         if self.insecure {
             draft.health.tls = Tls::Insecure;
+        }
+        if let Some(path) = self.run_dir {
+            draft.run_dir = Some(absolute(&path).map_err(at("--run-dir"))?);
         }
         Ok(())
     }

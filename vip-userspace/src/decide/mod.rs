@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod bfd;
 pub mod health;
+pub mod hooks;
 pub mod node;
 pub mod sources;
 pub mod vrrp;

@@ -161,6 +161,44 @@ pub enum Event {
         /// The new one.
         mac: String,
     },
+    /// The node's address is on another NIC now, and the agent with it.
+    NicFollowed {
+        /// The old one.
+        from: String,
+        /// The new one, and how the program runs there.
+        to: String,
+    },
+    /// The node's address is on no NIC that the agent may follow it to.
+    NotFollowed {
+        /// Why not.
+        cause: String,
+    },
+    /// A program was put before those of somebody else.
+    HookMoved {
+        /// Which.
+        hook: &'static str,
+        /// What stood before it.
+        before: String,
+    },
+    /// Somebody else's program comes back before ours again and again, and is left there.
+    HookContested {
+        /// Where.
+        hook: &'static str,
+        /// What stands before ours.
+        by: String,
+    },
+    /// A program was seen to run.
+    HookRuns {
+        /// Which.
+        hook: &'static str,
+    },
+    /// A program is attached and is not seen to run.
+    HookFails {
+        /// Which.
+        hook: &'static str,
+        /// What is in its way.
+        cause: String,
+    },
     /// Something in the kernel was not as it should be, and is now.
     Repaired(Repair),
     /// It could not be made so.
@@ -170,8 +208,6 @@ pub enum Event {
         /// What the kernel says.
         cause: String,
     },
-    /// Native XDP was seen to run.
-    XdpProven,
     /// The driver has the program and does not run it.
     XdpBlind {
         /// Whether generic XDP takes its place.
@@ -197,11 +233,19 @@ pub enum Repair {
     Programs,
     /// A VIP on `lo`.
     Address,
+    /// The programs for local sockets.
+    Connect,
 }
 
 impl Repair {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::State, Self::Tables, Self::Programs, Self::Address];
+    pub const ALL: [Self; 5] = [
+        Self::State,
+        Self::Tables,
+        Self::Programs,
+        Self::Address,
+        Self::Connect,
+    ];
 
     /// As metrics call it.
     #[must_use]
@@ -211,6 +255,7 @@ impl Repair {
             Self::Tables => "tables",
             Self::Programs => "programs",
             Self::Address => "address",
+            Self::Connect => "connect",
         }
     }
 }
@@ -284,7 +329,12 @@ impl Event {
             Self::NicAddress { .. } => "nic_address",
             Self::Repaired(_) => "repaired",
             Self::NotRepaired { .. } => "not_repaired",
-            Self::XdpProven => "xdp_proven",
+            Self::NicFollowed { .. } => "nic_followed",
+            Self::NotFollowed { .. } => "not_followed",
+            Self::HookMoved { .. } => "hook_moved",
+            Self::HookContested { .. } => "hook_contested",
+            Self::HookRuns { .. } => "hook_runs",
+            Self::HookFails { .. } => "hook_fails",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
         }
@@ -304,10 +354,16 @@ impl Event {
             | Self::NotHandedOver { .. }
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
+            | Self::NicFollowed { .. }
+            | Self::HookMoved { .. }
+            | Self::HookContested { .. }
             | Self::Repaired(_)
             | Self::XdpBlind { falls_back: true }
             | Self::Failed { .. } => Severity::Warning,
-            Self::NotRepaired { .. } | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NotRepaired { .. }
+            | Self::NotFollowed { .. }
+            | Self::HookFails { .. }
+            | Self::XdpBlind { falls_back: false } => Severity::Error,
             _ => Severity::Info,
         }
     }
@@ -419,15 +475,33 @@ impl Event {
                 Repair::Tables => "rank table or allow lists were not as they should be: repaired",
                 Repair::Programs => "a program was not on the NIC: attached again",
                 Repair::Address => "the VIP was not on lo: put there again",
+                Repair::Connect => "the programs for local sockets did not run: attached again",
             }),
             Self::NotRepaired { what, cause } => plain(match what {
                 Repair::State => "cannot write the state",
                 Repair::Tables => "cannot write rank table or allow lists",
                 Repair::Programs => "cannot attach the programs",
                 Repair::Address => "cannot put the VIP on lo",
+                Repair::Connect => "cannot attach the programs for local sockets",
             })
             .because(cause),
-            Self::XdpProven => plain("XDP sees frames"),
+            Self::NicFollowed { from, to } => Said::new(format!(
+                "the node's address moved from {from} to {to}: followed"
+            )),
+            Self::NotFollowed { cause } => {
+                plain("the node's address is not where the agent may look for it").because(cause)
+            }
+            Self::HookMoved { hook, before } => {
+                Said::new(format!("{hook}: program put before {before}"))
+            }
+            Self::HookContested { hook, by } => Said::new(format!(
+                "{hook}: {by} comes back before our program again and again, and is left there: \
+                 configure one of the two products to leave this hook"
+            )),
+            Self::HookRuns { hook } => Said::new(format!("{hook}: program runs")),
+            Self::HookFails { hook, cause } => {
+                Said::new(format!("{hook}: program is not seen to run")).because(cause)
+            }
             Self::XdpBlind { falls_back } => plain(if falls_back {
                 "the driver has the XDP program and does not run it: falling back to generic XDP"
             } else {

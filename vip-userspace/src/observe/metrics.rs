@@ -252,6 +252,20 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             "Whether the program on the way in was seen to run.",
             members(truth(xdp.proven)),
         ),
+        gauge(
+            "vip_hook_running",
+            "Whether the program at this hook was seen to run, and not seen not to.",
+            status
+                .hooks
+                .iter()
+                .map(|hook| {
+                    (
+                        vec![("hook", hook.name.as_str())],
+                        truth(hook.runs == "yes"),
+                    )
+                })
+                .collect(),
+        ),
     ]
 }
 

@@ -45,6 +45,8 @@ pub struct Status {
     pub node: String,
     /// How the program is attached.
     pub xdp: Xdp,
+    /// Whether each of the programs runs, as its effects show.
+    pub hooks: Vec<Hook>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
@@ -77,6 +79,19 @@ pub struct Xdp {
     pub proven: bool,
     /// Whether the maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// A place in the kernel where a program must run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// `ingress`, `egress` (of the NIC), or `connect` (of local sockets).
+    pub name: String,
+    /// `yes`, `no`, or `unproven` as long as nothing shows it.
+    pub runs: String,
+    /// Others' programs that come before ours, the first one first.
+    pub ahead: Vec<String>,
+    /// Why it does not run, or may not.
+    pub cause: Option<String>,
 }
 
 /// A port of a VIP.
@@ -200,6 +215,14 @@ impl fmt::Display for Status {
             },
             self.xdp.egress,
         )?;
+        for hook in &self.hooks {
+            let name = &hook.name;
+            match &hook.cause {
+                Some(cause) => writeln!(f, "Hook     {name}: {cause}")?,
+                None if hook.ahead.is_empty() => {}
+                None => writeln!(f, "Hook     {name}: runs, behind {}", hook.ahead.join(", "))?,
+            }
+        }
         match &self.local {
             Some(cgroup) => writeln!(f, "Local    redirected, for processes in {cgroup}")?,
             None => writeln!(f, "Local    not redirected")?,

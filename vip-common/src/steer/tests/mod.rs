@@ -919,6 +919,8 @@ fn a_million_random_and_mutated_frames_do_no_harm() {
         Counter::GuardRewritten,
         Counter::GuardDropped,
         Counter::Redirected,
+        Counter::GuardTested,
+        Counter::ConnectTested,
     ];
     for counter in Counter::ALL
         .iter()

@@ -10,7 +10,7 @@ use vip_common::layout::{BackendIndex, Counter, Mac};
 use super::Shell;
 use crate::agent::clock::now;
 use crate::agent::pacer::{Command, View};
-use crate::agent::proof::Proof;
+use crate::decide::hooks::Running;
 use crate::decide::vrrp::State;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
@@ -66,7 +66,7 @@ impl Shell {
         });
         let counters = Counter::ALL
             .iter()
-            .filter(|counter| **counter != Counter::Untouched)
+            .filter(|counter| counter.tells_of_traffic())
             .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
         let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
         Ok(Status {
@@ -99,9 +99,10 @@ impl Shell {
                 interface: self.nic.name.clone(),
                 mode: self.attachment.mode.to_string(),
                 egress: self.attachment.egress.to_string(),
-                proven: self.proof == Proof::Seen,
+                proven: self.hooks.ingress.running() == Running::Yes,
                 adopted: self.datapath.adopted(),
             },
+            hooks: self.hooks.describe(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self

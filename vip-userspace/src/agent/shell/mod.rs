@@ -4,6 +4,7 @@
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
 mod describe;
+mod hooks;
 mod network;
 mod setup;
 mod sources;
@@ -19,21 +20,21 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
-use self::setup::{addresses_of, advert_interval, note_addresses, params, plan, redirect};
+use self::hooks::Hooks;
+use self::setup::{
+    NicSockets, addresses_of, advert_interval, described, note_addresses, params, plan, redirect,
+};
 use super::clock::now;
-use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, Wires};
-use super::proof::Proof;
-use crate::config::{Config, VrrpMode, XdpMode};
-use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting};
+use crate::config::Config;
+use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::health::Probe;
+use crate::decide::hooks::Hook;
 use crate::decide::node::Node;
 use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
-use crate::net::bfd::BfdSocket;
-use crate::net::echo::EchoSocket;
 use crate::net::netlink::Netlink;
-use crate::net::vrrp::{Delivery, VrrpSocket};
-use crate::net::{Groups, Neighbours, Nic, SourceSocket};
+use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
@@ -70,12 +71,15 @@ pub(super) struct Shell {
     plan: Arc<Plan>,
     datapath: Datapath,
     attachment: Attachment,
-    proof: Proof,
-    neighbours: Arc<Neighbours>,
-    source_socket: SourceSocket,
+    hooks: Hooks,
     sources: Sources,
-    /// `None` if there is no VIP of IPv6.
-    _groups: Option<Groups>,
+    sockets: NicSockets,
+    /// The NIC went away, and with it all that was bound to it.
+    nic_is_gone: bool,
+    /// Why the node's address was not followed, as it was last told.
+    not_followed: Option<String>,
+    /// Says to other agents that this one lives.
+    _held: Held,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -110,28 +114,28 @@ impl Shell {
         } else {
             0
         };
+        let held = pins.hold()?;
         // Sockets first: without them there is no use in touching the NIC.
-        let delivery = match config.vrrp.mode {
-            VrrpMode::Unicast => Delivery::Unicast,
-            VrrpMode::Multicast => Delivery::Multicast,
-        };
-        let vips: Vec<IpAddr> = addresses_of(&config).collect();
-        let spoken_of = [&vips[..], &[nic.address]].concat();
-        let neighbours = Arc::new(Neighbours::open(&nic, &spoken_of)?);
-        let source_socket = SourceSocket::open(&nic)?;
-        let groups = vips.iter().any(IpAddr::is_ipv6);
-        let groups = groups.then(|| Groups::join(&nic, &vips)).transpose()?;
-        let address = nic.address;
-        let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
-        let wires = Wires {
-            vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
-            bfd: bfd.transpose()?,
-            echo: EchoSocket::open(&nic.name, address)?,
-            neighbours: neighbours.clone(),
-        };
+        let (wires, sockets) = NicSockets::open(&config, &nic)?;
         let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
+        // What came before the programs did.
+        sockets.neighbours.drain();
+        let mut hooks = Hooks::begin(&datapath, cgroup.is_some())?;
+        let link = netlink.link(nic.index).await?;
+        let seen = hooks::seen(
+            &netlink,
+            nic.index,
+            link.and_then(|link| link.xdp),
+            attachment,
+        );
+        let look = datapath.look(Way::In, &nic.name, attachment, &seen.await?)?;
+        let mut others = config.addresses();
+        others.retain(|address| *address != nic.address);
+        hooks
+            .prove_at_start(&mut datapath, &sockets.neighbours, look, &others)
+            .await;
         // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
         note_addresses(&config)?;
         for vip in addresses_of(&config) {
@@ -140,14 +144,13 @@ impl Shell {
         let mut journal = Journal::open(&config.run_dir);
         journal.note(Event::Started {
             version: env!("CARGO_PKG_VERSION"),
-            attached: format!(
-                "{} ({}), XDP mode {}",
-                nic.name,
-                nic.driver.as_deref().unwrap_or("unknown driver"),
-                attachment.mode
-            ),
+            attached: described(&nic, attachment),
             adopted: datapath.adopted(),
         });
+        if let Some(cause) = hooks.ingress.cause() {
+            let hook = Hook::Ingress.name();
+            journal.note(Event::HookFails { hook, cause });
+        }
 
         let mut sources = Sources::new(config.nodes.len(), own);
         for (index, node) in state.get().backends().iter().enumerate() {
@@ -176,7 +179,6 @@ impl Shell {
                 })
             })
             .collect();
-        let proof = proof(&datapath, attachment.mode)?;
         let conflicts = conflicts(&datapath)?;
         let rank_base = datapath.rank_base();
         // One that had not come to know the others has left nothing that is worth knowing.
@@ -208,11 +210,12 @@ impl Shell {
             plan,
             datapath,
             attachment,
-            proof,
-            neighbours,
-            source_socket,
+            hooks,
             sources,
-            _groups: groups,
+            sockets,
+            nic_is_gone: false,
+            not_followed: None,
+            _held: held,
             cgroup,
             pacer,
             peers,
@@ -235,7 +238,12 @@ impl Shell {
 
     /// By which it hears who has which address.
     pub(super) fn neighbours(&self) -> Arc<Neighbours> {
-        self.neighbours.clone()
+        self.sockets.neighbours.clone()
+    }
+
+    /// Index of the NIC, which is another one once the node's address has moved.
+    pub(super) fn nic(&self) -> u32 {
+        self.nic.index
     }
 
     fn drain_note(&self) -> PathBuf {
@@ -285,37 +293,6 @@ impl Shell {
         self.pacer.tell(Command::Probe(peer.index, check, found));
     }
 
-    fn prove(&mut self) {
-        if !matches!(self.proof, Proof::Open { .. }) {
-            return;
-        }
-        let Ok(counted) = neighbour_frames(&self.datapath) else {
-            return;
-        };
-        self.proof = self.proof.on_frame(counted);
-        match self.proof {
-            Proof::Open { .. } => {}
-            Proof::Seen => self.journal.note(Event::XdpProven),
-            Proof::Blind => {
-                let falls_back = self.config.datapath.mode != XdpMode::Native;
-                self.journal.note(Event::XdpBlind { falls_back });
-                if !falls_back {
-                    return;
-                }
-                match self
-                    .datapath
-                    .fall_back_to_generic(&self.nic.name, self.nic.index)
-                {
-                    Ok(attachment) => self.attachment = attachment,
-                    Err(error) => self.journal.note(Event::NotRepaired {
-                        what: Repair::Programs,
-                        cause: error.to_string(),
-                    }),
-                }
-            }
-        }
-    }
-
     /// Looks whether everything is as it should be, whatever events said or did not say.
     ///
     /// # Errors
@@ -326,19 +303,10 @@ impl Shell {
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
-        self.look_at_addresses().await;
+        self.look_at_addresses().await?;
+        self.look_at_proof();
+        self.test_connect();
         self.learn_neighbours().await;
-        if matches!(self.proof, Proof::Open { .. }) {
-            for peer in self
-                .peers
-                .iter()
-                .filter(|peer| peer.address != self.nic.address)
-            {
-                if let Err(error) = self.neighbours.ask(peer.address) {
-                    tracing::debug!(%error, "cannot ask a peer");
-                }
-            }
-        }
         if let Ok(counted) = conflicts(&self.datapath) {
             if counted > self.claims.0
                 && let Ok(mac) = self.datapath.claimant()
@@ -427,34 +395,7 @@ impl Shell {
     }
 }
 
-/// Frames of ARP and Neighbour Discovery that the program on the way in has seen. Whatever comes
-/// to the agent's sockets is among them, and any other proves as well that the program runs.
-fn neighbour_frames(datapath: &Datapath) -> anyhow::Result<u64> {
-    const SEEN: [Counter; 10] = [
-        Counter::ArpAnswered,
-        Counter::ArpNotOwner,
-        Counter::ArpAnnouncement,
-        Counter::ArpConflict,
-        Counter::ArpPassed,
-        Counter::NdpAnswered,
-        Counter::NdpNotOwner,
-        Counter::NdpAnnouncement,
-        Counter::NdpConflict,
-        Counter::NdpPassed,
-    ];
-    let counts = SEEN.into_iter().map(|counter| datapath.counter(counter));
-    Ok(counts.sum::<Result<u64, _>>()?)
-}
-
 /// Claims of the VIP by strangers that the program has seen.
 fn conflicts(datapath: &Datapath) -> anyhow::Result<u64> {
     Ok(datapath.counter(Counter::ArpConflict)? + datapath.counter(Counter::NdpConflict)?)
-}
-
-/// What the stack itself runs needs no proof.
-fn proof(datapath: &Datapath, mode: Mode) -> anyhow::Result<Proof> {
-    Ok(match mode {
-        Mode::Native => Proof::begin(neighbour_frames(datapath)?),
-        Mode::Generic | Mode::Tc => Proof::Seen,
-    })
 }
