@@ -11,9 +11,11 @@ mod check;
 mod cleanup;
 mod conflict;
 pub mod container;
+mod credentials;
 mod docs;
 mod drain;
 mod dual_stack;
+mod echo_limited;
 mod foreign_programs;
 mod handover;
 mod hop_bound;
@@ -130,6 +132,16 @@ pub const ALL: &[Scenario] = &[
         name: "node_drained",
         promise: "node_drained_gets_no_new_connection_and_keeps_the_open_ones",
         run: node_drained::run,
+    },
+    Scenario {
+        name: "credentials",
+        promise: "credentials_are_wanted_by_readyz_and_hung_or_drained_get_nothing",
+        run: credentials::run,
+    },
+    Scenario {
+        name: "echo_limited",
+        promise: "echo_limited_or_dropped_cuts_no_watch_of_a_restarted_agent",
+        run: echo_limited::run,
     },
     Scenario {
         name: "upgrade",

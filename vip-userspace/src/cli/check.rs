@@ -17,6 +17,7 @@ use crate::datapath::Features;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
+use crate::probe::Credentials;
 use crate::{agent, cgroup};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
@@ -120,6 +121,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     ]);
     findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
     findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
+    findings.extend(config.health.credentials.as_ref().map(credentials));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -305,6 +307,23 @@ fn selinux(enforce: &Path) -> Option<Finding> {
         "permissive"
     };
     Some(finding(Grade::Ok, "SELinux", text))
+}
+
+/// The files by which API servers are to know who asks. They may come later than the agent.
+fn credentials(credentials: &Credentials) -> Finding {
+    let missing = credentials.files().into_iter().find(|file| !file.exists());
+    match (missing, credentials.check()) {
+        (Some(file), _) => finding(
+            Grade::Warning,
+            "health",
+            format!(
+                "{} is not there yet: /readyz is asked without credentials",
+                file.display()
+            ),
+        ),
+        (None, Err(why)) => finding(Grade::Failure, "health", why),
+        (None, Ok(())) => finding(Grade::Ok, "health", "the credentials for /readyz were read"),
+    }
 }
 
 fn is(path: &Path, magic: nix::sys::statfs::FsType) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod bfd;
+pub mod choice;
 pub mod health;
 pub mod hooks;
 pub mod node;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::decide::choice::Resort;
+
 /// Something that changed. Nodes are called by their names.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -77,6 +79,40 @@ pub enum Event {
         port: u16,
         /// What the probe found.
         cause: String,
+    },
+    /// A server serves, and whether it is ready is not known.
+    ServerUnknown {
+        /// On which node.
+        node: String,
+        /// TCP port that is probed.
+        port: u16,
+        /// What the probe found.
+        cause: String,
+    },
+    /// New connections go to other nodes than before for want of better ones, or to the best
+    /// again.
+    NewConnections {
+        /// TCP port that is probed.
+        port: u16,
+        /// Which nodes these are.
+        resort: Resort,
+    },
+    /// The credentials for health checks were read, anew if there were some before.
+    CredentialsRead,
+    /// They could not be read.
+    CredentialsUnread {
+        /// Which file, why, and what is used instead.
+        cause: String,
+    },
+    /// A node that lives answers no ICMP echo requests.
+    EchoLost {
+        /// Which.
+        node: String,
+    },
+    /// It answers them.
+    EchoBack {
+        /// Which.
+        node: String,
     },
     /// A node's probes are answered.
     ProbesAnswered {
@@ -312,6 +348,12 @@ impl Event {
             Self::NodeAnswers { .. } => "node_answers",
             Self::ServerReady { .. } => "server_ready",
             Self::ServerNotReady { .. } => "server_not_ready",
+            Self::ServerUnknown { .. } => "server_unknown",
+            Self::NewConnections { .. } => "new_connections",
+            Self::CredentialsRead => "credentials_read",
+            Self::CredentialsUnread { .. } => "credentials_unread",
+            Self::EchoLost { .. } => "echo_lost",
+            Self::EchoBack { .. } => "echo_back",
             Self::ProbesAnswered { .. } => "probes_answered",
             Self::ProbesUnanswered { .. } => "probes_unanswered",
             Self::Drained { .. } => "drained",
@@ -348,6 +390,8 @@ impl Event {
             | Self::NodeDead { .. }
             | Self::ServerNotReady { .. }
             | Self::ProbesUnanswered { .. }
+            | Self::CredentialsUnread { .. }
+            | Self::EchoLost { .. }
             | Self::Fault { .. }
             | Self::Conflict { .. }
             | Self::SourceAlarm { .. }
@@ -364,6 +408,9 @@ impl Event {
             | Self::NotFollowed { .. }
             | Self::HookFails { .. }
             | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NewConnections { resort, .. } if !matches!(resort, Resort::Usable) => {
+                Severity::Warning
+            }
             _ => Severity::Info,
         }
     }
@@ -428,6 +475,24 @@ impl Event {
                     .with(node)
                     .because(cause)
             }
+            Self::ServerUnknown { node, port, cause } => Said::new(format!(
+                "server at port {port} serves; whether it is ready is not known"
+            ))
+            .with(node)
+            .because(cause),
+            Self::NewConnections { port, resort } => {
+                Said::new(format!("port {port}: {}", resort.text()))
+            }
+            Self::CredentialsRead => plain("credentials for health checks were read"),
+            Self::CredentialsUnread { cause } => {
+                plain("credentials for health checks cannot be read").because(cause)
+            }
+            Self::EchoLost { node } => plain(
+                "ICMP echo requests are not answered, though the node lives: let them through \
+                 between the nodes, so that a dead node is told from a silent agent",
+            )
+            .with(node),
+            Self::EchoBack { node } => plain("ICMP echo requests are answered").with(node),
             Self::ProbesAnswered { node } => plain("probes are answered").with(node),
             Self::ProbesUnanswered { node, cause } => {
                 plain("probes are not answered").with(node).because(cause)

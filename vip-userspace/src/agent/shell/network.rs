@@ -259,6 +259,13 @@ impl Shell {
     /// The stack got a frame from the NIC that may say who has an address.
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
         self.prove();
+        if let Some(heard) = heard
+            && let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
+            && peer.mac == heard.mac
+            && peer.address != self.nic.address
+        {
+            self.pacer.tell(Command::Neighbour(peer.index));
+        }
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // a probe for it comes here.
         if let Some(heard) = heard
