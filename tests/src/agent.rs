@@ -77,6 +77,9 @@ pub struct Status {
     /// How the programs are attached.
     #[serde(default)]
     pub xdp: XdpStatus,
+    /// Whether they run.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     /// Ports of the VIPs.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
@@ -91,10 +94,25 @@ pub struct Status {
 /// How the programs are attached.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct XdpStatus {
+    /// The NIC.
+    #[serde(default)]
+    pub interface: String,
     /// `native`, `generic`, `tc`.
     pub mode: String,
     /// The maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// A place in the kernel where a program of the agent must run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct HookStatus {
+    /// `ingress`, `egress`, `connect`.
+    pub name: String,
+    /// `yes`, `no`, `unproven`.
+    pub runs: String,
+    /// Why not.
+    #[serde(default)]
+    pub cause: Option<String>,
 }
 
 /// A port of a VIP.
@@ -121,6 +139,12 @@ pub struct NodeStatus {
     /// Its Ethernet address, once it is known.
     #[serde(default)]
     pub mac: Option<String>,
+    /// Where its frames come from, if that is another one.
+    #[serde(default)]
+    pub source_mac: Option<String>,
+    /// What is wrong with the addresses that its frames come from.
+    #[serde(default)]
+    pub source_alarm: Option<String>,
     /// It answers.
     #[serde(default)]
     pub alive: bool,
@@ -171,6 +195,12 @@ impl Status {
     pub fn node(&self, host: &dyn Host) -> Option<&NodeStatus> {
         let address = host.address().to_string();
         self.nodes.iter().find(|node| node.address == address)
+    }
+
+    /// Whether all hooks are proved to run.
+    #[must_use]
+    pub fn hooks_run(&self) -> bool {
+        !self.hooks.is_empty() && self.hooks.iter().all(|hook| hook.runs == "yes")
     }
 
     /// Frames that the node sent on to others, and their bytes.

@@ -75,6 +75,8 @@ enum Command {
         /// The interface
         interface: String,
     },
+    /// Attach a program to a hook of a network interface, and keep it there until ended
+    Foreign(hooks::ForeignArgs),
     /// Run a program in the virtual machine that VIP_TESTS_GUEST names
     Exec {
         /// Program and arguments
@@ -118,6 +120,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 println!("{line}");
             }
         }
+        Command::Foreign(args) => hooks::foreign(&args)?,
         Command::Up => demo::up()?,
         Command::Serve(args) => block_on(server::run(args))?,
         Command::Load(args) => block_on(load::run(args))?,

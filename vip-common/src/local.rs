@@ -62,6 +62,14 @@ pub fn redirect(
     target(others.nth(random % count)?)
 }
 
+/// Whether a UDP socket that connects to `address` and `port` is the agent's test of whether
+/// the programs at `connect` run. Nothing is sent by that, and nobody else has a use for port 0.
+#[inline(always)]
+#[must_use]
+pub fn is_self_test(state: &State, address: Be128, port: Be16) -> bool {
+    port == Be16::new(0) && find(state, address).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +112,15 @@ mod tests {
         });
         assert_eq!(to(&one_left, true, 0), node(2));
         assert_eq!(to(&one_left, true, 1), node(2));
+    }
+
+    #[test]
+    fn port_0_of_a_vip_is_the_agents_test() {
+        let state = world(|_| {});
+        assert!(is_self_test(&state, VIP.into(), Be16::new(0)));
+        assert!(is_self_test(&state, VIP6, Be16::new(0)));
+        assert!(!is_self_test(&state, VIP.into(), Be16::new(PORT)));
+        assert!(!is_self_test(&state, node_address(0).into(), Be16::new(0)));
     }
 
     #[test]

@@ -16,13 +16,16 @@ mod docs;
 mod drain;
 mod dual_stack;
 mod echo_limited;
+mod foreign_programs;
 mod handover;
+mod hop_bound;
 mod keepalived_peer;
 mod kube_vip;
 mod kubernetes;
 mod links;
 mod local_clients;
 mod machines;
+mod nic_moves;
 mod node_drained;
 mod node_faults;
 mod observed;
@@ -31,10 +34,12 @@ mod page;
 mod path_mtu;
 mod port_mapping;
 mod port_reused;
+mod priority_tagged;
 mod remote_client;
 pub mod static_pod;
 mod stray_frames;
 mod top;
+mod two_agents;
 mod upgrade;
 
 use anyhow::Result;
@@ -43,7 +48,7 @@ use crate::arp::ArpReport;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::topology::Link;
-use crate::topology::vm::Wiring;
+use crate::topology::vm::{Bonding, Wiring};
 
 /// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
 /// found it unless a machine is cut off.
@@ -114,6 +119,11 @@ pub const ALL: &[Scenario] = &[
         run: node_faults::run,
     },
     Scenario {
+        name: "nic_moves",
+        promise: "nic_put_into_a_bridge_is_followed_and_cuts_no_watch",
+        run: nic_moves::run,
+    },
+    Scenario {
         name: "busy_machine",
         promise: "busy_machine_moves_nothing",
         run: busy_machine::run,
@@ -139,6 +149,11 @@ pub const ALL: &[Scenario] = &[
         run: upgrade::run,
     },
     Scenario {
+        name: "two_agents",
+        promise: "two_agents_on_a_machine_share_nothing_and_cut_no_watch",
+        run: two_agents::run,
+    },
+    Scenario {
         name: "conflict",
         promise: "stranger_with_the_vip_is_named_and_not_fought_before_the_first_claim",
         run: conflict::run,
@@ -152,6 +167,16 @@ pub const ALL: &[Scenario] = &[
         name: "stray_frames",
         promise: "stray_frames_are_counted_and_harm_nothing",
         run: stray_frames::run,
+    },
+    Scenario {
+        name: "hop_bound",
+        promise: "hop_bound_holds_whatever_macs_and_tables_say",
+        run: hop_bound::run,
+    },
+    Scenario {
+        name: "priority_tagged",
+        promise: "priority_tagged_frames_are_read_as_untagged",
+        run: priority_tagged::run,
     },
     Scenario {
         name: "remote_client",
@@ -189,7 +214,7 @@ pub const BROWSER: &str = "chromium-headless-shell";
 /// As containers, started by the manifest; on a cluster without agents.
 pub const CONTAINER: Scenario = Scenario {
     name: "container",
-    promise: "container_with_four_capabilities_survives_a_power_cut",
+    promise: "container_with_five_capabilities_survives_a_power_cut",
     run: container::run,
 };
 
@@ -276,6 +301,14 @@ pub const LINKS: &[(Link, Scenario)] = &[
             run: links::occupied,
         },
     ),
+    (
+        Link::Occupied,
+        Scenario {
+            name: "priority_tagged_tc",
+            promise: "priority_tagged_frames_are_read_as_untagged_by_tc",
+            run: priority_tagged::run,
+        },
+    ),
 ];
 
 /// Scenarios that begin without agents: other people's daemons take part.
@@ -284,6 +317,11 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "bfd_peers",
         promise: "bird_and_frr_keep_bfd_sessions_with_ours",
         run: bfd_peers::run,
+    },
+    Scenario {
+        name: "foreign_programs",
+        promise: "foreign_programs_before_ours_are_passed_or_named",
+        run: foreign_programs::run,
     },
     Scenario {
         name: "keepalived_peer",
@@ -362,11 +400,35 @@ pub const WIRINGS: &[(Wiring, Scenario)] = &[
         },
     ),
     (
-        Wiring::Bond,
+        Wiring::Bond(Bonding::ActiveBackup),
         Scenario {
             name: "bond",
             promise: "bond_with_a_cable_pulled_goes_on",
             run: links::bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::FailOverMac),
+        Scenario {
+            name: "bond_fail_over_mac",
+            promise: "bond_that_changes_its_address_with_a_cable_pulled_goes_on",
+            run: links::bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::BalanceTlb),
+        Scenario {
+            name: "bond_balance_tlb",
+            promise: "bond_in_mode_5_loops_nothing_and_is_named",
+            run: links::balanced_bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::BalanceAlb),
+        Scenario {
+            name: "bond_balance_alb",
+            promise: "bond_in_mode_6_loops_nothing_and_is_named",
+            run: links::balanced_bond,
         },
     ),
 ];

@@ -17,12 +17,14 @@ pub mod vm;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::process::{Process, output};
+pub use crate::sys::Mangle;
 
 /// The virtual address of all scenarios. No host has it unless the agent puts it there.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
@@ -88,6 +90,23 @@ pub trait Host: Debug {
     /// # Errors
     /// The host cannot be cut off.
     fn power_off(&mut self) -> Result<()>;
+
+    /// Changes the frames that this host sends from now on, at its port of the switch.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the host's switch cannot do it.
+    fn mangle(&self, how: Mangle) -> Result<()> {
+        anyhow::bail!("{}: its switch cannot {how:?}", self.name())
+    }
+
+    /// Gives the host another NIC, on the switch of the nodes' segment, without an address. The
+    /// number is the last byte of its Ethernet address. What is returned must be kept.
+    ///
+    /// # Errors
+    /// The host takes no other.
+    fn plug(&self, interface: &str, number: u8) -> Result<Vec<OwnedFd>> {
+        anyhow::bail!("{} takes no NIC {interface} ({number})", self.name())
+    }
 
     /// The virtual machine that it is, if it is one.
     fn vm(&mut self) -> Option<&mut vm::VmHost> {

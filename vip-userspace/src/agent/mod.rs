@@ -7,9 +7,9 @@
 
 pub mod clock;
 pub mod lock;
+mod memory;
 mod pacer;
 mod privileges;
-mod proof;
 mod realtime;
 mod shell;
 
@@ -29,6 +29,8 @@ pub use self::shell::{ADDRESSES, DRAINED};
 
 use self::shell::Shell;
 use crate::config::{self, Config};
+use crate::datapath::{self, Claim, Turn};
+use crate::net::Nic;
 use crate::net::netlink::Netlink;
 use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
@@ -38,6 +40,9 @@ use crate::probe::{News, ProbeResult, Prober, Settings, Trust};
 
 /// Between looks at whether everything is as it should be.
 const RECONCILE: Duration = Duration::from_secs(2);
+
+/// Between looks at where the frames of other nodes come from.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Name of the socket for `vip status`, below the run directory.
 pub const SOCKET: &str = "vip.sock";
@@ -53,7 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     privileges::check()?;
-    let _lock = lock::Lock::take(&config.run_dir)?;
+    let locked = memory::lock();
     let netlink = Netlink::connect()?;
     let nic = netlink
         .find_nic(
@@ -63,23 +68,43 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         )
         .await?;
 
-    let mut network = netlink.watch(nic.index)?;
+    let turn = Turn::take(&config.datapath.bpffs).await;
+    refuse_taken(&config, &nic, &netlink).await?;
+    let _lock = lock::Lock::take(&config.run_dir)?;
+
+    let mut watched = nic.index;
+    let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic.clone(), netlink, probe_times).await?;
+        Shell::start(config.clone(), nic, netlink.clone(), probe_times).await?;
+    drop(turn);
     let _log = forward_program_log(&mut shell);
-    let neighbours = shell.neighbours();
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
     privileges::drop_surplus().context("cannot give up capabilities")?;
+    if let Err(error) = locked {
+        shell.note(Event::Failed {
+            what: "memory is not locked: a machine short of memory may lose the VIP for a moment"
+                .into(),
+            cause: memory::explain(&error),
+        });
+    }
 
     let mut mute = false;
     let mut tick = interval(RECONCILE);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    for ticks in [&mut tick, &mut look] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
+        let neighbours = shell.neighbours();
+        if watched != shell.nic() {
+            watched = shell.nic();
+            network = netlink.watch(watched)?;
+        }
         tokio::select! {
             biased;
             notice = notices.recv() => match notice {
@@ -99,6 +124,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             Some(question) = read.recv() => tell(question, &shell).await,
             stream = http.accept() => http.serve(stream),
+            _ = look.tick() => shell.look_at_sources(),
             _ = tick.tick() => {
                 shell.reconcile().await?;
                 listen_http(&mut http, &mut mute, &mut shell).await;
@@ -108,6 +134,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
     shell.end()
+}
+
+/// Looks whether another agent on this machine has what this one wants. Changes nothing.
+///
+/// # Errors
+/// One has.
+pub async fn refuse_taken(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<()> {
+    let link = netlink.link(nic.index).await?;
+    let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
+    let claim = Claim {
+        run_directory: &config.run_dir,
+        interface: &nic.name,
+        index: nic.index,
+        xdp: link.and_then(|link| link.xdp),
+        vips: &vips,
+        netns: crate::net::netns_cookie().unwrap_or(0),
+    };
+    datapath::refuse_taken(&config.datapath.bpffs, &claim)?;
+    Ok(())
 }
 
 /// What the tasks that probe have to tell.

@@ -55,8 +55,12 @@ pub(super) enum Command {
     Claim(Mac, Option<BackendIndex>),
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
+    /// Where frames of a node come from, if not from there.
+    Source(BackendIndex, Mac),
     /// What the state should say, health and fences aside, and where the rank table begins.
     Plan(Arc<Plan>, u32),
+    /// The node has another NIC: speak and listen there from now on.
+    Wires(Box<Wires>),
     /// Look whether the map says what it should.
     Reconcile,
     /// Another node is to own the VIP.
@@ -436,9 +440,18 @@ impl Keeper {
                     self.check("set an Ethernet address", done);
                     continue;
                 }
+                Command::Source(index, mac) => {
+                    let done = self.state.set_source(index, mac);
+                    self.check("set the source of frames", done);
+                    continue;
+                }
                 Command::Plan(plan, rank_base) => {
                     self.plan = (plan, rank_base);
                     self.rewrite();
+                    continue;
+                }
+                Command::Wires(wires) => {
+                    self.wires = *wires;
                     continue;
                 }
                 Command::Reconcile => {

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::agent::lock::LockError;
 use crate::config::{self, ConfigError, Flags};
+use crate::datapath::{DatapathError, Taken};
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
@@ -148,13 +150,28 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("vip: {}", in_one_line(&error));
-            if error.is::<ConfigError>() || error.is::<BadInput>() {
+            if is_input(&error) {
                 ExitCode::from(2)
             } else {
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+/// Whether it is what was asked for that cannot be, and nothing was changed.
+fn is_input(error: &anyhow::Error) -> bool {
+    let lies_in_the_way = |error: &DatapathError| {
+        matches!(
+            error,
+            DatapathError::InTheWay { .. } | DatapathError::Held { .. }
+        )
+    };
+    error.is::<ConfigError>()
+        || error.is::<BadInput>()
+        || error.is::<Taken>()
+        || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
+        || error.downcast_ref().is_some_and(lies_in_the_way)
 }
 
 /// An error and its causes. Some say their cause themselves; it is not said twice.

@@ -117,7 +117,10 @@ impl View {
         };
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
-            Constraint::Length(5 + (status.faults.len() + status.warnings().len()) as u16),
+            Constraint::Length(
+                (5 + status.faults.len() + status.alarms().count() + status.warnings().len())
+                    as u16,
+            ),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
             Constraint::Length(1),
@@ -161,6 +164,9 @@ impl View {
         ];
         for fault in &status.faults {
             lines.push(Line::styled(format!("Fault    {fault}"), bad()));
+        }
+        for alarm in status.alarms() {
+            lines.push(Line::styled(format!("Alarm    {alarm}"), bad()));
         }
         for warning in status.warnings() {
             lines.push(Line::styled(format!("Warning  {warning}"), doubtful()));
@@ -306,6 +312,8 @@ mod tests {
             address: [10, 0, 0, 10 + number].into(),
             own: number == 1,
             mac: None,
+            source_mac: None,
+            source_alarm: None,
             alive: true,
             ready: number != 2,
             unknown: false,
@@ -343,6 +351,7 @@ mod tests {
             state_for_ms: 1000,
             takeovers: 1,
             last_failover_ms: None,
+            source_mac_changes: 0,
             conflicts: 0,
             claimant: None,
             node: text("cp1"),
@@ -353,6 +362,7 @@ mod tests {
                 proven: true,
                 adopted: false,
             },
+            hooks: vec![],
             nodes: (1..=3).map(|number| node(number, packets)).collect(),
             counters: BTreeMap::new(),
             events: BTreeMap::new(),

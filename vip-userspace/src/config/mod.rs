@@ -25,7 +25,7 @@ use vip_common::layout::{
 use self::draft::Draft;
 use self::fault::{Fault, Place, Source};
 use self::table::within;
-use self::values::{advert_interval, check_kind, endpoint, interface, listen, unicast};
+use self::values::{absolute, advert_interval, check_kind, endpoint, interface, listen, unicast};
 use crate::probe::{Ask, Credentials};
 use crate::rank;
 
@@ -396,6 +396,9 @@ pub struct Overrides {
     /// Believe whatever answers the probes
     #[arg(long)]
     pub insecure: bool,
+    /// Where the agent keeps its socket and its events; its pins follow it [default: /run/vip]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<String>,
     /// What API servers are asked: readyz, tls, tcp [default: readyz]
     #[arg(long, value_name = "KIND")]
     pub check: Option<String>,
@@ -442,6 +445,19 @@ impl Flags {
 }
 
 impl Overrides {
+    /// The run directory, by itself: for what needs nothing else of the configuration.
+    ///
+    /// # Errors
+    /// It is no absolute path.
+    pub fn run_dir(&self) -> Result<PathBuf, ConfigError> {
+        let named = self.run_dir.as_deref().map(absolute).transpose();
+        let named = named.map_err(|message| ConfigError::Flag {
+            flag: "--run-dir",
+            message,
+        })?;
+        Ok(named.unwrap_or_else(|| RUN_DIR.into()))
+    }
+
     /// The flags again, one word after the other.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
@@ -454,6 +470,7 @@ impl Overrides {
             ("--interval", self.interval.clone()),
             ("--http", self.http.clone()),
             ("--ca", path(&self.ca)),
+            ("--run-dir", self.run_dir.clone()),
             ("--check", self.check.clone()),
             ("--token-file", path(&self.token_file)),
             ("--client-certificate", path(&self.client_certificate)),
@@ -501,6 +518,9 @@ impl Overrides {
         }
         if self.insecure {
             draft.health.tls = Tls::Insecure;
+        }
+        if let Some(path) = self.run_dir {
+            draft.run_dir = Some(absolute(&path).map_err(at("--run-dir"))?);
         }
         if let Some(kind) = self.check {
             let kind = check_kind(&kind).map_err(at("--check"))?;

@@ -6,8 +6,10 @@
 //! in one step, so that there is no moment without a program.
 
 mod attach;
+mod chain;
 mod detach;
 mod maps;
+mod others;
 mod pins;
 mod rank_map;
 
@@ -20,23 +22,27 @@ use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp}
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
-    Backend, BackendCounters, BackendIndex, Be32, Be128, BootNanos, Config, Counter,
-    LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
+    Backend, BackendCounters, BackendIndex, BackendMask, Be32, Be128, BootNanos, Config, Counter,
+    LAYOUT_VERSION, Mac, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
-use crate::btf;
+use crate::{bpf, btf};
 
-use self::attach::Way;
-pub use self::attach::{Attachment, Egress, Mode};
+pub use self::attach::{Attachment, Egress, Mode, Way};
+pub use self::chain::{Filter, Look, Seen};
 use self::maps::Maps;
 pub use self::maps::{Allowed, StateMap, raise};
-pub use self::pins::{Leftover, Pins, leftovers, remove};
+pub use self::others::{Claim, Taken, Turn, refuse_taken};
+pub use self::pins::{Held, Leftover, Pins, leftovers, pin_directory, remove};
 
 /// The eBPF object, as `cargo xtask build-ebpf` made it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip.o"));
 
 /// Program on the NIC's way in.
 pub const INGRESS: &str = "vip_ingress";
+/// The same for kernels that have no XDP programs for frames in several buffers (before Linux
+/// 5.18): a driver takes it only for an MTU whose frames fit one.
+const INGRESS_SINGLE_BUFFER: &str = "vip_ingress_sb";
 /// The same for socket buffers.
 pub const TC_INGRESS: &str = "vip_tc_ingress";
 /// Program on the NIC's way out.
@@ -60,7 +66,9 @@ const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 pub enum DatapathError {
     /// The object could not be loaded.
     #[error(
-        "cannot load the eBPF object (Linux 5.18 or newer, CAP_BPF and CAP_NET_ADMIN are needed): {0}"
+        "cannot load the eBPF object (Linux 5.10 or newer, CAP_BPF and CAP_NET_ADMIN are needed; \
+         before Linux 5.11 also a limit of locked memory that is high enough, or \
+         CAP_SYS_RESOURCE to raise it): {0}"
     )]
     Load(#[from] EbpfError),
     /// A program was refused or could not be attached.
@@ -89,6 +97,23 @@ pub enum DatapathError {
         what: String,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// Something that no agent made lies where the agent pins.
+    #[error("{path} is {what}, and lies where the agent pins: remove it, and start again")]
+    InTheWay {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// An agent that runs pins where this one would.
+    #[error(
+        "another agent, whose run directory is not this one's, runs and pins in {path}: end it, \
+         or give this one another `run_dir`"
+    )]
+    Held {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another XDP program sits on the NIC, and the configuration wants XDP.
     #[error(
@@ -145,12 +170,16 @@ pub struct NodeAddresses {
 impl Plan {
     /// Writes what it says into the state. Fences stay as they are, and so do health and the
     /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
-    /// every node is alive and ready until somebody knows better.
+    /// every node is alive and ready until somebody knows better; but nothing is sent there, and
+    /// nothing is reset, as long as nobody does.
     ///
     /// `rank_base` is where in the map the rows of the plan lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
-            state.masks = Masks::all(self.backends.len());
+            state.masks = Masks {
+                withheld: BackendMask::ALL,
+                ..Masks::all(self.backends.len())
+            };
         }
         for (found, vip) in zip(&mut state.vips, &self.vips) {
             let owner_until = if found.address == vip.address {
@@ -164,23 +193,18 @@ impl Plan {
             };
         }
         for (found, node) in zip(&mut state.backends, &self.backends) {
-            let mac = if found.address == node.address {
-                found.mac
+            let (mac, source) = if found.address == node.address {
+                (found.mac, found.source)
             } else {
-                Mac::UNKNOWN
+                (Mac::UNKNOWN, Mac::UNKNOWN)
             };
             *found = Backend {
                 mac,
+                source,
                 address: node.address,
                 other_address: node.other,
             };
         }
-        let macs = state.backends[..self.backends.len()]
-            .iter()
-            .map(|node| node.mac);
-        let peers = macs
-            .filter(|mac| !mac.is_unknown())
-            .fold(MacFilter::default(), MacFilter::with);
         state.config = Config {
             layout_version: LAYOUT_VERSION,
             own_index: self
@@ -197,7 +221,6 @@ impl Plan {
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
-            peers,
             own_address: self.own_address,
             redirects: u32::from(self.redirects),
             maps_ports: u32::from(
@@ -209,6 +232,7 @@ impl Plan {
             netns: self.netns,
             ..Config::zeroed()
         };
+        state.config.peers = state.peers();
         let nodes = &state.backends[..self.backends.len()];
         state.config.set_families(nodes);
     }
@@ -236,6 +260,36 @@ impl Plan {
             hash_key: config.hash_key,
             rows,
         }
+    }
+}
+
+/// What a kernel offers beyond what the programs cannot do without. Found by trying, since
+/// distributions bring features to kernels with older numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// XDP programs for frames in several buffers (Linux 5.18). Without them a driver runs XDP
+    /// only for an MTU whose frames fit one buffer.
+    pub frags: bool,
+    /// tcx (Linux 6.6); else filters of the clsact qdisc.
+    pub tcx: bool,
+    /// Programs for local sockets.
+    pub redirection: bool,
+}
+
+impl Features {
+    /// Loads the programs, attaches none and leaves nothing behind.
+    ///
+    /// # Errors
+    /// What [`Datapath::load`] says of a kernel that does not take them.
+    pub fn probe() -> Result<Self, DatapathError> {
+        let nothing = Plan::of(&State::zeroed(), vec![RankRow::default()]);
+        let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
+        let (name, _) = ingress(&mut datapath.ebpf)?;
+        Ok(Self {
+            frags: name == INGRESS,
+            tcx: attach::has_tcx("lo"),
+            redirection: datapath.no_redirection.is_none(),
+        })
     }
 }
 
@@ -278,6 +332,11 @@ impl Datapath {
         // aya writes globals when it loads, pinned ones too: let it write what is there.
         let state = found.unwrap_or_else(State::zeroed);
         let expects = tw_rcv_nxt();
+        // Where that is not allowed and not needed, nothing is lost; where it is needed, loading
+        // fails and says so.
+        if let Err(error) = bpf::lift_memory_limit() {
+            tracing::debug!(%error, "the limit of locked memory stays");
+        }
         let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
@@ -290,8 +349,7 @@ impl Datapath {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let ingress: &mut Xdp = program(&mut ebpf, INGRESS)?;
-        ingress.load().map_err(program_error(INGRESS))?;
+        load_ingress(&mut ebpf)?;
         for name in [EGRESS, TC_INGRESS] {
             let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
             classifier.load().map_err(program_error(name))?;
@@ -377,35 +435,44 @@ impl Datapath {
         )
     }
 
-    /// Whether the program on the way in is attached to an interface.
+    /// Whether the program on the way in or out is attached to an interface, and what stands
+    /// before it.
     ///
     /// # Errors
     /// If the kernel does not tell.
-    pub fn steers(
+    pub fn look(
         &mut self,
+        way: Way,
         interface: &str,
         attachment: Attachment,
         seen: &Seen,
-    ) -> Result<bool, DatapathError> {
-        if attachment.mode == Mode::Tc {
-            let egress = attachment.egress;
-            return is_attached(&mut self.ebpf, Way::In, interface, egress, seen);
+    ) -> Result<Look, DatapathError> {
+        if way == Way::In && attachment.mode != Mode::Tc {
+            let (name, ingress) = ingress(&mut self.ebpf)?;
+            let own = ingress.info().map_err(program_error(name))?.id();
+            return Ok(Look {
+                attached: seen.xdp == Some(own),
+                ahead: Vec::new(),
+            });
         }
-        let own = self.ingress()?.info();
-        Ok(seen.xdp == Some(own.map_err(program_error(INGRESS))?.id()))
+        let own = self.classifier(way.program())?.info();
+        let own = own.map_err(program_error(way.program()))?.id();
+        chain::look(way, interface, attachment.egress, own, seen)
     }
 
-    /// Whether the program on the way out is attached to an interface.
+    /// Puts a program for socket buffers before all others that are attached to an interface.
     ///
     /// # Errors
-    /// If the kernel does not tell.
-    pub fn guards(
+    /// If the kernel refuses.
+    pub fn put_first(
         &mut self,
+        way: Way,
         interface: &str,
+        index: u32,
         kind: Egress,
-        seen: &Seen,
-    ) -> Result<bool, DatapathError> {
-        is_attached(&mut self.ebpf, Way::Out, interface, kind, seen)
+    ) -> Result<(), DatapathError> {
+        let pins = self.pins.as_ref();
+        attach::attach_classifier(&mut self.ebpf, way, pins, interface, index, kind)
     }
 
     /// Attaches the programs for local sockets to a cgroup, in the place of those that an
@@ -499,7 +566,7 @@ impl Datapath {
     /// # Errors
     /// If the object lacks it.
     pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
-        program(&mut self.ebpf, INGRESS)
+        ingress(&mut self.ebpf).map(|(_, program)| program)
     }
 
     /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
@@ -532,13 +599,45 @@ where
         .ok_or(DatapathError::Missing(name))
 }
 
-/// The kernel's numbers of programs on an interface, as rtnetlink tells them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Seen {
-    /// The XDP program, in whichever mode.
-    pub xdp: Option<u32>,
-    /// Programs of clsact filters, on the way in or out. Not told where tcx is used.
-    pub filters: Vec<u32>,
+/// Loads the program on the way in: the one for frames in several buffers, or where the kernel
+/// does not know such programs, the one for frames in a single buffer.
+fn load_ingress(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let load = |ebpf: &mut Ebpf, name| {
+        let ingress: &mut Xdp = program(ebpf, name)?;
+        ingress.load().map_err(program_error(name))
+    };
+    match load(ebpf, INGRESS) {
+        Err(DatapathError::Program { source, .. }) if is_unknown_flag(&source) => {
+            load(ebpf, INGRESS_SINGLE_BUFFER)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether a program was refused before the verifier looked at it: it has a flag that the kernel
+/// does not know (`bpf_prog_load`, kernel/bpf/syscall.c).
+fn is_unknown_flag(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            io_error.raw_os_error() == Some(nix::libc::EINVAL)
+                && verifier_log.to_string().trim().is_empty()
+        }
+        _ => false,
+    }
+}
+
+/// The program on the way in that was loaded, and its name.
+fn ingress(ebpf: &mut Ebpf) -> Result<(&'static str, &mut Xdp), DatapathError> {
+    let single: &mut Xdp = program(ebpf, INGRESS_SINGLE_BUFFER)?;
+    let name = if single.fd().is_ok() {
+        INGRESS_SINGLE_BUFFER
+    } else {
+        INGRESS
+    };
+    Ok((name, program(ebpf, name)?))
 }
 
 /// Where this kernel keeps what the remains of a connection expect next; 0 if it does not say.
@@ -557,29 +656,4 @@ fn tw_rcv_nxt() -> u32 {
             0
         }
     }
-}
-
-/// Whether a program for socket buffers is attached to an interface.
-fn is_attached(
-    ebpf: &mut Ebpf,
-    way: Way,
-    interface: &str,
-    kind: Egress,
-    seen: &Seen,
-) -> Result<bool, DatapathError> {
-    let name = way.program();
-    let classifier: &mut SchedClassifier = program(ebpf, name)?;
-    let own = classifier.info().map_err(program_error(name))?.id();
-    if kind == Egress::Clsact {
-        return Ok(seen.filters.contains(&own));
-    }
-    let (_, attached) =
-        SchedClassifier::query_tcx(interface, way.hook()).map_err(program_error(name))?;
-    Ok(attached.iter().any(|program| program.id() == own))
-}
-
-/// Where an earlier or this agent's things are pinned, below the root of a bpffs.
-#[must_use]
-pub fn pin_directory(bpffs: &Path) -> PathBuf {
-    bpffs.join("vip")
 }

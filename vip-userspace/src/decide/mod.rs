@@ -4,5 +4,7 @@ pub mod announce;
 pub mod bfd;
 pub mod choice;
 pub mod health;
+pub mod hooks;
 pub mod node;
+pub mod sources;
 pub mod vrrp;

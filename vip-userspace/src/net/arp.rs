@@ -8,7 +8,7 @@ use bytemuck::bytes_of;
 use vip_common::layout::{Be16, Be32, Mac};
 use vip_common::wire::{Frame as _, arp, ethernet};
 
-use super::frames::FrameSocket;
+use super::frames::{self, FrameSocket};
 use super::neighbours::Heard;
 use super::{NetError, Nic};
 
@@ -74,7 +74,7 @@ pub(super) struct ArpSocket {
 impl ArpSocket {
     /// Opens it. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
-        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, &[])
+        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, frames::everything())
             .map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
             frames,
@@ -86,8 +86,9 @@ impl ArpSocket {
         })
     }
 
-    pub(super) fn set_mac(&self, mac: [u8; 6]) {
-        self.frames.set_mac(mac);
+    /// The socket itself.
+    pub(super) fn frames(&self) -> &FrameSocket {
+        &self.frames
     }
 
     /// Tells everybody that this NIC has `vip`, in both ways.

@@ -115,7 +115,7 @@ pub(super) struct NdpSocket {
 impl NdpSocket {
     /// Opens it. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
-        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, &ADVERTISEMENTS)
+        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, ADVERTISEMENTS)
             .map_err(NetError::io(format!("open an NDP socket on {}", nic.name)))?;
         Ok(Self {
             frames,
@@ -126,8 +126,9 @@ impl NdpSocket {
         })
     }
 
-    pub(super) fn set_mac(&self, mac: [u8; 6]) {
-        self.frames.set_mac(mac);
+    /// The socket itself.
+    pub(super) fn frames(&self) -> &FrameSocket {
+        &self.frames
     }
 
     /// Tells everybody that this NIC has `vip`.

@@ -155,6 +155,19 @@ pub enum Event {
         /// The VIP was announced against him.
         defended: bool,
     },
+    /// The Ethernet addresses that a node's frames come from do not settle, or are another
+    /// node's, too.
+    SourceAlarm {
+        /// Which node.
+        node: String,
+        /// What is wrong, with the addresses.
+        cause: String,
+    },
+    /// They have settled, and are its own.
+    SourceAlarmOver {
+        /// Which node.
+        node: String,
+    },
     /// The VIP is being handed over.
     HandingOver {
         /// To which node.
@@ -184,6 +197,44 @@ pub enum Event {
         /// The new one.
         mac: String,
     },
+    /// The node's address is on another NIC now, and the agent with it.
+    NicFollowed {
+        /// The old one.
+        from: String,
+        /// The new one, and how the program runs there.
+        to: String,
+    },
+    /// The node's address is on no NIC that the agent may follow it to.
+    NotFollowed {
+        /// Why not.
+        cause: String,
+    },
+    /// A program was put before those of somebody else.
+    HookMoved {
+        /// Which.
+        hook: &'static str,
+        /// What stood before it.
+        before: String,
+    },
+    /// Somebody else's program comes back before ours again and again, and is left there.
+    HookContested {
+        /// Where.
+        hook: &'static str,
+        /// What stands before ours.
+        by: String,
+    },
+    /// A program was seen to run.
+    HookRuns {
+        /// Which.
+        hook: &'static str,
+    },
+    /// A program is attached and is not seen to run.
+    HookFails {
+        /// Which.
+        hook: &'static str,
+        /// What is in its way.
+        cause: String,
+    },
     /// Something in the kernel was not as it should be, and is now.
     Repaired(Repair),
     /// It could not be made so.
@@ -193,8 +244,6 @@ pub enum Event {
         /// What the kernel says.
         cause: String,
     },
-    /// Native XDP was seen to run.
-    XdpProven,
     /// The driver has the program and does not run it.
     XdpBlind {
         /// Whether generic XDP takes its place.
@@ -220,11 +269,19 @@ pub enum Repair {
     Programs,
     /// A VIP on `lo`.
     Address,
+    /// The programs for local sockets.
+    Connect,
 }
 
 impl Repair {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::State, Self::Tables, Self::Programs, Self::Address];
+    pub const ALL: [Self; 5] = [
+        Self::State,
+        Self::Tables,
+        Self::Programs,
+        Self::Address,
+        Self::Connect,
+    ];
 
     /// As metrics call it.
     #[must_use]
@@ -234,6 +291,7 @@ impl Repair {
             Self::Tables => "tables",
             Self::Programs => "programs",
             Self::Address => "address",
+            Self::Connect => "connect",
         }
     }
 }
@@ -303,6 +361,8 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::FaultGone { .. } => "fault_gone",
             Self::Conflict { .. } => "conflict",
+            Self::SourceAlarm { .. } => "source_alarm",
+            Self::SourceAlarmOver { .. } => "source_alarm_over",
             Self::HandingOver { .. } => "handing_over",
             Self::HandedOver { .. } => "handed_over",
             Self::NotHandedOver { .. } => "not_handed_over",
@@ -311,7 +371,12 @@ impl Event {
             Self::NicAddress { .. } => "nic_address",
             Self::Repaired(_) => "repaired",
             Self::NotRepaired { .. } => "not_repaired",
-            Self::XdpProven => "xdp_proven",
+            Self::NicFollowed { .. } => "nic_followed",
+            Self::NotFollowed { .. } => "not_followed",
+            Self::HookMoved { .. } => "hook_moved",
+            Self::HookContested { .. } => "hook_contested",
+            Self::HookRuns { .. } => "hook_runs",
+            Self::HookFails { .. } => "hook_fails",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
         }
@@ -329,13 +394,20 @@ impl Event {
             | Self::EchoLost { .. }
             | Self::Fault { .. }
             | Self::Conflict { .. }
+            | Self::SourceAlarm { .. }
             | Self::NotHandedOver { .. }
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
+            | Self::NicFollowed { .. }
+            | Self::HookMoved { .. }
+            | Self::HookContested { .. }
             | Self::Repaired(_)
             | Self::XdpBlind { falls_back: true }
             | Self::Failed { .. } => Severity::Warning,
-            Self::NotRepaired { .. } | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NotRepaired { .. }
+            | Self::NotFollowed { .. }
+            | Self::HookFails { .. }
+            | Self::XdpBlind { falls_back: false } => Severity::Error,
             Self::NewConnections { resort, .. } if !matches!(resort, Resort::Usable) => {
                 Severity::Warning
             }
@@ -449,6 +521,12 @@ impl Event {
                     ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
                 }
             }
+            Self::SourceAlarm { node, cause } => plain("frames from it may miss their connections")
+                .with(node)
+                .because(cause),
+            Self::SourceAlarmOver { node } => {
+                plain("the MACs that its frames come from have settled").with(node)
+            }
             Self::HandingOver { to } => plain("is to take the VIP over").with(to),
             Self::HandedOver { to } => plain("has taken the VIP over").with(to),
             Self::NotHandedOver { cause } => plain("the VIP was not handed over").because(cause),
@@ -462,15 +540,33 @@ impl Event {
                 Repair::Tables => "rank table or allow lists were not as they should be: repaired",
                 Repair::Programs => "a program was not on the NIC: attached again",
                 Repair::Address => "the VIP was not on lo: put there again",
+                Repair::Connect => "the programs for local sockets did not run: attached again",
             }),
             Self::NotRepaired { what, cause } => plain(match what {
                 Repair::State => "cannot write the state",
                 Repair::Tables => "cannot write rank table or allow lists",
                 Repair::Programs => "cannot attach the programs",
                 Repair::Address => "cannot put the VIP on lo",
+                Repair::Connect => "cannot attach the programs for local sockets",
             })
             .because(cause),
-            Self::XdpProven => plain("XDP sees frames"),
+            Self::NicFollowed { from, to } => Said::new(format!(
+                "the node's address moved from {from} to {to}: followed"
+            )),
+            Self::NotFollowed { cause } => {
+                plain("the node's address is not where the agent may look for it").because(cause)
+            }
+            Self::HookMoved { hook, before } => {
+                Said::new(format!("{hook}: program put before {before}"))
+            }
+            Self::HookContested { hook, by } => Said::new(format!(
+                "{hook}: {by} comes back before our program again and again, and is left there: \
+                 configure one of the two products to leave this hook"
+            )),
+            Self::HookRuns { hook } => Said::new(format!("{hook}: program runs")),
+            Self::HookFails { hook, cause } => {
+                Said::new(format!("{hook}: program is not seen to run")).because(cause)
+            }
             Self::XdpBlind { falls_back } => plain(if falls_back {
                 "the driver has the XDP program and does not run it: falling back to generic XDP"
             } else {

@@ -226,6 +226,16 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             labelled(&status.counters, "verdict"),
         ),
         gauge(
+            "vip_source_alarm",
+            "Whether something is wrong with the Ethernet addresses that a node's frames come from.",
+            per_node(|node| Some(truth(node.source_alarm.is_some()))),
+        ),
+        counter(
+            "vip_source_mac_changes_total",
+            "Changes of the Ethernet addresses that frames of other nodes come from.",
+            members(status.source_mac_changes as f64),
+        ),
+        gauge(
             "vip_bfd_up",
             "Whether the BFD session with a node is up.",
             per_session(|bfd| Some(truth(bfd.state == "up"))),
@@ -256,6 +266,20 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             "vip_xdp_proven",
             "Whether the program on the way in was seen to run.",
             members(truth(xdp.proven)),
+        ),
+        gauge(
+            "vip_hook_running",
+            "Whether the program at this hook was seen to run, and not seen not to.",
+            status
+                .hooks
+                .iter()
+                .map(|hook| {
+                    (
+                        vec![("hook", hook.name.as_str())],
+                        truth(hook.runs == "yes"),
+                    )
+                })
+                .collect(),
         ),
     ]
 }

@@ -39,6 +39,9 @@ pub struct Status {
     /// From the last sign of life of the owner before to the moment at which this node last took
     /// over; `None` if it did not, or from nobody.
     pub last_failover_ms: Option<f64>,
+    /// Changes of the addresses that frames of other nodes come from.
+    #[serde(default)]
+    pub source_mac_changes: u64,
     /// Times that somebody who is no agent of the cluster claimed the VIP.
     pub conflicts: u64,
     /// Who did so last: his Ethernet address.
@@ -47,6 +50,8 @@ pub struct Status {
     pub node: String,
     /// How the program is attached.
     pub xdp: Xdp,
+    /// Whether each of the programs runs, as its effects show.
+    pub hooks: Vec<Hook>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
@@ -79,6 +84,19 @@ pub struct Xdp {
     pub proven: bool,
     /// Whether the maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// A place in the kernel where a program must run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// `ingress`, `egress` (of the NIC), or `connect` (of local sockets).
+    pub name: String,
+    /// `yes`, `no`, or `unproven` as long as nothing shows it.
+    pub runs: String,
+    /// Others' programs that come before ours, the first one first.
+    pub ahead: Vec<String>,
+    /// Why it does not run, or may not.
+    pub cause: Option<String>,
 }
 
 /// A port of a VIP.
@@ -117,6 +135,12 @@ pub struct Node {
     pub own: bool,
     /// Its Ethernet address; `None` while nobody knows it.
     pub mac: Option<String>,
+    /// Where else its frames come from, if from there and not only from its own address.
+    #[serde(default)]
+    pub source_mac: Option<String>,
+    /// What is wrong with the addresses that its frames come from.
+    #[serde(default)]
+    pub source_alarm: Option<String>,
     /// The node answers.
     pub alive: bool,
     /// Its API server says that it is ready.
@@ -182,6 +206,14 @@ impl Service {
 }
 
 impl Status {
+    /// What somebody should look at, though this node can own the VIP.
+    pub fn alarms(&self) -> impl Iterator<Item = String> {
+        self.nodes.iter().filter_map(|node| {
+            let alarm = node.source_alarm.as_ref()?;
+            Some(format!("{}: {alarm}", node.name))
+        })
+    }
+
     /// What an operator should see to though the VIP works, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -236,6 +268,9 @@ impl fmt::Display for Status {
                 self.conflicts
             )?;
         }
+        for alarm in self.alarms() {
+            writeln!(f, "Alarm    {alarm}")?;
+        }
         match self.fence_remaining_ms {
             0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,
             left => writeln!(f, "Fence    up, {left} ms left")?,
@@ -252,6 +287,14 @@ impl fmt::Display for Status {
             },
             self.xdp.egress,
         )?;
+        for hook in &self.hooks {
+            let name = &hook.name;
+            match &hook.cause {
+                Some(cause) => writeln!(f, "Hook     {name}: {cause}")?,
+                None if hook.ahead.is_empty() => {}
+                None => writeln!(f, "Hook     {name}: runs, behind {}", hook.ahead.join(", "))?,
+            }
+        }
         match &self.local {
             Some(cgroup) => writeln!(f, "Local    redirected, for processes in {cgroup}")?,
             None => writeln!(f, "Local    not redirected")?,

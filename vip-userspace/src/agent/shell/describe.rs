@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use vip_common::layout::{BackendIndex, Counter};
+use vip_common::layout::{BackendIndex, Counter, Mac};
 
 use super::Shell;
 use crate::agent::clock::now;
 use crate::agent::pacer::View;
-use crate::agent::proof::Proof;
 use crate::decide::health::Server;
+use crate::decide::hooks::Running;
 use crate::decide::vrrp::State;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
@@ -33,6 +33,7 @@ impl Shell {
                 address: peer.address,
             }
         };
+        let known = |mac: Mac| (!mac.is_unknown()).then(|| mac.to_string());
         let nodes = self.peers.iter().map(|peer| {
             let counters = self.datapath.backend_counters(peer.index)?;
             let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
@@ -42,7 +43,9 @@ impl Shell {
                 name: peer.name.clone(),
                 address: peer.address,
                 own: peer.address == self.nic.address,
-                mac: (!peer.mac.is_unknown()).then(|| peer.mac.to_string()),
+                mac: known(peer.mac),
+                source_mac: known(self.sources.of(peer.index)),
+                source_alarm: self.source_alarm(peer.index),
                 alive,
                 ready: alive && server == Server::Ready,
                 unknown: alive && server == Server::Unknown,
@@ -65,7 +68,7 @@ impl Shell {
         });
         let counters = Counter::ALL
             .iter()
-            .filter(|counter| **counter != Counter::Untouched)
+            .filter(|counter| counter.tells_of_traffic())
             .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
         let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
         Ok(Status {
@@ -91,6 +94,7 @@ impl Shell {
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
             last_failover_ms: self.last_failover.map(millis),
+            source_mac_changes: self.sources.changes(),
             conflicts: self.claims.1,
             claimant: self.claimant.map(|mac| mac.to_string()),
             node: named(own).name,
@@ -98,9 +102,10 @@ impl Shell {
                 interface: self.nic.name.clone(),
                 mode: self.attachment.mode.to_string(),
                 egress: self.attachment.egress.to_string(),
-                proven: self.proof == Proof::Seen,
+                proven: self.hooks.ingress.running() == Running::Yes,
                 adopted: self.datapath.adopted(),
             },
+            hooks: self.hooks.describe(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self

@@ -4,8 +4,10 @@
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
 mod describe;
+mod hooks;
 mod network;
 mod setup;
+mod sources;
 mod tell;
 
 use std::fs;
@@ -18,21 +20,22 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
-use self::setup::{addresses_of, advert_interval, note_addresses, params, plan, redirect};
+use self::hooks::Hooks;
+use self::setup::{
+    NicSockets, addresses_of, advert_interval, described, note_addresses, params, plan, redirect,
+};
 use super::clock::now;
-use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View, Wires};
-use super::proof::Proof;
-use crate::config::{Config, VrrpMode, XdpMode};
-use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View};
+use crate::config::Config;
+use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
 use crate::decide::health::Probe;
+use crate::decide::hooks::Hook;
 use crate::decide::node::{LastUsable, Node, Unfit};
+use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
-use crate::net::bfd::BfdSocket;
-use crate::net::echo::EchoSocket;
 use crate::net::netlink::Netlink;
-use crate::net::vrrp::{Delivery, VrrpSocket};
-use crate::net::{Groups, Neighbours, Nic};
+use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
@@ -52,6 +55,8 @@ struct Peer {
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
+    /// Something is wrong with the addresses that its frames come from, and that was told.
+    source_alarm: bool,
     /// What the last probe by each check said.
     probes: Vec<String>,
     rtt: Option<Duration>,
@@ -68,10 +73,15 @@ pub(super) struct Shell {
     plan: Arc<Plan>,
     datapath: Datapath,
     attachment: Attachment,
-    proof: Proof,
-    neighbours: Arc<Neighbours>,
-    /// `None` if there is no VIP of IPv6.
-    _groups: Option<Groups>,
+    hooks: Hooks,
+    sources: Sources,
+    sockets: NicSockets,
+    /// The NIC went away, and with it all that was bound to it.
+    nic_is_gone: bool,
+    /// Why the node's address was not followed, as it was last told.
+    not_followed: Option<String>,
+    /// Says to other agents that this one lives.
+    _held: Held,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -108,27 +118,28 @@ impl Shell {
         } else {
             0
         };
+        let held = pins.hold()?;
         // Sockets first: without them there is no use in touching the NIC.
-        let delivery = match config.vrrp.mode {
-            VrrpMode::Unicast => Delivery::Unicast,
-            VrrpMode::Multicast => Delivery::Multicast,
-        };
-        let vips: Vec<IpAddr> = addresses_of(&config).collect();
-        let spoken_of = [&vips[..], &[nic.address]].concat();
-        let neighbours = Arc::new(Neighbours::open(&nic, &spoken_of)?);
-        let groups = vips.iter().any(IpAddr::is_ipv6);
-        let groups = groups.then(|| Groups::join(&nic, &vips)).transpose()?;
-        let address = nic.address;
-        let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
-        let wires = Wires {
-            vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
-            bfd: bfd.transpose()?,
-            echo: EchoSocket::open(&nic.name, address)?,
-            neighbours: neighbours.clone(),
-        };
+        let (wires, sockets) = NicSockets::open(&config, &nic)?;
         let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
+        // What came before the programs did.
+        sockets.neighbours.drain();
+        let mut hooks = Hooks::begin(&datapath, cgroup.is_some())?;
+        let link = netlink.link(nic.index).await?;
+        let seen = hooks::seen(
+            &netlink,
+            nic.index,
+            link.and_then(|link| link.xdp),
+            attachment,
+        );
+        let look = datapath.look(Way::In, &nic.name, attachment, &seen.await?)?;
+        let mut others = config.addresses();
+        others.retain(|address| *address != nic.address);
+        hooks
+            .prove_at_start(&mut datapath, &sockets.neighbours, look, &others)
+            .await;
         // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
         note_addresses(&config)?;
         for vip in addresses_of(&config) {
@@ -137,15 +148,21 @@ impl Shell {
         let mut journal = Journal::open(&config.run_dir);
         journal.note(Event::Started {
             version: env!("CARGO_PKG_VERSION"),
-            attached: format!(
-                "{} ({}), XDP mode {}",
-                nic.name,
-                nic.driver.as_deref().unwrap_or("unknown driver"),
-                attachment.mode
-            ),
+            attached: described(&nic, attachment),
             adopted: datapath.adopted(),
         });
+        if let Some(cause) = hooks.ingress.cause() {
+            let hook = Hook::Ingress.name();
+            journal.note(Event::HookFails { hook, cause });
+        }
 
+        let mut sources = Sources::new(config.nodes.len(), own);
+        for (index, node) in state.get().backends().iter().enumerate() {
+            if let Some(index) = BackendIndex::new(index) {
+                sources.on_neighbour(index, node.mac);
+                sources.restore(index, node.source);
+            }
+        }
         let peers = config
             .nodes
             .iter()
@@ -158,6 +175,7 @@ impl Shell {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
+                    source_alarm: false,
                     probes: vec!["not probed yet".to_owned(); config.checks.len()],
                     rtt: None,
                     counted: (0, 0),
@@ -165,10 +183,11 @@ impl Shell {
                 })
             })
             .collect();
-        let proof = proof(&datapath, attachment.mode)?;
         let conflicts = conflicts(&datapath)?;
         let rank_base = datapath.rank_base();
+        // One that had not come to know the others has left nothing that is worth knowing.
         let known = datapath.adopted().then(|| state.get().masks);
+        let known = known.filter(|masks| masks.withheld.is_empty());
         let node = Node::new(params(&config, &nic, own));
         let setting = Setting {
             nodes: config.addresses(),
@@ -196,9 +215,12 @@ impl Shell {
             plan,
             datapath,
             attachment,
-            proof,
-            neighbours,
-            _groups: groups,
+            hooks,
+            sources,
+            sockets,
+            nic_is_gone: false,
+            not_followed: None,
+            _held: held,
             cgroup,
             pacer,
             peers,
@@ -221,7 +243,12 @@ impl Shell {
 
     /// By which it hears who has which address.
     pub(super) fn neighbours(&self) -> Arc<Neighbours> {
-        self.neighbours.clone()
+        self.sockets.neighbours.clone()
+    }
+
+    /// Index of the NIC, which is another one once the node's address has moved.
+    pub(super) fn nic(&self) -> u32 {
+        self.nic.index
     }
 
     fn drain_note(&self) -> PathBuf {
@@ -332,37 +359,6 @@ impl Shell {
         });
     }
 
-    fn prove(&mut self) {
-        if !matches!(self.proof, Proof::Open { .. }) {
-            return;
-        }
-        let Ok(counted) = neighbour_frames(&self.datapath) else {
-            return;
-        };
-        self.proof = self.proof.on_frame(counted);
-        match self.proof {
-            Proof::Open { .. } => {}
-            Proof::Seen => self.journal.note(Event::XdpProven),
-            Proof::Blind => {
-                let falls_back = self.config.datapath.mode != XdpMode::Native;
-                self.journal.note(Event::XdpBlind { falls_back });
-                if !falls_back {
-                    return;
-                }
-                match self
-                    .datapath
-                    .fall_back_to_generic(&self.nic.name, self.nic.index)
-                {
-                    Ok(attachment) => self.attachment = attachment,
-                    Err(error) => self.journal.note(Event::NotRepaired {
-                        what: Repair::Programs,
-                        cause: error.to_string(),
-                    }),
-                }
-            }
-        }
-    }
-
     /// Looks whether everything is as it should be, whatever events said or did not say.
     ///
     /// # Errors
@@ -373,19 +369,10 @@ impl Shell {
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
-        self.look_at_addresses().await;
+        self.look_at_addresses().await?;
+        self.look_at_proof();
+        self.test_connect();
         self.learn_neighbours().await;
-        if matches!(self.proof, Proof::Open { .. }) {
-            for peer in self
-                .peers
-                .iter()
-                .filter(|peer| peer.address != self.nic.address)
-            {
-                if let Err(error) = self.neighbours.ask(peer.address) {
-                    tracing::debug!(%error, "cannot ask a peer");
-                }
-            }
-        }
         if let Ok(counted) = conflicts(&self.datapath) {
             if counted > self.claims.0
                 && let Ok(mac) = self.datapath.claimant()
@@ -474,34 +461,7 @@ impl Shell {
     }
 }
 
-/// Frames of ARP and Neighbour Discovery that the program on the way in has seen. Whatever comes
-/// to the agent's sockets is among them, and any other proves as well that the program runs.
-fn neighbour_frames(datapath: &Datapath) -> anyhow::Result<u64> {
-    const SEEN: [Counter; 10] = [
-        Counter::ArpAnswered,
-        Counter::ArpNotOwner,
-        Counter::ArpAnnouncement,
-        Counter::ArpConflict,
-        Counter::ArpPassed,
-        Counter::NdpAnswered,
-        Counter::NdpNotOwner,
-        Counter::NdpAnnouncement,
-        Counter::NdpConflict,
-        Counter::NdpPassed,
-    ];
-    let counts = SEEN.into_iter().map(|counter| datapath.counter(counter));
-    Ok(counts.sum::<Result<u64, _>>()?)
-}
-
 /// Claims of the VIP by strangers that the program has seen.
 fn conflicts(datapath: &Datapath) -> anyhow::Result<u64> {
     Ok(datapath.counter(Counter::ArpConflict)? + datapath.counter(Counter::NdpConflict)?)
-}
-
-/// What the stack itself runs needs no proof.
-fn proof(datapath: &Datapath, mode: Mode) -> anyhow::Result<Proof> {
-    Ok(match mode {
-        Mode::Native => Proof::begin(neighbour_frames(datapath)?),
-        Mode::Generic | Mode::Tc => Proof::Seen,
-    })
 }

@@ -5,18 +5,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::clock::now;
-use crate::config::{self, Config};
-use crate::datapath::{Allowed, Datapath, NodeAddresses, Plan};
+use crate::agent::pacer::Wires;
+use crate::config::{self, Config, VrrpMode};
+use crate::datapath::{Allowed, Attachment, Datapath, NodeAddresses, Plan};
 use crate::decide::bfd;
 use crate::decide::health::Thresholds;
 use crate::decide::node::{Member, Params, VrrpParams};
-use crate::net::Nic;
+use crate::net::bfd::BfdSocket;
+use crate::net::echo::EchoSocket;
+use crate::net::vrrp::{Delivery, VrrpSocket};
+use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::{cgroup, rank};
 
 use super::ADDRESSES;
@@ -59,6 +64,53 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
         probe_address: config.vrrp.probe_address,
         // Different on each node and after each start, which is all that is asked of it.
         seed: now().0 ^ (own.get() as u64) << 48 ^ u64::from(std::process::id()),
+    }
+}
+
+/// The NIC, and how the program runs there.
+pub(super) fn described(nic: &Nic, attachment: Attachment) -> String {
+    format!(
+        "{} ({}), XDP mode {}",
+        nic.name,
+        nic.driver.as_deref().unwrap_or("unknown driver"),
+        attachment.mode
+    )
+}
+
+/// What the agent hears and asks by on the NIC. The thread has sockets of its own.
+pub(super) struct NicSockets {
+    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) sources: SourceSocket,
+    /// `None` if there is no VIP of IPv6.
+    _groups: Option<Groups>,
+}
+
+impl NicSockets {
+    /// Opens all that is bound to the NIC: the thread's, and these.
+    pub(super) fn open(config: &Config, nic: &Nic) -> anyhow::Result<(Wires, Self)> {
+        let delivery = match config.vrrp.mode {
+            VrrpMode::Unicast => Delivery::Unicast,
+            VrrpMode::Multicast => Delivery::Multicast,
+        };
+        let vips: Vec<IpAddr> = addresses_of(config).collect();
+        let spoken_of = [&vips[..], &[nic.address]].concat();
+        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
+        let groups = vips.iter().any(IpAddr::is_ipv6);
+        let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
+        let address = nic.address;
+        let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
+        let wires = Wires {
+            vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
+            bfd: bfd.transpose()?,
+            echo: EchoSocket::open(&nic.name, address)?,
+            neighbours: neighbours.clone(),
+        };
+        let own = Self {
+            neighbours,
+            sources: SourceSocket::open(nic)?,
+            _groups: groups,
+        };
+        Ok((wires, own))
     }
 }
 

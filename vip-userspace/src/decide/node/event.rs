@@ -55,11 +55,23 @@ pub enum Fault {
     Vip,
     /// The node's own address is not on the NIC: its peers would not know it.
     Address,
+    /// The program on the way in does not run: the kernel would answer for the VIP, whoever owns
+    /// it.
+    Ingress,
+    /// The program on the way out does not run: the kernel would speak for the VIP.
+    Egress,
 }
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Carrier, Self::Programs, Self::Vip, Self::Address];
+    pub const ALL: [Self; 6] = [
+        Self::Carrier,
+        Self::Programs,
+        Self::Vip,
+        Self::Address,
+        Self::Ingress,
+        Self::Egress,
+    ];
 
     pub(super) const fn bit(self) -> u8 {
         1 << self as u8
@@ -73,6 +85,8 @@ impl Fault {
             Self::Programs => "programs",
             Self::Vip => "vip",
             Self::Address => "address",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
         }
     }
 
@@ -84,6 +98,8 @@ impl Fault {
             Self::Programs => "programs are not attached",
             Self::Vip => "the VIP is not on lo",
             Self::Address => "the node's own address is gone",
+            Self::Ingress => "the program on the way in is not seen to run",
+            Self::Egress => "the program on the way out is not seen to run",
         }
     }
 }
