@@ -120,8 +120,8 @@ pub struct HookStatus {
 pub struct ServiceStatus {
     /// Address and port.
     pub endpoint: String,
-    /// Names of the nodes whose server is ready.
-    pub ready: Vec<String>,
+    /// Names of the nodes that new connections are brought to.
+    pub usable: Vec<String>,
 }
 
 /// The owner of the VIP.
@@ -139,12 +139,30 @@ pub struct NodeStatus {
     /// Its Ethernet address, once it is known.
     #[serde(default)]
     pub mac: Option<String>,
+    /// Where its frames come from, if that is another one.
+    #[serde(default)]
+    pub source_mac: Option<String>,
+    /// What is wrong with the addresses that its frames come from.
+    #[serde(default)]
+    pub source_alarm: Option<String>,
     /// It answers.
     #[serde(default)]
     pub alive: bool,
-    /// Its API server is ready.
+    /// Its API server says that it is ready.
     #[serde(default)]
     pub ready: bool,
+    /// Its API server serves, and whether it is ready is not known.
+    #[serde(default)]
+    pub unknown: bool,
+    /// New connections to the API are brought to it.
+    #[serde(default)]
+    pub usable: bool,
+    /// What the last probe found.
+    #[serde(default)]
+    pub probe: String,
+    /// Whether it answers ICMP echo, once that is known.
+    #[serde(default)]
+    pub echo: Option<bool>,
     /// It takes no new connections.
     #[serde(default)]
     pub draining: bool,

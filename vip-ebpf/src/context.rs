@@ -1,15 +1,15 @@
 //! Packets as [`Frame`]s. All pointer arithmetic on packets is here.
 
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes, bpf_xdp_adjust_tail,
-    bpf_xdp_get_buff_len,
+    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use bytemuck::Pod;
 use vip_common::hash::Flow;
 use vip_common::layout::Be16;
 use vip_common::node::{Address, Socket, Sockets};
-use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp};
+use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp, vlan};
 
 use crate::helpers;
 
@@ -111,6 +111,18 @@ impl<const FRAGS: bool> FrameMut for XdpFrame<'_, FRAGS> {
         *self = Self::new(self.context);
         grown
     }
+
+    #[inline(always)]
+    fn remove_tag(&mut self) -> bool {
+        let Some(head) = self.view_mut::<vlan::Head>(0) else {
+            return false;
+        };
+        head.close_up();
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let cut = unsafe { bpf_xdp_adjust_head(self.context.ctx, vlan::LENGTH as i32) } == 0;
+        *self = Self::new(self.context);
+        cut
+    }
 }
 
 /// The headers that a SYN cookie is checked by.
@@ -190,6 +202,15 @@ impl FrameMut for TcFrame<'_> {
         let grown = unsafe { bpf_skb_change_tail(self.context.skb.skb, length as u32, 0) } == 0;
         *self = Self::new(self.context);
         grown
+    }
+
+    /// By the kernel: also one that lies beside the frame.
+    #[inline(always)]
+    fn remove_tag(&mut self) -> bool {
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let popped = unsafe { bpf_skb_vlan_pop(self.context.skb.skb) } == 0;
+        *self = Self::new(self.context);
+        popped
     }
 
     /// By the kernel, which knows whether the checksum is still to be completed by the NIC.

@@ -19,7 +19,8 @@ use aya_log_ebpf::debug;
 use vip_common::guard;
 use vip_common::layout::{Be16, Counter};
 use vip_common::steer::{self, Action, Kind, Next, Verdict};
-use vip_common::wire::ethernet;
+use vip_common::untag::untag;
+use vip_common::wire::{FrameMut as _, ethernet, vlan};
 
 use crate::context::{TcFrame, XdpFrame};
 use crate::maps::Maps;
@@ -45,7 +46,10 @@ fn vip_ingress_sb(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
-    let frame = XdpFrame::<FRAGS>::new(context);
+    let mut frame = XdpFrame::<FRAGS>::new(context);
+    if !untag(&mut frame, &Maps) {
+        return xdp_action::XDP_DROP;
+    }
     steer::decide_and(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
 }
 
@@ -54,13 +58,18 @@ fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 fn vip_tc_ingress(mut context: TcContext) -> i32 {
-    // A tag that the NIC took off belongs to a VLAN of this interface, and to nobody here.
-    // SAFETY: a field of the context, which lives as long as the program runs.
-    if unsafe { (*context.skb.skb).vlan_present } != 0 {
+    // A tag that was taken off belongs to a VLAN of this interface, and to nobody here, if it
+    // says more than a priority.
+    if let Some(control) = helpers::tag_beside(&context)
+        && !vlan::says_priority_only(control)
+    {
         return TC_ACT_UNSPEC;
     }
     helpers::pull_headers(&mut context);
-    let frame = TcFrame::new(&context);
+    let mut frame = TcFrame::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return TC_ACT_SHOT;
+    }
     steer::decide_and(&frame, &Maps, &frame, ByTc(&context))
 }
 
@@ -128,6 +137,10 @@ impl Next for ByTc<'_> {
             Action::Pass => TC_ACT_UNSPEC,
             Action::Drop => TC_ACT_SHOT,
             Action::Transmit => {
+                // The priority was for the way here.
+                if helpers::tag_beside(self.0).is_some() && !frame.remove_tag() {
+                    return TC_ACT_SHOT;
+                }
                 // SAFETY: a field of the context, as above.
                 let interface = unsafe { (*self.0.skb.skb).ifindex };
                 // SAFETY: a helper without pointers. Out of where it came in by.
@@ -149,6 +162,9 @@ fn vip_egress(context: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let mut frame = TcFrame::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return TC_ACT_SHOT;
+    }
     let verdict = guard::decide(&frame, &Maps);
     if let Some(counter) = verdict.counter() {
         maps::count(counter);

@@ -137,7 +137,7 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         );
         state.set_mac(backend(1), node_mac(1)).expect("writes");
         let masks = Masks {
-            ready: Default::default(),
+            new_connections: Default::default(),
             ..state.get().masks
         };
         state.set_masks(masks).expect("writes");

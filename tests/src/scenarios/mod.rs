@@ -11,11 +11,14 @@ mod check;
 mod cleanup;
 mod conflict;
 pub mod container;
+mod credentials;
 mod docs;
 mod drain;
 mod dual_stack;
+mod echo_limited;
 mod foreign_programs;
 mod handover;
+mod hop_bound;
 mod keepalived_peer;
 mod kube_vip;
 mod kubernetes;
@@ -31,6 +34,7 @@ mod page;
 mod path_mtu;
 mod port_mapping;
 mod port_reused;
+mod priority_tagged;
 mod remote_client;
 pub mod static_pod;
 mod stray_frames;
@@ -130,6 +134,16 @@ pub const ALL: &[Scenario] = &[
         run: node_drained::run,
     },
     Scenario {
+        name: "credentials",
+        promise: "credentials_are_wanted_by_readyz_and_hung_or_drained_get_nothing",
+        run: credentials::run,
+    },
+    Scenario {
+        name: "echo_limited",
+        promise: "echo_limited_or_dropped_cuts_no_watch_of_a_restarted_agent",
+        run: echo_limited::run,
+    },
+    Scenario {
         name: "upgrade",
         promise: "upgrade_ten_times_fails_no_request_and_cuts_no_watch",
         run: upgrade::run,
@@ -153,6 +167,16 @@ pub const ALL: &[Scenario] = &[
         name: "stray_frames",
         promise: "stray_frames_are_counted_and_harm_nothing",
         run: stray_frames::run,
+    },
+    Scenario {
+        name: "hop_bound",
+        promise: "hop_bound_holds_whatever_macs_and_tables_say",
+        run: hop_bound::run,
+    },
+    Scenario {
+        name: "priority_tagged",
+        promise: "priority_tagged_frames_are_read_as_untagged",
+        run: priority_tagged::run,
     },
     Scenario {
         name: "remote_client",
@@ -190,7 +214,7 @@ pub const BROWSER: &str = "chromium-headless-shell";
 /// As containers, started by the manifest; on a cluster without agents.
 pub const CONTAINER: Scenario = Scenario {
     name: "container",
-    promise: "container_with_four_capabilities_survives_a_power_cut",
+    promise: "container_with_five_capabilities_survives_a_power_cut",
     run: container::run,
 };
 
@@ -275,6 +299,14 @@ pub const LINKS: &[(Link, Scenario)] = &[
             name: "occupied",
             promise: "occupied_nic_keeps_its_program_and_is_served_by_tc",
             run: links::occupied,
+        },
+    ),
+    (
+        Link::Occupied,
+        Scenario {
+            name: "priority_tagged_tc",
+            promise: "priority_tagged_frames_are_read_as_untagged_by_tc",
+            run: priority_tagged::run,
         },
     ),
 ];

@@ -11,6 +11,27 @@ fn words_keep_wire_order_and_host_value_apart() {
 }
 
 #[test]
+fn a_fence_stands_while_it_is_ahead_and_not_too_far() {
+    let now = BootNanos(u64::MAX / 2);
+    let at = |nanos: i64| BootNanos(now.0.wrapping_add_signed(nanos));
+    let longest = LONGEST_FENCE.as_nanos() as i64;
+    for (nanos, stands) in [
+        (i64::MIN, false),
+        (-1, false),
+        (0, false),
+        (1, true),
+        (longest, true),
+        (longest + 1, false),
+        (i64::MAX, false),
+    ] {
+        assert_eq!(at(nanos).stands(now), stands, "{nanos} ns ahead");
+    }
+    assert!(!BootNanos(u64::MAX).stands(BootNanos(1_000)));
+    assert!(!BootNanos::ZERO.stands(BootNanos(1_000)));
+    assert!(!BootNanos::ZERO.stands(BootNanos::ZERO));
+}
+
+#[test]
 fn counters_index_is_their_place_in_the_list() {
     for (place, counter) in Counter::ALL.iter().enumerate() {
         assert_eq!(counter.index() as usize, place);
@@ -45,21 +66,16 @@ fn a_source_is_an_address_of_ipv4_and_a_64_of_ipv6() {
 }
 
 #[test]
-fn no_ready_backend_means_any_living_one() {
+fn new_connections_go_where_the_agent_wants_them_and_never_to_the_dead() {
     let index = |i| BackendIndex::new(i).expect("small");
-    let alive = BackendMask::first(3);
-    let ready = BackendMask::EMPTY.with(index(1), true);
-    let with = |alive, ready| {
-        let mut masks = Masks::all(3);
-        masks.alive = alive;
-        masks.ready[2] = ready;
-        masks
-    };
-    let usable = |masks: Masks| masks.for_new_connections(2);
-    assert_eq!(usable(with(alive, ready)), ready);
-    assert_eq!(with(alive, ready).for_new_connections(1), alive);
-    assert_eq!(usable(with(alive, BackendMask::EMPTY)), alive);
-    // Ready but dead (the probe is slower than the liveness check): not ready.
-    let dead = alive.with(index(1), false);
-    assert_eq!(usable(with(dead, ready)), dead);
+    let all = BackendMask::first(3);
+    let one = BackendMask::EMPTY.with(index(1), true);
+    let mut masks = Masks::all(3);
+    masks.new_connections[2] = one;
+    assert_eq!(masks.for_new_connections(1), all);
+    assert_eq!(masks.for_new_connections(2), one);
+    // Whatever was chosen a moment ago.
+    masks.alive = all.with(index(1), false);
+    assert_eq!(masks.for_new_connections(1), masks.alive);
+    assert!(masks.for_new_connections(2).is_empty());
 }

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod lock;
+mod memory;
 mod pacer;
 mod privileges;
 mod realtime;
@@ -35,10 +36,13 @@ use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::{Reply, Request};
-use crate::probe::{ProbeResult, Prober, Settings, Trust};
+use crate::probe::{News, ProbeResult, Prober, Settings, Trust};
 
 /// Between looks at whether everything is as it should be.
 const RECONCILE: Duration = Duration::from_secs(2);
+
+/// Between looks at where the frames of other nodes come from.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Name of the socket for `vip status`, below the run directory.
 pub const SOCKET: &str = "vip.sock";
@@ -54,6 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     privileges::check()?;
+    let locked = memory::lock();
     let netlink = Netlink::connect()?;
     let nic = netlink
         .find_nic(
@@ -80,10 +85,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
     privileges::drop_surplus().context("cannot give up capabilities")?;
+    if let Err(error) = locked {
+        shell.note(Event::Failed {
+            what: "memory is not locked: a machine short of memory may lose the VIP for a moment"
+                .into(),
+            cause: memory::explain(&error),
+        });
+    }
 
     let mut mute = false;
     let mut tick = interval(RECONCILE);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    for ticks in [&mut tick, &mut look] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         let neighbours = shell.neighbours();
         if watched != shell.nic() {
@@ -99,13 +114,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             },
             _ = terminate.recv() => shell.resign(),
             _ = interrupt.recv() => shell.resign(),
-            Some((node, check, outcome)) = outcomes.recv() => shell.on_probe(node, check, &outcome),
+            Some(outcome) = outcomes.recv() => match outcome {
+                Outcome::Probe(node, check, found) => shell.on_probe(node, check, &found),
+                Outcome::Credentials(news) => shell.on_credentials(news),
+            },
             Some(event) = network.next() => shell.on_network(event).await?,
             Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             Some(question) = read.recv() => tell(question, &shell).await,
             stream = http.accept() => http.serve(stream),
+            _ = look.tick() => shell.look_at_sources(),
             _ = tick.tick() => {
                 shell.reconcile().await?;
                 listen_http(&mut http, &mut mute, &mut shell).await;
@@ -136,8 +155,13 @@ pub async fn refuse_taken(config: &Config, nic: &Nic, netlink: &Netlink) -> anyh
     Ok(())
 }
 
-/// Node, check, and what was found.
-type Outcome = (usize, usize, ProbeResult);
+/// What the tasks that probe have to tell.
+enum Outcome {
+    /// Node, check, and what was found.
+    Probe(usize, usize, ProbeResult),
+    /// The credentials' files have changed.
+    Credentials(News),
+}
 
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
 fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
@@ -149,10 +173,12 @@ fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     };
     for (number, check) in config.checks.iter().enumerate() {
         let prober = Arc::new(Prober::new(Settings {
-            path: check.path.clone(),
+            ask: check.ask.clone(),
             port: check.port,
             timeout: health.timeout,
             trust: trust.clone(),
+            // They are for API servers, and for nobody else.
+            credentials: health.credentials.clone().filter(|_| number == 0),
         }));
         for (index, node) in config.nodes.iter().enumerate() {
             let (prober, outcomes) = (prober.clone(), outcomes.clone());
@@ -163,8 +189,12 @@ fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
                 loop {
                     ticks.tick().await;
                     let outcome = prober.probe(address).await;
-                    if outcomes.send((index, number, outcome)).await.is_err() {
-                        return;
+                    let news = prober.news().map(Outcome::Credentials);
+                    let found = Outcome::Probe(index, number, outcome);
+                    for outcome in news.into_iter().chain([found]) {
+                        if outcomes.send(outcome).await.is_err() {
+                            return;
+                        }
                     }
                 }
             });
@@ -246,8 +276,8 @@ async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
                 reply(&mut stream, &Reply::from(status)).await;
             }));
         }
-        Request::Drain { draining } => {
-            let done = shell.drain(draining);
+        Request::Drain { draining, force } => {
+            let done = shell.drain(draining, force).await;
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(done)).await;
             }));

@@ -14,8 +14,10 @@ use vip_common::layout::Mac;
 
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::datapath::Features;
+use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
+use crate::probe::Credentials;
 use crate::{agent, cgroup};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
@@ -119,6 +121,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     ]);
     findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
     findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
+    findings.extend(config.health.credentials.as_ref().map(credentials));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -306,6 +309,23 @@ fn selinux(enforce: &Path) -> Option<Finding> {
     Some(finding(Grade::Ok, "SELinux", text))
 }
 
+/// The files by which API servers are to know who asks. They may come later than the agent.
+fn credentials(credentials: &Credentials) -> Finding {
+    let missing = credentials.files().into_iter().find(|file| !file.exists());
+    match (missing, credentials.check()) {
+        (Some(file), _) => finding(
+            Grade::Warning,
+            "health",
+            format!(
+                "{} is not there yet: /readyz is asked without credentials",
+                file.display()
+            ),
+        ),
+        (None, Err(why)) => finding(Grade::Failure, "health", why),
+        (None, Ok(())) => finding(Grade::Ok, "health", "the credentials for /readyz were read"),
+    }
+}
+
 fn is(path: &Path, magic: nix::sys::statfs::FsType) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == magic)
 }
@@ -325,6 +345,11 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
             format!("{} has no carrier", nic.name),
         ));
     }
+    findings.extend(
+        bond::below(Path::new(bond::NICS), &nic.name)
+            .iter()
+            .map(bond_finding),
+    );
     let native = NATIVE_DRIVERS.contains(&driver);
     findings.push(match (config.datapath.mode, native) {
         (XdpMode::Generic, _) => finding(Grade::Ok, "XDP", "generic, as configured"),
@@ -356,6 +381,32 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
         },
     );
     findings
+}
+
+/// Bonds that balance what they send put the address of a port into it, as its source; one that
+/// also balances what it receives tells each host another port's address.
+fn bond_finding(bond: &Bond) -> Finding {
+    let Bond { name, mode } = bond;
+    let remedy = "use mode active-backup or 802.3ad";
+    match mode.as_str() {
+        "balance-tlb" => finding(
+            Grade::Warning,
+            "bond",
+            format!(
+                "{name} is in mode balance-tlb (5): frames leave with the MAC of either port, of \
+                 which other nodes learn two, so with more ports connections are lost; {remedy}"
+            ),
+        ),
+        "balance-alb" => finding(
+            Grade::Failure,
+            "bond",
+            format!(
+                "{name} is in mode balance-alb (6): it tells clients the MACs of other ports, and \
+                 what comes to those is not steered; {remedy}"
+            ),
+        ),
+        _ => finding(Grade::Ok, "bond", format!("{name} is in mode {mode}")),
+    }
 }
 
 fn vip_in_use(vip: IpAddr, places: &[String]) -> Finding {
@@ -569,6 +620,26 @@ mod tests {
         };
         assert!(first.contains("clsact") && first.contains("one buffer"));
         assert!(second.contains("local sockets"));
+    }
+
+    #[test]
+    fn bonds_that_rewrite_addresses_are_named() {
+        let grade = |mode: &str| {
+            bond_finding(&Bond {
+                name: "bond0".to_owned(),
+                mode: mode.to_owned(),
+            })
+        };
+        for (mode, expected) in [
+            ("active-backup", Grade::Ok),
+            ("802.3ad", Grade::Ok),
+            ("balance-tlb", Grade::Warning),
+            ("balance-alb", Grade::Failure),
+        ] {
+            let found = grade(mode);
+            assert_eq!(found.grade, expected, "{mode}");
+            assert!(found.text.contains("bond0") && found.text.contains(mode));
+        }
     }
 
     #[test]

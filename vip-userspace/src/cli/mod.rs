@@ -79,6 +79,9 @@ enum Command {
     },
     /// Bring no new connections to this node; those that are open stay
     Drain {
+        /// Also if no other node is left that is as good for them
+        #[arg(long)]
+        force: bool,
         /// Where the agent's socket is
         #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
@@ -133,8 +136,8 @@ pub fn main() -> ExitCode {
             run_dir,
         } => events::run(&run_dir, follow, json),
         Command::Handover { to, run_dir } => handover::run(&run_dir, to),
-        Command::Drain { run_dir } => drain::run(&run_dir, true),
-        Command::Undrain { run_dir } => drain::run(&run_dir, false),
+        Command::Drain { force, run_dir } => drain::run(&run_dir, true, force),
+        Command::Undrain { run_dir } => drain::run(&run_dir, false, false),
         Command::Check { config } => check::run(config),
         Command::Manifest { options } => manifest::run(options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),

@@ -22,11 +22,11 @@ use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp}
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
-    Backend, BackendCounters, BackendIndex, Be32, Be128, BootNanos, Config, Counter,
-    LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
+    Backend, BackendCounters, BackendIndex, BackendMask, Be32, Be128, BootNanos, Config, Counter,
+    LAYOUT_VERSION, Mac, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
-use crate::btf;
+use crate::{bpf, btf};
 
 pub use self::attach::{Attachment, Egress, Mode, Way};
 pub use self::chain::{Filter, Look, Seen};
@@ -170,12 +170,16 @@ pub struct NodeAddresses {
 impl Plan {
     /// Writes what it says into the state. Fences stay as they are, and so do health and the
     /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
-    /// every node is alive and ready until somebody knows better.
+    /// every node is alive and ready until somebody knows better; but nothing is sent there, and
+    /// nothing is reset, as long as nobody does.
     ///
     /// `rank_base` is where in the map the rows of the plan lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
-            state.masks = Masks::all(self.backends.len());
+            state.masks = Masks {
+                withheld: BackendMask::ALL,
+                ..Masks::all(self.backends.len())
+            };
         }
         for (found, vip) in zip(&mut state.vips, &self.vips) {
             let owner_until = if found.address == vip.address {
@@ -189,23 +193,18 @@ impl Plan {
             };
         }
         for (found, node) in zip(&mut state.backends, &self.backends) {
-            let mac = if found.address == node.address {
-                found.mac
+            let (mac, source) = if found.address == node.address {
+                (found.mac, found.source)
             } else {
-                Mac::UNKNOWN
+                (Mac::UNKNOWN, Mac::UNKNOWN)
             };
             *found = Backend {
                 mac,
+                source,
                 address: node.address,
                 other_address: node.other,
             };
         }
-        let macs = state.backends[..self.backends.len()]
-            .iter()
-            .map(|node| node.mac);
-        let peers = macs
-            .filter(|mac| !mac.is_unknown())
-            .fold(MacFilter::default(), MacFilter::with);
         state.config = Config {
             layout_version: LAYOUT_VERSION,
             own_index: self
@@ -222,7 +221,6 @@ impl Plan {
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
-            peers,
             own_address: self.own_address,
             redirects: u32::from(self.redirects),
             maps_ports: u32::from(
@@ -234,6 +232,7 @@ impl Plan {
             netns: self.netns,
             ..Config::zeroed()
         };
+        state.config.peers = state.peers();
         let nodes = &state.backends[..self.backends.len()];
         state.config.set_families(nodes);
     }
@@ -333,7 +332,11 @@ impl Datapath {
         // aya writes globals when it loads, pinned ones too: let it write what is there.
         let state = found.unwrap_or_else(State::zeroed);
         let expects = tw_rcv_nxt();
-        raise_memory_limit();
+        // Where that is not allowed and not needed, nothing is lost; where it is needed, loading
+        // fails and says so.
+        if let Err(error) = bpf::lift_memory_limit() {
+            tracing::debug!(%error, "the limit of locked memory stays");
+        }
         let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
@@ -652,16 +655,5 @@ fn tw_rcv_nxt() -> u32 {
             tracing::warn!(%error, "the kernel does not describe its types: clients of closed connections that are late get a reset");
             0
         }
-    }
-}
-
-/// Raises the limit of locked memory, against which Linux before 5.11 counts maps and programs.
-/// Where that is not allowed and not needed, nothing is lost; where it is needed, loading fails
-/// and says so.
-fn raise_memory_limit() {
-    let infinity = nix::sys::resource::RLIM_INFINITY;
-    let resource = nix::sys::resource::Resource::RLIMIT_MEMLOCK;
-    if let Err(error) = nix::sys::resource::setrlimit(resource, infinity, infinity) {
-        tracing::debug!(%error, "the limit of locked memory stays");
     }
 }

@@ -105,6 +105,13 @@ impl ArpSocket {
         self.frames.send(&question(mac, self.address, target))
     }
 
+    /// Asks the host that has `mac` alone whether it has `target`.
+    pub(super) fn verify(&self, target: Ipv4Addr, mac: Mac) -> io::Result<()> {
+        let mut frame = question(self.frames.mac(), self.address, target);
+        frame[..6].copy_from_slice(&mac.to_wire());
+        self.frames.send(&frame)
+    }
+
     /// Asks who has `target` without saying who asks (RFC 5227 section 1.1, an ARP probe).
     pub(super) fn probe(&self, target: Ipv4Addr) -> io::Result<()> {
         let mac = self.frames.mac();
@@ -199,6 +206,13 @@ mod tests {
             answer[..6].copy_from_slice(&Side::A.mac());
             answer[21] = 2;
             answer[32..38].copy_from_slice(&Side::A.mac());
+            hears(&a, &answer).await;
+
+            // The same to B alone.
+            a.verify(B, Mac::from_wire(Side::B.mac())).unwrap();
+            let mut poll = question(Side::A.mac(), A, B);
+            poll[..6].copy_from_slice(&Side::B.mac());
+            hears(&b, &poll).await;
             hears(&a, &answer).await;
         });
     }

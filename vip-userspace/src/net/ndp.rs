@@ -142,6 +142,14 @@ impl NdpSocket {
         self.frames.send(&question(mac, self.address, target))
     }
 
+    /// Asks the host that has `mac` alone whether it has `target`. The group's address in it may go
+    /// to one host (RFC 6085).
+    pub(super) fn verify(&self, target: Ipv6Addr, mac: Mac) -> io::Result<()> {
+        let mut frame = question(self.frames.mac(), self.address, target);
+        frame[..6].copy_from_slice(&mac.to_wire());
+        self.frames.send(&frame)
+    }
+
     /// Asks who has `target` without saying who asks.
     pub(super) fn probe(&self, target: Ipv6Addr) -> io::Result<()> {
         let mac = self.frames.mac();

@@ -95,6 +95,19 @@ impl Neighbours {
         }
     }
 
+    /// Asks the host that has `mac`, and nobody else, whether it still has `target` (RFC 1122,
+    /// section 2.3.2.1, a unicast poll). The answer comes by [`receive`](Self::receive).
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn verify(&self, target: IpAddr, mac: Mac) -> io::Result<()> {
+        match (target, &self.arp, &self.ndp) {
+            (IpAddr::V4(target), Some(arp), _) => arp.verify(target, mac),
+            (IpAddr::V6(target), _, Some(ndp)) => ndp.verify(target, mac),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks who has `target` without saying who asks: no host learns anything from it.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::decide::choice::Resort;
+
 /// Something that changed. Nodes are called by their names.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -78,6 +80,40 @@ pub enum Event {
         /// What the probe found.
         cause: String,
     },
+    /// A server serves, and whether it is ready is not known.
+    ServerUnknown {
+        /// On which node.
+        node: String,
+        /// TCP port that is probed.
+        port: u16,
+        /// What the probe found.
+        cause: String,
+    },
+    /// New connections go to other nodes than before for want of better ones, or to the best
+    /// again.
+    NewConnections {
+        /// TCP port that is probed.
+        port: u16,
+        /// Which nodes these are.
+        resort: Resort,
+    },
+    /// The credentials for health checks were read, anew if there were some before.
+    CredentialsRead,
+    /// They could not be read.
+    CredentialsUnread {
+        /// Which file, why, and what is used instead.
+        cause: String,
+    },
+    /// A node that lives answers no ICMP echo requests.
+    EchoLost {
+        /// Which.
+        node: String,
+    },
+    /// It answers them.
+    EchoBack {
+        /// Which.
+        node: String,
+    },
     /// A node's probes are answered.
     ProbesAnswered {
         /// Which.
@@ -118,6 +154,19 @@ pub enum Event {
         node: Option<String>,
         /// The VIP was announced against him.
         defended: bool,
+    },
+    /// The Ethernet addresses that a node's frames come from do not settle, or are another
+    /// node's, too.
+    SourceAlarm {
+        /// Which node.
+        node: String,
+        /// What is wrong, with the addresses.
+        cause: String,
+    },
+    /// They have settled, and are its own.
+    SourceAlarmOver {
+        /// Which node.
+        node: String,
     },
     /// The VIP is being handed over.
     HandingOver {
@@ -299,6 +348,12 @@ impl Event {
             Self::NodeAnswers { .. } => "node_answers",
             Self::ServerReady { .. } => "server_ready",
             Self::ServerNotReady { .. } => "server_not_ready",
+            Self::ServerUnknown { .. } => "server_unknown",
+            Self::NewConnections { .. } => "new_connections",
+            Self::CredentialsRead => "credentials_read",
+            Self::CredentialsUnread { .. } => "credentials_unread",
+            Self::EchoLost { .. } => "echo_lost",
+            Self::EchoBack { .. } => "echo_back",
             Self::ProbesAnswered { .. } => "probes_answered",
             Self::ProbesUnanswered { .. } => "probes_unanswered",
             Self::Drained { .. } => "drained",
@@ -306,6 +361,8 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::FaultGone { .. } => "fault_gone",
             Self::Conflict { .. } => "conflict",
+            Self::SourceAlarm { .. } => "source_alarm",
+            Self::SourceAlarmOver { .. } => "source_alarm_over",
             Self::HandingOver { .. } => "handing_over",
             Self::HandedOver { .. } => "handed_over",
             Self::NotHandedOver { .. } => "not_handed_over",
@@ -333,8 +390,11 @@ impl Event {
             | Self::NodeDead { .. }
             | Self::ServerNotReady { .. }
             | Self::ProbesUnanswered { .. }
+            | Self::CredentialsUnread { .. }
+            | Self::EchoLost { .. }
             | Self::Fault { .. }
             | Self::Conflict { .. }
+            | Self::SourceAlarm { .. }
             | Self::NotHandedOver { .. }
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
@@ -348,6 +408,9 @@ impl Event {
             | Self::NotFollowed { .. }
             | Self::HookFails { .. }
             | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NewConnections { resort, .. } if !matches!(resort, Resort::Usable) => {
+                Severity::Warning
+            }
             _ => Severity::Info,
         }
     }
@@ -412,6 +475,24 @@ impl Event {
                     .with(node)
                     .because(cause)
             }
+            Self::ServerUnknown { node, port, cause } => Said::new(format!(
+                "server at port {port} serves; whether it is ready is not known"
+            ))
+            .with(node)
+            .because(cause),
+            Self::NewConnections { port, resort } => {
+                Said::new(format!("port {port}: {}", resort.text()))
+            }
+            Self::CredentialsRead => plain("credentials for health checks were read"),
+            Self::CredentialsUnread { cause } => {
+                plain("credentials for health checks cannot be read").because(cause)
+            }
+            Self::EchoLost { node } => plain(
+                "ICMP echo requests are not answered, though the node lives: let them through \
+                 between the nodes, so that a dead node is told from a silent agent",
+            )
+            .with(node),
+            Self::EchoBack { node } => plain("ICMP echo requests are answered").with(node),
             Self::ProbesAnswered { node } => plain("probes are answered").with(node),
             Self::ProbesUnanswered { node, cause } => {
                 plain("probes are not answered").with(node).because(cause)
@@ -439,6 +520,12 @@ impl Event {
                     node,
                     ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
                 }
+            }
+            Self::SourceAlarm { node, cause } => plain("frames from it may miss their connections")
+                .with(node)
+                .because(cause),
+            Self::SourceAlarmOver { node } => {
+                plain("the MACs that its frames come from have settled").with(node)
             }
             Self::HandingOver { to } => plain("is to take the VIP over").with(to),
             Self::HandedOver { to } => plain("has taken the VIP over").with(to),

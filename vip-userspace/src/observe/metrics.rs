@@ -83,7 +83,7 @@ fn families(status: &Status) -> Vec<MetricFamily> {
                 ("service", service.endpoint.as_str()),
                 ("node", node.name.as_str()),
             ];
-            (labels, truth(service.ready.contains(&node.name)))
+            (labels, truth(service.usable.contains(&node.name)))
         })
     });
     let states = ["initialize", "backup", "active"];
@@ -172,8 +172,23 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         ),
         gauge(
             "vip_backend_ready",
-            "Whether a node may have new connections to the API.",
+            "Whether the API server on a node says that it is ready.",
             per_node(|node| Some(truth(node.ready))),
+        ),
+        gauge(
+            "vip_backend_unknown",
+            "Whether the API server on a node serves, and it is not known whether it is ready.",
+            per_node(|node| Some(truth(node.unknown))),
+        ),
+        gauge(
+            "vip_backend_usable",
+            "Whether new connections to the API are brought to a node.",
+            per_node(|node| Some(truth(node.usable))),
+        ),
+        gauge(
+            "vip_backend_echo",
+            "Whether a node answers ICMP echo; there is none while that is not known.",
+            per_node(|node| node.echo.map(truth)),
         ),
         gauge(
             "vip_backend_alive",
@@ -202,13 +217,23 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         ),
         gauge(
             "vip_service_ready",
-            "Whether the health check of a service passes on a node.",
+            "Whether new connections to a service are brought to a node.",
             services.collect(),
         ),
         counter(
             "vip_frames_total",
             "What became of frames for the VIPs.",
             labelled(&status.counters, "verdict"),
+        ),
+        gauge(
+            "vip_source_alarm",
+            "Whether something is wrong with the Ethernet addresses that a node's frames come from.",
+            per_node(|node| Some(truth(node.source_alarm.is_some()))),
+        ),
+        counter(
+            "vip_source_mac_changes_total",
+            "Changes of the Ethernet addresses that frames of other nodes come from.",
+            members(status.source_mac_changes as f64),
         ),
         gauge(
             "vip_bfd_up",

@@ -7,6 +7,7 @@ mod describe;
 mod hooks;
 mod network;
 mod setup;
+mod sources;
 mod tell;
 
 use std::fs;
@@ -24,19 +25,22 @@ use self::setup::{
     NicSockets, addresses_of, advert_interval, described, note_addresses, params, plan, redirect,
 };
 use super::clock::now;
-use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting};
+use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
+use crate::decide::choice::Resort;
 use crate::decide::health::Probe;
 use crate::decide::hooks::Hook;
-use crate::decide::node::Node;
+use crate::decide::node::{LastUsable, Node, Unfit};
+use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
-use crate::probe::ProbeResult;
+use crate::observe::socket::Drained;
+use crate::probe::{News, ProbeResult};
 
 /// File in the run directory that says which addresses were put on `lo`, one a line.
 pub const ADDRESSES: &str = "addresses";
@@ -51,6 +55,8 @@ struct Peer {
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
+    /// Something is wrong with the addresses that its frames come from, and that was told.
+    source_alarm: bool,
     /// What the last probe by each check said.
     probes: Vec<String>,
     rtt: Option<Duration>,
@@ -68,6 +74,7 @@ pub(super) struct Shell {
     datapath: Datapath,
     attachment: Attachment,
     hooks: Hooks,
+    sources: Sources,
     sockets: NicSockets,
     /// The NIC went away, and with it all that was bound to it.
     nic_is_gone: bool,
@@ -91,6 +98,8 @@ pub(super) struct Shell {
     sampled: BootNanos,
     journal: Journal,
     probe_times: ProbeTimes,
+    /// What is wrong with the credentials for health checks.
+    credentials_trouble: Option<String>,
 }
 
 impl Shell {
@@ -147,6 +156,13 @@ impl Shell {
             journal.note(Event::HookFails { hook, cause });
         }
 
+        let mut sources = Sources::new(config.nodes.len(), own);
+        for (index, node) in state.get().backends().iter().enumerate() {
+            if let Some(index) = BackendIndex::new(index) {
+                sources.on_neighbour(index, node.mac);
+                sources.restore(index, node.source);
+            }
+        }
         let peers = config
             .nodes
             .iter()
@@ -159,6 +175,7 @@ impl Shell {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
+                    source_alarm: false,
                     probes: vec!["not probed yet".to_owned(); config.checks.len()],
                     rtt: None,
                     counted: (0, 0),
@@ -168,7 +185,9 @@ impl Shell {
             .collect();
         let conflicts = conflicts(&datapath)?;
         let rank_base = datapath.rank_base();
+        // One that had not come to know the others has left nothing that is worth knowing.
         let known = datapath.adopted().then(|| state.get().masks);
+        let known = known.filter(|masks| masks.withheld.is_empty());
         let node = Node::new(params(&config, &nic, own));
         let setting = Setting {
             nodes: config.addresses(),
@@ -177,6 +196,7 @@ impl Shell {
             router_id: config.vrrp.router_id,
             interval: advert_interval(&config),
             mode: config.vrrp.mode,
+            checks: config.checks.len(),
         };
         let (pacer, notices) = Pacer::start(
             node,
@@ -196,6 +216,7 @@ impl Shell {
             datapath,
             attachment,
             hooks,
+            sources,
             sockets,
             nic_is_gone: false,
             not_followed: None,
@@ -212,10 +233,10 @@ impl Shell {
             sampled: now,
             journal,
             probe_times,
+            credentials_trouble: None,
         };
-        if shell.drain_note().exists() {
-            shell.pacer.tell(Command::Drain(true));
-        }
+        let drains = shell.drain_note().exists();
+        shell.pacer.tell(Command::Drain(drains));
         shell.reconcile().await?;
         Ok((shell, notices))
     }
@@ -234,21 +255,73 @@ impl Shell {
         self.config.run_dir.join(DRAINED)
     }
 
-    /// Brings no new connections to this node, or brings them again, also after a restart.
-    /// Returns the node's name.
-    pub(super) fn drain(&mut self, draining: bool) -> anyhow::Result<String> {
+    /// Brings no new connections to this node, or brings them again, also after a restart. Unless
+    /// it is forced, not if nobody as good would be left for them.
+    pub(super) async fn drain(&mut self, draining: bool, force: bool) -> anyhow::Result<Drained> {
         anyhow::ensure!(
             self.config.bfd.is_some(),
             "the other nodes are told by BFD, which is off: set `enabled = true` in [bfd]"
         );
-        let note = self.drain_note();
-        if draining {
-            fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))?;
-        } else if note.exists() {
-            fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))?;
+        if draining && !force {
+            let (answer, answered) = oneshot::channel();
+            self.pacer.tell(Command::DrainIfOthers(answer));
+            let may = answered.await.context("the agent is ending")?;
+            may.map_err(|why| anyhow::anyhow!(self.last_usable(&why)))?;
+        } else {
+            self.pacer.tell(Command::Drain(draining));
         }
-        self.pacer.tell(Command::Drain(draining));
-        Ok(self.config.nodes[self.nic.node_index].name.clone())
+        let note = self.drain_note();
+        let noted = if draining {
+            fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))
+        } else if note.exists() {
+            fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))
+        } else {
+            Ok(())
+        };
+        if noted.is_err() {
+            // What does not hold over a restart is not to hold until then.
+            self.pacer.tell(Command::Drain(!draining));
+        }
+        noted?;
+        let resort = self.view().await?.resorts.into_iter().max();
+        Ok(Drained {
+            node: self.config.nodes[self.nic.node_index].name.clone(),
+            instead: resort
+                .filter(|resort| draining && *resort != Resort::Usable)
+                .map(|resort| resort.text().to_owned()),
+        })
+    }
+
+    /// Why this node is not drained.
+    fn last_usable(&self, why: &LastUsable) -> String {
+        let own = &self.peers[self.nic.node_index].name;
+        let port = self.config.checks[why.check].port;
+        let others = why.others.iter().map(|(index, unfit)| {
+            let peer = &self.peers[index.get()];
+            let why = match unfit {
+                Unfit::Dead => "does not live",
+                Unfit::Silent => "is silent",
+                Unfit::Draining => "drains",
+                Unfit::Unready => &peer.probes[why.check],
+            };
+            format!("{}: {why}", peer.name)
+        });
+        let others = others.collect::<Vec<_>>().join("; ");
+        let others = if others.is_empty() {
+            "there is no other node".to_owned()
+        } else {
+            others
+        };
+        format!(
+            "{own} is the last node for new connections to port {port} ({others}): mend or \
+             undrain another one first, or give --force"
+        )
+    }
+
+    pub(super) async fn view(&self) -> anyhow::Result<View> {
+        let (answer, answered) = oneshot::channel();
+        self.pacer.tell(Command::View(answer));
+        answered.await.context("the agent is ending")
     }
 
     pub(super) fn on_probe(&mut self, node: usize, check: usize, outcome: &ProbeResult) {
@@ -256,25 +329,34 @@ impl Shell {
         let Some(peer) = self.peers.get_mut(node) else {
             return;
         };
+        if let ProbeResult::Ready { rtt } | ProbeResult::Unknown { rtt, .. } = outcome {
+            if check == 0 {
+                peer.rtt = Some(*rtt);
+            }
+            let port = self.config.checks[check].port;
+            self.probe_times.note(&peer.name, port, *rtt);
+        }
         let (found, text) = match outcome {
-            ProbeResult::Ready { rtt } => {
-                if check == 0 {
-                    peer.rtt = Some(*rtt);
-                }
-                let port = self.config.checks[check].port;
-                self.probe_times.note(&peer.name, port, *rtt);
-                (Probe::Ready, "ready".to_owned())
-            }
-            ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), reason.clone()),
-            ProbeResult::Refused => (Probe::Refused, "connection refused".to_owned()),
+            ProbeResult::Ready { .. } => (Probe::Ready, "ready"),
+            ProbeResult::Unknown { reason, .. } => (Probe::Unknown(reason.clone()), &**reason),
+            ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), &**reason),
+            ProbeResult::Hung { reason } => (Probe::Hung(reason.clone()), &**reason),
+            ProbeResult::Refused => (Probe::Refused, "connection refused"),
             // This node lives: silence is its server's, or its firewall's.
-            ProbeResult::Silent { reason } if own => {
-                (Probe::NotReady(reason.clone()), reason.clone())
-            }
-            ProbeResult::Silent { reason } => (Probe::Silent, reason.clone()),
+            ProbeResult::Silent { reason } if own => (Probe::Hung(reason.clone()), &**reason),
+            ProbeResult::Silent { reason } => (Probe::Silent, &**reason),
         };
-        peer.probes[check] = text;
+        text.clone_into(&mut peer.probes[check]);
         self.pacer.tell(Command::Probe(peer.index, check, found));
+    }
+
+    /// The credentials for health checks were read anew, or could not be.
+    pub(super) fn on_credentials(&mut self, news: News) {
+        self.credentials_trouble = news.clone().err();
+        self.journal.note(match news {
+            Ok(()) => Event::CredentialsRead,
+            Err(cause) => Event::CredentialsUnread { cause },
+        });
     }
 
     /// Looks whether everything is as it should be, whatever events said or did not say.

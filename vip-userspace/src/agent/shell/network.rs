@@ -248,6 +248,7 @@ impl Shell {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) else {
             return;
         };
+        self.sources.on_neighbour(peer.index, mac);
         if peer.mac != mac {
             tracing::info!(node = peer.name, %mac, "Ethernet address");
             peer.mac = mac;
@@ -258,6 +259,13 @@ impl Shell {
     /// The stack got a frame from the NIC that may say who has an address.
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
         self.prove();
+        if let Some(heard) = heard
+            && let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
+            && peer.mac == heard.mac
+            && peer.address != self.nic.address
+        {
+            self.pacer.tell(Command::Neighbour(peer.index));
+        }
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // a probe for it comes here.
         if let Some(heard) = heard
@@ -268,8 +276,7 @@ impl Shell {
     }
 
     pub(super) fn on_claim(&mut self, mac: Mac) {
-        let node = self.peers.iter().find(|peer| peer.mac == mac);
-        let node = node.map(|peer| peer.index);
+        let node = self.sources.node(mac);
         // A node whose address is not known yet announces the VIP like a stranger.
         let unknown = node.is_none() && self.peers.iter().any(|peer| peer.mac.is_unknown());
         if !unknown && node.is_none_or(|node| node.get() != self.nic.node_index) {

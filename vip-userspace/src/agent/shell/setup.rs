@@ -21,7 +21,7 @@ use crate::decide::node::{Member, Params, VrrpParams};
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
-use crate::net::{Groups, Neighbours, Nic};
+use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::{cgroup, rank};
 
 use super::ADDRESSES;
@@ -80,6 +80,7 @@ pub(super) fn described(nic: &Nic, attachment: Attachment) -> String {
 /// What the agent hears and asks by on the NIC. The thread has sockets of its own.
 pub(super) struct NicSockets {
     pub(super) neighbours: Arc<Neighbours>,
+    pub(super) sources: SourceSocket,
     /// `None` if there is no VIP of IPv6.
     _groups: Option<Groups>,
 }
@@ -106,6 +107,7 @@ impl NicSockets {
         };
         let own = Self {
             neighbours,
+            sources: SourceSocket::open(nic)?,
             _groups: groups,
         };
         Ok((wires, own))

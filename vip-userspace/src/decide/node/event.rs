@@ -123,6 +123,8 @@ pub enum Event<'a> {
     },
     /// A node answered an echo request.
     Echo(BackendIndex),
+    /// A node's kernel was heard by ARP or Neighbour Discovery.
+    Neighbour(BackendIndex),
     /// A probe by one of the checks ended.
     Probe(BackendIndex, usize, Probe),
     /// Something this node needs is missing, or is there (again).
@@ -174,6 +176,8 @@ pub enum Action {
     },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),
+    /// Ask a node alone by ARP or Neighbour Discovery whether it still has its address.
+    AskNeighbour(BackendIndex),
     /// Announce the VIP: gratuitous ARP.
     Announce,
     /// Ask the segment who has the VIP (RFC 5227, an ARP probe).
@@ -206,8 +210,12 @@ pub enum Report {
     Dead(BackendIndex),
     /// A node that was silent answers.
     Answers(BackendIndex),
+    /// A node that lives answers no ICMP echo request (`true`), or answers them (again).
+    EchoLost(BackendIndex, bool),
     /// What probes by one of the checks found.
     Health(BackendIndex, usize, Transition),
+    /// By one of the checks, new connections go to nodes of that kind now.
+    NewConnections(usize, Resort),
     /// A node, this one or another, takes no new connections (`true`), or takes them again.
     Draining(BackendIndex, bool),
     /// A fault came (`true`) or went.
@@ -304,4 +312,26 @@ impl std::fmt::Display for NoHandover {
             Self::NoAnswer(_) => "the other node did not take the VIP",
         })
     }
+}
+
+/// Why a node is not to be drained: nobody as good is left for new connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LastUsable {
+    /// The check by which that is so.
+    pub check: usize,
+    /// The other nodes, and why it is none of them.
+    pub others: Vec<(BackendIndex, Unfit)>,
+}
+
+/// Why a node is not one for new connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// It does not answer, or was never heard.
+    Dead,
+    /// Its packets stay out.
+    Silent,
+    /// Its operator wants none there.
+    Draining,
+    /// Its server is not ready, hangs or refuses.
+    Unready,
 }

@@ -14,7 +14,9 @@
 //! before that. There are two time-outs, so the fence is the earlier of two ends: two and a half
 //! advertisement intervals after the last advertisement, and half a BFD interval before any peer
 //! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
-//! for: a node that cannot send, or is not running, loses the VIP in the kernel.
+//! for: a node that cannot send, or is not running, loses the VIP in the kernel. Where timers are
+//! so long that this is more than [`MAX_FENCE`] ahead, the fence goes there in steps: the programs
+//! believe none that is far ahead ([`LONGEST_FENCE`]).
 
 mod advert;
 mod claim;
@@ -26,21 +28,26 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use vip_common::layout::{BackendIndex, BackendMask, BootNanos, Mac, Masks};
+use vip_common::layout::{
+    BackendIndex, BackendMask, BootNanos, LONGEST_FENCE, MAX_CHECKS, Mac, Masks,
+};
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
 
 use super::announce::Schedule;
 use super::bfd::{self, Session};
-use super::health::{Health, Probe, Thresholds, Transition};
+use super::choice::{Facts, Resort, choose};
+use super::health::{Health, Probe, Server, Thresholds, Transition};
 use super::vrrp::{self, Machine, State};
 
 pub use self::event::*;
 
-/// Echo requests that a silent node may leave unanswered until it is taken for dead.
+use self::liveness::Means;
+
+/// Questions that a silent node may leave unanswered until it is taken for dead.
 const ECHOES: u32 = 3;
 
-/// Between echo requests at least. A host answers within a fraction of that.
+/// Between questions to a silent node at least. A host answers within a fraction of that.
 const ECHO_INTERVAL: Duration = Duration::from_millis(20);
 
 /// RFC 5227, section 2.1.1: probes before an address is used.
@@ -67,6 +74,11 @@ const PRIORITY_HANDING_OVER: u8 = 1;
 /// hear it. Those that run answer each other within a few BFD packets, whoever began.
 const JOINING: Duration = Duration::from_millis(500);
 
+/// How far ahead of now the fence is set at most. It is renewed when half of that is left.
+pub const MAX_FENCE: Duration = Duration::from_secs(4);
+
+const _: () = assert!(MAX_FENCE.as_nanos() < LONGEST_FENCE.as_nanos());
+
 /// How another node is doing, beside what probes say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Liveness {
@@ -75,7 +87,7 @@ enum Liveness {
     /// Its agent fell silent. The kernel's echo tells whether the node went with it: an agent
     /// that crashed takes no connection with it, a node does.
     Doubted {
-        /// Echo requests sent.
+        /// Questions asked.
         asked: u32,
         /// When to send the next one, or give up.
         next: BootNanos,
@@ -84,7 +96,7 @@ enum Liveness {
     /// It is asked again and again, as no BFD session would tell of its end. A node that shuts
     /// down ends its agent first.
     Watched {
-        /// Echo requests sent since the last answer.
+        /// Questions asked since the last answer, [`ECHOES`] at most.
         asked: u32,
         /// When to send the next one, or give up.
         next: BootNanos,
@@ -101,6 +113,22 @@ struct Peer {
     /// is steered there. (It stays there when the agent ends.) A node that was dead must be heard
     /// again: it may have booted, and its stack know nothing of the VIP.
     joined: bool,
+    /// When it is to be asked next while it is well, to see whether it answers.
+    exercise: BootNanos,
+    /// Whether its kernel answers echo, and ARP or Neighbour Discovery.
+    echo: Means,
+    neighbour: Means,
+}
+
+impl Peer {
+    /// When to ask its kernel next; never, if there is nothing to find out.
+    fn next_question(&self) -> BootNanos {
+        match self.liveness {
+            Liveness::Doubted { next, .. } | Liveness::Watched { next, .. } => next,
+            Liveness::Trusted if self.session.as_ref().is_some_and(Session::is_up) => self.exercise,
+            Liveness::Trusted | Liveness::Dead => BootNanos(u64::MAX),
+        }
+    }
 }
 
 /// The owner's way out.
@@ -168,6 +196,8 @@ pub struct Node {
     schedule: Schedule,
     faults: u8,
     masks: Option<Masks>,
+    /// Where new connections go, by each check, as it was last reported.
+    resorts: [Resort; MAX_CHECKS],
     /// It has just come, and does not know the others yet: so long at most.
     joining: Option<BootNanos>,
     fence: BootNanos,
@@ -202,6 +232,9 @@ impl Node {
                 liveness: Liveness::Trusted,
                 // Without BFD there is nothing to hear it by.
                 joined: params.bfd.is_none(),
+                exercise: BootNanos::ZERO,
+                echo: Means::default(),
+                neighbour: Means::default(),
             })
         });
         Self {
@@ -218,6 +251,7 @@ impl Node {
             schedule: Schedule::default(),
             faults: 0,
             masks: None,
+            resorts: [Resort::default(); MAX_CHECKS],
             joining: None,
             fence: BootNanos::ZERO,
             owner: None,
@@ -243,7 +277,8 @@ impl Node {
 
     /// Starts it. `fence` is the one that lies in the map: where it ends ahead of `now`, an
     /// agent before this one owned the VIP until a moment ago, and this one goes on. `known` is
-    /// the health that an agent before this one has left in the map.
+    /// the health that an agent before this one has left in the map. (A fence that no program
+    /// would believe was no agent's.)
     pub fn on_start(
         &mut self,
         now: BootNanos,
@@ -252,11 +287,17 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         self.started = true;
+        let fence = if fence.stands(now) {
+            fence
+        } else {
+            BootNanos::ZERO
+        };
         if let Some(bfd) = self.params.bfd
             && known.alive.is_empty()
         {
             self.joining = Some(now.after(JOINING.max(bfd.interval * 10)));
         }
+        self.remember(known, out);
         for index in self.others() {
             if let Some(peer) = self.peer_mut(index) {
                 peer.joined |= known.alive.contains(index);
@@ -287,6 +328,23 @@ impl Node {
         self.settle(now, out);
     }
 
+    /// What an agent before this one knew of draining nodes, and of servers that new connections
+    /// were better not brought to.
+    fn remember(&mut self, known: Masks, out: &mut Vec<Action>) {
+        let all = (0..self.params.nodes.len()).filter_map(BackendIndex::new);
+        for index in all.filter(|index| known.alive.contains(*index)) {
+            if known.draining.contains(index) {
+                self.set_draining(index, true, out);
+                continue;
+            }
+            for check in 0..self.health.checks() {
+                if !known.new_connections[check].contains(index) {
+                    self.health.doubt(index, check);
+                }
+            }
+        }
+    }
+
     /// Something happened.
     pub fn on_event(&mut self, now: BootNanos, event: Event<'_>, out: &mut Vec<Action>) {
         self.wake(now, out);
@@ -301,7 +359,8 @@ impl Node {
                     self.set_draining(source, draining, out);
                 }
             }
-            Event::Echo(index) => self.answers(now, index, out),
+            Event::Echo(index) => self.on_answer(now, index, true, out),
+            Event::Neighbour(index) => self.on_answer(now, index, false, out),
             Event::Probe(index, check, probe) => {
                 if probe != Probe::Silent {
                     self.answers(now, index, out);
@@ -309,6 +368,7 @@ impl Node {
                 for transition in self.health.on_probe(index, check, probe) {
                     out.push(Action::Report(Report::Health(index, check, transition)));
                 }
+                self.conclude(now, index, out);
                 self.set_priority(out);
             }
             Event::Drain(draining) => {
@@ -390,12 +450,14 @@ impl Node {
             if let Some(session) = &peer.session {
                 earliest(session.next_deadline());
             }
-            if let Liveness::Doubted { next, .. } | Liveness::Watched { next, .. } = peer.liveness {
-                earliest(next);
-            }
+            earliest(peer.next_question());
         }
-        if self.machine.state() == State::Active {
-            earliest(self.fence);
+        if let Some(until) = self.machine.fence() {
+            earliest(if self.fence < until {
+                self.renewal()
+            } else {
+                self.fence
+            });
             if let Some(at) = self.schedule.deadline() {
                 earliest(at);
             }
@@ -440,7 +502,7 @@ impl Node {
     /// Health as the packet path sees it.
     #[must_use]
     pub fn masks(&self) -> Masks {
-        self.masks.unwrap_or_else(|| self.health.masks())
+        self.masks.unwrap_or_else(|| self.overlay().0)
     }
 
     /// The BFD session with a node, if there is to be one.
@@ -515,9 +577,29 @@ impl Node {
         );
     }
 
-    /// Whether a node may have new connections to the API.
-    fn is_ready(&self, index: BackendIndex) -> bool {
-        self.health.ready(index, 0) && !self.draining.contains(index)
+    /// Whether a node may have new connections to the API, as far as its server and its operator
+    /// go.
+    fn is_usable(&self, index: BackendIndex) -> bool {
+        self.health.usable(index, 0) && !self.draining.contains(index)
+    }
+
+    /// What is known of a node's server, by one of the checks.
+    #[must_use]
+    pub fn server(&self, index: BackendIndex, check: usize) -> Server {
+        self.health.server(index, check)
+    }
+
+    /// Where new connections go, by one of the checks.
+    #[must_use]
+    pub fn resort(&self, check: usize) -> Resort {
+        self.resorts.get(check).copied().unwrap_or_default()
+    }
+
+    /// Whether a node's kernel answers ICMP echo; `None` while that is not known, and for this
+    /// node.
+    #[must_use]
+    pub fn answers_echo(&self, index: BackendIndex) -> Option<bool> {
+        self.peer(index)?.echo.answers
     }
 
     fn set_draining(&mut self, index: BackendIndex, draining: bool, out: &mut Vec<Action>) {
@@ -537,7 +619,7 @@ impl Node {
     /// the first seven.
     fn set_priority(&mut self, out: &mut Vec<Action>) {
         let base = self.params.nodes[self.params.own.get()].priority;
-        let wanted = priority(base, self.is_ready(self.params.own));
+        let wanted = priority(base, self.is_usable(self.params.own));
         if wanted != self.machine.priority() {
             self.machine.set_priority(wanted);
             out.push(Action::Report(Report::Priority(wanted)));
@@ -632,6 +714,22 @@ impl Node {
         Some(BootNanos(first.0.saturating_sub(margin.as_nanos() as u64)))
     }
 
+    /// When a fence is renewed that does not go as far as it might.
+    fn renewal(&self) -> BootNanos {
+        let half = MAX_FENCE.as_nanos() as u64 / 2;
+        BootNanos(self.fence.0.saturating_sub(half))
+    }
+
+    /// Moves the fence towards its end by the election, in steps if that is far ahead.
+    fn renew_fence(&mut self, now: BootNanos, until: BootNanos, out: &mut Vec<Action>) {
+        let furthest = now.after(MAX_FENCE);
+        if until <= furthest {
+            self.set_fence(until, out);
+        } else if self.renewal() <= now {
+            self.set_fence(furthest, out);
+        }
+    }
+
     fn set_fence(&mut self, until: BootNanos, out: &mut Vec<Action>) {
         if self.fence != until {
             self.fence = until;
@@ -647,12 +745,18 @@ impl Node {
             self.machine.limit_fence(BootNanos(u64::MAX));
         }
         if let Some(until) = self.machine.fence() {
-            self.set_fence(until, out);
+            self.renew_fence(now, until, out);
         }
         if self.joining.is_some_and(|until| now >= until) || self.is_known_to_all() {
             self.joining = None;
         }
-        let masks = self.overlay();
+        let (masks, resorts) = self.overlay();
+        for check in 0..self.health.checks() {
+            let resort = resorts[check];
+            if std::mem::replace(&mut self.resorts[check], resort) != resort {
+                out.push(Action::Report(Report::NewConnections(check, resort)));
+            }
+        }
         if self.masks != Some(masks) {
             self.masks = Some(masks);
             out.push(Action::SetMasks(masks));
@@ -712,9 +816,9 @@ impl Occasion {
     }
 }
 
-/// The priority of a node whose own API server is ready, or is not.
-fn priority(base: u8, ready: bool) -> u8 {
-    if ready { base } else { (base / 4).max(1) }
+/// The priority of a node whose own API server may be used, or may not.
+fn priority(base: u8, usable: bool) -> u8 {
+    if usable { base } else { (base / 4).max(1) }
 }
 
 /// A number of its own for each peer.
