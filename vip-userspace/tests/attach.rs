@@ -454,8 +454,6 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
                 assert!(guard_runs(&next));
             }
             place.clean_up();
-            run("tc", &["qdisc", "replace", "dev", "eth0", "clsact"]);
-            run("tc", &["qdisc", "delete", "dev", "eth0", "clsact"]);
         }
     });
 }
