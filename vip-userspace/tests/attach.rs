@@ -454,8 +454,6 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
                 assert!(guard_runs(&next));
             }
             place.clean_up();
-            run("tc", &["qdisc", "replace", "dev", "eth0", "clsact"]);
-            run("tc", &["qdisc", "delete", "dev", "eth0", "clsact"]);
         }
     });
 }
@@ -497,28 +495,29 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
             .map(|vip| vip.address.into())
             .collect();
         let other = [IpAddr::from([10, 9, 0, 99])];
-        let wants = |index, vips| Claim {
+        let other_nic = nix::net::if_::if_nametoindex("peer0").expect("it is there");
+        let wants = |interface, index, vips| Claim {
             run_directory: &two,
-            interface: "eth0",
+            interface,
             index,
             xdp: None,
             vips,
             netns: 0,
         };
         let refused = |claim: &Claim<'_>| refuse_taken(&place.bpffs(), claim);
-        let error = refused(&wants(place.index, &other)).expect_err("the NIC is taken");
+        let error = refused(&wants("eth0", place.index, &other)).expect_err("the NIC is taken");
         assert!(matches!(&error, Taken::Alive { run_directory, .. } if *run_directory == one));
         assert!(error.to_string().starts_with("eth0 belongs to"), "{error}");
-        let error = refused(&wants(place.index + 100, &vips)).expect_err("the VIP is taken");
+        let error = refused(&wants("peer0", other_nic, &vips)).expect_err("the VIP is taken");
         assert!(
             error.to_string().starts_with(&format!("VIP {}", vips[0])),
             "{error}"
         );
-        assert_eq!(refused(&wants(place.index + 100, &other)), Ok(()));
+        assert_eq!(refused(&wants("peer0", other_nic, &other)), Ok(()));
         // It is no other agent to itself.
         let own = Claim {
             run_directory: &one,
-            ..wants(place.index, &vips)
+            ..wants("eth0", place.index, &vips)
         };
         assert_eq!(refused(&own), Ok(()));
 
@@ -544,7 +543,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
 
         // The first one ends: what it left is still its own.
         drop((datapath, held));
-        let error = refused(&wants(place.index, &other)).expect_err("the NIC is taken");
+        let error = refused(&wants("eth0", place.index, &other)).expect_err("the NIC is taken");
         assert!(matches!(error, Taken::Left { .. }), "{error}");
         assert!(
             error.to_string().contains("vip cleanup --run-dir"),
@@ -553,7 +552,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         for leftover in leftovers(&place.bpffs(), &one) {
             remove(&leftover).expect("it can be removed");
         }
-        assert_eq!(refused(&wants(place.index, &vips)), Ok(()));
+        assert_eq!(refused(&wants("eth0", place.index, &vips)), Ok(()));
     });
 }
 

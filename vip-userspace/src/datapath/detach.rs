@@ -5,10 +5,10 @@
 //! `BPF_LINK_DETACH` (Linux 5.9) does it before it returns.
 
 use std::ffi::{CString, c_int};
-use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::{fs, io};
 
 use crate::bpf;
 
@@ -30,11 +30,8 @@ struct LinkDetach {
     link_fd: u32,
 }
 
-/// Detaches the program of a pinned link. The pin stays.
-///
-/// # Errors
-/// There is no such pin, or it is none of a link that can be detached.
-pub(super) fn detach(path: &Path) -> io::Result<()> {
+/// Opens what is pinned, whatever it is.
+fn open(path: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(path.as_os_str().as_bytes())?;
     let mut get = ObjGet {
         pathname: pathname.as_ptr() as u64,
@@ -42,7 +39,23 @@ pub(super) fn detach(path: &Path) -> io::Result<()> {
         file_flags: 0,
     };
     // SAFETY: the command's fields; the path ends in zero and lives on. It hands out a descriptor.
-    let link = unsafe { bpf::open(OBJ_GET, &mut get) }?;
+    unsafe { bpf::open(OBJ_GET, &mut get) }
+}
+
+/// Whether what is pinned is a link. The kernel tells maps, programs and links apart by the names
+/// of their files alone.
+pub(super) fn is_link(path: &Path) -> bool {
+    let name =
+        open(path).and_then(|pin| fs::read_link(format!("/proc/self/fd/{}", pin.as_raw_fd())));
+    name.is_ok_and(|name| name.to_string_lossy().contains("link"))
+}
+
+/// Detaches the program of a pinned link. The pin stays.
+///
+/// # Errors
+/// There is no such pin, or it is none of a link that can be detached.
+pub(super) fn detach(path: &Path) -> io::Result<()> {
+    let link = open(path)?;
     let mut detach = LinkDetach {
         link_fd: link.as_raw_fd().cast_unsigned(),
     };

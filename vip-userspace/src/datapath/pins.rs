@@ -11,7 +11,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -19,7 +18,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::{Mode, Way};
-use super::detach::detach;
+use super::detach::{detach, is_link};
 use super::maps;
 use super::{DatapathError, LOCAL};
 
@@ -187,9 +186,7 @@ impl Pins {
                 .iter()
                 .any(|begin| name.starts_with(begin))
                 || LOCAL.contains(&name.as_str());
-            let is_link =
-                || PinnedLink::from_pin(&path).is_ok_and(|link| FdLink::from(link).info().is_ok());
-            if holds_link && !is_link() {
+            if holds_link && !is_link(&path) {
                 return in_the_way("no link of a program");
             }
         }

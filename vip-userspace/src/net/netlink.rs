@@ -504,7 +504,7 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Controller(index) => {
-                link.master = Some(*index).filter(|index| *index > 0)
+                link.master = Some(*index).filter(|index| *index > 0);
             }
             LinkAttribute::Address(bytes) if ethernet => {
                 link.mac = bytes.as_slice().try_into().ok();
