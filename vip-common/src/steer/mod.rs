@@ -109,15 +109,17 @@ where
         return next.found(other_host(ethernet));
     }
 
-    let length = ip.total_length();
+    let mut length = ip.total_length();
     let header = ip.header_length();
-    let mut end = ethernet::LENGTH + length;
     if length < header {
-        end = end_of_large(frame, ethernet::LENGTH, length);
+        if length != 0 || !is_larger_than_said(frame, ethernet::LENGTH) {
+            return next.found(Verdict::drop(Counter::Malformed));
+        }
+        length = LONGEST_SAID;
     }
+    let end = ethernet::LENGTH + length;
     if ip.version() != 4
         || header < ipv4::LENGTH
-        || end == 0
         // The frame may be a large one of which only the beginning can be viewed.
         || end > frame.length() && end > frame.whole_length()
     {
@@ -180,15 +182,17 @@ where
     }
 
     let behind = ethernet::LENGTH + ipv6::LENGTH;
-    let length = ip.payload_length();
-    let mut end = behind + length;
-    if length == 0 {
-        end = end_of_large(frame, behind, length);
+    let mut length = ip.payload_length();
+    if length == 0 && is_larger_than_said(frame, behind) {
+        length = LONGEST_SAID;
     }
+    let end = behind + length;
     if ip.version() != 6 || end > frame.length() && end > frame.whole_length() {
         return next.found(Verdict::drop(Counter::Malformed));
     }
-    let Some((protocol, payload)) = ipv6::upper_layer(frame, ip.next_header(), behind) else {
+    let Some((protocol, payload)) = ipv6::upper_layer(frame, ip.next_header(), behind)
+        .and_then(|found| ipv6::past_fragment_header(frame, found))
+    else {
         return next.found(Verdict::drop(Counter::Malformed));
     };
     let payload = state.any_below::<{ ipv6::MAX_OFFSET }>(payload);
@@ -225,18 +229,13 @@ fn other_host(ethernet: &ethernet::Header) -> Verdict {
 /// Longest datagram whose length a header can say, in bytes.
 const LONGEST_SAID: usize = 0xffff;
 
-/// Where a datagram ends whose header says that it has `length` bytes from `begin` on, which is
-/// too little; 0 if that cannot be. What the kernel has put together from more segments than the
-/// field can say (BIG TCP; `iphdr_set_totlen` in net/ipv4/af_inet.c, `ipv6_gro_complete`) says 0.
+/// Whether what begins at `begin` in the frame is longer than its header can say: what the kernel
+/// has put together from more segments (BIG TCP; `iphdr_set_totlen` in include/linux/ip.h,
+/// `ipv6_gro_complete` in net/ipv6/ip6_offload.c) says 0. It is counted as the longest that can be
+/// said, which the verifier does not tell from any other length.
 #[inline(always)]
-fn end_of_large<F: Frame + ?Sized>(frame: &F, begin: usize, length: usize) -> usize {
-    if length == 0 {
-        let end = frame.whole_length();
-        if end > begin + LONGEST_SAID {
-            return end;
-        }
-    }
-    0
+fn is_larger_than_said<F: Frame + ?Sized>(frame: &F, begin: usize) -> bool {
+    frame.whole_length() > begin + LONGEST_SAID
 }
 
 /// Whether another node has handed the frame over. Nodes also send what is their own, or what

@@ -80,9 +80,8 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         row,
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
     };
-    let spent = hops::are_spent(segment.ttl, config.backend_count);
     let mut found = None;
-    if segment.chained || spent {
+    if segment.chained || hops::are_spent(segment.ttl, config.backend_count) {
         // A peer has walked down to my rank already; or I am the last that can look for a socket.
         ranks.skip_to(config.own_index);
     } else {
@@ -98,7 +97,9 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
             found = ranks.descend(state, others);
         }
     }
-    if spent {
+    // The same once more: kept from there on, the verifier would follow all that is between twice.
+    let ttl = state.any_below::<256>(segment.ttl.into());
+    if hops::are_spent(ttl as u8, config.backend_count) {
         // Not handed on, but no reset either: nobody knows who was asked and who was not.
         return next.found(Verdict::drop(Counter::TtlExceeded));
     }

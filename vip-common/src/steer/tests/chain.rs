@@ -250,8 +250,8 @@ fn choose(masks: &mut crate::layout::Masks, ready: BackendMask) {
 
 #[test]
 fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
-    let mut longest = [0; 6];
-    for nodes in 1..=5 {
+    let mut longest = [0; 5];
+    for (longest, nodes) in longest.iter_mut().zip(1..) {
         let mut cluster = Cluster::new((0..nodes).map(|me| World::new(nodes, me)));
         let flow = |first, flags| Tcp::new(0, 0, flags).first_at(&World::new(nodes, 0), first);
         let flows: Vec<Tcp> = (0..nodes)
@@ -275,7 +275,7 @@ fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
                     for entry in (0..nodes).filter(|node| state(*node) > 0) {
                         // It fails by itself if the chain is too long.
                         let (visited, verdict) = cluster.send(*segment, entry);
-                        longest[nodes] = longest[nodes].max(visited.len() - 1);
+                        *longest = (*longest).max(visited.len() - 1);
                         if rewritten == 0 {
                             assert_eq!(verdict, Verdict::pass(Counter::NoSocket));
                         }
@@ -285,7 +285,7 @@ fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
         }
     }
     // The bound is reached.
-    assert_eq!(longest, [0, 0, 3, 4, 5, 6]);
+    assert_eq!(longest, [0, 3, 4, 5, 6]);
 }
 
 /// With all nodes up, a connection that is somewhere is never reset, whatever sources are
@@ -315,7 +315,7 @@ fn rewritten_sources_hide_connections_until_they_are_learned() {
                 }
                 for rewritten in 1..1 << nodes {
                     cluster.rewritten = rewritten;
-                    for segment in &flows {
+                    for (first, segment) in flows.iter().enumerate() {
                         for entry in 0..nodes {
                             let (visited, verdict) = cluster.send(*segment, entry);
                             let is_found = visited.last() == Some(&holder)
@@ -323,9 +323,7 @@ fn rewritten_sources_hide_connections_until_they_are_learned() {
                             let dropped = verdict == Verdict::drop(Counter::TtlExceeded);
                             assert!(is_found || dropped && !learned, "{verdict:?}");
                             // One at the first node of its row needs no second hop.
-                            if visited.get(1) == Some(&holder) {
-                                assert!(is_found);
-                            }
+                            assert!(is_found || first != holder);
                             if rewritten == (1 << nodes) - 1 {
                                 all += 1;
                                 found += usize::from(is_found);
