@@ -34,6 +34,7 @@ const PAGES: &[(&str, &str)] = &[
         "troubleshooting.md",
         include_str!("../../../docs/troubleshooting.md"),
     ),
+    ("network.md", include_str!("../../../docs/network.md")),
     ("migrate.md", include_str!("../../../docs/migrate.md")),
     ("operations.md", include_str!("../../../docs/operations.md")),
     (
