@@ -46,13 +46,13 @@ pub const fn lowered(ttl: u8) -> u8 {
 /// nodes.
 #[inline(always)]
 #[must_use]
-pub const fn are_spent(ttl: u8, nodes: u32) -> bool {
+pub const fn are_spent(ttl: u32, nodes: u32) -> bool {
     let nodes = if nodes < MAX_BACKENDS as u32 {
         nodes
     } else {
         MAX_BACKENDS as u32
     };
-    ttl as u32 + nodes <= FIRST as u32
+    ttl + nodes <= FIRST as u32
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
         for nodes in 1..=MAX_BACKENDS as u32 {
             for begins in [FIRST + 1, 64, 255] {
                 let (mut ttl, mut hops) = (begins, 0);
-                while !are_spent(ttl, nodes) {
+                while !are_spent(ttl.into(), nodes) {
                     ttl = lowered(ttl);
                     hops += 1;
                     assert!(may_be_handed_on(ttl));

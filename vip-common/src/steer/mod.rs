@@ -238,11 +238,14 @@ fn is_larger_than_said<F: Frame + ?Sized>(frame: &F, begin: usize) -> bool {
     frame.whole_length() > begin + LONGEST_SAID
 }
 
-/// Whether another node has handed the frame over. Nodes also send what is their own, or what
-/// they route for others: that has another TTL, and begins like a client's.
+/// Whether the walk begins at this node's own rank: another node has handed the frame over, or it
+/// has made all its hops, and nobody else will look for its socket. Nodes also send what is their
+/// own, or what they route for others: that has another TTL, and begins like a client's.
 #[inline(always)]
 fn is_chained(state: &State, ethernet: &ethernet::Header, ttl: u8) -> bool {
-    hops::may_be_handed_on(ttl) && is_peer(state, ethernet.source())
+    hops::may_be_handed_on(ttl)
+        && (is_peer(state, ethernet.source())
+            || hops::are_spent(ttl.into(), state.config.backend_count))
 }
 
 /// A datagram for a VIP.
@@ -252,7 +255,8 @@ struct Datagram<'t, A> {
     destination: A,
     /// Hops left.
     ttl: u8,
-    /// Another node has handed it over.
+    /// It begins at this node's own rank: another node has handed it over, or it has made all its
+    /// hops.
     chained: bool,
     /// Where it ends in the frame, in bytes.
     end: usize,
@@ -325,10 +329,12 @@ fn refused<A: Address, T: Tables>(
     if service.flags & flag::ALLOW_LIST != 0 && !tables.allows(service.id, datagram.source.into()) {
         return Some(Counter::NotAllowed);
     }
-    // Once is enough: a SYN may pass several nodes.
+    // Once is enough: a SYN may pass several nodes. But a TTL is no proof that it has.
+    let counted = datagram.chained
+        && !hops::are_spent(datagram.ttl.into(), tables.state().config.backend_count);
     if service.flags & flag::SYN_LIMIT != 0
         && syn
-        && !datagram.chained
+        && !counted
         && !tables.admits(service, datagram.source.into())
     {
         return Some(Counter::SynLimited);

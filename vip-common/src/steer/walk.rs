@@ -32,7 +32,7 @@ pub(super) struct Segment<'t, A> {
     pub(super) tcp: usize,
     /// Offsets of the service's port and of the checksum that this lies under.
     pub(super) port: (usize, usize),
-    /// It came from another node of the cluster.
+    /// It begins at this node's own rank: see [`Datagram`](super::Datagram).
     pub(super) chained: bool,
     /// Hops left, and so how many it has made between nodes.
     pub(super) ttl: u8,
@@ -81,7 +81,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
     };
     let mut found = None;
-    if segment.chained || hops::are_spent(segment.ttl, config.backend_count) {
+    if segment.chained {
         // A peer has walked down to my rank already; or I am the last that can look for a socket.
         ranks.skip_to(config.own_index);
     } else {
@@ -97,9 +97,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
             found = ranks.descend(state, others);
         }
     }
-    // The same once more: kept from there on, the verifier would follow all that is between twice.
-    let ttl = state.any_below::<256>(segment.ttl.into());
-    if hops::are_spent(ttl as u8, config.backend_count) {
+    if is_spent(segment, state) {
         // Not handed on, but no reset either: nobody knows who was asked and who was not.
         return next.found(Verdict::drop(Counter::TtlExceeded));
     }
@@ -113,6 +111,16 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
     };
     let verdict = Verdict::forward(backend.get() as u32, mac, syn, A::IPV6);
     next.found(verdict.of(segment.bytes))
+}
+
+/// Whether the segment has made all the hops that it may.
+///
+/// By a TTL of which the verifier knows nothing: else it would follow all that comes before once
+/// for those of clients and once for those that nodes leave.
+#[inline(always)]
+fn is_spent<A>(segment: &Segment<'_, A>, state: &State) -> bool {
+    let ttl = state.any_below::<256>(segment.ttl.into());
+    hops::are_spent(ttl as u32, state.config.backend_count)
 }
 
 /// As many ones as a row has ranks.

@@ -486,6 +486,12 @@ fn every_segment_goes_where_the_table_says() {
             Verdict::pass(NoSocket),
         ),
         (
+            "a TTL is no proof that it was counted",
+            World::new(3, 0).refusing(flag::SYN_LIMIT),
+            with_ttl(1, banned(SYN)),
+            Verdict::drop(SynLimited),
+        ),
+        (
             "not counted, as no node has handed it over",
             World::new(3, 0).refusing(flag::SYN_LIMIT),
             with_ttl(hops::FIRST, banned(SYN)),
