@@ -1,6 +1,7 @@
 //! Programs on a NIC: attached, adopted by the next agent, refused where somebody else's are,
 //! and taken away again without a trace. On real veth pairs, each test in its own namespaces.
 
+use std::any::Any;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -405,21 +406,18 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
     in_namespace(|place| {
         run("ip", &["address", "add", "10.9.0.1/24", "dev", "eth0"]);
         for &egress in egresses() {
-            // Somebody else's programs: they let nothing run behind them.
-            let foreign = || match egress {
-                Egress::Tcx => Some(somebody_elses()),
-                Egress::Clsact => {
-                    // Fails if the qdisc is there.
-                    let _there = Command::new("tc")
-                        .args(["qdisc", "add", "dev", "eth0", "clsact"])
-                        .output();
-                    run(
-                        "tc",
-                        &[
-                            "filter", "add", "dev", "eth0", "egress", "matchall", "action", "ok",
-                        ],
-                    );
-                    None
+            // Somebody else's program. That of tcx lets nothing run behind it.
+            let foreign = || -> Box<dyn Any> {
+                match egress {
+                    Egress::Tcx => Box::new(somebody_elses()),
+                    // Filters of another agent, as far as the kernel can tell.
+                    Egress::Clsact => {
+                        let (mut other, _) = Datapath::load(None, &plan(3), 0).expect("loads");
+                        other
+                            .attach("eth0", place.index, XdpMode::Tc, Some(egress))
+                            .expect("attaches");
+                        Box::new(other)
+                    }
                 }
             };
             let _first = foreign();
