@@ -99,7 +99,7 @@ pub trait Host: Debug {
         anyhow::bail!("{}: its switch cannot {how:?}", self.name())
     }
 
-    /// Gives the host another NIC, on the switch of the nodes' segment, without an address. The
+    /// Gives the host another NIC, on a segment of such NICs, without an address. The
     /// number is the last byte of its Ethernet address. What is returned must be kept.
     ///
     /// # Errors

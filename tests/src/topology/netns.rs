@@ -20,6 +20,9 @@ use crate::sys;
 /// Name of the bridge in the switch's namespace.
 pub(super) const BRIDGE: &str = "br0";
 
+/// Name of the bridge of hosts' other NICs, a segment by itself.
+const OTHER_BRIDGE: &str = "br1";
+
 /// Name of the cable's end on a node whose NIC is a bridge.
 const BRIDGE_PORT: &str = "port0";
 
@@ -79,7 +82,12 @@ impl Host for NetnsHost {
         let mut wiring = cable(&port, interface, number, &self.place, mtu(Link::Plain));
         // Other than the first NIC's.
         wiring = wiring.replace("02:00:0a", "02:01:0a");
-        switch.ip(&format!("{wiring}link set {port} master {BRIDGE}\n"))?;
+        // Fails for all but the first.
+        let _there = switch.ip(&format!(
+            "link add {OTHER_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             link set {OTHER_BRIDGE} up\n"
+        ));
+        switch.ip(&format!("{wiring}link set {port} master {OTHER_BRIDGE}\n"))?;
         no_offload(&self.place, &[interface])?;
         self.place.ip(&format!("link set {interface} up\n"))?;
         prepare_ports(switch, &[&port], Link::Plain)

@@ -97,6 +97,7 @@ pub(super) fn attach(
     index: u32,
     wanted: config::XdpMode,
     egress_kind: Option<Egress>,
+    standby: Option<u32>,
 ) -> Result<Attachment, DatapathError> {
     let kind = egress_kind.unwrap_or_else(|| {
         if has_tcx(interface) {
@@ -127,17 +128,21 @@ pub(super) fn attach(
     let Some(pins) = pins else {
         return Ok(Attachment { mode, egress: kind });
     };
+    let stays = |interface| Some(interface) == standby;
     for pin in pins.ingress_links() {
-        if pin.interface != index || pin.mode != mode {
+        if (pin.interface != index || pin.mode != mode) && !stays(pin.interface) {
             unpin_link(&pin.path)?;
         }
     }
     for (interface, path) in pins.tcx_links(Way::Out) {
-        if interface != index || kind != Egress::Tcx {
+        if (interface != index || kind != Egress::Tcx) && !stays(interface) {
             unpin_link(&path)?;
         }
     }
     for filter in pins.filters() {
+        if stays(filter.interface) {
+            continue;
+        }
         let wanted = kind == Egress::Clsact && (filter.way == Way::Out || mode == Mode::Tc);
         if filter.interface != index || !wanted {
             pins.remove_filter(filter.way, filter.interface)?;

@@ -168,6 +168,15 @@ pub struct NodeAddresses {
 }
 
 impl Plan {
+    /// Whether the programs may run twice on a frame, on a port and on its bridge: they decide the
+    /// same again, unless a port was written or a source's share was used up.
+    #[must_use]
+    pub fn may_run_twice(&self) -> bool {
+        use vip_common::layout::{Service, flag};
+        let mut services = self.vips.iter().flat_map(Vip::services);
+        !services.any(|service| Service::maps_port(service) || service.flags & flag::SYN_LIMIT != 0)
+    }
+
     /// Writes what it says into the state. Fences stay as they are, and so do health and the
     /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
     /// every node is alive and ready until somebody knows better; but nothing is sent there, and
@@ -304,6 +313,8 @@ pub struct Datapath {
     adopted: bool,
     /// Why the kernel does not take the programs for local sockets. A node can do without.
     no_redirection: Option<DatapathError>,
+    /// See [`Self::stand_by`].
+    standby: Option<u32>,
 }
 
 impl Datapath {
@@ -371,6 +382,7 @@ impl Datapath {
             backends: plan.backends.len(),
             adopted,
             no_redirection,
+            standby: None,
         };
         if state.get().config.layout_version != LAYOUT_VERSION {
             datapath.maps.ranks.write(0, &plan.rows);
@@ -432,7 +444,15 @@ impl Datapath {
             index,
             mode,
             egress,
+            self.standby,
         )
+    }
+
+    /// From now on, [`attach`](Self::attach) leaves the programs on this interface where they are:
+    /// on a port of the NIC, so that nothing comes in or goes out unseen when the NIC goes away and
+    /// the port takes its place.
+    pub fn stand_by(&mut self, port: Option<u32>) {
+        self.standby = port;
     }
 
     /// Whether the program on the way in or out is attached to an interface, and what stands

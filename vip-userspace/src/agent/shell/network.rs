@@ -117,6 +117,9 @@ impl Shell {
             return Ok(false);
         }
         let (from, to) = (self.nic.name.clone(), nic.name.clone());
+        let is_port = link.is_some_and(|link| link.master == Some(nic.index));
+        let standby = (is_port && self.plan.may_run_twice()).then_some(self.nic.index);
+        self.datapath.stand_by(standby);
         let followed = self.move_to(nic.clone()).await;
         if followed.is_err() {
             // It may have moved on meanwhile.
@@ -145,7 +148,8 @@ impl Shell {
     async fn move_to(&mut self, nic: Nic) -> anyhow::Result<()> {
         let (wires, sockets) = NicSockets::open(&self.config, &nic)?;
         let mode = self.config.datapath.mode;
-        // The programs on the old NIC are taken off once those on the new one are there.
+        // The programs on the old NIC are taken off once those on the new one are there, or stay
+        // if it is a port of that.
         let attachment = self.datapath.attach(&nic.name, nic.index, mode, None)?;
         sockets.neighbours.drain();
         let from = std::mem::replace(&mut self.nic, nic).name;
