@@ -35,8 +35,7 @@ const ALL: &str = "VIP_TESTS_ALL_MACHINES";
 const ALWAYS: &[Wiring] = &[
     Wiring::E1000e,
     Wiring::Vlan,
-    Wiring::Bond(Bonding::FailOverMac),
-    Wiring::Bond(Bonding::BalanceTlb),
+    Wiring::Bond(Bonding::ActiveBackup),
 ];
 
 /// The name of a test, with the reason if it does not run.
