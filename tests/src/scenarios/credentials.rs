@@ -127,8 +127,15 @@ fn drained(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) ->
 
 /// `vip drain` of all nodes, one after the other; one drains already.
 fn last_usable(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Result<()> {
+    // The owner may be another one since.
     let owner = cluster.owner()?;
-    let first = super::another_than(cluster, owner);
+    let status = cluster.status(owner)?;
+    let drains = |node: &usize| {
+        let entry = status.node(cluster.host(*node));
+        entry.is_some_and(|entry| entry.draining)
+    };
+    let first = cluster.nodes().into_iter().find(drains);
+    let first = first.context("a node drains")?;
     let mut others = super::others_than(cluster, first);
     let last = others.pop().context("three nodes")?;
     let second = others.pop().context("three nodes")?;
