@@ -23,8 +23,9 @@ pub fn image() -> Option<PathBuf> {
     std::env::var_os(IMAGE).map(PathBuf::from)
 }
 
-/// What a container's processes may do once they run (capabilities(7), linux/capability.h).
-const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+/// What a container's processes may do once they run (capabilities(7), linux/capability.h). One of
+/// it, `CAP_IPC_LOCK`, because how much memory may be locked is limited.
+const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 14 | 1 << 38 | 1 << 39;
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let image = image().with_context(|| format!("{IMAGE} names no image"))?;
@@ -75,7 +76,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         }
         confined(cluster, node, containerd, &mut outcome)?;
     }
-    report.event("four capabilities, memory that is locked, a seccomp profile, no way to more");
+    report.event("five capabilities, memory that is locked, a seccomp profile, no way to more");
 
     let killed = owner_killed::run(cluster, report)?;
     drop(daemons);

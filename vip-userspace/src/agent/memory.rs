@@ -5,6 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::bpf;
 
@@ -12,13 +13,12 @@ use crate::bpf;
 /// once it is used.
 ///
 /// To lock more than `RLIMIT_MEMLOCK` takes `CAP_IPC_LOCK`, and so does each allocation from then
-/// on. So the limit is lifted, which `CAP_SYS_RESOURCE` allows and which holds once that is given
-/// up.
+/// on. So the capability is kept, unless there is no limit, or it can be lifted.
 ///
 /// # Errors
-/// Neither limit nor capabilities allow it. Then nothing is locked.
+/// Neither capability nor limit allow it. Then nothing is locked.
 pub(super) fn lock() -> io::Result<()> {
-    // Where it is not allowed, the service manager may have set no limit.
+    // With CAP_SYS_RESOURCE, or where the service manager has set none.
     let _not_allowed = bpf::lift_memory_limit();
     lock_all().map_err(|errno| {
         // Otherwise the next allocation fails that is beyond the limit.
@@ -37,13 +37,18 @@ fn lock_all() -> nix::Result<()> {
 /// `MCL_ONFAULT` (Linux 4.4; include/uapi/asm-generic/mman.h).
 const MCL_ONFAULT: MlockAllFlags = MlockAllFlags::from_bits_retain(4);
 
+/// Whether memory can be locked, and go on being used, without `CAP_IPC_LOCK`.
+pub(super) fn is_unlimited() -> bool {
+    getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY)
+}
+
 /// Why memory could not be locked, and what to do.
 pub(super) fn explain(error: &io::Error) -> String {
     let denied = matches!(error.raw_os_error(), Some(code)
         if [Errno::EPERM as i32, Errno::ENOMEM as i32, Errno::EAGAIN as i32].contains(&code));
     if denied {
         format!(
-            "{error}: give the container CAP_SYS_RESOURCE, as `vip manifest` does, or raise RLIMIT_MEMLOCK"
+            "{error}: give the container CAP_IPC_LOCK, as `vip manifest` does, or raise RLIMIT_MEMLOCK"
         )
     } else {
         error.to_string()

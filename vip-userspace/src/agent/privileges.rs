@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 
+use super::memory;
+
 /// What is needed for as long as the agent runs (capabilities(7)).
 const KEPT: [Capability; 4] = [
     // Loads programs again if somebody took them away, and reads maps.
@@ -34,14 +36,17 @@ pub(super) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives up, for the calling thread and those that it starts, all but [`KEPT`].
+/// Gives up, for the calling thread and those that it starts, all but [`KEPT`], and the right to
+/// lock memory where each allocation needs it.
 ///
 /// # Errors
 /// The kernel's.
 pub(super) fn drop_surplus() -> Result<(), CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
+    let locks = (!memory::is_unlimited()).then_some(Capability::CAP_IPC_LOCK);
     let kept: CapsHashSet = KEPT
         .into_iter()
+        .chain(locks)
         .filter(|one| permitted.contains(one))
         .collect();
     caps::clear(None, CapSet::Ambient)?;

@@ -261,8 +261,8 @@ fn pod(options: &Options, config: &Config) -> String {
              type: spc_t"
     } else {
         "      # BPF, PERFMON: programs and maps. NET_ADMIN: attaching them, and the VIP on lo.\n      \
-           # NET_RAW: ARP, VRRP, ICMP. Given up after the start: SYS_NICE, for real-time priority;\n      \
-           # SYS_RESOURCE, for memory that stays where it is, and for maps before Linux 5.11.\n      \
+           # NET_RAW: ARP, VRRP, ICMP. IPC_LOCK: memory that stays where it is.\n      \
+           # SYS_NICE: real-time priority, given up after the start.\n      \
            securityContext:\n        \
              allowPrivilegeEscalation: false\n        \
              readOnlyRootFilesystem: true\n        \
@@ -272,7 +272,7 @@ fn pod(options: &Options, config: &Config) -> String {
                type: spc_t\n        \
              capabilities:\n          \
                drop: [ALL]\n          \
-               add: [BPF, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE, SYS_RESOURCE]\n        \
+               add: [BPF, IPC_LOCK, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE]\n        \
              seccompProfile:\n          \
                type: RuntimeDefault"
     });
@@ -376,8 +376,8 @@ fn unit(options: &Options, config: &Config) -> String {
          # Stopping hands the VIP over; programs and maps stay until `vip cleanup`.\n\
          TimeoutStopSec=10\n\
          {directory}\
-         CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE CAP_SYS_RESOURCE\n\
-         # Memory that stays where it is.\n\
+         CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE\n\
+         # Memory that stays where it is; before Linux 5.11 also that of eBPF maps.\n\
          LimitMEMLOCK=infinity\n\
          NoNewPrivileges=yes\n\
          PrivateTmp=yes\n\

@@ -67,8 +67,7 @@ pub enum DatapathError {
     /// The object could not be loaded.
     #[error(
         "cannot load the eBPF object (Linux 5.10 or newer, CAP_BPF and CAP_NET_ADMIN are needed; \
-         before Linux 5.11 also a limit of locked memory that is high enough, or \
-         CAP_SYS_RESOURCE to raise it): {0}"
+         before Linux 5.11 also an RLIMIT_MEMLOCK of 64 MiB, or CAP_SYS_RESOURCE to raise it): {0}"
     )]
     Load(#[from] EbpfError),
     /// A program was refused or could not be attached.
