@@ -10,14 +10,13 @@ use anyhow::Context as _;
 use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
 use vip_common::wire::vrrp::Centiseconds;
 
-use crate::agent::clock::now;
 use crate::config::{self, Config};
 use crate::datapath::{Allowed, Datapath, NodeAddresses, Plan};
 use crate::decide::bfd;
 use crate::decide::health::Thresholds;
 use crate::decide::node::{Member, Params, VrrpParams};
 use crate::net::Nic;
-use crate::{cgroup, rank};
+use crate::{cgroup, random, rank};
 
 use super::ADDRESSES;
 
@@ -57,8 +56,7 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
             fall: config.health.fall,
         },
         probe_address: config.vrrp.probe_address,
-        // Different on each node and after each start, which is all that is asked of it.
-        seed: now().0 ^ (own.get() as u64) << 48 ^ u64::from(std::process::id()),
+        seed: random::secret(),
     }
 }
 
