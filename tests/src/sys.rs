@@ -148,7 +148,9 @@ const BPF_PROG_QUERY: c_int = 16;
 const BPF_LINK_CREATE: c_int = 28;
 /// `enum bpf_prog_type`.
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_PROG_TYPE_SK_LOOKUP: u32 = 30;
 /// `enum bpf_attach_type`.
+const BPF_SK_LOOKUP: u32 = 36;
 const BPF_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -159,32 +161,64 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 /// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
 pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
 
+/// The fields of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+struct ProgramLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+impl ProgramLoad {
+    /// The caller says of which kind the program is.
+    fn new(instructions: &'static [[u8; 8]]) -> Self {
+        Self {
+            prog_type: 0,
+            insn_cnt: instructions.len() as u32,
+            insns: instructions.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log_buf: 0,
+            kern_version: 0,
+            prog_flags: 0,
+            prog_name: [0; 16],
+            prog_ifindex: 0,
+            expected_attach_type: 0,
+        }
+    }
+}
+
+/// Those for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `struct bpf_insn`: r0 = 2 (XDP_PASS); exit.
+static RETURN_TWO: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
+/// r0 = 1 (SK_PASS); exit.
+static RETURN_ONE: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 1, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
 /// Loads the XDP program `return XDP_PASS`.
 pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        prog_type: u32,
-        insn_cnt: u32,
-        insns: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log_buf: u64,
-        kern_version: u32,
-        prog_flags: u32,
-    }
-    // `struct bpf_insn`: r0 = 2 (XDP_PASS); exit.
-    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
-    let mut attributes = Attributes {
+    let mut attributes = ProgramLoad {
         prog_type: BPF_PROG_TYPE_XDP,
-        insn_cnt: 2,
-        insns: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
         prog_flags: BPF_F_XDP_HAS_FRAGS,
+        ..ProgramLoad::new(&RETURN_TWO)
     };
     // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
     // hands out a descriptor.
@@ -194,18 +228,37 @@ pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
 /// Attaches an XDP program to an interface of the calling thread's network namespace, in the
 /// driver. It hangs there until the descriptor is closed.
 pub(crate) fn attach_xdp(program: &OwnedFd, interface: &str) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        prog_fd: u32,
-        target_ifindex: u32,
-        attach_type: u32,
-        flags: u32,
-    }
-    let mut attributes = Attributes {
+    let mut attributes = LinkCreate {
         prog_fd: program.as_raw_fd().cast_unsigned(),
-        target_ifindex: nix::net::if_::if_nametoindex(interface)?,
+        target: nix::net::if_::if_nametoindex(interface)?,
         attach_type: BPF_XDP,
         flags: XDP_FLAGS_DRV_MODE,
+    };
+    // SAFETY: the command's fields, no address. It hands out a descriptor.
+    unsafe { bpf::open(BPF_LINK_CREATE, &mut attributes) }
+}
+
+/// Loads the socket lookup program that lets every lookup go on, `return SK_PASS`.
+pub(crate) fn load_lookup_pass() -> io::Result<OwnedFd> {
+    let mut attributes = ProgramLoad {
+        prog_type: BPF_PROG_TYPE_SK_LOOKUP,
+        expected_attach_type: BPF_SK_LOOKUP,
+        ..ProgramLoad::new(&RETURN_ONE)
+    };
+    // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
+    // hands out a descriptor.
+    unsafe { bpf::open(BPF_PROG_LOAD, &mut attributes) }
+}
+
+/// Attaches a socket lookup program to the calling thread's network namespace. It hangs there
+/// until the descriptor is closed.
+pub(crate) fn attach_lookup(program: &OwnedFd) -> io::Result<OwnedFd> {
+    let netns = std::fs::File::open("/proc/thread-self/ns/net")?;
+    let mut attributes = LinkCreate {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target: netns.as_raw_fd().cast_unsigned(),
+        attach_type: BPF_SK_LOOKUP,
+        flags: 0,
     };
     // SAFETY: the command's fields, no address. It hands out a descriptor.
     unsafe { bpf::open(BPF_LINK_CREATE, &mut attributes) }

@@ -55,6 +55,8 @@ pub(super) enum Command {
     Reconcile,
     /// Another node is to own the VIP.
     Handover(Option<BackendIndex>, oneshot::Sender<HandoverResult>),
+    /// The socket for BFD from now on; `None` if there is none.
+    Bfd(Option<BfdSocket>),
     /// How is the node?
     View(oneshot::Sender<View>),
     /// The agent is to end.
@@ -88,6 +90,23 @@ pub(super) struct View {
     pub(super) sessions: Vec<Option<SessionView>>,
     /// By backend index: takes no new connections.
     pub(super) draining: Vec<bool>,
+    /// What the thread has read.
+    pub(super) received: Received,
+}
+
+/// Packets that the thread has taken from its sockets since it started.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Received {
+    bfd: u64,
+    vrrp: u64,
+    echo: u64,
+}
+
+impl Received {
+    /// With the protocols' names.
+    pub(super) fn by_protocol(self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("bfd", self.bfd), ("vrrp", self.vrrp), ("echo", self.echo)].into_iter()
+    }
 }
 
 /// A BFD session.
@@ -170,6 +189,7 @@ impl Pacer {
             known,
             actions: Vec::new(),
             echoes: 0,
+            received: Received::default(),
         };
         let thread = std::thread::Builder::new()
             .name("vip-pacer".to_owned())
@@ -214,6 +234,7 @@ struct Keeper {
     actions: Vec<Action>,
     /// Sequence number of echo requests.
     echoes: u16,
+    received: Received,
 }
 
 /// What has something to read, or an error to tell.
@@ -313,6 +334,7 @@ impl Keeper {
                 Ok(None) => return,
                 Err(error) => return self.tell(Notice::Failed("receive VRRP", error)),
             };
+            self.received.vrrp += 1;
             // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
             let Some(source) = self
                 .index(received.source)
@@ -355,6 +377,7 @@ impl Keeper {
                 Ok(None) => return,
                 Err(error) => return self.tell(Notice::Failed("receive BFD", error)),
             };
+            self.received.bfd += 1;
             // RFC 5881, section 5: from one hop away.
             let Some(source) = self
                 .index(received.source)
@@ -380,6 +403,7 @@ impl Keeper {
         for _ in 0..BATCH {
             match self.wires.echo.receive(buffer) {
                 Ok(Some((source, _))) => {
+                    self.received.echo += 1;
                     if let Some(index) = self.index(source) {
                         self.node
                             .on_event(now(), Event::Echo(index), &mut self.actions);
@@ -420,6 +444,10 @@ impl Keeper {
                     if self.rewrite() {
                         self.tell(Notice::Repaired);
                     }
+                    continue;
+                }
+                Command::Bfd(socket) => {
+                    self.wires.bfd = socket;
                     continue;
                 }
                 Command::View(answer) => {
@@ -573,6 +601,7 @@ impl Keeper {
                     BackendIndex::new(index).is_some_and(|index| self.node.is_draining(index))
                 })
                 .collect(),
+            received: self.received,
         }
     }
 

@@ -345,6 +345,8 @@ mod tests {
                 proven: true,
                 adopted: false,
             },
+            bfd_port: None,
+            received: Default::default(),
             nodes: (1..=3).map(|number| node(number, packets)).collect(),
             counters: BTreeMap::new(),
             events: BTreeMap::new(),

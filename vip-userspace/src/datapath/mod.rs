@@ -6,6 +6,7 @@
 //! in one step, so that there is no moment without a program.
 
 mod attach;
+mod bfd_port;
 mod detach;
 mod maps;
 mod pins;
@@ -28,6 +29,7 @@ use crate::btf;
 
 use self::attach::Way;
 pub use self::attach::{Attachment, Egress, Mode};
+pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
 use self::maps::Maps;
 pub use self::maps::{Allowed, StateMap, raise};
 pub use self::pins::{Leftover, Pins, leftovers, remove};

@@ -3,11 +3,12 @@
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use vip_common::layout::{Be16, Mac};
 
+use super::filter::Filter;
 use super::{Nic, raw};
 
 /// A packet socket for the frames of one EtherType.
@@ -19,15 +20,12 @@ pub(super) struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens it. Only frames that pass the filter come in; all, if it is empty. Must be called
-    /// within a tokio runtime.
-    pub(super) fn open(nic: &Nic, ether_type: Be16, filter: &[SockFilter]) -> io::Result<Self> {
+    /// Opens it. Only frames that pass the filter come in. Must be called within a tokio runtime.
+    pub(super) fn open(nic: &Nic, ether_type: Be16, filter: Filter) -> io::Result<Self> {
         // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
-        if !filter.is_empty() {
-            socket.attach_filter(filter)?;
-        }
+        filter.attach(&socket)?;
         socket.bind(&raw::link_layer(nic.index, ether_type)?)?;
         let opened = Self {
             socket: raw::readable(socket)?,

@@ -7,6 +7,7 @@ mod arp;
 pub mod bfd;
 mod datagram;
 pub mod echo;
+mod filter;
 mod frames;
 mod ndp;
 mod neighbours;

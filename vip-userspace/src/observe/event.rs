@@ -157,6 +157,11 @@ pub enum Event {
         /// What the kernel says.
         cause: String,
     },
+    /// Another program of this node is bound to BFD's port, too, or none is any more.
+    BfdPort {
+        /// Whether one is.
+        shared: bool,
+    },
     /// Native XDP was seen to run.
     XdpProven,
     /// The driver has the program and does not run it.
@@ -184,11 +189,19 @@ pub enum Repair {
     Programs,
     /// A VIP on `lo`.
     Address,
+    /// The program that hands the agent its BFD packets.
+    BfdPort,
 }
 
 impl Repair {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::State, Self::Tables, Self::Programs, Self::Address];
+    pub const ALL: [Self; 5] = [
+        Self::State,
+        Self::Tables,
+        Self::Programs,
+        Self::Address,
+        Self::BfdPort,
+    ];
 
     /// As metrics call it.
     #[must_use]
@@ -198,6 +211,7 @@ impl Repair {
             Self::Tables => "tables",
             Self::Programs => "programs",
             Self::Address => "address",
+            Self::BfdPort => "bfd_port",
         }
     }
 }
@@ -269,6 +283,7 @@ impl Event {
             Self::NicAddress { .. } => "nic_address",
             Self::Repaired(_) => "repaired",
             Self::NotRepaired { .. } => "not_repaired",
+            Self::BfdPort { .. } => "bfd_port",
             Self::XdpProven => "xdp_proven",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
@@ -397,14 +412,21 @@ impl Event {
                 Repair::Tables => "rank table or allow lists were not as they should be: repaired",
                 Repair::Programs => "a program was not on the NIC: attached again",
                 Repair::Address => "the VIP was not on lo: put there again",
+                Repair::BfdPort => "the program for BFD's port was not attached: attached again",
             }),
             Self::NotRepaired { what, cause } => plain(match what {
                 Repair::State => "cannot write the state",
                 Repair::Tables => "cannot write rank table or allow lists",
                 Repair::Programs => "cannot attach the programs",
                 Repair::Address => "cannot put the VIP on lo",
+                Repair::BfdPort => "cannot attach the program for BFD's port",
             })
             .because(cause),
+            Self::BfdPort { shared } => plain(if shared {
+                "another program has UDP port 3784 (BFD), too: each gets its own packets"
+            } else {
+                "no other program has UDP port 3784 (BFD) any more"
+            }),
             Self::XdpProven => plain("XDP sees frames"),
             Self::XdpBlind { falls_back } => plain(if falls_back {
                 "the driver has the XDP program and does not run it: falling back to generic XDP"

@@ -42,6 +42,14 @@ pub struct Status {
     pub node: String,
     /// How the program is attached.
     pub xdp: Xdp,
+    /// How this node has BFD's port (UDP 3784): `sole`, `shared` with another program, `bound` (no
+    /// other program can have it), or `lost`; `None` without BFD.
+    #[serde(default)]
+    pub bfd_port: Option<String>,
+    /// Packets that the agent has read from its sockets since it started, by protocol: `bfd`,
+    /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
+    #[serde(default)]
+    pub received: BTreeMap<String, u64>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
@@ -178,6 +186,15 @@ impl fmt::Display for Status {
             },
             self.xdp.egress,
         )?;
+        if let Some(port) = &self.bfd_port {
+            let how = match port.as_str() {
+                "shared" => "shared with another program of this node",
+                "bound" => "bound by the agent: no other BFD program can start on this node",
+                "lost" => "cannot be opened: no peer's agent is heard",
+                _ => "no other program has it",
+            };
+            writeln!(f, "BFD      UDP port 3784, {how}")?;
+        }
         match &self.local {
             Some(cgroup) => writeln!(f, "Local    redirected, for processes in {cgroup}")?,
             None => writeln!(f, "Local    not redirected")?,

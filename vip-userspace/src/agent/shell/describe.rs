@@ -98,6 +98,13 @@ impl Shell {
                 proven: self.proof == Proof::Seen,
                 adopted: self.datapath.adopted(),
             },
+            bfd_port: self.bfd_port().map(str::to_owned),
+            received: view
+                .received
+                .by_protocol()
+                .chain([("neighbour", self.heard)])
+                .map(|(protocol, packets)| (protocol.to_owned(), packets))
+                .collect(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self

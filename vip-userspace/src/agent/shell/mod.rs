@@ -3,6 +3,7 @@
 //! It puts everything in place, watches the node's network, probes, and turns what happens into
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
+mod bfd;
 mod describe;
 mod network;
 mod setup;
@@ -18,6 +19,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
+use self::bfd::Access;
 use self::setup::{addresses_of, advert_interval, note_addresses, params, plan, redirect};
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, Wires};
@@ -27,7 +29,6 @@ use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
 use crate::decide::health::Probe;
 use crate::decide::node::Node;
 use crate::decide::vrrp::State;
-use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::netlink::Netlink;
 use crate::net::vrrp::{Delivery, VrrpSocket};
@@ -68,8 +69,12 @@ pub(super) struct Shell {
     attachment: Attachment,
     proof: Proof,
     neighbours: Arc<Neighbours>,
+    /// Frames that came by it.
+    heard: u64,
     /// `None` if there is no VIP of IPv6.
     _groups: Option<Groups>,
+    bfd: Access,
+    pins: Pins,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -105,24 +110,13 @@ impl Shell {
             0
         };
         // Sockets first: without them there is no use in touching the NIC.
-        let delivery = match config.vrrp.mode {
-            VrrpMode::Unicast => Delivery::Unicast,
-            VrrpMode::Multicast => Delivery::Multicast,
-        };
         let vips: Vec<IpAddr> = addresses_of(&config).collect();
-        let spoken_of = [&vips[..], &[nic.address]].concat();
+        let spoken_of = [&vips[..], &config.addresses()].concat();
         let neighbours = Arc::new(Neighbours::open(&nic, &spoken_of)?);
         let groups = vips.iter().any(IpAddr::is_ipv6);
         let groups = groups.then(|| Groups::join(&nic, &vips)).transpose()?;
-        let address = nic.address;
-        let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
-        let wires = Wires {
-            vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
-            bfd: bfd.transpose()?,
-            echo: EchoSocket::open(&nic.name, address)?,
-            neighbours: neighbours.clone(),
-        };
-        let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
+        let (bfd, wires) = open_wires(&config, &nic, &pins, &neighbours)?;
+        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
         // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
@@ -193,7 +187,10 @@ impl Shell {
             attachment,
             proof,
             neighbours,
+            heard: 0,
             _groups: groups,
+            bfd,
+            pins,
             cgroup,
             pacer,
             peers,
@@ -207,6 +204,7 @@ impl Shell {
             journal,
             probe_times,
         };
+        shell.tell_of_bfd();
         if shell.drain_note().exists() {
             shell.pacer.tell(Command::Drain(true));
         }
@@ -308,6 +306,7 @@ impl Shell {
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
         self.look_at_addresses().await;
+        self.look_at_bfd();
         self.learn_neighbours().await;
         if matches!(self.proof, Proof::Open { .. }) {
             for peer in self
@@ -406,6 +405,30 @@ impl Shell {
             .then(|| self.datapath.log())
             .flatten()
     }
+}
+
+/// Opens what the thread sends and receives by, on this NIC. BFD's socket alone may be missing.
+fn open_wires(
+    config: &Config,
+    nic: &Nic,
+    pins: &Pins,
+    neighbours: &Arc<Neighbours>,
+) -> anyhow::Result<(Access, Wires)> {
+    let delivery = match config.vrrp.mode {
+        VrrpMode::Unicast => Delivery::Unicast,
+        VrrpMode::Multicast => Delivery::Multicast,
+    };
+    let peers = config.peers(nic.node_index);
+    let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
+    let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
+    let (access, bfd) = Access::open(config, nic, pins);
+    let wires = Wires {
+        vrrp,
+        bfd,
+        echo,
+        neighbours: neighbours.clone(),
+    };
+    Ok((access, wires))
 }
 
 /// Frames of ARP and Neighbour Discovery that the program on the way in has seen. Whatever comes

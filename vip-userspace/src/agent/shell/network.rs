@@ -210,6 +210,7 @@ impl Shell {
 
     /// The stack got a frame from the NIC that may say who has an address.
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
+        self.heard += 1;
         self.prove();
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // a probe for it comes here.

@@ -19,7 +19,8 @@ pub struct Params {
     pub thresholds: Thresholds,
     /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
     pub probe_address: bool,
-    /// Makes the random numbers (BFD's jitter and discriminators) this node's own.
+    /// Makes the random numbers (BFD's jitter and discriminators) this node's own. Nobody else may
+    /// guess it: who knows a session's discriminators can end it.
     pub seed: u64,
 }
 
@@ -55,11 +56,20 @@ pub enum Fault {
     Vip,
     /// The node's own address is not on the NIC: its peers would not know it.
     Address,
+    /// BFD's port cannot be opened, so this node hears no peer's agent, and no peer hears this one:
+    /// another program has it, and the kernel cannot share it.
+    BfdPort,
 }
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Carrier, Self::Programs, Self::Vip, Self::Address];
+    pub const ALL: [Self; 5] = [
+        Self::Carrier,
+        Self::Programs,
+        Self::Vip,
+        Self::Address,
+        Self::BfdPort,
+    ];
 
     pub(super) const fn bit(self) -> u8 {
         1 << self as u8
@@ -73,6 +83,7 @@ impl Fault {
             Self::Programs => "programs",
             Self::Vip => "vip",
             Self::Address => "address",
+            Self::BfdPort => "bfd_port",
         }
     }
 
@@ -84,6 +95,7 @@ impl Fault {
             Self::Programs => "programs are not attached",
             Self::Vip => "the VIP is not on lo",
             Self::Address => "the node's own address is gone",
+            Self::BfdPort => "UDP port 3784 (BFD) cannot be opened",
         }
     }
 }
