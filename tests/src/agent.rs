@@ -130,6 +130,12 @@ pub struct NodeStatus {
     /// Its Ethernet address, once it is known.
     #[serde(default)]
     pub mac: Option<String>,
+    /// Where its frames come from, if that is another one.
+    #[serde(default)]
+    pub source_mac: Option<String>,
+    /// What is wrong with the addresses that its frames come from.
+    #[serde(default)]
+    pub source_alarm: Option<String>,
     /// It answers.
     #[serde(default)]
     pub alive: bool,

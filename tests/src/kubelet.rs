@@ -74,8 +74,16 @@ struct SecurityContext {
     allow_privilege_escalation: bool,
     read_only_root_filesystem: bool,
     run_as_user: u32,
+    se_linux_options: SeLinuxOptions,
     capabilities: Capabilities,
     seccomp_profile: SeccompProfile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeLinuxOptions {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -236,6 +244,11 @@ impl Pod {
         }
         // As who it runs if nobody says anything else, the image neither.
         ensure!(security.run_as_user == 0, "it is root");
+        // Nothing to do for it: no machine of ours has SELinux.
+        ensure!(
+            security.se_linux_options.kind == "spc_t",
+            "the type that may call bpf(2)"
+        );
         for mount in &container.volume_mounts {
             let mut volumes = self.spec.volumes.iter();
             let volume = volumes

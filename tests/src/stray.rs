@@ -30,6 +30,12 @@ pub struct StrayArgs {
     /// This host's own address
     #[arg(long)]
     pub own: Ipv4Addr,
+    /// Send so many acknowledgements instead, each of another connection that nobody has
+    #[arg(long)]
+    pub acks: Option<u16>,
+    /// Hops left in these
+    #[arg(long, default_value_t = 64)]
+    pub ttl: u8,
     /// Frames at random, beside those of the list
     #[arg(long, default_value_t = 2000)]
     pub random: usize,
@@ -74,6 +80,16 @@ impl Between<'_> {
 
     fn syn(&self) -> Vec<u8> {
         self.segment(&self.ip(), self.args.port, SYN)
+    }
+
+    /// Of a connection from this port.
+    fn ack(&self, from: u16) -> Vec<u8> {
+        let ip = Ipv4 {
+            ttl: self.args.ttl,
+            ..self.ip()
+        };
+        let segment = tcp(&ip, from, self.args.port, ACK, &[]);
+        self.frame(ETHERTYPE_IPV4, &ip.packet(&segment))
     }
 
     /// The good SYN with some bytes of its IPv4 header and below replaced.
@@ -264,10 +280,17 @@ pub fn run(args: &StrayArgs) -> Result<()> {
         args,
         source: own_mac(NIC)?,
     };
-    let mut frames = bad_ipv4(&between);
-    frames.extend(bad_ethernet(&between));
-    frames.extend(bad_arp(&between));
-    frames.extend(random(&between, args.random));
+    let frames = if let Some(acks) = args.acks {
+        (0..acks)
+            .map(|number| between.ack(10_000 + number))
+            .collect()
+    } else {
+        let mut frames = bad_ipv4(&between);
+        frames.extend(bad_ethernet(&between));
+        frames.extend(bad_arp(&between));
+        frames.extend(random(&between, args.random));
+        frames
+    };
     for (number, frame) in frames.iter().enumerate() {
         // A queue on the way holds 256 frames, and what is lost there tests nothing.
         if number % 64 == 0 {

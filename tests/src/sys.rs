@@ -146,6 +146,7 @@ pub(crate) fn send_signal(pid: Pid, number: i32) {
 const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_QUERY: c_int = 16;
 const BPF_LINK_CREATE: c_int = 28;
+const BPF_LINK_UPDATE: c_int = 29;
 /// `enum bpf_prog_type`.
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_PROG_TYPE_SK_LOOKUP: u32 = 30;
@@ -179,8 +180,8 @@ struct ProgramLoad {
 }
 
 impl ProgramLoad {
-    /// The caller says of which kind the program is.
-    fn new(instructions: &'static [[u8; 8]]) -> Self {
+    /// The caller says of which kind the program is, and keeps the instructions.
+    fn new(instructions: &[Instruction]) -> Self {
         Self {
             prog_type: 0,
             insn_cnt: instructions.len() as u32,
@@ -207,22 +208,137 @@ struct LinkCreate {
     flags: u32,
 }
 
-/// `struct bpf_insn`: r0 = 2 (XDP_PASS); exit.
-static RETURN_TWO: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+/// `struct bpf_insn` as it lies in memory.
+type Instruction = [u8; 8];
+
+/// r0 = 2 (XDP_PASS); exit.
+const PASS: [Instruction; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
 /// r0 = 1 (SK_PASS); exit.
-static RETURN_ONE: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 1, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+const RETURN_ONE: [Instruction; 2] = [[0xb7, 0, 0, 0, 1, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
+/// Whether the kernel has XDP programs for frames in several buffers.
+///
+/// # Errors
+/// It takes no XDP programs at all.
+pub(crate) fn has_xdp_frags() -> io::Result<bool> {
+    match load_xdp_with(&PASS, BPF_F_XDP_HAS_FRAGS) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// Loads the XDP program `return XDP_PASS`.
 pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
+    load_xdp(&PASS)
+}
+
+/// What an XDP program on the port of a switch does to the frames that come in there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mangle {
+    /// Nothing.
+    Nothing,
+    /// Their Ethernet source becomes this one, as by the MAC NAT of a hypervisor.
+    Source([u8; 6]),
+    /// Their Ethernet source begins with these bytes and ends with two at random, which is worse
+    /// than any bond of mode 5 or 6.
+    AnySource([u8; 4]),
+    /// They get the tag of VLAN 0 with priority 3 (IEEE 802.1Q, clause 9.6), in band.
+    PriorityTag,
+}
+
+/// Loads the XDP program that mangles frames, and lets all pass.
+pub(crate) fn load_mangler(how: Mangle) -> io::Result<OwnedFd> {
+    let instruction = |code: u8, registers: u8, offset: i16, value: i32| -> Instruction {
+        let ([a, b], [c, d, e, f]) = (offset.to_le_bytes(), value.to_le_bytes());
+        [code, registers, a, b, c, d, e, f]
+    };
+    // Registers: the target in the lower half of the byte, the source in the upper one.
+    let load = |size: u8, to: u8, from: u8, at| instruction(0x61 | size, from << 4 | to, at, 0);
+    let store = |size: u8, to: u8, at, from: u8| instruction(0x63 | size, from << 4 | to, at, 0);
+    let store_value = |size: u8, to: u8, at, value| instruction(0x62 | size, to, at, value);
+    let copy = |to: u8, from: u8| instruction(0xbf, from << 4 | to, 0, 0);
+    let call = |helper| instruction(0x85, 0, 0, helper);
+    let (word, half, double) = (0x00, 0x08, 0x18);
+    // r2 = data, and if there are not so many bytes from there on, skip what comes.
+    let bounds = |bytes: i32, skip: i16| {
+        [
+            load(word, 2, 6, 0),
+            load(word, 3, 6, 4),
+            copy(4, 2),
+            instruction(0x07, 4, 0, bytes),
+            instruction(0x2d, 3 << 4 | 4, skip, 0),
+        ]
+    };
+    let mut program = vec![copy(6, 1)];
+    match how {
+        Mangle::Nothing => {}
+        Mangle::Source([a, b, c, d, e, f]) => {
+            program.extend(bounds(14, 2));
+            program.push(store_value(word, 2, 6, i32::from_le_bytes([a, b, c, d])));
+            let last = i32::from(u16::from_le_bytes([e, f]));
+            program.push(store_value(half, 2, 10, last));
+        }
+        Mangle::AnySource(first) => {
+            // bpf_get_prandom_u32
+            program.push(call(7));
+            program.extend(bounds(14, 2));
+            program.push(store_value(word, 2, 6, i32::from_le_bytes(first)));
+            program.push(store(half, 2, 10, 0));
+        }
+        Mangle::PriorityTag => {
+            // bpf_xdp_adjust_head(context, -4); if it fails, skip all.
+            program.extend([copy(1, 6), instruction(0xb7, 2, 0, -4), call(44)]);
+            program.push(instruction(0x55, 0, 10, 0));
+            program.extend(bounds(18, 5));
+            program.extend([
+                load(double, 0, 2, 4),
+                store(double, 2, 0, 0),
+                load(word, 0, 2, 12),
+                store(word, 2, 8, 0),
+                store_value(word, 2, 12, i32::from_le_bytes([0x81, 0x00, 0x60, 0x00])),
+            ]);
+        }
+    }
+    program.extend([instruction(0xb7, 0, 0, 2), instruction(0x95, 0, 0, 0)]);
+    load_xdp(&program)
+}
+
+/// Loads an XDP program for frames of any size, if the kernel can.
+fn load_xdp(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let frags = has_xdp_frags()?;
+    load_xdp_with(instructions, if frags { BPF_F_XDP_HAS_FRAGS } else { 0 })
+}
+
+fn load_xdp_with(instructions: &[Instruction], prog_flags: u32) -> io::Result<OwnedFd> {
     let mut attributes = ProgramLoad {
         prog_type: BPF_PROG_TYPE_XDP,
-        prog_flags: BPF_F_XDP_HAS_FRAGS,
-        ..ProgramLoad::new(&RETURN_TWO)
+        prog_flags,
+        ..ProgramLoad::new(instructions)
     };
     // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
     // hands out a descriptor.
     unsafe { bpf::open(BPF_PROG_LOAD, &mut attributes) }
+}
+
+/// Puts another program in the place of the one that hangs by a link.
+pub(crate) fn replace_program(link: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attributes = Attributes {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+        new_prog_fd: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: the command's fields, no address.
+    unsafe { bpf::call(BPF_LINK_UPDATE, &mut attributes) }.map(drop)
 }
 
 /// Attaches an XDP program to an interface of the calling thread's network namespace, in the
@@ -308,16 +424,28 @@ pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
 pub(crate) fn checksum_offload_off(interface: &str) -> io::Result<()> {
     /// `linux/ethtool.h`.
     const ETHTOOL_STXCSUM: u32 = 0x17;
+    ethtool(interface, ETHTOOL_STXCSUM, 0).map(drop)
+}
+
+/// `ethtool -K INTERFACE txvlan off`: tags leave in the frame, not beside it.
+pub(crate) fn tags_in_band(interface: &str) -> io::Result<()> {
+    /// `linux/ethtool.h`.
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETHTOOL_SFLAGS: u32 = 0x26;
+    const ETH_FLAG_TXVLAN: u32 = 1 << 7;
+    let flags = ethtool(interface, ETHTOOL_GFLAGS, 0)?;
+    ethtool(interface, ETHTOOL_SFLAGS, flags & !ETH_FLAG_TXVLAN).map(drop)
+}
+
+/// A command of ethtool that takes or gives a number. Returns the number afterwards.
+fn ethtool(interface: &str, command: u32, data: u32) -> io::Result<u32> {
     #[repr(C)]
     struct Value {
         command: u32,
         data: u32,
     }
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-    let mut value = Value {
-        command: ETHTOOL_STXCSUM,
-        data: 0,
-    };
+    let mut value = Value { command, data };
     // SAFETY: `ifreq` is plain old data, for which zeros are a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
@@ -327,12 +455,12 @@ pub(crate) fn checksum_offload_off(interface: &str) -> io::Result<()> {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
-    // SAFETY: the request names `value`, which is as large as the command expects and lives on.
+    // SAFETY: the request names `value`, which is as large as the commands expect and lives on.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    Ok(value.data)
 }
 
 /// A raw packet socket bound to one interface. It sends whole Ethernet frames and receives

@@ -78,7 +78,7 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
 /// What the owner alone may say.
 #[inline(always)]
 fn as_owner<T: Tables>(owner_until: BootNanos, tables: &T) -> Verdict {
-    Verdict::new(if tables.now() < owner_until {
+    Verdict::new(if owner_until.stands(tables.now()) {
         Kind::Pass
     } else {
         Kind::Drop

@@ -19,4 +19,5 @@ pub mod node;
 pub mod steer;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod untag;
 pub mod wire;

@@ -52,7 +52,7 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
     let destination = ethernet.destination();
     if destination != state.config.own_mac && !destination.is_multicast() {
         Verdict::pass(Counter::OtherHost)
-    } else if tables.now() < vip.owner_until {
+    } else if vip.owner_until.stands(tables.now()) {
         Verdict::answer_arp()
     } else {
         Verdict::drop(Counter::ArpNotOwner)
@@ -126,7 +126,7 @@ fn solicited<F: Frame + ?Sized, T: Tables>(
         });
     if !valid {
         Verdict::drop(Counter::Malformed)
-    } else if tables.now() < vip.owner_until {
+    } else if vip.owner_until.stands(tables.now()) {
         Verdict::answer_ndp()
     } else {
         Verdict::drop(Counter::NdpNotOwner)

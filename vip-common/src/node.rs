@@ -131,7 +131,7 @@ pub(crate) fn service<'v>(
     None
 }
 
-/// Whether the Ethernet address is that of another node of the cluster.
+/// Whether frames from this Ethernet address are another node's.
 #[inline(always)]
 pub(crate) fn is_peer(state: &State, mac: Mac) -> bool {
     // Nearly all frames come from clients and routers, and the filter tells most of them apart
@@ -148,13 +148,15 @@ pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
     })
 }
 
-/// Whether the Ethernet address is that of another node, which is `wanted`.
+/// Whether the Ethernet address is that of another node, which is `wanted`: the one that it is
+/// reached at, or the one that its frames come from.
 #[inline(always)]
 fn is_node(state: &State, mac: Mac, wanted: impl Fn(usize) -> bool) -> bool {
     let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
     let mut index = 0;
     while index < count {
-        if state.backends[index].mac == mac {
+        let backend = &state.backends[index];
+        if backend.mac == mac || backend.source == mac {
             return index as u32 != state.config.own_index && !mac.is_unknown() && wanted(index);
         }
         index += 1;

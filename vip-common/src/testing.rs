@@ -8,12 +8,13 @@ use bytemuck::Zeroable as _;
 use crate::guard;
 use crate::hash::Flow;
 use crate::layout::{
-    Backend, BackendIndex, BackendMask, Be16, Be32, Be128, BootNanos, Config, LAYOUT_VERSION, Mac,
-    MacFilter, Masks, RankRow, Service, State, Vip, flag,
+    Backend, BackendIndex, BackendMask, Be16, Be32, Be128, BootNanos, Config, LAYOUT_VERSION,
+    LONGEST_FENCE, Mac, Masks, RankRow, Service, State, Vip, flag,
 };
 use crate::node::{Address, Socket, Sockets, Tables};
 use crate::steer::{self, Action, Verdict};
-use crate::wire::{arp, ethernet, icmp, ipv4, ipv6, ndp, tcp};
+use crate::untag::untag;
+use crate::wire::{arp, ethernet, icmp, ipv4, ipv6, ndp, tcp, vlan};
 
 /// The virtual address of the cluster.
 pub const VIP: Be32 = Be32::from_wire([10, 0, 0, 10]);
@@ -37,7 +38,7 @@ pub const HASH_KEY: [u64; 2] = [1, 2];
 pub const BUCKETS: u32 = 64;
 
 /// The time in a [`World`].
-const NOW: BootNanos = BootNanos(1_000_000_000);
+pub const NOW: BootNanos = BootNanos(1_000_000_000);
 
 /// Ethernet address of a node.
 #[must_use]
@@ -81,6 +82,14 @@ impl World {
     /// no sockets.
     #[must_use]
     pub fn new(nodes: usize, me: usize) -> Self {
+        let members: Vec<usize> = (0..nodes).collect();
+        Self::with_list(&members, me)
+    }
+
+    /// The same for a node with this list of nodes, in which it stands at place `me`.
+    #[must_use]
+    pub fn with_list(list: &[usize], me: usize) -> Self {
+        let nodes = list.len();
         let rows = (0..BUCKETS as usize)
             .map(|bucket| RankRow::new((0..nodes).map(|rank| backend((bucket + rank) % nodes))));
         let mut state = State {
@@ -92,9 +101,8 @@ impl World {
                 backend_count: nodes as u32,
                 bucket_mask: BUCKETS - 1,
                 hash_key: HASH_KEY,
-                own_mac: node_mac(me),
-                peers: (0..nodes).fold(MacFilter::default(), |all, node| all.with(node_mac(node))),
-                own_address: node_address(me),
+                own_mac: node_mac(list[me]),
+                own_address: node_address(list[me]),
                 ..Config::zeroed()
             },
             masks: Masks::all(nodes),
@@ -103,13 +111,15 @@ impl World {
         for (place, address) in state.vips.iter_mut().zip([VIP.into(), VIP6]) {
             *place = Vip::new(address, &[Service::new(HASH_KEY, address, Be16::new(PORT))]);
         }
-        for (node, backend) in state.backends[..nodes].iter_mut().enumerate() {
+        for (&node, backend) in list.iter().zip(&mut state.backends) {
             *backend = Backend {
                 mac: node_mac(node),
+                source: Mac::UNKNOWN,
                 address: node_address(node).into(),
                 other_address: node_address6(node),
             };
         }
+        state.config.peers = state.peers();
         state.config.set_families(&state.backends[..nodes]);
         Self {
             state,
@@ -124,11 +134,19 @@ impl World {
     pub fn owning(mut self, owner: bool) -> Self {
         for vip in &mut self.state.vips[..2] {
             vip.owner_until = if owner {
-                BootNanos(u64::MAX)
+                NOW.after(LONGEST_FENCE)
             } else {
                 BootNanos::ZERO
             };
         }
+        self
+    }
+
+    /// The same node, which knows that a node's frames come from this Ethernet address.
+    #[must_use]
+    pub fn knowing_source(mut self, node: usize, source: Mac) -> Self {
+        self.state.backends[node].source = source;
+        self.state.config.peers = self.state.peers();
         self
     }
 
@@ -157,8 +175,12 @@ impl World {
         self
     }
 
-    /// Decides about a frame and carries the verdict out on it.
+    /// Decides about a frame and carries the verdict out on it, as the programs do.
+    ///
+    /// # Panics
+    /// If a tag that is there cannot be taken off.
     pub fn run(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
+        assert!(untag(frame, self), "the tag is there");
         let verdict = steer::decide(frame, self, self);
         (verdict, steer::apply(verdict, frame, self))
     }
@@ -538,7 +560,7 @@ impl Random {
     }
 
     /// A frame for node `me` of `nodes`: often one that goes far into the logic, often one with
-    /// a few bytes or its length changed, sometimes noise. At least 14 bytes long, which is
+    /// a few bytes or its length changed, sometimes with a tag or two, sometimes noise. At least 14 bytes long, which is
     /// what `BPF_PROG_TEST_RUN` takes, unless `any_length`.
     pub fn frame(&mut self, nodes: usize, me: usize, any_length: bool) -> Vec<u8> {
         let mut frame = match self.below(10) {
@@ -594,7 +616,7 @@ impl Random {
                     } else {
                         self.pick(&flags)
                     },
-                    ttl: self.pick(&[64, 1, 0, 255]),
+                    ttl: self.pick(&[64, 64, 255, 35, 34, 33, 32, 31, 18, 1, 0]),
                     options: self.pick(&[0, 0, 0, 1, 6, 10]),
                 };
                 let ipv6 = self.below(2) == 0;
@@ -624,6 +646,10 @@ impl Random {
                 let place = self.below(frame.len().min(90));
                 frame[place] = self.word() as u8;
             }
+        }
+        for _ in 0..self.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 2]) {
+            let kind = self.pick(&[0x8100, 0x8100, 0x88a8]);
+            frame = vlan::tagged(&frame, kind, self.pick(&[0, 0, 0x6000, 5]));
         }
         match self.below(6) {
             0 => frame.truncate(self.below(frame.len() + 1)),
@@ -692,8 +718,10 @@ pub fn check_input(input: &[u8]) {
     if sockets & 32 != 0 {
         world.state.masks.withheld = BackendMask::ALL;
     }
-    check_ingress(&world, frame);
-    check_egress(&world, frame);
+    let mut frame = Vec::from(frame);
+    assert!(untag(&mut frame, &world), "the tag is there");
+    check_ingress(&world, &frame);
+    check_egress(&world, &frame);
 }
 
 /// What comes in.
@@ -710,6 +738,11 @@ fn check_ingress(world: &World, frame: &[u8]) {
         steer::Kind::Drop => assert_eq!(action, Action::Drop),
         steer::Kind::Forward => {
             assert_eq!(action, Action::Transmit);
+            // Whatever came in leaves with fewer hops, and no more than the first leaves.
+            let hops = |frame: &[u8]| frame[if frame[12] == 8 { 22 } else { 21 }];
+            let (came, left) = (hops(frame), hops(&after));
+            let fewer = left < came && left <= steer::hops::FIRST;
+            assert!(fewer, "{came} hops left, then {left}");
             let to = verdict.backend() as usize;
             assert!((1..3).contains(&to), "to no other node: {verdict:?}");
             assert_eq!(after[..6], node_mac(to).to_wire());

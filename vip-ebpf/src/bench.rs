@@ -33,7 +33,10 @@ static BENCH_DROPPED: Array<u64> = Array::with_max_entries(1, 0);
 #[repr(C)]
 struct Headers4 {
     ethernet: ethernet::Header,
-    ip: [u8; 12],
+    ip: [u8; 8],
+    ttl: u8,
+    protocol: u8,
+    checksum: [u8; 2],
     source: [u8; 4],
     destination: [u8; 4],
     source_port: [u8; 2],
@@ -46,7 +49,9 @@ const _: () = assert!(size_of::<Headers4>() == ethernet::LENGTH + ipv4::LENGTH +
 #[repr(C)]
 struct Headers6 {
     ethernet: ethernet::Header,
-    ip: [u8; 8],
+    ip: [u8; 6],
+    next_header: u8,
+    hop_limit: u8,
     source: [u8; 16],
     destination: [u8; 16],
     source_port: [u8; 2],
@@ -54,6 +59,9 @@ struct Headers6 {
 }
 
 const _: () = assert!(size_of::<Headers6>() == ethernet::LENGTH + ipv6::LENGTH + 4);
+
+/// Hops that a client's packet has left.
+const HOPS: u8 = 64;
 
 /// The bytes between the two pointers of a packet.
 type Packet = (usize, usize);
@@ -88,6 +96,8 @@ fn renew(packet: Packet) -> bool {
             return false;
         };
         headers.ethernet.readdress(feed.destination, feed.source);
+        // The product lowers it. That the checksum is wrong then is nobody's affair here.
+        headers.ttl = HOPS;
         headers.source = client;
         headers.source_port = port;
         // The product may have written another one.
@@ -98,6 +108,7 @@ fn renew(packet: Packet) -> bool {
         };
         headers.ethernet.readdress(feed.destination, feed.source);
         let [a, b, c, d] = client;
+        headers.hop_limit = HOPS;
         headers.source = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d];
         headers.source_port = port;
         headers.destination_port = feed.port.raw().to_ne_bytes();
@@ -113,7 +124,7 @@ fn swap(packet: Packet) -> bool {
     };
     let ethernet = &mut headers.ethernet;
     let tcp = match ethernet.ether_type() {
-        ethernet::ether_type::IPV4 => headers.ip[9] == ipv4::protocol::TCP,
+        ethernet::ether_type::IPV4 => headers.protocol == ipv4::protocol::TCP,
         ethernet::ether_type::IPV6 => headers.ip[6] == ipv6::next_header::TCP,
         _ => false,
     };

@@ -1,15 +1,15 @@
 //! Packets as [`Frame`]s. All pointer arithmetic on packets is here.
 
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes, bpf_xdp_adjust_tail,
-    bpf_xdp_get_buff_len,
+    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use bytemuck::Pod;
 use vip_common::hash::Flow;
 use vip_common::layout::Be16;
 use vip_common::node::{Address, Socket, Sockets};
-use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp};
+use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp, vlan};
 
 use crate::helpers;
 
@@ -52,13 +52,14 @@ impl Bytes {
 }
 
 /// The packet of an XDP program, and the sockets of the node it came to: the helper that looks
-/// them up takes the context.
-pub(crate) struct XdpFrame<'a> {
+/// them up takes the context. `FRAGS`: it may lie in several buffers, of which the first can be
+/// viewed.
+pub(crate) struct XdpFrame<'a, const FRAGS: bool> {
     bytes: Bytes,
     context: &'a XdpContext,
 }
 
-impl<'a> XdpFrame<'a> {
+impl<'a, const FRAGS: bool> XdpFrame<'a, FRAGS> {
     #[inline(always)]
     pub(crate) fn new(context: &'a XdpContext) -> Self {
         Self {
@@ -71,7 +72,7 @@ impl<'a> XdpFrame<'a> {
     }
 }
 
-impl Frame for XdpFrame<'_> {
+impl<const FRAGS: bool> Frame for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
         self.bytes.view(offset)
@@ -84,12 +85,16 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn whole_length(&self) -> usize {
-        // SAFETY: the program's own context (Linux 5.18).
-        unsafe { bpf_xdp_get_buff_len(self.context.ctx) as usize }
+        if FRAGS {
+            // SAFETY: the program's own context. Linux 5.18, as `frags`.
+            unsafe { bpf_xdp_get_buff_len(self.context.ctx) as usize }
+        } else {
+            self.length()
+        }
     }
 }
 
-impl FrameMut for XdpFrame<'_> {
+impl<const FRAGS: bool> FrameMut for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
         self.bytes.view_mut(offset)
@@ -106,6 +111,18 @@ impl FrameMut for XdpFrame<'_> {
         *self = Self::new(self.context);
         grown
     }
+
+    #[inline(always)]
+    fn remove_tag(&mut self) -> bool {
+        let Some(head) = self.view_mut::<vlan::Head>(0) else {
+            return false;
+        };
+        head.close_up();
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let cut = unsafe { bpf_xdp_adjust_head(self.context.ctx, vlan::LENGTH as i32) } == 0;
+        *self = Self::new(self.context);
+        cut
+    }
 }
 
 /// The headers that a SYN cookie is checked by.
@@ -120,7 +137,7 @@ fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Heade
     Some(helpers::Headers { ip, tcp })
 }
 
-impl Sockets for XdpFrame<'_> {
+impl<const FRAGS: bool> Sockets for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
         helpers::listens(self.context.ctx.cast(), flow)
@@ -185,6 +202,15 @@ impl FrameMut for TcFrame<'_> {
         let grown = unsafe { bpf_skb_change_tail(self.context.skb.skb, length as u32, 0) } == 0;
         *self = Self::new(self.context);
         grown
+    }
+
+    /// By the kernel: also one that lies beside the frame.
+    #[inline(always)]
+    fn remove_tag(&mut self) -> bool {
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let popped = unsafe { bpf_skb_vlan_pop(self.context.skb.skb) } == 0;
+        *self = Self::new(self.context);
+        popped
     }
 
     /// By the kernel, which knows whether the checksum is still to be completed by the NIC.

@@ -184,6 +184,17 @@ pub(crate) fn listens_at(context: &SockAddrContext, at: Target) -> bool {
     }
 }
 
+/// Control information of a tag that lies beside the frame, in network byte order.
+#[inline(always)]
+pub(crate) fn tag_beside(context: &TcContext) -> Option<Be16> {
+    // SAFETY: fields of the context, which lives as long as the program runs.
+    let (present, control) = unsafe {
+        let buffer = context.skb.skb;
+        ((*buffer).vlan_present, (*buffer).vlan_tci)
+    };
+    (present != 0).then(|| Be16::new(control as u16))
+}
+
 /// Bytes that hold all headers that are looked at, if the packet has as many.
 const HEADERS: u32 = (ethernet::LENGTH + ipv6::LENGTH + 256) as u32;
 

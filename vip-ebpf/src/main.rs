@@ -19,7 +19,8 @@ use aya_log_ebpf::debug;
 use vip_common::guard;
 use vip_common::layout::{Be16, Counter};
 use vip_common::steer::{self, Action, Kind, Next, Verdict};
-use vip_common::wire::ethernet;
+use vip_common::untag::untag;
+use vip_common::wire::{FrameMut as _, ethernet, vlan};
 
 use crate::context::{TcFrame, XdpFrame};
 use crate::maps::Maps;
@@ -32,8 +33,24 @@ use crate::maps::Maps;
 #[xdp(frags)]
 #[inline(always)]
 fn vip_ingress(context: XdpContext) -> u32 {
-    let frame = XdpFrame::new(&context);
-    steer::decide_and(&frame, &Maps, &frame, ByXdp(&context))
+    ingress::<true>(&context)
+}
+
+/// The same for kernels before Linux 5.18, which have neither `frags` nor the helper that tells
+/// the length of such a frame: every frame lies in one buffer. The agent loads one of the two.
+#[xdp]
+#[inline(always)]
+fn vip_ingress_sb(context: XdpContext) -> u32 {
+    ingress::<false>(&context)
+}
+
+#[inline(always)]
+fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
+    let mut frame = XdpFrame::<FRAGS>::new(context);
+    if !untag(&mut frame, &Maps) {
+        return xdp_action::XDP_DROP;
+    }
+    steer::decide_and(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
 }
 
 /// Everything that comes in by the NIC, as a socket buffer: where XDP is not to be had, or
@@ -41,13 +58,18 @@ fn vip_ingress(context: XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 fn vip_tc_ingress(mut context: TcContext) -> i32 {
-    // A tag that the NIC took off belongs to a VLAN of this interface, and to nobody here.
-    // SAFETY: a field of the context, which lives as long as the program runs.
-    if unsafe { (*context.skb.skb).vlan_present } != 0 {
+    // A tag that was taken off belongs to a VLAN of this interface, and to nobody here, if it
+    // says more than a priority.
+    if let Some(control) = helpers::tag_beside(&context)
+        && !vlan::says_priority_only(control)
+    {
         return TC_ACT_UNSPEC;
     }
     helpers::pull_headers(&mut context);
-    let frame = TcFrame::new(&context);
+    let mut frame = TcFrame::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return TC_ACT_SHOT;
+    }
     steer::decide_and(&frame, &Maps, &frame, ByTc(&context))
 }
 
@@ -71,9 +93,9 @@ fn count(verdict: &Verdict) {
 
 /// Counts a verdict and does what it says.
 #[derive(Clone, Copy)]
-struct ByXdp<'a>(&'a XdpContext);
+struct ByXdp<'a, const FRAGS: bool>(&'a XdpContext);
 
-impl Next for ByXdp<'_> {
+impl<const FRAGS: bool> Next for ByXdp<'_, FRAGS> {
     /// An XDP action.
     type Outcome = u32;
 
@@ -85,7 +107,7 @@ impl Next for ByXdp<'_> {
         }
         count(&verdict);
         debug!(self.0, "frame counter={}", counter.index());
-        let mut frame = XdpFrame::new(self.0);
+        let mut frame = XdpFrame::<FRAGS>::new(self.0);
         match steer::apply(verdict, &mut frame, &Maps) {
             Action::Pass => xdp_action::XDP_PASS,
             Action::Drop => xdp_action::XDP_DROP,
@@ -115,6 +137,10 @@ impl Next for ByTc<'_> {
             Action::Pass => TC_ACT_UNSPEC,
             Action::Drop => TC_ACT_SHOT,
             Action::Transmit => {
+                // The priority was for the way here.
+                if helpers::tag_beside(self.0).is_some() && !frame.remove_tag() {
+                    return TC_ACT_SHOT;
+                }
                 // SAFETY: a field of the context, as above.
                 let interface = unsafe { (*self.0.skb.skb).ifindex };
                 // SAFETY: a helper without pointers. Out of where it came in by.
@@ -136,6 +162,9 @@ fn vip_egress(context: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let mut frame = TcFrame::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return TC_ACT_SHOT;
+    }
     let verdict = guard::decide(&frame, &Maps);
     if let Some(counter) = verdict.counter() {
         maps::count(counter);

@@ -105,6 +105,21 @@ fn cookie(context: &SockAddrContext) -> u64 {
     unsafe { bpf_get_socket_cookie(context.sock_addr.cast()) }
 }
 
+/// Whether a socket is in another network namespace than the agent, whose number is `agent`.
+/// Before Linux 5.14 the agent cannot know that: 0. Then it counts as being in the first one,
+/// where agents run.
+#[inline(always)]
+fn is_pod(context: &SockAddrContext, agent: u64) -> bool {
+    // SAFETY: a helper that takes the program's own context, or nothing for the first one.
+    let number = |of| unsafe { bpf_get_netns_cookie(of) };
+    let agent = if agent == 0 {
+        number(core::ptr::null_mut())
+    } else {
+        agent
+    };
+    number(context.sock_addr.cast()) != agent
+}
+
 /// Where a connection goes, if not where it says; noted for `getpeername`.
 #[inline(always)]
 fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> {
@@ -120,9 +135,7 @@ fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> 
         port,
         |own| {
             // A pod cannot see whether the node has a listener, so health decides for it.
-            // SAFETY: as above.
-            let netns = unsafe { bpf_get_netns_cookie(context.sock_addr.cast()) };
-            netns != state.config.netns || helpers::listens_at(context, own)
+            is_pod(context, state.config.netns) || helpers::listens_at(context, own)
         },
         random,
     )?;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 /// Runs a command (`enum bpf_cmd`, include/uapi/linux/bpf.h) with the first fields of
 /// `union bpf_attr`, into which the kernel may write. What lies beyond them counts as zero.
@@ -45,4 +46,12 @@ pub unsafe fn open<T>(command: c_int, attributes: &mut T) -> io::Result<OwnedFd>
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just handed out this descriptor and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lifts the limit of locked memory, against which Linux before 5.11 counts maps and programs.
+///
+/// # Errors
+/// `CAP_SYS_RESOURCE` is missing.
+pub fn lift_memory_limit() -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
 }

@@ -21,6 +21,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a node's agent with another configuration than the cluster's.
+    ///
+    /// # Errors
+    /// It cannot be written or started.
+    pub fn start_agent_with(&mut self, node: usize, config: &str) -> Result<()> {
+        let host = self.topology.nodes[node].as_ref();
+        let log = self.work.join(format!("{}-vip.log", host.name()));
+        let file = self.work.join(format!("{}-vip.toml", host.name()));
+        std::fs::write(&file, config).with_context(|| format!("write {}", file.display()))?;
+        self.agents[node] = Some(Agent::start(&self.programs, host, &file, &log)?);
+        Ok(())
+    }
+
+    /// The configuration of all agents.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn config(&self) -> Result<String> {
+        let file = self.work.join("vip.toml");
+        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+    }
+
     /// Takes a process, by which a node's agent was started in another way, for that agent.
     pub fn adopt_agent(&mut self, node: usize, process: Process) {
         self.agents[node] = Some(Agent { process });

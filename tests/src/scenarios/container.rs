@@ -75,7 +75,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         }
         confined(cluster, node, containerd, &mut outcome)?;
     }
-    report.event("four capabilities, a seccomp profile, no way to more");
+    report.event("four capabilities, memory that is locked, a seccomp profile, no way to more");
 
     let killed = owner_killed::run(cluster, report)?;
     drop(daemons);
@@ -122,6 +122,10 @@ fn confined(
                 format!("{set} of a thread on {name} is {found:x?}, not {CAPABILITIES:x}")
             });
         }
+        let locked = field("VmLck");
+        outcome.promise(locked.as_deref().is_some_and(|size| size != "0 kB"), || {
+            format!("{name} has locked {locked:?} of its memory")
+        });
         for (what, wanted) in [("Seccomp", "2"), ("NoNewPrivs", "1")] {
             let found = field(what);
             outcome.promise(found.as_deref() == Some(wanted), || {

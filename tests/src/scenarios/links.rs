@@ -1,12 +1,13 @@
 //! Nodes whose NICs are not the plain end of a cable: the agent finds out by itself how to run
 //! its program there, says so, and all else is as on any other NIC.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::sys;
 use crate::topology::NIC;
 use crate::traffic::{Traffic, get, vip};
 
@@ -57,9 +58,34 @@ pub(super) fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome
     Ok(outcome)
 }
 
-/// Frames in several pieces.
+/// Frames of a node come from the Ethernet addresses of both its ports: other nodes learn them,
+/// and `vip check` names the mode.
+pub(super) fn balanced_bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let read = |cluster: &Cluster, node, file: &str| {
+        let mut read = cluster.host(node).command("cat".as_ref());
+        output(read.arg(format!("/sys/class/net/{NIC}/bonding/{file}")))
+    };
+    let mode = read(cluster, 0, "mode")?;
+    let mode = mode.split_whitespace().next().unwrap_or_default();
+    let config = cluster.work().join("vip.toml");
+    let mut check = cluster.host(0).command(cluster.programs().vip.as_os_str());
+    let text = check.arg("check").arg("--config").arg(&config).output();
+    let text = text.context("vip check")?.stdout;
+    let named = String::from_utf8_lossy(&text).contains(mode);
+    let mut outcome = run(cluster, report, None)?;
+    outcome.promise(named, || format!("vip check does not name {mode}"));
+    Ok(outcome)
+}
+
+/// Frames in several buffers, which the driver runs the program for if the kernel can (Linux
+/// 5.18).
 pub(super) fn jumbo(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, Some("native"))
+    let frags = sys::has_xdp_frags().context("try an XDP program")?;
+    run(
+        cluster,
+        report,
+        Some(if frags { "native" } else { "generic" }),
+    )
 }
 
 /// The place of XDP is taken.

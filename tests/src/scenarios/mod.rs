@@ -16,6 +16,7 @@ mod docs;
 mod drain;
 mod dual_stack;
 mod handover;
+mod hop_bound;
 mod keepalived_peer;
 mod kube_vip;
 mod kubernetes;
@@ -30,6 +31,7 @@ mod page;
 mod path_mtu;
 mod port_mapping;
 mod port_reused;
+mod priority_tagged;
 mod remote_client;
 pub mod static_pod;
 mod strangers;
@@ -43,7 +45,7 @@ use crate::arp::ArpReport;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::topology::Link;
-use crate::topology::vm::Wiring;
+use crate::topology::vm::{Bonding, Wiring};
 
 /// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
 /// found it unless a machine is cut off.
@@ -149,6 +151,16 @@ pub const ALL: &[Scenario] = &[
         run: strangers::run,
     },
     Scenario {
+        name: "hop_bound",
+        promise: "hop_bound_holds_whatever_macs_and_tables_say",
+        run: hop_bound::run,
+    },
+    Scenario {
+        name: "priority_tagged",
+        promise: "priority_tagged_frames_are_read_as_untagged",
+        run: priority_tagged::run,
+    },
+    Scenario {
         name: "remote_client",
         promise: "remote_client_behind_a_router_reaches_all_servers",
         run: remote_client::run,
@@ -184,7 +196,7 @@ pub const BROWSER: &str = "chromium-headless-shell";
 /// As containers, started by the manifest; on a cluster without agents.
 pub const CONTAINER: Scenario = Scenario {
     name: "container",
-    promise: "container_with_four_capabilities_survives_a_power_cut",
+    promise: "container_with_five_capabilities_survives_a_power_cut",
     run: container::run,
 };
 
@@ -269,6 +281,14 @@ pub const LINKS: &[(Link, Scenario)] = &[
             name: "occupied",
             promise: "occupied_nic_keeps_its_program_and_is_served_by_tc",
             run: links::occupied,
+        },
+    ),
+    (
+        Link::Occupied,
+        Scenario {
+            name: "priority_tagged_tc",
+            promise: "priority_tagged_frames_are_read_as_untagged_by_tc",
+            run: priority_tagged::run,
         },
     ),
 ];
@@ -362,11 +382,35 @@ pub const WIRINGS: &[(Wiring, Scenario)] = &[
         },
     ),
     (
-        Wiring::Bond,
+        Wiring::Bond(Bonding::ActiveBackup),
         Scenario {
             name: "bond",
             promise: "bond_with_a_cable_pulled_goes_on",
             run: links::bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::FailOverMac),
+        Scenario {
+            name: "bond_fail_over_mac",
+            promise: "bond_that_changes_its_address_with_a_cable_pulled_goes_on",
+            run: links::bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::BalanceTlb),
+        Scenario {
+            name: "bond_balance_tlb",
+            promise: "bond_in_mode_5_loops_nothing_and_is_named",
+            run: links::balanced_bond,
+        },
+    ),
+    (
+        Wiring::Bond(Bonding::BalanceAlb),
+        Scenario {
+            name: "bond_balance_alb",
+            promise: "bond_in_mode_6_loops_nothing_and_is_named",
+            run: links::balanced_bond,
         },
     ),
 ];

@@ -23,6 +23,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::process::{Process, output};
+pub use crate::sys::Mangle;
 
 /// The virtual address of all scenarios. No host has it unless the agent puts it there.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
@@ -88,6 +89,14 @@ pub trait Host: Debug {
     /// # Errors
     /// The host cannot be cut off.
     fn power_off(&mut self) -> Result<()>;
+
+    /// Changes the frames that this host sends from now on, at its port of the switch.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the host's switch cannot do it.
+    fn mangle(&self, how: Mangle) -> Result<()> {
+        anyhow::bail!("{}: its switch cannot {how:?}", self.name())
+    }
 
     /// The virtual machine that it is, if it is one.
     fn vm(&mut self) -> Option<&mut vm::VmHost> {

@@ -1,6 +1,7 @@
 //! Hosts as [places](Place): pairs of a network and a mount namespace, and the bridge between
 //! them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Host, Link, NIC, Topology};
+use super::{Host, Link, Mangle, NIC, Topology};
 use crate::place::Place;
 use crate::sys;
 
@@ -26,7 +27,9 @@ const BRIDGE_PORT: &str = "port0";
 #[derive(Debug)]
 pub(super) struct Switch {
     pub(super) place: Arc<Place>,
-    /// Holds `XDP_PASS` at every port: a frame that a host sends with `XDP_TX` reaches the
+    /// By the hosts' names, the programs at their ports.
+    ports: BTreeMap<String, OwnedFd>,
+    /// Hold `XDP_PASS` at every other port: a frame that a host sends with `XDP_TX` reaches the
     /// other end of a veth only if that end runs NAPI.
     _links: Vec<OwnedFd>,
 }
@@ -60,6 +63,14 @@ impl Host for NetnsHost {
 
     fn way_in(&self) -> String {
         self.place.way_in()
+    }
+
+    fn mangle(&self, how: Mangle) -> Result<()> {
+        let port = self.switch.ports.get(&self.name);
+        let port = port.with_context(|| format!("{} has no port at the switch", self.name))?;
+        sys::load_mangler(how)
+            .and_then(|program| sys::replace_program(port, &program))
+            .with_context(|| format!("{how:?} at the port of {}", self.name))
     }
 
     fn power_off(&mut self) -> Result<()> {
@@ -247,7 +258,14 @@ impl Segment {
             ("bridge/bridge-nf-call-arptables", "0"),
         ])?;
         let names: Vec<&str> = seats.iter().map(|seat| seat.name.as_str()).collect();
-        let mut links = prepare_ports(&switch, &names)?;
+        let ports = prepare_ports(&switch, &names, link)?;
+        sys::in_network(&switch.namespaces, || {
+            names.iter().try_for_each(|port| sys::tags_in_band(port))
+        })
+        .context("let the switch send tags in band")?;
+        let ports = names.iter().map(|name| (*name).to_owned()).zip(ports);
+        let ports = ports.collect();
+        let mut links = Vec::new();
         for (seat, place) in seats.iter().zip(&places) {
             match link {
                 Link::Bridge if seat.is_node => {
@@ -290,10 +308,11 @@ impl Segment {
             ))?;
         }
         no_offload(&remote, &[NIC])?;
-        links.extend(prepare_ports(router, &["eth1"])?);
+        links.extend(prepare_ports(router, &["eth1"], Link::Plain)?);
 
         let switch = Arc::new(Switch {
             place: switch,
+            ports,
             _links: links,
         });
         let host = |name: &str, address, ipv6, place| {
@@ -352,8 +371,13 @@ fn no_offload(place: &Place, interfaces: &[&str]) -> Result<()> {
 }
 
 /// Makes the near ends of cables fit for hosts that answer by `XDP_TX`.
-fn prepare_ports(place: &Place, ports: &[&str]) -> Result<Vec<OwnedFd>> {
+fn prepare_ports(place: &Place, ports: &[&str], link: Link) -> Result<Vec<OwnedFd>> {
     no_offload(place, ports)?;
+    // A driver takes no program for large frames from a kernel without `frags`. Then hosts have
+    // theirs outside of the driver, and what they answer arrives anyway.
+    if link == Link::Jumbo && !sys::has_xdp_frags().context("try an XDP program")? {
+        return Ok(Vec::new());
+    }
     attach_pass(place, ports)
 }
 

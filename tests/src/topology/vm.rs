@@ -30,14 +30,39 @@ pub enum Wiring {
     E1000e,
     /// A VLAN over virtio-net.
     Vlan,
-    /// Two virtio-nets as an active-backup bond.
-    Bond,
+    /// Two virtio-nets as a bond.
+    Bond(Bonding),
+}
+
+/// How a bond uses its two ports (Documentation/networking/bonding.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bonding {
+    /// One at a time, both with the bond's Ethernet address.
+    ActiveBackup,
+    /// One at a time, and the bond has the Ethernet address of the one in use.
+    FailOverMac,
+    /// Sends by both, each with its own Ethernet address (mode 5).
+    BalanceTlb,
+    /// The same, and tells different hosts different addresses by ARP (mode 6).
+    BalanceAlb,
+}
+
+impl Bonding {
+    /// As `ip link` has it.
+    const fn options(self) -> &'static str {
+        match self {
+            Self::ActiveBackup => "mode active-backup",
+            Self::FailOverMac => "mode active-backup fail_over_mac active",
+            Self::BalanceTlb => "mode balance-tlb",
+            Self::BalanceAlb => "mode balance-alb",
+        }
+    }
 }
 
 impl Wiring {
     const fn device(self) -> &'static str {
         match self {
-            Self::Virtio | Self::Vlan | Self::Bond => "virtio-net-pci",
+            Self::Virtio | Self::Vlan | Self::Bond(_) => "virtio-net-pci",
             Self::VirtioFixedOffloads => "virtio-net-pci,ctrl_guest_offloads=off",
             Self::VirtioUnmerged => "virtio-net-pci,mrg_rxbuf=off",
             Self::E1000e => "e1000e",
@@ -51,7 +76,7 @@ impl Wiring {
             mac: format!("02:00:0a:00:{number:02x}:{:02x}", seat.number),
             device: self.device(),
         };
-        let count = if self == Self::Bond { 2 } else { 1 };
+        let count = if matches!(self, Self::Bond(_)) { 2 } else { 1 };
         (0..count).map(nic).collect()
     }
 
@@ -62,10 +87,11 @@ impl Wiring {
                 "ip link set port0 up\n\
                  ip link add link port0 name {NIC} type vlan id 42\n"
             ),
-            Self::Bond => format!(
+            Self::Bond(bonding) => format!(
                 "modprobe bonding max_bonds=0\n\
-                 ip link add {NIC} type bond mode active-backup miimon 100\n\
-                 for port in port0 port1; do ip link set $port down; ip link set $port master {NIC}; done\n"
+                 ip link add {NIC} type bond {} miimon 100\n\
+                 for port in port0 port1; do ip link set $port down; ip link set $port master {NIC}; done\n",
+                bonding.options()
             ),
             _ => format!("ip link set port0 name {NIC}\n"),
         }

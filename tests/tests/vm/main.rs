@@ -18,7 +18,7 @@ use vip_tests::isolation;
 use vip_tests::kube::{Binaries, Layout};
 use vip_tests::outcome::Report;
 use vip_tests::scenarios::{MACHINES, OWNER_KILLED, Scenario, WIRINGS};
-use vip_tests::topology::vm::{Machines, Wiring};
+use vip_tests::topology::vm::{Bonding, Machines, Wiring};
 use vip_tests::vm::Kernel;
 
 /// Set: only the kernel of this name is used.
@@ -32,7 +32,12 @@ const KEEP: &str = "VIP_TESTS_KEEP";
 const ALL: &str = "VIP_TESTS_ALL_MACHINES";
 
 /// The wirings that are always tested.
-const ALWAYS: &[Wiring] = &[Wiring::E1000e, Wiring::Vlan, Wiring::Bond];
+const ALWAYS: &[Wiring] = &[
+    Wiring::E1000e,
+    Wiring::Vlan,
+    Wiring::Bond(Bonding::FailOverMac),
+    Wiring::Bond(Bonding::BalanceTlb),
+];
 
 /// The name of a test, with the reason if it does not run.
 fn named(name: String, runs: bool) -> String {

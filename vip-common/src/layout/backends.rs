@@ -153,6 +153,9 @@ impl fmt::Debug for BackendMask {
 pub struct Backend {
     /// Where to send its frames; all zeros while unknown, and then nothing is sent.
     pub mac: Mac,
+    /// Where its frames come from, if something on the way rewrites that (a bond of mode 5 or 6,
+    /// the MAC NAT of a hypervisor); else all zeros. By either address it is known as a sender.
+    pub source: Mac,
     /// The node's own address, by which it is known.
     pub address: Be128,
     /// Its address of the other family; [`Be128::UNSPECIFIED`] if it has none.

@@ -76,7 +76,7 @@ counters! {
     /// The same while this node is joining, and another may have the socket: dropped, to be sent
     /// again.
     Joining = "joining",
-    /// Went from node to node until its TTL ran out: dropped. The nodes' configurations differ.
+    /// Had made all the hops that a frame may make between nodes, and found no socket: dropped.
     TtlExceeded = "ttl_exceeded",
     /// A TCP port that is not declared for the VIP: dropped.
     UndeclaredPort = "undeclared_port",
@@ -88,7 +88,8 @@ counters! {
     Malformed = "malformed",
     /// Shorter than its headers, before a VIP could be seen in it: passed.
     Short = "short",
-    /// For the VIP, but not for this NIC's address (flooded, promiscuous): passed, the stack drops it.
+    /// For the VIP, but not for this NIC's address (flooded, promiscuous): passed, the stack drops
+    /// it. In a frame for a group, which the stack would take: dropped.
     OtherHost = "other_host",
     /// ICMP for the VIP: passed to this node's stack.
     Icmp = "icmp",

@@ -18,7 +18,7 @@ use crate::hash::ServiceHash;
 
 /// Version of everything in this module. The agent stores it in [`Config::layout_version`]
 /// and refuses to adopt pinned maps that carry another one.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Virtual addresses the program can serve at once.
 pub const MAX_VIPS: usize = 16;
@@ -43,6 +43,15 @@ pub const MAX_SOURCES: u32 = 65_536;
 
 /// Local sockets that were connected to a VIP and are remembered.
 pub const MAX_REDIRECTED: u32 = 16_384;
+
+/// How far ahead the programs let a fence end. One that ends later is no agent's, and counts as
+/// down: a node that answers for ever, whatever became of its agent, is what fences are there to
+/// prevent.
+///
+/// Fences follow from the interval of advertisements (two and a half of them, and these may be
+/// 41 s apart) and from BFD. An agent whose timers are that long renews its fence before that:
+/// `MAX_FENCE` in vip-userspace/src/decide/node.
+pub const LONGEST_FENCE: core::time::Duration = core::time::Duration::from_secs(5);
 
 /// Names of the maps, as the object file and `bpftool` show them.
 pub mod maps {
@@ -78,6 +87,16 @@ impl BootNanos {
     #[must_use]
     pub const fn after(self, duration: core::time::Duration) -> Self {
         Self(self.0.saturating_add(duration.as_nanos() as u64))
+    }
+
+    /// Whether a fence that ends at this time stands: not yet over, and not set further ahead
+    /// than [`LONGEST_FENCE`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn stands(self, now: Self) -> bool {
+        // Nothing left wraps to the most there is.
+        let left = self.0.wrapping_sub(now.0).wrapping_sub(1);
+        left < LONGEST_FENCE.as_nanos() as u64
     }
 
     /// How long from `earlier` to this time; zero if `earlier` is later.
@@ -123,7 +142,8 @@ pub struct Config {
     /// The nodes with an address of IPv6.
     pub ipv6_nodes: BackendMask,
     /// Number of the agent's network namespace (`SO_NETNS_COOKIE`), by which connections that
-    /// the node itself makes are told from its pods'.
+    /// the node itself makes are told from its pods'. 0 if the kernel does not tell (before Linux
+    /// 5.14): then it counts as the first one.
     pub netns: u64,
     /// Always 0: what makes the verifier forget, see [`State::any_below`].
     pub zero: u64,
@@ -199,6 +219,16 @@ impl State {
         &self.backends[..count.min(MAX_BACKENDS)]
     }
 
+    /// What the Ethernet addresses of the nodes in use have in common: for [`Config::peers`].
+    #[must_use]
+    pub fn peers(&self) -> MacFilter {
+        let nodes = self.backends().iter();
+        nodes
+            .flat_map(|node| [node.mac, node.source])
+            .filter(|mac| !mac.is_unknown())
+            .fold(MacFilter::default(), MacFilter::with)
+    }
+
     /// The VIPs in use.
     #[must_use]
     pub fn vips(&self) -> &[Vip] {
@@ -215,7 +245,7 @@ pub const NOT_A_BACKEND: u32 = u32::MAX;
 pub struct Vip {
     /// The address.
     pub address: Be128,
-    /// The fence: until when this node answers for the address.
+    /// The fence: until when this node answers for the address. See [`BootNanos::stands`].
     pub owner_until: BootNanos,
     /// Services in use, `0..=MAX_PORTS`.
     pub service_count: u32,

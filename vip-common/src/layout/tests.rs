@@ -11,6 +11,27 @@ fn words_keep_wire_order_and_host_value_apart() {
 }
 
 #[test]
+fn a_fence_stands_while_it_is_ahead_and_not_too_far() {
+    let now = BootNanos(u64::MAX / 2);
+    let at = |nanos: i64| BootNanos(now.0.wrapping_add_signed(nanos));
+    let longest = LONGEST_FENCE.as_nanos() as i64;
+    for (nanos, stands) in [
+        (i64::MIN, false),
+        (-1, false),
+        (0, false),
+        (1, true),
+        (longest, true),
+        (longest + 1, false),
+        (i64::MAX, false),
+    ] {
+        assert_eq!(at(nanos).stands(now), stands, "{nanos} ns ahead");
+    }
+    assert!(!BootNanos(u64::MAX).stands(BootNanos(1_000)));
+    assert!(!BootNanos::ZERO.stands(BootNanos(1_000)));
+    assert!(!BootNanos::ZERO.stands(BootNanos::ZERO));
+}
+
+#[test]
 fn counters_index_is_their_place_in_the_list() {
     for (place, counter) in Counter::ALL.iter().enumerate() {
         assert_eq!(counter.index() as usize, place);

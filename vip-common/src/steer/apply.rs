@@ -1,6 +1,6 @@
 //! How a verdict is carried out on the frame it was given for.
 
-use super::{Kind, Verdict};
+use super::{Kind, Verdict, hops};
 use crate::layout::Mac;
 use crate::node::Tables;
 use crate::wire::{FrameMut, arp, ethernet, ipv4, ipv6, ndp};
@@ -32,15 +32,16 @@ where
             Action::Pass
         }
         Kind::Drop => Action::Drop,
-        Kind::Forward => forward(verdict.mac, verdict.chained, frame),
+        Kind::Forward => forward(verdict.mac, verdict.ipv6, frame),
         Kind::AnswerArp => answer_arp(frame, tables),
         Kind::AnswerNdp => answer_ndp(frame, tables),
     }
 }
 
 #[inline(always)]
-fn forward<F: FrameMut + ?Sized>(mac: Mac, chained: bool, frame: &mut F) -> Action {
-    if chained && !take_hop(frame) {
+fn forward<F: FrameMut + ?Sized>(mac: Mac, ipv6: bool, frame: &mut F) -> Action {
+    // It had the header when it was decided about.
+    if lower_ttl(ipv6, frame).is_none() {
         return Action::Drop;
     }
     let Some(ethernet) = frame.view_mut::<ethernet::Header>(0) else {
@@ -52,21 +53,17 @@ fn forward<F: FrameMut + ?Sized>(mac: Mac, chained: bool, frame: &mut F) -> Acti
     Action::Transmit
 }
 
-/// Takes one hop off. False if the frame has no IP header, which cannot be.
+/// One hop more. `None` if the frame has no IP header.
 #[inline(always)]
-fn take_hop<F: FrameMut + ?Sized>(frame: &mut F) -> bool {
-    let Some(ip) = frame.view_mut::<ipv4::Header>(ethernet::LENGTH) else {
-        return false;
-    };
-    if ip.version() == 4 {
-        ip.decrement_ttl();
-        return true;
+fn lower_ttl<F: FrameMut + ?Sized>(ipv6: bool, frame: &mut F) -> Option<()> {
+    if ipv6 {
+        let ip = frame.view_mut::<ipv6::Header>(ethernet::LENGTH)?;
+        ip.set_hop_limit(hops::lowered(ip.hop_limit()));
+    } else {
+        let ip = frame.view_mut::<ipv4::Header>(ethernet::LENGTH)?;
+        ip.lower_ttl(hops::lowered(ip.ttl()));
     }
-    let Some(ip) = frame.view_mut::<ipv6::Header>(ethernet::LENGTH) else {
-        return false;
-    };
-    ip.decrement_hop_limit();
-    true
+    Some(())
 }
 
 #[inline(always)]

@@ -7,11 +7,13 @@
 //! its kernel for the socket, and keeps the packet if there is one. Past the last rank the
 //! packet stays here, so that the node's own TCP stack answers with a reset.
 //!
-//! Every handover goes down the order, so nothing loops, and the kernels' socket tables are
-//! both the connection table and the first health check: a node whose API server has crashed
-//! has no listener, and the SYN goes on.
+//! Every handover goes down the order, so nothing loops; and a frame carries a bound of its own
+//! ([`hops`]), should nodes not know each other by their MACs or have different tables. The
+//! kernels' socket tables are both the connection table and the first health check: a node whose
+//! API server has crashed has no listener, and the SYN goes on.
 
 mod apply;
+pub mod hops;
 mod verdict;
 mod walk;
 
@@ -104,15 +106,18 @@ where
     // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
     // each node would send its own copy.
     if ethernet.destination() != state.config.own_mac {
-        return next.found(Verdict::pass(Counter::OtherHost));
+        return next.found(other_host(ethernet));
     }
 
     let length = ip.total_length();
     let header = ip.header_length();
-    let end = ethernet::LENGTH + length;
+    let mut end = ethernet::LENGTH + length;
+    if length < header {
+        end = end_of_large(frame, ethernet::LENGTH, length);
+    }
     if ip.version() != 4
         || header < ipv4::LENGTH
-        || length < header
+        || end == 0
         // The frame may be a large one of which only the beginning can be viewed.
         || end > frame.length() && end > frame.whole_length()
     {
@@ -123,7 +128,7 @@ where
         source: ip.source(),
         destination: ip.destination(),
         ttl: ip.ttl(),
-        chained: is_peer(state, ethernet.source()),
+        chained: is_chained(state, ethernet, ip.ttl()),
         end,
     };
     let payload = ethernet::LENGTH + header;
@@ -131,6 +136,8 @@ where
         // Only the first fragment has the ports. The MSS keeps TCP from being fragmented.
         ipv4::protocol::TCP if ip.is_fragment() => next.found(Verdict::drop(Counter::Fragment)),
         ipv4::protocol::TCP => decide_tcp(frame, &datagram, payload, tables, sockets, next),
+        // What lies in a later fragment is no header.
+        ipv4::protocol::ICMP if ip.is_fragment() => next.found(Verdict::pass(Counter::Icmp)),
         ipv4::protocol::ICMP => match quoted_ipv4(frame, state, &datagram, payload) {
             Some(segment) => walk(&segment, tables, sockets, next),
             None => next.found(Verdict::pass(Counter::Icmp)),
@@ -169,11 +176,15 @@ where
         return next.found(Verdict::UNTOUCHED);
     };
     if ethernet.destination() != state.config.own_mac {
-        return next.found(Verdict::pass(Counter::OtherHost));
+        return next.found(other_host(ethernet));
     }
 
     let behind = ethernet::LENGTH + ipv6::LENGTH;
-    let end = behind + ip.payload_length();
+    let length = ip.payload_length();
+    let mut end = behind + length;
+    if length == 0 {
+        end = end_of_large(frame, behind, length);
+    }
     if ip.version() != 6 || end > frame.length() && end > frame.whole_length() {
         return next.found(Verdict::drop(Counter::Malformed));
     }
@@ -186,7 +197,7 @@ where
         source: ip.source(),
         destination: ip.destination(),
         ttl: ip.hop_limit(),
-        chained: is_peer(state, ethernet.source()),
+        chained: is_chained(state, ethernet, ip.hop_limit()),
         end,
     };
     match protocol {
@@ -200,6 +211,41 @@ where
     }
 }
 
+/// A frame for a VIP, but not for this NIC's address. The stack has no use for one to another
+/// host, but takes what is sent to a group and to an address of its own, if it is not TCP.
+#[inline(always)]
+fn other_host(ethernet: &ethernet::Header) -> Verdict {
+    if ethernet.destination().is_multicast() {
+        Verdict::drop(Counter::OtherHost)
+    } else {
+        Verdict::pass(Counter::OtherHost)
+    }
+}
+
+/// Longest datagram whose length a header can say, in bytes.
+const LONGEST_SAID: usize = 0xffff;
+
+/// Where a datagram ends whose header says that it has `length` bytes from `begin` on, which is
+/// too little; 0 if that cannot be. What the kernel has put together from more segments than the
+/// field can say (BIG TCP; `iphdr_set_totlen` in net/ipv4/af_inet.c, `ipv6_gro_complete`) says 0.
+#[inline(always)]
+fn end_of_large<F: Frame + ?Sized>(frame: &F, begin: usize, length: usize) -> usize {
+    if length == 0 {
+        let end = frame.whole_length();
+        if end > begin + LONGEST_SAID {
+            return end;
+        }
+    }
+    0
+}
+
+/// Whether another node has handed the frame over. Nodes also send what is their own, or what
+/// they route for others: that has another TTL, and begins like a client's.
+#[inline(always)]
+fn is_chained(state: &State, ethernet: &ethernet::Header, ttl: u8) -> bool {
+    hops::may_be_handed_on(ttl) && is_peer(state, ethernet.source())
+}
+
 /// A datagram for a VIP.
 struct Datagram<'t, A> {
     vip: &'t Vip,
@@ -207,7 +253,7 @@ struct Datagram<'t, A> {
     destination: A,
     /// Hops left.
     ttl: u8,
-    /// It came from another node of the cluster.
+    /// Another node has handed it over.
     chained: bool,
     /// Where it ends in the frame, in bytes.
     end: usize,

@@ -31,7 +31,7 @@ pub struct Verdict {
     pub(super) backend: u32,
     pub(super) mac: Mac,
     pub(super) syn: bool,
-    pub(super) chained: bool,
+    pub(super) ipv6: bool,
     pub(super) bytes: u32,
     /// What is to be rewritten before the stack gets the frame: the offset of a port, of the
     /// checksum that it lies under, and the port. 0: nothing.
@@ -53,7 +53,7 @@ impl Verdict {
             backend: NOT_A_BACKEND,
             mac,
             syn: false,
-            chained: false,
+            ipv6: false,
             bytes: 0,
             word: 0,
             checksum: 0,
@@ -99,14 +99,11 @@ impl Verdict {
         }
     }
 
-    /// To another node.
-    ///
-    /// `chained`: a peer sent it here, so this is not its first hop, and it costs one TTL. With
-    /// equal tables that never matters; with different ones (a node with another
-    /// configuration) it ends what would go round for ever.
+    /// To another node. `ipv6`: it is a frame of IPv6, whose hop limit is to be lowered, and not a
+    /// TTL.
     #[inline(always)]
     #[must_use]
-    pub const fn forward(backend: u32, mac: Mac, syn: bool, chained: bool) -> Self {
+    pub const fn forward(backend: u32, mac: Mac, syn: bool, ipv6: bool) -> Self {
         let counter = if syn {
             Counter::ForwardedSyn
         } else {
@@ -116,7 +113,7 @@ impl Verdict {
             backend,
             mac,
             syn,
-            chained,
+            ipv6,
             ..Self::new(Kind::Forward, counter)
         }
     }

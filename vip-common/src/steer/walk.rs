@@ -1,6 +1,6 @@
 //! The walk down the ranks.
 
-use super::{Next, Verdict};
+use super::{Next, Verdict, hops};
 use crate::hash::Flow;
 use crate::layout::{
     BackendIndex, BackendMask, Counter, MAX_BACKENDS, Mac, RankRow, Service, State,
@@ -34,7 +34,7 @@ pub(super) struct Segment<'t, A> {
     pub(super) port: (usize, usize),
     /// It came from another node of the cluster.
     pub(super) chained: bool,
-    /// Hops left.
+    /// Hops left, and so how many it has made between nodes.
     pub(super) ttl: u8,
     /// Length of the frame.
     pub(super) bytes: u32,
@@ -80,9 +80,10 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
         row,
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
     };
+    let spent = hops::are_spent(segment.ttl, config.backend_count);
     let mut found = None;
-    if segment.chained {
-        // A peer has walked down to my rank already.
+    if segment.chained || spent {
+        // A peer has walked down to my rank already; or I am the last that can look for a socket.
         ranks.skip_to(config.own_index);
     } else {
         found = ranks.descend(state, others);
@@ -97,6 +98,10 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
             found = ranks.descend(state, others);
         }
     }
+    if spent {
+        // Not handed on, but no reset either: nobody knows who was asked and who was not.
+        return next.found(Verdict::drop(Counter::TtlExceeded));
+    }
     let Some((backend, mac)) = found else {
         let joining = !state.masks.withheld.is_empty();
         return next.found(if joining && segment.what != What::Error {
@@ -105,10 +110,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: Next>(
             segment.here(Verdict::pass(Counter::NoSocket))
         });
     };
-    if segment.chained && segment.ttl <= 1 {
-        return next.found(Verdict::drop(Counter::TtlExceeded));
-    }
-    let verdict = Verdict::forward(backend.get() as u32, mac, syn, segment.chained);
+    let verdict = Verdict::forward(backend.get() as u32, mac, syn, A::IPV6);
     next.found(verdict.of(segment.bytes))
 }
 

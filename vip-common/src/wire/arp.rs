@@ -21,6 +21,10 @@ pub mod operation {
 /// Hardware type Ethernet (RFC 826, IANA).
 const ETHERNET: Be16 = Be16::new(1);
 
+/// Hardware type IEEE 802, which means the same on Ethernet: the kernel takes and answers both
+/// (`arp_process` in net/ipv4/arp.c).
+const IEEE_802: Be16 = Be16::new(6);
+
 /// The packet after the Ethernet header.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -57,7 +61,8 @@ impl Packet {
     #[inline(always)]
     #[must_use]
     pub fn is_ipv4_over_ethernet(&self) -> bool {
-        Be16::from_wire(self.hardware_type) == ETHERNET
+        let hardware = Be16::from_wire(self.hardware_type);
+        (hardware == ETHERNET || hardware == IEEE_802)
             && Be16::from_wire(self.protocol_type) == ether_type::IPV4
             && self.hardware_length == 6
             && self.protocol_length == 4
@@ -95,6 +100,7 @@ impl Packet {
     #[inline(always)]
     pub fn answer(&mut self, mac: Mac) {
         let asked = self.target_address;
+        self.hardware_type = ETHERNET.raw().to_ne_bytes();
         self.operation = operation::REPLY.raw().to_ne_bytes();
         self.target_mac = self.sender_mac;
         self.target_address = self.sender_address;

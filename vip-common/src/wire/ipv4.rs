@@ -91,14 +91,15 @@ impl Header {
         Be32::from_wire(self.destination)
     }
 
-    /// Takes one hop off, and sets the checksum right by the difference (RFC 1624, equation 3;
+    /// Leaves fewer hops, and sets the checksum right by the difference (RFC 1624, equation 3;
     /// the TTL is the upper byte of its 16-bit word).
     #[inline(always)]
-    pub fn decrement_ttl(&mut self) {
-        self.ttl = self.ttl.wrapping_sub(1);
+    pub fn lower_ttl(&mut self, to: u8) {
+        let difference = u32::from(self.ttl.wrapping_sub(to));
+        self.ttl = to;
         let old = u32::from(Be16::from_wire(self.checksum).get());
-        // One less in the sum is one more in its complement, with the carry folded in.
-        let sum = old + 0x0100;
+        // Less in the sum is more in its complement, with the carry folded in.
+        let sum = old + (difference << 8);
         let sum = (sum & 0xffff) + (sum >> 16);
         self.checksum = Be16::new(sum as u16).raw().to_ne_bytes();
     }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn decremented_ttl_keeps_the_checksum_right() {
+    fn a_lower_ttl_keeps_the_checksum_right() {
         for identification in 0..=u16::MAX {
             let mut header = Header {
                 version_and_length: 0x45,
@@ -135,12 +136,14 @@ mod tests {
                 .sum();
             header.checksum = (!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes();
             assert!(checksum_is_right(&header));
-            header.decrement_ttl();
-            assert_eq!(header.ttl(), 63);
-            assert!(
-                checksum_is_right(&header),
-                "identification {identification:#x}"
-            );
+            for to in [63, 34, 34, 33, 0] {
+                header.lower_ttl(to);
+                assert_eq!(header.ttl(), to);
+                assert!(
+                    checksum_is_right(&header),
+                    "identification {identification:#x}, TTL {to}"
+                );
+            }
         }
     }
 }

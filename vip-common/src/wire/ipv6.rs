@@ -96,10 +96,10 @@ impl Header {
         self.hop_limit
     }
 
-    /// Takes one hop off.
+    /// Leaves so many hops. There is no checksum to set right.
     #[inline(always)]
-    pub fn decrement_hop_limit(&mut self) {
-        self.hop_limit = self.hop_limit.wrapping_sub(1);
+    pub fn set_hop_limit(&mut self, to: u8) {
+        self.hop_limit = to;
     }
 
     /// Where the packet comes from.
@@ -117,19 +117,33 @@ impl Header {
     }
 }
 
-/// The first eight bytes of an extension header that can be looked through.
+/// The first eight bytes of an extension header that can be looked through. That of a fragment
+/// has no more.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Extension {
     next_header: u8,
-    /// In units of eight bytes, without the first eight.
+    /// In units of eight bytes, without the first eight. In that of a fragment it is reserved.
     length: u8,
-    data: [u8; 6],
+    /// In that of a fragment: offset, two reserved bits, M.
+    first: [u8; 2],
+    rest: [u8; 4],
+}
+
+/// `M` and the offset: not zero in every fragment of a packet (RFC 8200, section 4.5).
+const FRAGMENT: Be16 = Be16::new(0xfff9);
+
+impl Extension {
+    /// Of a fragment's: there are more of them.
+    #[inline(always)]
+    fn is_a_piece(&self) -> bool {
+        Be16::from_wire(self.first).raw() & FRAGMENT.raw() != 0
+    }
 }
 
 /// What lies behind the extension headers, and where: protocol number and offset in the frame,
 /// in bytes. A header that cannot be looked through counts as a protocol, and a fragment's is
-/// one. `None` if the frame ends before, or there are more than [`MAX_EXTENSIONS`].
+/// one; but not that of a packet in one piece (RFC 6946), which translators made. `None` if the frame ends before, or there are more than [`MAX_EXTENSIONS`].
 ///
 /// `first` is the next header that the IPv6 header at `offset - LENGTH` names.
 #[inline(always)]
@@ -142,7 +156,10 @@ pub fn upper_layer<F: Frame + ?Sized>(
     let mut seen = 0;
     loop {
         match protocol {
-            next_header::HOP_BY_HOP | next_header::ROUTING | next_header::DESTINATION => {}
+            next_header::HOP_BY_HOP
+            | next_header::ROUTING
+            | next_header::DESTINATION
+            | next_header::FRAGMENT => {}
             other => return Some((other, offset)),
         }
         if seen == MAX_EXTENSIONS {
@@ -150,8 +167,15 @@ pub fn upper_layer<F: Frame + ?Sized>(
         }
         seen += 1;
         let extension = frame.view::<Extension>(offset)?;
+        let mut more = usize::from(extension.length);
+        if protocol == next_header::FRAGMENT {
+            if extension.is_a_piece() {
+                return Some((protocol, offset));
+            }
+            more = 0;
+        }
         protocol = extension.next_header;
-        offset += (usize::from(extension.length) + 1) * 8;
+        offset += (more + 1) * 8;
     }
 }
 
@@ -182,7 +206,9 @@ mod tests {
                 Some((TCP, 48)),
             ),
             (&[(DESTINATION, 255)][..], ICMP, Some((ICMP, 2048))),
-            (&[(ROUTING, 0)][..], FRAGMENT, Some((FRAGMENT, 8))),
+            // A packet in one piece, as all of it is 0; but its length is no length.
+            (&[(FRAGMENT, 0)][..], TCP, Some((TCP, 8))),
+            (&[(ROUTING, 0), (FRAGMENT, 0)][..], TCP, Some((TCP, 16))),
             (
                 &[(DESTINATION, 0); MAX_EXTENSIONS][..],
                 TCP,
@@ -196,6 +222,24 @@ mod tests {
                 let cut = &bytes[..8];
                 assert_eq!(upper_layer(cut, first, 0), None, "{headers:?} cut short");
             }
+        }
+    }
+
+    #[test]
+    fn a_fragment_is_told_by_its_offset_or_that_there_are_more() {
+        use next_header::*;
+        for (reserved, first, piece) in [
+            (0, [0, 0], false),
+            (9, [0, 0], false),
+            (0, [0, 6], false),
+            (0, [0, 1], true),
+            (0, [0, 8], true),
+            (0, [0x80, 0], true),
+        ] {
+            let bytes = [TCP, reserved, first[0], first[1], 1, 2, 3, 4];
+            let expected = if piece { (FRAGMENT, 0) } else { (TCP, 8) };
+            let found = upper_layer(&bytes[..], FRAGMENT, 0);
+            assert_eq!(found, Some(expected), "{bytes:02x?}");
         }
     }
 }

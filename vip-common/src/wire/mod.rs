@@ -12,6 +12,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
 pub mod tcp;
+pub mod vlan;
 pub mod vrrp;
 
 use bytemuck::Pod;
@@ -45,6 +46,10 @@ pub trait FrameMut: Frame {
 
     /// Makes the frame at least as long. False if that cannot be. What is added is undefined.
     fn grow(&mut self, length: usize) -> bool;
+
+    /// Takes the four bytes behind the Ethernet addresses out, which are a tag. False if that
+    /// cannot be.
+    fn remove_tag(&mut self) -> bool;
 
     /// Writes a word, and sets right the checksum that it lies under. Both are given by their
     /// offsets in the frame, in bytes. False if the frame ends before one of them.
@@ -87,6 +92,10 @@ impl FrameMut for [u8] {
     fn grow(&mut self, length: usize) -> bool {
         self.len() >= length
     }
+
+    fn remove_tag(&mut self) -> bool {
+        false
+    }
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -111,5 +120,13 @@ impl FrameMut for Vec<u8> {
             self.resize(length, 0);
         }
         true
+    }
+
+    fn remove_tag(&mut self) -> bool {
+        let there = self.len() >= vlan::OFFSET + vlan::LENGTH;
+        if there {
+            self.drain(vlan::OFFSET..vlan::OFFSET + vlan::LENGTH);
+        }
+        there
     }
 }

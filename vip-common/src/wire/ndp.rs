@@ -54,6 +54,13 @@ impl Message {
         self.kind
     }
 
+    /// Whether it asks for an address or says who has it.
+    #[inline(always)]
+    #[must_use]
+    pub fn speaks_of_address(&self) -> bool {
+        matches!(self.kind, kind::SOLICITATION | kind::ADVERTISEMENT)
+    }
+
     /// Must be 0.
     #[inline(always)]
     #[must_use]

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod lock;
+mod memory;
 mod pacer;
 mod privileges;
 mod proof;
@@ -39,6 +40,9 @@ use crate::probe::{ProbeResult, Prober, Settings, Trust};
 /// Between looks at whether everything is as it should be.
 const RECONCILE: Duration = Duration::from_secs(2);
 
+/// Between looks at where the frames of other nodes come from.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Name of the socket for `vip status`, below the run directory.
 pub const SOCKET: &str = "vip.sock";
 
@@ -54,6 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     privileges::check()?;
     let _lock = lock::Lock::take(&config.run_dir)?;
+    let locked = memory::lock();
     let netlink = Netlink::connect()?;
     let nic = netlink
         .find_nic(
@@ -75,10 +80,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
     privileges::drop_surplus().context("cannot give up capabilities")?;
+    if let Err(error) = locked {
+        shell.note(Event::Failed {
+            what: "memory is not locked: a machine short of memory may lose the VIP for a moment"
+                .into(),
+            cause: memory::explain(&error),
+        });
+    }
 
     let mut mute = false;
     let mut tick = interval(RECONCILE);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    for ticks in [&mut tick, &mut look] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             biased;
@@ -96,6 +111,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             Some(question) = read.recv() => tell(question, &shell).await,
             stream = http.accept() => http.serve(stream),
+            _ = look.tick() => shell.look_at_sources(),
             _ = tick.tick() => {
                 shell.reconcile().await?;
                 listen_http(&mut http, &mut mute, &mut shell).await;

@@ -49,6 +49,8 @@ pub(super) enum Command {
     Claim(Mac, Option<BackendIndex>),
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
+    /// Where frames of a node come from, if not from there.
+    Source(BackendIndex, Mac),
     /// What the state should say, health and fences aside, and where the rank table begins.
     Plan(Arc<Plan>, u32),
     /// Look whether the map says what it should.
@@ -433,6 +435,11 @@ impl Keeper {
                 Command::Mac(index, mac) => {
                     let done = self.state.set_mac(index, mac);
                     self.check("set an Ethernet address", done);
+                    continue;
+                }
+                Command::Source(index, mac) => {
+                    let done = self.state.set_source(index, mac);
+                    self.check("set the source of frames", done);
                     continue;
                 }
                 Command::Plan(plan, rank_base) => {

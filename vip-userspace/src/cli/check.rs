@@ -17,15 +17,15 @@ use vip_common::wire::bfd::PORT;
 
 use crate::cgroup;
 use crate::config::{Config, Flags, Local, XdpMode};
+use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
+use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
 
-/// First kernel with XDP programs for frames in several pieces.
-const OLDEST_KERNEL: (u32, u32) = (5, 18);
-
-/// Largest MTU with which drivers take a program that has no `xdp.frags`: a page, less the
-/// headroom of 256 bytes, the shared info of 320 and the Ethernet header (virtio-net, veth).
+/// Largest MTU with which drivers take a program that is not for frames in several buffers: a
+/// page, less the headroom of 256 bytes, the shared info of 320 and the Ethernet header
+/// (virtio-net, veth).
 const NATIVE_MTU: u32 = 4096 - 256 - 320 - 14;
 
 /// Drivers that are known to run XDP natively (Documentation/networking, and the drivers'
@@ -107,21 +107,23 @@ fn finding(grade: Grade, what: &'static str, text: impl Into<String>) -> Finding
 
 pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let config = flags.into_config()?;
-    let mut findings = vec![
-        finding(
-            Grade::Ok,
-            "config",
-            format!(
-                "{}, {} nodes",
-                list(&config.vips, |vip| vip.endpoint()),
-                config.nodes.len()
-            ),
+    let mut findings = vec![finding(
+        Grade::Ok,
+        "config",
+        format!(
+            "{}, {} nodes",
+            list(&config.vips, |vip| vip.endpoint()),
+            config.nodes.len()
         ),
-        kernel(),
+    )];
+    findings.extend(kernel());
+    findings.extend([
         btf(),
         cgroup2(config.local.as_ref()),
         bpffs(&config.datapath.bpffs),
-    ];
+    ]);
+    findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
+    findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -175,29 +177,49 @@ fn list<T, D: fmt::Display>(things: &[T], show: impl Fn(&T) -> D) -> String {
     things.join(", ")
 }
 
-fn kernel() -> Finding {
+/// Loads the programs, without attaching them or leaving them anywhere: features are found by
+/// trying, since distributions bring them to kernels with older numbers.
+fn kernel() -> Vec<Finding> {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let mut numbers = release
-        .split(['.', '-', '+'])
-        .map(|number| number.parse().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < OLDEST_KERNEL {
-        finding(
+    match Features::probe() {
+        Ok(features) => kernel_findings(&release, features),
+        Err(error) => vec![finding(
             Grade::Failure,
             "kernel",
-            format!("Linux {release}: 5.18 or newer is needed"),
-        )
-    } else if version < (6, 6) {
-        finding(
-            Grade::Ok,
-            "kernel",
-            format!("Linux {release}, without tcx: clsact is used"),
-        )
-    } else {
-        finding(Grade::Ok, "kernel", format!("Linux {release}"))
+            format!("Linux {release}: {error}"),
+        )],
     }
+}
+
+fn kernel_findings(release: &str, features: Features) -> Vec<Finding> {
+    let Features {
+        frags,
+        tcx,
+        redirection,
+    } = features;
+    let lacks: Vec<&str> = [
+        (!tcx).then_some("without tcx: clsact is used"),
+        (!frags).then_some("native XDP only for frames that fit one buffer"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut text = format!("Linux {release} takes the programs");
+    if !lacks.is_empty() {
+        text = format!("{text} ({})", lacks.join("; "));
+    }
+    let mut findings = vec![finding(Grade::Ok, "kernel", text)];
+    if !redirection {
+        findings.push(finding(
+            Grade::Warning,
+            "kernel",
+            "refuses the programs for local sockets: connections of this node and its pods to \
+             the VIP go to this node's own server",
+        ));
+    }
+    findings
 }
 
 fn btf() -> Finding {
@@ -280,6 +302,46 @@ fn bpffs(path: &Path) -> Finding {
     }
 }
 
+/// Vendors that virtual machines name in their DMI tables, and what filters their ports may have.
+const HYPERVISORS: &[(&str, &str)] = &[
+    ("VMware", "NSX SpoofGuard"),
+    ("QEMU", "Proxmox's or libvirt's IP filter"),
+    ("OpenStack", "port security"),
+    ("Red Hat", "libvirt's or OpenStack's IP filter"),
+    ("Nutanix", "its IP address filter"),
+    ("Microsoft Corporation", "Hyper-V's port ACLs"),
+    ("Xen", "its locking mode"),
+];
+
+/// A virtual machine cannot see the filter of the port that it is connected to: it is named.
+/// `vendor` holds who made the machine.
+fn hypervisor(vendor: &Path) -> Option<Finding> {
+    let vendor = fs::read_to_string(vendor).ok()?;
+    let vendor = vendor.trim();
+    let (_, filter) = HYPERVISORS
+        .iter()
+        .find(|(name, _)| vendor.starts_with(name))?;
+    Some(finding(
+        Grade::Ok,
+        "network",
+        format!(
+            "a virtual machine ({vendor}): {filter} must let pass what docs/network.md lists; \
+             that cannot be seen from here"
+        ),
+    ))
+}
+
+/// What SELinux means for the agent; `None` where the kernel has none. `enforce` holds `1` or `0`.
+fn selinux(enforce: &Path) -> Option<Finding> {
+    let enforces = fs::read_to_string(enforce).ok()?.trim() == "1";
+    let text = if enforces {
+        "enforces: the static pod must run as spc_t, as `vip manifest` says"
+    } else {
+        "permissive"
+    };
+    Some(finding(Grade::Ok, "SELinux", text))
+}
+
 fn is(path: &Path, magic: nix::sys::statfs::FsType) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == magic)
 }
@@ -299,6 +361,11 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
             format!("{} has no carrier", nic.name),
         ));
     }
+    findings.extend(
+        bond::below(Path::new(bond::NICS), &nic.name)
+            .iter()
+            .map(bond_finding),
+    );
     let native = NATIVE_DRIVERS.contains(&driver);
     findings.push(match (config.datapath.mode, native) {
         (XdpMode::Generic, _) => finding(Grade::Ok, "XDP", "generic, as configured"),
@@ -330,6 +397,32 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
         },
     );
     findings
+}
+
+/// Bonds that balance what they send put the address of a port into it, as its source; one that
+/// also balances what it receives tells each host another port's address.
+fn bond_finding(bond: &Bond) -> Finding {
+    let Bond { name, mode } = bond;
+    let remedy = "use mode active-backup or 802.3ad";
+    match mode.as_str() {
+        "balance-tlb" => finding(
+            Grade::Warning,
+            "bond",
+            format!(
+                "{name} is in mode balance-tlb (5): frames leave with the MAC of either port, of \
+                 which other nodes learn two, so with more ports connections are lost; {remedy}"
+            ),
+        ),
+        "balance-alb" => finding(
+            Grade::Failure,
+            "bond",
+            format!(
+                "{name} is in mode balance-alb (6): it tells clients the MACs of other ports, and \
+                 what comes to those is not steered; {remedy}"
+            ),
+        ),
+        _ => finding(Grade::Ok, "bond", format!("{name} is in mode {mode}")),
+    }
 }
 
 fn vip_in_use(vip: IpAddr, places: &[String]) -> Finding {
@@ -496,6 +589,74 @@ fn listeners(table: &str, port: u16) -> Vec<Listener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn selinux_is_named_where_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let enforce = folder.path().join("enforce");
+        assert!(selinux(&enforce).is_none());
+        fs::write(&enforce, "1").expect("a file");
+        let text = selinux(&enforce).map(|finding| finding.text);
+        assert!(text.is_some_and(|text| text.contains("spc_t")));
+    }
+
+    #[test]
+    fn filters_of_hypervisors_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vendor = folder.path().join("sys_vendor");
+        fs::write(&vendor, "VMware, Inc.\n").expect("a file");
+        let text = hypervisor(&vendor).map(|finding| finding.text);
+        assert!(text.is_some_and(|text| text.contains("SpoofGuard")));
+        fs::write(&vendor, "Dell Inc.\n").expect("a file");
+        assert!(hypervisor(&vendor).is_none());
+    }
+
+    #[test]
+    fn kernels_without_features_say_what_is_used_instead() {
+        let all = Features {
+            frags: true,
+            tcx: true,
+            redirection: true,
+        };
+        let text = |features| {
+            let findings = kernel_findings("5.10", features);
+            findings
+                .iter()
+                .map(|one| one.text.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(text(all), ["Linux 5.10 takes the programs"]);
+        let old = Features {
+            frags: false,
+            tcx: false,
+            redirection: false,
+        };
+        let [first, second] = &text(old)[..] else {
+            panic!("two findings");
+        };
+        assert!(first.contains("clsact") && first.contains("one buffer"));
+        assert!(second.contains("local sockets"));
+    }
+
+    #[test]
+    fn bonds_that_rewrite_addresses_are_named() {
+        let grade = |mode: &str| {
+            bond_finding(&Bond {
+                name: "bond0".to_owned(),
+                mode: mode.to_owned(),
+            })
+        };
+        for (mode, expected) in [
+            ("active-backup", Grade::Ok),
+            ("802.3ad", Grade::Ok),
+            ("balance-tlb", Grade::Warning),
+            ("balance-alb", Grade::Failure),
+        ] {
+            let found = grade(mode);
+            assert_eq!(found.grade, expected, "{mode}");
+            assert!(found.text.contains("bond0") && found.text.contains(mode));
+        }
+    }
 
     #[test]
     fn listeners_are_found_by_port_and_told_by_address() {

@@ -231,17 +231,24 @@ fn pod(options: &Options, config: &Config) -> String {
         "      securityContext:\n        \
            privileged: true\n        \
            readOnlyRootFilesystem: true\n        \
-           runAsUser: 0"
+           runAsUser: 0\n        \
+           # With SELinux, as container_t may not call bpf(2). Ignored without it.\n        \
+           seLinuxOptions:\n          \
+             type: spc_t"
     } else {
         "      # BPF, PERFMON: programs and maps. NET_ADMIN: attaching them, and the VIP on lo.\n      \
-           # NET_RAW: ARP, VRRP, ICMP. SYS_NICE: real-time priority, given up after the start.\n      \
+           # NET_RAW: ARP, VRRP, ICMP. Given up after the start: SYS_NICE, for real-time priority;\n      \
+           # SYS_RESOURCE, for memory that stays where it is, and for maps before Linux 5.11.\n      \
            securityContext:\n        \
              allowPrivilegeEscalation: false\n        \
              readOnlyRootFilesystem: true\n        \
              runAsUser: 0\n        \
+             # With SELinux, as container_t may not call bpf(2). Ignored without it.\n        \
+             seLinuxOptions:\n          \
+               type: spc_t\n        \
              capabilities:\n          \
                drop: [ALL]\n          \
-               add: [BPF, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE]\n        \
+               add: [BPF, NET_ADMIN, NET_RAW, PERFMON, SYS_NICE, SYS_RESOURCE]\n        \
              seccompProfile:\n          \
                type: RuntimeDefault"
     });
@@ -345,7 +352,9 @@ fn unit(options: &Options, config: &Config) -> String {
          # Stopping hands the VIP over; programs and maps stay until `vip cleanup`.\n\
          TimeoutStopSec=10\n\
          {directory}\
-         CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE\n\
+         CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE CAP_SYS_RESOURCE\n\
+         # Memory that stays where it is.\n\
+         LimitMEMLOCK=infinity\n\
          NoNewPrivileges=yes\n\
          PrivateTmp=yes\n\
          ProtectHome=yes\n\

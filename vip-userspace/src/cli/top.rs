@@ -117,7 +117,7 @@ impl View {
         };
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
-            Constraint::Length(5 + status.faults.len() as u16),
+            Constraint::Length((5 + status.faults.len() + status.alarms().count()) as u16),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
             Constraint::Length(1),
@@ -161,6 +161,9 @@ impl View {
         ];
         for fault in &status.faults {
             lines.push(Line::styled(format!("Fault    {fault}"), bad()));
+        }
+        for alarm in status.alarms() {
+            lines.push(Line::styled(format!("Alarm    {alarm}"), bad()));
         }
         let title = format!(" VIP {} · vip {} ", status.vip, status.version);
         let block = Block::bordered().title(title);
@@ -302,6 +305,8 @@ mod tests {
             address: [10, 0, 0, 10 + number].into(),
             own: number == 1,
             mac: None,
+            source_mac: None,
+            source_alarm: None,
             alive: true,
             ready: number != 2,
             draining: number == 3,
@@ -335,6 +340,7 @@ mod tests {
             state_for_ms: 1000,
             takeovers: 1,
             last_failover_ms: None,
+            source_mac_changes: 0,
             conflicts: 0,
             claimant: None,
             node: text("cp1"),

@@ -6,17 +6,17 @@ use std::mem;
 use std::path::Path;
 use std::str::FromStr;
 
+use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, TcAttachOptions};
 use aya::programs::{
     CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
     XdpMode,
 };
-use aya::{Ebpf, util::KernelVersion};
 use nix::libc;
 
 use super::pins::{unpin, unpin_link};
-use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, program, program_error};
+use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, ingress, program, program_error};
 use crate::config;
 
 /// How the program on the way in is run.
@@ -83,7 +83,13 @@ pub struct Attachment {
     pub egress: Egress,
 }
 
-/// Attaches both programs; `egress_kind` is chosen by the kernel's version if not given.
+/// Whether the kernel has tcx on this interface (Linux 6.6, if built with it): it is asked for
+/// the programs there, and knows the question or not.
+pub(super) fn has_tcx(interface: &str) -> bool {
+    SchedClassifier::query_tcx(interface, TcAttachType::Egress).is_ok()
+}
+
+/// Attaches both programs; `egress_kind` is what the kernel has if not given.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: Option<&Pins>,
@@ -92,14 +98,22 @@ pub(super) fn attach(
     wanted: config::XdpMode,
     egress_kind: Option<Egress>,
 ) -> Result<Attachment, DatapathError> {
-    let tcx = || KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
-    let kind = egress_kind.unwrap_or_else(|| if tcx() { Egress::Tcx } else { Egress::Clsact });
+    let kind = egress_kind.unwrap_or_else(|| {
+        if has_tcx(interface) {
+            Egress::Tcx
+        } else {
+            Egress::Clsact
+        }
+    });
     // The guard first: from the moment that this node takes packets for the VIP, its kernel
     // may want to speak for it.
     attach_classifier(ebpf, Way::Out, pins, interface, index, kind)?;
     let found = match wanted {
         config::XdpMode::Tc => None,
-        _ => attach_xdp(program(ebpf, INGRESS)?, pins, interface, index, wanted)?,
+        _ => {
+            let (_, program) = ingress(ebpf)?;
+            attach_xdp(program, pins, interface, index, wanted)?
+        }
     };
     let mode = match found {
         Some(mode) => mode,

@@ -62,6 +62,8 @@ impl BfdPort {
     pub fn load(own: IpAddr, peers: &[IpAddr], socket: &BfdSocket) -> Result<Self, DatapathError> {
         let socket = socket.as_fd().try_clone_to_owned();
         let socket = socket.map_err(DatapathError::io("cannot keep the socket for BFD"))?;
+        // If it is not allowed and needed, the load says so.
+        let _not_allowed = bpf::lift_memory_limit();
         let mut ebpf = EbpfLoader::new().load(OBJECT)?;
         let lookup: &mut SkLookup = program(&mut ebpf, PROGRAM)?;
         lookup.load().map_err(program_error(PROGRAM))?;

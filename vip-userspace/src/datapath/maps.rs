@@ -117,11 +117,29 @@ impl StateMap {
     /// # Errors
     /// If the map cannot be written.
     pub fn set_mac(&mut self, backend: BackendIndex, mac: Mac) -> Result<(), DatapathError> {
+        self.set_address(mac, |state| state.backends[backend.get()].mac = mac)
+    }
+
+    /// Sets where frames of a backend come from, if not from where it is reached.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_source(&mut self, backend: BackendIndex, source: Mac) -> Result<(), DatapathError> {
+        self.set_address(source, |state| {
+            state.backends[backend.get()].source = source;
+        })
+    }
+
+    /// Puts an Ethernet address in the place of another one.
+    fn set_address(
+        &mut self,
+        new: Mac,
+        replace: impl FnOnce(&mut State),
+    ) -> Result<(), DatapathError> {
         // The filter first: it may hold more than the backends have, never less.
-        self.update(|state| {
-            state.config.peers = state.config.peers.with(mac);
-        })?;
-        self.update(|state| state.backends[backend.get()].mac = mac)
+        self.update(|state| state.config.peers = state.config.peers.with(new))?;
+        self.update(replace)?;
+        self.update(|state| state.config.peers = state.peers())
             .map(drop)
     }
 }

@@ -21,11 +21,11 @@ use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp}
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
-    Backend, BackendCounters, BackendIndex, Be32, Be128, BootNanos, Config, Counter,
-    LAYOUT_VERSION, Mac, MacFilter, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
+    Backend, BackendCounters, BackendIndex, BackendMask, Be32, Be128, BootNanos, Config, Counter,
+    LAYOUT_VERSION, Mac, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
-use crate::btf;
+use crate::{bpf, btf};
 
 use self::attach::Way;
 pub use self::attach::{Attachment, Egress, Mode};
@@ -39,6 +39,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// Program on the NIC's way in.
 pub const INGRESS: &str = "vip_ingress";
+/// The same for kernels that have no XDP programs for frames in several buffers (before Linux
+/// 5.18): a driver takes it only for an MTU whose frames fit one.
+const INGRESS_SINGLE_BUFFER: &str = "vip_ingress_sb";
 /// The same for socket buffers.
 pub const TC_INGRESS: &str = "vip_tc_ingress";
 /// Program on the NIC's way out.
@@ -62,7 +65,9 @@ const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 pub enum DatapathError {
     /// The object could not be loaded.
     #[error(
-        "cannot load the eBPF object (Linux 5.18 or newer, CAP_BPF and CAP_NET_ADMIN are needed): {0}"
+        "cannot load the eBPF object (Linux 5.10 or newer, CAP_BPF and CAP_NET_ADMIN are needed; \
+         before Linux 5.11 also a limit of locked memory that is high enough, or \
+         CAP_SYS_RESOURCE to raise it): {0}"
     )]
     Load(#[from] EbpfError),
     /// A program was refused or could not be attached.
@@ -147,12 +152,16 @@ pub struct NodeAddresses {
 impl Plan {
     /// Writes what it says into the state. Fences stay as they are, and so do health and the
     /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
-    /// every node is alive and ready until somebody knows better.
+    /// every node is alive and ready until somebody knows better; but nothing is sent there, and
+    /// nothing is reset, as long as nobody does.
     ///
     /// `rank_base` is where in the map the rows of the plan lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
-            state.masks = Masks::all(self.backends.len());
+            state.masks = Masks {
+                withheld: BackendMask::ALL,
+                ..Masks::all(self.backends.len())
+            };
         }
         for (found, vip) in zip(&mut state.vips, &self.vips) {
             let owner_until = if found.address == vip.address {
@@ -166,23 +175,18 @@ impl Plan {
             };
         }
         for (found, node) in zip(&mut state.backends, &self.backends) {
-            let mac = if found.address == node.address {
-                found.mac
+            let (mac, source) = if found.address == node.address {
+                (found.mac, found.source)
             } else {
-                Mac::UNKNOWN
+                (Mac::UNKNOWN, Mac::UNKNOWN)
             };
             *found = Backend {
                 mac,
+                source,
                 address: node.address,
                 other_address: node.other,
             };
         }
-        let macs = state.backends[..self.backends.len()]
-            .iter()
-            .map(|node| node.mac);
-        let peers = macs
-            .filter(|mac| !mac.is_unknown())
-            .fold(MacFilter::default(), MacFilter::with);
         state.config = Config {
             layout_version: LAYOUT_VERSION,
             own_index: self
@@ -199,7 +203,6 @@ impl Plan {
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
-            peers,
             own_address: self.own_address,
             redirects: u32::from(self.redirects),
             maps_ports: u32::from(
@@ -211,6 +214,7 @@ impl Plan {
             netns: self.netns,
             ..Config::zeroed()
         };
+        state.config.peers = state.peers();
         let nodes = &state.backends[..self.backends.len()];
         state.config.set_families(nodes);
     }
@@ -238,6 +242,36 @@ impl Plan {
             hash_key: config.hash_key,
             rows,
         }
+    }
+}
+
+/// What a kernel offers beyond what the programs cannot do without. Found by trying, since
+/// distributions bring features to kernels with older numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// XDP programs for frames in several buffers (Linux 5.18). Without them a driver runs XDP
+    /// only for an MTU whose frames fit one buffer.
+    pub frags: bool,
+    /// tcx (Linux 6.6); else filters of the clsact qdisc.
+    pub tcx: bool,
+    /// Programs for local sockets.
+    pub redirection: bool,
+}
+
+impl Features {
+    /// Loads the programs, attaches none and leaves nothing behind.
+    ///
+    /// # Errors
+    /// What [`Datapath::load`] says of a kernel that does not take them.
+    pub fn probe() -> Result<Self, DatapathError> {
+        let nothing = Plan::of(&State::zeroed(), vec![RankRow::default()]);
+        let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
+        let (name, _) = ingress(&mut datapath.ebpf)?;
+        Ok(Self {
+            frags: name == INGRESS,
+            tcx: attach::has_tcx("lo"),
+            redirection: datapath.no_redirection.is_none(),
+        })
     }
 }
 
@@ -280,6 +314,11 @@ impl Datapath {
         // aya writes globals when it loads, pinned ones too: let it write what is there.
         let state = found.unwrap_or_else(State::zeroed);
         let expects = tw_rcv_nxt();
+        // Where that is not allowed and not needed, nothing is lost; where it is needed, loading
+        // fails and says so.
+        if let Err(error) = bpf::lift_memory_limit() {
+            tracing::debug!(%error, "the limit of locked memory stays");
+        }
         let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
@@ -292,8 +331,7 @@ impl Datapath {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let ingress: &mut Xdp = program(&mut ebpf, INGRESS)?;
-        ingress.load().map_err(program_error(INGRESS))?;
+        load_ingress(&mut ebpf)?;
         for name in [EGRESS, TC_INGRESS] {
             let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
             classifier.load().map_err(program_error(name))?;
@@ -393,8 +431,9 @@ impl Datapath {
             let egress = attachment.egress;
             return is_attached(&mut self.ebpf, Way::In, interface, egress, seen);
         }
-        let own = self.ingress()?.info();
-        Ok(seen.xdp == Some(own.map_err(program_error(INGRESS))?.id()))
+        let (name, ingress) = ingress(&mut self.ebpf)?;
+        let own = ingress.info().map_err(program_error(name))?;
+        Ok(seen.xdp == Some(own.id()))
     }
 
     /// Whether the program on the way out is attached to an interface.
@@ -501,7 +540,7 @@ impl Datapath {
     /// # Errors
     /// If the object lacks it.
     pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
-        program(&mut self.ebpf, INGRESS)
+        ingress(&mut self.ebpf).map(|(_, program)| program)
     }
 
     /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
@@ -532,6 +571,47 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(DatapathError::Missing(name))
+}
+
+/// Loads the program on the way in: the one for frames in several buffers, or where the kernel
+/// does not know such programs, the one for frames in a single buffer.
+fn load_ingress(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let load = |ebpf: &mut Ebpf, name| {
+        let ingress: &mut Xdp = program(ebpf, name)?;
+        ingress.load().map_err(program_error(name))
+    };
+    match load(ebpf, INGRESS) {
+        Err(DatapathError::Program { source, .. }) if is_unknown_flag(&source) => {
+            load(ebpf, INGRESS_SINGLE_BUFFER)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether a program was refused before the verifier looked at it: it has a flag that the kernel
+/// does not know (`bpf_prog_load`, kernel/bpf/syscall.c).
+fn is_unknown_flag(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            io_error.raw_os_error() == Some(nix::libc::EINVAL)
+                && verifier_log.to_string().trim().is_empty()
+        }
+        _ => false,
+    }
+}
+
+/// The program on the way in that was loaded, and its name.
+fn ingress(ebpf: &mut Ebpf) -> Result<(&'static str, &mut Xdp), DatapathError> {
+    let single: &mut Xdp = program(ebpf, INGRESS_SINGLE_BUFFER)?;
+    let name = if single.fd().is_ok() {
+        INGRESS_SINGLE_BUFFER
+    } else {
+        INGRESS
+    };
+    Ok((name, program(ebpf, name)?))
 }
 
 /// The kernel's numbers of programs on an interface, as rtnetlink tells them.

@@ -4,4 +4,5 @@ pub mod announce;
 pub mod bfd;
 pub mod health;
 pub mod node;
+pub mod sources;
 pub mod vrrp;

@@ -5,6 +5,7 @@
 
 mod arp;
 pub mod bfd;
+pub mod bond;
 mod datagram;
 pub mod echo;
 mod filter;
@@ -14,6 +15,7 @@ mod neighbours;
 pub mod netlink;
 mod nic;
 mod raw;
+mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vrrp;
@@ -22,6 +24,7 @@ pub use ndp::Groups;
 pub use neighbours::{Heard, Neighbours};
 pub use nic::Nic;
 pub use raw::netns_cookie;
+pub use sources::SourceSocket;
 
 use std::io;
 use std::net::IpAddr;

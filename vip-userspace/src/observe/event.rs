@@ -119,6 +119,19 @@ pub enum Event {
         /// The VIP was announced against him.
         defended: bool,
     },
+    /// The Ethernet addresses that a node's frames come from do not settle, or are another
+    /// node's, too.
+    SourceAlarm {
+        /// Which node.
+        node: String,
+        /// What is wrong, with the addresses.
+        cause: String,
+    },
+    /// They have settled, and are its own.
+    SourceAlarmOver {
+        /// Which node.
+        node: String,
+    },
     /// The VIP is being handed over.
     HandingOver {
         /// To which node.
@@ -275,6 +288,8 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::FaultGone { .. } => "fault_gone",
             Self::Conflict { .. } => "conflict",
+            Self::SourceAlarm { .. } => "source_alarm",
+            Self::SourceAlarmOver { .. } => "source_alarm_over",
             Self::HandingOver { .. } => "handing_over",
             Self::HandedOver { .. } => "handed_over",
             Self::NotHandedOver { .. } => "not_handed_over",
@@ -300,6 +315,7 @@ impl Event {
             | Self::ProbesUnanswered { .. }
             | Self::Fault { .. }
             | Self::Conflict { .. }
+            | Self::SourceAlarm { .. }
             | Self::NotHandedOver { .. }
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
@@ -398,6 +414,12 @@ impl Event {
                     node,
                     ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
                 }
+            }
+            Self::SourceAlarm { node, cause } => plain("frames from it may miss their connections")
+                .with(node)
+                .because(cause),
+            Self::SourceAlarmOver { node } => {
+                plain("the MACs that its frames come from have settled").with(node)
             }
             Self::HandingOver { to } => plain("is to take the VIP over").with(to),
             Self::HandedOver { to } => plain("has taken the VIP over").with(to),

@@ -217,6 +217,16 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             labelled(&status.counters, "verdict"),
         ),
         gauge(
+            "vip_source_alarm",
+            "Whether something is wrong with the Ethernet addresses that a node's frames come from.",
+            per_node(|node| Some(truth(node.source_alarm.is_some()))),
+        ),
+        counter(
+            "vip_source_mac_changes_total",
+            "Changes of the Ethernet addresses that frames of other nodes come from.",
+            members(status.source_mac_changes as f64),
+        ),
+        gauge(
             "vip_bfd_up",
             "Whether the BFD session with a node is up.",
             per_session(|bfd| Some(truth(bfd.state == "up"))),

@@ -34,6 +34,9 @@ pub struct Status {
     /// From the last sign of life of the owner before to the moment at which this node last took
     /// over; `None` if it did not, or from nobody.
     pub last_failover_ms: Option<f64>,
+    /// Changes of the addresses that frames of other nodes come from.
+    #[serde(default)]
+    pub source_mac_changes: u64,
     /// Times that somebody who is no agent of the cluster claimed the VIP.
     pub conflicts: u64,
     /// Who did so last: his Ethernet address.
@@ -117,6 +120,12 @@ pub struct Node {
     pub own: bool,
     /// Its Ethernet address; `None` while nobody knows it.
     pub mac: Option<String>,
+    /// Where else its frames come from, if from there and not only from its own address.
+    #[serde(default)]
+    pub source_mac: Option<String>,
+    /// What is wrong with the addresses that its frames come from.
+    #[serde(default)]
+    pub source_alarm: Option<String>,
     /// The node answers.
     pub alive: bool,
     /// Its API server says it is ready, and it does not drain.
@@ -139,6 +148,16 @@ pub struct Node {
     pub packets_per_second: f64,
     /// New connections a second, over the last few seconds.
     pub connections_per_second: f64,
+}
+
+impl Status {
+    /// What somebody should look at, though this node can own the VIP.
+    pub fn alarms(&self) -> impl Iterator<Item = String> {
+        self.nodes.iter().filter_map(|node| {
+            let alarm = node.source_alarm.as_ref()?;
+            Some(format!("{}: {alarm}", node.name))
+        })
+    }
 }
 
 impl fmt::Display for Status {
@@ -169,6 +188,9 @@ impl fmt::Display for Status {
                 "Conflict {claimant} claims the VIP, {} times so far",
                 self.conflicts
             )?;
+        }
+        for alarm in self.alarms() {
+            writeln!(f, "Alarm    {alarm}")?;
         }
         match self.fence_remaining_ms {
             0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,

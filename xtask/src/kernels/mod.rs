@@ -19,7 +19,12 @@ use crate::{install, sh};
 type Kernel = (&'static str, &'static str);
 
 /// All of them, the oldest first.
-const KERNELS: &[Kernel] = &[("6.1", "bookworm"), ("6.12", "trixie"), ("latest", "sid")];
+const KERNELS: &[Kernel] = &[
+    ("5.10", "bullseye"),
+    ("6.1", "bookworm"),
+    ("6.12", "trixie"),
+    ("latest", "sid"),
+];
 
 /// Debian's name of the package that depends on the current kernel of a suite. The cloud
 /// flavours have no 9p.

@@ -493,6 +493,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
     for node in 0..3 {
         state.set_mac(backend(node), Mac::from_wire(node_mac(node).to_wire()))?;
     }
+    state.set_masks(world.state.masks)?;
     Ok(product)
 }
 

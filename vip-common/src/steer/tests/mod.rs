@@ -8,10 +8,22 @@ use crate::testing::{
     BANNED, CLIENT, PORT, Random, SEQUENCE, Segment as Tcp, VIP, World, backend,
     checksums_are_right, node_mac,
 };
+use crate::wire::vlan::tagged;
 
-fn forward(to: usize, syn: bool, chained: bool) -> Verdict {
-    Verdict::forward(to as u32, node_mac(to), syn, chained)
+fn forward(to: usize, syn: bool) -> Verdict {
+    Verdict::forward(to as u32, node_mac(to), syn, false)
 }
+
+/// The same verdict about a frame of IPv6.
+fn about_ipv6(verdict: Verdict) -> Verdict {
+    Verdict {
+        ipv6: verdict.kind == Kind::Forward,
+        ..verdict
+    }
+}
+
+/// What frames of a node come from where something rewrites that.
+const REWRITTEN: Mac = Mac::from_wire([2, 7, 7, 7, 7, 7]);
 
 fn local(counter: Counter, syn: bool) -> Verdict {
     Verdict::local(counter, 0, syn)
@@ -65,8 +77,10 @@ fn every_segment_goes_where_the_table_says() {
     let same = |_: &mut World| {};
     let peer = |first, flags| Tcp {
         from: node_mac(2),
+        ttl: hops::FIRST,
         ..to(first, flags)
     };
+    let with_ttl = |ttl, segment: Tcp| Tcp { ttl, ..segment };
     let banned = |flags| {
         let segment = Tcp {
             source: BANNED.into(),
@@ -80,49 +94,49 @@ fn every_segment_goes_where_the_table_says() {
             "SYN to the first",
             world(same),
             to(1, SYN),
-            forward(1, true, false),
+            forward(1, true),
         ),
         (
             "data to the first",
             world(same),
             to(1, ACK),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "SYN past an unready one",
             world(unready(1)),
             to(1, SYN),
-            forward(2, true, false),
+            forward(2, true),
         ),
         (
             "data to an unready one",
             world(unready(1)),
             to(1, ACK),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "data past a dead one",
             world(dead(1)),
             to(1, ACK),
-            forward(2, false, false),
+            forward(2, false),
         ),
         (
             "SYN past a dead one",
             world(dead(1)),
             to(1, SYN),
-            forward(2, true, false),
+            forward(2, true),
         ),
         (
             "past one whose Ethernet address nobody knows",
             world(|w| w.state.backends[1].mac = Mac::default()),
             to(1, SYN),
-            forward(2, true, false),
+            forward(2, true),
         ),
         (
             "nobody ready: whoever lives",
             world(|w| w.state.masks.ready[0] = BackendMask::EMPTY),
             to(1, SYN),
-            forward(1, true, false),
+            forward(1, true),
         ),
         // At its own rank the node asks its stack.
         (
@@ -131,12 +145,7 @@ fn every_segment_goes_where_the_table_says() {
             to(0, SYN),
             local(LocalSyn, true),
         ),
-        (
-            "SYN, none",
-            world(same),
-            to(0, SYN),
-            forward(1, true, false),
-        ),
+        ("SYN, none", world(same), to(0, SYN), forward(1, true)),
         (
             "SYN, listener that takes no new ones",
             world(|w| {
@@ -144,7 +153,7 @@ fn every_segment_goes_where_the_table_says() {
                 unready(0)(w);
             }),
             to(0, SYN),
-            forward(1, true, false),
+            forward(1, true),
         ),
         (
             "SYN sent again while this node drains",
@@ -161,12 +170,7 @@ fn every_segment_goes_where_the_table_says() {
             to(0, ACK),
             local(LocalSegment, false),
         ),
-        (
-            "data, none",
-            world(same),
-            to(0, ACK),
-            forward(1, false, false),
-        ),
+        ("data, none", world(same), to(0, ACK), forward(1, false)),
         // What is left of a connection takes what belongs to it, and a new connection if it may.
         (
             "the last FIN, sent again",
@@ -193,7 +197,7 @@ fn every_segment_goes_where_the_table_says() {
             "the same, but the server has crashed",
             world(socket(remains(0))),
             to(0, SYN),
-            forward(1, true, false),
+            forward(1, true),
         ),
         (
             "the same, but this node takes no new ones",
@@ -203,43 +207,43 @@ fn every_segment_goes_where_the_table_says() {
                 unready(0)(w);
             }),
             to(0, SYN),
-            forward(1, true, false),
+            forward(1, true),
         ),
         (
             "data of the new connection at another node",
             world(socket(remains(SEQUENCE ^ 1 << 31))),
             to(0, ACK),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "the same, and the new one was opened at once",
             world(socket(remains(SEQUENCE - 1))),
             to(0, ACK),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "its FIN",
             world(socket(remains(SEQUENCE ^ 1 << 31))),
             to(0, ACK | FIN),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "its reset",
             world(socket(remains(SEQUENCE + (1 << 17)))),
             to(0, ACK | RST),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "a kernel that does not tell what the remains expect",
             world(socket(Socket::TimeWait { expects: None })),
             to(0, ACK | FIN),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "data, only a listener",
             world(socket(Socket::Listener)),
             to(0, ACK),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "cookie",
@@ -257,7 +261,7 @@ fn every_segment_goes_where_the_table_says() {
             "a reset is no cookie",
             world(socket(Socket::Cookie)),
             to(0, ACK | RST),
-            forward(1, false, false),
+            forward(1, false),
         ),
         // From a peer: from the own rank on, never back up.
         (
@@ -270,7 +274,7 @@ fn every_segment_goes_where_the_table_says() {
             "chained, not mine",
             world(same),
             peer(2, ACK),
-            forward(1, false, true),
+            forward(1, false),
         ),
         (
             "chained, nobody is left",
@@ -279,22 +283,85 @@ fn every_segment_goes_where_the_table_says() {
             Verdict::pass(NoSocket),
         ),
         (
+            "chained so often that only one hop is left",
+            world(same),
+            with_ttl(32, peer(2, ACK)),
+            forward(1, false),
+        ),
+        (
             "chained once too often",
             world(same),
-            Tcp {
-                ttl: 1,
-                ..peer(2, ACK)
-            },
+            with_ttl(31, peer(2, ACK)),
             Verdict::drop(TtlExceeded),
         ),
         (
-            "a last TTL from a client is his own affair",
+            "the same, but it has arrived",
+            world(socket(Socket::Connection)),
+            with_ttl(31, peer(2, ACK)),
+            local(LocalSegment, false),
+        ),
+        (
+            "chained once too often, nobody is left: still no reset",
+            world(same),
+            with_ttl(31, peer(1, ACK)),
+            Verdict::drop(TtlExceeded),
+        ),
+        // A node that sends or routes what is no hand-over is a client.
+        (
+            "a node's own or routed segment",
+            world(same),
+            with_ttl(hops::FIRST + 1, peer(2, ACK)),
+            forward(2, false),
+        ),
+        // Handed over, but nobody knows it: from the first rank on, and it costs hops.
+        (
+            "chained by a node whose source is rewritten",
             world(same),
             Tcp {
-                ttl: 1,
-                ..to(1, ACK)
+                from: REWRITTEN,
+                ..peer(2, ACK)
             },
-            forward(1, false, false),
+            forward(2, false),
+        ),
+        (
+            "the same, and its source was learned",
+            World::new(3, 0).knowing_source(2, REWRITTEN),
+            Tcp {
+                from: REWRITTEN,
+                ..peer(2, ACK)
+            },
+            forward(1, false),
+        ),
+        (
+            "another node's ARP address is still its own",
+            World::new(3, 0).knowing_source(2, REWRITTEN),
+            peer(2, ACK),
+            forward(1, false),
+        ),
+        // A client with few hops left: as if they had been made between nodes.
+        (
+            "a client with three hops made",
+            world(same),
+            with_ttl(32, to(1, ACK)),
+            forward(1, false),
+        ),
+        (
+            "a client with all hops made",
+            world(same),
+            with_ttl(31, to(1, ACK)),
+            Verdict::drop(TtlExceeded),
+        ),
+        (
+            "the same, and it is this node's",
+            world(socket(Socket::Connection)),
+            with_ttl(1, to(1, ACK)),
+            local(LocalSegment, false),
+        ),
+        (
+            "the same, and this node may have it",
+            world(socket(Socket::Listener)),
+            with_ttl(0, to(1, SYN)),
+            local(LocalSyn, true),
         ),
         // End of the order.
         (
@@ -357,13 +424,13 @@ fn every_segment_goes_where_the_table_says() {
             Verdict::pass(OtherHost),
         ),
         (
-            "broadcast",
+            "broadcast, of which the stack takes what is not TCP",
             world(same),
             Tcp {
                 to: Mac::BROADCAST,
                 ..to(1, SYN)
             },
-            Verdict::pass(OtherHost),
+            Verdict::drop(OtherHost),
         ),
         (
             "another port",
@@ -381,14 +448,14 @@ fn every_segment_goes_where_the_table_says() {
                 options: 6,
                 ..to(1, SYN)
             },
-            forward(1, true, false),
+            forward(1, true),
         ),
         // Not everybody may use a service with an allow list or a limit.
         (
             "on the list",
             World::new(3, 0).refusing(flag::ALLOW_LIST | flag::SYN_LIMIT),
             to(1, SYN),
-            forward(1, true, false),
+            forward(1, true),
         ),
         (
             "not on the list",
@@ -406,16 +473,23 @@ fn every_segment_goes_where_the_table_says() {
             "of too many connections those that are open",
             World::new(3, 0).refusing(flag::SYN_LIMIT),
             banned(ACK),
-            forward(1, false, false),
+            forward(1, false),
         ),
         (
             "counted by the first node already",
             World::new(3, 0).refusing(flag::SYN_LIMIT),
             Tcp {
                 from: node_mac(2),
+                ttl: hops::FIRST,
                 ..banned(SYN)
             },
             Verdict::pass(NoSocket),
+        ),
+        (
+            "not counted, as no node has handed it over",
+            World::new(3, 0).refusing(flag::SYN_LIMIT),
+            with_ttl(hops::FIRST, banned(SYN)),
+            Verdict::drop(SynLimited),
         ),
     ];
     for (name, world, segment, expected) in rows {
@@ -426,6 +500,11 @@ fn every_segment_goes_where_the_table_says() {
             let bytes = match expected.kind {
                 Kind::Forward | Kind::Local => frame.len() as u32,
                 _ => 0,
+            };
+            let expected = if segment.source.ipv4().is_some() {
+                expected
+            } else {
+                about_ipv6(expected)
             };
             assert_eq!(verdict, expected.of(bytes), "{name}: {segment:?}");
             if expected.kind != Kind::Forward {
@@ -442,7 +521,7 @@ fn every_segment_goes_where_the_table_says() {
             } else {
                 (21, 22)
             };
-            let left = segment.ttl - u8::from(expected.chained);
+            let left = hops::lowered(segment.ttl);
             assert_eq!(frame[hops], left, "{name}: hops");
             assert_eq!(frame[rest..], before[rest..], "{name}: the rest");
         }
@@ -476,7 +555,11 @@ fn a_service_with_another_port_gets_it_where_the_segment_stays() {
         let mut frame = segment.build();
         let (verdict, _) = listening(Socket::None).run(&mut frame);
         assert_eq!(verdict.kind, Kind::Forward);
-        assert_eq!(frame[14..], segment.build()[14..]);
+        let handed_on = Tcp {
+            ttl: hops::FIRST,
+            ..segment
+        };
+        assert_eq!(frame[14..], handed_on.build()[14..]);
     }
     // What no node has is reset from the port that the client knows.
     let mut alone = listening(Socket::None);
@@ -506,20 +589,36 @@ fn an_icmp_error_goes_where_its_connection_is() {
             ..segment
         })
     };
-    let run = |world: &World, frame: &mut Vec<u8>| world.run(frame).0.of(0);
+    let run = |world: &World, frame: &mut Vec<u8>| {
+        let verdict = world.run(frame).0.of(0);
+        Verdict {
+            ipv6: false,
+            ..verdict
+        }
+    };
     for (ipv6, kinds) in [(0, &[3, 11, 12][..]), (1, &[1, 2, 3, 4])] {
         for &kind in kinds {
             let error = |first: usize| answer(first)[ipv6].quoted_by_router(0, kind);
             let none = World::new(3, 0);
-            assert_eq!(run(&none, &mut error(1)), forward(1, false, false));
-            assert_eq!(run(&none, &mut error(0)), forward(1, false, false));
+            assert_eq!(run(&none, &mut error(1)), forward(1, false));
+            assert_eq!(run(&none, &mut error(0)), forward(1, false));
             let mine = world(socket(Socket::Connection));
             assert_eq!(run(&mine, &mut error(0)), local(LocalError, false));
             let listens = world(socket(Socket::Cookie));
-            assert_eq!(run(&listens, &mut error(0)), forward(1, false, false));
+            assert_eq!(run(&listens, &mut error(0)), forward(1, false));
             let mut alone = World::new(3, 0);
             alone.state.masks.alive = BackendMask::EMPTY;
             assert_eq!(run(&alone, &mut error(0)), Verdict::pass(NoSocket));
+            // It makes no more hops than a segment.
+            let mut spent = error(1);
+            spent[[22, 21][ipv6]] = 31;
+            assert_eq!(run(&none, &mut spent), Verdict::drop(TtlExceeded));
+            if ipv6 == 0 {
+                // What a later fragment holds is nobody's header, whatever it looks like.
+                let mut fragment = error(1);
+                fragment[21] = 1;
+                assert_eq!(run(&none, &mut fragment), Verdict::pass(Icmp));
+            }
         }
         // Echo, and errors about something else.
         let other = answer(1)[ipv6];
@@ -616,6 +715,11 @@ fn frames_that_contradict_themselves_are_dropped() {
         (
             "datagram shorter than TCP",
             with(17, 39),
+            Verdict::drop(Malformed),
+        ),
+        (
+            "a length of 0 in a frame that is not large",
+            with(17, 0),
             Verdict::drop(Malformed),
         ),
         (
@@ -717,6 +821,65 @@ fn frames_that_contradict_themselves_are_dropped() {
     }
 }
 
+/// What the kernel reads in another way than one would think.
+#[test]
+fn frames_are_read_as_the_kernel_reads_them() {
+    let world = World::new(3, 0);
+    let bytes = |frame: &mut Vec<u8>, name: &str| {
+        let (verdict, action) = world.run(frame);
+        assert_eq!(
+            (verdict.kind, action),
+            (Kind::Forward, Action::Transmit),
+            "{name}"
+        );
+        verdict.bytes as usize
+    };
+    for segment in [to(1, tcp::ACK), by_ipv6(to(1, tcp::ACK))] {
+        let good = segment.build();
+        let length = if segment.source.ipv4().is_some() {
+            16
+        } else {
+            18
+        };
+        // Padding is no data.
+        let mut padded = [&good[..], &[0; 30]].concat();
+        assert_eq!(bytes(&mut padded, "padding"), good.len());
+        // BIG TCP: more than the field can say.
+        let mut large = good.clone();
+        large.resize(70_000, 0);
+        large[length..length + 2].fill(0);
+        assert_eq!(bytes(&mut large, "length of 0"), 70_000);
+        // Priority tags.
+        for kind in [0x8100, 0x88a8] {
+            let mut once = tagged(&good, kind, 0x6000);
+            let mut twice = tagged(&once, 0x88a8, 0);
+            for frame in [&mut once, &mut twice] {
+                assert_eq!(bytes(frame, "priority-tagged"), good.len());
+                assert_eq!(frame[14..20], good[14..20]);
+            }
+            let mut other = tagged(&good, kind, 0x6001);
+            assert_eq!(world.run(&mut other).0, Verdict::UNTOUCHED);
+        }
+        // Its own address as the source is a client's like any other.
+        let mut own = Tcp {
+            from: node_mac(0),
+            ..segment
+        }
+        .build();
+        bytes(&mut own, "from its own address");
+    }
+    // A packet in one piece that has a fragment header all the same (RFC 6946).
+    let mut atomic = Tcp {
+        options: 1,
+        ..by_ipv6(to(1, tcp::ACK))
+    }
+    .build();
+    atomic[20] = 44;
+    atomic[54..62].copy_from_slice(&[6, 0, 0, 0, 1, 2, 3, 4]);
+    let whole = atomic.len();
+    assert_eq!(bytes(&mut atomic, "an atomic fragment"), whole);
+}
+
 #[test]
 fn a_million_random_and_mutated_frames_do_no_harm() {
     let mut random = Random(0x5eed);
@@ -746,8 +909,10 @@ fn a_million_random_and_mutated_frames_do_no_harm() {
         let before = frame.len();
         let (verdict, _) = world.run(&mut frame);
         seen.insert(verdict.counter());
-        // Only an answer may need room for the Ethernet address.
-        assert!(frame.len() == before || verdict.kind() == Kind::AnswerNdp);
+        // Only an answer may need room for the Ethernet address. Tags may be taken off.
+        let taken = before.saturating_sub(frame.len());
+        let same = frame.len() == before - taken && [0, 4, 8].contains(&taken);
+        assert!(same || verdict.kind() == Kind::AnswerNdp);
     }
     // The generator reaches every verdict, so the run means something.
     let elsewhere = [

@@ -1,6 +1,7 @@
 //! Who is answered about the VIP by ARP and Neighbour Discovery, and who may claim it.
 
 use super::*;
+use crate::layout::BootNanos;
 use crate::testing::{
     CLIENT_MAC, CLIENT6, VIP6, arp_frame, arp_request, ndp_frame, node_address, node_address6,
     solicitation,
@@ -115,7 +116,30 @@ fn only_the_owner_answers_arp_for_the_vip() {
         (node_mac(0), VIP),
         (CLIENT_MAC, CLIENT),
     );
-    assert_eq!(frame, arp_frame(CLIENT_MAC, node_mac(0), answer));
+    let answer = arp_frame(CLIENT_MAC, node_mac(0), answer);
+    assert_eq!(frame, answer);
+    // Hardware type IEEE 802, which the kernel answers like Ethernet.
+    let mut frame = arp_request(VIP);
+    frame[15] = 6;
+    assert_eq!(owner.run(&mut frame).0, Verdict::answer_arp());
+    assert_eq!(frame, answer);
+    // In a priority tag, as a solicitation may be; a claim, too.
+    for mut frame in [arp_request(VIP), solicitation(VIP6, false)] {
+        let mut expected = frame.clone();
+        let (verdict, _) = owner.run(&mut expected);
+        frame = tagged(&frame, 0x8100, 0x2000);
+        assert_eq!(owner.run(&mut frame).0, verdict);
+        assert_eq!(frame, expected);
+    }
+    // Nobody owns a VIP for ever, whatever the map says.
+    let mut for_ever = World::new(3, 0);
+    for vip in &mut for_ever.state.vips[..2] {
+        vip.owner_until = BootNanos(u64::MAX);
+    }
+    let silent = for_ever.run(&mut arp_request(VIP)).0;
+    assert_eq!(silent, Verdict::drop(ArpNotOwner));
+    let silent = for_ever.run(&mut solicitation(VIP6, false)).0;
+    assert_eq!(silent, Verdict::drop(NdpNotOwner));
 
     let other = world(dead(2));
     assert_eq!(

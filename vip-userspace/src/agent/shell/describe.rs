@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
-use vip_common::layout::{BackendIndex, Counter};
+use vip_common::layout::{BackendIndex, Counter, Mac};
 
 use super::Shell;
 use crate::agent::clock::now;
@@ -36,6 +36,7 @@ impl Shell {
                 address: peer.address,
             }
         };
+        let known = |mac: Mac| (!mac.is_unknown()).then(|| mac.to_string());
         let nodes = self.peers.iter().map(|peer| {
             let counters = self.datapath.backend_counters(peer.index)?;
             let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
@@ -43,7 +44,9 @@ impl Shell {
                 name: peer.name.clone(),
                 address: peer.address,
                 own: peer.address == self.nic.address,
-                mac: (!peer.mac.is_unknown()).then(|| peer.mac.to_string()),
+                mac: known(peer.mac),
+                source_mac: known(self.sources.of(peer.index)),
+                source_alarm: self.source_alarm(peer.index),
                 alive: view.masks.alive.contains(peer.index),
                 ready: view.masks.ready[0].contains(peer.index),
                 draining: view.draining[peer.index.get()],
@@ -88,6 +91,7 @@ impl Shell {
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
             last_failover_ms: self.last_failover.map(millis),
+            source_mac_changes: self.sources.changes(),
             conflicts: self.claims.1,
             claimant: self.claimant.map(|mac| mac.to_string()),
             node: named(own).name,

@@ -7,6 +7,7 @@ mod bfd;
 mod describe;
 mod network;
 mod setup;
+mod sources;
 mod tell;
 
 use std::fs;
@@ -28,11 +29,12 @@ use crate::config::{Config, VrrpMode, XdpMode};
 use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
 use crate::decide::health::Probe;
 use crate::decide::node::Node;
+use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
 use crate::net::echo::EchoSocket;
 use crate::net::netlink::Netlink;
 use crate::net::vrrp::{Delivery, VrrpSocket};
-use crate::net::{Groups, Neighbours, Nic};
+use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
@@ -51,6 +53,8 @@ struct Peer {
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
+    /// Something is wrong with the addresses that its frames come from, and that was told.
+    source_alarm: bool,
     /// What the last probe by each check said.
     probes: Vec<String>,
     rtt: Option<Duration>,
@@ -71,6 +75,8 @@ pub(super) struct Shell {
     neighbours: Arc<Neighbours>,
     /// Frames that came by it.
     heard: u64,
+    source_socket: SourceSocket,
+    sources: Sources,
     /// `None` if there is no VIP of IPv6.
     _groups: Option<Groups>,
     bfd: Access,
@@ -113,6 +119,7 @@ impl Shell {
         let vips: Vec<IpAddr> = addresses_of(&config).collect();
         let spoken_of = [&vips[..], &config.addresses()].concat();
         let neighbours = Arc::new(Neighbours::open(&nic, &spoken_of)?);
+        let source_socket = SourceSocket::open(&nic)?;
         let groups = vips.iter().any(IpAddr::is_ipv6);
         let groups = groups.then(|| Groups::join(&nic, &vips)).transpose()?;
         let (bfd, wires) = open_wires(&config, &nic, &pins, &neighbours)?;
@@ -136,6 +143,13 @@ impl Shell {
             adopted: datapath.adopted(),
         });
 
+        let mut sources = Sources::new(config.nodes.len(), own);
+        for (index, node) in state.get().backends().iter().enumerate() {
+            if let Some(index) = BackendIndex::new(index) {
+                sources.on_neighbour(index, node.mac);
+                sources.restore(index, node.source);
+            }
+        }
         let peers = config
             .nodes
             .iter()
@@ -148,6 +162,7 @@ impl Shell {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
+                    source_alarm: false,
                     probes: vec!["not probed yet".to_owned(); config.checks.len()],
                     rtt: None,
                     counted: (0, 0),
@@ -158,7 +173,9 @@ impl Shell {
         let proof = proof(&datapath, attachment.mode)?;
         let conflicts = conflicts(&datapath)?;
         let rank_base = datapath.rank_base();
+        // One that had not come to know the others has left nothing that is worth knowing.
         let known = datapath.adopted().then(|| state.get().masks);
+        let known = known.filter(|masks| masks.withheld.is_empty());
         let node = Node::new(params(&config, &nic, own));
         let setting = Setting {
             nodes: config.addresses(),
@@ -188,6 +205,8 @@ impl Shell {
             proof,
             neighbours,
             heard: 0,
+            source_socket,
+            sources,
             _groups: groups,
             bfd,
             pins,

@@ -201,6 +201,7 @@ impl Shell {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) else {
             return;
         };
+        self.sources.on_neighbour(peer.index, mac);
         if peer.mac != mac {
             tracing::info!(node = peer.name, %mac, "Ethernet address");
             peer.mac = mac;
@@ -222,8 +223,7 @@ impl Shell {
     }
 
     pub(super) fn on_claim(&mut self, mac: Mac) {
-        let node = self.peers.iter().find(|peer| peer.mac == mac);
-        let node = node.map(|peer| peer.index);
+        let node = self.sources.node(mac);
         // A node whose address is not known yet announces the VIP like a stranger.
         let unknown = node.is_none() && self.peers.iter().any(|peer| peer.mac.is_unknown());
         if !unknown && node.is_none_or(|node| node.get() != self.nic.node_index) {

@@ -14,7 +14,9 @@
 //! before that. There are two time-outs, so the fence is the earlier of two ends: two and a half
 //! advertisement intervals after the last advertisement, and half a BFD interval before any peer
 //! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
-//! for: a node that cannot send, or is not running, loses the VIP in the kernel.
+//! for: a node that cannot send, or is not running, loses the VIP in the kernel. Where timers are
+//! so long that this is more than [`MAX_FENCE`] ahead, the fence goes there in steps: the programs
+//! believe none that is far ahead ([`LONGEST_FENCE`]).
 
 mod advert;
 mod claim;
@@ -26,7 +28,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use vip_common::layout::{BackendIndex, BackendMask, BootNanos, Mac, Masks};
+use vip_common::layout::{BackendIndex, BackendMask, BootNanos, LONGEST_FENCE, Mac, Masks};
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
 
@@ -66,6 +68,11 @@ const PRIORITY_HANDING_OVER: u8 = 1;
 /// How long at least a node that has just come waits until it has heard from all others that they
 /// hear it. Those that run answer each other within a few BFD packets, whoever began.
 const JOINING: Duration = Duration::from_millis(500);
+
+/// How far ahead of now the fence is set at most. It is renewed when half of that is left.
+pub const MAX_FENCE: Duration = Duration::from_secs(4);
+
+const _: () = assert!(MAX_FENCE.as_nanos() < LONGEST_FENCE.as_nanos());
 
 /// How another node is doing, beside what probes say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -243,7 +250,8 @@ impl Node {
 
     /// Starts it. `fence` is the one that lies in the map: where it ends ahead of `now`, an
     /// agent before this one owned the VIP until a moment ago, and this one goes on. `known` is
-    /// the health that an agent before this one has left in the map.
+    /// the health that an agent before this one has left in the map. (A fence that no program
+    /// would believe was no agent's.)
     pub fn on_start(
         &mut self,
         now: BootNanos,
@@ -252,6 +260,11 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         self.started = true;
+        let fence = if fence.stands(now) {
+            fence
+        } else {
+            BootNanos::ZERO
+        };
         if let Some(bfd) = self.params.bfd
             && known.alive.is_empty()
         {
@@ -394,8 +407,12 @@ impl Node {
                 earliest(next);
             }
         }
-        if self.machine.state() == State::Active {
-            earliest(self.fence);
+        if let Some(until) = self.machine.fence() {
+            earliest(if self.fence < until {
+                self.renewal()
+            } else {
+                self.fence
+            });
             if let Some(at) = self.schedule.deadline() {
                 earliest(at);
             }
@@ -632,6 +649,22 @@ impl Node {
         Some(BootNanos(first.0.saturating_sub(margin.as_nanos() as u64)))
     }
 
+    /// When a fence is renewed that does not go as far as it might.
+    fn renewal(&self) -> BootNanos {
+        let half = MAX_FENCE.as_nanos() as u64 / 2;
+        BootNanos(self.fence.0.saturating_sub(half))
+    }
+
+    /// Moves the fence towards its end by the election, in steps if that is far ahead.
+    fn renew_fence(&mut self, now: BootNanos, until: BootNanos, out: &mut Vec<Action>) {
+        let furthest = now.after(MAX_FENCE);
+        if until <= furthest {
+            self.set_fence(until, out);
+        } else if self.renewal() <= now {
+            self.set_fence(furthest, out);
+        }
+    }
+
     fn set_fence(&mut self, until: BootNanos, out: &mut Vec<Action>) {
         if self.fence != until {
             self.fence = until;
@@ -647,7 +680,7 @@ impl Node {
             self.machine.limit_fence(BootNanos(u64::MAX));
         }
         if let Some(until) = self.machine.fence() {
-            self.set_fence(until, out);
+            self.renew_fence(now, until, out);
         }
         if self.joining.is_some_and(|until| now >= until) || self.is_known_to_all() {
             self.joining = None;

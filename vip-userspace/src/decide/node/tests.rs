@@ -109,6 +109,47 @@ fn takeover_raises_the_fence_before_it_announces() {
 }
 
 #[test]
+fn fence_of_long_timers_is_renewed_in_steps_that_the_programs_believe() {
+    let mut long = params(0, false);
+    long.vrrp.interval = Centiseconds::MAX;
+    let mut bench = Bench::new(long);
+    let (mut now, mut owned, mut steps) = (at(0), at(0), 0);
+    while now < at(400_000) {
+        now = bench.node.next_deadline();
+        bench.out.clear();
+        bench.node.on_timer(now, &mut bench.out);
+        assert!(bench.node.next_deadline() > now, "it would never wait");
+        if bench.node.state() == State::Active {
+            let fence = bench.node.fence();
+            assert!(fence.since(now) <= MAX_FENCE && fence.stands(now));
+            owned = if owned == at(0) { now } else { owned };
+            let sets = |action: &&Action| matches!(action, Action::SetFence(_));
+            steps += bench.out.iter().filter(sets).count();
+        }
+    }
+    // Once every two seconds from the takeover on.
+    let seconds = now.since(owned).as_secs() as usize;
+    assert!(
+        (seconds / 2 - 2..seconds / 2 + 20).contains(&steps),
+        "{steps} in {seconds} s"
+    );
+    // It hangs for longer than the kernel answers, but for less than the others wait.
+    now = bench.node.fence().after(Duration::from_secs(1));
+    bench.out.clear();
+    bench.node.on_timer(now, &mut bench.out);
+    assert_eq!(bench.node.state(), State::Active);
+    assert!(bench.node.fence().stands(now));
+}
+
+#[test]
+fn fence_that_no_agent_sets_is_not_taken_over() {
+    let mut node = Node::new(params(0, false));
+    let far = at(0).after(LONGEST_FENCE * 2);
+    node.on_start(at(0), far, Masks::default(), &mut vec![]);
+    assert_eq!(node.state(), State::Backup);
+}
+
+#[test]
 fn priority_is_a_quarter_while_the_own_server_is_not_ready() {
     let mut bench = Bench::new(params(0, false));
     bench.event(at(1), Event::Probe(index(0), 0, Probe::Refused));

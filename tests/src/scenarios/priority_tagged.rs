@@ -1,0 +1,58 @@
+//! A client whose frames all have the tag of VLAN 0, in band, as hosts and switches send that
+//! mark priorities (IEEE 802.1Q): they are steered like untagged ones, and only the owner answers
+//! ARP in them.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::promise_one_voice;
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::topology::Mangle;
+use crate::traffic::{ArpMonitor, Traffic, get, vip};
+
+/// Enough for all servers to be reached.
+const CONNECTIONS: usize = 40;
+
+/// Between two questions of the monitor.
+const INTERVAL_MS: u64 = 20;
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("priority_tagged");
+    cluster.topology.client.mangle(Mangle::PriorityTag)?;
+    let mut monitor = ArpMonitor::start(cluster, INTERVAL_MS)?;
+    let client = cluster.topology.client.as_ref();
+    let (mut servers, mut failed) = (BTreeSet::new(), 0);
+    for _ in 0..CONNECTIONS {
+        match get(cluster, client, "/whoami", &vip()) {
+            Ok(server) => drop(servers.insert(server.trim().to_owned())),
+            Err(_) => failed += 1,
+        }
+    }
+    report.event(format!(
+        "{failed} of {CONNECTIONS} requests in tagged frames failed; they reached {servers:?}"
+    ));
+    outcome.promise(failed == 0, || {
+        format!("{failed} of {CONNECTIONS} requests in tagged frames failed")
+    });
+    let nodes = cluster.nodes().len();
+    outcome.promise(servers.len() == nodes, || {
+        format!("connections in tagged frames reached {servers:?} only, of {nodes} servers")
+    });
+    let seen = monitor.wait("questions are asked", |seen| seen.questions >= 20)?;
+    promise_one_voice(&mut outcome, &seen);
+    let answered = seen.speakers.len();
+    outcome.promise(answered > 0, || {
+        "no ARP request in a tagged frame was answered".to_owned()
+    });
+
+    // Connections stay where they are when the VIP moves.
+    let traffic = Traffic::start(cluster, report)?;
+    let owner = cluster.owner()?;
+    cluster.vip(owner, &["handover"])?;
+    cluster.owner()?;
+    traffic.finish(&mut outcome, None)?;
+    cluster.topology.client.mangle(Mangle::Nothing)?;
+    Ok(outcome)
+}
