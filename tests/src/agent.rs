@@ -77,6 +77,9 @@ pub struct Status {
     /// How the programs are attached.
     #[serde(default)]
     pub xdp: XdpStatus,
+    /// Whether they run.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     /// Ports of the VIPs.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
@@ -100,10 +103,25 @@ pub struct Status {
 /// How the programs are attached.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct XdpStatus {
+    /// The NIC.
+    #[serde(default)]
+    pub interface: String,
     /// `native`, `generic`, `tc`.
     pub mode: String,
     /// The maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// A place in the kernel where a program of the agent must run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct HookStatus {
+    /// `ingress`, `egress`, `connect`.
+    pub name: String,
+    /// `yes`, `no`, `unproven`.
+    pub runs: String,
+    /// Why not.
+    #[serde(default)]
+    pub cause: Option<String>,
 }
 
 /// A port of a VIP.
@@ -111,8 +129,8 @@ pub struct XdpStatus {
 pub struct ServiceStatus {
     /// Address and port.
     pub endpoint: String,
-    /// Names of the nodes whose server is ready.
-    pub ready: Vec<String>,
+    /// Names of the nodes that new connections are brought to.
+    pub usable: Vec<String>,
 }
 
 /// The owner of the VIP.
@@ -139,9 +157,21 @@ pub struct NodeStatus {
     /// It answers.
     #[serde(default)]
     pub alive: bool,
-    /// Its API server is ready.
+    /// Its API server says that it is ready.
     #[serde(default)]
     pub ready: bool,
+    /// Its API server serves, and whether it is ready is not known.
+    #[serde(default)]
+    pub unknown: bool,
+    /// New connections to the API are brought to it.
+    #[serde(default)]
+    pub usable: bool,
+    /// What the last probe found.
+    #[serde(default)]
+    pub probe: String,
+    /// Whether it answers ICMP echo, once that is known.
+    #[serde(default)]
+    pub echo: Option<bool>,
     /// It takes no new connections.
     #[serde(default)]
     pub draining: bool,
@@ -174,6 +204,12 @@ impl Status {
     pub fn node(&self, host: &dyn Host) -> Option<&NodeStatus> {
         let address = host.address().to_string();
         self.nodes.iter().find(|node| node.address == address)
+    }
+
+    /// Whether all hooks are proved to run.
+    #[must_use]
+    pub fn hooks_run(&self) -> bool {
+        !self.hooks.is_empty() && self.hooks.iter().all(|hook| hook.runs == "yes")
     }
 
     /// Frames that the node sent on to others, and their bytes.

@@ -1,15 +1,21 @@
-//! What hangs at the hooks of a network interface and its network namespace.
+//! What hangs at the hooks of a network interface and of its network namespace, and programs of
+//! somebody else there.
 
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use vip_userspace::bpf::{self, Kind};
 
 use vip_userspace::datapath::socket_lookup_programs;
 
 use crate::agent::Programs;
-use crate::process::output;
+use crate::clock::until;
+use crate::cluster::{Cluster, PATIENCE};
+use crate::process::{Process, output};
 use crate::sys;
-use crate::topology::Host;
+use crate::topology::{Host, NIC};
 
 /// XDP and tcx programs, clsact's queueing discipline and its filters, socket lookup programs; one
 /// line each. Of an interface of the calling thread's network namespace, and of that.
@@ -27,7 +33,8 @@ pub fn of(interface: &str) -> Result<Vec<String>> {
     }
     for (name, hook) in sys::TCX_HOOKS {
         let count = sys::attached_programs(interface, hook)
-            .with_context(|| format!("ask for programs at {name} of {interface}"))?;
+            .with_context(|| format!("ask for programs at {name} of {interface}"))?
+            .len();
         if count > 0 {
             found.push(format!("{name}: {count} programs"));
         }
@@ -75,4 +82,112 @@ pub fn on(host: &dyn Host, programs: &Programs, interface: &str) -> Result<Vec<S
     let mut command = host.command(programs.testbed.as_os_str());
     let text = output(command.args(["hooks", interface]))?;
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Where a program of somebody else hangs.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// As XDP in the driver.
+    Xdp,
+    /// On the way in, as a tcx program.
+    TcxIngress,
+    /// On the way out.
+    TcxEgress,
+}
+
+/// What it does with each frame.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Lets it pass; no program behind it runs (`TC_ACT_OK`).
+    End,
+    /// Lets it pass to the next program (`TC_ACT_UNSPEC`; as XDP, to the stack).
+    Next,
+    /// Drops ARP, which is for XDP only.
+    DropArp,
+}
+
+/// What `testbed foreign` is told.
+#[derive(Args, Debug)]
+pub struct ForeignArgs {
+    /// The interface
+    #[arg(long, default_value = NIC)]
+    pub interface: String,
+    /// The hook
+    #[arg(long)]
+    pub place: Place,
+    /// What becomes of frames
+    #[arg(long)]
+    pub verdict: Verdict,
+    /// Put it before all others again whenever it is not, so many milliseconds after
+    #[arg(long)]
+    pub insist_ms: Option<u64>,
+}
+
+/// The name of the programs.
+pub const FOREIGN: &str = "foreign";
+
+/// Attaches a program, before all others that are there, and keeps it there until ended.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn foreign(args: &ForeignArgs) -> Result<()> {
+    let kind = if args.place == Place::Xdp {
+        Kind::Xdp
+    } else {
+        Kind::Classifier
+    };
+    let instructions = match (args.verdict, kind) {
+        (Verdict::DropArp, Kind::Xdp) => sys::without_arp(),
+        (Verdict::Next, Kind::Xdp) => bpf::returning(2).to_vec(),
+        (Verdict::Next, Kind::Classifier) => bpf::returning(-1).to_vec(),
+        (Verdict::End, Kind::Classifier) => bpf::returning(0).to_vec(),
+        (verdict, kind) => bail!("a program of kind {kind:?} has no verdict {verdict:?}"),
+    };
+    let program = bpf::load(kind, FOREIGN, &instructions).context("load the program")?;
+    let hook = match args.place {
+        Place::Xdp => None,
+        Place::TcxIngress => Some(sys::TCX_HOOKS[0].1),
+        Place::TcxEgress => Some(sys::TCX_HOOKS[1].1),
+    };
+    let attach = || {
+        match hook {
+            None => sys::attach_xdp(&program, &args.interface),
+            Some(hook) => sys::attach_tcx(&program, &args.interface, hook, true),
+        }
+        .context("attach the program")
+    };
+    let mut link = Some(attach()?);
+    println!("\"attached\"");
+    let own = sys::program_id(&program).context("ask for the program's number")?;
+    loop {
+        std::thread::sleep(Duration::from_millis(args.insist_ms.unwrap_or(1000)));
+        if let (Some(hook), Some(_)) = (hook, args.insist_ms) {
+            let there =
+                sys::attached_programs(&args.interface, hook).context("ask for programs")?;
+            if there.first() != Some(&own) {
+                // A program can be in the list once only.
+                drop(link.take());
+                link = Some(attach()?);
+            }
+        }
+    }
+}
+
+/// Lets a host run [`foreign`], and waits until the program is attached.
+///
+/// # Errors
+/// It is not.
+pub fn occupy(cluster: &Cluster, node: usize, arguments: &[&str]) -> Result<Process> {
+    let host = cluster.host(node);
+    let mut command = host.command(cluster.programs().testbed.as_os_str());
+    command.arg("foreign").args(arguments);
+    let log = cluster.work().join(format!("{}-foreign.log", host.name()));
+    let mut process = Process::reporter("somebody else's program", &mut command, &log)?;
+    until("somebody else's program is attached", PATIENCE, || {
+        if !process.is_running() {
+            bail!("it ended: {}", crate::process::tail(&log, 3));
+        }
+        Ok((process.line_count() > 0).then_some(()))
+    })?;
+    Ok(process)
 }

@@ -82,6 +82,8 @@ enum Command {
     Crowd,
     /// Send packets at a node that its agent has no use for
     Flood(flood::FloodArgs),
+    /// Attach a program to a hook of a network interface, and keep it there until ended
+    Foreign(hooks::ForeignArgs),
     /// Run a program in the virtual machine that VIP_TESTS_GUEST names
     Exec {
         /// Program and arguments
@@ -127,6 +129,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Crowd => hooks::crowd()?,
         Command::Flood(args) => flood::run(&args)?,
+        Command::Foreign(args) => hooks::foreign(&args)?,
         Command::Up => demo::up()?,
         Command::Serve(args) => block_on(server::run(args))?,
         Command::Load(args) => block_on(load::run(args))?,

@@ -2,7 +2,8 @@
 //! `/readyz`, an endless watch.
 //!
 //! SIGUSR1 makes `/readyz` answer 503, SIGUSR2 makes it answer 200 again: draining, as a
-//! server does it that ends with a delay.
+//! server does it that ends with a delay. From SIGHUP on `/readyz` answers 401 to requests without
+//! the bearer token, as a server with `--anonymous-auth=false` does.
 
 use std::convert::Infallible;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -17,8 +18,9 @@ use clap::Args;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
+use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::pin::Pin;
 use std::task::{Poll, ready};
@@ -41,6 +43,18 @@ pub struct ServeArgs {
     /// Folder with the certificates
     #[arg(long)]
     pub pki: PathBuf,
+    /// File with the bearer token that is asked for from SIGHUP on; read for each request
+    #[arg(long)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What the signals have set.
+#[derive(Debug, Default)]
+struct Mode {
+    /// `/readyz` answers 503.
+    draining: AtomicBool,
+    /// `/readyz` wants the token.
+    locked: AtomicBool,
 }
 
 /// Time between two events of a watch.
@@ -68,15 +82,24 @@ impl Body for Events {
     }
 }
 
-fn answer(path: &str, name: &Arc<str>, ready: bool) -> Response<BoxBody<Bytes, Infallible>> {
+/// Whether a request carries the token in the file.
+fn is_authorized<B>(request: &Request<B>, token_file: Option<&PathBuf>) -> bool {
+    let token = token_file.and_then(|path| std::fs::read_to_string(path).ok());
+    let sent = request.headers().get(AUTHORIZATION);
+    token.is_some_and(|token| {
+        sent.is_some_and(|sent| sent.as_bytes() == format!("Bearer {}", token.trim()).as_bytes())
+    })
+}
+
+fn answer(path: &str, name: &Arc<str>, readyz: StatusCode) -> Response<BoxBody<Bytes, Infallible>> {
     let text = |status, text: &str| {
         let mut response = Response::new(Full::new(Bytes::from(text.to_owned())).boxed());
         *response.status_mut() = status;
         response
     };
     match path {
-        "/readyz" if ready => text(StatusCode::OK, "ok"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+        "/readyz" if readyz == StatusCode::OK => text(readyz, "ok"),
+        "/readyz" => text(readyz, "no"),
         "/whoami" => text(StatusCode::OK, name),
         // Some dozens of full segments.
         "/big" => text(StatusCode::OK, &"x".repeat(64 << 10)),
@@ -99,19 +122,26 @@ fn answer(path: &str, name: &Arc<str>, ready: bool) -> Response<BoxBody<Bytes, I
 pub async fn run(args: ServeArgs) -> Result<()> {
     let tls = TlsAcceptor::from(Arc::new(Pki::at(&args.pki).server_config(&args.name)?));
     let name: Arc<str> = args.name.into();
-    let ready = Arc::new(AtomicBool::new(true));
-    for (kind, value) in [
-        (SignalKind::user_defined1(), false),
-        (SignalKind::user_defined2(), true),
+    let mode = Arc::new(Mode::default());
+    for kind in [
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::hangup(),
     ] {
         let mut stream = signal(kind).context("handle a signal")?;
-        let ready = Arc::clone(&ready);
+        let mode = Arc::clone(&mode);
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
-                ready.store(value, Ordering::Relaxed);
+                if kind == SignalKind::hangup() {
+                    mode.locked.store(true, Ordering::Relaxed);
+                } else {
+                    let draining = kind == SignalKind::user_defined1();
+                    mode.draining.store(draining, Ordering::Relaxed);
+                }
             }
         });
     }
+    let token_file = Arc::new(args.token_file);
 
     // All addresses of both families, as a Go program would.
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port));
@@ -123,10 +153,19 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let listener = socket.listen(1024).context("listen")?;
     loop {
         let (stream, _) = listener.accept().await.context("accept a connection")?;
-        let (tls, name, ready) = (tls.clone(), Arc::clone(&name), Arc::clone(&ready));
+        let (tls, name) = (tls.clone(), Arc::clone(&name));
+        let (mode, token_file) = (Arc::clone(&mode), Arc::clone(&token_file));
         tokio::spawn(async move {
-            let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-                let response = answer(request.uri().path(), &name, ready.load(Ordering::Relaxed));
+            let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                let locked = mode.locked.load(Ordering::Relaxed);
+                let readyz = if locked && !is_authorized(&request, token_file.as_ref().as_ref()) {
+                    StatusCode::UNAUTHORIZED
+                } else if mode.draining.load(Ordering::Relaxed) {
+                    StatusCode::SERVICE_UNAVAILABLE
+                } else {
+                    StatusCode::OK
+                };
+                let response = answer(request.uri().path(), &name, readyz);
                 async move { Ok::<_, Infallible>(response) }
             });
             // A client that goes away is no event for a server.

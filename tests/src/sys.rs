@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getppid};
-use vip_userspace::bpf;
+use vip_userspace::bpf::{self, Instruction, Kind};
 
 use crate::isolation::{CGROUPS, make_mounts_private, mount_fresh};
 
@@ -143,95 +143,51 @@ pub(crate) fn send_signal(pid: Pid, number: i32) {
 }
 
 /// `enum bpf_cmd`.
-const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_QUERY: c_int = 16;
-const BPF_LINK_CREATE: c_int = 28;
+const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_LINK_UPDATE: c_int = 29;
-/// `enum bpf_prog_type`.
-const BPF_PROG_TYPE_XDP: u32 = 6;
-const BPF_PROG_TYPE_SK_LOOKUP: u32 = 30;
 /// `enum bpf_attach_type`.
 const BPF_SK_LOOKUP: u32 = 36;
 const BPF_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// `BPF_F_XDP_HAS_FRAGS`: frames of more than a page are no obstacle (Linux 5.18).
-const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
-
 /// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
 pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
 
-/// The fields of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-struct ProgramLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
+/// An XDP program that drops ARP and lets everything else pass.
+pub(crate) fn without_arp() -> Vec<Instruction> {
+    let [drop, pass] = [1, 2].map(bpf::returning);
+    let begin: [Instruction; 6] = [
+        // r2 = the frame, r3 = its end (`struct xdp_md`)
+        [0x61, 0x12, 0, 0, 0, 0, 0, 0],
+        [0x61, 0x13, 4, 0, 0, 0, 0, 0],
+        // r4 = r2 + 14; if r4 > r3: let it pass
+        [0xbf, 0x24, 0, 0, 0, 0, 0, 0],
+        [0x07, 0x04, 0, 0, 14, 0, 0, 0],
+        [0x2d, 0x34, 4, 0, 0, 0, 0, 0],
+        // r5 = the EtherType; if it is another one: let it pass
+        [0x69, 0x25, 12, 0, 0, 0, 0, 0],
+    ];
+    let is_arp: Instruction = [0x55, 0x05, 2, 0, 0x08, 0x06, 0, 0];
+    [&begin[..], &[is_arp], &drop, &pass].concat()
 }
-
-impl ProgramLoad {
-    /// The caller says of which kind the program is, and keeps the instructions.
-    fn new(instructions: &[Instruction]) -> Self {
-        Self {
-            prog_type: 0,
-            insn_cnt: instructions.len() as u32,
-            insns: instructions.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log_buf: 0,
-            kern_version: 0,
-            prog_flags: 0,
-            prog_name: [0; 16],
-            prog_ifindex: 0,
-            expected_attach_type: 0,
-        }
-    }
-}
-
-/// Those for `BPF_LINK_CREATE`.
-#[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-/// `struct bpf_insn` as it lies in memory.
-type Instruction = [u8; 8];
-
-/// r0 = 2 (XDP_PASS); exit.
-const PASS: [Instruction; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
-
-/// r0 = 1 (SK_PASS); exit.
-const RETURN_ONE: [Instruction; 2] = [[0xb7, 0, 0, 0, 1, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
 /// Whether the kernel has XDP programs for frames in several buffers.
 ///
 /// # Errors
 /// It takes no XDP programs at all.
 pub(crate) fn has_xdp_frags() -> io::Result<bool> {
-    match load_xdp_with(&PASS, BPF_F_XDP_HAS_FRAGS) {
+    match bpf::load_with(Kind::Xdp, "pass", &bpf::returning(2), bpf::HAS_FRAGS) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Loads the XDP program `return XDP_PASS`.
+/// Loads the XDP program `return XDP_PASS`, for frames in several buffers if the kernel can.
 pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
-    load_xdp(&PASS)
+    bpf::load(Kind::Xdp, "pass", &bpf::returning(2))
 }
 
 /// What an XDP program on the port of a switch does to the frames that come in there.
@@ -302,24 +258,7 @@ pub(crate) fn load_mangler(how: Mangle) -> io::Result<OwnedFd> {
         }
     }
     program.extend([instruction(0xb7, 0, 0, 2), instruction(0x95, 0, 0, 0)]);
-    load_xdp(&program)
-}
-
-/// Loads an XDP program for frames of any size, if the kernel can.
-fn load_xdp(instructions: &[Instruction]) -> io::Result<OwnedFd> {
-    let frags = has_xdp_frags()?;
-    load_xdp_with(instructions, if frags { BPF_F_XDP_HAS_FRAGS } else { 0 })
-}
-
-fn load_xdp_with(instructions: &[Instruction], prog_flags: u32) -> io::Result<OwnedFd> {
-    let mut attributes = ProgramLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
-        prog_flags,
-        ..ProgramLoad::new(instructions)
-    };
-    // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
-    // hands out a descriptor.
-    unsafe { bpf::open(BPF_PROG_LOAD, &mut attributes) }
+    bpf::load(Kind::Xdp, "mangle", &program)
 }
 
 /// Puts another program in the place of the one that hangs by a link.
@@ -344,44 +283,110 @@ pub(crate) fn replace_program(link: &OwnedFd, program: &OwnedFd) -> io::Result<(
 /// Attaches an XDP program to an interface of the calling thread's network namespace, in the
 /// driver. It hangs there until the descriptor is closed.
 pub(crate) fn attach_xdp(program: &OwnedFd, interface: &str) -> io::Result<OwnedFd> {
-    let mut attributes = LinkCreate {
-        prog_fd: program.as_raw_fd().cast_unsigned(),
-        target: nix::net::if_::if_nametoindex(interface)?,
-        attach_type: BPF_XDP,
-        flags: XDP_FLAGS_DRV_MODE,
+    bpf::link(program, interface, BPF_XDP, XDP_FLAGS_DRV_MODE)
+}
+
+/// Attaches a program to a tcx hook, before or after all others that hang there.
+pub(crate) fn attach_tcx(
+    program: &OwnedFd,
+    interface: &str,
+    hook: u32,
+    first: bool,
+) -> io::Result<OwnedFd> {
+    let flags = if first { bpf::FIRST } else { 0 };
+    bpf::link(program, interface, hook, flags)
+}
+
+/// The kernel's number of a program.
+pub(crate) fn program_id(program: &OwnedFd) -> io::Result<u32> {
+    /// The first fields of `struct bpf_prog_info`.
+    #[repr(C)]
+    struct Info {
+        kind: u32,
+        id: u32,
+    }
+    #[repr(C)]
+    struct Attributes {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = Info { kind: 0, id: 0 };
+    let mut attributes = Attributes {
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        info_len: size_of::<Info>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
     };
-    // SAFETY: the command's fields, no address. It hands out a descriptor.
-    unsafe { bpf::open(BPF_LINK_CREATE, &mut attributes) }
+    // SAFETY: the command's fields; the kernel writes no more than it is told that there is.
+    unsafe { bpf::call(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(info.id)
 }
 
 /// Loads the socket lookup program that lets every lookup go on, `return SK_PASS`.
 pub(crate) fn load_lookup_pass() -> io::Result<OwnedFd> {
-    let mut attributes = ProgramLoad {
-        prog_type: BPF_PROG_TYPE_SK_LOOKUP,
+    const PROG_LOAD: c_int = 5;
+    /// `enum bpf_prog_type`.
+    const SK_LOOKUP: u32 = 30;
+    #[repr(C)]
+    struct Attributes {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
+    }
+    let instructions = bpf::returning(1);
+    let mut attributes = Attributes {
+        prog_type: SK_LOOKUP,
+        insn_cnt: 2,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: [0; 16],
+        prog_ifindex: 0,
         expected_attach_type: BPF_SK_LOOKUP,
-        ..ProgramLoad::new(&RETURN_ONE)
     };
     // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
     // hands out a descriptor.
-    unsafe { bpf::open(BPF_PROG_LOAD, &mut attributes) }
+    unsafe { bpf::open(PROG_LOAD, &mut attributes) }
 }
 
 /// Attaches a socket lookup program to the calling thread's network namespace. It hangs there
 /// until the descriptor is closed.
 pub(crate) fn attach_lookup(program: &OwnedFd) -> io::Result<OwnedFd> {
+    const LINK_CREATE: c_int = 28;
+    #[repr(C)]
+    struct Attributes {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+    }
     let netns = std::fs::File::open("/proc/thread-self/ns/net")?;
-    let mut attributes = LinkCreate {
+    let mut attributes = Attributes {
         prog_fd: program.as_raw_fd().cast_unsigned(),
-        target: netns.as_raw_fd().cast_unsigned(),
+        target_fd: netns.as_raw_fd().cast_unsigned(),
         attach_type: BPF_SK_LOOKUP,
         flags: 0,
     };
     // SAFETY: the command's fields, no address. It hands out a descriptor.
-    unsafe { bpf::open(BPF_LINK_CREATE, &mut attributes) }
+    unsafe { bpf::open(LINK_CREATE, &mut attributes) }
 }
 
-/// How many programs hang at a hook of an interface of the calling thread's namespace.
-pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
+/// Numbers of the programs at a tcx hook of an interface of the calling thread's namespace, in
+/// the order in which they run. 64 at most.
+pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<Vec<u32>> {
     // All of it: the kernel writes the revision whatever size it is told (`bpf_mprog_query`,
     // kernel/bpf/mprog.c).
     #[repr(C)]
@@ -398,24 +403,28 @@ pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<u32> {
         link_attach_flags: u64,
         revision: u64,
     }
+    let mut programs = vec![0_u32; 64];
     let mut attributes = Attributes {
         target_ifindex: nix::net::if_::if_nametoindex(interface)?,
         attach_type: hook,
         query_flags: 0,
         attach_flags: 0,
-        prog_ids: 0,
-        prog_cnt: 0,
+        prog_ids: programs.as_mut_ptr() as u64,
+        prog_cnt: programs.len() as u32,
         reserved: 0,
         prog_attach_flags: 0,
         link_ids: 0,
         link_attach_flags: 0,
         revision: 0,
     };
-    // SAFETY: the command's fields; there is no list that it could fill.
+    // SAFETY: the command's fields; the list is as long as said, and lives on.
     match unsafe { bpf::call(BPF_PROG_QUERY, &mut attributes) } {
-        Ok(_) => Ok(attributes.prog_cnt),
+        Ok(_) => {
+            programs.truncate(attributes.prog_cnt as usize);
+            Ok(programs)
+        }
         // Linux before 6.6 has no tcx, so nothing can hang there.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }

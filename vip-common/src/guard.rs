@@ -22,6 +22,8 @@ pub enum Kind {
     NamePort,
     /// It may not leave.
     Drop,
+    /// The agent's test of this program: it has been seen, and may not leave.
+    SelfTest,
 }
 
 /// The decision about a frame that is about to leave. Flat for the same reason as that about
@@ -56,6 +58,7 @@ impl Verdict {
             Kind::Pass | Kind::NamePort => None,
             Kind::NameNode => Some(Counter::GuardRewritten),
             Kind::Drop => Some(Counter::GuardDropped),
+            Kind::SelfTest => Some(Counter::GuardTested),
         }
     }
 }
@@ -67,7 +70,7 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
         return Verdict::new(Kind::Pass);
     };
     let verdict = match ethernet.ether_type() {
-        ethernet::ether_type::ARP => decide_arp(frame, tables),
+        ethernet::ether_type::ARP => decide_arp(frame, ethernet, tables),
         ethernet::ether_type::IPV4 => decide_ipv4(frame, tables),
         ethernet::ether_type::IPV6 => decide_ipv6(frame, tables),
         _ => None,
@@ -86,10 +89,19 @@ fn as_owner<T: Tables>(owner_until: BootNanos, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn decide_arp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Option<Verdict> {
+fn decide_arp<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    tables: &T,
+) -> Option<Verdict> {
     let packet = frame.view::<arp::Packet>(ethernet::LENGTH)?;
     if !packet.is_ipv4_over_ethernet() {
         return None;
+    }
+    if packet.operation() == arp::operation::SELF_TEST
+        && ethernet.source() == ethernet.destination()
+    {
+        return Some(Verdict::new(Kind::SelfTest));
     }
     let vip = find_ipv4(tables.state(), packet.sender_address())?;
     // An announcement names the VIP on both sides (RFC 5227, section 3); an answer comes from
@@ -171,7 +183,7 @@ fn name_port<F: Frame + ?Sized>(
 pub fn apply<F: FrameMut + ?Sized, T: Tables>(verdict: Verdict, frame: &mut F, tables: &T) -> bool {
     match verdict.kind {
         Kind::Pass => true,
-        Kind::Drop => false,
+        Kind::Drop | Kind::SelfTest => false,
         Kind::NameNode => {
             let own = tables.state().config.own_address;
             let packet = frame.view_mut::<arp::Packet>(ethernet::LENGTH);
@@ -191,7 +203,7 @@ pub fn apply<F: FrameMut + ?Sized, T: Tables>(verdict: Verdict, frame: &mut F, t
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{Be128, Mac};
+    use crate::layout::{Be32, Be128, Mac};
     use crate::testing::{
         CLIENT, CLIENT_MAC, PORT, Segment, VIP, VIP6, World, arp_frame, arp_request,
         checksums_are_right, ndp_frame, node_address, node_mac,
@@ -233,6 +245,21 @@ mod tests {
         let answer = arp_frame(CLIENT_MAC, node_mac(0), answer);
         assert_eq!(kind(&answer, &owner), Kind::Pass);
         assert_eq!(kind(&answer, &other), Kind::Drop);
+    }
+
+    #[test]
+    fn the_agents_test_of_the_guard_is_counted_and_stays_here() {
+        let own = (node_mac(0), Be32::default());
+        let packet = arp::Packet::new(arp::operation::SELF_TEST, own, own);
+        for world in [World::new(3, 0).owning(true), World::new(3, 0)] {
+            let mut test = arp_frame(node_mac(0), node_mac(0), packet);
+            let verdict = decide(&test, &world);
+            assert_eq!(verdict.counter(), Some(Counter::GuardTested));
+            assert!(!apply(verdict, &mut test, &world));
+            // An experiment of somebody else.
+            let other = arp_frame(CLIENT_MAC, node_mac(0), packet);
+            assert_eq!(kind(&other, &world), Kind::Pass);
+        }
     }
 
     #[test]

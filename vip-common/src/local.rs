@@ -19,7 +19,7 @@ pub struct Target {
 
 /// Decides about a connection to `address` and `port`; `None` if it stays as it is.
 ///
-/// This node's own server comes first if it is ready and `listens`, which is asked only then.
+/// This node's own server comes first if it may have new connections and `listens`, which is asked only then.
 /// Else one of the others, by `random`.
 #[inline(always)]
 pub fn redirect(
@@ -62,6 +62,14 @@ pub fn redirect(
     target(others.nth(random % count)?)
 }
 
+/// Whether a UDP socket that connects to `address` and `port` is the agent's test of whether
+/// the programs at `connect` run. Nothing is sent by that, and nobody else has a use for port 0.
+#[inline(always)]
+#[must_use]
+pub fn is_self_test(state: &State, address: Be128, port: Be16) -> bool {
+    port == Be16::new(0) && find(state, address).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +95,7 @@ mod tests {
     }
 
     fn unready(state: &mut State, index: usize) {
-        state.masks.ready[0] = state.masks.ready[0].with(backend(index), false);
+        state.masks.new_connections[0] = state.masks.new_connections[0].with(backend(index), false);
     }
 
     #[test]
@@ -107,9 +115,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_ready_means_whoever_lives_and_nobody_alive_means_as_it_is() {
-        let unready = world(|state| state.masks.ready[0] = BackendMask::EMPTY);
-        assert_eq!(to(&unready, true, 0), node(0));
+    fn port_0_of_a_vip_is_the_agents_test() {
+        let state = world(|_| {});
+        assert!(is_self_test(&state, VIP.into(), Be16::new(0)));
+        assert!(is_self_test(&state, VIP6, Be16::new(0)));
+        assert!(!is_self_test(&state, VIP.into(), Be16::new(PORT)));
+        assert!(!is_self_test(&state, node_address(0).into(), Be16::new(0)));
+    }
+
+    #[test]
+    fn only_the_living_are_chosen_and_nobody_means_as_it_is() {
+        let nobody = world(|state| state.masks.new_connections[0] = BackendMask::EMPTY);
+        assert_eq!(to(&nobody, true, 0), None);
         let alone = world(|state| state.masks.alive = BackendMask::EMPTY.with(backend(0), true));
         assert_eq!(to(&alone, true, 0), node(0));
         assert_eq!(to(&alone, false, 0), None);

@@ -703,7 +703,7 @@ pub fn check_input(input: &[u8]) {
         let bit = |shift: usize| health >> (node + shift) & 1 != 0;
         let masks = &mut world.state.masks;
         masks.alive = masks.alive.with(backend(node), bit(0));
-        masks.ready[0] = masks.ready[0].with(backend(node), bit(3));
+        masks.new_connections[0] = masks.new_connections[0].with(backend(node), bit(3));
     }
     world.socket = match sockets & 7 {
         0 | 1 => Socket::None,

@@ -14,6 +14,8 @@ use crate::maps::{self, Maps};
 
 /// `IPPROTO_TCP`.
 const TCP: u32 = 6;
+/// `IPPROTO_UDP`.
+const UDP: u32 = 17;
 
 /// The address that a socket connects to, or is connected to, with its port.
 #[inline(always)]
@@ -125,6 +127,9 @@ fn is_pod(context: &SockAddrContext, agent: u64) -> bool {
 fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> {
     let state = Maps.state();
     if fields(context).protocol != TCP {
+        if fields(context).protocol == UDP && local::is_self_test(state, vip, port) {
+            maps::count(Counter::ConnectTested);
+        }
         return None;
     }
     // SAFETY: helpers that take the program's own context, or nothing.

@@ -2,9 +2,10 @@
 
 use std::ffi::{c_int, c_long};
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 /// Runs a command (`enum bpf_cmd`, include/uapi/linux/bpf.h) with the first fields of
@@ -54,4 +55,119 @@ pub unsafe fn open<T>(command: c_int, attributes: &mut T) -> io::Result<OwnedFd>
 /// `CAP_SYS_RESOURCE` is missing.
 pub fn lift_memory_limit() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
+}
+
+/// An instruction (`struct bpf_insn`).
+pub type Instruction = [u8; 8];
+
+/// The program `r0 = value; exit`.
+#[must_use]
+pub fn returning(value: i32) -> [Instruction; 2] {
+    let [a, b, c, d] = value.to_le_bytes();
+    [[0xb7, 0, 0, 0, a, b, c, d], [0x95, 0, 0, 0, 0, 0, 0, 0]]
+}
+
+/// Kinds of programs (`enum bpf_prog_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `BPF_PROG_TYPE_SCHED_CLS`.
+    Classifier = 3,
+    /// `BPF_PROG_TYPE_XDP`.
+    Xdp = 6,
+}
+
+/// `BPF_F_XDP_HAS_FRAGS`: frames in several buffers are no obstacle (Linux 5.18).
+pub const HAS_FRAGS: u32 = 1 << 5;
+
+/// Loads a program of a few instructions, under a name of 15 bytes at most; one for XDP for frames
+/// in several buffers, if the kernel can.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn load(kind: Kind, name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let flags = if kind == Kind::Xdp { HAS_FRAGS } else { 0 };
+    match load_with(kind, name, instructions, flags) {
+        Err(error) if flags != 0 && error.raw_os_error() == Some(libc::EINVAL) => {
+            load_with(kind, name, instructions, 0)
+        }
+        loaded => loaded,
+    }
+}
+
+/// The same with these flags.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn load_with(
+    kind: Kind,
+    name: &str,
+    instructions: &[Instruction],
+    prog_flags: u32,
+) -> io::Result<OwnedFd> {
+    /// `enum bpf_cmd`.
+    const PROG_LOAD: c_int = 5;
+    #[repr(C)]
+    struct Attributes {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+    }
+    let mut attributes = Attributes {
+        prog_type: kind as u32,
+        insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags,
+        prog_name: [0; 16],
+    };
+    for (to, from) in attributes.prog_name[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
+    // hands out a descriptor.
+    unsafe { open(PROG_LOAD, &mut attributes) }
+}
+
+/// `BPF_F_BEFORE`: before all others of a list of programs. Without it, behind them.
+pub const FIRST: u32 = 1 << 3;
+
+/// Attaches a program to an interface of the calling thread's network namespace, by a link: it
+/// hangs there until the descriptor is closed. `attach_type` is one of `enum bpf_attach_type`.
+///
+/// # Errors
+/// There is no such interface, or the kernel refuses.
+pub fn link(
+    program: &OwnedFd,
+    interface: &str,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    /// `enum bpf_cmd`.
+    const LINK_CREATE: c_int = 28;
+    #[repr(C)]
+    struct Attributes {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attributes = Attributes {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: if_nametoindex(interface)?,
+        attach_type,
+        flags,
+    };
+    // SAFETY: the command's fields, no address. It hands out a descriptor.
+    unsafe { open(LINK_CREATE, &mut attributes) }
 }

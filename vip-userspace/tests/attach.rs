@@ -3,21 +3,24 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use vip_common::layout::Masks;
+use vip_common::layout::{Counter, Masks};
 use vip_common::testing::{World, backend, node_mac};
 use vip_common::wire::bfd;
+use vip_userspace::bpf::{self, Kind};
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
-    BfdPort, Datapath, DatapathError, Egress, Leftover, Mode, Pins, Plan, Seen, leftovers, remove,
-    socket_lookup_programs,
+    Attachment, BfdPort, Claim, Datapath, DatapathError, Egress, Leftover, Look, Mode, Pins, Plan,
+    Seen, Taken, Way, leftovers, pin_directory, refuse_taken, remove, socket_lookup_programs,
 };
+use vip_userspace::net::Neighbours;
 use vip_userspace::net::bfd::{BfdSocket, is_port_taken};
 use vip_userspace::net::netlink::Netlink;
 
@@ -137,7 +140,7 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         );
         state.set_mac(backend(1), node_mac(1)).expect("writes");
         let masks = Masks {
-            ready: Default::default(),
+            new_connections: Default::default(),
             ..state.get().masks
         };
         state.set_masks(masks).expect("writes");
@@ -175,18 +178,49 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
     });
 }
 
-/// What rtnetlink shows of clsact filters on eth0.
-fn seen() -> Seen {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// Runs something on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("a runtime")
+        .block_on(work)
+}
+
+/// What rtnetlink shows of programs on eth0.
+fn seen() -> Seen {
     let index = nix::net::if_::if_nametoindex("eth0").expect("it is there");
-    let filters = runtime.block_on(async {
+    block_on(async {
         let netlink = Netlink::connect().expect("a socket");
-        netlink.filters(index).await.expect("the kernel tells")
+        let [ingress, egress] = netlink.filters(index).await.expect("the kernel tells");
+        let link = netlink.link(index).await.expect("the kernel tells");
+        Seen {
+            xdp: link.and_then(|link| link.xdp),
+            ingress,
+            egress,
+        }
+    })
+}
+
+/// What is found at a hook of eth0.
+fn look(datapath: &mut Datapath, way: Way, attachment: Attachment) -> Look {
+    datapath
+        .look(way, "eth0", attachment, &seen())
+        .expect("the kernel tells")
+}
+
+/// Whether the guard counts the agent's test frame.
+fn guard_runs(datapath: &Datapath) -> bool {
+    let counted = || datapath.counter(Counter::GuardTested).expect("can be read");
+    let before = counted();
+    block_on(async {
+        let netlink = Netlink::connect().expect("a socket");
+        let (vip, node) = ([10, 9, 0, 10].into(), [10, 9, 0, 1].into());
+        let nic = netlink.find_nic(vip, &[node], None).await.expect("eth0");
+        let neighbours = Neighbours::open(&nic, &[node]).expect("a socket");
+        neighbours.test_guard().expect("eth0 is up");
     });
-    Seen { xdp: None, filters }
+    counted() > before
 }
 
 #[test]
@@ -217,10 +251,10 @@ fn a_kernel_without_tcx_gets_one_clsact_filter() {
                 .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
                 .expect("attaches");
             assert_eq!(attached.egress, Egress::Clsact);
-            let mut guards = || datapath.guards("eth0", Egress::Clsact, &seen());
-            assert!(guards().expect("the kernel tells"));
+            assert!(look(&mut datapath, Way::Out, attached).attached);
             run("tc", &["filter", "delete", "dev", "eth0", "egress"]);
-            assert!(!guards().expect("the kernel tells"), "it was removed");
+            let gone = look(&mut datapath, Way::Out, attached);
+            assert!(!gone.attached, "it was removed");
             datapath
                 .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
                 .expect("attaches again");
@@ -288,8 +322,8 @@ fn local_sockets_are_redirected_until_cleanup() {
         let group = root.join(format!("vip-attach-{}", std::process::id()));
         fs::create_dir(&group).expect("root may");
         let attached = || {
-            let link = place.bpffs().join("vip").join("vip_connect4");
-            link.exists()
+            let pins = pin_directory(&place.bpffs(), place.directory.path());
+            pins.join("vip_connect4").exists()
         };
         for _restart in 0..2 {
             let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
@@ -328,9 +362,12 @@ fn somebody_elses_program_is_left_alone() {
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("attaches beside it");
         assert_eq!(attached.mode, Mode::Tc);
+        let found = look(&mut ours, Way::In, attached);
+        assert!(found.attached);
+        let ahead: Vec<String> = found.ahead.iter().map(ToString::to_string).collect();
         assert!(
-            ours.steers("eth0", attached, &seen())
-                .expect("the kernel tells")
+            ahead[0].starts_with("XDP program vip_ingress (id "),
+            "{ahead:?}"
         );
         assert_eq!(xdp(), before);
         drop(ours);
@@ -458,5 +495,197 @@ fn bfd_port_is_shared_with_a_program_that_is_bound_to_it() {
             send(&ours, "from an agent");
             assert_eq!(others().as_deref(), Some("from an agent"));
         }
+    });
+}
+#[test]
+fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
+    in_namespace(|place| {
+        run("ip", &["address", "add", "10.9.0.1/24", "dev", "eth0"]);
+        for &egress in egresses() {
+            // Somebody else's programs: they let nothing run behind them.
+            let foreign = || match egress {
+                Egress::Tcx => Some(somebody_elses()),
+                Egress::Clsact => {
+                    // Fails if the qdisc is there.
+                    let _there = Command::new("tc")
+                        .args(["qdisc", "add", "dev", "eth0", "clsact"])
+                        .output();
+                    run(
+                        "tc",
+                        &[
+                            "filter", "add", "dev", "eth0", "egress", "matchall", "action", "ok",
+                        ],
+                    );
+                    None
+                }
+            };
+            let _first = foreign();
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            let attached = datapath
+                .attach("eth0", place.index, XdpMode::Auto, Some(egress))
+                .expect("attaches");
+            assert_eq!(
+                look(&mut datapath, Way::Out, attached).ahead,
+                [],
+                "{egress}"
+            );
+            assert!(guard_runs(&datapath), "{egress}");
+            if egress == Egress::Tcx {
+                let _second = foreign();
+                let found = look(&mut datapath, Way::Out, attached);
+                assert!(found.attached);
+                assert_eq!(found.ahead.len(), 1);
+                assert!(!guard_runs(&datapath), "nothing runs behind the other");
+                datapath
+                    .put_first(Way::Out, "eth0", place.index, egress)
+                    .expect("attaches anew");
+                assert_eq!(look(&mut datapath, Way::Out, attached).ahead, []);
+                assert!(guard_runs(&datapath));
+                // The next agent does so too, where this one's programs stand behind others.
+                let _third = foreign();
+                drop(datapath);
+                let (mut next, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+                next.attach("eth0", place.index, XdpMode::Auto, Some(egress))
+                    .expect("attaches");
+                assert_eq!(look(&mut next, Way::Out, attached).ahead, []);
+                assert!(guard_runs(&next));
+            }
+            place.clean_up();
+            run("tc", &["qdisc", "replace", "dev", "eth0", "clsact"]);
+            run("tc", &["qdisc", "delete", "dev", "eth0", "clsact"]);
+        }
+    });
+}
+
+/// `BPF_TCX_EGRESS`.
+const TCX_EGRESS: u32 = 47;
+
+/// A tcx program of somebody else on the way out of eth0, before all others. None runs behind it
+/// (`TC_ACT_OK`).
+fn somebody_elses() -> OwnedFd {
+    let program = bpf::load(Kind::Classifier, "foreign", &bpf::returning(0)).expect("loads");
+    bpf::link(&program, "eth0", TCX_EGRESS, bpf::FIRST).expect("attaches")
+}
+
+#[test]
+fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
+    in_namespace(|place| {
+        let (one, two) = (
+            place.directory.path().join("one"),
+            place.directory.path().join("two"),
+        );
+        let open = |run: &Path| {
+            fs::create_dir_all(run).expect("writable");
+            Pins::open(&place.bpffs(), run).expect("a bpffs can be mounted")
+        };
+        let first = open(&one);
+        let held = first.hold().expect("nobody has it");
+        assert!(open(&one).hold().is_err(), "it is the first one's");
+        let (mut datapath, state) = Datapath::load(Some(first), &plan(3), 0).expect("loads");
+        datapath
+            .attach("eth0", place.index, XdpMode::Auto, None)
+            .expect("attaches");
+        let before = xdp();
+
+        let vips: Vec<IpAddr> = state
+            .get()
+            .vips()
+            .iter()
+            .map(|vip| vip.address.into())
+            .collect();
+        let other = [IpAddr::from([10, 9, 0, 99])];
+        let wants = |index, vips| Claim {
+            run_directory: &two,
+            interface: "eth0",
+            index,
+            xdp: None,
+            vips,
+            netns: 0,
+        };
+        let refused = |claim: &Claim<'_>| refuse_taken(&place.bpffs(), claim);
+        let error = refused(&wants(place.index, &other)).expect_err("the NIC is taken");
+        assert!(matches!(&error, Taken::Alive { run_directory, .. } if *run_directory == one));
+        assert!(error.to_string().starts_with("eth0 belongs to"), "{error}");
+        let error = refused(&wants(place.index + 100, &vips)).expect_err("the VIP is taken");
+        assert!(
+            error.to_string().starts_with(&format!("VIP {}", vips[0])),
+            "{error}"
+        );
+        assert_eq!(refused(&wants(place.index + 100, &other)), Ok(()));
+        // It is no other agent to itself.
+        let own = Claim {
+            run_directory: &one,
+            ..wants(place.index, &vips)
+        };
+        assert_eq!(refused(&own), Ok(()));
+
+        // A second one on another NIC takes nothing of the first's away, nor does its cleanup.
+        run(
+            "ip",
+            &[
+                "link", "add", "eth1", "type", "veth", "peer", "name", "peer1",
+            ],
+        );
+        run("ip", &["link", "set", "eth1", "up"]);
+        let index = nix::net::if_::if_nametoindex("eth1").expect("just made");
+        let (mut second, _) = Datapath::load(Some(open(&two)), &plan(5), 0).expect("loads");
+        assert!(!second.adopted());
+        second
+            .attach("eth1", index, XdpMode::Auto, None)
+            .expect("attaches");
+        drop(second);
+        for leftover in leftovers(&place.bpffs(), &two) {
+            remove(&leftover).expect("it can be removed");
+        }
+        assert_eq!(xdp(), before);
+
+        // The first one ends: what it left is still its own.
+        drop((datapath, held));
+        let error = refused(&wants(place.index, &other)).expect_err("the NIC is taken");
+        assert!(matches!(error, Taken::Left { .. }), "{error}");
+        assert!(
+            error.to_string().contains("vip cleanup --run-dir"),
+            "{error}"
+        );
+        for leftover in leftovers(&place.bpffs(), &one) {
+            remove(&leftover).expect("it can be removed");
+        }
+        assert_eq!(refused(&wants(place.index, &vips)), Ok(()));
+    });
+}
+
+#[test]
+fn what_lies_in_the_way_is_named_and_nothing_is_changed() {
+    in_namespace(|place| {
+        drop(place.pins());
+        let pins = pin_directory(&place.bpffs(), place.directory.path());
+        let refused = |path: &Path| {
+            let error = Pins::open(&place.bpffs(), place.directory.path()).expect_err("in the way");
+            assert!(matches!(error, DatapathError::InTheWay { .. }), "{error}");
+            assert!(
+                error.to_string().contains(path.to_str().expect("text")),
+                "{error}"
+            );
+        };
+        for name in ["VIP_STATE", "egress-2", "whatever"] {
+            let path = pins.join(name);
+            fs::create_dir(&path).expect("bpffs has directories");
+            refused(&path);
+            let all = place.leftovers();
+            let directory = all
+                .iter()
+                .find(|leftover| **leftover == Leftover::Pin(path.clone()));
+            let error = remove(directory.expect("it is listed")).expect_err("no agent made it");
+            assert!(error.to_string().contains(name), "{error}");
+            fs::remove_dir(&path).expect("empty");
+        }
+        // A map where a link should be.
+        let (datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+        drop(datapath);
+        let link = pins.join("egress-2");
+        fs::rename(pins.join("VIP_CLAIMANT"), &link).expect("bpffs can rename");
+        refused(&link);
+        fs::remove_file(&link).expect("a pin");
+        place.clean_up();
     });
 }

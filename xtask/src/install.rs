@@ -136,6 +136,7 @@ pub(crate) const TOPOLOGY: &[Program] = &[
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
+    ("nft", "nftables"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 ];

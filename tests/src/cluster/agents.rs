@@ -189,7 +189,8 @@ impl Cluster {
                             !entry.alive
                         } else {
                             let heard = entry.bfd.as_ref().is_none_or(|bfd| bfd.state == "up");
-                            entry.alive && entry.ready && entry.mac.is_some() && heard
+                            let served = entry.ready && entry.usable;
+                            entry.alive && served && entry.mac.is_some() && heard
                         }
                     })
                 })

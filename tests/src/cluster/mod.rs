@@ -378,7 +378,9 @@ impl Cluster {
                 let mut command = host.command(self.programs.testbed.as_os_str());
                 command
                     .args(["serve", "--name", host.name(), "--pki"])
-                    .arg(self.pki.directory());
+                    .arg(self.pki.directory())
+                    .arg("--token-file")
+                    .arg(self.server_token());
                 let log = self.work.join(format!("{}-apiserver.log", host.name()));
                 Process::daemon(
                     &format!("API server on {}", host.name()),
@@ -426,6 +428,23 @@ impl Cluster {
             Flavour::StandIn => Signal::SIGUSR1,
             Flavour::Kubernetes(..) => Signal::SIGTERM,
         };
+        self.signal_server(node, signal);
+    }
+
+    /// The file with the bearer token that the stand-ins take; there is none at first.
+    #[must_use]
+    pub fn server_token(&self) -> PathBuf {
+        self.work.join("server-token")
+    }
+
+    /// Lets a stand-in's `/readyz` answer 401 to whoever does not know the
+    /// [token](Self::server_token), from now on.
+    pub fn lock_server(&mut self, node: usize) {
+        self.signal_server(node, Signal::SIGHUP);
+    }
+
+    /// Sends a signal to a node's API server: SIGSTOP makes it hang.
+    pub fn signal_server(&mut self, node: usize, signal: Signal) {
         if let Some(server) = &mut self.servers[node] {
             self.topology.nodes[node].signal(server, signal);
         }

@@ -12,9 +12,12 @@ mod check;
 mod cleanup;
 mod conflict;
 pub mod container;
+mod credentials;
 mod docs;
 mod drain;
 mod dual_stack;
+mod echo_limited;
+mod foreign_programs;
 mod handover;
 mod hop_bound;
 mod keepalived_peer;
@@ -23,6 +26,7 @@ mod kubernetes;
 mod links;
 mod local_clients;
 mod machines;
+mod nic_moves;
 mod node_drained;
 mod node_faults;
 mod observed;
@@ -37,6 +41,7 @@ pub mod static_pod;
 mod strangers;
 mod stray_frames;
 mod top;
+mod two_agents;
 mod upgrade;
 
 use anyhow::Result;
@@ -116,6 +121,11 @@ pub const ALL: &[Scenario] = &[
         run: node_faults::run,
     },
     Scenario {
+        name: "nic_moves",
+        promise: "nic_put_into_a_bridge_is_followed_and_cuts_no_watch",
+        run: nic_moves::run,
+    },
+    Scenario {
         name: "busy_machine",
         promise: "busy_machine_moves_nothing",
         run: busy_machine::run,
@@ -126,9 +136,24 @@ pub const ALL: &[Scenario] = &[
         run: node_drained::run,
     },
     Scenario {
+        name: "credentials",
+        promise: "credentials_are_wanted_by_readyz_and_hung_or_drained_get_nothing",
+        run: credentials::run,
+    },
+    Scenario {
+        name: "echo_limited",
+        promise: "echo_limited_or_dropped_cuts_no_watch_of_a_restarted_agent",
+        run: echo_limited::run,
+    },
+    Scenario {
         name: "upgrade",
         promise: "upgrade_ten_times_fails_no_request_and_cuts_no_watch",
         run: upgrade::run,
+    },
+    Scenario {
+        name: "two_agents",
+        promise: "two_agents_on_a_machine_share_nothing_and_cut_no_watch",
+        run: two_agents::run,
     },
     Scenario {
         name: "conflict",
@@ -304,6 +329,11 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "bfd_beside",
         promise: "bird_and_frr_on_the_same_nodes_keep_their_bfd_sessions_and_ours",
         run: bfd_beside::run,
+    },
+    Scenario {
+        name: "foreign_programs",
+        promise: "foreign_programs_before_ours_are_passed_or_named",
+        run: foreign_programs::run,
     },
     Scenario {
         name: "keepalived_peer",

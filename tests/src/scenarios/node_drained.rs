@@ -14,7 +14,7 @@ fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
     cluster.wait_for_status(&what, &nodes, |own, _, status| {
         status
             .node(own.host(node))
-            .is_some_and(|entry| entry.draining == draining && entry.ready != draining)
+            .is_some_and(|entry| entry.draining == draining && entry.usable != draining)
     })
 }
 

@@ -17,6 +17,7 @@ pub mod vm;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use anyhow::Result;
@@ -96,6 +97,15 @@ pub trait Host: Debug {
     /// The kernel refuses, or the host's switch cannot do it.
     fn mangle(&self, how: Mangle) -> Result<()> {
         anyhow::bail!("{}: its switch cannot {how:?}", self.name())
+    }
+
+    /// Gives the host another NIC, on the switch of the nodes' segment, without an address. The
+    /// number is the last byte of its Ethernet address. What is returned must be kept.
+    ///
+    /// # Errors
+    /// The host takes no other.
+    fn plug(&self, interface: &str, number: u8) -> Result<Vec<OwnedFd>> {
+        anyhow::bail!("{} takes no NIC {interface} ({number})", self.name())
     }
 
     /// The virtual machine that it is, if it is one.

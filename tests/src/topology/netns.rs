@@ -73,6 +73,18 @@ impl Host for NetnsHost {
             .with_context(|| format!("{how:?} at the port of {}", self.name))
     }
 
+    fn plug(&self, interface: &str, number: u8) -> Result<Vec<OwnedFd>> {
+        let port = format!("{}-{interface}", self.name);
+        let switch = &self.switch.place;
+        let mut wiring = cable(&port, interface, number, &self.place, mtu(Link::Plain));
+        // Other than the first NIC's.
+        wiring = wiring.replace("02:00:0a", "02:01:0a");
+        switch.ip(&format!("{wiring}link set {port} master {BRIDGE}\n"))?;
+        no_offload(&self.place, &[interface])?;
+        self.place.ip(&format!("link set {interface} up\n"))?;
+        prepare_ports(switch, &[&port], Link::Plain)
+    }
+
     fn power_off(&mut self) -> Result<()> {
         // First the wire, so that the deaths that follow send no farewell.
         self.switch

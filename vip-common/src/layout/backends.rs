@@ -187,31 +187,37 @@ pub struct Masks {
     /// come and does not know yet which others are there, nor they that it is. It resets nothing
     /// then either, as one of them may have the connection.
     pub withheld: BackendMask,
-    /// For each check: its server says it is ready and the node does not drain. New connections
-    /// may be sent there.
-    pub ready: [BackendMask; MAX_CHECKS],
+    /// The node's operator wants no new connections there. No program reads it: the agent has
+    /// chosen with it, and the next agent is to know it from its start.
+    pub draining: BackendMask,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
+    /// For each check: where the agent wants new connections to be sent. It has put together what
+    /// it knows, so that nothing is left to be chosen for each of them.
+    pub new_connections: [BackendMask; MAX_CHECKS],
 }
 
 impl Masks {
-    /// The first `count` backends alive and ready for all.
+    /// The first `count` backends alive, and new connections to all.
     #[must_use]
     pub const fn all(count: usize) -> Self {
         let all = BackendMask::first(count);
         Self {
             alive: all,
             withheld: BackendMask::EMPTY,
-            ready: [all; MAX_CHECKS],
+            draining: BackendMask::EMPTY,
+            reserved: 0,
+            new_connections: [all; MAX_CHECKS],
         }
     }
 
-    /// Where new connections may go, by a check of `0..MAX_CHECKS`. If no backend is ready (etcd
-    /// has lost its quorum, say), any that lives: never worse than no balancer at all.
+    /// Where new connections may go, by a check of `0..MAX_CHECKS`. Never to a node that does not
+    /// answer, whichever of the words was written first.
     #[inline(always)]
     #[must_use]
     pub const fn for_new_connections(&self, check: u8) -> BackendMask {
         // The verifier wants to see that it is in range.
-        let ready = self.ready[check as usize & (MAX_CHECKS - 1)].and(self.alive);
-        if ready.is_empty() { self.alive } else { ready }
+        self.new_connections[check as usize & (MAX_CHECKS - 1)].and(self.alive)
     }
 }
 

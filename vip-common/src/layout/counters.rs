@@ -125,6 +125,21 @@ counters! {
     GuardDropped = "guard_dropped",
     /// Connection from this node or a pod on it, redirected to a ready node.
     Redirected = "redirected",
+    /// Test frame of the agent, seen on the way out: dropped.
+    GuardTested = "guard_tested",
+    /// Test socket of the agent, seen at `connect`.
+    ConnectTested = "connect_tested",
+}
+
+impl Counter {
+    /// Whether it tells of frames or connections, and not of the agent's own tests.
+    #[must_use]
+    pub const fn tells_of_traffic(self) -> bool {
+        !matches!(
+            self,
+            Self::Untouched | Self::GuardTested | Self::ConnectTested
+        )
+    }
 }
 
 /// Length of the map of counters.

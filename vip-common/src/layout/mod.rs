@@ -190,7 +190,7 @@ impl Config {
 pub struct State {
     /// This node, and the sizes of the rest.
     pub config: Config,
-    /// Who is alive, who is ready.
+    /// Who is alive, who gets new connections.
     pub masks: Masks,
     /// The nodes, the first `backend_count` in use.
     pub backends: [Backend; MAX_BACKENDS],
@@ -287,7 +287,7 @@ pub struct Service {
     pub target: Be16,
     /// Different for each service: what its allow list goes by.
     pub id: u16,
-    /// Which of the [`Masks::ready`] is its.
+    /// Which of the [`Masks::new_connections`] is its.
     pub check: u8,
     /// See [`flag`].
     pub flags: u8,

@@ -16,6 +16,9 @@ pub mod operation {
     pub const REQUEST: Be16 = Be16::new(1);
     /// The sender has it.
     pub const REPLY: Be16 = Be16::new(2);
+    /// An agent's test whether the program on the way out runs: `OP_EXP1` (RFC 5494), for which
+    /// no host has a use.
+    pub const SELF_TEST: Be16 = Be16::new(24);
 }
 
 /// Hardware type Ethernet (RFC 826, IANA).

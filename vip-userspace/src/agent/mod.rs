@@ -10,7 +10,6 @@ pub mod lock;
 mod memory;
 mod pacer;
 mod privileges;
-mod proof;
 mod realtime;
 mod shell;
 
@@ -30,12 +29,14 @@ pub use self::shell::{ADDRESSES, DRAINED};
 
 use self::shell::Shell;
 use crate::config::{self, Config};
+use crate::datapath::{self, Claim, Turn};
+use crate::net::Nic;
 use crate::net::netlink::Netlink;
 use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::{Reply, Request};
-use crate::probe::{ProbeResult, Prober, Settings, Trust};
+use crate::probe::{News, ProbeResult, Prober, Settings, Trust};
 
 /// Between looks at whether everything is as it should be.
 const RECONCILE: Duration = Duration::from_secs(2);
@@ -57,7 +58,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     privileges::check()?;
-    let _lock = lock::Lock::take(&config.run_dir)?;
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
     let nic = netlink
@@ -68,14 +68,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         )
         .await?;
 
-    let mut network = netlink.watch(nic.index)?;
+    let turn = Turn::take(&config.datapath.bpffs).await;
+    refuse_taken(&config, &nic, &netlink).await?;
+    let _lock = lock::Lock::take(&config.run_dir)?;
+
+    let mut watched = nic.index;
+    let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic.clone(), netlink, probe_times).await?;
+        Shell::start(config.clone(), nic, netlink.clone(), probe_times).await?;
+    drop(turn);
     let _log = forward_program_log(&mut shell);
-    let neighbours = shell.neighbours();
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     start_probes(&config, &probes);
@@ -95,6 +100,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
+        let neighbours = shell.neighbours();
+        if watched != shell.nic() {
+            watched = shell.nic();
+            network = netlink.watch(watched)?;
+        }
         tokio::select! {
             biased;
             notice = notices.recv() => match notice {
@@ -104,7 +114,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             },
             _ = terminate.recv() => shell.resign(),
             _ = interrupt.recv() => shell.resign(),
-            Some((node, check, outcome)) = outcomes.recv() => shell.on_probe(node, check, &outcome),
+            Some(outcome) = outcomes.recv() => match outcome {
+                Outcome::Probe(node, check, found) => shell.on_probe(node, check, &found),
+                Outcome::Credentials(news) => shell.on_credentials(news),
+            },
             Some(event) = network.next() => shell.on_network(event).await?,
             Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
@@ -123,8 +136,32 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     shell.end()
 }
 
-/// Node, check, and what was found.
-type Outcome = (usize, usize, ProbeResult);
+/// Looks whether another agent on this machine has what this one wants. Changes nothing.
+///
+/// # Errors
+/// One has.
+pub async fn refuse_taken(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<()> {
+    let link = netlink.link(nic.index).await?;
+    let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
+    let claim = Claim {
+        run_directory: &config.run_dir,
+        interface: &nic.name,
+        index: nic.index,
+        xdp: link.and_then(|link| link.xdp),
+        vips: &vips,
+        netns: crate::net::netns_cookie().unwrap_or(0),
+    };
+    datapath::refuse_taken(&config.datapath.bpffs, &claim)?;
+    Ok(())
+}
+
+/// What the tasks that probe have to tell.
+enum Outcome {
+    /// Node, check, and what was found.
+    Probe(usize, usize, ProbeResult),
+    /// The credentials' files have changed.
+    Credentials(News),
+}
 
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
 fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
@@ -136,10 +173,12 @@ fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     };
     for (number, check) in config.checks.iter().enumerate() {
         let prober = Arc::new(Prober::new(Settings {
-            path: check.path.clone(),
+            ask: check.ask.clone(),
             port: check.port,
             timeout: health.timeout,
             trust: trust.clone(),
+            // They are for API servers, and for nobody else.
+            credentials: health.credentials.clone().filter(|_| number == 0),
         }));
         for (index, node) in config.nodes.iter().enumerate() {
             let (prober, outcomes) = (prober.clone(), outcomes.clone());
@@ -150,8 +189,12 @@ fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
                 loop {
                     ticks.tick().await;
                     let outcome = prober.probe(address).await;
-                    if outcomes.send((index, number, outcome)).await.is_err() {
-                        return;
+                    let news = prober.news().map(Outcome::Credentials);
+                    let found = Outcome::Probe(index, number, outcome);
+                    for outcome in news.into_iter().chain([found]) {
+                        if outcomes.send(outcome).await.is_err() {
+                            return;
+                        }
                     }
                 }
             });
@@ -233,8 +276,8 @@ async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
                 reply(&mut stream, &Reply::from(status)).await;
             }));
         }
-        Request::Drain { draining } => {
-            let done = shell.drain(draining);
+        Request::Drain { draining, force } => {
+            let done = shell.drain(draining, force).await;
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(done)).await;
             }));

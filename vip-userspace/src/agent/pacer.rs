@@ -26,8 +26,9 @@ use super::{privileges, realtime};
 use crate::config::VrrpMode;
 use crate::datapath::{Plan, StateMap, raise};
 use crate::decide::bfd::Session;
-use crate::decide::health::Probe;
-use crate::decide::node::{Action, Event, Fault, NoHandover, Node, Report, To};
+use crate::decide::choice::Resort;
+use crate::decide::health::{Probe, Server};
+use crate::decide::node::{Action, Event, Fault, LastUsable, NoHandover, Node, Report, To};
 use crate::decide::vrrp::State;
 use crate::net::Neighbours;
 use crate::net::bfd::BfdSocket;
@@ -41,8 +42,13 @@ const BATCH: usize = 64;
 pub(super) enum Command {
     /// A probe by one of the checks ended.
     Probe(BackendIndex, usize, Probe),
-    /// This node is to take no new connections, or to take them again.
+    /// This node is to take no new connections, or to take them again, whatever that does to
+    /// them.
     Drain(bool),
+    /// This node is to take no new connections, unless nobody as good is left for them.
+    DrainIfOthers(oneshot::Sender<Result<(), LastUsable>>),
+    /// A node was heard by ARP or Neighbour Discovery.
+    Neighbour(BackendIndex),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
     /// Somebody claims the VIP: his Ethernet address, and the other node that has it.
@@ -53,6 +59,8 @@ pub(super) enum Command {
     Source(BackendIndex, Mac),
     /// What the state should say, health and fences aside, and where the rank table begins.
     Plan(Arc<Plan>, u32),
+    /// The node has another NIC: speak and listen there from now on.
+    Wires(Box<Wires>),
     /// Look whether the map says what it should.
     Reconcile,
     /// Another node is to own the VIP.
@@ -92,6 +100,12 @@ pub(super) struct View {
     pub(super) sessions: Vec<Option<SessionView>>,
     /// By backend index: takes no new connections.
     pub(super) draining: Vec<bool>,
+    /// By backend index and check.
+    pub(super) servers: Vec<Vec<Server>>,
+    /// By check: where new connections go.
+    pub(super) resorts: Vec<Resort>,
+    /// By backend index: whether the node answers ICMP echo, if that is known.
+    pub(super) echo: Vec<Option<bool>>,
     /// What the thread has read.
     pub(super) received: Received,
 }
@@ -141,6 +155,8 @@ pub(super) struct Setting {
     pub(super) interval: Centiseconds,
     /// Where they go.
     pub(super) mode: VrrpMode,
+    /// Checks of each server.
+    pub(super) checks: usize,
 }
 
 impl Setting {
@@ -424,6 +440,17 @@ impl Keeper {
             let event = match command {
                 Command::Probe(index, check, probe) => Event::Probe(index, check, probe),
                 Command::Drain(draining) => Event::Drain(draining),
+                Command::DrainIfOthers(answer) => {
+                    let may = self.node.may_drain();
+                    let drains = may.is_ok();
+                    // Whoever asked may have gone.
+                    let _gone = answer.send(may);
+                    if !drains {
+                        continue;
+                    }
+                    Event::Drain(true)
+                }
+                Command::Neighbour(index) => Event::Neighbour(index),
                 Command::Fault(fault, present) => Event::Fault(fault, present),
                 Command::Claim(mac, node) => Event::Claim { mac, node },
                 Command::Shutdown => Event::Shutdown,
@@ -445,6 +472,10 @@ impl Keeper {
                 Command::Plan(plan, rank_base) => {
                     self.plan = (plan, rank_base);
                     self.rewrite();
+                    continue;
+                }
+                Command::Wires(wires) => {
+                    self.wires = *wires;
                     continue;
                 }
                 Command::Reconcile => {
@@ -506,6 +537,12 @@ impl Keeper {
                 Action::SendEcho(to) => {
                     self.echoes = self.echoes.wrapping_add(1);
                     unsent("echo", self.wires.echo.ask(self.address(to), self.echoes));
+                }
+                Action::AskNeighbour(to) => {
+                    let (address, mac) = (self.address(to), self.state.mac(to));
+                    if !mac.is_unknown() {
+                        unsent("ARP", self.wires.neighbours.verify(address, mac));
+                    }
                 }
                 Action::Announce => self.for_each_vip(Neighbours::announce),
                 Action::ProbeAddress => self.for_each_vip(Neighbours::probe),
@@ -593,6 +630,8 @@ impl Keeper {
             detection: session.detection_time(),
             round_trip: session.round_trip(),
         };
+        let nodes = || (0..self.setting.nodes.len()).filter_map(BackendIndex::new);
+        let checks = 0..self.setting.checks;
         View {
             state: self.node.state(),
             priority: self.node.priority(),
@@ -600,15 +639,24 @@ impl Keeper {
             fence: self.node.fence(),
             masks: self.node.masks(),
             faults: self.node.faults().collect(),
-            sessions: (0..self.setting.nodes.len())
-                .map(|index| self.node.bfd(BackendIndex::new(index)?).map(session))
+            sessions: nodes()
+                .map(|index| self.node.bfd(index).map(session))
                 .collect(),
-            draining: (0..self.setting.nodes.len())
+            draining: nodes().map(|index| self.node.is_draining(index)).collect(),
+            servers: nodes()
                 .map(|index| {
-                    BackendIndex::new(index).is_some_and(|index| self.node.is_draining(index))
+                    let servers = checks.clone();
+                    servers
+                        .map(|check| self.node.server(index, check))
+                        .collect()
                 })
                 .collect(),
             received: self.received,
+            resorts: checks
+                .clone()
+                .map(|check| self.node.resort(check))
+                .collect(),
+            echo: nodes().map(|index| self.node.answers_echo(index)).collect(),
         }
     }
 

@@ -15,13 +15,14 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
 use vip_common::wire::bfd::PORT;
 
-use crate::cgroup;
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
+use crate::probe::Credentials;
+use crate::{agent, cgroup};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
 /// page, less the headroom of 256 bytes, the shared info of 320 and the Ethernet header
@@ -124,6 +125,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     ]);
     findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
     findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
+    findings.extend(config.health.credentials.as_ref().map(credentials));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -139,13 +141,16 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Ok(nic) => {
                 findings.extend(nic_findings(&config, &nic));
                 findings.extend(config.bfd.map(|_| bfd_port(nic.address)));
+                if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
+                    findings.push(finding(Grade::Failure, "agent", taken.to_string()));
+                }
                 for vip in &config.vips {
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
             }
         }
         for vip in &config.vips {
-            let places = netlink.has_vip(vip.address).await?;
+            let places = netlink.places_of(vip.address).await?;
             findings.push(vip_in_use(vip.address, &places));
         }
         anyhow::Ok(())
@@ -340,6 +345,23 @@ fn selinux(enforce: &Path) -> Option<Finding> {
         "permissive"
     };
     Some(finding(Grade::Ok, "SELinux", text))
+}
+
+/// The files by which API servers are to know who asks. They may come later than the agent.
+fn credentials(credentials: &Credentials) -> Finding {
+    let missing = credentials.files().into_iter().find(|file| !file.exists());
+    match (missing, credentials.check()) {
+        (Some(file), _) => finding(
+            Grade::Warning,
+            "health",
+            format!(
+                "{} is not there yet: /readyz is asked without credentials",
+                file.display()
+            ),
+        ),
+        (None, Err(why)) => finding(Grade::Failure, "health", why),
+        (None, Ok(())) => finding(Grade::Ok, "health", "the credentials for /readyz were read"),
+    }
 }
 
 fn is(path: &Path, magic: nix::sys::statfs::FsType) -> bool {

@@ -16,6 +16,7 @@ use crate::observe::journal;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     // Without a configuration the agent's note says which VIPs there were.
+    let run_dir = flags.overrides.run_dir()?;
     let configured = match flags.into_config() {
         Ok(config) => Some(config),
         Err(ConfigError::Nothing) => None,
@@ -25,7 +26,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         Some(Config {
             run_dir, datapath, ..
         }) => (run_dir.clone(), datapath.bpffs.clone()),
-        None => (config::RUN_DIR.into(), config::BPFFS.into()),
+        None => (run_dir, config::BPFFS.into()),
     };
     // An agent that runs would put it all back.
     let lock = if run_dir.exists() {
@@ -55,7 +56,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         let netlink = Netlink::connect()?;
         for address in addresses {
             if netlink
-                .has_vip(address)
+                .places_of(address)
                 .await?
                 .iter()
                 .any(|place| place == "lo")

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use super::BadInput;
 use crate::config::{Config, Flags, Overrides, Tls};
+use crate::probe::{Ask, Credentials};
 
 /// Where a configuration file is to lie on the nodes.
 const FILE: &str = "/etc/vip/vip.toml";
@@ -119,6 +120,13 @@ fn paths(config: &Config) -> Vec<&Path> {
     if let Tls::Ca(path) = &config.health.tls {
         paths.push(path);
     }
+    paths.extend(
+        config
+            .health
+            .credentials
+            .iter()
+            .flat_map(|them| them.files()),
+    );
     paths
 }
 
@@ -175,6 +183,22 @@ fn pod(options: &Options, config: &Config) -> String {
         mounts.push(Mount {
             name: "pki",
             path: tls,
+            kind: "DirectoryOrCreate",
+            read_only: true,
+        });
+    }
+    // Whole directories, so that files that are replaced are seen.
+    let credentials = config.health.credentials.iter();
+    let mut folders: Vec<String> = credentials
+        .flat_map(|credentials| credentials.files())
+        .filter_map(|file| file.parent().map(text))
+        .filter(|folder| tls.as_ref() != Some(folder))
+        .collect();
+    folders.dedup();
+    for (name, path) in ["credentials", "credentials-key"].into_iter().zip(&folders) {
+        mounts.push(Mount {
+            name,
+            path,
             kind: "DirectoryOrCreate",
             read_only: true,
         });
@@ -409,13 +433,34 @@ fn file(config: &Config) -> String {
         config.vrrp.router_id,
         config.vrrp.interval.as_millis(),
     );
-    match &config.health.tls {
-        Tls::WellKnownCa => {}
-        Tls::Ca(path) => {
-            let path = quoted(path.to_str().unwrap_or_default());
-            let _infallible = write!(file, "\n[health]\nca = {path}\n");
+    let mut health = Vec::new();
+    let mut line = |key: &str, path: &Path| {
+        health.push(format!(
+            "{key} = {}",
+            quoted(path.to_str().unwrap_or_default())
+        ));
+    };
+    if let Tls::Ca(path) = &config.health.tls {
+        line("ca", path);
+    }
+    match &config.health.credentials {
+        None => {}
+        Some(Credentials::Token(path)) => line("token_file", path),
+        Some(Credentials::Certificate { certificate, key }) => {
+            line("client_certificate", certificate);
+            line("client_key", key);
         }
-        Tls::Insecure => file += "\n[health]\ninsecure = true\n",
+    }
+    if config.health.tls == Tls::Insecure {
+        health.push("insecure = true".to_owned());
+    }
+    match config.checks.first().map(|check| &check.ask) {
+        Some(Ask::Tls) => health.push("check = \"tls\"".to_owned()),
+        Some(Ask::Tcp) => health.push("check = \"tcp\"".to_owned()),
+        Some(Ask::Http(_)) | None => {}
+    }
+    if !health.is_empty() {
+        let _infallible = write!(file, "\n[health]\n{}\n", health.join("\n"));
     }
     if let Some(http) = config.http {
         let _infallible = write!(file, "\n[http]\nlisten = \"{http}\"\n");
@@ -453,6 +498,10 @@ mod tests {
             "",
             "--interface eth7 --vrid 9 --interval 250ms --insecure --http 0.0.0.0:1000",
             "--ca /etc/a\"b/ca.crt",
+            "--check tls",
+            "--check tcp --insecure",
+            "--ca /etc/vip/ca.crt --token-file /etc/vip/token",
+            "--client-certificate /etc/vip/vip.crt --client-key /etc/vip/vip.key",
         ] {
             let (_, config) = options(more);
             let text = file(&config);
@@ -473,6 +522,23 @@ mod tests {
         let pod = pod(&options, &config);
         assert!(pod.contains("host: \"::1\"\n"), "{pod}");
         assert!(!pod.contains("pki"), "no CA is needed: {pod}");
+    }
+
+    #[test]
+    fn directories_of_credentials_are_mounted_once() {
+        for (more, mounted) in [
+            ("--token-file /etc/vip/token", 1),
+            ("--ca /etc/vip/ca.crt --token-file /etc/vip/token", 0),
+            (
+                "--client-certificate /etc/a/vip.crt --client-key /etc/b/vip.key",
+                2,
+            ),
+        ] {
+            let (options, config) = options(more);
+            let pod = pod(&options, &config);
+            let count = pod.matches("- name: credentials").count();
+            assert_eq!(count, 2 * mounted, "{more}: {pod}");
+        }
     }
 
     #[test]

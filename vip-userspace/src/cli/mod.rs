@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::agent::lock::LockError;
 use crate::config::{self, ConfigError, Flags};
+use crate::datapath::{DatapathError, Taken};
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
@@ -77,6 +79,9 @@ enum Command {
     },
     /// Bring no new connections to this node; those that are open stay
     Drain {
+        /// Also if no other node is left that is as good for them
+        #[arg(long)]
+        force: bool,
         /// Where the agent's socket is
         #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
@@ -131,8 +136,8 @@ pub fn main() -> ExitCode {
             run_dir,
         } => events::run(&run_dir, follow, json),
         Command::Handover { to, run_dir } => handover::run(&run_dir, to),
-        Command::Drain { run_dir } => drain::run(&run_dir, true),
-        Command::Undrain { run_dir } => drain::run(&run_dir, false),
+        Command::Drain { force, run_dir } => drain::run(&run_dir, true, force),
+        Command::Undrain { run_dir } => drain::run(&run_dir, false, false),
         Command::Check { config } => check::run(config),
         Command::Manifest { options } => manifest::run(options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
@@ -145,13 +150,28 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("vip: {}", in_one_line(&error));
-            if error.is::<ConfigError>() || error.is::<BadInput>() {
+            if is_input(&error) {
                 ExitCode::from(2)
             } else {
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+/// Whether it is what was asked for that cannot be, and nothing was changed.
+fn is_input(error: &anyhow::Error) -> bool {
+    let lies_in_the_way = |error: &DatapathError| {
+        matches!(
+            error,
+            DatapathError::InTheWay { .. } | DatapathError::Held { .. }
+        )
+    };
+    error.is::<ConfigError>()
+        || error.is::<BadInput>()
+        || error.is::<Taken>()
+        || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
+        || error.downcast_ref().is_some_and(lies_in_the_way)
 }
 
 /// An error and its causes. Some say their cause themselves; it is not said twice.

@@ -117,7 +117,10 @@ impl View {
         };
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
-            Constraint::Length((5 + status.faults.len() + status.alarms().count()) as u16),
+            Constraint::Length(
+                (5 + status.faults.len() + status.alarms().count() + status.warnings().len())
+                    as u16,
+            ),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
             Constraint::Length(1),
@@ -165,16 +168,20 @@ impl View {
         for alarm in status.alarms() {
             lines.push(Line::styled(format!("Alarm    {alarm}"), bad()));
         }
+        for warning in status.warnings() {
+            lines.push(Line::styled(format!("Warning  {warning}"), doubtful()));
+        }
         let title = format!(" VIP {} · vip {} ", status.vip, status.version);
         let block = Block::bordered().title(title);
         Paragraph::new(lines).block(block).render(area, buffer);
     }
 
     fn nodes(&self, status: &Status, area: Rect, buffer: &mut Buffer) {
-        const HEADS: [&str; 10] = [
+        const HEADS: [&str; 11] = [
             "NODE",
             "ALIVE",
             "READY",
+            "NEW",
             "BFD",
             "RTT ms",
             "PROBE ms",
@@ -187,6 +194,7 @@ impl View {
         let widths = [
             Constraint::Length(name.unwrap_or(0).max(4) as u16 + 2),
             Constraint::Length(5),
+            Constraint::Length(7),
             Constraint::Length(5),
             Constraint::Length(10),
             Constraint::Length(6),
@@ -242,7 +250,7 @@ impl View {
             .map(|record| {
                 let style = match record.severity {
                     Severity::Info => Style::new(),
-                    Severity::Warning => Style::new().fg(Color::Yellow),
+                    Severity::Warning => doubtful(),
                     Severity::Error => bad(),
                 };
                 Line::styled(record.to_string(), style)
@@ -256,18 +264,20 @@ fn bad() -> Style {
     Style::new().fg(Color::Red)
 }
 
+fn doubtful() -> Style {
+    Style::new().fg(Color::Yellow)
+}
+
 fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
     let mark = if owner == Some(node.name.as_str()) {
         "*"
     } else {
         " "
     };
-    let truth = |value: bool| {
-        if value {
-            Cell::from("yes")
-        } else {
-            Cell::from(Span::styled("no", bad()))
-        }
+    let word = |word: &'static str| match word {
+        "yes" => Cell::from(word),
+        "no" => Cell::from(Span::styled(word, bad())),
+        _ => Cell::from(Span::styled(word, doubtful())),
     };
     let number = |value: Option<f64>, digits: usize| {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
@@ -275,12 +285,9 @@ fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
     let bfd = node.bfd.as_ref();
     Row::new([
         Cell::from(format!("{mark} {}", node.name)),
-        truth(node.alive),
-        if node.draining {
-            Cell::from(Span::styled("drain", Style::new().fg(Color::Yellow)))
-        } else {
-            truth(node.ready)
-        },
+        word(if node.alive { "yes" } else { "no" }),
+        word(node.readiness()),
+        word(node.takes_new()),
         Cell::from(bfd.map_or("-", |bfd| bfd.state.as_str())),
         Cell::from(number(bfd.and_then(|bfd| bfd.round_trip_ms), 2)),
         Cell::from(number(node.rtt_ms, 1)),
@@ -309,7 +316,10 @@ mod tests {
             source_alarm: None,
             alive: true,
             ready: number != 2,
+            unknown: false,
             draining: number == 3,
+            usable: number == 1,
+            echo: None,
             bfd: None,
             probe: "ready".to_owned(),
             rtt_ms: Some(1.5),
@@ -328,6 +338,7 @@ mod tests {
             version: text("0"),
             vip: text("10.0.0.10:6443"),
             services: Vec::new(),
+            credentials_trouble: None,
             local: None,
             owner: Some(Peer {
                 name: text("cp1"),
@@ -353,6 +364,7 @@ mod tests {
             },
             bfd_port: None,
             received: Default::default(),
+            hooks: vec![],
             nodes: (1..=3).map(|number| node(number, packets)).collect(),
             counters: BTreeMap::new(),
             events: BTreeMap::new(),

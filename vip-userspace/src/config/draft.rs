@@ -25,17 +25,88 @@ pub(super) struct Draft {
     pub(super) probe_address: bool,
     pub(super) bfd: Option<Bfd>,
     pub(super) health: Health,
+    /// More about the probes, which must fit together.
+    pub(super) probe: ProbeTerms,
     pub(super) local: Option<Local>,
     pub(super) datapath: Datapath,
     pub(super) http: Option<SocketAddr>,
     pub(super) run_dir: Option<PathBuf>,
 }
 
+/// What is said of the probes of API servers, and where.
+#[derive(Default)]
+pub(super) struct ProbeTerms {
+    pub(super) kind: Option<(CheckKind, Place)>,
+    pub(super) path: Option<(String, Place)>,
+    pub(super) token: Option<(PathBuf, Place)>,
+    pub(super) certificate: Option<(PathBuf, Place)>,
+    pub(super) key: Option<(PathBuf, Place)>,
+}
+
+impl ProbeTerms {
+    /// What is asked, and by what the agent says who it is.
+    fn settle(self, tls: &Tls) -> Result<(Ask, Option<Credentials>), Fault> {
+        let kind = self.kind.map_or(CheckKind::Readyz, |(kind, _)| kind);
+        let secrets = [&self.token, &self.certificate, &self.key];
+        let first = secrets
+            .into_iter()
+            .flatten()
+            .map(|(_, place)| *place)
+            .next();
+        if let Some((_, place)) = &self.path
+            && kind != CheckKind::Readyz
+        {
+            let message = "`path` has no meaning with this `check`; remove one";
+            return Err(Fault::new(*place, message));
+        }
+        if let Some(place) = first {
+            if kind != CheckKind::Readyz {
+                let message = "credentials have no meaning with this `check`; remove one";
+                return Err(Fault::new(place, message));
+            }
+            if *tls == Tls::Insecure {
+                let message = "with `insecure = true` whoever answers would be shown these credentials; remove one";
+                return Err(Fault::new(place, message));
+            }
+        }
+        let credentials = match (self.token, self.certificate, self.key) {
+            (None, None, None) => None,
+            (Some((token, _)), None, None) => Some(Credentials::Token(token)),
+            (None, Some((certificate, _)), Some((key, _))) => {
+                Some(Credentials::Certificate { certificate, key })
+            }
+            (None, Some((_, place)), None) => {
+                let message =
+                    "a client certificate is of no use without its key; give `client_key`";
+                return Err(Fault::new(place, message));
+            }
+            (None, None, Some((_, place))) => {
+                let message =
+                    "a key is of no use without its certificate; give `client_certificate`";
+                return Err(Fault::new(place, message));
+            }
+            (Some((_, place)), ..) => {
+                let message = "a token and a client certificate; give one of them";
+                return Err(Fault::new(place, message));
+            }
+        };
+        let ask = match kind {
+            CheckKind::Readyz => {
+                let path = self.path.map(|(path, _)| path);
+                Ask::Http(path.unwrap_or("/readyz".into()))
+            }
+            CheckKind::Tls => Ask::Tls,
+            CheckKind::Tcp => Ask::Tcp,
+        };
+        Ok((ask, credentials))
+    }
+}
+
 /// What is said of a service beside its port.
 pub(super) struct Terms {
     pub(super) target: Option<u16>,
-    /// What is asked of its servers; `None`: it is enough that they take connections.
-    pub(super) path: Option<String>,
+    /// What is asked of its servers.
+    pub(super) ask: Ask,
     pub(super) probe_port: Option<u16>,
     pub(super) allow: Vec<Network>,
     pub(super) syn_rate: Option<u32>,
@@ -47,7 +118,7 @@ impl Terms {
         let target = self.target.unwrap_or(port);
         let wanted = Check {
             port: self.probe_port.unwrap_or(target),
-            path: self.path.clone(),
+            ask: self.ask.clone(),
         };
         let known = checks.iter().position(|check| *check == wanted);
         Service {
@@ -115,10 +186,18 @@ impl Draft {
             |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(60));
         let probe_timeout =
             |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(60));
-        let path = health.text("path", probe_path)?;
+        let file = |value| text(value, absolute);
+        let probe = ProbeTerms {
+            kind: health.take("check", |value| text(value, check_kind))?,
+            path: health.take("path", |value| text(value, probe_path))?,
+            token: health.take("token_file", file)?,
+            certificate: health.take("client_certificate", file)?,
+            key: health.take("client_key", file)?,
+        };
         let main = Terms {
             target,
-            path: Some(path.unwrap_or("/readyz".into())),
+            // Flags may say something else: see `finish`.
+            ask: Ask::Tcp,
             probe_port: health.port("port")?,
             allow,
             syn_rate,
@@ -146,6 +225,7 @@ impl Draft {
                     (None, false) => Tls::WellKnownCa,
                 }
             },
+            credentials: None,
         };
 
         let local = {
@@ -191,6 +271,7 @@ impl Draft {
             probe_address,
             bfd,
             health,
+            probe,
             local,
             datapath,
             http,
@@ -199,7 +280,7 @@ impl Draft {
     }
 
     /// Checks that all fits together.
-    pub(super) fn finish(self) -> Result<Config, Fault> {
+    pub(super) fn finish(mut self) -> Result<Config, Fault> {
         let missing = |flag, key, example| {
             if self.from_flags {
                 let message = format!("missing; give it, or --config FILE with `{key}` in it");
@@ -218,6 +299,8 @@ impl Draft {
             .ok_or_else(|| missing("--nodes", "nodes", "[\"10.0.0.11\"]"))?;
         check_nodes(nodes, *place)?;
         self.check_vips(nodes)?;
+        let probe = std::mem::take(&mut self.probe);
+        (self.main.ask, self.health.credentials) = probe.settle(&self.health.tls)?;
         let mut checks = vec![];
         let vips = self.served(&mut checks)?;
         if checks.len() > MAX_CHECKS {

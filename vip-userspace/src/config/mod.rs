@@ -25,7 +25,8 @@ use vip_common::layout::{
 use self::draft::Draft;
 use self::fault::{Fault, Place, Source};
 use self::table::within;
-use self::values::{advert_interval, endpoint, interface, listen, unicast};
+use self::values::{absolute, advert_interval, check_kind, endpoint, interface, listen, unicast};
+use crate::probe::{Ask, Credentials};
 use crate::rank;
 
 /// Where the agent keeps its socket and its lock, unless configured otherwise.
@@ -105,8 +106,8 @@ pub struct Service {
 pub struct Check {
     /// The port on the nodes.
     pub port: u16,
-    /// What is asked of it, by HTTPS; `None`: it is enough that it takes connections.
-    pub path: Option<String>,
+    /// What is asked of it.
+    pub ask: Ask,
 }
 
 /// An address, or all that begin as it does.
@@ -196,6 +197,8 @@ pub struct Health {
     pub fall: u32,
     /// How the servers prove who they are.
     pub tls: Tls,
+    /// How the agent proves to API servers who it is, if they want to know.
+    pub credentials: Option<Credentials>,
 }
 
 /// How an API server proves that it is one.
@@ -403,6 +406,21 @@ pub struct Overrides {
     /// Believe whatever answers the probes
     #[arg(long)]
     pub insecure: bool,
+    /// Where the agent keeps its socket and its events; its pins follow it [default: /run/vip]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<String>,
+    /// What API servers are asked: readyz, tls, tcp [default: readyz]
+    #[arg(long, value_name = "KIND")]
+    pub check: Option<String>,
+    /// Bearer token for /readyz, in a file
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Client certificate for /readyz
+    #[arg(long, value_name = "FILE")]
+    pub client_certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
 }
 
 impl Flags {
@@ -437,18 +455,36 @@ impl Flags {
 }
 
 impl Overrides {
+    /// The run directory, by itself: for what needs nothing else of the configuration.
+    ///
+    /// # Errors
+    /// It is no absolute path.
+    pub fn run_dir(&self) -> Result<PathBuf, ConfigError> {
+        let named = self.run_dir.as_deref().map(absolute).transpose();
+        let named = named.map_err(|message| ConfigError::Flag {
+            flag: "--run-dir",
+            message,
+        })?;
+        Ok(named.unwrap_or_else(|| RUN_DIR.into()))
+    }
+
     /// The flags again, one word after the other.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let lists = [("--vip", &self.vip), ("--nodes", &self.nodes)];
         let lists = lists.map(|(flag, list)| (flag, list.as_ref().map(|list| list.join(","))));
-        let ca = self.ca.as_ref().map(|path| path.display().to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let values = [
             ("--interface", self.interface.clone()),
             ("--vrid", self.vrid.clone()),
             ("--interval", self.interval.clone()),
             ("--http", self.http.clone()),
-            ("--ca", ca),
+            ("--ca", path(&self.ca)),
+            ("--run-dir", self.run_dir.clone()),
+            ("--check", self.check.clone()),
+            ("--token-file", path(&self.token_file)),
+            ("--client-certificate", path(&self.client_certificate)),
+            ("--client-key", path(&self.client_key)),
         ];
         let pairs = lists.into_iter().chain(values);
         let words = pairs.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
@@ -492,6 +528,26 @@ impl Overrides {
         }
         if self.insecure {
             draft.health.tls = Tls::Insecure;
+        }
+        if let Some(path) = self.run_dir {
+            draft.run_dir = Some(absolute(&path).map_err(at("--run-dir"))?);
+        }
+        if let Some(kind) = self.check {
+            let kind = check_kind(&kind).map_err(at("--check"))?;
+            draft.probe.kind = Some((kind, Place::Flag("--check")));
+        }
+        for (file, given, flag) in [
+            (self.token_file, &mut draft.probe.token, "--token-file"),
+            (
+                self.client_certificate,
+                &mut draft.probe.certificate,
+                "--client-certificate",
+            ),
+            (self.client_key, &mut draft.probe.key, "--client-key"),
+        ] {
+            if let Some(file) = file {
+                *given = Some((file, Place::Flag(flag)));
+            }
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ fn smallest_file_has_sensible_defaults() {
             vips: vec![plain(ip(10), 6443)],
             checks: vec![Check {
                 port: 6443,
-                path: Some("/readyz".into()),
+                ask: Ask::Http("/readyz".into()),
             }],
             nodes: vec![node(11), node(12), node(13)],
             interface: None,
@@ -90,6 +90,7 @@ fn smallest_file_has_sensible_defaults() {
                 rise: 2,
                 fall: 2,
                 tls: Tls::WellKnownCa,
+                credentials: None,
             },
             local: Some(Local { cgroup: None }),
             datapath: Datapath {
@@ -150,11 +151,11 @@ fn every_key_in_the_page_reaches_its_place() {
             checks: vec![
                 Check {
                     port: 6444,
-                    path: Some("/livez".into()),
+                    ask: Ask::Http("/livez".into()),
                 },
                 Check {
                     port: 9347,
-                    path: Some("/healthz".into()),
+                    ask: Ask::Http("/healthz".into()),
                 },
             ],
             nodes: vec![
@@ -192,6 +193,10 @@ fn every_key_in_the_page_reaches_its_place() {
                 rise: 3,
                 fall: 4,
                 tls: Tls::Ca("/etc/ssl/cluster-ca.pem".into()),
+                credentials: Some(Credentials::Certificate {
+                    certificate: "/etc/vip/health.crt".into(),
+                    key: "/etc/vip/health.key".into(),
+                }),
             },
             local: Some(Local {
                 cgroup: Some("/sys/fs/cgroup/unified".into()),
@@ -417,6 +422,34 @@ fn wrong_values_are_refused_with_their_place_and_a_way_out() {
             "4:6: `ca` has no meaning with `insecure = true`; remove one",
         ),
         (
+            "[health]\ncheck = \"udp\"",
+            "4:9: unknown check `udp`, expected one of `readyz`, `tls`, `tcp`",
+        ),
+        (
+            "[health]\ncheck = \"tls\"\npath = \"/livez\"",
+            "5:8: `path` has no meaning with this `check`; remove one",
+        ),
+        (
+            "[health]\ncheck = \"tcp\"\ntoken_file = \"/a\"",
+            "5:14: credentials have no meaning with this `check`; remove one",
+        ),
+        (
+            "[health]\ninsecure = true\ntoken_file = \"/a\"",
+            "5:14: with `insecure = true` whoever answers would be shown these credentials; remove one",
+        ),
+        (
+            "[health]\nclient_key = \"/a\"",
+            "4:14: a key is of no use without its certificate; give `client_certificate`",
+        ),
+        (
+            "[health]\nclient_certificate = \"/a\"",
+            "4:22: a client certificate is of no use without its key; give `client_key`",
+        ),
+        (
+            "[health]\ntoken_file = \"/a\"\nclient_certificate = \"/a\"\nclient_key = \"/a\"",
+            "4:14: a token and a client certificate; give one of them",
+        ),
+        (
             "[datapath]\nmode = \"fast\"",
             "4:8: unknown mode `fast`, expected one of `auto`, `native`, `generic`, `tc`",
         ),
@@ -474,11 +507,11 @@ fn several_vips_and_ports_share_what_they_can() {
         [
             Check {
                 port: 6443,
-                path: Some("/readyz".into()),
+                ask: Ask::Http("/readyz".into()),
             },
             Check {
                 port: 9345,
-                path: None,
+                ask: Ask::Tcp,
             },
         ]
     );

@@ -96,7 +96,7 @@ fn service(value: Spanned<DeValue<'_>>) -> Result<(u16, Terms, Place), Fault> {
     let port = table.port("port")?;
     let terms = Terms {
         target: table.port("target_port")?,
-        path: table.text("path", probe_path)?,
+        ask: table.text("path", probe_path)?.map_or(Ask::Tcp, Ask::Http),
         probe_port: table.port("probe_port")?,
         allow: table.take("allow", networks)?.unwrap_or_default(),
         syn_rate: table.take("syn_rate", syn_rate)?,
@@ -287,7 +287,24 @@ pub(super) fn xdp_mode(text: &str) -> Result<XdpMode, String> {
         ("generic", XdpMode::Generic),
         ("tc", XdpMode::Tc),
     ];
-    mode(text, &modes)
+    one_of("mode", text, &modes)
+}
+
+/// What API servers are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    Readyz,
+    Tls,
+    Tcp,
+}
+
+pub(super) fn check_kind(text: &str) -> Result<CheckKind, String> {
+    let kinds = [
+        ("readyz", CheckKind::Readyz),
+        ("tls", CheckKind::Tls),
+        ("tcp", CheckKind::Tcp),
+    ];
+    one_of("check", text, &kinds)
 }
 
 pub(super) fn vrrp_mode(text: &str) -> Result<VrrpMode, String> {
@@ -295,15 +312,16 @@ pub(super) fn vrrp_mode(text: &str) -> Result<VrrpMode, String> {
         ("unicast", VrrpMode::Unicast),
         ("multicast", VrrpMode::Multicast),
     ];
-    mode(text, &modes)
+    one_of("mode", text, &modes)
 }
 
-fn mode<T: Copy>(text: &str, modes: &[(&str, T)]) -> Result<T, String> {
-    let found = modes.iter().find(|(name, _)| *name == text);
-    found.map(|(_, mode)| *mode).ok_or_else(|| {
-        let names: Vec<_> = modes.iter().map(|(name, _)| format!("`{name}`")).collect();
+/// One of a few words; `what` they are called.
+fn one_of<T: Copy>(what: &str, text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    let found = words.iter().find(|(name, _)| *name == text);
+    found.map(|(_, word)| *word).ok_or_else(|| {
+        let names: Vec<_> = words.iter().map(|(name, _)| format!("`{name}`")).collect();
         format!(
-            "unknown mode `{text}`, expected one of {}",
+            "unknown {what} `{text}`, expected one of {}",
             names.join(", ")
         )
     })

@@ -122,16 +122,26 @@ pub(super) fn attach(
             Mode::Tc
         }
     };
-    // What an earlier agent attached in another way.
-    for pin in pins.map(Pins::ingress_links).unwrap_or_default() {
+    // What an earlier agent attached in another way, or this one to another NIC: now that the new
+    // ones are there.
+    let Some(pins) = pins else {
+        return Ok(Attachment { mode, egress: kind });
+    };
+    for pin in pins.ingress_links() {
         if pin.interface != index || pin.mode != mode {
             unpin_link(&pin.path)?;
         }
     }
-    if let Some(pins) = pins
-        && mode != Mode::Tc
-    {
-        pins.remove_filter(Way::In, index, interface)?;
+    for (interface, path) in pins.tcx_links(Way::Out) {
+        if interface != index || kind != Egress::Tcx {
+            unpin_link(&path)?;
+        }
+    }
+    for filter in pins.filters() {
+        let wanted = kind == Egress::Clsact && (filter.way == Way::Out || mode == Mode::Tc);
+        if filter.interface != index || !wanted {
+            pins.remove_filter(filter.way, filter.interface)?;
+        }
     }
     Ok(Attachment { mode, egress: kind })
 }
@@ -145,7 +155,7 @@ fn attach_xdp(
     wanted: config::XdpMode,
 ) -> Result<Option<Mode>, DatapathError> {
     for pin in pins.map(Pins::ingress_links).unwrap_or_default() {
-        if pin.mode == Mode::Tc {
+        if pin.mode == Mode::Tc || pin.interface != index {
             continue;
         }
         let welcome = match wanted {
@@ -154,10 +164,10 @@ fn attach_xdp(
             config::XdpMode::Generic => pin.mode == Mode::Generic,
             config::XdpMode::Tc => false,
         };
-        if pin.interface == index && welcome && replace_xdp(program, &pin.path)? {
+        if welcome && replace_xdp(program, &pin.path)? {
             return Ok(Some(pin.mode));
         }
-        // Another NIC, another mode, or a NIC that has gone.
+        // Another mode, or a NIC that had this number.
         unpin_link(&pin.path)?;
     }
     let modes: &[Mode] = match wanted {
@@ -236,7 +246,9 @@ impl Way {
     }
 }
 
-fn attach_classifier(
+/// Attaches a program for socket buffers before all others that are there: what stands before it
+/// may let none run behind.
+pub(super) fn attach_classifier(
     ebpf: &mut Ebpf,
     way: Way,
     pins: Option<&Pins>,
@@ -246,43 +258,98 @@ fn attach_classifier(
 ) -> Result<(), DatapathError> {
     let name = way.program();
     let program: &mut SchedClassifier = program(ebpf, name)?;
-    for (pinned, path) in pins.map(|pins| pins.tcx_links(way)).unwrap_or_default() {
-        if pinned == index && kind == Egress::Tcx && replace_classifier(program, name, &path)? {
-            return Ok(());
-        }
-        unpin_link(&path)?;
-    }
-    let order = match kind {
-        Egress::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
-        Egress::Clsact => {
-            // Fails if the qdisc is there already, which is as good; if it cannot be made,
-            // attaching says so.
-            let made = tc::qdisc_add_clsact(interface).is_ok();
-            if let Some(pins) = pins.filter(|_| made) {
-                note(program, name, &pins.qdisc(index))?;
-            }
-            // A filter has no link to update, so there is a moment without.
-            if let Some(pins) = pins {
-                pins.remove_filter(way, index, interface)?;
-            }
-            TcAttachOptions::Netlink(NlOptions::default())
-        }
-    };
-    let id = program
-        .attach_with_options(interface, way.hook(), order)
-        .map_err(program_error(name))?;
-    let Some(pins) = pins else { return Ok(()) };
-    let link = program.take_link(id).map_err(program_error(name))?;
     match kind {
-        Egress::Tcx => pin(FdLink::try_from(link), &pins.tcx(way, index), name),
-        Egress::Clsact => {
-            // A filter stays by itself, unless its handle is dropped. The pin of the program
-            // is the note that it is there.
-            mem::forget(link);
-            note(program, name, &pins.filter(way, index))
-        }
+        Egress::Tcx => attach_tcx(program, way, pins, interface, index),
+        Egress::Clsact => attach_filter(program, way, pins, interface, index),
     }
 }
+
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    way: Way,
+    pins: Option<&Pins>,
+    interface: &str,
+    index: u32,
+) -> Result<(), DatapathError> {
+    let name = way.program();
+    let path = pins.map(|pins| pins.tcx(way, index));
+    if let Some(path) = &path
+        && is_first(path, way, interface)
+        && replace_classifier(program, name, path)?
+    {
+        return Ok(());
+    }
+    let mut attach = || {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        program.attach_with_options(interface, way.hook(), order)
+    };
+    let id = match (attach(), &path) {
+        // It is there itself, behind others. A program can be in the list once only, so there is
+        // a moment without.
+        (Err(error), Some(path)) if errno(&error) == Some(libc::EEXIST) => {
+            unpin_link(path)?;
+            attach()
+        }
+        (attached, _) => attached,
+    };
+    let id = id.map_err(program_error(name))?;
+    let Some(path) = path else { return Ok(()) };
+    let link = program.take_link(id).map_err(program_error(name))?;
+    // That of an earlier agent, behind it.
+    unpin_link(&path)?;
+    pin(FdLink::try_from(link), &path, name)
+}
+
+/// Whether the program of a pinned link is the first of its list. One that cannot be told stays
+/// where it is.
+fn is_first(path: &Path, way: Way, interface: &str) -> bool {
+    let Ok(link) = PinnedLink::from_pin(path) else {
+        return false;
+    };
+    let own = FdLink::from(link).info().map(|info| info.program_id());
+    match (SchedClassifier::query_tcx(interface, way.hook()), own) {
+        (Ok((_, programs)), Ok(own)) => programs.first().is_some_and(|first| first.id() == own),
+        _ => true,
+    }
+}
+
+fn attach_filter(
+    program: &mut SchedClassifier,
+    way: Way,
+    pins: Option<&Pins>,
+    interface: &str,
+    index: u32,
+) -> Result<(), DatapathError> {
+    let name = way.program();
+    // Fails if the qdisc is there already, which is as good; if it cannot be made, attaching
+    // says so.
+    let made = tc::qdisc_add_clsact(interface).is_ok();
+    if let Some(pins) = pins {
+        if made {
+            note(program, name, &pins.qdisc(index))?;
+        }
+        // A filter has no link to update, so there is a moment without.
+        pins.remove_filter(way, index)?;
+    }
+    let mut attach = |priority| {
+        let options = NlOptions {
+            priority,
+            ..NlOptions::default()
+        };
+        program.attach_with_options(interface, way.hook(), TcAttachOptions::Netlink(options))
+    };
+    // Where somebody's filter of another kind has the first priority, whichever the kernel gives.
+    let id = attach(FIRST_PRIORITY).or_else(|_| attach(0));
+    let id = id.map_err(program_error(name))?;
+    let Some(pins) = pins else { return Ok(()) };
+    // A filter stays by itself, unless its handle is dropped. The pin of the program is the note
+    // that it is there.
+    mem::forget(program.take_link(id).map_err(program_error(name))?);
+    note(program, name, &pins.filter(way, index))
+}
+
+/// Filters of lower priority run first. 0 lets the kernel choose.
+const FIRST_PRIORITY: u16 = 1;
 
 /// Pins a program as a note, in the place of an older one.
 fn note(

@@ -7,8 +7,10 @@
 
 mod attach;
 mod bfd_port;
+mod chain;
 mod detach;
 mod maps;
+mod others;
 mod pins;
 mod rank_map;
 
@@ -27,12 +29,13 @@ use vip_common::layout::{
 
 use crate::{bpf, btf};
 
-use self::attach::Way;
-pub use self::attach::{Attachment, Egress, Mode};
+pub use self::attach::{Attachment, Egress, Mode, Way};
 pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
+pub use self::chain::{Filter, Look, Seen};
 use self::maps::Maps;
 pub use self::maps::{Allowed, StateMap, raise};
-pub use self::pins::{Leftover, Pins, leftovers, remove};
+pub use self::others::{Claim, Taken, Turn, refuse_taken};
+pub use self::pins::{Held, Leftover, Pins, leftovers, pin_directory, remove};
 
 /// The eBPF object, as `cargo xtask build-ebpf` made it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip.o"));
@@ -96,6 +99,23 @@ pub enum DatapathError {
         what: String,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// Something that no agent made lies where the agent pins.
+    #[error("{path} is {what}, and lies where the agent pins: remove it, and start again")]
+    InTheWay {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// An agent that runs pins where this one would.
+    #[error(
+        "another agent, whose run directory is not this one's, runs and pins in {path}: end it, \
+         or give this one another `run_dir`"
+    )]
+    Held {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another XDP program sits on the NIC, and the configuration wants XDP.
     #[error(
@@ -417,36 +437,44 @@ impl Datapath {
         )
     }
 
-    /// Whether the program on the way in is attached to an interface.
+    /// Whether the program on the way in or out is attached to an interface, and what stands
+    /// before it.
     ///
     /// # Errors
     /// If the kernel does not tell.
-    pub fn steers(
+    pub fn look(
         &mut self,
+        way: Way,
         interface: &str,
         attachment: Attachment,
         seen: &Seen,
-    ) -> Result<bool, DatapathError> {
-        if attachment.mode == Mode::Tc {
-            let egress = attachment.egress;
-            return is_attached(&mut self.ebpf, Way::In, interface, egress, seen);
+    ) -> Result<Look, DatapathError> {
+        if way == Way::In && attachment.mode != Mode::Tc {
+            let (name, ingress) = ingress(&mut self.ebpf)?;
+            let own = ingress.info().map_err(program_error(name))?.id();
+            return Ok(Look {
+                attached: seen.xdp == Some(own),
+                ahead: Vec::new(),
+            });
         }
-        let (name, ingress) = ingress(&mut self.ebpf)?;
-        let own = ingress.info().map_err(program_error(name))?;
-        Ok(seen.xdp == Some(own.id()))
+        let own = self.classifier(way.program())?.info();
+        let own = own.map_err(program_error(way.program()))?.id();
+        chain::look(way, interface, attachment.egress, own, seen)
     }
 
-    /// Whether the program on the way out is attached to an interface.
+    /// Puts a program for socket buffers before all others that are attached to an interface.
     ///
     /// # Errors
-    /// If the kernel does not tell.
-    pub fn guards(
+    /// If the kernel refuses.
+    pub fn put_first(
         &mut self,
+        way: Way,
         interface: &str,
+        index: u32,
         kind: Egress,
-        seen: &Seen,
-    ) -> Result<bool, DatapathError> {
-        is_attached(&mut self.ebpf, Way::Out, interface, kind, seen)
+    ) -> Result<(), DatapathError> {
+        let pins = self.pins.as_ref();
+        attach::attach_classifier(&mut self.ebpf, way, pins, interface, index, kind)
     }
 
     /// Attaches the programs for local sockets to a cgroup, in the place of those that an
@@ -614,15 +642,6 @@ fn ingress(ebpf: &mut Ebpf) -> Result<(&'static str, &mut Xdp), DatapathError> {
     Ok((name, program(ebpf, name)?))
 }
 
-/// The kernel's numbers of programs on an interface, as rtnetlink tells them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Seen {
-    /// The XDP program, in whichever mode.
-    pub xdp: Option<u32>,
-    /// Programs of clsact filters, on the way in or out. Not told where tcx is used.
-    pub filters: Vec<u32>,
-}
-
 /// Where this kernel keeps what the remains of a connection expect next; 0 if it does not say.
 /// Then nothing but a new connection is kept by them.
 fn tw_rcv_nxt() -> u32 {
@@ -639,29 +658,4 @@ fn tw_rcv_nxt() -> u32 {
             0
         }
     }
-}
-
-/// Whether a program for socket buffers is attached to an interface.
-fn is_attached(
-    ebpf: &mut Ebpf,
-    way: Way,
-    interface: &str,
-    kind: Egress,
-    seen: &Seen,
-) -> Result<bool, DatapathError> {
-    let name = way.program();
-    let classifier: &mut SchedClassifier = program(ebpf, name)?;
-    let own = classifier.info().map_err(program_error(name))?.id();
-    if kind == Egress::Clsact {
-        return Ok(seen.filters.contains(&own));
-    }
-    let (_, attached) =
-        SchedClassifier::query_tcx(interface, way.hook()).map_err(program_error(name))?;
-    Ok(attached.iter().any(|program| program.id() == own))
-}
-
-/// Where an earlier or this agent's things are pinned, below the root of a bpffs.
-#[must_use]
-pub fn pin_directory(bpffs: &Path) -> PathBuf {
-    bpffs.join("vip")
 }

@@ -5,18 +5,23 @@
 //! its program, pinned as `filter-in-<ifindex>` or `filter-out-<ifindex>`, is the note that it
 //! is there. (bpffs refuses dots in names.)
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::{Mode, Way};
 use super::detach::detach;
 use super::maps;
-use super::{DatapathError, pin_directory};
+use super::{DatapathError, LOCAL};
 
 /// File in the run directory that says that the bpffs was mounted by an agent.
 const MOUNTED: &str = "mounted-bpffs";
@@ -43,6 +48,82 @@ pub(super) struct IngressPin {
     pub(super) path: PathBuf,
     pub(super) interface: u32,
     pub(super) mode: Mode,
+}
+
+/// What a note about a clsact filter says.
+pub(super) struct FilterNote {
+    pub(super) way: Way,
+    pub(super) interface: u32,
+}
+
+/// What the name of a pin says, if it is a note about a clsact filter.
+fn filter_note(name: &str) -> Option<FilterNote> {
+    [Way::In, Way::Out].into_iter().find_map(|way| {
+        let interface = name.strip_prefix(filter(way))?.parse().ok()?;
+        Some(FilterNote { way, interface })
+    })
+}
+
+/// Says that the agent of a directory of pins lives, until dropped.
+#[derive(Debug)]
+pub struct Held {
+    _directory: Flock<File>,
+}
+
+/// Where the agent with this run directory pins, below the root of a bpffs: in a directory that is
+/// named after it, so that no two agents share one. That of `/run/vip` is `vip`; that of
+/// `/run/vip-b` is `vip:run:vip-b`.
+#[must_use]
+pub fn pin_directory(bpffs: &Path, run_directory: &Path) -> PathBuf {
+    // The same directory by the Filesystem Hierarchy Standard, whether or not it is a link here.
+    let run_directory = run_directory.strip_prefix("/var/run").map_or_else(
+        |_| run_directory.to_owned(),
+        |below| Path::new("/run").join(below),
+    );
+    if run_directory == Path::new(crate::config::RUN_DIR) {
+        return bpffs.join(DEFAULT);
+    }
+    let mut name = DEFAULT.to_owned();
+    for component in run_directory.components() {
+        let Component::Normal(component) = component else {
+            continue;
+        };
+        name.push(':');
+        for &byte in component.as_bytes() {
+            // bpffs refuses dots, and a colon is a slash here.
+            if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
+                name.push(char::from(byte));
+            } else {
+                name += &format!("%{byte:02x}");
+            }
+        }
+    }
+    bpffs.join(name)
+}
+
+/// The directory of the pins of an agent with the default run directory; others' names begin so.
+const DEFAULT: &str = "vip";
+
+/// The run directory of the agent that pins in a directory of this name, if it is one.
+pub(super) fn run_directory(name: &str) -> Option<PathBuf> {
+    if name == DEFAULT {
+        return Some(crate::config::RUN_DIR.into());
+    }
+    let mut path = PathBuf::from("/");
+    for part in name.strip_prefix(DEFAULT)?.strip_prefix(':')?.split(':') {
+        let mut bytes = Vec::new();
+        let mut rest = part.bytes();
+        while let Some(byte) = rest.next() {
+            bytes.push(if byte == b'%' {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            } else {
+                byte
+            });
+        }
+        path.push(OsStr::from_bytes(&bytes));
+    }
+    Some(path)
 }
 
 impl Pins {
@@ -72,12 +153,87 @@ impl Pins {
             ))?;
             tracing::info!(path = %bpffs.display(), "mounted bpffs");
         }
-        let directory = pin_directory(bpffs);
+        let directory = pin_directory(bpffs, run_directory);
+        if fs::symlink_metadata(&directory).is_ok_and(|found| !found.is_dir()) {
+            return Err(DatapathError::InTheWay {
+                path: directory,
+                what: "no directory",
+            });
+        }
         fs::create_dir_all(&directory).map_err(DatapathError::io(format!(
             "cannot create {}",
             directory.display()
         )))?;
-        Ok(Self { directory })
+        let pins = Self { directory };
+        pins.check()?;
+        Ok(pins)
+    }
+
+    /// Whether everything that lies where this program pins can be one of its pins. Before
+    /// anything is changed.
+    fn check(&self) -> Result<(), DatapathError> {
+        for name in names(&self.directory) {
+            let path = self.directory.join(&name);
+            let in_the_way = |what| {
+                Err(DatapathError::InTheWay {
+                    path: path.clone(),
+                    what,
+                })
+            };
+            if path.is_dir() {
+                return in_the_way("a directory");
+            }
+            let holds_link = ["ingress-", "egress-"]
+                .iter()
+                .any(|begin| name.starts_with(begin))
+                || LOCAL.contains(&name.as_str());
+            let is_link =
+                || PinnedLink::from_pin(&path).is_ok_and(|link| FdLink::from(link).info().is_ok());
+            if holds_link && !is_link() {
+                return in_the_way("no link of a program");
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the directory as that of an agent that lives, for as long as what is returned
+    /// does.
+    ///
+    /// # Errors
+    /// Another agent, which does not share this one's run directory, pins there.
+    pub fn hold(&self) -> Result<Held, DatapathError> {
+        let error = || format!("cannot lock {}", self.directory.display());
+        let directory = File::open(&self.directory).map_err(DatapathError::io(error()))?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Held { _directory: held }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(DatapathError::Held {
+                path: self.directory.clone(),
+            }),
+            Err((_, errno)) => Err(DatapathError::io(error())(errno.into())),
+        }
+    }
+
+    /// Whether an agent that lives [holds](Self::hold) the directory.
+    pub(super) fn is_held(&self) -> bool {
+        File::open(&self.directory).is_ok_and(|directory| {
+            let locked = Flock::lock(directory, FlockArg::LockSharedNonblock);
+            matches!(locked, Err((_, Errno::EWOULDBLOCK)))
+        })
+    }
+
+    /// The directory as it is, of whichever agent. Nothing is made.
+    pub(super) fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Indices of the interfaces on which its programs are.
+    pub(super) fn interfaces(&self) -> Vec<u32> {
+        let links = self.ingress_links().into_iter().map(|pin| pin.interface);
+        let egress = self.tcx_links(Way::Out).into_iter().map(|pin| pin.0);
+        let filters = self.filters().into_iter().map(|note| note.interface);
+        links.chain(egress).chain(filters).collect()
     }
 
     /// Where a map is pinned: by its name, without the section that a global's begins with.
@@ -121,18 +277,22 @@ impl Pins {
     }
 
     /// Removes the clsact filter, if there is one.
-    pub(super) fn remove_filter(
-        &self,
-        way: Way,
-        index: u32,
-        interface: &str,
-    ) -> Result<(), DatapathError> {
+    pub(super) fn remove_filter(&self, way: Way, index: u32) -> Result<(), DatapathError> {
         let path = self.filter(way, index);
-        if path.exists() {
-            remove_filter(way, interface, &path)
-        } else {
-            Ok(())
+        match (path.exists(), interface_name(index)) {
+            (false, _) => Ok(()),
+            (true, Some(interface)) => remove_filter(way, &interface, &path),
+            // It went with its interface.
+            (true, None) => unpin(&path),
         }
+    }
+
+    /// The notes about clsact filters.
+    pub(super) fn filters(&self) -> Vec<FilterNote> {
+        names(&self.directory)
+            .iter()
+            .filter_map(|name| filter_note(name))
+            .collect()
     }
 
     /// Pinned links of the program on the way in.
@@ -208,7 +368,7 @@ pub(super) fn unpin_link(path: &Path) -> Result<(), DatapathError> {
 }
 
 /// The names in a directory; none if it cannot be read.
-fn names(directory: &Path) -> Vec<String> {
+pub(super) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -282,7 +442,7 @@ impl std::fmt::Display for Leftover {
 /// What agents left on the bpffs and on interfaces, in the order in which to remove it.
 #[must_use]
 pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
-    let directory = pin_directory(bpffs);
+    let directory = pin_directory(bpffs, run_directory);
     let mut found = Vec::new();
     if directory.is_dir() {
         let all = names(&directory);
@@ -292,10 +452,8 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
             .partition(|name| maps::NAMES.into_iter().any(|map| map_file(map) == name));
         found.extend(links.into_iter().chain(maps).map(|name| {
             let note = directory.join(&name);
-            let filter = [Way::In, Way::Out].into_iter().find_map(|way| {
-                let index = name.strip_prefix(filter(way))?.parse().ok()?;
-                Some((way, interface_name(index)?))
-            });
+            let filter = filter_note(&name)
+                .and_then(|filter| Some((filter.way, interface_name(filter.interface)?)));
             let qdisc = name
                 .strip_prefix(QDISC)
                 .and_then(|index| index.parse().ok())
@@ -314,8 +472,12 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
                 (None, None) => Leftover::Pin(note),
             }
         }));
-        // Behind the filters that hang at them.
-        found.sort_by_key(|leftover| matches!(leftover, Leftover::Qdisc { .. }));
+        // Qdiscs behind the filters that hang at them; last what no agent put there.
+        found.sort_by_key(|leftover| match leftover {
+            Leftover::Qdisc { .. } => 1,
+            Leftover::Pin(path) if path.is_dir() => 2,
+            _ => 0,
+        });
         found.push(Leftover::Directory(directory));
     }
     let note = run_directory.join(MOUNTED);
@@ -334,6 +496,10 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
 /// If it is there and cannot be removed.
 pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
     match leftover {
+        Leftover::Pin(path) if path.is_dir() => Err(DatapathError::InTheWay {
+            path: path.clone(),
+            what: "a directory",
+        }),
         Leftover::Pin(path) => unpin_link(path),
         Leftover::Filter {
             way,
@@ -357,6 +523,38 @@ pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
                     )))?;
             }
             unpin(note)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_follow_the_run_directory_and_tell_which_it_is() {
+        let name = |run: &str| {
+            let path = pin_directory(Path::new("/bpf"), Path::new(run));
+            path.strip_prefix("/bpf")
+                .expect("below it")
+                .display()
+                .to_string()
+        };
+        for (run, pins) in [
+            ("/run/vip", "vip"),
+            ("/run/vip/", "vip"),
+            ("/var/run/vip", "vip"),
+            ("/run/vip-b", "vip:run:vip-b"),
+            ("/run/vip/b", "vip:run:vip:b"),
+            ("/srv/v.1:x", "vip:srv:v%2e1%3ax"),
+        ] {
+            assert_eq!(name(run), pins);
+            let back = run_directory(pins).expect("a run directory");
+            assert_eq!(name(back.to_str().expect("text")), pins);
+        }
+        assert_eq!(run_directory("vip:srv:v%2e1"), Some("/srv/v.1".into()));
+        for other in ["xdp", "vipx", "tc", "vip:a%2"] {
+            assert_eq!(run_directory(other), None);
         }
     }
 }

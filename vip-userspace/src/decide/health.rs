@@ -1,24 +1,53 @@
-//! Whether a backend lives and whether its API server is ready, from what probes find.
+//! Whether a backend lives and what is known of its API server, from what probes find.
 //!
 //! The kernels' socket tables notice an API server that has crashed before any probe does (a
 //! packet for it goes on to the next rank). So this is for nodes that are gone, and for servers
 //! that hang or say no.
+//!
+//! A server that serves and does not say whether it is ready (`/readyz` wants credentials, or it
+//! is not asked) is neither ready nor unready: *unknown*. It gets new connections as one that is
+//! ready does; one that hangs or refuses does not.
 
-use std::array;
-
-use vip_common::layout::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS, Masks};
+use vip_common::layout::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS};
 
 /// What one probe found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Probe {
     /// The API server says it is ready.
     Ready,
+    /// It serves, and whether it is ready it does not say; why not.
+    Unknown(String),
     /// It answers, but does not say so; with what it says.
     NotReady(String),
+    /// It takes connections and then answers nothing in time; how long that was.
+    Hung(String),
     /// The host answers that nothing listens.
     Refused,
     /// No answer in time, or no way to the host.
     Silent,
+}
+
+impl Probe {
+    /// The server may have new connections, as far as this probe goes.
+    const fn is_usable(&self) -> bool {
+        matches!(self, Self::Ready | Self::Unknown(_))
+    }
+
+    /// The server answers, whatever it says.
+    const fn is_answer(&self) -> bool {
+        matches!(self, Self::Ready | Self::Unknown(_) | Self::NotReady(_))
+    }
+}
+
+/// What is known of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Server {
+    /// It says that it is ready.
+    Ready,
+    /// It serves, or was not probed yet, and whether it is ready is not known.
+    Unknown,
+    /// It says no, hangs, refuses, or is not one of the cluster's.
+    Unready,
 }
 
 /// How many probes in a row change the picture.
@@ -37,66 +66,103 @@ pub enum Transition {
     Alive,
     /// It does not answer any more.
     Dead,
-    /// It may have new connections.
+    /// Its server says that it is ready.
     Ready,
-    /// It may not; with what was found.
+    /// It serves, and whether it is ready is not known; with what was found.
+    Unknown(Probe),
+    /// It is not ready; with what was found.
     NotReady(Probe),
 }
 
-/// What one check finds of one backend. Taken for alive and ready until its first probe: an agent
+/// Something that probes find to be so, or not to be so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Finding {
+    holds: bool,
+    /// Probes in a row that found it so.
+    good: u32,
+    /// Probes in a row that did not.
+    bad: u32,
+}
+
+impl Finding {
+    const fn new(holds: bool) -> Self {
+        Self {
+            holds,
+            good: 0,
+            bad: 0,
+        }
+    }
+
+    /// Takes a probe. It holds after `rise` good ones, and no more after `fall` bad ones.
+    fn take(&mut self, good: bool, Thresholds { rise, fall }: Thresholds) {
+        if good {
+            self.bad = 0;
+            self.good = self.good.saturating_add(1);
+            self.holds |= self.good >= rise;
+        } else {
+            self.good = 0;
+            self.bad = self.bad.saturating_add(1);
+            self.holds &= self.bad < fall;
+        }
+    }
+}
+
+/// What one check finds of one backend. Taken for alive and usable until its first probe: an agent
 /// that has just started must not steer worse than one that knows nothing of health.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Check {
     thresholds: Thresholds,
     probed: bool,
-    alive: bool,
-    ready: bool,
-    /// [`Probe::Ready`] in a row.
-    good: u32,
-    /// Anything else in a row.
-    bad: u32,
-    /// [`Probe::Silent`] in a row.
-    silent: u32,
+    alive: Finding,
+    /// It answers, whatever it says.
+    answering: Finding,
+    /// It is ready, or serves and nothing more is known.
+    usable: Finding,
+    ready: Finding,
 }
 
 impl Check {
     /// Nothing is known yet.
-    fn new(thresholds: Thresholds) -> Self {
+    const fn new(thresholds: Thresholds) -> Self {
         Self {
             thresholds,
             probed: false,
-            alive: true,
-            ready: true,
-            good: 0,
-            bad: 0,
-            silent: 0,
+            alive: Finding::new(true),
+            answering: Finding::new(true),
+            usable: Finding::new(true),
+            ready: Finding::new(false),
         }
     }
 
     /// Takes what a probe found.
     ///
     /// The first probe counts at once, whatever it finds. After that an answer of any kind
-    /// proves life at once; death takes `fall` silent probes in a row; to be ready takes `rise`
-    /// good ones, to be no longer ready `fall` others, but only one if nothing listens.
+    /// proves life at once, and death takes `fall` silent probes in a row. To be ready, or usable,
+    /// takes `rise` good ones; to be so no longer `fall` others, but only one if nothing listens.
     fn on_probe(&mut self, probe: &Probe) {
-        let first = !self.probed;
-        self.probed = true;
+        let at_once = Thresholds { rise: 1, fall: 1 };
+        let first = !std::mem::replace(&mut self.probed, true);
+        let usual = if first { at_once } else { self.thresholds };
+        let alive = Thresholds { rise: 1, ..usual };
+        self.alive.take(*probe != Probe::Silent, alive);
+        let server = match probe {
+            Probe::Refused => at_once,
+            _ => usual,
+        };
+        self.answering.take(probe.is_answer(), server);
+        self.usable.take(probe.is_usable(), server);
+        self.ready.take(*probe == Probe::Ready, server);
+    }
 
-        if *probe == Probe::Silent {
-            self.silent = self.silent.saturating_add(1);
-            self.alive &= !first && self.silent < self.thresholds.fall;
+    const fn server(&self) -> Server {
+        if !self.probed {
+            Server::Unknown
+        } else if self.ready.holds {
+            Server::Ready
+        } else if self.usable.holds {
+            Server::Unknown
         } else {
-            self.silent = 0;
-            self.alive = true;
-        }
-        if *probe == Probe::Ready {
-            self.bad = 0;
-            self.good = self.good.saturating_add(1);
-            self.ready |= first || self.good >= self.thresholds.rise;
-        } else {
-            self.good = 0;
-            self.bad = self.bad.saturating_add(1);
-            self.ready &= !first && *probe != Probe::Refused && self.bad < self.thresholds.fall;
+            Server::Unready
         }
     }
 }
@@ -121,59 +187,104 @@ impl Health {
     }
 
     /// Takes what a probe of a check found. What changes by it, at most two things; nothing for a
-    /// backend or a check that does not exist.
+    /// backend or a check that does not exist. That one is ready which was not probed yet is no
+    /// news.
     pub fn on_probe(&mut self, index: BackendIndex, check: usize, probe: Probe) -> Vec<Transition> {
-        let before = (self.alive(index), self.ready(index, check));
+        let probed = self.check(index, check).is_some_and(|check| check.probed);
+        let first = if probed { None } else { Some(Server::Ready) };
+        let before = (
+            self.alive(index),
+            first.unwrap_or(self.server(index, check)),
+        );
         let checks = self.backends.get_mut(index.get());
-        if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
-            check.on_probe(&probe);
-        }
-        let after = (self.alive(index), self.ready(index, check));
+        let Some(found) = checks.and_then(|checks| checks.get_mut(check)) else {
+            return vec![];
+        };
+        found.on_probe(&probe);
+        let after = (self.alive(index), self.server(index, check));
         let life = match (before.0, after.0) {
             (true, false) => Some(Transition::Dead),
             (false, true) => Some(Transition::Alive),
             _ => None,
         };
-        let readiness = match (before.1, after.1) {
-            (true, false) => Some(Transition::NotReady(probe)),
-            (false, true) => Some(Transition::Ready),
-            _ => None,
-        };
-        life.into_iter().chain(readiness).collect()
+        let server = (before.1 != after.1).then(|| match after.1 {
+            Server::Ready => Transition::Ready,
+            Server::Unknown => Transition::Unknown(probe),
+            Server::Unready => Transition::NotReady(probe),
+        });
+        life.into_iter().chain(server).collect()
+    }
+
+    /// An agent before this one found that new connections are better not brought there. Holds
+    /// until the first probe.
+    pub fn doubt(&mut self, index: BackendIndex, check: usize) {
+        let checks = self.backends.get_mut(index.get());
+        if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
+            check.usable.holds = false;
+            check.answering.holds = false;
+        }
+    }
+
+    fn check(&self, index: BackendIndex, check: usize) -> Option<&Check> {
+        self.backends.get(index.get())?.get(check)
+    }
+
+    /// Checks of each backend.
+    #[must_use]
+    pub fn checks(&self) -> usize {
+        self.backends.first().map_or(0, Vec::len)
     }
 
     /// Whether open connections may go to a backend. None to one that does not exist.
     #[must_use]
     pub fn alive(&self, index: BackendIndex) -> bool {
         let checks = self.backends.get(index.get());
-        checks.is_some_and(|checks| checks.iter().any(|check| check.alive))
+        checks.is_some_and(|checks| checks.iter().any(|check| check.alive.holds))
+    }
+
+    /// What a check knows of the server on a backend.
+    #[must_use]
+    pub fn server(&self, index: BackendIndex, check: usize) -> Server {
+        let check = self.check(index, check);
+        check.map_or(Server::Unready, Check::server)
     }
 
     /// Whether new connections may go to what a check is for. None to one that does not exist.
     #[must_use]
-    pub fn ready(&self, index: BackendIndex, check: usize) -> bool {
-        let checks = self.backends.get(index.get());
-        checks
-            .and_then(|checks| checks.get(check))
-            .is_some_and(|check| check.ready)
+    pub fn usable(&self, index: BackendIndex, check: usize) -> bool {
+        let check = self.check(index, check);
+        check.is_some_and(|check| check.usable.holds)
     }
 
-    /// All of them, as the packet path reads it.
+    /// All backends that live.
     #[must_use]
-    pub fn masks(&self) -> Masks {
-        let mask = |member: &dyn Fn(BackendIndex) -> bool| {
-            (0..MAX_BACKENDS)
-                .filter_map(BackendIndex::new)
-                .fold(BackendMask::EMPTY, |mask, index| {
-                    mask.with(index, member(index))
-                })
-        };
-        Masks {
-            alive: mask(&|index| self.alive(index)),
-            ready: array::from_fn(|check| mask(&|index| self.ready(index, check))),
-            ..Masks::default()
-        }
+    pub fn all_alive(&self) -> BackendMask {
+        set(|index| self.alive(index))
     }
+
+    /// All whose server a check finds [usable](Self::usable).
+    #[must_use]
+    pub fn all_usable(&self, check: usize) -> BackendMask {
+        set(|index| self.usable(index, check))
+    }
+
+    /// All whose server answers a check, whatever it says.
+    #[must_use]
+    pub fn all_answering(&self, check: usize) -> BackendMask {
+        set(|index| {
+            let check = self.check(index, check);
+            check.is_some_and(|check| check.answering.holds)
+        })
+    }
+}
+
+/// The set of all that are members.
+fn set(member: impl Fn(BackendIndex) -> bool) -> BackendMask {
+    (0..MAX_BACKENDS)
+        .filter_map(BackendIndex::new)
+        .fold(BackendMask::EMPTY, |mask, index| {
+            mask.with(index, member(index))
+        })
 }
 
 #[cfg(test)]
@@ -207,7 +318,15 @@ mod tests {
         }
 
         fn ready(&self) -> bool {
-            self.0.ready(Self::INDEX, 0)
+            self.server() == Server::Ready
+        }
+
+        fn server(&self) -> Server {
+            self.0.server(Self::INDEX, 0)
+        }
+
+        fn usable(&self) -> bool {
+            self.0.usable(Self::INDEX, 0)
         }
     }
 
@@ -224,10 +343,62 @@ mod tests {
     }
 
     #[test]
-    fn nothing_known_means_alive_and_ready() {
-        let masks = Health::new(2, 1, THRESHOLDS).masks();
+    fn nothing_known_means_alive_and_usable() {
+        let health = Health::new(2, 1, THRESHOLDS);
         let both = BackendMask::first(2);
-        assert_eq!((masks.alive, masks.ready[0]), (both, both));
+        assert_eq!((health.all_alive(), health.all_usable(0)), (both, both));
+        assert_eq!(health.server(Backend::INDEX, 0), Server::Unknown);
+    }
+
+    #[test]
+    fn server_that_wants_credentials_is_usable_and_its_readiness_unknown() {
+        let wants = || Probe::Unknown("401".into());
+        let hung = || Probe::Hung("timed out".into());
+        let mut backend = Backend::new(THRESHOLDS);
+        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
+        assert!(backend.usable() && backend.server() == Server::Unknown);
+        // It hangs: `fall` probes later it is used no more.
+        assert_eq!(backend.on_probe(hung()), []);
+        assert_eq!(backend.on_probe(hung()), []);
+        assert!(backend.usable());
+        assert_eq!(backend.on_probe(hung()), [Transition::NotReady(hung())]);
+        assert!(!backend.usable() && backend.alive());
+        assert_eq!(backend.0.all_answering(0), BackendMask::EMPTY);
+        assert_eq!(backend.on_probe(wants()), []);
+        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
+        assert!(backend.usable());
+        // The agent gets credentials, and they expire.
+        assert_eq!(backend.on_probe(Probe::Ready), []);
+        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
+        assert_eq!(backend.on_probe(wants()), []);
+        assert_eq!(backend.on_probe(wants()), []);
+        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
+        assert!(backend.usable());
+    }
+
+    #[test]
+    fn one_that_says_no_answers_and_one_that_hangs_or_refuses_does_not() {
+        for (probe, answers) in [
+            (not_ready(), true),
+            (Probe::Hung(String::new()), false),
+            (Probe::Refused, false),
+            (Probe::Silent, false),
+        ] {
+            let mut backend = Backend::new(THRESHOLDS);
+            backend.on_probe(probe.clone());
+            assert_eq!(backend.server(), Server::Unready, "{probe:?}");
+            assert!(!backend.usable(), "{probe:?}");
+            assert_eq!(!backend.0.all_answering(0).is_empty(), answers, "{probe:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_agent_before_this_one_doubted_is_doubted_until_the_first_probe() {
+        let mut backend = Backend::new(THRESHOLDS);
+        backend.0.doubt(Backend::INDEX, 0);
+        assert!(!backend.usable() && backend.alive());
+        assert_eq!(backend.on_probe(Probe::Ready), []);
+        assert!(backend.usable() && backend.ready());
     }
 
     #[test]
@@ -300,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_hold_a_bit_for_each_backend_in_its_place() {
+    fn sets_hold_a_bit_for_each_backend_in_its_place() {
         let index = |i| BackendIndex::new(i).unwrap();
         let mut health = Health::new(3, 1, THRESHOLDS);
         health.on_probe(index(0), 0, Probe::Ready);
@@ -309,9 +480,10 @@ mod tests {
         assert_eq!(health.on_probe(index(3), 0, Probe::Silent), []);
         assert_eq!(health.on_probe(index(0), 1, Probe::Silent), []);
         let ready = BackendMask::EMPTY.with(index(0), true);
-        let masks = health.masks();
-        assert_eq!(masks.alive, ready.with(index(2), true));
-        assert_eq!(masks.ready[..2], [ready, BackendMask::EMPTY]);
+        assert_eq!(health.all_alive(), ready.with(index(2), true));
+        assert_eq!(health.all_usable(0), ready);
+        assert_eq!(health.all_usable(1), BackendMask::EMPTY);
+        assert_eq!(health.all_answering(0), ready.with(index(2), true));
     }
 
     #[test]
@@ -321,7 +493,7 @@ mod tests {
         assert_eq!(health.on_probe(index, 0, Probe::Ready), []);
         let refused = Transition::NotReady(Probe::Refused);
         assert_eq!(health.on_probe(index, 1, Probe::Refused), [refused]);
-        assert!(health.ready(index, 0) && !health.ready(index, 1));
+        assert!(health.usable(index, 0) && !health.usable(index, 1));
         let silent = |health: &mut Health, check| {
             let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, Probe::Silent));
             probes.collect::<Vec<_>>().concat()
@@ -339,7 +511,9 @@ mod tests {
     fn any_probe() -> impl Strategy<Value = Probe> {
         prop::sample::select(vec![
             Probe::Ready,
+            Probe::Unknown("401".into()),
             not_ready(),
+            Probe::Hung("timed out".into()),
             Probe::Refused,
             Probe::Silent,
         ])
@@ -347,26 +521,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ready_implies_alive_and_transitions_tell_every_change(
+        fn ready_implies_usable_answering_and_alive_and_transitions_tell_every_change(
             probes in prop::collection::vec(any_probe(), 0..50), rise in 1_u32..5, fall in 1_u32..5,
         ) {
             let mut backend = Backend::new(Thresholds { rise, fall });
-            let (mut alive, mut ready) = (true, true);
+            let (mut alive, mut server) = (true, Server::Ready);
             for probe in probes {
                 for transition in backend.on_probe(probe.clone()) {
-                    match transition {
-                        Transition::Alive => { prop_assert!(!alive); alive = true; }
-                        Transition::Dead => { prop_assert!(alive); alive = false; }
-                        Transition::Ready => { prop_assert!(!ready); ready = true; }
-                        Transition::NotReady(found) => {
-                            prop_assert!(ready);
+                    let now = match transition {
+                        Transition::Alive => { prop_assert!(!alive); alive = true; continue }
+                        Transition::Dead => { prop_assert!(alive); alive = false; continue }
+                        Transition::Ready => Server::Ready,
+                        Transition::Unknown(found) => {
                             prop_assert_eq!(&found, &probe);
-                            ready = false;
+                            Server::Unknown
                         }
-                    }
+                        Transition::NotReady(found) => {
+                            prop_assert_eq!(&found, &probe);
+                            Server::Unready
+                        }
+                    };
+                    prop_assert!(now != server);
+                    server = now;
                 }
-                prop_assert_eq!((backend.alive(), backend.ready()), (alive, ready));
-                prop_assert!(alive || !ready);
+                prop_assert_eq!((backend.alive(), backend.server()), (alive, server));
+                prop_assert_eq!(backend.usable(), server != Server::Unready);
+                let answering = !backend.0.all_answering(0).is_empty();
+                prop_assert!(answering || !backend.usable());
+                prop_assert!(alive || !answering);
             }
         }
     }

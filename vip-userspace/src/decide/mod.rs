@@ -2,7 +2,9 @@
 
 pub mod announce;
 pub mod bfd;
+pub mod choice;
 pub mod health;
+pub mod hooks;
 pub mod node;
 pub mod sources;
 pub mod vrrp;

@@ -79,7 +79,7 @@ impl ArpSocket {
     /// Opens it, to hear what is said of these addresses. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
         let filter = Filter::default().address(SENDER, true, addresses);
-        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, filter)
+        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, filter.finish())
             .map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
             frames,
@@ -91,8 +91,9 @@ impl ArpSocket {
         })
     }
 
-    pub(super) fn set_mac(&self, mac: [u8; 6]) {
-        self.frames.set_mac(mac);
+    /// The socket itself.
+    pub(super) fn frames(&self) -> &FrameSocket {
+        &self.frames
     }
 
     /// Tells everybody that this NIC has `vip`, in both ways.
@@ -107,6 +108,13 @@ impl ArpSocket {
     pub(super) fn ask(&self, target: Ipv4Addr) -> io::Result<()> {
         let mac = self.frames.mac();
         self.frames.send(&question(mac, self.address, target))
+    }
+
+    /// Asks the host that has `mac` alone whether it has `target`.
+    pub(super) fn verify(&self, target: Ipv4Addr, mac: Mac) -> io::Result<()> {
+        let mut frame = question(self.frames.mac(), self.address, target);
+        frame[..6].copy_from_slice(&mac.to_wire());
+        self.frames.send(&frame)
     }
 
     /// Asks who has `target` without saying who asks (RFC 5227 section 1.1, an ARP probe).
@@ -209,6 +217,13 @@ mod tests {
             answer[..6].copy_from_slice(&Side::A.mac());
             answer[21] = 2;
             answer[32..38].copy_from_slice(&Side::A.mac());
+            hears(&a, &answer).await;
+
+            // The same to B alone.
+            a.verify(B, Mac::from_wire(Side::B.mac())).unwrap();
+            let mut poll = question(Side::A.mac(), A, B);
+            poll[..6].copy_from_slice(&Side::B.mac());
+            hears(&b, &poll).await;
             hears(&a, &answer).await;
         });
     }

@@ -135,10 +135,15 @@ impl Filter {
             .address(At::Network(source), v4, sources)
     }
 
-    /// Puts it on a socket, in the place of another one.
-    pub(super) fn attach(mut self, socket: &Socket) -> io::Result<()> {
+    /// All its steps, of which the last one takes what meets the conditions.
+    pub(super) fn finish(mut self) -> Vec<SockFilter> {
         self.step(RETURN, 0, 0, TAKE);
-        socket.attach_filter(&self.0)
+        self.0
+    }
+
+    /// Puts it on a socket, in the place of another one.
+    pub(super) fn attach(self, socket: &Socket) -> io::Result<()> {
+        socket.attach_filter(&self.finish())
     }
 }
 

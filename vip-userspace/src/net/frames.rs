@@ -3,13 +3,40 @@
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::libc;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use vip_common::layout::{Be16, Mac};
+use vip_common::layout::{Be16, Be32, Mac};
+use vip_common::wire::{arp, ethernet};
 
-use super::filter::Filter;
 use super::{Nic, raw};
+
+/// The begin of a filter: drops frames with the tag of a VLAN. They are none of this interface's,
+/// and the programs leave them alone.
+fn untagged() -> [SockFilter; 5] {
+    use libc::{
+        BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_LD, BPF_RET, BPF_W, SKF_AD_VLAN_TAG,
+        SKF_AD_VLAN_TAG_PRESENT,
+    };
+    let step = |code: u32, jump_true, jump_false, operand| {
+        SockFilter::new(code as u16, jump_true, jump_false, operand)
+    };
+    let of_frame = |field: i32| (libc::SKF_AD_OFF + field).cast_unsigned();
+    [
+        step(
+            BPF_LD | BPF_W | BPF_ABS,
+            0,
+            0,
+            of_frame(SKF_AD_VLAN_TAG_PRESENT),
+        ),
+        step(BPF_JMP | BPF_JEQ, 3, 0, 0),
+        step(BPF_LD | BPF_W | BPF_ABS, 0, 0, of_frame(SKF_AD_VLAN_TAG)),
+        // The number; 0 is that of none.
+        step(BPF_JMP | BPF_JSET, 0, 1, 0x0fff),
+        step(BPF_RET, 0, 0, 0),
+    ]
+}
 
 /// A packet socket for the frames of one EtherType.
 #[derive(Debug)]
@@ -20,12 +47,18 @@ pub(super) struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens it. Only frames that pass the filter come in. Must be called within a tokio runtime.
-    pub(super) fn open(nic: &Nic, ether_type: Be16, filter: Filter) -> io::Result<Self> {
+    /// Opens it. Only frames of no other VLAN that pass the filter come in. Must be called within a
+    /// tokio runtime.
+    pub(super) fn open(
+        nic: &Nic,
+        ether_type: Be16,
+        filter: impl IntoIterator<Item = SockFilter>,
+    ) -> io::Result<Self> {
         // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
-        filter.attach(&socket)?;
+        let filter: Vec<SockFilter> = untagged().into_iter().chain(filter).collect();
+        socket.attach_filter(&filter)?;
         socket.bind(&raw::link_layer(nic.index, ether_type)?)?;
         let opened = Self {
             socket: raw::readable(socket)?,
@@ -45,6 +78,32 @@ impl FrameSocket {
     pub(super) fn mac(&self) -> [u8; 6] {
         let mac: Mac = bytemuck::cast(self.mac.load(Ordering::Relaxed));
         mac.to_wire()
+    }
+
+    /// Sends the frame by which the agent finds out whether the program on the way out runs. If it
+    /// does, it drops the frame. Otherwise the frame goes to this NIC's own address, where no
+    /// switch sends it on.
+    pub(super) fn test_guard(&self) -> io::Result<()> {
+        let own = Mac::from_wire(self.mac());
+        let sender = (own, Be32::default());
+        let packet = arp::Packet::new(arp::operation::SELF_TEST, sender, sender);
+        let frame = [
+            &own.to_wire()[..],
+            &own.to_wire(),
+            &ethernet::ether_type::ARP.raw().to_ne_bytes(),
+            bytemuck::bytes_of(&packet),
+        ];
+        match self.send(&frame.concat()) {
+            // How the kernel says that a program has dropped it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
+            sent => sent,
+        }
+    }
+
+    /// Throws away what came so far.
+    pub(super) fn drain(&self) {
+        let mut socket = self.socket.get_ref();
+        while socket.read(&mut [0; 1]).is_ok() {}
     }
 
     /// Sends a frame, Ethernet header included.

@@ -63,7 +63,10 @@ pub enum NetError {
         there: String,
     },
     /// The configured interface does not have the node's address.
-    #[error("node address {address} is on {holder}, not on the configured interface {name}")]
+    #[error(
+        "node address {address} is on {holder}, not on the configured interface {name} nor on a \
+         bridge or bond that this is a port of; set `interface = \"{holder}\"`, or leave it out"
+    )]
     OtherInterface {
         /// The node's address.
         address: IpAddr,

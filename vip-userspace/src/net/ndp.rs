@@ -116,7 +116,7 @@ impl NdpSocket {
     /// Opens it, to hear what is said of these addresses. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
         let filter = advertisements(addresses);
-        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, filter)
+        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, filter.finish())
             .map_err(NetError::io(format!("open an NDP socket on {}", nic.name)))?;
         Ok(Self {
             frames,
@@ -127,8 +127,9 @@ impl NdpSocket {
         })
     }
 
-    pub(super) fn set_mac(&self, mac: [u8; 6]) {
-        self.frames.set_mac(mac);
+    /// The socket itself.
+    pub(super) fn frames(&self) -> &FrameSocket {
+        &self.frames
     }
 
     /// Tells everybody that this NIC has `vip`.
@@ -140,6 +141,14 @@ impl NdpSocket {
     pub(super) fn ask(&self, target: Ipv6Addr) -> io::Result<()> {
         let mac = self.frames.mac();
         self.frames.send(&question(mac, self.address, target))
+    }
+
+    /// Asks the host that has `mac` alone whether it has `target`. The group's address in it may go
+    /// to one host (RFC 6085).
+    pub(super) fn verify(&self, target: Ipv6Addr, mac: Mac) -> io::Result<()> {
+        let mut frame = question(self.frames.mac(), self.address, target);
+        frame[..6].copy_from_slice(&mac.to_wire());
+        self.frames.send(&frame)
     }
 
     /// Asks who has `target` without saying who asks.

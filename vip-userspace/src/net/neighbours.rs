@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use vip_common::layout::Mac;
 
 use super::arp::ArpSocket;
+use super::frames::FrameSocket;
 use super::ndp::NdpSocket;
 use super::{NetError, Nic};
 
@@ -46,12 +47,28 @@ impl Neighbours {
 
     /// The NIC has another Ethernet address.
     pub fn set_mac(&self, mac: [u8; 6]) {
-        if let Some(arp) = &self.arp {
-            arp.set_mac(mac);
-        }
-        if let Some(ndp) = &self.ndp {
-            ndp.set_mac(mac);
-        }
+        self.sockets().for_each(|socket| socket.set_mac(mac));
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &FrameSocket> {
+        let arp = self.arp.as_ref().map(ArpSocket::frames);
+        arp.into_iter()
+            .chain(self.ndp.as_ref().map(NdpSocket::frames))
+    }
+
+    /// Throws away what came so far.
+    pub fn drain(&self) {
+        self.sockets().for_each(FrameSocket::drain);
+    }
+
+    /// Sends the frame that shows, by the program's counter, whether the one on the way out runs.
+    ///
+    /// # Errors
+    /// The kernel's: link down.
+    pub fn test_guard(&self) -> io::Result<()> {
+        self.sockets()
+            .next()
+            .map_or(Ok(()), FrameSocket::test_guard)
     }
 
     /// Tells everybody that this NIC has `vip`.
@@ -74,6 +91,19 @@ impl Neighbours {
         match (target, &self.arp, &self.ndp) {
             (IpAddr::V4(target), Some(arp), _) => arp.ask(target),
             (IpAddr::V6(target), _, Some(ndp)) => ndp.ask(target),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the host that has `mac`, and nobody else, whether it still has `target` (RFC 1122,
+    /// section 2.3.2.1, a unicast poll). The answer comes by [`receive`](Self::receive).
+    ///
+    /// # Errors
+    /// The kernel's: link down, queue full.
+    pub fn verify(&self, target: IpAddr, mac: Mac) -> io::Result<()> {
+        match (target, &self.arp, &self.ndp) {
+            (IpAddr::V4(target), Some(arp), _) => arp.verify(target, mac),
+            (IpAddr::V6(target), _, Some(ndp)) => ndp.verify(target, mac),
             _ => Ok(()),
         }
     }

@@ -21,6 +21,7 @@ use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
 
 use super::NetError;
 use super::nic::{self, Link, LocalAddress, Nic};
+use crate::datapath::Filter;
 
 /// An entry of the kernel's neighbour table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +43,8 @@ pub struct LinkState {
     pub mac: Option<[u8; 6]>,
     /// The kernel's number of the XDP program on it, in whichever mode.
     pub xdp: Option<u32>,
+    /// Index of the bridge or bond that it is a port of.
+    pub master: Option<u32>,
 }
 
 /// A change of the node's network.
@@ -50,8 +53,10 @@ pub enum NetEvent {
     /// A neighbour on the NIC was found, moved or was lost. The kernel also drops entries that
     /// nobody used for long: that one is lost does not say that it is down.
     Neighbour(Neighbour),
-    /// The NIC changed, or is gone: look at it.
+    /// The NIC changed: look at it.
     Link,
+    /// The NIC is gone. Another one may have its number by the time that this is read.
+    LinkGone,
     /// An address came or went, on any interface.
     Address {
         /// Index of the interface.
@@ -162,17 +167,17 @@ impl Netlink {
         Ok(())
     }
 
-    /// Names of the interfaces that have `vip`: only `lo` should.
+    /// Names of the interfaces that have an address. (A VIP only `lo` should have.)
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub async fn has_vip(&self, vip: IpAddr) -> Result<Vec<String>, NetError> {
+    pub async fn places_of(&self, address: IpAddr) -> Result<Vec<String>, NetError> {
         let links = self.links().await?;
         let addresses = self.addresses().await?;
         let holds = |link: &Link| {
             addresses
                 .iter()
-                .any(|local| local.index == link.index && local.address == vip)
+                .any(|local| local.index == link.index && local.address == address)
         };
         Ok(links
             .into_iter()
@@ -256,6 +261,7 @@ impl Netlink {
                 up: link.up,
                 mac: link.mac,
                 xdp: link.xdp,
+                master: link.master,
             }))
     }
 
@@ -270,26 +276,24 @@ impl Netlink {
             .any(|there| there.index == index && there.address == address))
     }
 
-    /// The kernel's numbers of the BPF programs that are clsact filters of an interface, on the
-    /// way in and out.
+    /// The clsact filters of an interface, on the way in and out, in the order in which they run.
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn filters(&self, index: u32) -> Result<Vec<u32>, NetError> {
-        let all = self.all_filters(index).await?;
-        Ok(all.iter().filter_map(filter_program).collect())
+    pub async fn filters(&self, index: u32) -> Result<[Vec<Filter>; 2], NetError> {
+        let [ingress, egress] = self.all_filters(index).await?;
+        Ok([ingress, egress].map(|all| all.iter().filter_map(filter).collect()))
     }
 
-    async fn all_filters(&self, index: u32) -> Result<Vec<TcMessage>, NetError> {
+    async fn all_filters(&self, index: u32) -> Result<[Vec<TcMessage>; 2], NetError> {
         let get = || self.handle.traffic_filter(index.cast_signed()).get();
-        let mut all = Vec::new();
-        for request in [get().ingress(), get().egress()] {
-            let found: Vec<TcMessage> = request
+        let mut all = [Vec::new(), Vec::new()];
+        for (found, request) in all.iter_mut().zip([get().ingress(), get().egress()]) {
+            *found = request
                 .execute()
                 .try_collect()
                 .await
                 .map_err(refused("list filters"))?;
-            all.extend(found);
         }
         Ok(all)
     }
@@ -300,7 +304,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub async fn remove_clsact(&self, index: u32) -> Result<(), NetError> {
-        if !self.all_filters(index).await?.is_empty() {
+        if self.all_filters(index).await? != [vec![], vec![]] {
             return Ok(());
         }
         let mut request = self.handle.qdisc().del(index.cast_signed());
@@ -382,6 +386,11 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
         NetlinkPayload::Overrun(_) => return Some(NetEvent::Overrun),
         _ => return None,
     };
+    // A bridge tells of its ports too, in its own family.
+    let is_nic = |message: &LinkMessage| {
+        message.header.index == nic_index
+            && message.header.interface_family == AddressFamily::Unspec
+    };
     match message {
         RouteNetlinkMessage::NewNeighbour(message) if message.header.ifindex == nic_index => {
             neighbour(&message).map(NetEvent::Neighbour)
@@ -393,13 +402,8 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
             };
             Some(NetEvent::Neighbour(lost))
         }
-        // A bridge tells of its ports too, in its own family.
-        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
-            if message.header.index == nic_index
-                && message.header.interface_family == AddressFamily::Unspec =>
-        {
-            Some(NetEvent::Link)
-        }
+        RouteNetlinkMessage::NewLink(message) if is_nic(&message) => Some(NetEvent::Link),
+        RouteNetlinkMessage::DelLink(message) if is_nic(&message) => Some(NetEvent::LinkGone),
         RouteNetlinkMessage::NewAddress(message) => address_event(&message, true),
         RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),
         _ => None,
@@ -430,19 +434,27 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     local.or_else(own)
 }
 
-/// The program of a filter, if it is one of BPF (`TCA_BPF_ID`).
-fn filter_program(message: &TcMessage) -> Option<u32> {
-    let options = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            TcAttribute::Options(options) => Some(options),
-            _ => None,
-        });
-    options?.iter().find_map(|option| match option {
-        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
-        _ => None,
-    })
+/// A filter that frames come to by themselves. (Each priority has an entry of its own before its
+/// filters, with no handle; other chains are for those that jump there.)
+fn filter(message: &TcMessage) -> Option<Filter> {
+    let mut found = Filter {
+        kind: String::new(),
+        program: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(kind) => found.kind.clone_from(kind),
+            TcAttribute::Chain(chain) if *chain != 0 => return None,
+            TcAttribute::Options(options) => {
+                found.program = options.iter().find_map(|option| match option {
+                    TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    (message.header.handle != TcHandle::UNSPEC).then_some(found)
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
@@ -486,10 +498,14 @@ fn link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up | LinkFlags::Running),
         kind: None,
         xdp: None,
+        master: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Controller(index) => {
+                link.master = Some(*index).filter(|index| *index > 0)
+            }
             LinkAttribute::Address(bytes) if ethernet => {
                 link.mac = bytes.as_slice().try_into().ok();
             }
@@ -569,10 +585,10 @@ mod tests {
             testing::ip("link set lo down");
             let netlink = Netlink::connect().unwrap();
             for (vip, whole) in [(VIP, 32), (IpAddr::from(VIP6), 128)] {
-                assert!(netlink.has_vip(vip).await.unwrap().is_empty());
+                assert!(netlink.places_of(vip).await.unwrap().is_empty());
                 for _ in 0..2 {
                     netlink.add_vip(vip).await.unwrap();
-                    assert_eq!(netlink.has_vip(vip).await.unwrap(), ["lo"]);
+                    assert_eq!(netlink.places_of(vip).await.unwrap(), ["lo"]);
                 }
                 let addresses = netlink.addresses().await.unwrap();
                 let ours = addresses.iter().find(|local| local.address == vip).unwrap();
@@ -581,7 +597,7 @@ mod tests {
                 assert!(netlink.loopback().await.unwrap().enabled);
                 for _ in 0..2 {
                     netlink.remove_vip(vip).await.unwrap();
-                    assert!(netlink.has_vip(vip).await.unwrap().is_empty());
+                    assert!(netlink.places_of(vip).await.unwrap().is_empty());
                 }
             }
         });
@@ -610,7 +626,7 @@ mod tests {
             testing::ip(&format!("address add {VIP}/24 dev a0"));
             let netlink = Netlink::connect().unwrap();
             netlink.add_vip(VIP).await.unwrap();
-            assert_eq!(netlink.has_vip(VIP).await.unwrap(), ["lo", "a0"]);
+            assert_eq!(netlink.places_of(VIP).await.unwrap(), ["lo", "a0"]);
         });
     }
 
@@ -706,7 +722,7 @@ mod tests {
             testing::ip("link delete b0");
             within_reach(async {
                 while netlink.link(nic.index).await.unwrap().is_some() {
-                    until(&mut events, |event| *event == NetEvent::Link).await;
+                    until(&mut events, |event| *event == NetEvent::LinkGone).await;
                 }
             })
             .await;

@@ -44,6 +44,23 @@ pub(super) struct Link {
     pub(super) kind: Option<String>,
     /// The kernel's number of its XDP program.
     pub(super) xdp: Option<u32>,
+    /// Index of the bridge or bond that it is a port of.
+    pub(super) master: Option<u32>,
+}
+
+/// Whether `link` is a port of `master`, or of something that is one.
+fn is_port_of(links: &[Link], link: &Link, master: &Link) -> bool {
+    let mut above = link.master;
+    // There are no circles, but the list may have been made while something moved.
+    for _ in 0..links.len() {
+        let Some(index) = above else { return false };
+        if index == master.index {
+            return true;
+        }
+        let next = links.iter().find(|link| link.index == index);
+        above = next.and_then(|link| link.master);
+    }
+    false
 }
 
 /// An address of this machine.
@@ -73,7 +90,8 @@ impl LocalAddress {
 }
 
 /// Finds the NIC: it has the address of one of `nodes`, and `vip` is in the subnet of that
-/// address. `named`, if given, must have the address too, but its subnet may be any.
+/// address. `named`, if given, must have the address too, or be a port of the bridge or bond that
+/// has it, but its subnet may be any.
 pub(super) fn choose(
     links: &[Link],
     addresses: &[LocalAddress],
@@ -105,7 +123,7 @@ pub(super) fn choose(
     }
 
     // The same address may be on more than one interface.
-    let holders: Vec<(&Link, &LocalAddress)> = addresses
+    let all: Vec<(&Link, &LocalAddress)> = addresses
         .iter()
         .filter(|local| local.address == address)
         .filter_map(|local| {
@@ -113,8 +131,18 @@ pub(super) fn choose(
             Some((link, local))
         })
         .collect();
+    // What comes in by a port is its bridge's or bond's, whatever addresses the port has left.
+    let is_port = |link: &Link| all.iter().any(|(other, _)| is_port_of(links, link, other));
+    let mut holders = all.clone();
+    holders.retain(|(link, _)| !is_port(link));
     let found = match named {
-        Some(name) => holders.iter().find(|(link, _)| link.name == name),
+        Some(name) => {
+            let named = links.iter().find(|link| link.name == name);
+            let is_named = |link: &Link| {
+                link.name == name || named.is_some_and(|named| is_port_of(links, named, link))
+            };
+            holders.iter().find(|(link, _)| is_named(link))
+        }
         None => holders
             .iter()
             .find(|(_, local)| local.subnet_has(vip))
@@ -185,6 +213,7 @@ mod tests {
             up: true,
             kind: None,
             xdp: None,
+            master: None,
         }
     }
 
@@ -266,6 +295,35 @@ mod tests {
         assert!(text.contains("lo, eth0, tun0"), "{text}");
         let text = error(&addresses, Some("tun0"));
         assert!(text.contains("is on eth0, not on"), "{text}");
+    }
+
+    #[test]
+    fn the_address_of_a_port_is_on_its_bridge_whichever_is_named() {
+        let mut links = links().to_vec();
+        links.push(link(4, "br-ex", Some([2, 0, 0, 0, 0, 1])));
+        links.push(link(5, "br-other", Some([2, 0, 0, 0, 0, 2])));
+        links[1].master = Some(4);
+        let moved = [on(4, [10, 0, 0, 11], 24)];
+        let both = [on(2, [10, 0, 0, 11], 24), on(4, [10, 0, 0, 11], 24)];
+        for addresses in [&moved[..], &both] {
+            for named in [None, Some("eth0"), Some("br-ex")] {
+                let nic = choose(&links, addresses, VIP, &NODES, named).unwrap();
+                assert_eq!((nic.index, nic.name.as_str()), (4, "br-ex"));
+            }
+        }
+        // It has gone to something that the named one is no port of.
+        let elsewhere = [on(5, [10, 0, 0, 11], 24)];
+        let error = choose(&links, &elsewhere, VIP, &NODES, Some("eth0")).unwrap_err();
+        assert!(error.to_string().contains("br-other"), "{error}");
+        assert_eq!(
+            choose(&links, &elsewhere, VIP, &NODES, None).unwrap().index,
+            5
+        );
+        // A bond below the bridge.
+        links.push(link(6, "eth1", Some([2, 0, 0, 0, 0, 3])));
+        links[5].master = Some(2);
+        let nic = choose(&links, &moved, VIP, &NODES, Some("eth1")).unwrap();
+        assert_eq!(nic.index, 4);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::decide::choice::Resort;
+
 /// Something that changed. Nodes are called by their names.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -77,6 +79,40 @@ pub enum Event {
         port: u16,
         /// What the probe found.
         cause: String,
+    },
+    /// A server serves, and whether it is ready is not known.
+    ServerUnknown {
+        /// On which node.
+        node: String,
+        /// TCP port that is probed.
+        port: u16,
+        /// What the probe found.
+        cause: String,
+    },
+    /// New connections go to other nodes than before for want of better ones, or to the best
+    /// again.
+    NewConnections {
+        /// TCP port that is probed.
+        port: u16,
+        /// Which nodes these are.
+        resort: Resort,
+    },
+    /// The credentials for health checks were read, anew if there were some before.
+    CredentialsRead,
+    /// They could not be read.
+    CredentialsUnread {
+        /// Which file, why, and what is used instead.
+        cause: String,
+    },
+    /// A node that lives answers no ICMP echo requests.
+    EchoLost {
+        /// Which.
+        node: String,
+    },
+    /// It answers them.
+    EchoBack {
+        /// Which.
+        node: String,
     },
     /// A node's probes are answered.
     ProbesAnswered {
@@ -161,6 +197,44 @@ pub enum Event {
         /// The new one.
         mac: String,
     },
+    /// The node's address is on another NIC now, and the agent with it.
+    NicFollowed {
+        /// The old one.
+        from: String,
+        /// The new one, and how the program runs there.
+        to: String,
+    },
+    /// The node's address is on no NIC that the agent may follow it to.
+    NotFollowed {
+        /// Why not.
+        cause: String,
+    },
+    /// A program was put before those of somebody else.
+    HookMoved {
+        /// Which.
+        hook: &'static str,
+        /// What stood before it.
+        before: String,
+    },
+    /// Somebody else's program comes back before ours again and again, and is left there.
+    HookContested {
+        /// Where.
+        hook: &'static str,
+        /// What stands before ours.
+        by: String,
+    },
+    /// A program was seen to run.
+    HookRuns {
+        /// Which.
+        hook: &'static str,
+    },
+    /// A program is attached and is not seen to run.
+    HookFails {
+        /// Which.
+        hook: &'static str,
+        /// What is in its way.
+        cause: String,
+    },
     /// Something in the kernel was not as it should be, and is now.
     Repaired(Repair),
     /// It could not be made so.
@@ -175,8 +249,6 @@ pub enum Event {
         /// Whether one is.
         shared: bool,
     },
-    /// Native XDP was seen to run.
-    XdpProven,
     /// The driver has the program and does not run it.
     XdpBlind {
         /// Whether generic XDP takes its place.
@@ -204,16 +276,19 @@ pub enum Repair {
     Address,
     /// The program that hands the agent its BFD packets.
     BfdPort,
+    /// The programs for local sockets.
+    Connect,
 }
 
 impl Repair {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::State,
         Self::Tables,
         Self::Programs,
         Self::Address,
         Self::BfdPort,
+        Self::Connect,
     ];
 
     /// As metrics call it.
@@ -225,6 +300,7 @@ impl Repair {
             Self::Programs => "programs",
             Self::Address => "address",
             Self::BfdPort => "bfd_port",
+            Self::Connect => "connect",
         }
     }
 }
@@ -281,6 +357,12 @@ impl Event {
             Self::NodeAnswers { .. } => "node_answers",
             Self::ServerReady { .. } => "server_ready",
             Self::ServerNotReady { .. } => "server_not_ready",
+            Self::ServerUnknown { .. } => "server_unknown",
+            Self::NewConnections { .. } => "new_connections",
+            Self::CredentialsRead => "credentials_read",
+            Self::CredentialsUnread { .. } => "credentials_unread",
+            Self::EchoLost { .. } => "echo_lost",
+            Self::EchoBack { .. } => "echo_back",
             Self::ProbesAnswered { .. } => "probes_answered",
             Self::ProbesUnanswered { .. } => "probes_unanswered",
             Self::Drained { .. } => "drained",
@@ -299,7 +381,12 @@ impl Event {
             Self::Repaired(_) => "repaired",
             Self::NotRepaired { .. } => "not_repaired",
             Self::BfdPort { .. } => "bfd_port",
-            Self::XdpProven => "xdp_proven",
+            Self::NicFollowed { .. } => "nic_followed",
+            Self::NotFollowed { .. } => "not_followed",
+            Self::HookMoved { .. } => "hook_moved",
+            Self::HookContested { .. } => "hook_contested",
+            Self::HookRuns { .. } => "hook_runs",
+            Self::HookFails { .. } => "hook_fails",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
         }
@@ -313,16 +400,27 @@ impl Event {
             | Self::NodeDead { .. }
             | Self::ServerNotReady { .. }
             | Self::ProbesUnanswered { .. }
+            | Self::CredentialsUnread { .. }
+            | Self::EchoLost { .. }
             | Self::Fault { .. }
             | Self::Conflict { .. }
             | Self::SourceAlarm { .. }
             | Self::NotHandedOver { .. }
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
+            | Self::NicFollowed { .. }
+            | Self::HookMoved { .. }
+            | Self::HookContested { .. }
             | Self::Repaired(_)
             | Self::XdpBlind { falls_back: true }
             | Self::Failed { .. } => Severity::Warning,
-            Self::NotRepaired { .. } | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NotRepaired { .. }
+            | Self::NotFollowed { .. }
+            | Self::HookFails { .. }
+            | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NewConnections { resort, .. } if !matches!(resort, Resort::Usable) => {
+                Severity::Warning
+            }
             _ => Severity::Info,
         }
     }
@@ -387,6 +485,24 @@ impl Event {
                     .with(node)
                     .because(cause)
             }
+            Self::ServerUnknown { node, port, cause } => Said::new(format!(
+                "server at port {port} serves; whether it is ready is not known"
+            ))
+            .with(node)
+            .because(cause),
+            Self::NewConnections { port, resort } => {
+                Said::new(format!("port {port}: {}", resort.text()))
+            }
+            Self::CredentialsRead => plain("credentials for health checks were read"),
+            Self::CredentialsUnread { cause } => {
+                plain("credentials for health checks cannot be read").because(cause)
+            }
+            Self::EchoLost { node } => plain(
+                "ICMP echo requests are not answered, though the node lives: let them through \
+                 between the nodes, so that a dead node is told from a silent agent",
+            )
+            .with(node),
+            Self::EchoBack { node } => plain("ICMP echo requests are answered").with(node),
             Self::ProbesAnswered { node } => plain("probes are answered").with(node),
             Self::ProbesUnanswered { node, cause } => {
                 plain("probes are not answered").with(node).because(cause)
@@ -435,6 +551,7 @@ impl Event {
                 Repair::Programs => "a program was not on the NIC: attached again",
                 Repair::Address => "the VIP was not on lo: put there again",
                 Repair::BfdPort => "the program for BFD's port was not attached: attached again",
+                Repair::Connect => "the programs for local sockets did not run: attached again",
             }),
             Self::NotRepaired { what, cause } => plain(match what {
                 Repair::State => "cannot write the state",
@@ -442,6 +559,7 @@ impl Event {
                 Repair::Programs => "cannot attach the programs",
                 Repair::Address => "cannot put the VIP on lo",
                 Repair::BfdPort => "cannot attach the program for BFD's port",
+                Repair::Connect => "cannot attach the programs for local sockets",
             })
             .because(cause),
             Self::BfdPort { shared } => plain(if shared {
@@ -449,7 +567,23 @@ impl Event {
             } else {
                 "no other program has UDP port 3784 (BFD) any more"
             }),
-            Self::XdpProven => plain("XDP sees frames"),
+            Self::NicFollowed { from, to } => Said::new(format!(
+                "the node's address moved from {from} to {to}: followed"
+            )),
+            Self::NotFollowed { cause } => {
+                plain("the node's address is not where the agent may look for it").because(cause)
+            }
+            Self::HookMoved { hook, before } => {
+                Said::new(format!("{hook}: program put before {before}"))
+            }
+            Self::HookContested { hook, by } => Said::new(format!(
+                "{hook}: {by} comes back before our program again and again, and is left there: \
+                 configure one of the two products to leave this hook"
+            )),
+            Self::HookRuns { hook } => Said::new(format!("{hook}: program runs")),
+            Self::HookFails { hook, cause } => {
+                Said::new(format!("{hook}: program is not seen to run")).because(cause)
+            }
             Self::XdpBlind { falls_back } => plain(if falls_back {
                 "the driver has the XDP program and does not run it: falling back to generic XDP"
             } else {

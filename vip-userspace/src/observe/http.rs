@@ -219,7 +219,12 @@ fn readiness(status: &Status) -> Answer {
         ready &= !present;
         let sign = if present { "-" } else { "+" };
         let result = if present { "failed" } else { "ok" };
-        lines += &format!("[{sign}]{} {result}\n", fault.name());
+        let hook = status.hooks.iter().find(|hook| hook.name == fault.name());
+        let cause = hook
+            .and_then(|hook| hook.cause.as_ref())
+            .filter(|_| present);
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        lines += &format!("[{sign}]{} {result}{cause}\n", fault.name());
     }
     let (code, verdict) = if ready {
         (StatusCode::OK, "readyz check passed\n")

@@ -83,7 +83,7 @@ fn families(status: &Status) -> Vec<MetricFamily> {
                 ("service", service.endpoint.as_str()),
                 ("node", node.name.as_str()),
             ];
-            (labels, truth(service.ready.contains(&node.name)))
+            (labels, truth(service.usable.contains(&node.name)))
         })
     });
     let states = ["initialize", "backup", "active"];
@@ -178,8 +178,23 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         ),
         gauge(
             "vip_backend_ready",
-            "Whether a node may have new connections to the API.",
+            "Whether the API server on a node says that it is ready.",
             per_node(|node| Some(truth(node.ready))),
+        ),
+        gauge(
+            "vip_backend_unknown",
+            "Whether the API server on a node serves, and it is not known whether it is ready.",
+            per_node(|node| Some(truth(node.unknown))),
+        ),
+        gauge(
+            "vip_backend_usable",
+            "Whether new connections to the API are brought to a node.",
+            per_node(|node| Some(truth(node.usable))),
+        ),
+        gauge(
+            "vip_backend_echo",
+            "Whether a node answers ICMP echo; there is none while that is not known.",
+            per_node(|node| node.echo.map(truth)),
         ),
         gauge(
             "vip_backend_alive",
@@ -208,7 +223,7 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         ),
         gauge(
             "vip_service_ready",
-            "Whether the health check of a service passes on a node.",
+            "Whether new connections to a service are brought to a node.",
             services.collect(),
         ),
         counter(
@@ -257,6 +272,20 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             "vip_xdp_proven",
             "Whether the program on the way in was seen to run.",
             members(truth(xdp.proven)),
+        ),
+        gauge(
+            "vip_hook_running",
+            "Whether the program at this hook was seen to run, and not seen not to.",
+            status
+                .hooks
+                .iter()
+                .map(|hook| {
+                    (
+                        vec![("hook", hook.name.as_str())],
+                        truth(hook.runs == "yes"),
+                    )
+                })
+                .collect(),
         ),
     ]
 }

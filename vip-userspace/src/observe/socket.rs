@@ -26,12 +26,23 @@ pub enum Request {
         /// Its name or address; whichever is best if `None`.
         to: Option<String>,
     },
-    /// Bring no new connections to this node, or bring them again. Answered with the name of
-    /// this node, once the other nodes were told.
+    /// Bring no new connections to this node, or bring them again. Answered with [`Drained`],
+    /// once the other nodes were told.
     Drain {
         /// Whether it is to take none.
         draining: bool,
+        /// Also if nobody as good is left for them.
+        force: bool,
     },
+}
+
+/// A node drains, or does no more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Drained {
+    /// Its name.
+    pub node: String,
+    /// Where new connections go for want of better nodes; `None` if there are some.
+    pub instead: Option<String>,
 }
 
 /// What it answers.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::choice::Resort;
+
 /// All of it, as the agent writes it to its socket. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -15,6 +17,9 @@ pub struct Status {
     pub vip: String,
     /// All that is served, that among it.
     pub services: Vec<Service>,
+    /// What is wrong with the credentials for health checks; `None` if nothing is.
+    #[serde(default)]
+    pub credentials_trouble: Option<String>,
     /// The cgroup whose processes' connections to the VIPs are redirected; `None` if none are.
     pub local: Option<String>,
     /// Who owns the VIP, as this node knows; `None` while nobody is heard.
@@ -53,6 +58,8 @@ pub struct Status {
     /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
     #[serde(default)]
     pub received: BTreeMap<String, u64>,
+    /// Whether each of the programs runs, as its effects show.
+    pub hooks: Vec<Hook>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
@@ -87,6 +94,19 @@ pub struct Xdp {
     pub adopted: bool,
 }
 
+/// A place in the kernel where a program must run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// `ingress`, `egress` (of the NIC), or `connect` (of local sockets).
+    pub name: String,
+    /// `yes`, `no`, or `unproven` as long as nothing shows it.
+    pub runs: String,
+    /// Others' programs that come before ours, the first one first.
+    pub ahead: Vec<String>,
+    /// Why it does not run, or may not.
+    pub cause: Option<String>,
+}
+
 /// A port of a VIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Service {
@@ -94,8 +114,11 @@ pub struct Service {
     pub endpoint: String,
     /// The port on the nodes.
     pub target_port: u16,
-    /// Names of the nodes that may have new connections, as far as their health goes.
-    pub ready: Vec<String>,
+    /// Names of the nodes that new connections are brought to.
+    pub usable: Vec<String>,
+    /// Which nodes these are: `usable`, or for want of such `answering` (their servers say that
+    /// they are not ready), `living`, `draining`.
+    pub resort: String,
 }
 
 /// A BFD session.
@@ -128,13 +151,20 @@ pub struct Node {
     pub source_alarm: Option<String>,
     /// The node answers.
     pub alive: bool,
-    /// Its API server says it is ready, and it does not drain.
+    /// Its API server says that it is ready.
     pub ready: bool,
+    /// Its API server serves, and whether it is ready is not known.
+    pub unknown: bool,
     /// Its operator wants no new connections to be brought to it.
     pub draining: bool,
+    /// New connections to the API are brought to it.
+    pub usable: bool,
+    /// Whether it answers ICMP echo; `None` while that is not known, and for the node that was
+    /// asked.
+    pub echo: Option<bool>,
     /// The BFD session with it; `None` for the node that was asked, and without BFD.
     pub bfd: Option<Bfd>,
-    /// Why it is not, or how the last probe went.
+    /// Why it is not ready, or how the last probe went.
     pub probe: String,
     /// Duration of the last probe that was answered.
     pub rtt_ms: Option<f64>,
@@ -150,6 +180,39 @@ pub struct Node {
     pub connections_per_second: f64,
 }
 
+impl Node {
+    /// Whether its server is ready, in a word: `yes`, `no` or `unknown`.
+    #[must_use]
+    pub const fn readiness(&self) -> &'static str {
+        match (self.ready, self.unknown) {
+            (true, _) => "yes",
+            (false, true) => "unknown",
+            (false, false) => "no",
+        }
+    }
+
+    /// Whether new connections are brought to it, in a word: `yes`, `no`, `drain` if its operator
+    /// wants none, `last` if it gets them all the same, as no other node lives.
+    #[must_use]
+    pub const fn takes_new(&self) -> &'static str {
+        match (self.draining, self.usable) {
+            (false, true) => "yes",
+            (false, false) => "no",
+            (true, false) => "drain",
+            (true, true) => "last",
+        }
+    }
+}
+
+impl Service {
+    /// Where new connections go, if it is for want of better nodes.
+    fn warning(&self) -> Option<&'static str> {
+        let resort = Resort::ALL.into_iter().find(|it| it.name() == self.resort);
+        let resort = resort.filter(|resort| *resort != Resort::Usable)?;
+        Some(resort.text())
+    }
+}
+
 impl Status {
     /// What somebody should look at, though this node can own the VIP.
     pub fn alarms(&self) -> impl Iterator<Item = String> {
@@ -157,6 +220,27 @@ impl Status {
             let alarm = node.source_alarm.as_ref()?;
             Some(format!("{}: {alarm}", node.name))
         })
+    }
+
+    /// What an operator should see to though the VIP works, one line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let services = self.services.iter().filter_map(|service| {
+            let warning = service.warning()?;
+            Some(format!("{}: {warning}", service.endpoint))
+        });
+        let mut warnings: Vec<String> = services.collect();
+        warnings.extend(self.credentials_trouble.clone());
+        let deaf = self.nodes.iter().filter(|node| node.echo == Some(false));
+        let deaf: Vec<&str> = deaf.map(|node| node.name.as_str()).collect();
+        if !deaf.is_empty() {
+            warnings.push(format!(
+                "no answer to ICMP echo from {}, though the node lives: let it through between \
+                 the nodes",
+                deaf.join(", ")
+            ));
+        }
+        warnings
     }
 }
 
@@ -181,6 +265,9 @@ impl fmt::Display for Status {
         )?;
         for fault in &self.faults {
             writeln!(f, "Fault    {fault}")?;
+        }
+        for warning in self.warnings() {
+            writeln!(f, "Warning  {warning}")?;
         }
         if let Some(claimant) = &self.claimant {
             writeln!(
@@ -217,6 +304,14 @@ impl fmt::Display for Status {
             };
             writeln!(f, "BFD      UDP port 3784, {how}")?;
         }
+        for hook in &self.hooks {
+            let name = &hook.name;
+            match &hook.cause {
+                Some(cause) => writeln!(f, "Hook     {name}: {cause}")?,
+                None if hook.ahead.is_empty() => {}
+                None => writeln!(f, "Hook     {name}: runs, behind {}", hook.ahead.join(", "))?,
+            }
+        }
         match &self.local {
             Some(cgroup) => writeln!(f, "Local    redirected, for processes in {cgroup}")?,
             None => writeln!(f, "Local    not redirected")?,
@@ -228,10 +323,10 @@ impl fmt::Display for Status {
                     "Service  {} to port {}: {}",
                     service.endpoint,
                     service.target_port,
-                    if service.ready.is_empty() {
-                        "no node is ready".to_owned()
+                    if service.usable.is_empty() {
+                        "no node".to_owned()
                     } else {
-                        service.ready.join(", ")
+                        service.usable.join(", ")
                     },
                 )?;
             }
@@ -241,22 +336,19 @@ impl fmt::Display for Status {
         let address = widest(|node| node.address.to_string().len()).max(7);
         writeln!(
             f,
-            "\n{:width$}  {:address$}  {:17}  {:5}  {:5}  {:10}  {:>8}  {:>7}  PROBE",
-            "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "BFD", "PACKET/S", "CONN/S",
+            "\n{:width$}  {:address$}  {:17}  {:5}  {:7}  {:5}  {:10}  {:>8}  {:>7}  PROBE",
+            "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "NEW", "BFD", "PACKET/S", "CONN/S",
         )?;
         for node in &self.nodes {
             writeln!(
                 f,
-                "{:width$}  {:address$}  {:17}  {:5}  {:5}  {:10}  {:>8.0}  {:>7.1}  {}",
+                "{:width$}  {:address$}  {:17}  {:5}  {:7}  {:5}  {:10}  {:>8.0}  {:>7.1}  {}",
                 node.name,
                 node.address.to_string(),
                 node.mac.as_deref().unwrap_or("unknown"),
                 yes(node.alive),
-                if node.draining {
-                    "drain"
-                } else {
-                    yes(node.ready)
-                },
+                node.readiness(),
+                node.takes_new(),
                 node.bfd.as_ref().map_or("-", |bfd| bfd.state.as_str()),
                 node.packets_per_second,
                 node.connections_per_second,

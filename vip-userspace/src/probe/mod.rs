@@ -1,8 +1,11 @@
 //! Asks a server whether it is ready: `GET /readyz` over TLS, a new connection each time; or only
 //! whether it takes connections.
 
+mod credentials;
 mod insecure;
 mod trust;
+
+pub use credentials::{Credentials, News};
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +15,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -21,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use credentials::{Secret, Store};
 use trust::Verification;
 
 /// How an API server shows that it is one of the cluster's.
@@ -34,18 +38,30 @@ pub enum Trust {
     Insecure,
 }
 
+/// What a server is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// A path like `/readyz`, by HTTPS.
+    Http(String),
+    /// Nothing: it is enough that it proves by TLS who it is.
+    Tls,
+    /// Nothing: it is enough that it takes the connection.
+    Tcp,
+}
+
 /// What to ask, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Path of the request, `/readyz` say; `None` to ask nothing: it is enough that the server
-    /// takes the connection.
-    pub path: Option<String>,
+    /// What is asked.
+    pub ask: Ask,
     /// TCP port of the servers.
     pub port: u16,
     /// For a whole probe, from the first SYN to the end of the answer.
     pub timeout: Duration,
     /// What the servers' certificates are checked by.
     pub trust: Trust,
+    /// What is shown to servers whose certificates were checked.
+    pub credentials: Option<Credentials>,
 }
 
 /// What became of a probe.
@@ -56,8 +72,20 @@ pub enum ProbeResult {
         /// From the first SYN to the answer.
         rtt: Duration,
     },
-    /// The node answers, but its API server does not say that it is ready.
+    /// The server serves, but does not say whether it is ready, or is not asked.
+    Unknown {
+        /// One line for people.
+        reason: String,
+        /// From the first SYN to the answer.
+        rtt: Duration,
+    },
+    /// The server answers, but does not say that it is ready.
     NotReady {
+        /// One line for people.
+        reason: String,
+    },
+    /// The server, or its kernel, took the connection, and no answer came.
+    Hung {
         /// One line for people.
         reason: String,
     },
@@ -78,6 +106,7 @@ const MAX_BODY: usize = 64 << 10;
 pub struct Prober {
     settings: Settings,
     verification: Verification,
+    store: Option<Store>,
 }
 
 impl Prober {
@@ -85,17 +114,22 @@ impl Prober {
     /// come later: the agent starts before `kubeadm init` makes it.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        if settings.trust == Trust::Insecure && settings.path.is_some() {
+        if settings.trust == Trust::Insecure && settings.ask != Ask::Tcp {
             tracing::warn!(
                 "API servers are probed without a check of their certificates: \
                  whatever answers is believed"
             );
         }
-        let verification = Verification::new(settings.trust.clone());
         Self {
+            verification: Verification::new(settings.trust.clone()),
+            store: settings.credentials.clone().map(Store::new),
             settings,
-            verification,
         }
+    }
+
+    /// What the credentials' last change brought, once.
+    pub fn news(&self) -> Option<News> {
+        self.store.as_ref()?.news()
     }
 
     /// Probes the API server on a node. Ends within the time-out.
@@ -118,30 +152,49 @@ impl Prober {
                 return ProbeResult::Silent { reason };
             }
         };
-        let Some(path) = &self.settings.path else {
-            let rtt = start.elapsed();
-            return ProbeResult::Ready { rtt };
-        };
-        match timeout_at(deadline, self.ask(address, path, tcp)).await {
-            Ok(Ok(())) => ProbeResult::Ready {
-                rtt: start.elapsed(),
-            },
+        let answer = timeout_at(deadline, self.ask(address, tcp)).await;
+        let rtt = start.elapsed();
+        match answer {
+            Ok(Ok(Answer::Ready)) => ProbeResult::Ready { rtt },
+            Ok(Ok(Answer::Unknown(reason))) => ProbeResult::Unknown { reason, rtt },
             Ok(Err(reason)) => ProbeResult::NotReady { reason },
             Err(_) => {
                 let reason = format!("timed out after {:?}", self.settings.timeout);
-                ProbeResult::NotReady { reason }
+                ProbeResult::Hung { reason }
             }
         }
     }
 
     /// Over an open connection. The error says why the server is not ready.
-    async fn ask(&self, address: IpAddr, path: &str, tcp: TcpStream) -> Result<(), String> {
-        let connector = TlsConnector::from(self.verification.config()?);
+    async fn ask(&self, address: IpAddr, tcp: TcpStream) -> Result<Answer, String> {
+        let path = match &self.settings.ask {
+            Ask::Http(path) => Some(path),
+            Ask::Tls => None,
+            Ask::Tcp => return Ok(Answer::Unknown("takes connections".to_owned())),
+        };
         let name = ServerName::IpAddress(address.into());
+        let (secret, version) = self.store.as_ref().map(Store::secret).unwrap_or_default();
+        let certificate = match &secret {
+            Some(Secret::Certificate(certificate)) => Some((certificate, version)),
+            _ => None,
+        };
+        let config = match self.verification.config(certificate) {
+            Ok(config) => config,
+            Err(reason) => {
+                // Whether it hangs can be seen all the same. It is told nothing.
+                let connector = TlsConnector::from(trust::unverified()?);
+                let _whatever = connector.connect(name, tcp).await;
+                return Err(reason);
+            }
+        };
+        let connector = TlsConnector::from(config);
         let tls = connector.connect(name, tcp).await.map_err(|error| {
             let how = self.verification.describe();
             format!("TLS: {error} ({how})")
         })?;
+        let Some(path) = path else {
+            return Ok(Answer::Unknown("serves TLS".to_owned()));
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(tls))
             .await
             .map_err(|error| http_error(&error))?;
@@ -149,20 +202,40 @@ impl Prober {
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
         let host = SocketAddr::new(address, self.settings.port);
-        let request = Request::get(path)
+        let mut request = Request::get(path)
             .header(HOST, host.to_string())
-            .header(USER_AGENT, concat!("vip/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, concat!("vip/", env!("CARGO_PKG_VERSION")));
+        if let Some(Secret::Token(token)) = &secret {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| format!("path {path:?}: {error}"))?;
         let response = sender
             .send_request(request)
             .await
             .map_err(|error| http_error(&error))?;
-        if response.status() == StatusCode::OK {
-            return Ok(());
+        match response.status() {
+            StatusCode::OK => Ok(Answer::Ready),
+            // It serves; nothing follows for etcd and the rest.
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                let shown = self.store.as_ref().filter(|_| secret.is_some());
+                let how = shown.map_or("without credentials".to_owned(), |store| {
+                    store.credentials().describe()
+                });
+                Ok(Answer::Unknown(format!("{status} {how}")))
+            }
+            _ => Err(refusal(response).await),
         }
-        Err(refusal(response).await)
     }
+}
+
+/// What a server that serves says.
+enum Answer {
+    /// It is ready.
+    Ready,
+    /// Nothing of that; why.
+    Unknown(String),
 }
 
 /// Whether the error of a connect proves that the node's kernel answered.

@@ -80,10 +80,11 @@ async fn serve(tls: Arc<ServerConfig>, status: u16, body: &'static str) -> u16 {
 
 fn prober(port: u16, timeout: Duration, trust: Trust) -> Prober {
     Prober::new(Settings {
-        path: Some("/readyz".to_owned()),
+        ask: Ask::Http("/readyz".to_owned()),
         port,
         timeout,
         trust,
+        credentials: None,
     })
 }
 
@@ -99,6 +100,20 @@ fn reason(result: ProbeResult) -> String {
     match result {
         ProbeResult::NotReady { reason } => reason,
         other => panic!("expected NotReady, got {other:?}"),
+    }
+}
+
+fn unknown(result: ProbeResult) -> String {
+    match result {
+        ProbeResult::Unknown { reason, .. } => reason,
+        other => panic!("expected Unknown, got {other:?}"),
+    }
+}
+
+fn hung(result: ProbeResult) -> String {
+    match result {
+        ProbeResult::Hung { reason } => reason,
+        other => panic!("expected Hung, got {other:?}"),
     }
 }
 
@@ -123,12 +138,25 @@ async fn any_other_status_is_not_ready_and_names_the_failed_checks() {
         reason(prober.probe(LOCALHOST.into()).await),
         "503 Service Unavailable, failed: etcd, shutdown"
     );
-    let port = serve(authority.server("127.0.0.1"), 401, "").await;
+}
+
+#[tokio::test]
+async fn one_that_wants_credentials_serves_and_is_not_known_to_be_ready() {
+    let authority = Authority::new();
+    for (status, text) in [
+        (401, "401 Unauthorized without credentials"),
+        (403, "403 Forbidden without credentials"),
+    ] {
+        let port = serve(authority.server("127.0.0.1"), status, "").await;
+        let (prober, _folder) = trusting(&authority, port);
+        let result = prober.probe(LOCALHOST.into()).await;
+        assert_eq!(unknown(result), text);
+    }
+    // Not if anybody may have said so.
+    let port = serve(Authority::new().server("127.0.0.1"), 401, "").await;
     let (prober, _folder) = trusting(&authority, port);
-    assert_eq!(
-        reason(prober.probe(LOCALHOST.into()).await),
-        "401 Unauthorized"
-    );
+    let reason = reason(prober.probe(LOCALHOST.into()).await);
+    assert!(reason.starts_with("TLS: "), "{reason}");
 }
 
 #[tokio::test]
@@ -191,16 +219,25 @@ async fn a_closed_port_is_refused_with_and_without_a_ca_file() {
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_hangs_is_not_ready_but_not_silent() {
+async fn a_server_that_accepts_and_hangs_is_found_out_whatever_is_asked() {
     // The kernel accepts; nobody ever reads.
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let timeout = Duration::from_millis(300);
-    let prober = prober(port, timeout, Trust::Insecure);
-    assert_eq!(
-        reason(prober.probe(LOCALHOST.into()).await),
-        "timed out after 300ms"
-    );
+    // Also where there is no CA yet.
+    for trust in [Trust::Insecure, Trust::Ca("/nonexistent/ca.crt".into())] {
+        for ask in [Ask::Http("/readyz".to_owned()), Ask::Tls] {
+            let prober = Prober::new(Settings {
+                ask,
+                port,
+                timeout,
+                trust: trust.clone(),
+                credentials: None,
+            });
+            let reason = hung(prober.probe(LOCALHOST.into()).await);
+            assert_eq!(reason, "timed out after 300ms");
+        }
+    }
 }
 
 #[tokio::test]
@@ -244,4 +281,156 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
         let reason = "no answer within 300ms".to_owned();
         assert_eq!(result, ProbeResult::Silent { reason });
     });
+}
+
+#[tokio::test]
+async fn tls_alone_and_connections_alone_say_that_a_server_serves() {
+    let authority = Authority::new();
+    let port = serve(authority.server("127.0.0.1"), 500, "").await;
+    for (ask, text) in [(Ask::Tls, "serves TLS"), (Ask::Tcp, "takes connections")] {
+        let (mut prober, _folder) = trusting(&authority, port);
+        prober.settings.ask = ask;
+        assert_eq!(unknown(prober.probe(LOCALHOST.into()).await), text);
+    }
+    let (mut stranger, _folder) = trusting(&Authority::new(), port);
+    stranger.settings.ask = Ask::Tls;
+    let reason = reason(stranger.probe(LOCALHOST.into()).await);
+    assert!(reason.starts_with("TLS: "), "{reason}");
+}
+
+/// A server that answers 200 to those who say who they are, and 401 to others.
+async fn serve_known(tls: Arc<ServerConfig>, token: Option<&'static str>) -> u16 {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let Ok(tls) = TlsAcceptor::from(Arc::clone(&tls)).accept(tcp).await else {
+                continue;
+            };
+            let certified = tls.get_ref().1.peer_certificates().is_some();
+            let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+                let sent = request.headers().get(AUTHORIZATION);
+                let known = match token {
+                    Some(token) => {
+                        sent.is_some_and(|sent| sent == format!("Bearer {token}").as_str())
+                    }
+                    None => sent.is_none() && certified,
+                };
+                let status = if known { 200 } else { 401 };
+                Response::builder()
+                    .status(status)
+                    .body(Full::new(Bytes::new()))
+            });
+            let _ = server::Builder::new()
+                .serve_connection(TokioIo::new(tls), service)
+                .await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_token_is_shown_follows_its_file_and_outlives_a_broken_one() {
+    let authority = Authority::new();
+    let port = serve_known(authority.server("127.0.0.1"), Some("s3cr3t")).await;
+    let (mut prober, folder) = trusting(&authority, port);
+    let file = folder.path().join("token");
+    prober.store = Some(Store::new(Credentials::Token(file.clone())));
+    let result = prober.probe(LOCALHOST.into()).await;
+    assert_eq!(unknown(result), "401 Unauthorized without credentials");
+    let news = prober.news().unwrap().unwrap_err();
+    assert!(
+        news.starts_with(&format!("token file {}: ", file.display())),
+        "{news}"
+    );
+    assert!(news.ends_with("servers are asked without"), "{news}");
+    assert_eq!(prober.news(), None, "said once");
+
+    std::fs::write(&file, "wrong\n").unwrap();
+    let result = prober.probe(LOCALHOST.into()).await;
+    let text = format!("401 Unauthorized with the token in {}", file.display());
+    assert_eq!(unknown(result), text);
+    assert_eq!(prober.news(), Some(Ok(())));
+
+    std::fs::write(&file, "  s3cr3t\n").unwrap();
+    let ready = async |prober: &Prober| {
+        let result = prober.probe(LOCALHOST.into()).await;
+        assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+    };
+    ready(&prober).await;
+    for broken in ["", "two words", "\u{7}"] {
+        std::fs::write(&file, broken).unwrap();
+        ready(&prober).await;
+        let news = prober
+            .news()
+            .into_iter()
+            .filter_map(Result::err)
+            .last()
+            .unwrap();
+        assert!(news.ends_with("those read before are used"), "{news}");
+    }
+    let text = format!("{prober:?}");
+    assert!(!text.contains("s3cr3t"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_and_rotates() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = rustls::pki_types::pem::PemObject::from_pem_slice(clients.pem.as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(&provider),
+    );
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let port = serve_known(Arc::new(config), None).await;
+    let (mut prober, folder) = trusting(&authority, port);
+    let result = prober.probe(LOCALHOST.into()).await;
+    assert_eq!(unknown(result), "401 Unauthorized without credentials");
+
+    let files = ["vip.crt", "vip.key"].map(|name| folder.path().join(name));
+    let [certificate, key] = files.clone();
+    prober.store = Some(Store::new(Credentials::Certificate { certificate, key }));
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &clients.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    for name in ["a", "another"] {
+        let (certificate, key) = issue(name);
+        std::fs::write(&files[0], &certificate).unwrap();
+        std::fs::write(&files[1], &key).unwrap();
+        let result = prober.probe(LOCALHOST.into()).await;
+        assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+        assert_eq!(prober.news(), Some(Ok(())));
+    }
+    // A key that does not fit is named, and not quoted.
+    let (_, other) = issue("a-third-one");
+    std::fs::write(&files[1], &other).unwrap();
+    let result = prober.probe(LOCALHOST.into()).await;
+    assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+    let news = prober.news().unwrap().unwrap_err();
+    assert!(news.contains("vip.key: does not fit"), "{news}");
+    std::fs::write(&files[1], "-----BEGIN SECRET").unwrap();
+    prober.probe(LOCALHOST.into()).await;
+    let news = prober.news().unwrap().unwrap_err();
+    assert!(
+        news.contains("has no private key") && !news.contains("SECRET"),
+        "{news}"
+    );
 }

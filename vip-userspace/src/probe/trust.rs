@@ -10,6 +10,7 @@ use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Trust;
@@ -34,6 +35,8 @@ pub(super) struct Verification {
 struct Cached {
     /// What they were made from; `None` if they trust everybody.
     source: Option<Source>,
+    /// The version of the client certificate, if there is one.
+    version: Option<u64>,
     config: Arc<ClientConfig>,
 }
 
@@ -63,33 +66,27 @@ impl Verification {
         }
     }
 
-    /// The TLS settings, from the CA file as it is now. The error is one line for people.
-    pub(super) fn config(&self) -> Result<Arc<ClientConfig>, String> {
+    /// The TLS settings, from the CA file as it is now, and with a client certificate of that
+    /// version. The error is one line for people.
+    pub(super) fn config(
+        &self,
+        certificate: Option<(&Arc<CertifiedKey>, u64)>,
+    ) -> Result<Arc<ClientConfig>, String> {
         let source = self.source()?;
+        let version = certificate.map(|(_, version)| version);
         // Whoever panicked left a whole value or none.
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = &*cached
             && cached.source == source
+            && cached.version == version
         {
             return Ok(Arc::clone(&cached.config));
         }
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS: {error}"))?;
-        let builder = match &source {
-            Some(source) => builder.with_root_certificates(read(&source.path)?),
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(BelieveAll(provider))),
-        };
-        let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Each probe proves anew who answers.
-        config.resumption = Resumption::disabled();
-        let config = Arc::new(config);
+        let roots = source.as_ref().map(|source| read(&source.path));
+        let config = settings(roots.transpose()?, certificate.map(|(pair, _)| pair))?;
         *cached = Some(Cached {
             source,
+            version,
             config: Arc::clone(&config),
         });
         Ok(config)
@@ -118,6 +115,38 @@ impl Verification {
                 .ok_or_else(|| format!("no CA file yet: none of {}", WELL_KNOWN.join(", "))),
         }
     }
+}
+
+/// TLS settings that check nothing and show nothing: to see whether anybody answers.
+pub(super) fn unverified() -> Result<Arc<ClientConfig>, String> {
+    settings(None, None)
+}
+
+/// TLS settings; without roots they believe everybody.
+fn settings(
+    roots: Option<RootCertStore>,
+    certificate: Option<&Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS: {error}"))?;
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(BelieveAll(provider))),
+    };
+    let mut config = match certificate {
+        Some(pair) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(pair))))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Each probe proves anew who answers.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
 fn read(path: &Path) -> Result<RootCertStore, String> {

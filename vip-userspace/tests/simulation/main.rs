@@ -19,6 +19,8 @@
 //!    all of it agrees on who that is, and on who lives. A healthy cluster whose owner dies,
 //!    hangs or is paused has another one within six units, or ten without BFD.
 //! 4. The owner changes no more often than faults and operators give reason to.
+//! 5. No node is taken for dead whose kernel runs and can be reached, whatever became of its agent,
+//!    and whether or not it answers echo requests.
 
 mod promises;
 mod random;
@@ -58,6 +60,9 @@ enum Message {
     Bfd(ControlPacket),
     EchoRequest,
     EchoReply,
+    /// ARP, which no firewall limits.
+    NeighbourRequest,
+    NeighbourReply,
 }
 
 /// What is to happen.
@@ -128,6 +133,17 @@ enum Relief {
     Ready(usize),
     /// The node is quick again.
     Quick(usize),
+    /// The node answers all echo requests again.
+    Echo(usize),
+}
+
+/// How a node's firewall deals with echo requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Firewall {
+    Open,
+    /// One passes in that many units.
+    Limit(u64),
+    Closed,
 }
 
 /// A machine.
@@ -141,6 +157,9 @@ struct Host {
     frozen: bool,
     carrier: bool,
     ready: bool,
+    firewall: Firewall,
+    /// When an echo request last passed its limit.
+    echoed: Time,
     /// What waits in the sockets of a frozen agent.
     inbox: VecDeque<(usize, Message)>,
     /// What lies in the map: by the machine's own clock.

@@ -6,6 +6,9 @@ impl World {
     /// What an agent reports.
     pub(super) fn hear(&mut self, node: usize, report: &Report) {
         self.say(|| format!("node {node}: {report:?}"));
+        if let Report::Dead(index) = report {
+            self.buried(node, index.get());
+        }
         if !matches!(report, Report::Active(_)) {
             return;
         }
@@ -39,6 +42,26 @@ impl World {
                     "node {node} took over while the fence of node {other} was up"
                 ));
             }
+        }
+    }
+
+    /// Promise 5.
+    fn buried(&self, node: usize, dead: usize) {
+        let window = 12 * self.unit();
+        let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
+        let there = |node: usize| {
+            let host = &self.hosts[node];
+            host.power && !host.paused && host.carrier
+        };
+        let clean = |from: usize, to: usize| {
+            let foul = self.wires[from][to].foul.max(self.disturbed);
+            !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+        };
+        let reached = there(node) && there(dead) && clean(node, dead) && clean(dead, node);
+        if reached && !late && self.loss == 0 {
+            self.fail(&format!(
+                "node {node} takes node {dead} for dead, which lives"
+            ));
         }
     }
 

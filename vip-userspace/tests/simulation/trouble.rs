@@ -19,7 +19,7 @@ impl World {
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
         let node = owner.filter(|_| self.random.percent(50)).unwrap_or(node);
         let soon = self.within(11, 40);
-        let kind = self.random.below(14);
+        let kind = self.random.below(16);
         self.say(|| format!("trouble {kind} at node {node}"));
         if healthy && kind < 4 && owner == Some(node) {
             let (of, troubles) = (node, self.troubles);
@@ -96,6 +96,21 @@ impl World {
                 });
                 Relief::Restart(node)
             }
+            14 => {
+                // Whoever limits echo limits it on all nodes.
+                let limit = match self.random.below(3) {
+                    0 => Firewall::Closed,
+                    _ => Firewall::Limit(self.random.between(2, 20)),
+                };
+                for host in &mut self.hosts {
+                    host.firewall = limit;
+                }
+                Relief::Calm
+            }
+            15 => {
+                self.hosts[node].firewall = Firewall::Closed;
+                Relief::Echo(node)
+            }
             _ => Relief::Calm,
         };
         self.at(soon, Happening::Relief(relief));
@@ -154,6 +169,7 @@ impl World {
                 }
             }
             Relief::Ready(node) => self.hosts[node].ready = true,
+            Relief::Echo(node) => self.hosts[node].firewall = Firewall::Open,
             Relief::Quick(node) => {
                 self.disturbed = self.now;
                 self.hosts[node].slowness = 0;

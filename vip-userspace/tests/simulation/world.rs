@@ -13,6 +13,8 @@ impl World {
             frozen: false,
             carrier: true,
             ready: true,
+            firewall: Firewall::Open,
+            echoed: 0,
             inbox: VecDeque::new(),
             fence: 0,
             // Up to 200 ppm either way, a few times what a crystal may be off.
@@ -214,6 +216,7 @@ impl World {
             }
             Action::SendBfd { to, packet } => self.send(node, to.get(), Message::Bfd(packet)),
             Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
+            Action::AskNeighbour(to) => self.send(node, to.get(), Message::NeighbourRequest),
             Action::Report(report) => self.hear(node, &report),
             Action::SetMasks(_) | Action::Announce | Action::ProbeAddress | Action::Done => {}
         }
@@ -244,7 +247,19 @@ impl World {
         }
         // The kernel answers, whatever the agent does.
         if matches!(message, Message::EchoRequest) {
-            self.send(to, from, Message::EchoReply);
+            let passes = match host.firewall {
+                Firewall::Open => true,
+                Firewall::Limit(units) => now - host.echoed >= units * self.profile.unit,
+                Firewall::Closed => false,
+            };
+            if passes {
+                host.echoed = now;
+                self.send(to, from, Message::EchoReply);
+            }
+            return;
+        }
+        if matches!(message, Message::NeighbourRequest) {
+            self.send(to, from, Message::NeighbourReply);
             return;
         }
         if host.agent.is_none() {
@@ -291,7 +306,8 @@ impl World {
         self.drive(to, |agent, now, out| match &message {
             Message::Bfd(packet) => agent.on_event(now, Event::Bfd { source, packet }, out),
             Message::EchoReply => agent.on_event(now, Event::Echo(source), out),
-            Message::Advert(_) | Message::EchoRequest => {}
+            Message::NeighbourReply => agent.on_event(now, Event::Neighbour(source), out),
+            Message::Advert(_) | Message::EchoRequest | Message::NeighbourRequest => {}
         });
     }
 

@@ -458,7 +458,7 @@ fn masks_choose_the_next_rank() {
                         .masks
                         .alive
                         .with(backend(node), alive >> node & 1 == 1);
-                    let mask = &mut world.state.masks.ready[0];
+                    let mask = &mut world.state.masks.new_connections[0];
                     *mask = mask.with(backend(node), ready >> node & 1 == 1);
                 }
                 kernel.follow(&world);
@@ -570,7 +570,7 @@ fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
                     let alive = random.below(4) != 0;
                     world.state.masks.alive = world.state.masks.alive.with(backend(node), alive);
                     let ready = random.below(4) != 0;
-                    let mask = &mut world.state.masks.ready[0];
+                    let mask = &mut world.state.masks.new_connections[0];
                     *mask = mask.with(backend(node), ready);
                 }
                 kernel.follow(&world);

@@ -221,7 +221,7 @@ impl Setup {
                 let nodes = cluster.nodes();
                 cluster.wait_for_status("the echo servers are ready", &nodes, |_, _, status| {
                     let service = status.services.iter().find(|one| one.endpoint == vip);
-                    service.is_some_and(|service| service.ready.len() == 3)
+                    service.is_some_and(|service| service.usable.len() == 3)
                 })?;
                 vip
             }

@@ -20,7 +20,7 @@ pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> R
         let nodes = cluster.nodes();
         cluster.wait_for_status("all know that it is drained", &nodes, |own, _, status| {
             let entry = status.node(own.host(node));
-            entry.is_some_and(|entry| !entry.ready)
+            entry.is_some_and(|entry| !entry.usable)
         })?;
         cluster.stop_agent(node)?;
         traffic.load.go_on(10)?;

@@ -68,7 +68,7 @@ proptest! {
             for other in 0..nodes {
                 let (alive, ready) = beliefs[me];
                 world.state.masks.alive = world.state.masks.alive.with(backend(other), alive >> other & 1 == 1);
-                world.state.masks.ready[0] = world.state.masks.ready[0].with(backend(other), ready >> other & 1 == 1);
+                world.state.masks.new_connections[0] = world.state.masks.new_connections[0].with(backend(other), ready >> other & 1 == 1);
             }
             world.socket = if sockets[me] { Socket::Connection } else { Socket::None };
             world
@@ -176,7 +176,8 @@ fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
             };
             let mut masks = crate::layout::Masks::all(nodes);
             masks.alive = mask(&|state| state.is_some());
-            masks.ready[0] = mask(&|state| matches!(state, Some((true, _))));
+            let ready = mask(&|state| matches!(state, Some((true, _))));
+            choose(&mut masks, ready);
             for (node, world) in cluster.worlds.iter_mut().enumerate() {
                 world.state.masks = masks;
                 world.socket = state(node).map_or(Socket::None, |(_, socket)| socket);
@@ -240,6 +241,13 @@ fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
 /// Every cluster of up to 5 nodes that have no socket for a segment, dead, alive or ready, in
 /// every order, by every way in, with every set of nodes whose source is rewritten: no frame makes
 /// more hops than it may.
+/// New connections go where the agent would have them: to whoever lives, if none that does is
+/// ready.
+fn choose(masks: &mut crate::layout::Masks, ready: BackendMask) {
+    let ready = ready.and(masks.alive);
+    masks.new_connections[0] = if ready.is_empty() { masks.alive } else { ready };
+}
+
 #[test]
 fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
     let mut longest = [0; 6];
@@ -252,10 +260,12 @@ fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
         for number in 0..3_usize.pow(nodes as u32) {
             let state = |node: usize| number / 3_usize.pow(node as u32) % 3;
             let mut masks = crate::layout::Masks::all(nodes);
+            let mut ready = BackendMask::EMPTY;
             for node in 0..nodes {
                 masks.alive = masks.alive.with(backend(node), state(node) > 0);
-                masks.ready[0] = masks.ready[0].with(backend(node), state(node) > 1);
+                ready = ready.with(backend(node), state(node) > 1);
             }
+            choose(&mut masks, ready);
             for world in &mut cluster.worlds {
                 world.state.masks = masks;
             }
@@ -348,11 +358,13 @@ proptest! {
             let list: Vec<usize> = (0..nodes).filter(knows).collect();
             let place = list.iter().position(|node| *node == me).expect("knows itself");
             let mut world = World::with_list(&list, place);
+            let masks = &mut world.state.masks;
+            let mut choice = BackendMask::EMPTY;
             for place in 0..list.len() {
-                let masks = &mut world.state.masks;
                 masks.alive = masks.alive.with(backend(place), alive >> place & 1 == 1);
-                masks.ready[0] = masks.ready[0].with(backend(place), ready >> place & 1 == 1);
+                choice = choice.with(backend(place), ready >> place & 1 == 1);
             }
+            choose(masks, choice);
             for vip in &mut world.state.vips[..2] {
                 vip.services[0] = Service::new([key, 2], vip.address, Be16::new(PORT));
             }

@@ -50,7 +50,7 @@ fn to(first: usize, flags: u8) -> Tcp {
 
 fn unready(node: usize) -> impl FnOnce(&mut World) {
     move |world| {
-        let ready = &mut world.state.masks.ready[0];
+        let ready = &mut world.state.masks.new_connections[0];
         *ready = ready.with(backend(node), false);
     }
 }
@@ -133,10 +133,10 @@ fn every_segment_goes_where_the_table_says() {
             forward(2, true),
         ),
         (
-            "nobody ready: whoever lives",
-            world(|w| w.state.masks.ready[0] = BackendMask::EMPTY),
+            "nobody is to have new connections",
+            world(|w| w.state.masks.new_connections[0] = BackendMask::EMPTY),
             to(1, SYN),
-            forward(1, true),
+            Verdict::pass(NoSocket),
         ),
         // At its own rank the node asks its stack.
         (
@@ -919,6 +919,8 @@ fn a_million_random_and_mutated_frames_do_no_harm() {
         Counter::GuardRewritten,
         Counter::GuardDropped,
         Counter::Redirected,
+        Counter::GuardTested,
+        Counter::ConnectTested,
     ];
     for counter in Counter::ALL
         .iter()

@@ -69,7 +69,7 @@ impl Shell {
     /// Looks whether the agent still gets its packets, and who else has the port. Opens it if it is
     /// not.
     pub(super) fn look_at_bfd(&mut self) {
-        match &mut self.bfd {
+        match &mut self.sockets.bfd {
             Access::Off | Access::Alone => {}
             Access::Shared(port) => {
                 let repaired = port.is_attached().and_then(|attached| {
@@ -106,7 +106,7 @@ impl Shell {
                 {
                     return;
                 }
-                self.bfd = access;
+                self.sockets.bfd = access;
                 self.pacer.tell(Command::Bfd(socket));
                 self.tell_of_bfd();
             }
@@ -115,9 +115,9 @@ impl Shell {
 
     /// Says whether the port is lost.
     pub(super) fn tell_of_bfd(&mut self) {
-        let lost = matches!(self.bfd, Access::Lost(_));
+        let lost = matches!(self.sockets.bfd, Access::Lost(_));
         self.pacer.tell(Command::Fault(Fault::BfdPort, lost));
-        if let Access::Lost(why) = &self.bfd {
+        if let Access::Lost(why) = &self.sockets.bfd {
             self.journal.note(Event::Failed {
                 what: format!(
                     "UDP port {PORT} (BFD) cannot be opened, and is tried again every 2 s: end \
@@ -131,7 +131,7 @@ impl Shell {
 
     /// For `vip status`.
     pub(super) fn bfd_port(&self) -> Option<&'static str> {
-        match &self.bfd {
+        match &self.sockets.bfd {
             Access::Off => None,
             Access::Shared(port) if port.is_shared() => Some("shared"),
             Access::Shared(_) => Some("sole"),

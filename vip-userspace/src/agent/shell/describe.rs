@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
 use vip_common::layout::{BackendIndex, Counter, Mac};
 
 use super::Shell;
 use crate::agent::clock::now;
-use crate::agent::pacer::{Command, View};
-use crate::agent::proof::Proof;
+use crate::agent::pacer::View;
+use crate::decide::health::Server;
+use crate::decide::hooks::Running;
 use crate::decide::vrrp::State;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
@@ -21,10 +21,7 @@ fn millis(time: Duration) -> f64 {
 
 impl Shell {
     pub(in crate::agent) async fn status(&self) -> anyhow::Result<Status> {
-        let (answer, answered) = oneshot::channel();
-        self.pacer.tell(Command::View(answer));
-        let view = answered.await.context("the agent is ending")?;
-        self.describe(&view)
+        self.describe(&self.view().await?)
     }
 
     fn describe(&self, view: &View) -> anyhow::Result<Status> {
@@ -40,6 +37,8 @@ impl Shell {
         let nodes = self.peers.iter().map(|peer| {
             let counters = self.datapath.backend_counters(peer.index)?;
             let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
+            let alive = view.masks.alive.contains(peer.index);
+            let server = view.servers[peer.index.get()][0];
             Ok(status::Node {
                 name: peer.name.clone(),
                 address: peer.address,
@@ -47,9 +46,12 @@ impl Shell {
                 mac: known(peer.mac),
                 source_mac: known(self.sources.of(peer.index)),
                 source_alarm: self.source_alarm(peer.index),
-                alive: view.masks.alive.contains(peer.index),
-                ready: view.masks.ready[0].contains(peer.index),
+                alive,
+                ready: alive && server == Server::Ready,
+                unknown: alive && server == Server::Unknown,
                 draining: view.draining[peer.index.get()],
+                usable: view.masks.for_new_connections(0).contains(peer.index),
+                echo: view.echo[peer.index.get()],
                 bfd: session.map(|session| status::Bfd {
                     state: session.state.to_owned(),
                     detection_ms: millis(session.detection),
@@ -66,13 +68,14 @@ impl Shell {
         });
         let counters = Counter::ALL
             .iter()
-            .filter(|counter| **counter != Counter::Untouched)
+            .filter(|counter| counter.tells_of_traffic())
             .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
         let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             vip: self.config.vip().endpoint().to_string(),
             services: self.services(view),
+            credentials_trouble: self.credentials_trouble.clone(),
             local: self.cgroup.as_ref().map(|path| path.display().to_string()),
             owner: view.owner.map(named),
             state: match view.state {
@@ -99,7 +102,7 @@ impl Shell {
                 interface: self.nic.name.clone(),
                 mode: self.attachment.mode.to_string(),
                 egress: self.attachment.egress.to_string(),
-                proven: self.proof == Proof::Seen,
+                proven: self.hooks.ingress.running() == Running::Yes,
                 adopted: self.datapath.adopted(),
             },
             bfd_port: self.bfd_port().map(str::to_owned),
@@ -109,6 +112,7 @@ impl Shell {
                 .chain([("neighbour", self.heard)])
                 .map(|(protocol, packets)| (protocol.to_owned(), packets))
                 .collect(),
+            hooks: self.hooks.describe(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self
@@ -125,9 +129,9 @@ impl Shell {
     }
 
     fn services(&self, view: &View) -> Vec<status::Service> {
-        let ready = |check: usize| {
-            let ready = view.masks.ready[check];
-            let peers = self.peers.iter().filter(|peer| ready.contains(peer.index));
+        let usable = |check: usize| {
+            let usable = view.masks.for_new_connections(check as u8);
+            let peers = self.peers.iter().filter(|peer| usable.contains(peer.index));
             peers.map(|peer| peer.name.clone()).collect()
         };
         let vips = self.config.vips.iter();
@@ -135,7 +139,8 @@ impl Shell {
             .map(|(vip, service)| status::Service {
                 endpoint: SocketAddr::new(vip.address, service.port).to_string(),
                 target_port: service.target,
-                ready: ready(service.check),
+                usable: usable(service.check),
+                resort: view.resorts[service.check].name().to_owned(),
             })
             .collect()
     }

@@ -5,6 +5,7 @@
 
 mod bfd;
 mod describe;
+mod hooks;
 mod network;
 mod setup;
 mod sources;
@@ -20,25 +21,27 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
-use self::bfd::Access;
-use self::setup::{addresses_of, advert_interval, note_addresses, params, plan, redirect};
+use self::hooks::Hooks;
+use self::setup::{
+    NicSockets, addresses_of, advert_interval, described, note_addresses, params, plan, redirect,
+};
 use super::clock::now;
-use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, Wires};
-use super::proof::Proof;
-use crate::config::{Config, VrrpMode, XdpMode};
-use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
+use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View};
+use crate::config::Config;
+use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
+use crate::decide::choice::Resort;
 use crate::decide::health::Probe;
-use crate::decide::node::Node;
+use crate::decide::hooks::Hook;
+use crate::decide::node::{LastUsable, Node, Unfit};
 use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
-use crate::net::echo::EchoSocket;
 use crate::net::netlink::Netlink;
-use crate::net::vrrp::{Delivery, VrrpSocket};
-use crate::net::{Groups, Neighbours, Nic, SourceSocket};
+use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
-use crate::probe::ProbeResult;
+use crate::observe::socket::Drained;
+use crate::probe::{News, ProbeResult};
 
 /// File in the run directory that says which addresses were put on `lo`, one a line.
 pub const ADDRESSES: &str = "addresses";
@@ -71,16 +74,18 @@ pub(super) struct Shell {
     plan: Arc<Plan>,
     datapath: Datapath,
     attachment: Attachment,
-    proof: Proof,
-    neighbours: Arc<Neighbours>,
-    /// Frames that came by it.
-    heard: u64,
-    source_socket: SourceSocket,
+    hooks: Hooks,
     sources: Sources,
-    /// `None` if there is no VIP of IPv6.
-    _groups: Option<Groups>,
-    bfd: Access,
+    sockets: NicSockets,
+    /// Frames of ARP and Neighbour Discovery that came by them.
+    heard: u64,
     pins: Pins,
+    /// The NIC went away, and with it all that was bound to it.
+    nic_is_gone: bool,
+    /// Why the node's address was not followed, as it was last told.
+    not_followed: Option<String>,
+    /// Says to other agents that this one lives.
+    _held: Held,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -97,6 +102,8 @@ pub(super) struct Shell {
     sampled: BootNanos,
     journal: Journal,
     probe_times: ProbeTimes,
+    /// What is wrong with the credentials for health checks.
+    credentials_trouble: Option<String>,
 }
 
 impl Shell {
@@ -115,17 +122,28 @@ impl Shell {
         } else {
             0
         };
+        let held = pins.hold()?;
         // Sockets first: without them there is no use in touching the NIC.
-        let vips: Vec<IpAddr> = addresses_of(&config).collect();
-        let spoken_of = [&vips[..], &config.addresses()].concat();
-        let neighbours = Arc::new(Neighbours::open(&nic, &spoken_of)?);
-        let source_socket = SourceSocket::open(&nic)?;
-        let groups = vips.iter().any(IpAddr::is_ipv6);
-        let groups = groups.then(|| Groups::join(&nic, &vips)).transpose()?;
-        let (bfd, wires) = open_wires(&config, &nic, &pins, &neighbours)?;
+        let (wires, sockets) = NicSockets::open(&config, &nic, &pins)?;
         let (mut datapath, state) = Datapath::load(Some(pins.clone()), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
+        // What came before the programs did.
+        sockets.neighbours.drain();
+        let mut hooks = Hooks::begin(&datapath, cgroup.is_some())?;
+        let link = netlink.link(nic.index).await?;
+        let seen = hooks::seen(
+            &netlink,
+            nic.index,
+            link.and_then(|link| link.xdp),
+            attachment,
+        );
+        let look = datapath.look(Way::In, &nic.name, attachment, &seen.await?)?;
+        let mut others = config.addresses();
+        others.retain(|address| *address != nic.address);
+        hooks
+            .prove_at_start(&mut datapath, &sockets.neighbours, look, &others)
+            .await;
         // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
         note_addresses(&config)?;
         for vip in addresses_of(&config) {
@@ -134,14 +152,13 @@ impl Shell {
         let mut journal = Journal::open(&config.run_dir);
         journal.note(Event::Started {
             version: env!("CARGO_PKG_VERSION"),
-            attached: format!(
-                "{} ({}), XDP mode {}",
-                nic.name,
-                nic.driver.as_deref().unwrap_or("unknown driver"),
-                attachment.mode
-            ),
+            attached: described(&nic, attachment),
             adopted: datapath.adopted(),
         });
+        if let Some(cause) = hooks.ingress.cause() {
+            let hook = Hook::Ingress.name();
+            journal.note(Event::HookFails { hook, cause });
+        }
 
         let mut sources = Sources::new(config.nodes.len(), own);
         for (index, node) in state.get().backends().iter().enumerate() {
@@ -170,7 +187,6 @@ impl Shell {
                 })
             })
             .collect();
-        let proof = proof(&datapath, attachment.mode)?;
         let conflicts = conflicts(&datapath)?;
         let rank_base = datapath.rank_base();
         // One that had not come to know the others has left nothing that is worth knowing.
@@ -184,6 +200,7 @@ impl Shell {
             router_id: config.vrrp.router_id,
             interval: advert_interval(&config),
             mode: config.vrrp.mode,
+            checks: config.checks.len(),
         };
         let (pacer, notices) = Pacer::start(
             node,
@@ -202,14 +219,14 @@ impl Shell {
             plan,
             datapath,
             attachment,
-            proof,
-            neighbours,
-            heard: 0,
-            source_socket,
+            hooks,
             sources,
-            _groups: groups,
-            bfd,
+            sockets,
+            heard: 0,
             pins,
+            nic_is_gone: false,
+            not_followed: None,
+            _held: held,
             cgroup,
             pacer,
             peers,
@@ -222,39 +239,96 @@ impl Shell {
             sampled: now,
             journal,
             probe_times,
+            credentials_trouble: None,
         };
         shell.tell_of_bfd();
-        if shell.drain_note().exists() {
-            shell.pacer.tell(Command::Drain(true));
-        }
+        let drains = shell.drain_note().exists();
+        shell.pacer.tell(Command::Drain(drains));
         shell.reconcile().await?;
         Ok((shell, notices))
     }
 
     /// By which it hears who has which address.
     pub(super) fn neighbours(&self) -> Arc<Neighbours> {
-        self.neighbours.clone()
+        self.sockets.neighbours.clone()
+    }
+
+    /// Index of the NIC, which is another one once the node's address has moved.
+    pub(super) fn nic(&self) -> u32 {
+        self.nic.index
     }
 
     fn drain_note(&self) -> PathBuf {
         self.config.run_dir.join(DRAINED)
     }
 
-    /// Brings no new connections to this node, or brings them again, also after a restart.
-    /// Returns the node's name.
-    pub(super) fn drain(&mut self, draining: bool) -> anyhow::Result<String> {
+    /// Brings no new connections to this node, or brings them again, also after a restart. Unless
+    /// it is forced, not if nobody as good would be left for them.
+    pub(super) async fn drain(&mut self, draining: bool, force: bool) -> anyhow::Result<Drained> {
         anyhow::ensure!(
             self.config.bfd.is_some(),
             "the other nodes are told by BFD, which is off: set `enabled = true` in [bfd]"
         );
-        let note = self.drain_note();
-        if draining {
-            fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))?;
-        } else if note.exists() {
-            fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))?;
+        if draining && !force {
+            let (answer, answered) = oneshot::channel();
+            self.pacer.tell(Command::DrainIfOthers(answer));
+            let may = answered.await.context("the agent is ending")?;
+            may.map_err(|why| anyhow::anyhow!(self.last_usable(&why)))?;
+        } else {
+            self.pacer.tell(Command::Drain(draining));
         }
-        self.pacer.tell(Command::Drain(draining));
-        Ok(self.config.nodes[self.nic.node_index].name.clone())
+        let note = self.drain_note();
+        let noted = if draining {
+            fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))
+        } else if note.exists() {
+            fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))
+        } else {
+            Ok(())
+        };
+        if noted.is_err() {
+            // What does not hold over a restart is not to hold until then.
+            self.pacer.tell(Command::Drain(!draining));
+        }
+        noted?;
+        let resort = self.view().await?.resorts.into_iter().max();
+        Ok(Drained {
+            node: self.config.nodes[self.nic.node_index].name.clone(),
+            instead: resort
+                .filter(|resort| draining && *resort != Resort::Usable)
+                .map(|resort| resort.text().to_owned()),
+        })
+    }
+
+    /// Why this node is not drained.
+    fn last_usable(&self, why: &LastUsable) -> String {
+        let own = &self.peers[self.nic.node_index].name;
+        let port = self.config.checks[why.check].port;
+        let others = why.others.iter().map(|(index, unfit)| {
+            let peer = &self.peers[index.get()];
+            let why = match unfit {
+                Unfit::Dead => "does not live",
+                Unfit::Silent => "is silent",
+                Unfit::Draining => "drains",
+                Unfit::Unready => &peer.probes[why.check],
+            };
+            format!("{}: {why}", peer.name)
+        });
+        let others = others.collect::<Vec<_>>().join("; ");
+        let others = if others.is_empty() {
+            "there is no other node".to_owned()
+        } else {
+            others
+        };
+        format!(
+            "{own} is the last node for new connections to port {port} ({others}): mend or \
+             undrain another one first, or give --force"
+        )
+    }
+
+    pub(super) async fn view(&self) -> anyhow::Result<View> {
+        let (answer, answered) = oneshot::channel();
+        self.pacer.tell(Command::View(answer));
+        answered.await.context("the agent is ending")
     }
 
     pub(super) fn on_probe(&mut self, node: usize, check: usize, outcome: &ProbeResult) {
@@ -262,56 +336,34 @@ impl Shell {
         let Some(peer) = self.peers.get_mut(node) else {
             return;
         };
+        if let ProbeResult::Ready { rtt } | ProbeResult::Unknown { rtt, .. } = outcome {
+            if check == 0 {
+                peer.rtt = Some(*rtt);
+            }
+            let port = self.config.checks[check].port;
+            self.probe_times.note(&peer.name, port, *rtt);
+        }
         let (found, text) = match outcome {
-            ProbeResult::Ready { rtt } => {
-                if check == 0 {
-                    peer.rtt = Some(*rtt);
-                }
-                let port = self.config.checks[check].port;
-                self.probe_times.note(&peer.name, port, *rtt);
-                (Probe::Ready, "ready".to_owned())
-            }
-            ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), reason.clone()),
-            ProbeResult::Refused => (Probe::Refused, "connection refused".to_owned()),
+            ProbeResult::Ready { .. } => (Probe::Ready, "ready"),
+            ProbeResult::Unknown { reason, .. } => (Probe::Unknown(reason.clone()), &**reason),
+            ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), &**reason),
+            ProbeResult::Hung { reason } => (Probe::Hung(reason.clone()), &**reason),
+            ProbeResult::Refused => (Probe::Refused, "connection refused"),
             // This node lives: silence is its server's, or its firewall's.
-            ProbeResult::Silent { reason } if own => {
-                (Probe::NotReady(reason.clone()), reason.clone())
-            }
-            ProbeResult::Silent { reason } => (Probe::Silent, reason.clone()),
+            ProbeResult::Silent { reason } if own => (Probe::Hung(reason.clone()), &**reason),
+            ProbeResult::Silent { reason } => (Probe::Silent, &**reason),
         };
-        peer.probes[check] = text;
+        text.clone_into(&mut peer.probes[check]);
         self.pacer.tell(Command::Probe(peer.index, check, found));
     }
 
-    fn prove(&mut self) {
-        if !matches!(self.proof, Proof::Open { .. }) {
-            return;
-        }
-        let Ok(counted) = neighbour_frames(&self.datapath) else {
-            return;
-        };
-        self.proof = self.proof.on_frame(counted);
-        match self.proof {
-            Proof::Open { .. } => {}
-            Proof::Seen => self.journal.note(Event::XdpProven),
-            Proof::Blind => {
-                let falls_back = self.config.datapath.mode != XdpMode::Native;
-                self.journal.note(Event::XdpBlind { falls_back });
-                if !falls_back {
-                    return;
-                }
-                match self
-                    .datapath
-                    .fall_back_to_generic(&self.nic.name, self.nic.index)
-                {
-                    Ok(attachment) => self.attachment = attachment,
-                    Err(error) => self.journal.note(Event::NotRepaired {
-                        what: Repair::Programs,
-                        cause: error.to_string(),
-                    }),
-                }
-            }
-        }
+    /// The credentials for health checks were read anew, or could not be.
+    pub(super) fn on_credentials(&mut self, news: News) {
+        self.credentials_trouble = news.clone().err();
+        self.journal.note(match news {
+            Ok(()) => Event::CredentialsRead,
+            Err(cause) => Event::CredentialsUnread { cause },
+        });
     }
 
     /// Looks whether everything is as it should be, whatever events said or did not say.
@@ -324,20 +376,11 @@ impl Shell {
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
-        self.look_at_addresses().await;
+        self.look_at_addresses().await?;
+        self.look_at_proof();
         self.look_at_bfd();
+        self.test_connect();
         self.learn_neighbours().await;
-        if matches!(self.proof, Proof::Open { .. }) {
-            for peer in self
-                .peers
-                .iter()
-                .filter(|peer| peer.address != self.nic.address)
-            {
-                if let Err(error) = self.neighbours.ask(peer.address) {
-                    tracing::debug!(%error, "cannot ask a peer");
-                }
-            }
-        }
         if let Ok(counted) = conflicts(&self.datapath) {
             if counted > self.claims.0
                 && let Ok(mac) = self.datapath.claimant()
@@ -426,58 +469,7 @@ impl Shell {
     }
 }
 
-/// Opens what the thread sends and receives by, on this NIC. BFD's socket alone may be missing.
-fn open_wires(
-    config: &Config,
-    nic: &Nic,
-    pins: &Pins,
-    neighbours: &Arc<Neighbours>,
-) -> anyhow::Result<(Access, Wires)> {
-    let delivery = match config.vrrp.mode {
-        VrrpMode::Unicast => Delivery::Unicast,
-        VrrpMode::Multicast => Delivery::Multicast,
-    };
-    let peers = config.peers(nic.node_index);
-    let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
-    let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
-    let (access, bfd) = Access::open(config, nic, pins);
-    let wires = Wires {
-        vrrp,
-        bfd,
-        echo,
-        neighbours: neighbours.clone(),
-    };
-    Ok((access, wires))
-}
-
-/// Frames of ARP and Neighbour Discovery that the program on the way in has seen. Whatever comes
-/// to the agent's sockets is among them, and any other proves as well that the program runs.
-fn neighbour_frames(datapath: &Datapath) -> anyhow::Result<u64> {
-    const SEEN: [Counter; 10] = [
-        Counter::ArpAnswered,
-        Counter::ArpNotOwner,
-        Counter::ArpAnnouncement,
-        Counter::ArpConflict,
-        Counter::ArpPassed,
-        Counter::NdpAnswered,
-        Counter::NdpNotOwner,
-        Counter::NdpAnnouncement,
-        Counter::NdpConflict,
-        Counter::NdpPassed,
-    ];
-    let counts = SEEN.into_iter().map(|counter| datapath.counter(counter));
-    Ok(counts.sum::<Result<u64, _>>()?)
-}
-
 /// Claims of the VIP by strangers that the program has seen.
 fn conflicts(datapath: &Datapath) -> anyhow::Result<u64> {
     Ok(datapath.counter(Counter::ArpConflict)? + datapath.counter(Counter::NdpConflict)?)
-}
-
-/// What the stack itself runs needs no proof.
-fn proof(datapath: &Datapath, mode: Mode) -> anyhow::Result<Proof> {
-    Ok(match mode {
-        Mode::Native => Proof::begin(neighbour_frames(datapath)?),
-        Mode::Generic | Mode::Tc => Proof::Seen,
-    })
 }

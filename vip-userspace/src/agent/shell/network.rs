@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use vip_common::layout::Mac;
 
 use super::Shell;
-use super::setup::addresses_of;
+use super::hooks::Hooks;
+use super::setup::{NicSockets, addresses_of, described};
 use crate::agent::pacer::Command;
-use crate::datapath::{Egress, Plan, Seen};
+use crate::datapath::Plan;
 use crate::decide::node::Fault;
-use crate::net::netlink::NetEvent;
+use crate::net::netlink::{LinkState, NetEvent};
 use crate::net::{Heard, Nic};
 use crate::observe::event::{Event, Repair};
 
@@ -23,16 +25,22 @@ impl Shell {
                 }
             }
             NetEvent::Link => self.look_at_link().await?,
+            NetEvent::LinkGone => {
+                // Sockets that are bound to it hear nothing more, also if another one gets its
+                // number.
+                self.nic_is_gone = true;
+                self.look_at_link().await?;
+            }
             NetEvent::Address { address, .. }
                 if address == self.nic.address
                     || addresses_of(&self.config).any(|vip| vip == address) =>
             {
-                self.look_at_addresses().await;
+                self.look_at_addresses().await?;
             }
             NetEvent::Address { .. } => {}
             NetEvent::Overrun => {
                 self.look_at_link().await?;
-                self.look_at_addresses().await;
+                self.look_at_addresses().await?;
                 self.learn_neighbours().await;
             }
         }
@@ -48,19 +56,14 @@ impl Shell {
                 return Ok(());
             }
         };
-        let fault = |fault, present| self.pacer.tell(Command::Fault(fault, present));
+        if self.follow_address(link.as_ref()).await? {
+            return Ok(());
+        }
         let Some(link) = link else {
-            fault(Fault::Carrier, true);
-            if let Some(nic) = self.successor_of_nic().await {
-                anyhow::bail!(
-                    "{} is gone, and {} has the node's address now: start the agent again",
-                    self.nic.name,
-                    nic.name
-                );
-            }
+            self.pacer.tell(Command::Fault(Fault::Carrier, true));
             return Ok(());
         };
-        fault(Fault::Carrier, !link.up);
+        self.pacer.tell(Command::Fault(Fault::Carrier, !link.up));
         if link.name != self.nic.name {
             let from = std::mem::replace(&mut self.nic.name, link.name);
             let to = self.nic.name.clone();
@@ -70,93 +73,137 @@ impl Shell {
             self.journal.note(Event::NicAddress {
                 mac: Mac::from_wire(mac).to_string(),
             });
-            self.nic.mac = mac;
-            let plan = Plan {
-                own_mac: Mac::from_wire(mac),
-                ..(*self.plan).clone()
-            };
-            self.plan = Arc::new(plan);
-            self.neighbours.set_mac(mac);
-            let base = self.datapath.rank_base();
-            self.pacer.tell(Command::Plan(self.plan.clone(), base));
-            self.learn(self.nic.address, Mac::from_wire(mac));
+            self.use_mac(mac);
         }
-        let egress = self.attachment.egress;
-        let filters = match egress {
-            Egress::Tcx => Vec::new(),
-            Egress::Clsact => match self.netlink.filters(self.nic.index).await {
-                Ok(filters) => filters,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look at the filters of the NIC");
-                    return Ok(());
-                }
-            },
-        };
-        let seen = Seen {
-            xdp: link.xdp,
-            filters,
-        };
-        let steers = self
-            .datapath
-            .steers(&self.nic.name, self.attachment, &seen)
-            .unwrap_or(true);
-        let guards = self
-            .datapath
-            .guards(&self.nic.name, egress, &seen)
-            .unwrap_or(true);
-        if !steers || !guards {
-            self.pacer.tell(Command::Fault(Fault::Programs, true));
-            match self.datapath.attach(
-                &self.nic.name,
-                self.nic.index,
-                self.config.datapath.mode,
-                None,
-            ) {
-                Ok(attachment) => {
-                    self.attachment = attachment;
-                    self.journal.note(Event::Repaired(Repair::Programs));
-                    self.pacer.tell(Command::Fault(Fault::Programs, false));
-                }
-                Err(error) => self.journal.note(Event::NotRepaired {
-                    what: Repair::Programs,
-                    cause: error.to_string(),
-                }),
-            }
-        } else {
-            self.pacer.tell(Command::Fault(Fault::Programs, false));
-        }
+        self.look_at_hooks(link.xdp).await;
         Ok(())
     }
 
-    /// The NIC that has the node's address now, if it is not the one it was.
-    async fn successor_of_nic(&self) -> Option<Nic> {
-        let nodes = self.config.addresses();
+    /// Follows the node's address to the interface that has it now, if the NIC does not have it
+    /// any more, or is a port of that interface. Returns whether it did. `link` is the NIC.
+    ///
+    /// # Errors
+    /// It cannot, though the address is there: the agent must be started anew.
+    async fn follow_address(&mut self, link: Option<&LinkState>) -> anyhow::Result<bool> {
+        let address = self.nic.address;
+        let there = match self.netlink.has_address(self.nic.index, address).await {
+            Ok(there) => there,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for the node's address");
+                return Ok(false);
+            }
+        };
+        let is_port = link.is_some_and(|link| link.master.is_some());
+        if there && !is_port && !self.nic_is_gone {
+            self.not_followed = None;
+            return Ok(false);
+        }
+        let vip = self.config.vip().address;
         let interface = self.config.interface.as_deref();
-        let nic = self
-            .netlink
-            .find_nic(self.config.vip().address, &nodes, interface)
-            .await
-            .ok()?;
-        (nic.index != self.nic.index).then_some(nic)
+        let nodes = self.config.addresses();
+        let nic = match self.netlink.find_nic(vip, &nodes, interface).await {
+            Ok(nic) if nic.address == address => nic,
+            // There is nowhere to follow it to: the fault says so.
+            Ok(_) => return Ok(false),
+            Err(error) => {
+                let places = self.netlink.places_of(address).await;
+                if !there && places.is_ok_and(|places| !places.is_empty()) {
+                    self.cannot_follow(&error.to_string());
+                }
+                return Ok(false);
+            }
+        };
+        if nic.index == self.nic.index && !self.nic_is_gone {
+            return Ok(false);
+        }
+        let (from, to) = (self.nic.name.clone(), nic.name.clone());
+        let followed = self.move_to(nic.clone()).await;
+        if followed.is_err() {
+            // It may have moved on meanwhile.
+            let there = self.netlink.has_address(nic.index, address).await;
+            if !there.unwrap_or(true) {
+                return Ok(false);
+            }
+        }
+        followed.with_context(|| {
+            format!("cannot follow {address} from {from} to {to}: the agent must be started anew")
+        })?;
+        Ok(true)
+    }
+
+    fn cannot_follow(&mut self, cause: &str) {
+        if self.not_followed.as_deref() != Some(cause) {
+            self.not_followed = Some(cause.to_owned());
+            self.journal.note(Event::NotFollowed {
+                cause: cause.to_owned(),
+            });
+        }
+    }
+
+    /// Speaks, listens and steers on another NIC from now on. Maps, health and sessions stay, and
+    /// so does all that the kernel does until the programs are attached there.
+    async fn move_to(&mut self, nic: Nic) -> anyhow::Result<()> {
+        let (wires, sockets) = NicSockets::open(&self.config, &nic, &self.pins)?;
+        let mode = self.config.datapath.mode;
+        // The programs on the old NIC are taken off once those on the new one are there.
+        let attachment = self.datapath.attach(&nic.name, nic.index, mode, None)?;
+        sockets.neighbours.drain();
+        let from = std::mem::replace(&mut self.nic, nic).name;
+        self.attachment = attachment;
+        self.sockets = sockets;
+        self.hooks = Hooks::begin(&self.datapath, self.hooks.connect.is_some())?;
+        self.nic_is_gone = false;
+        self.not_followed = None;
+        self.pacer.tell(Command::Wires(Box::new(wires)));
+        self.tell_of_bfd();
+        self.use_mac(self.nic.mac);
+        self.journal.note(Event::NicFollowed {
+            from,
+            to: described(&self.nic, attachment),
+        });
+        let link = self.netlink.link(self.nic.index).await?;
+        self.pacer.tell(Command::Fault(
+            Fault::Carrier,
+            !link.as_ref().is_some_and(|link| link.up),
+        ));
+        self.pacer.tell(Command::Fault(Fault::Address, false));
+        self.look_at_hooks(link.and_then(|link| link.xdp)).await;
+        self.look_at_proof();
+        Ok(())
+    }
+
+    /// The NIC has this Ethernet address.
+    fn use_mac(&mut self, mac: [u8; 6]) {
+        self.nic.mac = mac;
+        let plan = Plan {
+            own_mac: Mac::from_wire(mac),
+            ..(*self.plan).clone()
+        };
+        self.plan = Arc::new(plan);
+        self.sockets.neighbours.set_mac(mac);
+        let base = self.datapath.rank_base();
+        self.pacer.tell(Command::Plan(self.plan.clone(), base));
+        self.learn(self.nic.address, Mac::from_wire(mac));
     }
 
     /// The node's own address on the NIC, and the VIPs on `lo`.
-    pub(super) async fn look_at_addresses(&mut self) {
-        match self
-            .netlink
-            .has_address(self.nic.index, self.nic.address)
-            .await
-        {
-            Ok(there) => self.pacer.tell(Command::Fault(Fault::Address, !there)),
+    pub(super) async fn look_at_addresses(&mut self) -> anyhow::Result<()> {
+        let (index, address) = (self.nic.index, self.nic.address);
+        match self.netlink.has_address(index, address).await {
+            Ok(true) => self.pacer.tell(Command::Fault(Fault::Address, false)),
+            Ok(false) => {
+                self.pacer.tell(Command::Fault(Fault::Address, true));
+                self.look_at_link().await?;
+            }
             Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
         }
         let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
         for vip in vips {
-            let lost = match self.netlink.has_vip(vip).await {
+            let lost = match self.netlink.places_of(vip).await {
                 Ok(places) => !places.iter().any(|place| place == "lo"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot look for the VIP");
-                    return;
+                    return Ok(());
                 }
             };
             if lost {
@@ -166,12 +213,13 @@ impl Shell {
                         what: Repair::Address,
                         cause: error.to_string(),
                     });
-                    return;
+                    return Ok(());
                 }
                 self.journal.note(Event::Repaired(Repair::Address));
             }
         }
         self.pacer.tell(Command::Fault(Fault::Vip, false));
+        Ok(())
     }
 
     /// Takes the Ethernet addresses from the kernel's table, and asks for those it lacks.
@@ -213,6 +261,13 @@ impl Shell {
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
         self.heard += 1;
         self.prove();
+        if let Some(heard) = heard
+            && let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
+            && peer.mac == heard.mac
+            && peer.address != self.nic.address
+        {
+            self.pacer.tell(Command::Neighbour(peer.index));
+        }
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // a probe for it comes here.
         if let Some(heard) = heard

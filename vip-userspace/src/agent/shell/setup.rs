@@ -5,20 +5,25 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
 use vip_common::wire::vrrp::Centiseconds;
 
-use crate::config::{self, Config};
-use crate::datapath::{Allowed, Datapath, NodeAddresses, Plan};
+use crate::agent::pacer::Wires;
+use crate::config::{self, Config, VrrpMode};
+use crate::datapath::{Allowed, Attachment, Datapath, NodeAddresses, Pins, Plan};
 use crate::decide::bfd;
 use crate::decide::health::Thresholds;
 use crate::decide::node::{Member, Params, VrrpParams};
-use crate::net::Nic;
+use crate::net::echo::EchoSocket;
+use crate::net::vrrp::{Delivery, VrrpSocket};
+use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::{cgroup, random, rank};
 
 use super::ADDRESSES;
+use super::bfd::Access;
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
 pub(super) fn advert_interval(config: &Config) -> Centiseconds {
@@ -57,6 +62,60 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
         },
         probe_address: config.vrrp.probe_address,
         seed: random::secret(),
+    }
+}
+
+/// The NIC, and how the program runs there.
+pub(super) fn described(nic: &Nic, attachment: Attachment) -> String {
+    format!(
+        "{} ({}), XDP mode {}",
+        nic.name,
+        nic.driver.as_deref().unwrap_or("unknown driver"),
+        attachment.mode
+    )
+}
+
+/// What the agent hears and asks by on the NIC. The thread has sockets of its own.
+pub(super) struct NicSockets {
+    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) sources: SourceSocket,
+    /// `None` if there is no VIP of IPv6.
+    _groups: Option<Groups>,
+    /// How the thread has BFD's port.
+    pub(super) bfd: Access,
+}
+
+impl NicSockets {
+    /// Opens all that is bound to the NIC: the thread's, of which BFD's socket alone may be missing,
+    /// and these.
+    pub(super) fn open(config: &Config, nic: &Nic, pins: &Pins) -> anyhow::Result<(Wires, Self)> {
+        let delivery = match config.vrrp.mode {
+            VrrpMode::Unicast => Delivery::Unicast,
+            VrrpMode::Multicast => Delivery::Multicast,
+        };
+        let vips: Vec<IpAddr> = addresses_of(config).collect();
+        let spoken_of = [&vips[..], &config.addresses()].concat();
+        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
+        let groups = vips.iter().any(IpAddr::is_ipv6);
+        let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
+        let peers = config.peers(nic.node_index);
+        let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
+        let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
+        let sources = SourceSocket::open(nic)?;
+        let (access, bfd) = Access::open(config, nic, pins);
+        let wires = Wires {
+            vrrp,
+            bfd,
+            echo,
+            neighbours: neighbours.clone(),
+        };
+        let own = Self {
+            neighbours,
+            sources,
+            _groups: groups,
+            bfd: access,
+        };
+        Ok((wires, own))
     }
 }
 

@@ -13,7 +13,7 @@ impl Shell {
     pub(in crate::agent) fn look_at_sources(&mut self) {
         let now = now();
         let mut learned = Vec::new();
-        for (address, mac) in self.source_socket.heard() {
+        for (address, mac) in self.sockets.sources.heard() {
             let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else {
                 continue;
             };

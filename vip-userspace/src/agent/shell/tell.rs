@@ -116,9 +116,16 @@ impl Shell {
                     Transition::Alive => Event::ProbesAnswered { node },
                     Transition::Dead => Event::ProbesUnanswered { node, cause },
                     Transition::Ready => Event::ServerReady { node, port },
+                    Transition::Unknown(_) => Event::ServerUnknown { node, port, cause },
                     Transition::NotReady(_) => Event::ServerNotReady { node, port, cause },
                 }
             }
+            Report::EchoLost(node, true) => Event::EchoLost { node: name(node) },
+            Report::EchoLost(node, false) => Event::EchoBack { node: name(node) },
+            Report::NewConnections(check, resort) => Event::NewConnections {
+                port: self.config.checks[check].port,
+                resort,
+            },
             Report::Draining(node, true) => Event::Drained { node: name(node) },
             Report::Draining(node, false) => Event::Undrained { node: name(node) },
             Report::Fault(fault, true) => Event::Fault {

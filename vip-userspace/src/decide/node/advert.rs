@@ -22,7 +22,7 @@ impl Node {
                 configured_before += u32::from(rank > (configured.priority, configured.address));
             }
             let lives = self.bfd(index).is_some_and(Session::is_up);
-            let rank = (priority(node.priority, self.is_ready(index)), node.address);
+            let rank = (priority(node.priority, self.is_usable(index)), node.address);
             let resigned = self
                 .resigned
                 .is_some_and(|resigned| resigned.index == index);
@@ -78,7 +78,7 @@ impl Node {
             self.claims.next = now;
         }
         let was = self.machine.state();
-        let unfit = self.is_ready(self.params.own) && !self.is_ready(source);
+        let unfit = self.is_usable(self.params.own) && !self.is_usable(source);
         let actions = self.machine.on_advert(now, address, advert, unfit);
         self.carry_out(now, Occasion::Loss(Loss::Outranked(source)), actions, out);
         match self.machine.state() {

@@ -59,16 +59,23 @@ pub enum Fault {
     /// BFD's port cannot be opened, so this node hears no peer's agent, and no peer hears this one:
     /// another program has it, and the kernel cannot share it.
     BfdPort,
+    /// The program on the way in does not run: the kernel would answer for the VIP, whoever owns
+    /// it.
+    Ingress,
+    /// The program on the way out does not run: the kernel would speak for the VIP.
+    Egress,
 }
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Carrier,
         Self::Programs,
         Self::Vip,
         Self::Address,
         Self::BfdPort,
+        Self::Ingress,
+        Self::Egress,
     ];
 
     pub(super) const fn bit(self) -> u8 {
@@ -84,6 +91,8 @@ impl Fault {
             Self::Vip => "vip",
             Self::Address => "address",
             Self::BfdPort => "bfd_port",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
         }
     }
 
@@ -96,6 +105,8 @@ impl Fault {
             Self::Vip => "the VIP is not on lo",
             Self::Address => "the node's own address is gone",
             Self::BfdPort => "UDP port 3784 (BFD) cannot be opened",
+            Self::Ingress => "the program on the way in is not seen to run",
+            Self::Egress => "the program on the way out is not seen to run",
         }
     }
 }
@@ -119,6 +130,8 @@ pub enum Event<'a> {
     },
     /// A node answered an echo request.
     Echo(BackendIndex),
+    /// A node's kernel was heard by ARP or Neighbour Discovery.
+    Neighbour(BackendIndex),
     /// A probe by one of the checks ended.
     Probe(BackendIndex, usize, Probe),
     /// Something this node needs is missing, or is there (again).
@@ -170,6 +183,8 @@ pub enum Action {
     },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),
+    /// Ask a node alone by ARP or Neighbour Discovery whether it still has its address.
+    AskNeighbour(BackendIndex),
     /// Announce the VIP: gratuitous ARP.
     Announce,
     /// Ask the segment who has the VIP (RFC 5227, an ARP probe).
@@ -202,8 +217,12 @@ pub enum Report {
     Dead(BackendIndex),
     /// A node that was silent answers.
     Answers(BackendIndex),
+    /// A node that lives answers no ICMP echo request (`true`), or answers them (again).
+    EchoLost(BackendIndex, bool),
     /// What probes by one of the checks found.
     Health(BackendIndex, usize, Transition),
+    /// By one of the checks, new connections go to nodes of that kind now.
+    NewConnections(usize, Resort),
     /// A node, this one or another, takes no new connections (`true`), or takes them again.
     Draining(BackendIndex, bool),
     /// A fault came (`true`) or went.
@@ -300,4 +319,26 @@ impl std::fmt::Display for NoHandover {
             Self::NoAnswer(_) => "the other node did not take the VIP",
         })
     }
+}
+
+/// Why a node is not to be drained: nobody as good is left for new connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LastUsable {
+    /// The check by which that is so.
+    pub check: usize,
+    /// The other nodes, and why it is none of them.
+    pub others: Vec<(BackendIndex, Unfit)>,
+}
+
+/// Why a node is not one for new connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// It does not answer, or was never heard.
+    Dead,
+    /// Its packets stay out.
+    Silent,
+    /// Its operator wants none there.
+    Draining,
+    /// Its server is not ready, hangs or refuses.
+    Unready,
 }

@@ -48,7 +48,7 @@ impl Node {
                 .filter(|&index| self.lives(index))
                 .max_by_key(|&index| {
                     let node = self.params.nodes[index.get()];
-                    (priority(node.priority, self.is_ready(index)), node.address)
+                    (priority(node.priority, self.is_usable(index)), node.address)
                 })
                 .ok_or(NoHandover::NoOtherNode),
         }

@@ -1,7 +1,46 @@
-//! Who lives: BFD sessions, the echo that tells a crashed agent from a dead node, and what becomes
-//! of it in the masks.
+//! Who lives: BFD sessions, the questions that tell a crashed agent from a dead node, and what
+//! becomes of it in the masks.
+//!
+//! A node's kernel is asked in two ways, by ICMP echo and by ARP (Neighbour Discovery with IPv6).
+//! Firewalls drop echo, or let through so many a second; ARP they mostly leave alone. Both are
+//! tried all the time, slowly, while the node is well: silence proves death only where an answer
+//! was to be expected, by all means that ever answered. Otherwise probes of the server decide.
 
 use super::*;
+
+/// Between the questions to a node that is well, at least. Beside it they are 20 BFD intervals
+/// apart, times the number of other nodes: each node is asked about once a second by all.
+const EXERCISE: Duration = Duration::from_secs(1);
+
+/// Questions to a node that is well that may be left unanswered in a row. One may be lost.
+const LOST: u32 = 3;
+
+/// Whether a node answers one kind of question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Means {
+    /// `None` while that is not known.
+    pub(super) answers: Option<bool>,
+    /// Questions asked while the node was well, since the last answer.
+    unanswered: u32,
+}
+
+impl Means {
+    /// The node, which is well, is asked. True if it has come out that it does not answer.
+    fn ask(&mut self) -> bool {
+        let lost = self.unanswered >= LOST && self.answers != Some(false);
+        if lost {
+            self.answers = Some(false);
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        lost
+    }
+
+    /// It answered. True if it had been found not to.
+    fn heard(&mut self) -> bool {
+        self.unanswered = 0;
+        self.answers.replace(true) == Some(false)
+    }
+}
 
 impl Node {
     /// What the ups and downs of a session mean.
@@ -17,6 +56,7 @@ impl Node {
                 bfd::Action::Up => {
                     if let Some(peer) = self.peer_mut(index) {
                         peer.joined = true;
+                        peer.exercise = now;
                     }
                     out.push(Action::Report(Report::BfdUp(index)));
                     self.answers(now, index, out);
@@ -74,9 +114,45 @@ impl Node {
         bfd.unwrap_or_default().max(ECHO_INTERVAL)
     }
 
-    /// Sends the echo requests that tell a crashed agent from a dead node.
+    /// Between questions to a node that is well, or of which nothing can be concluded.
+    fn exercise_pause(&self) -> Duration {
+        let bfd = self.params.bfd.map(|bfd| bfd.interval);
+        let others = self.others().count().max(1) as u32;
+        EXERCISE.max(bfd.unwrap_or_default() * 20) * others
+    }
+
+    /// Sends the questions that tell a crashed agent from a dead node, or find out whether these
+    /// would be answered.
     pub(super) fn ask(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
-        let pause = self.echo_pause();
+        let (pause, slow) = (self.echo_pause(), self.exercise_pause());
+        self.conclude(now, index, out);
+        let Some(peer) = self.peer_mut(index) else {
+            return;
+        };
+        if now < peer.next_question() {
+            return;
+        }
+        match &mut peer.liveness {
+            Liveness::Dead => return,
+            Liveness::Trusted => {
+                peer.exercise = now.after(slow);
+                peer.neighbour.ask();
+                if peer.echo.ask() {
+                    out.push(Action::Report(Report::EchoLost(index, true)));
+                }
+            }
+            Liveness::Doubted { asked, next } | Liveness::Watched { asked, next } => {
+                *next = now.after(if *asked < ECHOES { pause } else { slow });
+                *asked = (*asked + 1).min(ECHOES);
+            }
+        }
+        out.extend([Action::SendEcho(index), Action::AskNeighbour(index)]);
+    }
+
+    /// Takes a node for dead that has left all questions unanswered, if it used to answer any, or
+    /// if probes of its server found it dead, too.
+    pub(super) fn conclude(&mut self, now: BootNanos, index: BackendIndex, out: &mut Vec<Action>) {
+        let (alive, pause) = (self.health.alive(index), self.echo_pause());
         let Some(peer) = self.peer_mut(index) else {
             return;
         };
@@ -85,19 +161,41 @@ impl Node {
         else {
             return;
         };
-        if now < *next {
-            return;
+        if now.since(*next) > pause {
+            // This node did not run, and may have missed the answers.
+            *asked = 0;
         }
-        if *asked < ECHOES {
-            *asked += 1;
-            *next = now.after(pause);
-            out.push(Action::SendEcho(index));
-        } else {
+        let (asked, next) = (*asked, *next);
+        let expected = [peer.echo, peer.neighbour]
+            .iter()
+            .any(|means| means.answers == Some(true));
+        if asked >= ECHOES && (!alive || expected && now >= next) {
             peer.liveness = Liveness::Dead;
             // Unless there is nothing to hear it by.
             peer.joined = peer.session.is_none();
             out.push(Action::Report(Report::Dead(index)));
         }
+    }
+
+    /// A node's kernel answered a question of that kind.
+    pub(super) fn on_answer(
+        &mut self,
+        now: BootNanos,
+        index: BackendIndex,
+        by_echo: bool,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(peer) = self.peer_mut(index) {
+            let means = if by_echo {
+                &mut peer.echo
+            } else {
+                &mut peer.neighbour
+            };
+            if means.heard() && by_echo {
+                out.push(Action::Report(Report::EchoLost(index, false)));
+            }
+        }
+        self.answers(now, index, out);
     }
 
     /// A node gave a sign of life.
@@ -108,7 +206,7 @@ impl Node {
         };
         let heard = peer.session.as_ref().is_none_or(Session::is_up);
         let next = match peer.liveness {
-            Liveness::Watched { next, .. } => next,
+            Liveness::Watched { next, .. } => next.min(later),
             _ => later,
         };
         let is = if heard || !peer.joined {
@@ -133,36 +231,92 @@ impl Node {
     /// the VIP. New connections avoid a silent node at once; open ones, which a crashed agent
     /// does not harm, only once the node itself does not answer. A BFD session that is up proves
     /// life.
-    pub(super) fn overlay(&self) -> Masks {
-        let mut masks = self.health.masks();
-        if self.joining.is_some() {
-            masks.withheld = BackendMask::ALL;
-        }
+    fn lives_and_is_silent(&self) -> (BackendMask, BackendMask) {
+        let mut alive = self.health.all_alive();
         let mut silent = BackendMask::EMPTY;
         for index in self.others() {
             let Some(peer) = self.peer(index) else {
                 continue;
             };
-            let (alive, may_be_ready) = match peer.liveness {
-                _ if !peer.joined => (false, false),
+            let probed = alive.contains(index);
+            let (lives, is_silent) = match peer.liveness {
+                _ if !peer.joined => (false, true),
                 Liveness::Trusted => {
                     let heard = peer.session.as_ref().is_some_and(Session::is_up);
-                    (masks.alive.contains(index) || heard, true)
+                    (probed || heard, false)
                 }
                 // The last request may still be on its way.
-                Liveness::Watched { asked, .. } => (masks.alive.contains(index), asked <= 1),
-                Liveness::Doubted { .. } => (masks.alive.contains(index), false),
-                Liveness::Dead => (false, false),
+                Liveness::Watched { asked, .. } => (probed, asked > 1),
+                Liveness::Doubted { .. } => (probed, true),
+                Liveness::Dead => (false, true),
             };
-            masks.alive = masks.alive.with(index, alive);
-            if !may_be_ready {
-                silent = silent.with(index, true);
-            }
+            alive = alive.with(index, lives);
+            silent = silent.with(index, is_silent);
         }
-        for ready in &mut masks.ready {
-            *ready = ready.without(silent).without(self.draining);
+        (alive, silent)
+    }
+
+    /// What is known of all nodes, for a check.
+    fn facts(&self, check: usize) -> Facts {
+        let (alive, silent) = self.lives_and_is_silent();
+        Facts {
+            alive,
+            silent,
+            draining: self.draining,
+            usable: self.health.all_usable(check),
+            answering: self.health.all_answering(check),
+        }
+    }
+
+    /// What the packet path is to read, and for each check where new connections go.
+    pub(super) fn overlay(&self) -> (Masks, [Resort; MAX_CHECKS]) {
+        let mut masks = Masks {
+            alive: self.lives_and_is_silent().0,
+            draining: self.draining,
+            ..Masks::default()
+        };
+        if self.joining.is_some() {
+            masks.withheld = BackendMask::ALL;
+        }
+        let mut resorts = [Resort::default(); MAX_CHECKS];
+        for check in 0..self.health.checks() {
+            let (nodes, resort) = choose(&self.facts(check));
+            masks.new_connections[check] = nodes;
+            resorts[check] = resort;
         }
         debug_assert!(masks.alive.and(BackendMask::first(self.params.nodes.len())) == masks.alive);
-        masks
+        (masks, resorts)
+    }
+
+    /// Whether this node may be drained: an error if nobody as good would be left for new
+    /// connections.
+    ///
+    /// # Errors
+    /// Why it is none of the others.
+    pub fn may_drain(&self) -> Result<(), LastUsable> {
+        for check in 0..self.health.checks() {
+            let before = self.facts(check);
+            let mut after = before;
+            after.draining = before.draining.with(self.params.own, true);
+            if choose(&after).1 <= choose(&before).1 {
+                continue;
+            }
+            let why = |index: &BackendIndex| {
+                if !before.alive.contains(*index) {
+                    Unfit::Dead
+                } else if before.draining.contains(*index) {
+                    Unfit::Draining
+                } else if before.silent.contains(*index) {
+                    Unfit::Silent
+                } else {
+                    Unfit::Unready
+                }
+            };
+            return Err(LastUsable {
+                check,
+                others: self.others().map(|index| (index, why(&index))).collect(),
+            });
+        }
+        Ok(())
     }
 }

@@ -28,21 +28,26 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use vip_common::layout::{BackendIndex, BackendMask, BootNanos, LONGEST_FENCE, Mac, Masks};
+use vip_common::layout::{
+    BackendIndex, BackendMask, BootNanos, LONGEST_FENCE, MAX_CHECKS, Mac, Masks,
+};
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
 
 use super::announce::Schedule;
 use super::bfd::{self, Session};
-use super::health::{Health, Probe, Thresholds, Transition};
+use super::choice::{Facts, Resort, choose};
+use super::health::{Health, Probe, Server, Thresholds, Transition};
 use super::vrrp::{self, Machine, State};
 
 pub use self::event::*;
 
-/// Echo requests that a silent node may leave unanswered until it is taken for dead.
+use self::liveness::Means;
+
+/// Questions that a silent node may leave unanswered until it is taken for dead.
 const ECHOES: u32 = 3;
 
-/// Between echo requests at least. A host answers within a fraction of that.
+/// Between questions to a silent node at least. A host answers within a fraction of that.
 const ECHO_INTERVAL: Duration = Duration::from_millis(20);
 
 /// RFC 5227, section 2.1.1: probes before an address is used.
@@ -82,7 +87,7 @@ enum Liveness {
     /// Its agent fell silent. The kernel's echo tells whether the node went with it: an agent
     /// that crashed takes no connection with it, a node does.
     Doubted {
-        /// Echo requests sent.
+        /// Questions asked.
         asked: u32,
         /// When to send the next one, or give up.
         next: BootNanos,
@@ -91,7 +96,7 @@ enum Liveness {
     /// It is asked again and again, as no BFD session would tell of its end. A node that shuts
     /// down ends its agent first.
     Watched {
-        /// Echo requests sent since the last answer.
+        /// Questions asked since the last answer, [`ECHOES`] at most.
         asked: u32,
         /// When to send the next one, or give up.
         next: BootNanos,
@@ -108,6 +113,22 @@ struct Peer {
     /// is steered there. (It stays there when the agent ends.) A node that was dead must be heard
     /// again: it may have booted, and its stack know nothing of the VIP.
     joined: bool,
+    /// When it is to be asked next while it is well, to see whether it answers.
+    exercise: BootNanos,
+    /// Whether its kernel answers echo, and ARP or Neighbour Discovery.
+    echo: Means,
+    neighbour: Means,
+}
+
+impl Peer {
+    /// When to ask its kernel next; never, if there is nothing to find out.
+    fn next_question(&self) -> BootNanos {
+        match self.liveness {
+            Liveness::Doubted { next, .. } | Liveness::Watched { next, .. } => next,
+            Liveness::Trusted if self.session.as_ref().is_some_and(Session::is_up) => self.exercise,
+            Liveness::Trusted | Liveness::Dead => BootNanos(u64::MAX),
+        }
+    }
 }
 
 /// The owner's way out.
@@ -175,6 +196,8 @@ pub struct Node {
     schedule: Schedule,
     faults: u8,
     masks: Option<Masks>,
+    /// Where new connections go, by each check, as it was last reported.
+    resorts: [Resort; MAX_CHECKS],
     /// It has just come, and does not know the others yet: so long at most.
     joining: Option<BootNanos>,
     fence: BootNanos,
@@ -209,6 +232,9 @@ impl Node {
                 liveness: Liveness::Trusted,
                 // Without BFD there is nothing to hear it by.
                 joined: params.bfd.is_none(),
+                exercise: BootNanos::ZERO,
+                echo: Means::default(),
+                neighbour: Means::default(),
             })
         });
         Self {
@@ -225,6 +251,7 @@ impl Node {
             schedule: Schedule::default(),
             faults: 0,
             masks: None,
+            resorts: [Resort::default(); MAX_CHECKS],
             joining: None,
             fence: BootNanos::ZERO,
             owner: None,
@@ -270,6 +297,7 @@ impl Node {
         {
             self.joining = Some(now.after(JOINING.max(bfd.interval * 10)));
         }
+        self.remember(known, out);
         for index in self.others() {
             if let Some(peer) = self.peer_mut(index) {
                 peer.joined |= known.alive.contains(index);
@@ -300,6 +328,23 @@ impl Node {
         self.settle(now, out);
     }
 
+    /// What an agent before this one knew of draining nodes, and of servers that new connections
+    /// were better not brought to.
+    fn remember(&mut self, known: Masks, out: &mut Vec<Action>) {
+        let all = (0..self.params.nodes.len()).filter_map(BackendIndex::new);
+        for index in all.filter(|index| known.alive.contains(*index)) {
+            if known.draining.contains(index) {
+                self.set_draining(index, true, out);
+                continue;
+            }
+            for check in 0..self.health.checks() {
+                if !known.new_connections[check].contains(index) {
+                    self.health.doubt(index, check);
+                }
+            }
+        }
+    }
+
     /// Something happened.
     pub fn on_event(&mut self, now: BootNanos, event: Event<'_>, out: &mut Vec<Action>) {
         self.wake(now, out);
@@ -314,7 +359,8 @@ impl Node {
                     self.set_draining(source, draining, out);
                 }
             }
-            Event::Echo(index) => self.answers(now, index, out),
+            Event::Echo(index) => self.on_answer(now, index, true, out),
+            Event::Neighbour(index) => self.on_answer(now, index, false, out),
             Event::Probe(index, check, probe) => {
                 if probe != Probe::Silent {
                     self.answers(now, index, out);
@@ -322,6 +368,7 @@ impl Node {
                 for transition in self.health.on_probe(index, check, probe) {
                     out.push(Action::Report(Report::Health(index, check, transition)));
                 }
+                self.conclude(now, index, out);
                 self.set_priority(out);
             }
             Event::Drain(draining) => {
@@ -403,9 +450,7 @@ impl Node {
             if let Some(session) = &peer.session {
                 earliest(session.next_deadline());
             }
-            if let Liveness::Doubted { next, .. } | Liveness::Watched { next, .. } = peer.liveness {
-                earliest(next);
-            }
+            earliest(peer.next_question());
         }
         if let Some(until) = self.machine.fence() {
             earliest(if self.fence < until {
@@ -457,7 +502,7 @@ impl Node {
     /// Health as the packet path sees it.
     #[must_use]
     pub fn masks(&self) -> Masks {
-        self.masks.unwrap_or_else(|| self.health.masks())
+        self.masks.unwrap_or_else(|| self.overlay().0)
     }
 
     /// The BFD session with a node, if there is to be one.
@@ -532,9 +577,29 @@ impl Node {
         );
     }
 
-    /// Whether a node may have new connections to the API.
-    fn is_ready(&self, index: BackendIndex) -> bool {
-        self.health.ready(index, 0) && !self.draining.contains(index)
+    /// Whether a node may have new connections to the API, as far as its server and its operator
+    /// go.
+    fn is_usable(&self, index: BackendIndex) -> bool {
+        self.health.usable(index, 0) && !self.draining.contains(index)
+    }
+
+    /// What is known of a node's server, by one of the checks.
+    #[must_use]
+    pub fn server(&self, index: BackendIndex, check: usize) -> Server {
+        self.health.server(index, check)
+    }
+
+    /// Where new connections go, by one of the checks.
+    #[must_use]
+    pub fn resort(&self, check: usize) -> Resort {
+        self.resorts.get(check).copied().unwrap_or_default()
+    }
+
+    /// Whether a node's kernel answers ICMP echo; `None` while that is not known, and for this
+    /// node.
+    #[must_use]
+    pub fn answers_echo(&self, index: BackendIndex) -> Option<bool> {
+        self.peer(index)?.echo.answers
     }
 
     fn set_draining(&mut self, index: BackendIndex, draining: bool, out: &mut Vec<Action>) {
@@ -554,7 +619,7 @@ impl Node {
     /// the first seven.
     fn set_priority(&mut self, out: &mut Vec<Action>) {
         let base = self.params.nodes[self.params.own.get()].priority;
-        let wanted = priority(base, self.is_ready(self.params.own));
+        let wanted = priority(base, self.is_usable(self.params.own));
         if wanted != self.machine.priority() {
             self.machine.set_priority(wanted);
             out.push(Action::Report(Report::Priority(wanted)));
@@ -685,7 +750,13 @@ impl Node {
         if self.joining.is_some_and(|until| now >= until) || self.is_known_to_all() {
             self.joining = None;
         }
-        let masks = self.overlay();
+        let (masks, resorts) = self.overlay();
+        for check in 0..self.health.checks() {
+            let resort = resorts[check];
+            if std::mem::replace(&mut self.resorts[check], resort) != resort {
+                out.push(Action::Report(Report::NewConnections(check, resort)));
+            }
+        }
         if self.masks != Some(masks) {
             self.masks = Some(masks);
             out.push(Action::SetMasks(masks));
@@ -745,9 +816,9 @@ impl Occasion {
     }
 }
 
-/// The priority of a node whose own API server is ready, or is not.
-fn priority(base: u8, ready: bool) -> u8 {
-    if ready { base } else { (base / 4).max(1) }
+/// The priority of a node whose own API server may be used, or may not.
+fn priority(base: u8, usable: bool) -> u8 {
+    if usable { base } else { (base / 4).max(1) }
 }
 
 /// A number of its own for each peer.

@@ -351,7 +351,7 @@ fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
         now = exchange(&mut nodes, now, 5, 1);
         for bench in &nodes {
             let masks = bench.node.masks();
-            assert_eq!(masks.ready[0].contains(index(1)), !draining);
+            assert_eq!(masks.new_connections[0].contains(index(1)), !draining);
             assert!(masks.alive.contains(index(1)));
         }
         // As with a server that is not ready: it takes the VIP only if nobody else does.
@@ -438,7 +438,8 @@ fn stranger_keeps_the_vip_from_being_claimed_and_is_answered_once_in_ten_seconds
     assert_eq!(bench.node.state(), State::Active, "a claim moves nothing");
 }
 
-/// Two nodes whose BFD session is up; what the first one sends after that is lost.
+/// Two nodes whose BFD session is up, and who answer echo requests; what the first one sends after
+/// that is lost.
 fn up() -> (Bench, Bench) {
     let mut nodes = [Bench::new(params(0, true)), Bench::new(params(1, true))];
     let mut now = at(0);
@@ -447,13 +448,15 @@ fn up() -> (Bench, Bench) {
         for from in 0..2 {
             let sent = nodes[from].run(now).to_vec();
             for action in sent {
-                if let Action::SendBfd { to, packet } = action
-                    && to == index(1 - from)
-                {
-                    let (source, packet) = (index(from), &packet);
-                    let event = Event::Bfd { source, packet };
-                    nodes[1 - from].node.on_event(now, event, &mut Vec::new());
-                }
+                let (to, event) = match &action {
+                    Action::SendBfd { to, packet } if *to == index(1 - from) => {
+                        let source = index(from);
+                        (1 - from, Event::Bfd { source, packet })
+                    }
+                    Action::SendEcho(to) => (from, Event::Echo(*to)),
+                    _ => continue,
+                };
+                nodes[to].node.on_event(now, event, &mut Vec::new());
             }
         }
     }
@@ -467,10 +470,10 @@ fn node_gets_nothing_until_its_agent_was_heard() {
     let mut bench = Bench::new(params(1, true));
     bench.event(at(1), Event::Probe(index(0), 0, Probe::Ready));
     let masks = bench.node.masks();
-    assert!(!masks.ready[0].contains(index(0)) && !masks.alive.contains(index(0)));
+    assert!(!masks.new_connections[0].contains(index(0)) && !masks.alive.contains(index(0)));
     let (_, b) = up();
     let masks = b.node.masks();
-    assert!(masks.ready[0].contains(index(0)) && masks.alive.contains(index(0)));
+    assert!(masks.new_connections[0].contains(index(0)) && masks.alive.contains(index(0)));
 }
 
 #[test]
@@ -526,7 +529,7 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
             .filter(|a| matches!(a, Action::SendEcho(_)));
         assert!(echoes.count() > 0);
         let masks = b.node.masks();
-        assert!(!masks.ready[0].contains(index(0)) && masks.alive.contains(index(0)));
+        assert!(!masks.new_connections[0].contains(index(0)) && masks.alive.contains(index(0)));
         for time in (4170..4600).step_by(10) {
             let asked = b.run(at(time)).contains(&Action::SendEcho(index(0)));
             if answers && (asked || time == 4170) {
@@ -534,7 +537,7 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
             }
         }
         let masks = b.node.masks();
-        assert_eq!(masks.ready[0].contains(index(0)), answers);
+        assert_eq!(masks.new_connections[0].contains(index(0)), answers);
         assert_eq!(masks.alive.contains(index(0)), answers);
     }
 }
@@ -567,7 +570,183 @@ fn node_that_dies_after_its_agent_took_leave_is_found_dead_by_its_silence() {
     b.event(at(20_000), Event::Probe(index(0), 0, Probe::Ready));
     b.event(at(20_001), Event::Probe(index(0), 0, Probe::Ready));
     assert!(!b.node.masks().alive.contains(index(0)));
-    assert!(!b.node.masks().ready[0].contains(index(0)));
+    assert!(!b.node.masks().new_connections[0].contains(index(0)));
+}
+
+/// Lets two nodes hear each other, while the second asks the first, which answers by these means.
+/// What the second one does.
+fn hear(
+    a: &mut Bench,
+    b: &mut Bench,
+    times: std::ops::Range<u64>,
+    echo: bool,
+    neighbour: bool,
+) -> Vec<(u64, Action)> {
+    let (mut all, mut done) = (vec![], vec![]);
+    for time in times {
+        for action in a.run(at(time)).to_vec() {
+            if let Action::SendBfd { to, packet } = action
+                && to == index(1)
+            {
+                let (source, packet) = (index(0), &packet);
+                done.extend(b.event(at(time), Event::Bfd { source, packet }).to_vec());
+            }
+        }
+        done.extend(answer(b, time, echo, neighbour));
+        let mut kept = vec![];
+        for action in done.drain(..) {
+            if let Action::SendBfd { to, packet } = &action
+                && *to == index(0)
+            {
+                let source = index(1);
+                a.event(at(time), Event::Bfd { source, packet });
+            } else {
+                kept.push(action);
+            }
+        }
+        all.extend(kept.into_iter().map(|action| (time, action)));
+    }
+    all
+}
+
+/// Lets a node run until then, and answers what it asks the first node.
+fn answer(b: &mut Bench, time: u64, echo: bool, neighbour: bool) -> Vec<Action> {
+    let mut actions = b.run(at(time)).to_vec();
+    for action in actions.clone() {
+        let event = match action {
+            Action::SendEcho(to) if echo && to == index(0) => Event::Echo(to),
+            Action::AskNeighbour(to) if neighbour && to == index(0) => Event::Neighbour(to),
+            _ => continue,
+        };
+        actions.extend(b.event(at(time), event).iter().cloned());
+    }
+    actions
+}
+
+#[test]
+fn node_whose_echo_is_dropped_while_its_agent_is_away_lives_by_arp() {
+    let (mut a, mut b) = up();
+    hear(&mut a, &mut b, 4000..12_000, true, true);
+    // Its agent is killed, and a limit leaves next to nothing of the echo.
+    for time in 12_000..16_000 {
+        answer(&mut b, time, time % 400 == 0, true);
+        assert!(b.node.masks().alive.contains(index(0)), "at {time}");
+    }
+    // The node goes, too.
+    let dead = Action::Report(Report::Dead(index(0)));
+    let found = (16_000..17_000).find(|time| answer(&mut b, *time, false, false).contains(&dead));
+    assert!(found.is_some_and(|time| time < 16_300), "{found:?}");
+}
+
+#[test]
+fn echo_that_does_not_come_back_from_a_node_that_lives_is_told_once() {
+    let (mut a, mut b) = up();
+    assert_eq!(b.node.answers_echo(index(0)), Some(true));
+    let mut told = vec![];
+    for (echo, times) in [(false, 4000..40_000), (true, 40_000..60_000)] {
+        let done = hear(&mut a, &mut b, times, echo, true);
+        told.extend(done.into_iter().filter_map(|(time, action)| match action {
+            Action::Report(Report::EchoLost(_, lost)) => Some((lost, time / 10_000)),
+            _ => None,
+        }));
+        assert_eq!(b.node.answers_echo(index(0)), Some(echo));
+    }
+    assert_eq!(told, [(true, 1), (false, 4)]);
+}
+
+#[test]
+fn questions_to_a_node_that_is_well_are_no_storm() {
+    let (mut a, mut b) = up();
+    let done = hear(&mut a, &mut b, 4000..64_000, true, true);
+    let is_echo = |(_, action): &&(u64, Action)| *action == Action::SendEcho(index(0));
+    let asked = done.iter().filter(is_echo).count();
+    // One in two seconds: there are two others, one of whom is not there.
+    assert!((29..=31).contains(&asked), "{asked} in a minute");
+}
+
+#[test]
+fn node_that_never_answered_is_not_dead_by_silence_but_by_probes() {
+    let (mut a, mut b) = up();
+    hear(&mut a, &mut b, 4000..20_000, false, false);
+    assert_eq!(b.node.answers_echo(index(0)), Some(false));
+    for time in 20_000..30_000 {
+        answer(&mut b, time, false, false);
+        if time % 500 == 0 {
+            b.event(at(time), Event::Probe(index(0), 0, Probe::Refused));
+        }
+        assert!(b.node.masks().alive.contains(index(0)), "at {time}");
+    }
+    for time in 30_000..30_300 {
+        answer(&mut b, time, false, false);
+    }
+    let actions = b.event(at(30_300), Event::Probe(index(0), 0, Probe::Silent));
+    assert!(actions.contains(&Action::Report(Report::Dead(index(0)))));
+    // As any other that was dead, it must be heard again.
+    b.event(at(40_000), Event::Probe(index(0), 0, Probe::Ready));
+    assert!(!b.node.masks().alive.contains(index(0)));
+}
+
+/// Three nodes that hear each other.
+fn three() -> ([Bench; 3], BootNanos) {
+    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
+    let now = exchange(&mut nodes, at(0), 5000, 1);
+    (nodes, now)
+}
+
+fn drain(bench: &mut Bench, now: BootNanos) {
+    bench.node.on_event(now, Event::Drain(true), &mut bench.out);
+}
+
+#[test]
+fn last_usable_node_is_not_drained_without_being_told_why() {
+    let (mut nodes, mut now) = three();
+    drain(&mut nodes[0], now);
+    now = exchange(&mut nodes, now, 200, 1);
+    assert_eq!(nodes[1].node.may_drain(), Ok(()));
+    // The third hangs: the second is the last.
+    let hung = Probe::Hung(String::new());
+    let event = Event::Probe(index(2), 0, hung);
+    nodes[1].event(now, event);
+    let why = LastUsable {
+        check: 0,
+        others: vec![(index(0), Unfit::Draining), (index(2), Unfit::Unready)],
+    };
+    assert_eq!(nodes[1].node.may_drain(), Err(why));
+    // Forced, its connections go to the one that hangs, and not to those that drain; all know.
+    let own = index(1);
+    nodes[1].event(now, Event::Drain(true));
+    let masks = nodes[1].node.masks();
+    assert_eq!(
+        masks.new_connections[0],
+        BackendMask::EMPTY.with(index(2), true)
+    );
+    assert_eq!(nodes[1].node.resort(0), Resort::Living);
+    assert!(masks.draining.contains(own) && nodes[1].node.may_drain().is_ok());
+}
+
+#[test]
+fn single_node_is_not_drained_by_accident() {
+    let mut params = params(0, true);
+    params.nodes.truncate(1);
+    let mut bench = Bench::new(params);
+    assert!(bench.node.may_drain().is_err());
+    bench.event(at(1), Event::Drain(true));
+    assert_eq!(bench.node.resort(0), Resort::Draining);
+    assert!(bench.node.masks().new_connections[0].contains(index(0)));
+}
+
+#[test]
+fn what_is_known_of_draining_and_unusable_nodes_outlives_the_agent() {
+    let (mut nodes, mut now) = three();
+    drain(&mut nodes[1], now);
+    now = exchange(&mut nodes, now, 200, 1);
+    let hung = Probe::Hung(String::new());
+    nodes[0].event(now, Event::Probe(index(2), 0, hung));
+    let known = nodes[0].node.masks();
+    let mut next = Node::new(params(0, true));
+    next.on_start(now, BootNanos::ZERO, known, &mut Vec::new());
+    assert_eq!(next.masks().new_connections, known.new_connections);
+    assert!(next.is_draining(index(1)));
 }
 
 #[test]

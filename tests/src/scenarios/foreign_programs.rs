@@ -1,0 +1,168 @@
+//! Programs of another product at the hooks of the NIC: there before the agent, or placed before
+//! its programs later. Each of the agent's programs runs nevertheless, or the node names the one
+//! that does not, and what stands before it, and does not own the VIP.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::observed::ask;
+use crate::cluster::Cluster;
+use crate::hooks::{FOREIGN, occupy};
+use crate::outcome::{Outcome, Report};
+use crate::process::Process;
+use crate::topology::NIC;
+use crate::traffic::{ArpMonitor, Traffic};
+
+/// Questions for the VIP that have to have one answer each.
+const QUESTIONS: usize = 200;
+
+/// XDP for all frames, and a tcx program each way that no other program runs behind, as those of
+/// Cilium may be.
+const PRODUCT: [[&str; 4]; 3] = [
+    ["--place", "xdp", "--verdict", "next"],
+    ["--place", "tcx-ingress", "--verdict", "end"],
+    ["--place", "tcx-egress", "--verdict", "end"],
+];
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("foreign_programs");
+    let mut others: Vec<Vec<Process>> = Vec::new();
+    for node in cluster.nodes() {
+        let occupied = PRODUCT
+            .iter()
+            .map(|arguments| occupy(cluster, node, arguments));
+        others.push(occupied.collect::<Result<_>>()?);
+    }
+    for node in cluster.nodes() {
+        cluster.start_agent(node)?;
+    }
+    cluster.wait_until_settled()?;
+    cluster.wait_for_status("hooks are proved", &cluster.nodes(), |_, _, status| {
+        status.xdp.mode == "tc" && status.faults.is_empty() && status.hooks_run()
+    })?;
+    one_voice(cluster, &mut outcome)?;
+    report.event("behind XDP, and before tcx programs that were there first: one answer each");
+
+    let traffic = Traffic::start(cluster, report)?;
+    let owner = cluster.owner()?;
+    let backup = super::another_than(cluster, owner);
+    for (node, place) in [(owner, "tcx-ingress"), (backup, "tcx-egress")] {
+        let arguments = ["--place", place, "--verdict", "end"];
+        let late = occupy(cluster, node, &arguments)?;
+        others[node].push(late);
+        let what = format!("{} is first at {place} again", cluster.name(node));
+        cluster.wait_for_status(&what, &[node], |_, _, status| {
+            let healed = status
+                .repairs
+                .get("programs")
+                .is_some_and(|times| *times > 0);
+            healed && status.hooks_run() && status.faults.is_empty()
+        })?;
+        report.event(what);
+    }
+    cluster.wait_until_settled()?;
+    one_voice(cluster, &mut outcome)?;
+    traffic.finish(&mut outcome, None)?;
+
+    fight(cluster, report, &mut outcome)?;
+    drop(others);
+    blocked(cluster, report, &mut outcome)?;
+    Ok(outcome)
+}
+
+/// No question for the VIP has two answers, and no frame teaches the segment a wrong address.
+fn one_voice(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
+    let mut arp = ArpMonitor::start(cluster, 10)?;
+    let seen = arp.wait("questions are answered", |seen| seen.questions >= QUESTIONS)?;
+    super::promise_one_voice(outcome, &seen);
+    let answered = !seen.speakers.is_empty();
+    outcome.promise(answered, || "nobody answered for the VIP".to_owned());
+    Ok(())
+}
+
+/// A program that is put before the agent's again and again.
+fn fight(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> Result<()> {
+    let owner = cluster.owner()?;
+    for (place, fault) in [("tcx-ingress", "ingress"), ("tcx-egress", "egress")] {
+        let arguments = ["--place", place, "--verdict", "end", "--insist-ms", "100"];
+        let insists = occupy(cluster, owner, &arguments)?;
+        let others = super::others_than(cluster, owner);
+        cluster.wait_for_status("the node names the hook", &[owner], |_, _, status| {
+            let named = |cause: &Option<String>| {
+                cause.as_ref().is_some_and(|cause| cause.contains(FOREIGN))
+            };
+            let hook = status.hooks.iter().find(|hook| hook.name == fault);
+            hook.is_some_and(|hook| hook.runs == "no" && named(&hook.cause))
+                && !status.faults.is_empty()
+                && status.state == "initialize"
+        })?;
+        let heir = cluster.owner_among(&others)?;
+        let (code, ready) = ask(cluster, owner, "/readyz")?;
+        let named = ready
+            .lines()
+            .any(|line| line.starts_with(&format!("[-]{fault}")) && line.contains(FOREIGN));
+        outcome.promise(code == 503 && named, || format!("/readyz: {code} {ready}"));
+        let (_, metrics) = ask(cluster, owner, "/metrics")?;
+        for line in [
+            format!("vip_hook_running{{hook=\"{fault}\"}} 0"),
+            format!("vip_fault{{fault=\"{fault}\"}} 1"),
+        ] {
+            let said = metrics.lines().any(|there| there == line);
+            outcome.promise(said, || format!("/metrics lacks {line}"));
+        }
+        // It gives up putting its own first, and says so once.
+        std::thread::sleep(Duration::from_secs(6));
+        let repairs = cluster.status(owner)?.repairs;
+        let tried = repairs.get("programs").copied().unwrap_or(0);
+        outcome.promise(tried < 10, || format!("{tried} repairs: it flaps"));
+        let events = cluster.vip(owner, &["events"])?;
+        let told = events.contains("again and again") && events.contains(FOREIGN);
+        outcome.promise(told, || format!("no event names the fight:\n{events}"));
+        drop(insists);
+        cluster.wait_for_status("the hook runs again", &[owner], |_, _, status| {
+            status.hooks_run() && status.faults.is_empty()
+        })?;
+        cluster.wait_until_settled()?;
+        report.event(format!(
+            "{place}: {} names who insists, {} owned the VIP meanwhile",
+            cluster.name(owner),
+            cluster.name(heir)
+        ));
+        let name = cluster.host(owner).address().to_string();
+        cluster
+            .vip(heir, &["handover", "--to", &name])
+            .context("give the VIP back")?;
+        cluster.owner()?;
+    }
+    Ok(())
+}
+
+/// XDP that lets no ARP through: nothing can be done, so the node must not own the VIP.
+fn blocked(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> Result<()> {
+    let owner = cluster.owner()?;
+    let node = super::another_than(cluster, owner);
+    cluster.stop_agent(node)?;
+    cluster.vip(node, &["cleanup"])?;
+    let _drops = occupy(cluster, node, &["--place", "xdp", "--verdict", "drop-arp"])?;
+    cluster.start_agent(node)?;
+    cluster.wait_for_status("it is not fit", &[node], |_, _, status| {
+        let hook = status.hooks.iter().find(|hook| hook.name == "ingress");
+        hook.is_some_and(|hook| hook.cause.as_ref().is_some_and(|why| why.contains(FOREIGN)))
+            && !status.faults.is_empty()
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
+    let status = cluster.status(node)?;
+    outcome.promise(status.state == "initialize", || {
+        format!(
+            "{} on {NIC} sees no ARP and is {}",
+            cluster.name(node),
+            status.state
+        )
+    });
+    report.event(format!(
+        "{} sees no ARP behind somebody else's XDP program, and does not own the VIP",
+        cluster.name(node)
+    ));
+    Ok(())
+}
