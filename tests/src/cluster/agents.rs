@@ -1,5 +1,7 @@
 //! The agents of a cluster: start, faults, and waiting for what they say.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
@@ -14,10 +16,18 @@ impl Cluster {
     /// # Errors
     /// It cannot be started.
     pub fn start_agent(&mut self, node: usize) -> Result<()> {
+        let config = self.work.join("vip.toml");
+        self.start_agent_with(node, &config)
+    }
+
+    /// Starts a node's agent with a configuration of its own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent_with(&mut self, node: usize, config: &Path) -> Result<()> {
         let host = self.topology.nodes[node].as_ref();
         let log = self.work.join(format!("{}-vip.log", host.name()));
-        let config = self.work.join("vip.toml");
-        self.agents[node] = Some(Agent::start(&self.programs, host, &config, &log)?);
+        self.agents[node] = Some(Agent::start(&self.programs, host, config, &log)?);
         Ok(())
     }
 

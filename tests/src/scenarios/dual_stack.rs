@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::cluster::Cluster;
 use crate::outcome::{Down, Outcome, Report};
 use crate::process::output;
-use crate::topology::{NIC, VIP, VIP6};
+use crate::topology::{VIP, VIP6, mac};
 use crate::traffic::{Load, Traffic, vip, vip6};
 
 /// The Ethernet address that the client has for the VIP.
@@ -27,13 +27,6 @@ fn neighbour(cluster: &Cluster) -> Result<String> {
     Ok(mac.to_owned())
 }
 
-/// That of a node's NIC.
-fn mac(cluster: &Cluster, node: usize) -> Result<String> {
-    let path = format!("/sys/class/net/{NIC}/address");
-    let text = output(cluster.host(node).command("cat".as_ref()).arg(path))?;
-    Ok(text.trim().to_owned())
-}
-
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("dual_stack");
     let owner = cluster.owner()?;
@@ -45,7 +38,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let mut from_afar = Load::start(cluster, remote, &vip6())?;
     by_ipv4.go_on(100)?;
     from_afar.go_on(100)?;
-    let (known, wanted) = (neighbour(cluster)?, mac(cluster, owner)?);
+    let (known, wanted) = (neighbour(cluster)?, mac(cluster.host(owner))?);
     outcome.promise(known == wanted, || {
         format!("{known} answers for {VIP6}, and the owner is {wanted}")
     });
@@ -70,7 +63,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     by_ipv6.load.go_on(200)?;
     by_ipv4.go_on(200)?;
     from_afar.go_on(200)?;
-    let (known, wanted) = (neighbour(cluster)?, mac(cluster, heir)?);
+    let (known, wanted) = (neighbour(cluster)?, mac(cluster.host(heir))?);
     outcome.promise(known == wanted, || {
         format!("{known} answers for {VIP6}, and the owner is {wanted}")
     });

@@ -12,6 +12,7 @@ mod privileges;
 mod proof;
 mod realtime;
 mod shell;
+pub mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,13 +63,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.interface.as_deref(),
         )
         .await?;
+    let mut peers = config.addresses();
+    peers.remove(nic.node_index);
+    survey::is_on_their_link(&netlink, &nic, &peers).await?;
 
     let mut network = netlink.watch(nic.index)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
+    let (surveys, mut surveyed) = mpsc::channel(1);
     let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic.clone(), netlink, probe_times).await?;
+        Shell::start(config.clone(), nic.clone(), netlink, probe_times, surveys).await?;
     let _log = forward_program_log(&mut shell);
     let neighbours = shell.neighbours();
     let questions = listen(&config)?;
@@ -92,6 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Some((node, check, outcome)) = outcomes.recv() => shell.on_probe(node, check, &outcome),
             Some(event) = network.next() => shell.on_network(event).await?,
             Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
+            Some(found) = surveyed.recv() => shell.on_survey(found),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             Some(question) = read.recv() => tell(question, &shell).await,

@@ -49,6 +49,8 @@ pub(super) enum Command {
     Claim(Mac, Option<BackendIndex>),
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
+    /// Hosts and switches must learn anew where this node is.
+    Moved,
     /// What the state should say, health and fences aside, and where the rank table begins.
     Plan(Arc<Plan>, u32),
     /// Look whether the map says what it should.
@@ -86,6 +88,8 @@ pub(super) struct View {
     pub(super) faults: Vec<Fault>,
     /// By backend index; `None` for this node and without BFD.
     pub(super) sessions: Vec<Option<SessionView>>,
+    /// By backend index: when the node's last advertisement came.
+    pub(super) adverts: Vec<Option<BootNanos>>,
     /// By backend index: takes no new connections.
     pub(super) draining: Vec<bool>,
 }
@@ -95,6 +99,8 @@ pub(super) struct SessionView {
     pub(super) state: &'static str,
     pub(super) detection: Duration,
     pub(super) round_trip: Option<Duration>,
+    /// When the last packet came; `None` if none did.
+    pub(super) heard: Option<BootNanos>,
 }
 
 /// What the thread sends and receives by.
@@ -114,6 +120,8 @@ pub(super) struct Setting {
     /// What is announced. The first one of the nodes' family tells our virtual router from
     /// others with the same number.
     pub(super) vips: Vec<IpAddr>,
+    /// This node's own addresses on the segment.
+    pub(super) own_addresses: Vec<IpAddr>,
     /// VRRP's virtual router.
     pub(super) router_id: u8,
     /// Between advertisements.
@@ -411,10 +419,15 @@ impl Keeper {
                     self.check("set an Ethernet address", done);
                     continue;
                 }
+                Command::Moved => Event::Moved,
                 Command::Plan(plan, rank_base) => {
+                    let moved = plan.own_mac != self.plan.0.own_mac;
                     self.plan = (plan, rank_base);
                     self.rewrite();
-                    continue;
+                    if !moved {
+                        continue;
+                    }
+                    Event::Moved
                 }
                 Command::Reconcile => {
                     if self.rewrite() {
@@ -472,8 +485,11 @@ impl Keeper {
                     self.echoes = self.echoes.wrapping_add(1);
                     unsent("echo", self.wires.echo.ask(self.address(to), self.echoes));
                 }
-                Action::Announce => self.for_each_vip(Neighbours::announce),
-                Action::ProbeAddress => self.for_each_vip(Neighbours::probe),
+                Action::Announce => self.for_each(&self.setting.vips, Neighbours::announce),
+                Action::AnnounceOwn => {
+                    self.for_each(&self.setting.own_addresses, Neighbours::announce);
+                }
+                Action::ProbeAddress => self.for_each(&self.setting.vips, Neighbours::probe),
                 Action::Report(report) => {
                     self.answer(&report);
                     self.tell(Notice::Report(report));
@@ -484,11 +500,11 @@ impl Keeper {
         self.actions = actions;
     }
 
-    /// Tells or asks the segment about all VIPs.
-    fn for_each_vip(&self, speak: fn(&Neighbours, IpAddr) -> io::Result<()>) {
-        for &vip in &self.setting.vips {
-            let what = if vip.is_ipv4() { "ARP" } else { "NDP" };
-            unsent(what, speak(&self.wires.neighbours, vip));
+    /// Tells or asks the segment about addresses.
+    fn for_each(&self, addresses: &[IpAddr], speak: fn(&Neighbours, IpAddr) -> io::Result<()>) {
+        for &address in addresses {
+            let what = if address.is_ipv4() { "ARP" } else { "NDP" };
+            unsent(what, speak(&self.wires.neighbours, address));
         }
     }
 
@@ -557,6 +573,7 @@ impl Keeper {
             state: session.state().name(),
             detection: session.detection_time(),
             round_trip: session.round_trip(),
+            heard: Some(session.heard()).filter(|heard| *heard > BootNanos::ZERO),
         };
         View {
             state: self.node.state(),
@@ -567,6 +584,9 @@ impl Keeper {
             faults: self.node.faults().collect(),
             sessions: (0..self.setting.nodes.len())
                 .map(|index| self.node.bfd(BackendIndex::new(index)?).map(session))
+                .collect(),
+            adverts: (0..self.setting.nodes.len())
+                .map(|index| self.node.advert(BackendIndex::new(index)?))
                 .collect(),
             draining: (0..self.setting.nodes.len())
                 .map(|index| {

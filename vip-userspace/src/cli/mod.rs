@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Flags};
+use crate::net::NetError;
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
@@ -145,7 +146,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("vip: {}", in_one_line(&error));
-            if error.is::<ConfigError>() || error.is::<BadInput>() {
+            let off_link = matches!(
+                error.downcast_ref::<NetError>(),
+                Some(NetError::OffLink { .. })
+            );
+            if error.is::<ConfigError>() || error.is::<BadInput>() || off_link {
                 ExitCode::from(2)
             } else {
                 ExitCode::FAILURE

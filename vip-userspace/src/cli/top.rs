@@ -337,6 +337,8 @@ mod tests {
             last_failover_ms: None,
             conflicts: 0,
             claimant: None,
+            alarms: Vec::new(),
+            hears_nobody: None,
             node: text("cp1"),
             xdp: Xdp {
                 interface: text("eth0"),

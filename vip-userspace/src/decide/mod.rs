@@ -1,7 +1,9 @@
 //! Pure decisions: `(now, event) -> actions`. No clock, no socket, no tokio in here.
 
+pub mod alarm;
 pub mod announce;
 pub mod bfd;
 pub mod health;
+pub mod hearing;
 pub mod node;
 pub mod vrrp;

@@ -9,15 +9,16 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 use super::NetError;
 use super::nic::{self, Link, LocalAddress, Nic};
@@ -42,6 +43,17 @@ pub struct LinkState {
     pub mac: Option<[u8; 6]>,
     /// The kernel's number of the XDP program on it, in whichever mode.
     pub xdp: Option<u32>,
+    /// How often its carrier came or went.
+    pub carrier_changes: u32,
+}
+
+/// How packets for an address leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// Index of the interface.
+    pub interface: u32,
+    /// The router that they go to; `None` if they go to the address itself.
+    pub gateway: Option<IpAddr>,
 }
 
 /// A change of the node's network.
@@ -52,6 +64,10 @@ pub enum NetEvent {
     Neighbour(Neighbour),
     /// The NIC changed, or is gone: look at it.
     Link,
+    /// Hosts and switches must learn anew where the NIC's addresses are: a bond sends by another
+    /// port, a virtual machine has moved. The kernel tells them of the addresses on the NIC, and
+    /// not of those on `lo`.
+    Announce,
     /// An address came or went, on any interface.
     Address {
         /// Index of the interface.
@@ -256,7 +272,53 @@ impl Netlink {
                 up: link.up,
                 mac: link.mac,
                 xdp: link.xdp,
+                carrier_changes: link.carrier_changes,
             }))
+    }
+
+    /// How packets from one address to another one leave, where they must by the interface `by`,
+    /// if one is given. `None` if they cannot.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn path(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        by: Option<u32>,
+    ) -> Result<Option<Path>, NetError> {
+        let request = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to, if to.is_ipv4() { 32 } else { 128 })
+            .and_then(|request| request.source_prefix(from, if from.is_ipv4() { 32 } else { 128 }));
+        let mut request = request
+            .map_err(|error| NetError::io("ask for a route")(io::Error::other(error)))?
+            .build();
+        if let Some(interface) = by {
+            request.attributes.push(RouteAttribute::Oif(interface));
+        }
+        let mut found = self.handle.route().get(request).execute().boxed();
+        match found.try_next().await.map_err(refused("ask for a route")) {
+            Ok(message) => Ok(message.as_ref().and_then(path)),
+            Err(NetError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Index, name and Ethernet address of each interface that has one.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn ethernet(&self) -> Result<Vec<(u32, String, [u8; 6])>, NetError> {
+        let links = self.links().await?.into_iter();
+        let ethernet = links.filter_map(|link| Some((link.index, link.name, link.mac?)));
+        Ok(ethernet.collect())
     }
 
     /// Whether an address is on an interface.
@@ -394,6 +456,12 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
             Some(NetEvent::Neighbour(lost))
         }
         // A bridge tells of its ports too, in its own family.
+        RouteNetlinkMessage::NewLink(message)
+            if message.header.index == nic_index
+                && message.attributes.iter().any(must_be_announced) =>
+        {
+            Some(NetEvent::Announce)
+        }
         RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
             if message.header.index == nic_index
                 && message.header.interface_family == AddressFamily::Unspec =>
@@ -404,6 +472,36 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
         RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),
         _ => None,
     }
+}
+
+/// The kernel's own reason to announce what is on the NIC (`IFLA_EVENT`).
+fn must_be_announced(attribute: &LinkAttribute) -> bool {
+    matches!(
+        attribute,
+        LinkAttribute::Event(LinkEvent::NotifyPeers | LinkEvent::BondingFailover)
+    )
+}
+
+/// Where a route goes.
+fn path(message: &RouteMessage) -> Option<Path> {
+    let mut gateway = None;
+    let mut interface = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                gateway = Some(IpAddr::from(*address));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                gateway = Some(IpAddr::from(*address));
+            }
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            _ => {}
+        }
+    }
+    Some(Path {
+        interface: interface?,
+        gateway,
+    })
 }
 
 fn address_event(message: &AddressMessage, present: bool) -> Option<NetEvent> {
@@ -486,6 +584,7 @@ fn link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up | LinkFlags::Running),
         kind: None,
         xdp: None,
+        carrier_changes: 0,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -494,6 +593,7 @@ fn link(message: &LinkMessage) -> Link {
                 link.mac = bytes.as_slice().try_into().ok();
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::CarrierChanges(count) => link.carrier_changes = *count,
             LinkAttribute::Xdp(programs) => {
                 link.xdp = programs.iter().find_map(|program| match program {
                     LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => {

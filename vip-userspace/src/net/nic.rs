@@ -27,6 +27,20 @@ pub struct Nic {
     pub up: bool,
 }
 
+impl Nic {
+    /// Whether an address is in the subnet of the node's.
+    #[must_use]
+    pub fn subnet_has(&self, address: IpAddr) -> bool {
+        let own = LocalAddress {
+            index: self.index,
+            address: self.address,
+            prefix_len: self.prefix_len,
+            host_scope: false,
+        };
+        own.subnet_has(address)
+    }
+}
+
 /// An interface, as far as we care.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
@@ -44,6 +58,8 @@ pub(super) struct Link {
     pub(super) kind: Option<String>,
     /// The kernel's number of its XDP program.
     pub(super) xdp: Option<u32>,
+    /// How often its carrier came or went.
+    pub(super) carrier_changes: u32,
 }
 
 /// An address of this machine.
@@ -185,6 +201,7 @@ mod tests {
             up: true,
             kind: None,
             xdp: None,
+            carrier_changes: 0,
         }
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::decide::alarm::Kind;
+
 /// Something that changed. Nodes are called by their names.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -118,6 +120,25 @@ pub enum Event {
         node: Option<String>,
         /// The VIP was announced against him.
         defended: bool,
+    },
+    /// Whoever claimed the VIP does so no more.
+    ConflictOver {
+        /// His Ethernet address.
+        claimant: String,
+    },
+    /// Something is wrong on the segment.
+    Alarm {
+        /// What.
+        kind: Kind,
+        /// The same for people, and what to do.
+        text: String,
+    },
+    /// It is not any more.
+    AlarmOver {
+        /// What it was.
+        kind: Kind,
+        /// Whom it was about.
+        about: String,
     },
     /// The VIP is being handed over.
     HandingOver {
@@ -261,6 +282,9 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::FaultGone { .. } => "fault_gone",
             Self::Conflict { .. } => "conflict",
+            Self::ConflictOver { .. } => "conflict_over",
+            Self::Alarm { .. } => "alarm",
+            Self::AlarmOver { .. } => "alarm_over",
             Self::HandingOver { .. } => "handing_over",
             Self::HandedOver { .. } => "handed_over",
             Self::NotHandedOver { .. } => "not_handed_over",
@@ -291,7 +315,14 @@ impl Event {
             | Self::Repaired(_)
             | Self::XdpBlind { falls_back: true }
             | Self::Failed { .. } => Severity::Warning,
-            Self::NotRepaired { .. } | Self::XdpBlind { falls_back: false } => Severity::Error,
+            // While nodes are installed one after the other, some run no agent.
+            Self::Alarm {
+                kind: Kind::NoAgent,
+                ..
+            } => Severity::Warning,
+            Self::NotRepaired { .. }
+            | Self::Alarm { .. }
+            | Self::XdpBlind { falls_back: false } => Severity::Error,
             _ => Severity::Info,
         }
     }
@@ -370,9 +401,9 @@ impl Event {
                 defended,
             } => {
                 let who = if node.is_some() {
-                    "whose agent is not heard"
+                    "which runs no agent"
                 } else {
-                    "who is no node of the cluster"
+                    "which is no node of the cluster"
                 };
                 let against = if defended {
                     ": announced against it"
@@ -384,6 +415,26 @@ impl Event {
                     ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
                 }
             }
+            Self::ConflictOver { claimant } => {
+                Said::new(format!("{claimant} claims the VIP no more"))
+            }
+            Self::Alarm { text, .. } => Said::new(text),
+            Self::AlarmOver { kind, about } => Said::new(match kind {
+                Kind::Stranger => {
+                    format!("{about}, which is not in `nodes`, is not heard any more")
+                }
+                Kind::Unheard => {
+                    format!("nothing keeps {about} and this node from hearing each other any more")
+                }
+                Kind::NoAgent => format!("it is not so any more that {about} runs no agent"),
+                Kind::OffLink => format!("{about} is reached directly"),
+                Kind::TwoOwners => {
+                    format!("{about} does not own the VIP beside this node any more")
+                }
+                Kind::Duplicate => {
+                    format!("{about} does not have this node's own address any more")
+                }
+            }),
             Self::HandingOver { to } => plain("is to take the VIP over").with(to),
             Self::HandedOver { to } => plain("has taken the VIP over").with(to),
             Self::NotHandedOver { cause } => plain("the VIP was not handed over").because(cause),

@@ -36,8 +36,13 @@ pub struct Status {
     pub last_failover_ms: Option<f64>,
     /// Times that somebody who is no agent of the cluster claimed the VIP.
     pub conflicts: u64,
-    /// Who did so last: his Ethernet address.
+    /// Who does so: his Ethernet address; `None` if nobody does any more.
     pub claimant: Option<String>,
+    /// What is wrong on the segment, which somebody must deal with.
+    pub alarms: Vec<Alarm>,
+    /// What this node says of itself if it hears no agent of another node, though servers there
+    /// answer: it is not ready, then.
+    pub hears_nobody: Option<String>,
     /// This node's name.
     pub node: String,
     /// How the program is attached.
@@ -50,6 +55,17 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// What was put right in the kernel since the agent started, by name.
     pub repairs: BTreeMap<String, u64>,
+}
+
+/// Something that is wrong on the segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What, for programs: `stranger`, `unheard`, `no_agent`, `off_link`, `two_owners`, `duplicate`.
+    pub alarm: String,
+    /// Whom it is about: the name of a node, or an address.
+    pub about: String,
+    /// What, for people.
+    pub text: String,
 }
 
 /// A node, by name and address.
@@ -161,6 +177,9 @@ impl fmt::Display for Status {
                 "Conflict {claimant} claims the VIP, {} times so far",
                 self.conflicts
             )?;
+        }
+        for alarm in &self.alarms {
+            writeln!(f, "Alarm    {}", alarm.text)?;
         }
         match self.fence_remaining_ms {
             0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,

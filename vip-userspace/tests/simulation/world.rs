@@ -215,7 +215,11 @@ impl World {
             Action::SendBfd { to, packet } => self.send(node, to.get(), Message::Bfd(packet)),
             Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
             Action::Report(report) => self.hear(node, &report),
-            Action::SetMasks(_) | Action::Announce | Action::ProbeAddress | Action::Done => {}
+            Action::SetMasks(_)
+            | Action::Announce
+            | Action::AnnounceOwn
+            | Action::ProbeAddress
+            | Action::Done => {}
         }
     }
 

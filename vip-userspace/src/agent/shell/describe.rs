@@ -21,10 +21,14 @@ fn millis(time: Duration) -> f64 {
 
 impl Shell {
     pub(in crate::agent) async fn status(&self) -> anyhow::Result<Status> {
+        self.describe(&self.view().await?)
+    }
+
+    /// How the thread sees the node.
+    pub(super) async fn view(&self) -> anyhow::Result<View> {
         let (answer, answered) = oneshot::channel();
         self.pacer.tell(Command::View(answer));
-        let view = answered.await.context("the agent is ending")?;
-        self.describe(&view)
+        answered.await.context("the agent is ending")
     }
 
     fn describe(&self, view: &View) -> anyhow::Result<Status> {
@@ -90,6 +94,17 @@ impl Shell {
             last_failover_ms: self.last_failover.map(millis),
             conflicts: self.claims.1,
             claimant: self.claimant.map(|mac| mac.to_string()),
+            alarms: self
+                .segment
+                .alarms
+                .iter()
+                .map(|(kind, about, alarm)| status::Alarm {
+                    alarm: kind.name().to_owned(),
+                    about: about.to_owned(),
+                    text: alarm.text.clone(),
+                })
+                .collect(),
+            hears_nobody: self.hears_nobody(view),
             node: named(own).name,
             xdp: status::Xdp {
                 interface: self.nic.name.clone(),

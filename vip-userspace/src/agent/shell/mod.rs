@@ -5,6 +5,7 @@
 
 mod describe;
 mod network;
+mod segment;
 mod setup;
 mod tell;
 
@@ -18,10 +19,14 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
-use self::setup::{addresses_of, advert_interval, note_addresses, params, plan, redirect};
+use self::segment::{Agent, Segment};
+use self::setup::{
+    addresses_of, advert_interval, note_addresses, own_addresses, params, plan, redirect,
+};
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, Wires};
 use super::proof::Proof;
+use super::survey::Found;
 use crate::config::{Config, VrrpMode, XdpMode};
 use crate::datapath::{Attachment, Datapath, Mode, Pins, Plan};
 use crate::decide::health::Probe;
@@ -56,6 +61,8 @@ struct Peer {
     /// Frames and new connections at the last reconciliation, and a second since.
     counted: (u64, u64),
     rates: (f64, f64),
+    /// What is known of its agent.
+    agent: Agent,
 }
 
 /// Everything the loop drives.
@@ -82,6 +89,10 @@ pub(super) struct Shell {
     /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
     claims: (u64, u64),
     claimant: Option<Mac>,
+    /// What else is wrong on the segment.
+    segment: Segment,
+    /// How often the NIC's carrier had come or gone when it was last looked at.
+    carrier_changes: u32,
     /// When rates were last computed.
     sampled: BootNanos,
     journal: Journal,
@@ -95,6 +106,7 @@ impl Shell {
         nic: Nic,
         netlink: Netlink,
         probe_times: ProbeTimes,
+        surveys: mpsc::Sender<Found>,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
         let plan = Arc::new(plan(&config, &nic)?);
         let own = BackendIndex::new(nic.node_index).context("more nodes than there may be")?;
@@ -158,6 +170,7 @@ impl Shell {
                     rtt: None,
                     counted: (0, 0),
                     rates: (0.0, 0.0),
+                    agent: Agent::default(),
                 })
             })
             .collect();
@@ -170,6 +183,7 @@ impl Shell {
             nodes: config.addresses(),
             own,
             vips: addresses_of(&config).collect(),
+            own_addresses: own_addresses(&config, &nic),
             router_id: config.vrrp.router_id,
             interval: advert_interval(&config),
             mode: config.vrrp.mode,
@@ -184,6 +198,7 @@ impl Shell {
         )
         .context("cannot start the thread that keeps the fence")?;
         let now = now();
+        let link = netlink.link(nic.index).await?;
         let mut shell = Self {
             config,
             nic,
@@ -203,6 +218,8 @@ impl Shell {
             last_failover: None,
             claims: (conflicts, 0),
             claimant: None,
+            segment: Segment::new(surveys),
+            carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
             journal,
             probe_times,
@@ -262,6 +279,13 @@ impl Shell {
             }
             ProbeResult::Silent { reason } => (Probe::Silent, reason.clone()),
         };
+        let answers = matches!(found, Probe::Ready | Probe::NotReady(_));
+        if !own && found != Probe::Silent {
+            peer.agent.facts.answered = Some(now());
+        }
+        if check == 0 {
+            peer.agent.serves = answers;
+        }
         peer.probes[check] = text;
         self.pacer.tell(Command::Probe(peer.index, check, found));
     }
@@ -328,6 +352,7 @@ impl Shell {
             }
             self.claims.0 = counted;
         }
+        self.look_at_segment().await;
         self.sample();
         Ok(())
     }
