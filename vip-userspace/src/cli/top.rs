@@ -117,7 +117,7 @@ impl View {
         };
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
-            Constraint::Length(5 + status.faults.len() as u16),
+            Constraint::Length(5 + (status.faults.len() + status.alarms.len()) as u16),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
             Constraint::Length(1),
@@ -161,6 +161,9 @@ impl View {
         ];
         for fault in &status.faults {
             lines.push(Line::styled(format!("Fault    {fault}"), bad()));
+        }
+        for alarm in &status.alarms {
+            lines.push(Line::styled(format!("Alarm    {}", alarm.text), bad()));
         }
         let title = format!(" VIP {} · vip {} ", status.vip, status.version);
         let block = Block::bordered().title(title);
@@ -294,7 +297,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::observe::status::{Peer, Xdp};
+    use crate::observe::status::{Alarm, Peer, Xdp};
 
     fn node(number: u8, packets: u64) -> Node {
         Node {
@@ -337,7 +340,11 @@ mod tests {
             last_failover_ms: None,
             conflicts: 0,
             claimant: None,
-            alarms: Vec::new(),
+            alarms: vec![Alarm {
+                alarm: text("no_agent"),
+                about: text("cp3"),
+                text: text("cp3 runs no agent"),
+            }],
             hears_nobody: None,
             node: text("cp1"),
             xdp: Xdp {
@@ -384,11 +391,9 @@ mod tests {
         let bars = line("* cp1").trim_end_matches('│');
         assert!(bars.ends_with("▂ █"), "{bars}");
         assert!(line("cp3").contains("drain"));
-        assert!(
-            lines
-                .iter()
-                .any(|line| line.contains("Fault    no carrier"))
-        );
+        for said in ["Fault    no carrier", "Alarm    cp3 runs no agent"] {
+            assert!(lines.iter().any(|line| line.contains(said)), "{said}");
+        }
     }
 
     #[test]

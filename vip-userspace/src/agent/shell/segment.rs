@@ -26,11 +26,11 @@ const CALM: u32 = 10;
 const WARY: u32 = 2;
 
 /// From one question for the node's own address to the next.
-const OWN: u32 = 5;
+const OWN: u32 = 4;
 
 /// How long somebody else has the node's own address after he said so last: two questions that he
 /// does not answer.
-const DUPLICATE: Duration = Duration::from_secs(25);
+const DUPLICATE: Duration = Duration::from_secs(18);
 
 /// How long a host that is no node must have spoken BFD in vain. A router does so for a moment when it
 /// comes up before a BFD program of this host that is not ours.

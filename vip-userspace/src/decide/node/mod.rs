@@ -58,13 +58,13 @@ const CLAIM_RETRY: Duration = Duration::from_secs(1);
 
 /// Between the owner's questions whether somebody else has the VIP, a quarter more or less: a host
 /// that has it and says nothing is found by its answer alone.
-const WATCH_INTERVAL: Duration = Duration::from_secs(4);
+const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 
 /// A claim that is not repeated for so long is over: the owner has asked three times by then.
-const CLAIM_LAPSE: Duration = Duration::from_secs(16);
+const CLAIM_LAPSE: Duration = Duration::from_secs(12);
 
-/// How long another node may answer for the VIP while this one owns it. In a handover both do for
-/// a moment, and no two of an owner's questions are as close as that.
+/// How long another node may answer for the VIP while this one owns it: in a handover both do for a
+/// moment.
 const RIVAL_PATIENCE: Duration = Duration::from_millis(2500);
 
 /// How long an owner waits for its successor to speak, beside three advertisement intervals:

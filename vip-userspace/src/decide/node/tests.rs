@@ -426,8 +426,8 @@ fn owner_asks_for_its_address_at_once_and_every_few_seconds_and_no_other_node_do
         .windows(2)
         .map(|pair| pair[1] - pair[0])
         .collect();
-    assert!(pauses.iter().all(|pause| (3000..=5000).contains(pause)));
-    assert!(pauses.len() >= 11 && pauses.iter().any(|pause| *pause != pauses[0]));
+    assert!(pauses.iter().all(|pause| (2250..=3750).contains(pause)));
+    assert!(pauses.len() >= 15 && pauses.iter().any(|pause| *pause != pauses[0]));
 
     let mut backup = Bench::new(probing(1));
     for tenth in 1..200 {
@@ -453,13 +453,13 @@ fn claim_is_news_once_and_over_when_nobody_answers_any_more() {
         first
     };
     for second in 0..5 {
-        let time = at(10_000 + second * 4000);
+        let time = at(10_000 + second * 3000);
         assert_eq!(told(bench.run(time)), None);
         let news = told(bench.event(time, claim(None)));
         assert_eq!(news, Some(Some(second == 0)), "after {second}");
     }
-    assert_eq!(told(bench.run(at(10_000 + 4 * 4000 + 15_999))), None);
-    assert_eq!(told(bench.run(at(10_000 + 4 * 4000 + 16_000))), Some(None));
+    assert_eq!(told(bench.run(at(10_000 + 4 * 3000 + 11_999))), None);
+    assert_eq!(told(bench.run(at(10_000 + 4 * 3000 + 12_000))), Some(None));
     assert_eq!(told(bench.run(at(100_000))), None);
     assert_eq!(
         told(bench.event(at(100_000), claim(None))),
@@ -482,21 +482,21 @@ fn another_owner_is_named_once_it_is_no_handover() {
     // In a handover the other one still answers, to questions for several addresses.
     assert_eq!(told(bench.event(at(10_000), rival())), None);
     assert_eq!(told(bench.event(at(10_001), rival())), None);
-    for (time, wanted) in [(60_000, None), (64_000, Some((1, true))), (68_000, None)] {
+    for (time, wanted) in [(60_000, None), (63_000, Some((1, true))), (66_000, None)] {
         assert_eq!(told(bench.run(at(time))), None, "{time}");
         assert_eq!(told(bench.event(at(time), rival())), wanted, "{time}");
     }
-    assert_eq!(told(bench.run(at(84_000))), Some((1, false)));
+    assert_eq!(told(bench.run(at(78_000))), Some((1, false)));
     // One that yields has no rival.
-    for time in [90_000, 94_000] {
+    for time in [90_000, 93_000] {
         bench.run(at(time));
         bench.event(at(time), rival());
     }
-    bench.run(at(97_000));
-    bench.advert(at(97_000), 1, 255);
+    bench.run(at(96_000));
+    bench.advert(at(96_000), 1, 255);
     assert_eq!(bench.node.state(), State::Backup);
-    assert_eq!(told(bench.run(at(98_000))), Some((1, false)));
-    assert_eq!(told(bench.event(at(99_000), rival())), None);
+    assert_eq!(told(bench.run(at(97_000))), Some((1, false)));
+    assert_eq!(told(bench.event(at(97_000), rival())), None);
 }
 
 #[test]
