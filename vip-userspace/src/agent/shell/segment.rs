@@ -52,8 +52,10 @@ pub(super) struct Segment {
     /// Ethernet addresses of this machine's interfaces, and of the kernel's neighbours.
     own_macs: Vec<(Mac, String)>,
     pub(super) known_macs: Vec<(Mac, IpAddr)>,
-    /// Who claimed the VIP while a node's Ethernet address was not known: it may be that node.
+    /// Who claimed the VIP and may be a node whose Ethernet address is not known yet, or not any more.
     unplaced: Option<(Mac, BootNanos)>,
+    /// Another node owns the VIP, as far as this one hears.
+    pub(super) another_owns: bool,
 }
 
 impl Segment {
@@ -68,6 +70,7 @@ impl Segment {
             own_macs: Vec::new(),
             known_macs: Vec::new(),
             unplaced: None,
+            another_owns: false,
         }
     }
 }
@@ -285,9 +288,12 @@ impl Shell {
 
     /// Somebody claims the VIP.
     pub(super) fn on_claim(&mut self, mac: Mac) {
-        // A node whose address is not known yet announces the VIP like a stranger: it is asked for.
+        // A node whose address is not known yet announces the VIP like a stranger: it is asked for. So
+        // does an owner whose address has changed, until that is learnt a moment later.
         let known = self.peers.iter().any(|peer| peer.mac == mac);
-        if !known && self.peers.iter().any(|peer| peer.mac.is_unknown()) {
+        let is_open =
+            self.segment.another_owns || self.peers.iter().any(|peer| peer.mac.is_unknown());
+        if !known && is_open {
             self.segment.unplaced.get_or_insert((mac, now()));
         } else {
             self.tell_claim(mac);

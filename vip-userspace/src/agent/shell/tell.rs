@@ -55,6 +55,7 @@ impl Shell {
         match report {
             Report::Active(takeover) => {
                 self.state = State::Active;
+                self.segment.another_owns = false;
                 self.takeovers += 1;
                 self.since = now();
                 if let Takeover::From { after, .. } = takeover {
@@ -69,6 +70,7 @@ impl Shell {
                 self.claims.1 += 1;
                 self.claimant = Some(*mac);
             }
+            Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
             Report::ConflictOver { .. } => self.claimant = None,
             Report::TwoOwners(node, present) => self.on_two_owners(*node, *present),
             _ => {}
