@@ -12,16 +12,16 @@ use crate::topology::sh;
 /// What many hosts have: what was asked for may come back, and two ports are open.
 const FIREWALL: &str = "nft 'table inet test { chain input { \
      type filter hook input priority 0; policy drop; iif lo accept; \
-     ct state established,related accept; tcp dport { 22, 6443 } accept; } }'";
+     ct state established,related accept; tcp dport { 22, 6443 } accept; }; }'";
 
 /// One that was opened for BFD, and for nothing else.
 const HALF_OPEN: &str = "nft 'table inet test { chain input { \
-     type filter hook input priority 0; policy accept; ip protocol 112 drop; } }'";
+     type filter hook input priority 0; policy accept; ip protocol 112 drop; }; }'";
 
 /// A switch between the nodes does the same.
 const OUTPUT: &str = "nft 'table inet test { chain output { \
      type filter hook output priority 0; policy accept; \
-     ip protocol 112 drop; udp dport 3784 drop; } }'";
+     ip protocol 112 drop; udp dport 3784 drop; }; }'";
 
 const OPEN: &str = "nft delete table inet test";
 

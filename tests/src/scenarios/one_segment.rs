@@ -76,7 +76,7 @@ fn lists(cluster: &mut Cluster) -> Result<()> {
     let host = cluster.host(2);
     sh(
         host,
-        &format!("ip address add 10.0.0.23/24 dev {NIC}; ip address del 10.0.0.13/24 dev {NIC}"),
+        &format!("ip address del 10.0.0.13/24 dev {NIC}; ip address add 10.0.0.23/24 dev {NIC}"),
     )?;
     let other = configure(cluster, &[11, 12, 23])?;
     cluster.start_agent_with(2, &other)?;
@@ -94,7 +94,7 @@ fn lists(cluster: &mut Cluster) -> Result<()> {
     let host = cluster.host(2);
     sh(
         host,
-        &format!("ip address add 10.0.0.13/24 dev {NIC}; ip address del 10.0.0.23/24 dev {NIC}"),
+        &format!("ip address del 10.0.0.23/24 dev {NIC}; ip address add 10.0.0.13/24 dev {NIC}"),
     )?;
     cluster.start_agent_with(2, &all)?;
     cluster.wait_until_settled()

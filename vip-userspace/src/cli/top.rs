@@ -342,8 +342,8 @@ mod tests {
             claimant: None,
             alarms: vec![Alarm {
                 alarm: text("no_agent"),
-                about: text("cp3"),
-                text: text("cp3 runs no agent"),
+                about: text("cp4"),
+                text: text("cp4 runs no agent"),
             }],
             hears_nobody: None,
             node: text("cp1"),
@@ -391,7 +391,7 @@ mod tests {
         let bars = line("* cp1").trim_end_matches('│');
         assert!(bars.ends_with("▂ █"), "{bars}");
         assert!(line("cp3").contains("drain"));
-        for said in ["Fault    no carrier", "Alarm    cp3 runs no agent"] {
+        for said in ["Fault    no carrier", "Alarm    cp4 runs no agent"] {
             assert!(lines.iter().any(|line| line.contains(said)), "{said}");
         }
     }

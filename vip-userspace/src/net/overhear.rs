@@ -107,7 +107,7 @@ struct Packet {
 }
 
 enum Said {
-    Vrrp(Advertisement),
+    Vrrp(Box<Advertisement>),
     Bfd(ControlPacket),
 }
 
@@ -132,7 +132,10 @@ fn parse(frame: &[u8]) -> Option<Packet> {
     };
     let payload = frame.get(start..)?;
     let said = match protocol {
-        vrrp::PROTOCOL => Said::Vrrp(Advertisement::parse(payload, source, destination).ok()?),
+        vrrp::PROTOCOL => {
+            let advert = Advertisement::parse(payload, source, destination).ok()?;
+            Said::Vrrp(Box::new(advert))
+        }
         UDP => Said::Bfd(ControlPacket::parse(payload.get(UDP_LENGTH..)?).ok()?),
         _ => return None,
     };

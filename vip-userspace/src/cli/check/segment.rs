@@ -153,9 +153,9 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
         let text = text(trouble, &peer.name, peer.address, &nic.name);
         vec![finding(grade, NODES, text)]
     };
-    let route = seen.found.routes.iter();
-    let route = route.filter(|(address, _)| *address == peer.address);
-    if let Some((_, Ok(Route::Via(router)))) = route.last() {
+    let mut routes = seen.found.routes.iter();
+    let route = routes.find(|(address, _)| *address == peer.address);
+    if let Some((_, Ok(Route::Via(router)))) = route {
         return of(Trouble::OffLink(*router), Grade::Failure);
     }
     if !seen.macs.contains_key(&peer.address) {
