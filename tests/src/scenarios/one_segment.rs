@@ -71,8 +71,11 @@ fn lists(cluster: &mut Cluster) -> Result<()> {
     wait(cluster, 1, ("stranger", "10.0.0.13"), None)?;
     wait(cluster, 2, ("unheard", "10.0.0.12"), None)?;
 
-    // The third one has another address now, and the others were not told.
-    cluster.stop_agent(2)?;
+    // The third one has another address now, and the others were not told. It is there first, and
+    // owns the VIP.
+    for node in cluster.nodes() {
+        cluster.stop_agent(node)?;
+    }
     let host = cluster.host(2);
     sh(
         host,
@@ -80,7 +83,11 @@ fn lists(cluster: &mut Cluster) -> Result<()> {
     )?;
     let other = configure(cluster, &[11, 12, 23])?;
     cluster.start_agent_with(2, &other)?;
+    cluster.wait_for_status("it owns the VIP", &[2], |_, _, status| {
+        status.state == "active"
+    })?;
     for node in [0, 1] {
+        cluster.start_agent_with(node, &all)?;
         let words = format!("VRRP for {VIP}");
         wait(cluster, node, ("stranger", "10.0.0.23"), Some(&words))?;
     }
