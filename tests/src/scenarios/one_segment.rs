@@ -44,14 +44,14 @@ fn wait(
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("one_segment");
-    lists(cluster)?;
+    lists(cluster, report)?;
     report.event("lists that differ: named on both sides");
     off_link(cluster, &mut outcome)?;
     report.event("nodes behind a router: named, and refused where it can never work");
     Ok(outcome)
 }
 
-fn lists(cluster: &mut Cluster) -> Result<()> {
+fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     // The second one's list lacks the third.
     let all = configure(cluster, &[11, 12, 13])?;
     let fewer = configure(cluster, &[11, 12])?;
@@ -70,6 +70,8 @@ fn lists(cluster: &mut Cluster) -> Result<()> {
     cluster.wait_until_settled()?;
     wait(cluster, 1, ("stranger", "10.0.0.13"), None)?;
     wait(cluster, 2, ("unheard", "10.0.0.12"), None)?;
+
+    report.event("a node that one list lacks: named by both");
 
     // The third one has another address now, and the others were not told. It is there first, and
     // owns the VIP.
@@ -94,10 +96,12 @@ fn lists(cluster: &mut Cluster) -> Result<()> {
     for peer in ["10.0.0.11", "10.0.0.12"] {
         wait(cluster, 2, ("unheard", peer), Some("`nodes`"))?;
     }
+    report.event("a node with another address that owns the VIP: named by all");
     cluster.stop_agent(2)?;
     for node in [0, 1] {
         wait(cluster, node, ("stranger", "10.0.0.23"), None)?;
     }
+    report.event("its agent has ended: nothing is left of it");
     let host = cluster.host(2);
     sh(
         host,
@@ -125,7 +129,7 @@ fn off_link(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
             cluster.host(node),
             &format!(
                 "ip address add {own}/32 dev {NIC}; ip address del {own}/24 dev {NIC}; \
-                 ip route add 10.0.0.1 dev {NIC}; ip route add default via 10.0.0.1"
+                 ip route replace 10.0.0.1 dev {NIC}; ip route replace default via 10.0.0.1"
             ),
         )?;
     }

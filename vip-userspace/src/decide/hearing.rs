@@ -13,9 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// them while a session is down.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How long a refusal counts. Kernels refuse once a second at most, so some questions stay without an
+/// How long a refusal counts: two surveys. Kernels refuse once a second at most, so some questions stay without an
 /// answer though nobody listens.
-const REFUSAL: Duration = Duration::from_secs(30);
+const REFUSAL: Duration = Duration::from_secs(12);
 
 /// How another node is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
