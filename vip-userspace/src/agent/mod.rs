@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod lock;
+pub mod notes;
 mod pacer;
 mod privileges;
 mod proof;
@@ -25,7 +26,7 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-pub use self::shell::{ADDRESSES, DRAINED};
+pub use self::shell::DRAINED;
 
 use self::shell::Shell;
 use crate::config::{self, Config};

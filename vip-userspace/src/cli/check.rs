@@ -1,5 +1,7 @@
 //! `vip check`: whether the agent would run here, and what would be in its way. Changes nothing.
 
+mod nics;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -132,6 +134,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
             Ok(nic) => {
                 findings.extend(nic_findings(&config, &nic));
+                findings.extend(nics::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
@@ -338,6 +341,13 @@ async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -
         config.nodes.iter().find(|node| node.address == address)
     };
     if let Some(stranger) = answers.iter().find(|mac| node_of(**mac).is_none()) {
+        if let Some(name) = nics::named(netlink, *stranger).await {
+            let text = format!(
+                "{name} of this node answers for {vip}, beside the owner: set \
+                 net.ipv4.conf.{name}.arp_ignore to 1, as `vip run` does"
+            );
+            return finding(Grade::Failure, "segment", text);
+        }
         return finding(
             Grade::Failure,
             "segment",

@@ -349,6 +349,8 @@ mod tests {
             counters: BTreeMap::new(),
             events: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            settings: vec![],
+            other_nics: vec![],
         }
     }
 

@@ -202,6 +202,8 @@ pub enum Way {
     In,
     /// Out of it.
     Out,
+    /// Out of another NIC.
+    Elsewhere,
 }
 
 impl Way {
@@ -209,7 +211,7 @@ impl Way {
     pub(super) const fn program(self) -> &'static str {
         match self {
             Self::In => TC_INGRESS,
-            Self::Out => EGRESS,
+            Self::Out | Self::Elsewhere => EGRESS,
         }
     }
 
@@ -217,12 +219,12 @@ impl Way {
     pub(super) const fn hook(self) -> TcAttachType {
         match self {
             Self::In => TcAttachType::Ingress,
-            Self::Out => TcAttachType::Egress,
+            Self::Out | Self::Elsewhere => TcAttachType::Egress,
         }
     }
 }
 
-fn attach_classifier(
+pub(super) fn attach_classifier(
     ebpf: &mut Ebpf,
     way: Way,
     pins: Option<&Pins>,
@@ -236,7 +238,10 @@ fn attach_classifier(
         if pinned == index && kind == Egress::Tcx && replace_classifier(program, name, &path)? {
             return Ok(());
         }
-        unpin_link(&path)?;
+        // One NIC is served, and answers leave by any.
+        if pinned == index || way != Way::Elsewhere {
+            unpin_link(&path)?;
+        }
     }
     let order = match kind {
         Egress::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),

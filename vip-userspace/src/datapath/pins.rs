@@ -1,10 +1,11 @@
 //! What lies on the bpffs: maps by their names, links by what they hold on to.
 //!
 //! A link's name says all that is needed to adopt or remove it: `ingress-<ifindex>-<mode>`,
-//! `egress-<ifindex>`, and for local sockets the program's name. A clsact filter has no link;
+//! `egress-<ifindex>`, `elsewhere-<ifindex>` of other NICs, and for local sockets the program's name. A clsact filter has no link;
 //! its program, pinned as `filter-in-<ifindex>` or `filter-out-<ifindex>`, is the note that it
 //! is there. (bpffs refuses dots in names.)
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,15 @@ const fn filter(way: Way) -> &'static str {
     match way {
         Way::In => "filter-in-",
         Way::Out => "filter-out-",
+        Way::Elsewhere => "filter-elsewhere-",
+    }
+}
+
+/// Begins the names of links of the program on the way out.
+const fn out(way: Way) -> &'static str {
+    match way {
+        Way::Elsewhere => "elsewhere-",
+        Way::In | Way::Out => "egress-",
     }
 }
 
@@ -101,7 +111,7 @@ impl Pins {
     pub(super) fn tcx(&self, way: Way, interface: u32) -> PathBuf {
         match way {
             Way::In => self.ingress(interface, Mode::Tc),
-            Way::Out => self.directory.join(format!("egress-{interface}")),
+            Way::Out | Way::Elsewhere => self.directory.join(format!("{}{interface}", out(way))),
         }
     }
 
@@ -162,10 +172,33 @@ impl Pins {
         names(&self.directory)
             .into_iter()
             .filter_map(|name| {
-                let interface = name.strip_prefix("egress-")?.parse().ok()?;
+                let interface = name.strip_prefix(out(way))?.parse().ok()?;
                 Some((interface, self.directory.join(name)))
             })
             .collect()
+    }
+
+    /// Takes the program off all other NICs than these.
+    pub(super) fn leave_elsewhere(&self, kept: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let way = Way::Elsewhere;
+        for (index, path) in self.tcx_links(way) {
+            if !kept.contains(&index) {
+                unpin_link(&path)?;
+            }
+        }
+        for name in names(&self.directory) {
+            let index = name
+                .strip_prefix(filter(way))
+                .and_then(|index| index.parse().ok());
+            let Some(index) = index.filter(|index| !kept.contains(index)) else {
+                continue;
+            };
+            match interface_name(index) {
+                Some(interface) => self.remove_filter(way, index, &interface)?,
+                None => unpin(&self.filter(way, index))?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -292,10 +325,12 @@ pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
             .partition(|name| maps::NAMES.into_iter().any(|map| map_file(map) == name));
         found.extend(links.into_iter().chain(maps).map(|name| {
             let note = directory.join(&name);
-            let filter = [Way::In, Way::Out].into_iter().find_map(|way| {
-                let index = name.strip_prefix(filter(way))?.parse().ok()?;
-                Some((way, interface_name(index)?))
-            });
+            let filter = [Way::In, Way::Out, Way::Elsewhere]
+                .into_iter()
+                .find_map(|way| {
+                    let index = name.strip_prefix(filter(way))?.parse().ok()?;
+                    Some((way, interface_name(index)?))
+                });
             let qdisc = name
                 .strip_prefix(QDISC)
                 .and_then(|index| index.parse().ok())

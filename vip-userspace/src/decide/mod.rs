@@ -4,4 +4,6 @@ pub mod announce;
 pub mod bfd;
 pub mod health;
 pub mod node;
+pub mod settings;
 pub mod vrrp;
+pub mod ways;

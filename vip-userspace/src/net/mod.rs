@@ -6,6 +6,7 @@
 mod arp;
 pub mod bfd;
 mod datagram;
+mod devconf;
 pub mod echo;
 mod frames;
 mod ndp;
@@ -17,6 +18,7 @@ mod raw;
 pub(crate) mod testing;
 pub mod vrrp;
 
+pub use devconf::HostNic;
 pub use ndp::Groups;
 pub use neighbours::{Heard, Neighbours};
 pub use nic::Nic;

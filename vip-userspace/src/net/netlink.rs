@@ -52,6 +52,8 @@ pub enum NetEvent {
     Neighbour(Neighbour),
     /// The NIC changed, or is gone: look at it.
     Link,
+    /// Another interface came, changed or went.
+    OtherLink,
     /// An address came or went, on any interface.
     Address {
         /// Index of the interface.
@@ -68,7 +70,7 @@ pub enum NetEvent {
 /// The kernel's rtnetlink, for this network namespace.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Netlink {
@@ -122,20 +124,11 @@ impl Netlink {
             let done = self.handle.link().set(up).execute().await;
             done.map_err(refused("set lo up"))?;
         }
-        let there = self.addresses().await?;
-        let mut ours = there
-            .iter()
-            .filter(|local| local.address == vip && local.index == lo.index);
-        if ours
-            .clone()
-            .any(|local| (local.host_scope || vip.is_ipv6()) && local.prefix_len == whole)
-        {
+        if self.is_on_lo(vip).await? {
             return Ok(());
         }
         // One of another scope or length, which others may adopt as the node's.
-        if ours.next().is_some() {
-            self.remove_vip(vip).await?;
-        }
+        self.remove_vip(vip).await?;
         let address = self.handle.address();
         let mut add = address.add(lo.index, vip, whole);
         add.message_mut().header.scope = AddressScope::Host;
@@ -143,6 +136,20 @@ impl Netlink {
         add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         let done = add.execute().await;
         done.map_err(refused(format!("put {vip}/{whole} on lo")))
+    }
+
+    /// Whether `vip` is on `lo` as [`add_vip`](Self::add_vip) puts it there.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn is_on_lo(&self, vip: IpAddr) -> Result<bool, NetError> {
+        let whole = if vip.is_ipv4() { 32 } else { 128 };
+        let lo = self.loopback().await?.index;
+        let is_it = |local: &LocalAddress| {
+            let fits = (local.host_scope || vip.is_ipv6()) && local.prefix_len == whole;
+            local.address == vip && local.index == lo && fits
+        };
+        Ok(self.addresses().await?.iter().any(is_it))
     }
 
     /// Takes `vip` off `lo`. Nothing happens if it is not there.
@@ -218,7 +225,7 @@ impl Netlink {
         done.map_err(refused(format!("resolve neighbour {address}")))
     }
 
-    /// Changes from now on, of neighbours and link of the NIC, and of all addresses. Call it
+    /// Changes from now on, of neighbours of the NIC, and of all links and addresses. Call it
     /// before looking at what is there, so that nothing falls in between. Ends if the socket
     /// does.
     ///
@@ -365,7 +372,7 @@ impl Netlink {
     }
 }
 
-fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
+pub(super) fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
     let what = what.into();
     |error| {
         let source = match error {
@@ -395,10 +402,13 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
         }
         // A bridge tells of its ports too, in its own family.
         RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
-            if message.header.index == nic_index
-                && message.header.interface_family == AddressFamily::Unspec =>
+            if message.header.interface_family == AddressFamily::Unspec =>
         {
-            Some(NetEvent::Link)
+            Some(if message.header.index == nic_index {
+                NetEvent::Link
+            } else {
+                NetEvent::OtherLink
+            })
         }
         RouteNetlinkMessage::NewAddress(message) => address_event(&message, true),
         RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -157,6 +158,22 @@ pub enum Event {
         /// What the kernel says.
         cause: String,
     },
+    /// An address that an agent put on `lo` is no VIP any more, and was taken off.
+    AddressLeft {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A VIP was on `lo` before an agent put it there.
+    AddressTheirs {
+        /// The VIP.
+        address: IpAddr,
+    },
+    /// The kernel, or another host, speaks for the VIP by a NIC that is not the VIP's, or answers
+    /// by it are wrong.
+    OtherNics {
+        /// Which, why, and what to do.
+        cause: String,
+    },
     /// Native XDP was seen to run.
     XdpProven,
     /// The driver has the program and does not run it.
@@ -269,6 +286,9 @@ impl Event {
             Self::NicAddress { .. } => "nic_address",
             Self::Repaired(_) => "repaired",
             Self::NotRepaired { .. } => "not_repaired",
+            Self::AddressLeft { .. } => "address_left",
+            Self::AddressTheirs { .. } => "address_theirs",
+            Self::OtherNics { .. } => "other_nics",
             Self::XdpProven => "xdp_proven",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
@@ -289,9 +309,12 @@ impl Event {
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
             | Self::Repaired(_)
+            | Self::AddressTheirs { .. }
             | Self::XdpBlind { falls_back: true }
             | Self::Failed { .. } => Severity::Warning,
-            Self::NotRepaired { .. } | Self::XdpBlind { falls_back: false } => Severity::Error,
+            Self::NotRepaired { .. }
+            | Self::OtherNics { .. }
+            | Self::XdpBlind { falls_back: false } => Severity::Error,
             _ => Severity::Info,
         }
     }
@@ -405,6 +428,14 @@ impl Event {
                 Repair::Address => "cannot put the VIP on lo",
             })
             .because(cause),
+            Self::AddressLeft { address } => {
+                Said::new(format!("{address} is no VIP any more: taken off lo"))
+            }
+            Self::AddressTheirs { address } => Said::new(format!(
+                "{address} was on lo already, and no agent noted it: it will stay there when it \
+                 is no VIP any more"
+            )),
+            Self::OtherNics { cause } => plain("a NIC other than the VIP's").because(cause),
             Self::XdpProven => plain("XDP sees frames"),
             Self::XdpBlind { falls_back } => plain(if falls_back {
                 "the driver has the XDP program and does not run it: falling back to generic XDP"

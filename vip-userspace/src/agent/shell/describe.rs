@@ -98,6 +98,8 @@ impl Shell {
                 proven: self.proof == Proof::Seen,
                 adopted: self.datapath.adopted(),
             },
+            settings: self.other_nics.settings(),
+            other_nics: self.other_nics.hindrances(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self

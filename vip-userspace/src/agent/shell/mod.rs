@@ -3,8 +3,10 @@
 //! It puts everything in place, watches the node's network, probes, and turns what happens into
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
+mod addresses;
 mod describe;
 mod network;
+mod other_nics;
 mod setup;
 mod tell;
 
@@ -18,7 +20,8 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
-use self::setup::{addresses_of, advert_interval, note_addresses, params, plan, redirect};
+use self::other_nics::OtherNics;
+use self::setup::{addresses_of, advert_interval, params, plan, redirect};
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, Wires};
 use super::proof::Proof;
@@ -36,9 +39,6 @@ use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use crate::probe::ProbeResult;
-
-/// File in the run directory that says which addresses were put on `lo`, one a line.
-pub const ADDRESSES: &str = "addresses";
 
 /// File in the run directory that says that this node is to take no new connections.
 pub const DRAINED: &str = "drained";
@@ -70,6 +70,7 @@ pub(super) struct Shell {
     neighbours: Arc<Neighbours>,
     /// `None` if there is no VIP of IPv6.
     _groups: Option<Groups>,
+    other_nics: OtherNics,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -122,15 +123,32 @@ impl Shell {
             echo: EchoSocket::open(&nic.name, address)?,
             neighbours: neighbours.clone(),
         };
+        // Before the programs know it no more: from then on the kernel would speak for it.
+        let old = addresses::leave_old(&netlink, &config).await?;
         let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
-        // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
-        note_addresses(&config)?;
+        let mut other_nics = OtherNics::open(&config);
+        let settled = other_nics.settle(&netlink, &config, nic.index).await;
+        // Last: once the VIPs are here, only programs and settings keep the kernel from speaking
+        // for them.
+        let mut theirs = Vec::new();
         for vip in addresses_of(&config) {
-            netlink.add_vip(vip).await?;
+            if !addresses::put(&netlink, &config, vip).await? {
+                theirs.push(vip);
+            }
         }
         let mut journal = Journal::open(&config.run_dir);
+        for address in old {
+            journal.note(Event::AddressLeft { address });
+        }
+        for address in theirs {
+            journal.note(Event::AddressTheirs { address });
+        }
+        if let Err(error) = settled {
+            let cause = format!("{error:#}");
+            journal.note(Event::OtherNics { cause });
+        }
         journal.note(Event::Started {
             version: env!("CARGO_PKG_VERSION"),
             attached: format!(
@@ -194,6 +212,7 @@ impl Shell {
             proof,
             neighbours,
             _groups: groups,
+            other_nics,
             cgroup,
             pacer,
             peers,
@@ -307,6 +326,7 @@ impl Shell {
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
+        self.look_at_other_nics().await;
         self.look_at_addresses().await;
         self.learn_neighbours().await;
         if matches!(self.proof, Proof::Open { .. }) {

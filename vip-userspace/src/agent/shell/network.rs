@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use vip_common::layout::Mac;
 
-use super::Shell;
 use super::setup::addresses_of;
+use super::{Shell, addresses};
 use crate::agent::pacer::Command;
 use crate::datapath::{Egress, Plan, Seen};
 use crate::decide::node::Fault;
@@ -23,6 +23,7 @@ impl Shell {
                 }
             }
             NetEvent::Link => self.look_at_link().await?,
+            NetEvent::OtherLink => self.look_at_other_nics().await,
             NetEvent::Address { address, .. }
                 if address == self.nic.address
                     || addresses_of(&self.config).any(|vip| vip == address) =>
@@ -32,6 +33,7 @@ impl Shell {
             NetEvent::Address { .. } => {}
             NetEvent::Overrun => {
                 self.look_at_link().await?;
+                self.look_at_other_nics().await;
                 self.look_at_addresses().await;
                 self.learn_neighbours().await;
             }
@@ -150,6 +152,14 @@ impl Shell {
             Ok(there) => self.pacer.tell(Command::Fault(Fault::Address, !there)),
             Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
         }
+        match addresses::leave_old(&self.netlink, &self.config).await {
+            Ok(old) => {
+                for address in old {
+                    self.journal.note(Event::AddressLeft { address });
+                }
+            }
+            Err(error) => tracing::warn!("an address that is no VIP stays on lo: {error:#}"),
+        }
         let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
         for vip in vips {
             let lost = match self.netlink.has_vip(vip).await {
@@ -161,7 +171,7 @@ impl Shell {
             };
             if lost {
                 self.pacer.tell(Command::Fault(Fault::Vip, true));
-                if let Err(error) = self.netlink.add_vip(vip).await {
+                if let Err(error) = addresses::put(&self.netlink, &self.config, vip).await {
                     self.journal.note(Event::NotRepaired {
                         what: Repair::Address,
                         cause: error.to_string(),
@@ -211,6 +221,9 @@ impl Shell {
     /// The stack got a frame from the NIC that may say who has an address.
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
         self.prove();
+        if let Some(heard) = heard {
+            self.remember(heard);
+        }
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // a probe for it comes here.
         if let Some(heard) = heard
@@ -221,6 +234,9 @@ impl Shell {
     }
 
     pub(super) fn on_claim(&mut self, mac: Mac) {
+        if self.is_other_nic(mac) {
+            return;
+        }
         let node = self.peers.iter().find(|peer| peer.mac == mac);
         let node = node.map(|peer| peer.index);
         // A node whose address is not known yet announces the VIP like a stranger.

@@ -1,12 +1,9 @@
 //! What the configuration means to the pieces that the agent is made of, and what it puts on
 //! the machine beside maps and programs.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
 use vip_common::wire::vrrp::Centiseconds;
 
@@ -18,8 +15,6 @@ use crate::decide::health::Thresholds;
 use crate::decide::node::{Member, Params, VrrpParams};
 use crate::net::Nic;
 use crate::{cgroup, rank};
-
-use super::ADDRESSES;
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
 pub(super) fn advert_interval(config: &Config) -> Centiseconds {
@@ -65,23 +60,6 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
 /// The VIPs.
 pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
     config.vips.iter().map(|vip| vip.address)
-}
-
-/// Notes what is put on `lo`, for `vip cleanup`, before it is.
-pub(super) fn note_addresses(config: &Config) -> anyhow::Result<()> {
-    let note = config.run_dir.join(ADDRESSES);
-    // Those of an agent with another configuration are still there.
-    let mut known: BTreeSet<String> = fs::read_to_string(&note)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    known.extend(addresses_of(config).map(|vip| vip.to_string()));
-    let text = known
-        .into_iter()
-        .map(|line| line + "\n")
-        .collect::<String>();
-    fs::write(&note, text).with_context(|| format!("cannot write {}", note.display()))
 }
 
 /// Redirects connections of this node and its pods, if that is wanted and can be had. Returns
