@@ -13,6 +13,7 @@ use crate::agent::notes;
 use crate::config::Config;
 use crate::datapath::{Egress, Seen};
 use crate::decide::settings::{self, Key, Note, Wanted};
+use crate::decide::vrrp::State;
 use crate::decide::ways::{self, Kind, Route};
 use crate::net::netlink::Netlink;
 use crate::net::{Heard, HostNic};
@@ -211,32 +212,30 @@ impl Shell {
     /// those that may. That is told here: its host is no stranger, and no reason to leave the VIP
     /// without an owner.
     pub(super) fn is_other_nic(&mut self, mac: Mac) -> bool {
-        let own = Mac::from_wire(self.nic.mac);
-        let here = self.other_nics.nics.iter();
-        let here = here.filter(|nic| nic.mac.map(Mac::from_wire) == Some(mac) && mac != own);
-        let here = here.map(|nic| format!("{} of this node", nic.interface.name));
-        let whose = here.into_iter().next().or_else(|| {
-            let node = self.other_nics.of_nodes.get(&mac.to_wire())?;
-            let peer = self.peers.get(node.get()).filter(|peer| peer.mac != mac)?;
-            Some(format!("another NIC of {}", peer.name))
-        });
-        let Some(whose) = whose else {
+        if mac == Mac::from_wire(self.nic.mac) {
             return false;
+        }
+        let mut nics = self.other_nics.nics.iter();
+        let here = nics.find(|nic| nic.mac.map(Mac::from_wire) == Some(mac));
+        let node = self.other_nics.of_nodes.get(&mac.to_wire());
+        let node = node.and_then(|node| self.peers.get(node.get()));
+        let whose = match (here, node) {
+            (Some(nic), _) => format!("{} of this node", nic.interface.name),
+            (None, Some(peer)) if peer.mac != mac => format!("another NIC of {}", peer.name),
+            _ => return false,
         };
+        // An owner announces the VIP against what another host says, whichever it is.
+        let is_settled = here.is_some() || self.state != State::Active;
         let (now, told) = (now(), &mut self.other_nics.told);
-        if told
-            .get(&mac.to_wire())
-            .is_none_or(|last| now.since(*last) >= PATIENCE)
-        {
-            told.retain(|_, last| now.since(*last) < PATIENCE);
-            told.insert(mac.to_wire(), now);
+        told.retain(|_, last| now.since(*last) < PATIENCE);
+        if told.insert(mac.to_wire(), now).is_none() {
             self.journal.note(Event::OtherNics {
                 cause: format!(
-                    "{mac}, {whose}, answers for the VIP: set arp_ignore=1 and arp_announce=2 for \
-                     it (`vip check` on that node says what is in the way)"
+                    "{mac}, {whose}, answers for the VIP: `vip check` on that node says which \
+                     setting lets it"
                 ),
             });
         }
-        true
+        is_settled
     }
 }
