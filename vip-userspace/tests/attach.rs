@@ -360,3 +360,48 @@ fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
         place.clean_up();
     });
 }
+
+#[test]
+fn the_program_on_the_way_out_is_on_other_nics_for_as_long_as_that_is_wanted() {
+    in_namespace(|place| {
+        let other = nix::net::if_::if_nametoindex("peer0").expect("just made");
+        let attached = |egress| {
+            if egress == Egress::Tcx {
+                let (_, programs) = SchedClassifier::query_tcx("peer0", TcAttachType::Egress)
+                    .expect("the kernel tells");
+                return programs.len();
+            }
+            let filters = run("tc", &["filter", "show", "dev", "peer0", "egress"]);
+            filters.matches(" name vip_egress").count()
+        };
+        for &egress in egresses() {
+            for _restart in 0..2 {
+                let (mut datapath, _) =
+                    Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+                datapath
+                    .attach("eth0", place.index, XdpMode::Auto, Some(egress))
+                    .expect("attaches");
+                datapath
+                    .attach_elsewhere("peer0", other, egress)
+                    .expect("attaches there too");
+                datapath
+                    .detach_elsewhere(&[other].into())
+                    .expect("keeps it");
+                assert_eq!(attached(egress), 1, "{egress}");
+                // The next agent attaches to the VIP's NIC before it looks at the others.
+                drop(datapath);
+                assert_eq!(attached(egress), 1, "{egress}");
+            }
+            let (datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            datapath.detach_elsewhere(&[].into()).expect("removes it");
+            assert_eq!(attached(egress), 0, "{egress}");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            datapath
+                .attach_elsewhere("peer0", other, egress)
+                .expect("attaches again");
+            drop(datapath);
+            place.clean_up();
+            assert_eq!(attached(egress), 0, "{egress}");
+        }
+    });
+}

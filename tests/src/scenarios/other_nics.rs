@@ -138,12 +138,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.start_server(backup)?;
     cluster.wait_for_server(backup)?;
 
-    // Somebody loosens it again.
-    set(cluster, backup, &format!("{late}/arp_ignore"), "0")?;
-    until("it is silent again", PATIENCE, || {
-        let now = setting(cluster, backup, &format!("{late}/arp_ignore"))?;
-        Ok((now == "1").then_some(()))
-    })?;
     let config = cluster.work().join("vip.toml").display().to_string();
     for text in [
         cluster.vip(0, &["status"])?,
@@ -165,9 +159,45 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         format!("not only {owners} answered: {:?}", seen.speakers)
     });
 
+    drop(arp);
+    // Somebody loosens it, for that NIC and for all.
+    set(cluster, backup, &format!("{late}/arp_ignore"), "0")?;
+    until("it is silent again", PATIENCE, || {
+        let now = setting(cluster, backup, &format!("{late}/arp_ignore"))?;
+        Ok((now == "1").then_some(()))
+    })?;
+    hindered(cluster, &config, &mut outcome)?;
+    report.event("what cannot be helped is said");
     undo(cluster, backup, late, &mut outcome)?;
     report.event("vip cleanup has undone what was set, and nothing else");
     Ok(outcome)
+}
+
+/// `conf.all` makes the kernel of a node speak, whatever its NICs have.
+fn hindered(cluster: &mut Cluster, config: &str, outcome: &mut Outcome) -> Result<()> {
+    set(cluster, 0, "all/arp_ignore", "4")?;
+    until("status says what is in the way", PATIENCE, || {
+        let text = cluster.vip(0, &["status"])?;
+        Ok(text
+            .contains("net.ipv4.conf.all.arp_ignore = 4")
+            .then_some(()))
+    })?;
+    let mut check = cluster.host(0).command(cluster.programs().vip.as_os_str());
+    let checked = check
+        .args(["check", "--config", config])
+        .output()
+        .context("vip check")?;
+    let text = String::from_utf8_lossy(&checked.stdout);
+    let expected = format!("{SECOND} of this node answers for");
+    outcome.promise(
+        checked.status.code() == Some(1) && text.contains(&expected),
+        || format!("vip check does not say that {expected}: {text}"),
+    );
+    set(cluster, 0, "all/arp_ignore", "0")?;
+    until("it is silent again", PATIENCE, || {
+        let now = setting(cluster, 0, &format!("{SECOND}/arp_ignore"))?;
+        Ok((now == "1").then_some(()))
+    })
 }
 
 /// What agents set is as it was before, and what others set stays.

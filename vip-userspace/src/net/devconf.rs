@@ -228,9 +228,10 @@ fn by_interface(message: &RouteMessage) -> Vec<Route> {
         match attribute {
             RouteAttribute::Oif(interface) => routes.push(route(*interface, gateway)),
             RouteAttribute::MultiPath(hops) => {
-                routes.extend(hops.iter().map(|hop: &RouteNextHop| {
+                let by_hop = |hop: &RouteNextHop| {
                     route(hop.interface_index, hop.attributes.iter().any(is_gateway))
-                }))
+                };
+                routes.extend(hops.iter().map(by_hop));
             }
             _ => {}
         }
