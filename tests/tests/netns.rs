@@ -24,7 +24,6 @@ mod harness;
 fn check(scenario: Scenario, plan: Plan) -> Result<(), Failed> {
     let mut report = Report::new(false);
     let result = run(scenario, plan, &mut report);
-    eprintln!("{}", report.lines().join("\n"));
     result.map_err(|error| {
         let story = report.lines().join("\n");
         Failed::from(format!("{error:#}\n\nwhat happened:\n{story}"))

@@ -24,7 +24,7 @@ use crate::topology::{Host, Link, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm
 use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 pub use pace::{PACE, Pace};
 

@@ -375,8 +375,10 @@ async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -
 async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
     let neighbours = Neighbours::open(nic, &[vip])?;
     let mut found = Vec::new();
-    for _ask in 0..2 {
-        if vip.is_ipv4() {
+    // The kernel does not answer questions that seem to come from itself: its other NICs are only
+    // heard by the second, which does not say who asks.
+    for names_asker in [true, false] {
+        if vip.is_ipv4() && names_asker {
             neighbours.ask(vip)?;
         } else {
             // Without a name: the node may have none of IPv6.
