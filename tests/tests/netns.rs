@@ -73,6 +73,14 @@ fn main() {
         bare: true,
         ..mapped
     };
+    for mode in ["generic", "tc"] {
+        let more = format!("{}\n[datapath]\nmode = \"{mode}\"\n", mapped.more);
+        let plan = Plan {
+            more,
+            ..mapped.clone()
+        };
+        trials.push(trial_of(mode, SECOND_WAY, plan));
+    }
     trials.push(trial(SECOND_WAY, mapped));
     trials.push(trial(VIP_CHANGED, Plan::default()));
     let listed = Plan {

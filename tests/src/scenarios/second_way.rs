@@ -4,13 +4,13 @@
 use anyhow::Result;
 
 use super::other_nics::{run_on, set, setting};
+use super::remote_client::reach_all;
 use crate::agent;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
 use crate::scenarios::FRONT_PORT;
 use crate::topology::{Host, NIC, Segment, VIP, VIP6};
-use crate::traffic::{Load, Watches};
 
 /// The second NIC.
 const SECOND: &str = "eth1";
@@ -51,26 +51,11 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.wait_until_settled()?;
     report.event("nodes answer the remote client by another NIC than the VIP's");
 
-    let remote = cluster.topology.remote.as_ref();
     for target in [
         format!("{VIP}:{FRONT_PORT}"),
         format!("[{VIP6}]:{FRONT_PORT}"),
     ] {
-        let (mut watches, before) = Watches::open(cluster, remote, &target, 15)?;
-        let mut load = Load::start(cluster, remote, &target)?;
-        load.go_on(100)?;
-        let after = watches.wait_for_verdict(crate::clock::boot_now(), None)?;
-        let requests = load.stop()?;
-        let summary = outcome.take_requests(&requests, None);
-        outcome.take_watches(&before, &after, None);
-        outcome.promise_nothing_lost(&summary);
-        report.event(format!(
-            "{target}: answers by server: {:?}",
-            summary.servers
-        ));
-        outcome.promise(summary.servers.len() == cluster.nodes().len(), || {
-            format!("not all servers answered: {:?}", summary.servers)
-        });
+        reach_all(cluster, &target, 100, &mut outcome, report)?;
     }
     let text = cluster.vip(0, &["status"])?;
     outcome.promise(text.contains("rp_filter"), || {

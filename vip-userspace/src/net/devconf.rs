@@ -54,14 +54,7 @@ impl Netlink {
     /// # Errors
     /// The kernel cannot be asked.
     pub async fn settings(&self) -> Result<(Seen, Vec<HostNic>), NetError> {
-        let messages: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list interfaces"))?;
+        let messages = self.link_messages().await?;
         let mut seen = Seen {
             all: Values {
                 arp_ignore: of_all(Key::ArpIgnore.name()),

@@ -340,15 +340,14 @@ impl Netlink {
     }
 
     async fn links(&self) -> Result<Vec<Link>, NetError> {
-        let messages: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list interfaces"))?;
-        Ok(messages.iter().map(link).collect())
+        Ok(self.link_messages().await?.iter().map(link).collect())
+    }
+
+    /// All interfaces, as the kernel tells of them.
+    pub(super) async fn link_messages(&self) -> Result<Vec<LinkMessage>, NetError> {
+        let request = self.handle.link().get().execute();
+        let all = request.try_collect().await;
+        all.map_err(refused("list interfaces"))
     }
 
     async fn addresses(&self) -> Result<Vec<LocalAddress>, NetError> {
