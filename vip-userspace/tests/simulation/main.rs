@@ -41,7 +41,7 @@ use vip_userspace::config::Config;
 use vip_userspace::decide::bfd;
 use vip_userspace::decide::health::{Probe, Thresholds};
 use vip_userspace::decide::node::{
-    Action, Event, Fault, Member, Node, Params, Report, To, VrrpParams,
+    Action, Event, Fault, MAX_FENCE, Member, Node, Params, Report, To, VrrpParams,
 };
 use vip_userspace::decide::vrrp::State;
 

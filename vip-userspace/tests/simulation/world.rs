@@ -364,6 +364,8 @@ impl World {
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },
             probe_address: true,
+            // As many units as an agent with the default timers has.
+            max_fence: MAX_FENCE * (unit / 50_000_000).max(1) as u32,
             seed,
         };
         host.agent = Some(Node::new(params));

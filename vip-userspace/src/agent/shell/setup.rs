@@ -17,7 +17,7 @@ use crate::config::{self, Config, VrrpMode};
 use crate::datapath::{Allowed, Attachment, Datapath, NodeAddresses, Plan};
 use crate::decide::bfd;
 use crate::decide::health::Thresholds;
-use crate::decide::node::{Member, Params, VrrpParams};
+use crate::decide::node::{MAX_FENCE, Member, Params, VrrpParams};
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
@@ -62,6 +62,7 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
             fall: config.health.fall,
         },
         probe_address: config.vrrp.probe_address,
+        max_fence: MAX_FENCE,
         // Different on each node and after each start, which is all that is asked of it.
         seed: now().0 ^ (own.get() as u64) << 48 ^ u64::from(std::process::id()),
     }

@@ -19,6 +19,9 @@ pub struct Params {
     pub thresholds: Thresholds,
     /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
     pub probe_address: bool,
+    /// How far ahead of now the fence is set at most: [`MAX_FENCE`], but in a simulation. It is
+    /// renewed when half of that is left.
+    pub max_fence: Duration,
     /// Makes the random numbers (BFD's jitter and discriminators) this node's own.
     pub seed: u64,
 }

@@ -15,8 +15,8 @@
 //! advertisement intervals after the last advertisement, and half a BFD interval before any peer
 //! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
 //! for: a node that cannot send, or is not running, loses the VIP in the kernel. Where timers are
-//! so long that this is more than [`MAX_FENCE`] ahead, the fence goes there in steps: the programs
-//! believe none that is far ahead ([`LONGEST_FENCE`]).
+//! so long that this is more than [`Params::max_fence`] ahead, the fence goes there in steps: the
+//! programs believe none that is far ahead ([`LONGEST_FENCE`]).
 
 mod advert;
 mod claim;
@@ -74,7 +74,7 @@ const PRIORITY_HANDING_OVER: u8 = 1;
 /// hear it. Those that run answer each other within a few BFD packets, whoever began.
 const JOINING: Duration = Duration::from_millis(500);
 
-/// How far ahead of now the fence is set at most. It is renewed when half of that is left.
+/// [`Params::max_fence`] of an agent.
 pub const MAX_FENCE: Duration = Duration::from_secs(4);
 
 const _: () = assert!(MAX_FENCE.as_nanos() < LONGEST_FENCE.as_nanos());
@@ -277,8 +277,8 @@ impl Node {
 
     /// Starts it. `fence` is the one that lies in the map: where it ends ahead of `now`, an
     /// agent before this one owned the VIP until a moment ago, and this one goes on. `known` is
-    /// the health that an agent before this one has left in the map. (A fence that no program
-    /// would believe was no agent's.)
+    /// the health that an agent before this one has left in the map. (A fence further ahead than
+    /// [`Params::max_fence`] was no agent's.)
     pub fn on_start(
         &mut self,
         now: BootNanos,
@@ -287,10 +287,10 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         self.started = true;
-        let fence = if fence.stands(now) {
-            fence
-        } else {
+        let fence = if fence > now.after(self.params.max_fence) {
             BootNanos::ZERO
+        } else {
+            fence
         };
         if let Some(bfd) = self.params.bfd
             && known.alive.is_empty()
@@ -716,13 +716,13 @@ impl Node {
 
     /// When a fence is renewed that does not go as far as it might.
     fn renewal(&self) -> BootNanos {
-        let half = MAX_FENCE.as_nanos() as u64 / 2;
+        let half = self.params.max_fence.as_nanos() as u64 / 2;
         BootNanos(self.fence.0.saturating_sub(half))
     }
 
     /// Moves the fence towards its end by the election, in steps if that is far ahead.
     fn renew_fence(&mut self, now: BootNanos, until: BootNanos, out: &mut Vec<Action>) {
-        let furthest = now.after(MAX_FENCE);
+        let furthest = now.after(self.params.max_fence);
         if until <= furthest {
             self.set_fence(until, out);
         } else if self.renewal() <= now {

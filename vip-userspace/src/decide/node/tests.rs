@@ -37,6 +37,7 @@ fn params(own: usize, bfd: bool) -> Params {
         checks: 1,
         thresholds: Thresholds { rise: 1, fall: 1 },
         probe_address: false,
+        max_fence: MAX_FENCE,
         seed: 1,
     }
 }
