@@ -55,6 +55,20 @@ impl Authority {
 
 /// Serves every request on every connection the same, for as long as the runtime lives.
 async fn serve(tls: Arc<ServerConfig>, status: u16, body: &'static str) -> u16 {
+    serve_by(tls, body, move |request, _| {
+        assert_eq!(request.uri().path(), "/readyz");
+        status
+    })
+    .await
+}
+
+/// Answers with the status that `judge` finds for a request, whose client showed a certificate or
+/// not.
+async fn serve_by(
+    tls: Arc<ServerConfig>,
+    body: &'static str,
+    judge: impl Fn(&Request<hyper::body::Incoming>, bool) -> u16 + Send + Sync + 'static,
+) -> u16 {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -64,9 +78,10 @@ async fn serve(tls: Arc<ServerConfig>, status: u16, body: &'static str) -> u16 {
             let Ok(tls) = TlsAcceptor::from(Arc::clone(&tls)).accept(tcp).await else {
                 continue;
             };
+            let certified = tls.get_ref().1.peer_certificates().is_some();
             let service = service_fn(async |request: Request<hyper::body::Incoming>| {
-                assert_eq!(request.uri().path(), "/readyz");
                 let body = Full::new(Bytes::from_static(body.as_bytes()));
+                let status = judge(&request, certified);
                 Response::builder().status(status).body(body)
             });
             // The client may hang up once it knows enough.
@@ -300,34 +315,15 @@ async fn tls_alone_and_connections_alone_say_that_a_server_serves() {
 
 /// A server that answers 200 to those who say who they are, and 401 to others.
 async fn serve_known(tls: Arc<ServerConfig>, token: Option<&'static str>) -> u16 {
-    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let Ok(tls) = TlsAcceptor::from(Arc::clone(&tls)).accept(tcp).await else {
-                continue;
-            };
-            let certified = tls.get_ref().1.peer_certificates().is_some();
-            let service = service_fn(async |request: Request<hyper::body::Incoming>| {
-                let sent = request.headers().get(AUTHORIZATION);
-                let known = match token {
-                    Some(token) => {
-                        sent.is_some_and(|sent| sent == format!("Bearer {token}").as_str())
-                    }
-                    None => sent.is_none() && certified,
-                };
-                let status = if known { 200 } else { 401 };
-                Response::builder()
-                    .status(status)
-                    .body(Full::new(Bytes::new()))
-            });
-            let _ = server::Builder::new()
-                .serve_connection(TokioIo::new(tls), service)
-                .await;
-        }
-    });
-    port
+    serve_by(tls, "", move |request, certified| {
+        let sent = request.headers().get(AUTHORIZATION);
+        let known = match token {
+            Some(token) => sent.is_some_and(|sent| sent == format!("Bearer {token}").as_str()),
+            None => sent.is_none() && certified,
+        };
+        if known { 200 } else { 401 }
+    })
+    .await
 }
 
 #[tokio::test]
