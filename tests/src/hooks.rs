@@ -100,7 +100,7 @@ pub struct ForeignArgs {
 }
 
 /// The name of the programs.
-pub const FOREIGN: &str = "foreign";
+const FOREIGN: &str = "foreign";
 
 /// Attaches a program, before all others that are there, and keeps it there until ended.
 ///
@@ -133,8 +133,8 @@ pub fn foreign(args: &ForeignArgs) -> Result<()> {
         .context("attach the program")
     };
     let mut link = Some(attach()?);
-    println!("\"attached\"");
     let own = sys::program_id(&program).context("ask for the program's number")?;
+    println!("{own}");
     loop {
         std::thread::sleep(Duration::from_millis(args.insist_ms.unwrap_or(1000)));
         if let (Some(hook), Some(_)) = (hook, args.insist_ms) {
@@ -147,6 +147,17 @@ pub fn foreign(args: &ForeignArgs) -> Result<()> {
             }
         }
     }
+}
+
+/// How an agent names the program of [`occupy`]: by its number, all that the kernel tells an agent
+/// that has given up what it needs at its start only.
+///
+/// # Errors
+/// It has not said its number.
+pub fn identity(process: &Process) -> Result<String> {
+    let numbers: Vec<u32> = process.records(0)?;
+    let number = numbers.first().context("it has not said its number")?;
+    Ok(format!("(id {number}"))
 }
 
 /// Lets a host run [`foreign`], and waits until the program is attached.

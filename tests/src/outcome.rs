@@ -57,17 +57,18 @@ impl Outcome {
         }
     }
 
-    /// Takes in the requests.
+    /// Takes in the requests. The summary counts those that were lost with their server, and says
+    /// nothing more of them.
     pub fn take_requests(&mut self, requests: &[Request], down: Option<Down<'_>>) -> Summary {
-        let summary = Summary::of(requests);
-        self.requests += summary.requests;
-        let lost = |request: &&Request| {
+        let (lost, others): (Vec<&Request>, Vec<&Request>) = requests.iter().partition(|request| {
             !request.succeeded()
                 && down.is_some_and(|down| request.was_held_by(down.server, down.at))
-        };
-        let lost = requests.iter().filter(lost).count();
-        self.lost_with_server += lost;
-        self.failed += summary.failed - lost;
+        });
+        let mut summary = Summary::of(others);
+        summary.requests += lost.len();
+        self.requests += summary.requests;
+        self.lost_with_server += lost.len();
+        self.failed += summary.failed;
         self.gap_ms = self.gap_ms.max(summary.gap_ms);
         summary
     }

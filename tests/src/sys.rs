@@ -143,7 +143,6 @@ pub(crate) fn send_signal(pid: Pid, number: i32) {
 }
 
 /// `enum bpf_cmd`.
-const BPF_PROG_QUERY: c_int = 16;
 const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_LINK_UPDATE: c_int = 29;
 /// `enum bpf_attach_type`.
@@ -151,8 +150,11 @@ const BPF_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// Where programs of the tcx hooks hang (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
-pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [("tcx ingress", 46), ("tcx egress", 47)];
+/// Where programs of the tcx hooks hang.
+pub(crate) const TCX_HOOKS: [(&str, u32); 2] = [
+    ("tcx ingress", bpf::TCX_INGRESS),
+    ("tcx egress", bpf::TCX_EGRESS),
+];
 
 /// An XDP program that drops ARP and lets everything else pass.
 pub(crate) fn without_arp() -> Vec<Instruction> {
@@ -322,47 +324,12 @@ pub(crate) fn program_id(program: &OwnedFd) -> io::Result<u32> {
 }
 
 /// Numbers of the programs at a tcx hook of an interface of the calling thread's namespace, in
-/// the order in which they run. 64 at most.
+/// the order in which they run.
 pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<Vec<u32>> {
-    // All of it: the kernel writes the revision whatever size it is told (`bpf_mprog_query`,
-    // kernel/bpf/mprog.c).
-    #[repr(C)]
-    struct Attributes {
-        target_ifindex: u32,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
-        prog_ids: u64,
-        prog_cnt: u32,
-        reserved: u32,
-        prog_attach_flags: u64,
-        link_ids: u64,
-        link_attach_flags: u64,
-        revision: u64,
-    }
-    let mut programs = vec![0_u32; 64];
-    let mut attributes = Attributes {
-        target_ifindex: nix::net::if_::if_nametoindex(interface)?,
-        attach_type: hook,
-        query_flags: 0,
-        attach_flags: 0,
-        prog_ids: programs.as_mut_ptr() as u64,
-        prog_cnt: programs.len() as u32,
-        reserved: 0,
-        prog_attach_flags: 0,
-        link_ids: 0,
-        link_attach_flags: 0,
-        revision: 0,
-    };
-    // SAFETY: the command's fields; the list is as long as said, and lives on.
-    match unsafe { bpf::call(BPF_PROG_QUERY, &mut attributes) } {
-        Ok(_) => {
-            programs.truncate(attributes.prog_cnt as usize);
-            Ok(programs)
-        }
+    match bpf::attached(interface, hook) {
         // Linux before 6.6 has no tcx, so nothing can hang there.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
-        Err(error) => Err(error),
+        programs => programs,
     }
 }
 

@@ -119,17 +119,8 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Scenarios of promises that are not kept yet, by their names, and what is missing.
-const UNFINISHED: &[(&str, &str)] = &[(
-    "foreign_programs",
-    "a program put before ours later is not healed: issue 15, point 5",
-)];
-
 /// A scenario with its cluster.
 fn trial(scenario: Scenario, plan: Plan) -> Trial {
-    if let Some((name, reason)) = UNFINISHED.iter().find(|(name, _)| *name == scenario.name) {
-        return skipped(name, reason);
-    }
     Trial::test(scenario.promise, move || check(scenario, plan))
 }
 

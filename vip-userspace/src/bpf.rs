@@ -171,3 +171,53 @@ pub fn link(
     // SAFETY: the command's fields, no address. It hands out a descriptor.
     unsafe { open(LINK_CREATE, &mut attributes) }
 }
+
+/// `BPF_TCX_INGRESS` (`enum bpf_attach_type`).
+pub const TCX_INGRESS: u32 = 46;
+/// `BPF_TCX_EGRESS`.
+pub const TCX_EGRESS: u32 = 47;
+
+/// Numbers of the programs at a tcx hook of an interface of the calling thread's network namespace,
+/// in the order in which they run; 64 at most. Takes `CAP_NET_ADMIN` alone: anything more about a
+/// program that is somebody else's takes `CAP_SYS_ADMIN`, which no agent has once it runs.
+///
+/// # Errors
+/// There is no such interface; `EINVAL`, if the kernel has no such hook (before Linux 6.6).
+pub fn attached(interface: &str, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// `enum bpf_cmd`.
+    const PROG_QUERY: c_int = 16;
+    // All of it: the kernel writes the revision whatever size it is told (`bpf_mprog_query`,
+    // kernel/bpf/mprog.c).
+    #[repr(C)]
+    struct Attributes {
+        target_ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        reserved: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    let mut programs = vec![0_u32; 64];
+    let mut attributes = Attributes {
+        target_ifindex: if_nametoindex(interface)?,
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: programs.as_mut_ptr() as u64,
+        prog_cnt: programs.len() as u32,
+        reserved: 0,
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the command's fields; the list is as long as said, and lives on.
+    unsafe { call(PROG_QUERY, &mut attributes) }?;
+    programs.truncate(attributes.prog_cnt as usize);
+    Ok(programs)
+}

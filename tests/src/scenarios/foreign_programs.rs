@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::observed::ask;
 use crate::cluster::Cluster;
-use crate::hooks::{FOREIGN, occupy};
+use crate::hooks::{identity, occupy};
 use crate::outcome::{Outcome, Report};
 use crate::process::Process;
 use crate::topology::NIC;
@@ -47,8 +47,13 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let traffic = Traffic::start(cluster, report)?;
     let owner = cluster.owner()?;
     let backup = super::another_than(cluster, owner);
-    for (node, place) in [(owner, "tcx-ingress"), (backup, "tcx-egress")] {
-        let arguments = ["--place", place, "--verdict", "end"];
+    // What ends the frame's way on the way in costs connections until ours is first again: the
+    // owner's own stack resets those of others. That is looked at below, in `fight`.
+    for (node, place, verdict) in [
+        (owner, "tcx-ingress", "next"),
+        (backup, "tcx-egress", "end"),
+    ] {
+        let arguments = ["--place", place, "--verdict", verdict];
         let late = occupy(cluster, node, &arguments)?;
         others[node].push(late);
         let what = format!("{} is first at {place} again", cluster.name(node));
@@ -87,11 +92,11 @@ fn fight(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> R
     for (place, fault) in [("tcx-ingress", "ingress"), ("tcx-egress", "egress")] {
         let arguments = ["--place", place, "--verdict", "end", "--insist-ms", "100"];
         let insists = occupy(cluster, owner, &arguments)?;
+        let id = identity(&insists)?;
         let others = super::others_than(cluster, owner);
         cluster.wait_for_status("the node names the hook", &[owner], |_, _, status| {
-            let named = |cause: &Option<String>| {
-                cause.as_ref().is_some_and(|cause| cause.contains(FOREIGN))
-            };
+            let named =
+                |cause: &Option<String>| cause.as_ref().is_some_and(|cause| cause.contains(&id));
             let hook = status.hooks.iter().find(|hook| hook.name == fault);
             hook.is_some_and(|hook| hook.runs == "no" && named(&hook.cause))
                 && !status.faults.is_empty()
@@ -101,7 +106,7 @@ fn fight(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> R
         let (code, ready) = ask(cluster, owner, "/readyz")?;
         let named = ready
             .lines()
-            .any(|line| line.starts_with(&format!("[-]{fault}")) && line.contains(FOREIGN));
+            .any(|line| line.starts_with(&format!("[-]{fault}")) && line.contains(&id));
         outcome.promise(code == 503 && named, || format!("/readyz: {code} {ready}"));
         let (_, metrics) = ask(cluster, owner, "/metrics")?;
         for line in [
@@ -117,7 +122,7 @@ fn fight(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> R
         let tried = repairs.get("programs").copied().unwrap_or(0);
         outcome.promise(tried < 10, || format!("{tried} repairs: it flaps"));
         let events = cluster.vip(owner, &["events"])?;
-        let told = events.contains("again and again") && events.contains(FOREIGN);
+        let told = events.contains("again and again") && events.contains(&id);
         outcome.promise(told, || format!("no event names the fight:\n{events}"));
         drop(insists);
         cluster.wait_for_status("the hook runs again", &[owner], |_, _, status| {
@@ -144,11 +149,12 @@ fn blocked(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
     let node = super::another_than(cluster, owner);
     cluster.stop_agent(node)?;
     cluster.vip(node, &["cleanup"])?;
-    let _drops = occupy(cluster, node, &["--place", "xdp", "--verdict", "drop-arp"])?;
+    let drops = occupy(cluster, node, &["--place", "xdp", "--verdict", "drop-arp"])?;
+    let id = identity(&drops)?;
     cluster.start_agent(node)?;
     cluster.wait_for_status("it is not fit", &[node], |_, _, status| {
         let hook = status.hooks.iter().find(|hook| hook.name == "ingress");
-        hook.is_some_and(|hook| hook.cause.as_ref().is_some_and(|why| why.contains(FOREIGN)))
+        hook.is_some_and(|hook| hook.cause.as_ref().is_some_and(|why| why.contains(&id)))
             && !status.faults.is_empty()
     })?;
     std::thread::sleep(Duration::from_secs(2));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -17,7 +18,7 @@ use nix::libc;
 
 use super::pins::{unpin, unpin_link};
 use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, ingress, program, program_error};
-use crate::config;
+use crate::{bpf, config};
 
 /// How the program on the way in is run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -86,7 +87,7 @@ pub struct Attachment {
 /// Whether the kernel has tcx on this interface (Linux 6.6, if built with it): it is asked for
 /// the programs there, and knows the question or not.
 pub(super) fn has_tcx(interface: &str) -> bool {
-    SchedClassifier::query_tcx(interface, TcAttachType::Egress).is_ok()
+    bpf::attached(interface, Way::Out.tcx()).is_ok()
 }
 
 /// Attaches both programs; `egress_kind` is what the kernel has if not given.
@@ -242,6 +243,14 @@ impl Way {
         }
     }
 
+    /// Where the kernel has it, by number.
+    pub(super) const fn tcx(self) -> u32 {
+        match self {
+            Self::In => bpf::TCX_INGRESS,
+            Self::Out => bpf::TCX_EGRESS,
+        }
+    }
+
     /// Where the kernel has it.
     pub(super) const fn hook(self) -> TcAttachType {
         match self {
@@ -292,8 +301,11 @@ fn attach_tcx(
         // It is there itself, behind others. A program can be in the list once only, so there is
         // a moment without.
         (Err(error), Some(path)) if errno(&error) == Some(libc::EEXIST) => {
+            let held = hold(interface, way);
             unpin_link(path)?;
-            attach()
+            let attached = attach();
+            drop(held);
+            attached
         }
         (attached, _) => attached,
     };
@@ -305,6 +317,18 @@ fn attach_tcx(
     pin(FdLink::try_from(link), &path, name)
 }
 
+/// Drops all frames until the descriptor is closed, so that none gets past a hook whose program is
+/// being moved: what is dropped is sent again, and what the kernel's own stack gets for a socket of
+/// another node, it resets. The descriptor falls with the process. `None` if the kernel refuses.
+fn hold(interface: &str, way: Way) -> Option<OwnedFd> {
+    /// `TC_ACT_SHOT` (include/uapi/linux/pkt_cls.h).
+    const DROP: i32 = 2;
+    let program = bpf::load(bpf::Kind::Classifier, "vip_hold", &bpf::returning(DROP));
+    let link = program.and_then(|program| bpf::link(&program, interface, way.tcx(), bpf::FIRST));
+    link.inspect_err(|error| tracing::debug!(interface, %error, "frames are not held"))
+        .ok()
+}
+
 /// Whether the program of a pinned link is the first of its list. One that cannot be told stays
 /// where it is.
 fn is_first(path: &Path, way: Way, interface: &str) -> bool {
@@ -312,8 +336,8 @@ fn is_first(path: &Path, way: Way, interface: &str) -> bool {
         return false;
     };
     let own = FdLink::from(link).info().map(|info| info.program_id());
-    match (SchedClassifier::query_tcx(interface, way.hook()), own) {
-        (Ok((_, programs)), Ok(own)) => programs.first().is_some_and(|first| first.id() == own),
+    match (bpf::attached(interface, way.tcx()), own) {
+        (Ok(programs), Ok(own)) => programs.first() == Some(&own),
         _ => true,
     }
 }

@@ -1,10 +1,11 @@
 //! The programs at a hook in the order in which they run: whether ours is among them, and whose
 //! stand before it.
 
-use aya::programs::{SchedClassifier, loaded_programs};
+use aya::programs::loaded_programs;
 
+use super::DatapathError;
 use super::attach::{Egress, Way};
-use super::{DatapathError, program_error};
+use crate::bpf;
 use crate::decide::hooks::{By, Program};
 
 /// A clsact filter, as rtnetlink tells of it.
@@ -81,18 +82,13 @@ pub(super) fn look(
 
 /// The tcx programs of an interface.
 pub(super) fn tcx(way: Way, interface: &str) -> Result<Vec<Program>, DatapathError> {
-    let (_, programs) =
-        SchedClassifier::query_tcx(interface, way.hook()).map_err(program_error(way.program()))?;
-    let programs = programs.iter().map(|program| Program {
-        by: By::Tcx,
-        id: Some(program.id()),
-        name: program.name_as_str().unwrap_or_default().to_owned(),
-    });
-    Ok(programs.collect())
+    let what = format!("cannot ask for the tcx programs of {interface}");
+    let programs = bpf::attached(interface, way.tcx()).map_err(DatapathError::io(what))?;
+    Ok(programs.into_iter().map(|id| named(By::Tcx, id)).collect())
 }
 
-/// A program by its number. The kernel finds it by that only if it is among those loaded, and no
-/// call of aya's takes a number.
+/// A program by its number. The kernel tells its name to `CAP_SYS_ADMIN` only, which an agent may
+/// have while it starts; to others it is a number.
 pub(super) fn named(by: By, id: u32) -> Program {
     let known = loaded_programs()
         .flatten()

@@ -117,7 +117,8 @@ pub fn refuse_taken(bpffs: &Path, claim: &Claim<'_>) -> Result<(), Taken> {
     refuse_unknown(&Pins::at(&own), claim)
 }
 
-/// Looks for an agent's programs on the NIC that this one has not pinned.
+/// Looks for an agent's programs on the NIC that this one has not pinned, as far as the kernel tells
+/// their names (see [`chain::named`]).
 fn refuse_unknown(own: &Pins, claim: &Claim<'_>) -> Result<(), Taken> {
     let found = |program: &str| {
         Err(Taken::Elsewhere {

@@ -81,7 +81,8 @@ pub struct Program {
     pub by: By,
     /// The kernel's number; `None` for a filter that is no program.
     pub id: Option<u32>,
-    /// Its name, of 15 bytes at most; of a filter that is no program, its kind.
+    /// Its name, of 15 bytes at most, empty if the kernel does not tell; of a filter that is no
+    /// program, its kind.
     pub name: String,
 }
 
@@ -89,6 +90,9 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { by, id, name } = self;
         match id {
+            Some(id) if name.is_empty() => {
+                write!(f, "{by} (id {id}; `bpftool prog show id {id}` says whose)")
+            }
             Some(id) => write!(f, "{by} {name} (id {id})"),
             None => write!(f, "{by} {name}"),
         }
@@ -241,11 +245,16 @@ impl Watch {
         &self.ahead
     }
 
+    /// Those of them that it can be put before: XDP programs run before all tc programs.
+    pub fn movable(&self) -> impl Iterator<Item = &Program> {
+        self.ahead.iter().filter(|program| program.by != By::Xdp)
+    }
+
     /// These programs of others stand before it now. Says what to do about those that it can be
     /// put before.
     pub fn on_look(&mut self, now: BootNanos, ahead: Vec<Program>) -> Placing {
         self.ahead = ahead;
-        if self.ahead.iter().all(|program| program.by == By::Xdp) {
+        if self.movable().next().is_none() {
             Placing::Stay
         } else if self.may_move(now) {
             Placing::First

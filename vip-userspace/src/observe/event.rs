@@ -333,6 +333,16 @@ pub struct Record {
 }
 
 impl Event {
+    /// What of the kernel's state was put right by it, if anything was.
+    #[must_use]
+    pub const fn repair(&self) -> Option<Repair> {
+        match self {
+            Self::Repaired(what) => Some(*what),
+            Self::HookMoved { .. } => Some(Repair::Programs),
+            _ => None,
+        }
+    }
+
     /// What it is called, for programs.
     #[must_use]
     pub const fn name(&self) -> &'static str {

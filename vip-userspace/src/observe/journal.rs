@@ -56,7 +56,7 @@ impl Journal {
     /// between, is only counted: it would push out all that led to it.
     pub fn note(&mut self, event: Event) {
         *self.counts.entry(event.name()).or_default() += 1;
-        if let Event::Repaired(what) = event {
+        if let Some(what) = event.repair() {
             *self.repairs.entry(what).or_default() += 1;
         }
         let record = event.record(self.next, Timestamp::now());

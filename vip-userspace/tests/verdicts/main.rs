@@ -27,7 +27,7 @@ use vip_common::untag::untag;
 use vip_common::wire::vlan::tagged;
 use vip_common::wire::{arp, ethernet, ipv4, ipv6, ndp, tcp};
 use vip_userspace::agent::clock;
-use vip_userspace::datapath::{Allowed, Datapath, EGRESS, Plan, StateMap, TC_INGRESS};
+use vip_userspace::datapath::{Allowed, Datapath, EGRESS, Features, Plan, StateMap, TC_INGRESS};
 
 /// Runs `test` in an empty network namespace with the VIP on `lo`.
 fn in_namespace(test: fn()) {
@@ -654,6 +654,12 @@ fn nothing_is_reset_before_anybody_has_written_who_lives() {
 #[test]
 fn what_big_tcp_put_together_is_no_contradiction() {
     in_namespace(|| {
+        // Such frames came with Linux 5.19; what has no frames in several buffers has none, and
+        // gives a program a page at most to run on.
+        if !Features::probe().expect("the kernel takes them").frags {
+            println!("not run: this kernel builds no such frames");
+            return;
+        }
         let world = World::new(3, 0);
         let mut kernel = Kernel::new(&world);
         let segment = Segment::new(0, 0, tcp::ACK).first_at(&world, 1);

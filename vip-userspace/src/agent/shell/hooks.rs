@@ -202,7 +202,7 @@ impl Shell {
                 Way::In => &self.hooks.ingress,
                 Way::Out => &self.hooks.egress,
             };
-            let ahead: Vec<String> = watch.ahead().iter().map(ToString::to_string).collect();
+            let ahead: Vec<String> = watch.movable().map(ToString::to_string).collect();
             ahead.join(", ")
         };
         let event = match placing {
