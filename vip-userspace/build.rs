@@ -1,4 +1,4 @@
-//! Puts the eBPF object, which `cargo xtask build-ebpf` makes, where the agent embeds it from.
+//! Puts the eBPF objects, which `cargo xtask build-ebpf` makes, where the agent embeds them from.
 
 use std::env;
 use std::fs;
@@ -10,12 +10,18 @@ fn main() {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/vip.o"),
         PathBuf::from,
     );
-    println!("cargo::rerun-if-changed={}", object.display());
     let out = env::var_os("OUT_DIR").expect("cargo sets it for build scripts");
-    if let Err(error) = fs::copy(&object, Path::new(&out).join("vip.o")) {
-        println!(
-            "cargo::error=no eBPF object at {}: {error}; run `cargo xtask build-ebpf`",
-            object.display()
-        );
+    // The other one lies beside it.
+    for (object, name) in [
+        (object.with_file_name("bfd_port.o"), "bfd_port.o"),
+        (object, "vip.o"),
+    ] {
+        println!("cargo::rerun-if-changed={}", object.display());
+        if let Err(error) = fs::copy(&object, Path::new(&out).join(name)) {
+            println!(
+                "cargo::error=no eBPF object at {}: {error}; run `cargo xtask build-ebpf`",
+                object.display()
+            );
+        }
     }
 }

@@ -89,6 +89,15 @@ pub struct Status {
     /// What became of frames.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
+    /// How the agent has BFD's port.
+    #[serde(default)]
+    pub bfd_port: Option<String>,
+    /// Packets that the agent has read, by protocol.
+    #[serde(default)]
+    pub received: BTreeMap<String, u64>,
+    /// Events since the agent started, by name.
+    #[serde(default)]
+    pub events: BTreeMap<String, u64>,
 }
 
 /// How the programs are attached.

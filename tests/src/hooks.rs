@@ -1,4 +1,5 @@
-//! What hangs at the hooks of a network interface, and programs of somebody else there.
+//! What hangs at the hooks of a network interface and of its network namespace, and programs of
+//! somebody else there.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use vip_userspace::bpf::{self, Kind};
 
+use vip_userspace::datapath::socket_lookup_programs;
+
 use crate::agent::Programs;
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
@@ -14,8 +17,8 @@ use crate::process::{Process, output};
 use crate::sys;
 use crate::topology::{Host, NIC};
 
-/// XDP and tcx programs, clsact's queueing discipline and its filters; one line each. Of an interface
-/// of the calling thread's network namespace.
+/// XDP and tcx programs, clsact's queueing discipline and its filters, socket lookup programs; one
+/// line each. Of an interface of the calling thread's network namespace, and of that.
 ///
 /// # Errors
 /// There is no such interface, or the kernel does not say.
@@ -47,7 +50,28 @@ pub fn of(interface: &str) -> Result<Vec<String>> {
             }
         }
     }
+    let lookups = socket_lookup_programs().context("ask for socket lookup programs")?;
+    if !lookups.is_empty() {
+        found.push(format!("socket lookup: {} programs", lookups.len()));
+    }
     Ok(found)
+}
+
+/// Fills the network namespace of the calling thread with socket lookup programs that do nothing,
+/// until the kernel takes no more, says how many, and waits to be ended.
+///
+/// # Errors
+/// The kernel takes none.
+pub fn crowd() -> Result<()> {
+    let program = sys::load_lookup_pass().context("load a socket lookup program")?;
+    let mut links = vec![sys::attach_lookup(&program).context("attach it")?];
+    while let Ok(link) = sys::attach_lookup(&program) {
+        links.push(link);
+    }
+    println!("{}", links.len());
+    loop {
+        std::thread::park();
+    }
 }
 
 /// The same of a host.

@@ -310,7 +310,7 @@ impl Containerd {
     pub fn start_for_kubelet(host: &dyn Host, work: &Path, pause: &str) -> Result<Self> {
         let plugin = "[plugins.\"io.containerd.grpc.v1.cri\"]";
         // The kubelet wants its pods spared when memory runs out. Who may not say so of a process
-        // (no CAP_SYS_RESOURCE, as on machines that are containers) says the least that he may.
+        // (no CAP_SYS_RESOURCE, as on machines that are containers) says the least that it may.
         let text = format!("{plugin}\nsandbox_image = {pause:?}\nrestrict_oom_score_adj = true\n");
         Self::start_with(host, work, &text)
     }

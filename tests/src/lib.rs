@@ -9,6 +9,7 @@ pub mod churn;
 pub mod clock;
 pub mod cluster;
 pub mod demo;
+pub mod flood;
 pub mod frames;
 pub mod hooks;
 pub mod http;

@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use vip_tests::http::{Failure, Progress, Target, TargetArgs};
 use vip_tests::vm::{exec, guest};
-use vip_tests::{arp, churn, demo, hooks, isolation, load, ping, pulse, server, stray, watch};
+use vip_tests::{
+    arp, churn, demo, flood, hooks, isolation, load, ping, pulse, server, stray, watch,
+};
 
 /// Programs for tests and the demo of vip
 #[derive(Parser)]
@@ -75,6 +77,11 @@ enum Command {
         /// The interface
         interface: String,
     },
+    /// Fill the network namespace with socket lookup programs, so that there is no room for more,
+    /// and wait to be ended
+    Crowd,
+    /// Send packets at a node that its agent has no use for
+    Flood(flood::FloodArgs),
     /// Attach a program to a hook of a network interface, and keep it there until ended
     Foreign(hooks::ForeignArgs),
     /// Run a program in the virtual machine that VIP_TESTS_GUEST names
@@ -120,6 +127,8 @@ fn run(command: Command) -> Result<ExitCode> {
                 println!("{line}");
             }
         }
+        Command::Crowd => hooks::crowd()?,
+        Command::Flood(args) => flood::run(&args)?,
         Command::Foreign(args) => hooks::foreign(&args)?,
         Command::Up => demo::up()?,
         Command::Serve(args) => block_on(server::run(args))?,

@@ -26,7 +26,7 @@ pub struct Flow<A> {
 /// The message of IPv4 is destination address, destination port, two zero bytes, source address,
 /// source port: 14 bytes, as they lie in the headers. That of IPv6 is destination address, source
 /// address, source port, destination port: 36 bytes. A keyed hash, so that nobody outside can
-/// choose which server his connections gather on. (J.-P. Aumasson, D. J. Bernstein, "SipHash: a
+/// choose which server its connections gather on. (J.-P. Aumasson, D. J. Bernstein, "SipHash: a
 /// fast short-input PRF", 2012; one round a block and three to finish, as in Rust's own hash
 /// tables.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]

@@ -6,6 +6,7 @@
 //! Read [`steer`] first: it is the product.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
+pub mod bfd_port;
 #[cfg(test)]
 mod corpus;
 pub mod guard;

@@ -38,7 +38,7 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
         let ours = mac == state.config.own_mac || is_living_peer(state, mac);
         return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
-            // If he asks for someone else, let him have his answer, but count the claim.
+            // If it asks for someone else, let it have its answer, but count the claim.
             (to_vip, false) => Verdict::conflict(Counter::ArpConflict, mac, to_vip),
             (false, true) => Verdict::pass(Counter::ArpPassed),
         };

@@ -494,7 +494,7 @@ pub fn ndp_frame(from: (Mac, Be128), to: (Mac, Be128), message: &[u8]) -> Vec<u8
     frame
 }
 
-/// The client asks who has `target`. With `free` he asks whether anybody has it, as he would
+/// The client asks who has `target`. With `free` it asks whether anybody has it, as it would
 /// like to have it himself (RFC 4862, section 5.4.2).
 #[must_use]
 pub fn solicitation(target: Be128, free: bool) -> Vec<u8> {
@@ -503,7 +503,7 @@ pub fn solicitation(target: Be128, free: bool) -> Vec<u8> {
     let source = if free {
         Be128::UNSPECIFIED
     } else {
-        // His link-layer address (RFC 4861, section 4.6.1).
+        // Its link-layer address (RFC 4861, section 4.6.1).
         message.extend([1, 1]);
         message.extend(CLIENT_MAC.to_wire());
         CLIENT6

@@ -13,4 +13,5 @@ pub mod decide;
 pub mod net;
 pub mod observe;
 pub mod probe;
+mod random;
 pub mod rank;

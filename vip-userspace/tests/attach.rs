@@ -3,23 +3,26 @@
 
 use std::any::Any;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use vip_common::layout::{Counter, Masks};
 use vip_common::testing::{World, backend, node_mac};
+use vip_common::wire::bfd;
 use vip_userspace::bpf::{self, Kind};
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
-    Attachment, Claim, Datapath, DatapathError, Egress, Leftover, Look, Mode, Pins, Plan, Seen,
-    Taken, Way, leftovers, pin_directory, refuse_taken, remove,
+    Attachment, BfdPort, Claim, Datapath, DatapathError, Egress, Leftover, Look, Mode, Pins, Plan,
+    Seen, Taken, Way, leftovers, pin_directory, refuse_taken, remove, socket_lookup_programs,
 };
 use vip_userspace::net::Neighbours;
+use vip_userspace::net::bfd::{BfdSocket, is_port_taken};
 use vip_userspace::net::netlink::Netlink;
 
 /// Where a test works.
@@ -402,6 +405,100 @@ fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
     });
 }
 
+/// A socket that sends to BFD's port, and waits for what comes.
+fn datagrams(address: IpAddr, port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((address, port)).expect("the port is free");
+    if address.is_ipv4() {
+        socket.set_ttl(u32::from(bfd::TTL)).expect("it can be set");
+    } else {
+        socket2::SockRef::from(&socket)
+            .set_unicast_hops_v6(u32::from(bfd::TTL))
+            .expect("it can be set");
+    }
+    let time = Some(Duration::from_millis(300));
+    socket.set_read_timeout(time).expect("it can be set");
+    socket
+}
+
+#[test]
+fn bfd_port_is_shared_with_a_program_that_is_bound_to_it() {
+    in_namespace(|place| {
+        run("ip", &["link", "set", "lo", "up"]);
+        for address in ["fd00::1/128", "fd00::2/128"] {
+            run("ip", &["address", "add", address, "dev", "lo", "nodad"]);
+        }
+        for (own, peer, any) in [
+            ("127.0.0.1", "127.0.0.2", "0.0.0.0"),
+            ("fd00::1", "fd00::2", "::"),
+        ] {
+            let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+            let (own, peer, any) = (address(own), address(peer), address(any));
+            let agent = || {
+                let socket = BfdSocket::open_shared("lo", own, &[peer]).expect("opens");
+                let mut port = BfdPort::load(own, &[peer], &socket).expect("loads");
+                port.attach(&place.pins()).expect("attaches");
+                assert!(port.is_attached().expect("the kernel tells"));
+                (socket, port)
+            };
+            let [ours, theirs] = [bfd::AGENT_PORT, 50_000].map(|port| datagrams(peer, port));
+            let gets = |socket: &BfdSocket| {
+                let mut buffer = [0; 64];
+                let received = socket.receive(&mut buffer).expect("it can be asked");
+                received.map(|received| received.payload.to_vec())
+            };
+            let send = |from: &UdpSocket, text: &str| {
+                let to = SocketAddr::new(own, bfd::PORT);
+                from.send_to(text.as_bytes(), to).expect("it can be sent");
+            };
+
+            // Alone on the port, the agent gets all that its peers send.
+            let (socket, mut port) = agent();
+            assert!(!is_port_taken(own).expect("there is a table"));
+            port.set_shared(false).expect("it can be said");
+            for from in [&ours, &theirs] {
+                send(from, "alone");
+                assert_eq!(gets(&socket).as_deref(), Some(&b"alone"[..]));
+            }
+
+            // Another program comes, as FRR does, and gets what is not of an agent.
+            let other = datagrams(any, bfd::PORT);
+            assert!(is_port_taken(own).expect("there is a table"));
+            port.set_shared(true).expect("it can be said");
+            let mut buffer = [0; 64];
+            let mut others = || {
+                let length = other.recv(&mut buffer).ok()?;
+                Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            };
+            send(&theirs, "from FRR");
+            assert_eq!(others().as_deref(), Some("from FRR"));
+            send(&ours, "from an agent");
+            assert_eq!(gets(&socket).as_deref(), Some(&b"from an agent"[..]));
+            assert_eq!(gets(&socket), None);
+
+            // The agent ends: what is for it goes to nobody.
+            drop((socket, port));
+            for (from, text, wanted) in [
+                (&theirs, "from FRR", Some("from FRR")),
+                (&ours, "from an agent", None),
+            ] {
+                send(from, text);
+                assert_eq!(others().as_deref(), wanted);
+            }
+
+            // The next one takes over, and is the only one.
+            let (socket, _port) = agent();
+            send(&ours, "from an agent");
+            assert_eq!(gets(&socket).as_deref(), Some(&b"from an agent"[..]));
+            assert_eq!(others(), None);
+            assert_eq!(socket_lookup_programs().expect("the kernel tells").len(), 1);
+            place.clean_up();
+            let left = socket_lookup_programs().expect("the kernel tells");
+            assert!(left.is_empty(), "{left:?}");
+            send(&ours, "from an agent");
+            assert_eq!(others().as_deref(), Some("from an agent"));
+        }
+    });
+}
 #[test]
 fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
     in_namespace(|place| {

@@ -1,10 +1,12 @@
 //! FRR's bfdd as a BFD peer. It learns of interfaces from zebra.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::unistd::{User, chown};
 
+use super::Seat;
 use crate::cluster::Cluster;
 use crate::process::{Process, output};
 use crate::topology::NIC;
@@ -12,24 +14,23 @@ use crate::topology::NIC;
 /// Where Debian keeps the daemons.
 const DAEMONS: &str = "/usr/lib/frr";
 
-/// A bfdd with one session, and its zebra.
+/// A bfdd with sessions, and its zebra.
 #[derive(Debug)]
 pub struct Frr {
     /// `bfdd`.
     pub process: Process,
     _zebra: Process,
-    node: usize,
-    peer: usize,
+    seat: Seat,
     folder: PathBuf,
 }
 
 impl Frr {
-    /// Starts it on a node, with a session to another one.
+    /// Starts it on a host, with sessions to others.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(cluster: &Cluster, node: usize, peer: usize, interval_ms: u32) -> Result<Self> {
-        let host = cluster.host(node);
+    pub fn start(cluster: &Cluster, seat: Seat, peers: &[Seat], interval_ms: u32) -> Result<Self> {
+        let host = seat.host(cluster);
         let folder = cluster.work().join(format!("{}-frr", host.name()));
         std::fs::create_dir_all(&folder).context("make a folder for FRR")?;
         // The daemons give up being root, and leave sockets and pid files there.
@@ -38,11 +39,17 @@ impl Frr {
             .context("no user frr: is Debian's package frr installed?")?;
         chown(&folder, Some(user.uid), Some(user.gid)).context("hand the folder to FRR")?;
         let config = folder.join("bfdd.conf");
-        let text = format!(
-            "bfd\n peer {} interface {NIC}\n  detect-multiplier 3\n  receive-interval \
-             {interval_ms}\n  transmit-interval {interval_ms}\n  no shutdown\n !\n!\n",
-            cluster.host(peer).address()
-        );
+        let mut text = "bfd\n".to_owned();
+        for peer in peers {
+            writeln!(
+                text,
+                " peer {} interface {NIC}\n  detect-multiplier 3\n  receive-interval \
+                 {interval_ms}\n  transmit-interval {interval_ms}\n  no shutdown\n !",
+                peer.host(cluster).address()
+            )
+            .expect("a string takes any text");
+        }
+        text += "!\n";
         std::fs::write(&config, text).context("write bfdd.conf")?;
         let empty = folder.join("zebra.conf");
         std::fs::write(&empty, "").context("write zebra.conf")?;
@@ -69,28 +76,42 @@ impl Frr {
         Ok(Self {
             process,
             _zebra: zebra,
-            node,
-            peer,
+            seat,
             folder,
         })
     }
 
-    /// State of the session as bfdd tells it: `up`, `down`, `init`.
+    /// State of a session as bfdd tells it: `up`, `down`, `init`.
     ///
     /// # Errors
     /// bfdd does not answer.
-    pub fn session(&self, cluster: &Cluster) -> Result<Option<String>> {
-        let mut vtysh = cluster.host(self.node).command("vtysh".as_ref());
-        let text = output(vtysh.arg("--vty_socket").arg(&self.folder).args([
-            "-d",
-            "bfdd",
-            "-c",
-            "show bfd peers json",
-        ]))?;
-        let peers: Vec<serde_json::Value> = serde_json::from_str(&text)
-            .with_context(|| format!("vtysh writes something else: {text}"))?;
-        let wanted = cluster.host(self.peer).address().to_string();
+    pub fn session(&self, cluster: &Cluster, peer: Seat) -> Result<Option<String>> {
+        let peers = self.ask(cluster, "show bfd peers json")?;
+        let wanted = peer.host(cluster).address().to_string();
         let peer = peers.iter().find(|peer| peer["peer"] == wanted.as_str());
         Ok(peer.and_then(|peer| peer["status"].as_str().map(str::to_owned)))
+    }
+
+    /// How often any of its sessions went down, since it was started.
+    ///
+    /// # Errors
+    /// bfdd does not answer.
+    pub fn downs(&self, cluster: &Cluster) -> Result<usize> {
+        let peers = self.ask(cluster, "show bfd peers counters json")?;
+        let counts = peers.iter().map(|peer| peer["session-down"].as_u64());
+        let sum: Option<u64> = counts.sum();
+        let sum = sum.with_context(|| format!("bfdd does not count: {peers:?}"))?;
+        usize::try_from(sum).context("too many to count")
+    }
+
+    fn ask(&self, cluster: &Cluster, command: &str) -> Result<Vec<serde_json::Value>> {
+        let mut vtysh = self.seat.host(cluster).command("vtysh".as_ref());
+        let text = output(
+            vtysh
+                .arg("--vty_socket")
+                .arg(&self.folder)
+                .args(["-d", "bfdd", "-c", command]),
+        )?;
+        serde_json::from_str(&text).with_context(|| format!("vtysh writes something else: {text}"))
     }
 }

@@ -11,3 +11,26 @@ pub mod keepalived;
 
 pub use bird::Bird;
 pub use frr::Frr;
+
+use crate::cluster::Cluster;
+use crate::topology::Host;
+
+/// The host that a daemon runs on, or that it has a session with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// A node, by its number.
+    Node(usize),
+    /// The client on the nodes' segment.
+    Client,
+}
+
+impl Seat {
+    /// The host.
+    #[must_use]
+    pub fn host(self, cluster: &Cluster) -> &dyn Host {
+        match self {
+            Self::Node(node) => cluster.host(node),
+            Self::Client => cluster.topology.client.as_ref(),
+        }
+    }
+}

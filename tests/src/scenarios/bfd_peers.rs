@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::outcome::{Outcome, Report};
-use crate::peers::{Bird, Frr};
+use crate::peers::{Bird, Frr, Seat};
 
 const OURS: usize = 0;
 const BIRD: usize = 1;
@@ -28,8 +28,8 @@ fn wait(cluster: &mut Cluster, peer: usize, state: &str, detection: Option<f64>)
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let outcome = Outcome::new("bfd_peers");
-    let mut bird = Bird::start(cluster, BIRD, OURS, 50)?;
-    let mut frr = Frr::start(cluster, FRR, OURS, 60)?;
+    let mut bird = Bird::start(cluster, Seat::Node(BIRD), &[Seat::Node(OURS)], 50)?;
+    let mut frr = Frr::start(cluster, Seat::Node(FRR), &[Seat::Node(OURS)], 60)?;
     cluster.start_agent(OURS)?;
     wait(cluster, BIRD, "up", Some(150.0))?;
     // The slower of both counts: FRR's 60 ms, three times.
@@ -48,14 +48,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     wait(cluster, FRR, "down", None)?;
     report.event("both were killed: their sessions are down");
 
-    let bird = Bird::start(cluster, BIRD, OURS, 50)?;
-    let frr = Frr::start(cluster, FRR, OURS, 60)?;
+    let bird = Bird::start(cluster, Seat::Node(BIRD), &[Seat::Node(OURS)], 50)?;
+    let frr = Frr::start(cluster, Seat::Node(FRR), &[Seat::Node(OURS)], 60)?;
     wait(cluster, BIRD, "up", None)?;
     wait(cluster, FRR, "up", None)?;
     let theirs = |cluster: &Cluster, wanted: [&str; 2]| {
         until("their sessions follow ours", PATIENCE, || {
-            let bird = bird.session(cluster)?.unwrap_or_default();
-            let frr = frr.session(cluster)?.unwrap_or_default();
+            let bird = bird.session(cluster, Seat::Node(OURS))?.unwrap_or_default();
+            let frr = frr.session(cluster, Seat::Node(OURS))?.unwrap_or_default();
             let there = bird == wanted[0] && frr == wanted[1];
             Ok(there.then_some(()))
         })

@@ -1,5 +1,5 @@
 //! Somebody who is no node takes the VIP for himself. Where nobody owns it yet, it is not
-//! claimed while he is there; where somebody does, he is named, and the VIP is defended.
+//! claimed while it is there; where somebody does, it is named, and the VIP is defended.
 
 use anyhow::{Context, Result};
 
@@ -30,7 +30,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     stranger(cluster, "del")?;
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
-    report.event(format!("he is gone: {} owns the VIP", cluster.name(owner)));
+    report.event(format!("it is gone: {} owns the VIP", cluster.name(owner)));
 
     let mut traffic = Traffic::start(cluster, report)?;
     let before = cluster.status(owner)?;

@@ -5,6 +5,7 @@ mod agent_frozen;
 mod agent_killed;
 mod allow_list;
 mod apiserver_killed;
+mod bfd_beside;
 mod bfd_peers;
 mod busy_machine;
 mod check;
@@ -37,6 +38,7 @@ mod port_reused;
 mod priority_tagged;
 mod remote_client;
 pub mod static_pod;
+mod strangers;
 mod stray_frames;
 mod top;
 mod two_agents;
@@ -167,6 +169,11 @@ pub const ALL: &[Scenario] = &[
         name: "stray_frames",
         promise: "stray_frames_are_counted_and_harm_nothing",
         run: stray_frames::run,
+    },
+    Scenario {
+        name: "strangers",
+        promise: "strangers_packets_wake_no_agent_and_end_no_bfd_session",
+        run: strangers::run,
     },
     Scenario {
         name: "hop_bound",
@@ -317,6 +324,11 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "bfd_peers",
         promise: "bird_and_frr_keep_bfd_sessions_with_ours",
         run: bfd_peers::run,
+    },
+    Scenario {
+        name: "bfd_beside",
+        promise: "bird_and_frr_on_the_same_nodes_keep_their_bfd_sessions_and_ours",
+        run: bfd_beside::run,
     },
     Scenario {
         name: "foreign_programs",

@@ -105,7 +105,7 @@ counters! {
     ArpNotOwner = "arp_not_owner",
     /// Gratuitous ARP for the VIP from a living node of the cluster: dropped.
     ArpAnnouncement = "arp_announcement",
-    /// ARP from somebody else who claims the VIP as his own: dropped.
+    /// ARP from somebody else who claims the VIP as its own: dropped.
     ArpConflict = "arp_conflict",
     /// Any other ARP: passed.
     ArpPassed = "arp_passed",
@@ -115,7 +115,7 @@ counters! {
     NdpNotOwner = "ndp_not_owner",
     /// Neighbour discovery from a living node of the cluster that claims the VIP: passed.
     NdpAnnouncement = "ndp_announcement",
-    /// Neighbour discovery from somebody else who claims the VIP as his own: passed.
+    /// Neighbour discovery from somebody else who claims the VIP as its own: passed.
     NdpConflict = "ndp_conflict",
     /// Any other neighbour solicitation or advertisement: passed.
     NdpPassed = "ndp_passed",

@@ -318,7 +318,7 @@ where
     walk(&segment, tables, sockets, next)
 }
 
-/// Why a segment may not use a service that not everybody may use as he likes.
+/// Why a segment may not use a service that not everybody may use as it likes.
 #[inline(always)]
 fn refused<A: Address, T: Tables>(
     service: &Service,

@@ -13,9 +13,9 @@ pub enum Kind {
     Local,
     /// Out of the NIC it came in by, to another node.
     Forward,
-    /// Back to its sender, as the answer to his ARP request.
+    /// Back to its sender, as the answer to its ARP request.
     AnswerArp,
-    /// Back to its sender, as the answer to his neighbour solicitation.
+    /// Back to its sender, as the answer to its neighbour solicitation.
     AnswerNdp,
 }
 
@@ -75,8 +75,8 @@ impl Verdict {
         Self::new(Kind::Drop, counter)
     }
 
-    /// Somebody who is no node claims the VIP. `asked`: he says so to the VIP itself, and the
-    /// stack, which has it, would answer him.
+    /// Somebody who is no node claims the VIP. `asked`: it says so to the VIP itself, and the
+    /// stack, which has it, would answer it.
     #[inline(always)]
     #[must_use]
     pub const fn conflict(counter: Counter, claimant: Mac, asked: bool) -> Self {

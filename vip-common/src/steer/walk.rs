@@ -190,10 +190,10 @@ fn keep<A: Address, S: Sockets>(
             What::Other => Counter::LocalSegment,
             What::Error => Counter::LocalError,
         }),
-        // A client may use his port again while this is still here: only the side that closes
-        // first waits. If this node was not ready then, his new connection is at a node further
+        // A client may use its port again while this is still here: only the side that closes
+        // first waits. If this node was not ready then, its new connection is at a node further
         // down, and so must its segments go there. Their numbers tell them from what the client
-        // still has to say about the old one: acknowledgements, his FIN, the RST of one that
+        // still has to say about the old one: acknowledgements, its FIN, the RST of one that
         // closed with something unread, or that answers what this here answers to a new SYN.
         Socket::TimeWait { .. } if segment.what == What::Syn => {
             (usable && sockets.listens(&segment.flow)).then_some(Counter::LocalSyn)

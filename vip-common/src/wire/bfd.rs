@@ -11,8 +11,10 @@ use super::Frame as _;
 /// UDP port of single-hop sessions (RFC 5881, section 4).
 pub const PORT: u16 = 3784;
 
-/// Source ports (RFC 5881, section 4).
-pub const SOURCE_PORTS: core::ops::RangeInclusive<u16> = 49_152..=65_535;
+/// Source port of all packets of agents, which they tell each other from other programs by. RFC
+/// 5881, section 4, wants one of 49152 to 65535. This one is above what Linux gives out by itself,
+/// as it does to BIRD, and far above where FRR begins to count.
+pub const AGENT_PORT: u16 = 63_784;
 
 /// Every packet has this TTL or hop limit, and one with any other came from beyond a router
 /// (RFC 5881, section 5).

@@ -249,7 +249,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest request, in bytes.
 const LONGEST: u64 = 4096;
 
-/// Reads what somebody asks, in a task of its own: he may be slow.
+/// Reads what somebody asks, in a task of its own: it may be slow.
 async fn hear(stream: UnixStream, requests: mpsc::Sender<(Request, UnixStream)>) {
     let mut line = String::new();
     let mut reader = BufReader::new(stream);

@@ -51,7 +51,7 @@ pub(super) enum Command {
     Neighbour(BackendIndex),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
-    /// Somebody claims the VIP: his Ethernet address, and the other node that has it.
+    /// Somebody claims the VIP: its Ethernet address, and the other node that has it.
     Claim(Mac, Option<BackendIndex>),
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
@@ -65,6 +65,8 @@ pub(super) enum Command {
     Reconcile,
     /// Another node is to own the VIP.
     Handover(Option<BackendIndex>, oneshot::Sender<HandoverResult>),
+    /// The socket for BFD from now on; `None` if there is none.
+    Bfd(Option<BfdSocket>),
     /// How is the node?
     View(oneshot::Sender<View>),
     /// The agent is to end.
@@ -104,6 +106,23 @@ pub(super) struct View {
     pub(super) resorts: Vec<Resort>,
     /// By backend index: whether the node answers ICMP echo, if that is known.
     pub(super) echo: Vec<Option<bool>>,
+    /// What the thread has read.
+    pub(super) received: Received,
+}
+
+/// Packets that the thread has taken from its sockets since it started.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Received {
+    bfd: u64,
+    vrrp: u64,
+    echo: u64,
+}
+
+impl Received {
+    /// With the protocols' names.
+    pub(super) fn by_protocol(self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("bfd", self.bfd), ("vrrp", self.vrrp), ("echo", self.echo)].into_iter()
+    }
 }
 
 /// A BFD session.
@@ -188,6 +207,7 @@ impl Pacer {
             known,
             actions: Vec::new(),
             echoes: 0,
+            received: Received::default(),
         };
         let thread = std::thread::Builder::new()
             .name("vip-pacer".to_owned())
@@ -232,6 +252,7 @@ struct Keeper {
     actions: Vec<Action>,
     /// Sequence number of echo requests.
     echoes: u16,
+    received: Received,
 }
 
 /// What has something to read, or an error to tell.
@@ -331,6 +352,7 @@ impl Keeper {
                 Ok(None) => return,
                 Err(error) => return self.tell(Notice::Failed("receive VRRP", error)),
             };
+            self.received.vrrp += 1;
             // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
             let Some(source) = self
                 .index(received.source)
@@ -373,6 +395,7 @@ impl Keeper {
                 Ok(None) => return,
                 Err(error) => return self.tell(Notice::Failed("receive BFD", error)),
             };
+            self.received.bfd += 1;
             // RFC 5881, section 5: from one hop away.
             let Some(source) = self
                 .index(received.source)
@@ -398,6 +421,7 @@ impl Keeper {
         for _ in 0..BATCH {
             match self.wires.echo.receive(buffer) {
                 Ok(Some((source, _))) => {
+                    self.received.echo += 1;
                     if let Some(index) = self.index(source) {
                         self.node
                             .on_event(now(), Event::Echo(index), &mut self.actions);
@@ -431,7 +455,7 @@ impl Keeper {
                 Command::Claim(mac, node) => Event::Claim { mac, node },
                 Command::Shutdown => Event::Shutdown,
                 Command::Handover(to, answer) => {
-                    // The one who asked before sees his sender dropped.
+                    // The one who asked before sees its sender dropped.
                     self.asked = Some(answer);
                     Event::Handover(to)
                 }
@@ -458,6 +482,10 @@ impl Keeper {
                     if self.rewrite() {
                         self.tell(Notice::Repaired);
                     }
+                    continue;
+                }
+                Command::Bfd(socket) => {
+                    self.wires.bfd = socket;
                     continue;
                 }
                 Command::View(answer) => {
@@ -544,7 +572,7 @@ impl Keeper {
             _ => return,
         };
         if let Some(asked) = self.asked.take() {
-            // He may have gone.
+            // It may have gone.
             let _gone = asked.send(result);
         }
     }
@@ -623,6 +651,7 @@ impl Keeper {
                         .collect()
                 })
                 .collect(),
+            received: self.received,
             resorts: checks
                 .clone()
                 .map(|check| self.node.resort(check))

@@ -9,11 +9,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aya::programs::ProgramType;
+use aya::sys::is_program_supported;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
+use vip_common::wire::bfd::PORT;
 
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::datapath::Features;
+use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
@@ -136,6 +140,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Err(error) => findings.push(finding(Grade::Failure, "node", error.to_string())),
             Ok(nic) => {
                 findings.extend(nic_findings(&config, &nic));
+                findings.extend(config.bfd.map(|_| bfd_port(nic.address)));
                 if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
@@ -256,6 +261,39 @@ fn cgroup2(local: Option<&Local>) -> Finding {
             format!("not mounted: {fallback}"),
         ),
     }
+}
+
+/// BFD's port, which FRR's bfdd or BIRD on this node may have.
+fn bfd_port(own: IpAddr) -> Finding {
+    let taken = is_port_taken(own);
+    let shares = is_program_supported(ProgramType::SkLookup);
+    let (grade, text) = match (taken, shares) {
+        (Err(error), _) => (
+            Grade::Warning,
+            format!("cannot look who has UDP port {PORT}: {error}"),
+        ),
+        (Ok(false), Ok(true)) => (Grade::Ok, format!("no other program has UDP port {PORT}")),
+        (Ok(true), Ok(true)) => (
+            Grade::Ok,
+            format!("another program has UDP port {PORT}: the agent shares it"),
+        ),
+        (Ok(false), _) => (
+            Grade::Warning,
+            format!(
+                "the kernel has no socket lookup programs (Linux 5.9): while the agent runs, no \
+                 other BFD program can have UDP port {PORT}"
+            ),
+        ),
+        (Ok(true), _) => (
+            Grade::Failure,
+            format!(
+                "a program has UDP port {PORT}, and the kernel has no socket lookup programs \
+                 (Linux 5.9) to share it by: end that program (FRR's bfdd, BIRD) unless it is the \
+                 agent, or set `enabled = false` in [bfd]"
+            ),
+        ),
+    };
+    finding(grade, "BFD", text)
 }
 
 fn bpffs(path: &Path) -> Finding {

@@ -362,6 +362,8 @@ mod tests {
                 proven: true,
                 adopted: false,
             },
+            bfd_port: None,
+            received: Default::default(),
             hooks: vec![],
             nodes: (1..=3).map(|number| node(number, packets)).collect(),
             counters: BTreeMap::new(),

@@ -329,6 +329,16 @@ impl Config {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
+    /// The addresses of the nodes but this one, in their order.
+    #[must_use]
+    pub fn peers(&self, own: usize) -> Vec<IpAddr> {
+        let mut addresses = self.addresses();
+        if own < addresses.len() {
+            addresses.remove(own);
+        }
+        addresses
+    }
+
     /// The configured key, or the one that belongs to the VIP.
     #[must_use]
     pub fn hash_key(&self) -> [u64; 2] {

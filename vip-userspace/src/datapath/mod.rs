@@ -6,6 +6,7 @@
 //! in one step, so that there is no moment without a program.
 
 mod attach;
+mod bfd_port;
 mod chain;
 mod detach;
 mod maps;
@@ -29,6 +30,7 @@ use vip_common::layout::{
 use crate::{bpf, btf};
 
 pub use self::attach::{Attachment, Egress, Mode, Way};
+pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
 pub use self::chain::{Filter, Look, Seen};
 use self::maps::Maps;
 pub use self::maps::{Allowed, StateMap, raise};

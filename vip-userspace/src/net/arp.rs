@@ -8,12 +8,16 @@ use bytemuck::bytes_of;
 use vip_common::layout::{Be16, Be32, Mac};
 use vip_common::wire::{Frame as _, arp, ethernet};
 
-use super::frames::{self, FrameSocket};
+use super::filter::{At, Filter};
+use super::frames::FrameSocket;
 use super::neighbours::Heard;
 use super::{NetError, Nic};
 
 /// Length of an ARP frame in bytes: it has no payload.
 const FRAME: usize = ethernet::LENGTH + arp::LENGTH;
+
+/// Where a frame names the IPv4 address of its sender.
+const SENDER: At = At::Data(ethernet::LENGTH as u32 + 14);
 
 /// A gratuitous ARP request, which says that `mac` has `vip` (RFC 5227 section 3: an ARP
 /// announcement). What most hosts and switches update their tables by.
@@ -72,9 +76,10 @@ pub(super) struct ArpSocket {
 }
 
 impl ArpSocket {
-    /// Opens it. Must be called within a tokio runtime.
-    pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
-        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, frames::everything())
+    /// Opens it, to hear what is said of these addresses. Must be called within a tokio runtime.
+    pub(super) fn open(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
+        let filter = Filter::default().address(SENDER, true, addresses);
+        let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, filter.finish())
             .map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
             frames,
@@ -183,7 +188,7 @@ mod tests {
                 pair.enter(side);
                 let netlink = Netlink::connect().unwrap();
                 let nic = netlink.find_nic(VIP.into(), &[node], None).await.unwrap();
-                ArpSocket::open(&nic).unwrap()
+                ArpSocket::open(&nic, &[A.into(), B.into(), VIP.into()]).unwrap()
             };
             let a = open(Side::A, A.into()).await;
             let b = open(Side::B, B.into()).await;
@@ -196,6 +201,12 @@ mod tests {
                 {}
             };
 
+            // Of an address that nobody asked about: the first that the other one hears is the next.
+            a.announce(Ipv4Addr::new(10, 9, 0, 99)).unwrap();
+            a.announce(VIP).unwrap();
+            let mut buffer = [0; 128];
+            let first = within_reach(b.frames.receive(&mut buffer)).await.unwrap();
+            assert_eq!(first, announcement(Side::A.mac(), VIP));
             a.announce(VIP).unwrap();
             hears(&b, &announcement(Side::A.mac(), VIP)).await;
             hears(&b, &announcement_reply(Side::A.mac(), VIP)).await;

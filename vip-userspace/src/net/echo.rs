@@ -5,38 +5,66 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::libc;
-use socket2::{Protocol, SockFilter, Socket, Type};
+use socket2::{Protocol, Socket, Type};
 use vip_common::wire::{Frame as _, ipv4};
 
+use super::filter::{At, Filter};
 use super::{NetError, datagram};
+use crate::random;
 
 /// Sends echo requests, and receives the answers to them.
 #[derive(Debug)]
 pub struct EchoSocket {
     socket: Socket,
-    /// Tells our answers from those to others, who may ping as well.
-    identifier: [u8; 2],
+    mark: Mark,
     v4: bool,
 }
+
+/// What requests carry and answers bring back. It tells them from those to others, who may ping as
+/// well, and from answers to nothing: a host that is dead must not look alive by them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Mark {
+    /// ICMP's own field.
+    identifier: u16,
+    /// The request's data.
+    data: u32,
+}
+
+impl Mark {
+    /// One that nobody can guess.
+    fn new() -> Self {
+        let secret = random::secret();
+        Self {
+            identifier: secret as u16,
+            data: (secret >> 32) as u32,
+        }
+    }
+}
+
+/// Length of a request and of its answer.
+const LENGTH: usize = 12;
 
 /// Types of request and reply.
 const V4: (u8, u8) = (8, 0);
 const V6: (u8, u8) = (128, 129);
 
 impl EchoSocket {
-    /// Opens it on an interface, for the node's address.
+    /// Opens it on an interface, for the node's address, to ask these hosts.
     ///
     /// # Errors
     /// No `CAP_NET_RAW`; the interface or the address is not there.
-    pub fn open(interface: &str, address: IpAddr) -> Result<Self, NetError> {
-        let identifier = std::process::id() as u16;
-        Self::try_open(interface, address, identifier).map_err(NetError::io(format!(
+    pub fn open(interface: &str, address: IpAddr, hosts: &[IpAddr]) -> Result<Self, NetError> {
+        Self::try_open(interface, address, hosts, Mark::new()).map_err(NetError::io(format!(
             "open an ICMP socket on {interface} ({address})"
         )))
     }
 
-    fn try_open(interface: &str, address: IpAddr, identifier: u16) -> io::Result<Self> {
+    fn try_open(
+        interface: &str,
+        address: IpAddr,
+        hosts: &[IpAddr],
+        mark: Mark,
+    ) -> io::Result<Self> {
         let v4 = address.is_ipv4();
         let protocol = if v4 {
             Protocol::ICMPV4
@@ -44,14 +72,10 @@ impl EchoSocket {
             Protocol::ICMPV6
         };
         let socket = datagram::socket(address, Type::RAW, Some(protocol))?;
-        socket.attach_filter(&only_replies(v4, identifier))?;
+        only_replies(v4, hosts, mark).attach(&socket)?;
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.bind(&SocketAddr::new(address, 0).into())?;
-        Ok(Self {
-            socket,
-            identifier: identifier.to_be_bytes(),
-            v4,
-        })
+        Ok(Self { socket, mark, v4 })
     }
 
     /// Asks a host. Never waits.
@@ -59,10 +83,11 @@ impl EchoSocket {
     /// # Errors
     /// The kernel's: no route, link down, queue full.
     pub fn ask(&self, host: IpAddr, sequence: u16) -> io::Result<()> {
-        let mut request = [0; 8];
+        let mut request = [0; LENGTH];
         request[0] = if self.v4 { V4.0 } else { V6.0 };
-        request[4..6].copy_from_slice(&self.identifier);
-        request[6..].copy_from_slice(&sequence.to_be_bytes());
+        request[4..6].copy_from_slice(&self.mark.identifier.to_be_bytes());
+        request[6..8].copy_from_slice(&sequence.to_be_bytes());
+        request[8..].copy_from_slice(&self.mark.data.to_be_bytes());
         // For IPv6 the kernel fills it in (RFC 3542, section 3.1).
         if self.v4 {
             let sum: u32 = request
@@ -98,37 +123,32 @@ impl EchoSocket {
         } else {
             0
         };
-        let message: &[u8; 8] = packet.get(start..)?.first_chunk()?;
+        let message: &[u8; LENGTH] = packet.get(start..)?.first_chunk()?;
         let kind = if self.v4 { V4.1 } else { V6.1 };
-        let ours = message[0] == kind && message[4..6] == self.identifier;
+        let ours = message[0] == kind
+            && message[4..6] == self.mark.identifier.to_be_bytes()
+            && message[8..] == self.mark.data.to_be_bytes();
         ours.then(|| u16::from_be_bytes([message[6], message[7]]))
     }
 }
 
 /// A raw socket gets all the ICMP that comes to the node. This filter, run by the kernel, leaves
 /// it the answers to its own questions, so that others' pings do not wake whoever waits.
-fn only_replies(v4: bool, identifier: u16) -> [SockFilter; 7] {
-    use libc::{
-        BPF_B, BPF_H, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JMP, BPF_LD, BPF_LDX, BPF_MSH, BPF_RET,
+fn only_replies(v4: bool, hosts: &[IpAddr], mark: Mark) -> Filter {
+    let (kind, source) = if v4 { (V4.1, 12) } else { (V6.1, 8) };
+    // The data of a raw socket of IPv4 begin with the IP header, those of IPv6 behind it.
+    let at = |offset| {
+        if v4 {
+            At::BehindIpv4(offset)
+        } else {
+            At::Data(offset)
+        }
     };
-    let step = |code: u32, jump_true, jump_false, operand| {
-        SockFilter::new(code as u16, jump_true, jump_false, operand)
-    };
-    let (start, reply) = if v4 {
-        // Behind the IP header, which says how long it is.
-        (BPF_LDX | BPF_B | BPF_MSH, V4.1)
-    } else {
-        (BPF_LDX | BPF_IMM, V6.1)
-    };
-    [
-        step(start, 0, 0, 0),
-        step(BPF_LD | BPF_B | BPF_IND, 0, 0, 0),
-        step(BPF_JMP | BPF_JEQ, 0, 3, u32::from(reply)),
-        step(BPF_LD | BPF_H | BPF_IND, 0, 0, 4),
-        step(BPF_JMP | BPF_JEQ, 0, 1, u32::from(identifier)),
-        step(BPF_RET, 0, 0, u32::MAX),
-        step(BPF_RET, 0, 0, 0),
-    ]
+    Filter::default()
+        .byte(at(0), kind)
+        .half(at(4), mark.identifier)
+        .word(at(8), mark.data)
+        .address(At::Network(source), v4, hosts)
 }
 
 impl AsFd for EchoSocket {
@@ -147,7 +167,7 @@ mod tests {
         testing::in_two_namespaces(async |pair| {
             for (a, b) in [(IpAddr::from(A), IpAddr::from(B)), (A6.into(), B6.into())] {
                 pair.enter(Side::A);
-                let socket = EchoSocket::open("a0", a).unwrap();
+                let socket = EchoSocket::open("a0", a, &[b]).unwrap();
                 let mut buffer = [0; 128];
                 assert_eq!(socket.receive(&mut buffer).unwrap(), None, "nothing yet");
                 socket.ask(b, 7).unwrap();
@@ -163,13 +183,22 @@ mod tests {
         testing::in_two_namespaces(async |pair| {
             for (a, b) in [(IpAddr::from(A), IpAddr::from(B)), (A6.into(), B6.into())] {
                 pair.enter(Side::A);
-                let ours = EchoSocket::try_open("a0", a, 1).unwrap();
-                let others = EchoSocket::try_open("a0", a, 2).unwrap();
+                let open = |identifier, data, hosts: &[IpAddr]| {
+                    let mark = Mark { identifier, data };
+                    EchoSocket::try_open("a0", a, hosts, mark).unwrap()
+                };
+                let ours = open(1, 1, &[b]);
+                let others = [open(2, 1, &[b]), open(1, 2, &[b])];
+                let elsewhere = open(1, 1, &[a]);
                 pair.enter(Side::B);
-                let there = EchoSocket::try_open("b0", b, 1).unwrap();
+                let mark = Mark {
+                    identifier: 1,
+                    data: 1,
+                };
+                let there = EchoSocket::try_open("b0", b, &[a], mark).unwrap();
                 let mut buffer = [0; 128];
-                // A's kernel has handed out all of both before it sees the answer below.
-                for (asks, who) in [(&others, b), (&there, a)] {
+                // A's kernel has handed out all of these before it sees the answer below.
+                for (asks, who) in [(&others[0], b), (&others[1], b), (&there, a)] {
                     asks.ask(who, 7).unwrap();
                     arrives(asks).await;
                     assert_eq!(asks.receive(&mut buffer).unwrap(), Some((who, 7)));
@@ -181,6 +210,8 @@ mod tests {
                     .unwrap()
                     .unwrap();
                 assert_eq!(ours.reply(&buffer[..first.length]), Some(8));
+                let none = elsewhere.receive(&mut buffer).unwrap();
+                assert_eq!(none, None, "from a host that it does not ask");
             }
         });
     }
@@ -193,7 +224,7 @@ mod tests {
                 (IpAddr::from(B), "a0 (10.9.0.2)"),
                 (B6.into(), "a0 (fd00:9::2)"),
             ] {
-                let error = EchoSocket::open("a0", b).unwrap_err().to_string();
+                let error = EchoSocket::open("a0", b, &[]).unwrap_err().to_string();
                 assert!(error.contains(name), "{error}");
             }
         });

@@ -12,11 +12,6 @@ use vip_common::wire::{arp, ethernet};
 
 use super::{Nic, raw};
 
-/// A filter that lets everything through, for what needs no other.
-pub(super) fn everything() -> [SockFilter; 1] {
-    [SockFilter::new(libc::BPF_RET as u16, 0, 0, u32::MAX)]
-}
-
 /// The begin of a filter: drops frames with the tag of a VLAN. They are none of this interface's,
 /// and the programs leave them alone.
 fn untagged() -> [SockFilter; 5] {

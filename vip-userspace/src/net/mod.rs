@@ -8,6 +8,7 @@ pub mod bfd;
 pub mod bond;
 mod datagram;
 pub mod echo;
+mod filter;
 mod frames;
 mod ndp;
 mod neighbours;

@@ -6,11 +6,11 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytemuck::bytes_of;
-use nix::libc;
-use socket2::{Domain, SockFilter, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use vip_common::layout::{Be128, Mac};
 use vip_common::wire::{Frame as _, ethernet, icmp, ipv6, ndp};
 
+use super::filter::{At, Filter};
 use super::frames::FrameSocket;
 use super::neighbours::Heard;
 use super::{NetError, Nic};
@@ -113,9 +113,10 @@ pub(super) struct NdpSocket {
 }
 
 impl NdpSocket {
-    /// Opens it. Must be called within a tokio runtime.
-    pub(super) fn open(nic: &Nic) -> Result<Self, NetError> {
-        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, ADVERTISEMENTS)
+    /// Opens it, to hear what is said of these addresses. Must be called within a tokio runtime.
+    pub(super) fn open(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
+        let filter = advertisements(addresses);
+        let frames = FrameSocket::open(nic, ethernet::ether_type::IPV6, filter.finish())
             .map_err(NetError::io(format!("open an NDP socket on {}", nic.name)))?;
         Ok(Self {
             frames,
@@ -164,25 +165,20 @@ impl NdpSocket {
     }
 }
 
-/// Lets through advertisements alone, as they lie in an Ethernet frame: the agent is not to wake
-/// for each packet of IPv6.
-const ADVERTISEMENTS: [SockFilter; 6] = {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// Place of the next header in the IPv6 header.
+/// Lets through advertisements of these addresses alone, as they lie in an Ethernet frame: the
+/// agent is not to wake for each packet of IPv6.
+fn advertisements(addresses: &[IpAddr]) -> Filter {
+    /// Places in the IPv6 header, and of the target behind it.
     const NEXT_HEADER: u32 = 6;
-    let protocol = ethernet::LENGTH as u32 + NEXT_HEADER;
-    let kind = (ethernet::LENGTH + ipv6::LENGTH) as u32;
-    [
-        SockFilter::new(LOAD, 0, 0, protocol),
-        SockFilter::new(EQUAL, 0, 3, ipv6::next_header::ICMP as u32),
-        SockFilter::new(LOAD, 0, 0, kind),
-        SockFilter::new(EQUAL, 0, 1, ndp::kind::ADVERTISEMENT as u32),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-        SockFilter::new(RETURN, 0, 0, 0),
-    ]
-};
+    const HOP_LIMIT: u32 = 7;
+    const TARGET: u32 = ipv6::LENGTH as u32 + 8;
+    let at = |offset| At::Data(ethernet::LENGTH as u32 + offset);
+    Filter::default()
+        .byte(at(NEXT_HEADER), ipv6::next_header::ICMP)
+        .byte(at(HOP_LIMIT), ndp::HOP_LIMIT)
+        .byte(at(ipv6::LENGTH as u32), ndp::kind::ADVERTISEMENT)
+        .address(at(TARGET), false, addresses)
+}
 
 #[cfg(test)]
 mod tests {
@@ -202,7 +198,10 @@ mod tests {
                     ..nic
                 };
                 let groups = Groups::join(&nic, &[VIP6.into()]).unwrap();
-                (NdpSocket::open(&nic).unwrap(), groups)
+                (
+                    NdpSocket::open(&nic, &[A6.into(), B6.into(), VIP6.into()]).unwrap(),
+                    groups,
+                )
             };
             let (a, _groups) = open(Side::A, A.into(), A6).await;
             let (b, _groups_b) = open(Side::B, B.into(), B6).await;
@@ -214,6 +213,13 @@ mod tests {
                     != wanted
                 {}
             };
+            // Of an address that nobody asked about: the first that the other one hears is the next.
+            a.announce(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x99))
+                .unwrap();
+            a.announce(VIP6).unwrap();
+            let mut buffer = [0; 128];
+            let first = within_reach(b.frames.receive(&mut buffer)).await.unwrap();
+            assert_eq!(first, announcement(Side::A.mac(), VIP6));
             a.announce(VIP6).unwrap();
             hears(&b, &announcement(Side::A.mac(), VIP6)).await;
 

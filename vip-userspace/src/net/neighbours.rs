@@ -17,7 +17,7 @@ use super::{NetError, Nic};
 pub struct Heard {
     /// The address.
     pub address: IpAddr,
-    /// Who has it, as he says.
+    /// Who has it, as it says.
     pub mac: Mac,
 }
 
@@ -31,8 +31,8 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Opens what it takes to speak of addresses like these. Must be called within a tokio
-    /// runtime.
+    /// Opens what it takes to speak of these addresses, and to hear what others say of them. Must
+    /// be called within a tokio runtime.
     ///
     /// # Errors
     /// No `CAP_NET_RAW`, or the NIC is gone.
@@ -40,8 +40,8 @@ impl Neighbours {
         let arp = addresses.iter().any(IpAddr::is_ipv4);
         let ndp = addresses.iter().any(IpAddr::is_ipv6);
         Ok(Self {
-            arp: arp.then(|| ArpSocket::open(nic)).transpose()?,
-            ndp: ndp.then(|| NdpSocket::open(nic)).transpose()?,
+            arp: arp.then(|| ArpSocket::open(nic, addresses)).transpose()?,
+            ndp: ndp.then(|| NdpSocket::open(nic, addresses)).transpose()?,
         })
     }
 

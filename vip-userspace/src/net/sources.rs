@@ -200,8 +200,8 @@ mod tests {
                 let nic = netlink.find_nic(vip, &[a], None).await.unwrap();
                 let sources = SourceSocket::open(&nic).unwrap();
                 pair.enter(Side::B);
-                let bfd = BfdSocket::open("b0", b).unwrap();
-                let vrrp = VrrpSocket::open("b0", b, Delivery::Unicast).unwrap();
+                let bfd = BfdSocket::open_alone("b0", b, &[]).unwrap();
+                let vrrp = VrrpSocket::open("b0", b, &[], Delivery::Unicast).unwrap();
                 let far = datagram::socket(b, Type::DGRAM, None).unwrap();
                 far.bind(&SocketAddr::new(b, 0).into()).unwrap();
                 let send = |ttl, port| {

@@ -10,14 +10,11 @@ use vip_common::wire::vrrp::{GROUP_V4, GROUP_V6, PROTOCOL, TTL};
 use vip_common::wire::{Frame as _, ipv4};
 
 use super::datagram::Datagram;
+use super::filter::{At, Filter};
 use super::{NetError, datagram};
 
 /// Room for any IP packet.
 pub const BUFFER: usize = 65_536;
-
-/// Packets of no interest that are passed over in one call: who waits must get other things
-/// done, however many there are.
-const PASSED_OVER: usize = 64;
 
 /// Where advertisements go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +25,11 @@ pub enum Delivery {
     Multicast,
 }
 
-/// An IP packet of protocol 112, as it came. Nothing of it is checked but its lengths.
+/// An IP packet of protocol 112, as it came. Of it only its lengths are checked, and what the
+/// kernel's filter let through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received<'a> {
-    /// Who says that he sent it.
+    /// Who says that it sent it.
     pub source: IpAddr,
     /// Whom it was sent to; part of the checksum's pseudo-header.
     pub destination: IpAddr,
@@ -50,34 +48,61 @@ pub struct VrrpSocket {
 }
 
 impl VrrpSocket {
-    /// Opens it on an interface, for packets from the node's address. It receives what is sent
-    /// to that address, and with [`Delivery::Multicast`] also what is sent to the group.
+    /// Opens it on an interface, for packets from the node's address. It receives what these
+    /// peers send to that address, and with [`Delivery::Multicast`] also what they send to the
+    /// group, unless a router has passed it on.
     ///
     /// # Errors
     /// No `CAP_NET_RAW`; the interface or the address is not there.
-    pub fn open(interface: &str, address: IpAddr, delivery: Delivery) -> Result<Self, NetError> {
-        Self::try_open(interface, address, delivery).map_err(NetError::io(format!(
+    pub fn open(
+        interface: &str,
+        address: IpAddr,
+        peers: &[IpAddr],
+        delivery: Delivery,
+    ) -> Result<Self, NetError> {
+        Self::try_open(interface, address, peers, delivery).map_err(NetError::io(format!(
             "open a VRRP socket on {interface} ({address})"
         )))
     }
 
-    fn try_open(interface: &str, address: IpAddr, delivery: Delivery) -> io::Result<Self> {
-        let open = || {
+    fn try_open(
+        interface: &str,
+        address: IpAddr,
+        peers: &[IpAddr],
+        delivery: Delivery,
+    ) -> io::Result<Self> {
+        let open = |filter: Filter| {
             let protocol = Protocol::from(i32::from(PROTOCOL));
             let socket = datagram::socket(address, Type::RAW, Some(protocol))?;
+            // At once: it receives from the moment that it is there.
+            filter.attach(&socket)?;
             socket.bind_device(Some(interface.as_bytes()))?;
             io::Result::Ok(socket)
         };
-        let sender = open()?;
-        sender.bind(&SocketAddr::new(address, 0).into())?;
-        datagram::mark(&sender, address, TTL)?;
-        let receiver = match delivery {
-            Delivery::Unicast => sender.try_clone()?,
-            // One that is bound to an address would not get what goes to the group.
+        let bind = |socket: &Socket| {
+            socket.bind(&SocketAddr::new(address, 0).into())?;
+            datagram::mark(socket, address, TTL)
+        };
+        let wanted = |destinations: &[IpAddr]| {
+            let v4 = address.is_ipv4();
+            let destination = At::Network(if v4 { 16 } else { 24 });
+            Filter::neighbours(v4, peers).address(destination, v4, destinations)
+        };
+        let (sender, receiver) = match delivery {
+            Delivery::Unicast => {
+                let sender = open(wanted(&[address]))?;
+                bind(&sender)?;
+                let receiver = sender.try_clone()?;
+                (sender, receiver)
+            }
+            // One that is bound to an address would not get what goes to the group. One that is
+            // not also gets what is sent to the node's other addresses and to all.
             Delivery::Multicast => {
-                let receiver = open()?;
+                let sender = open(Filter::nothing())?;
+                bind(&sender)?;
+                let receiver = open(wanted(&[address, group(address)]))?;
                 join(&sender, &receiver, interface, address)?;
-                receiver
+                (sender, receiver)
             }
         };
         datagram::tell_origin(&receiver, address)?;
@@ -106,30 +131,15 @@ impl VrrpSocket {
         self.send(group(self.address), payload)
     }
 
-    /// The next packet to this node or the group that is not this node's own; `None` if there is
-    /// none now, or none among so many others that the caller should look at its other work
-    /// first. `buffer` should be [`BUFFER`] bytes long.
+    /// The next packet; `None` if there is none now. `buffer` should be [`BUFFER`] bytes long.
     ///
     /// # Errors
     /// The kernel's.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
-        for _ in 0..PASSED_OVER {
-            let Some(datagram) = datagram::receive(&self.receiver, buffer)? else {
-                return Ok(None);
-            };
-            if self.is_wanted(&datagram) {
-                return received(&datagram, &buffer[..datagram.length]).map(Some);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The socket that hears the group also gets what is sent to the node's other addresses and
-    /// to all.
-    fn is_wanted(&self, datagram: &Datagram) -> bool {
-        let to = datagram.destination;
-        datagram.source != self.address
-            && (to == Some(self.address) || to == Some(group(self.address)))
+        let Some(datagram) = datagram::receive(&self.receiver, buffer)? else {
+            return Ok(None);
+        };
+        received(&datagram, &buffer[..datagram.length]).map(Some)
     }
 }
 
@@ -178,8 +188,7 @@ fn join(sender: &Socket, receiver: &Socket, interface: &str, address: IpAddr) ->
             sender.set_multicast_loop_v6(false)?;
         }
     }
-    // It is never read: what it is handed may be dropped at once.
-    sender.set_recv_buffer_size(1)
+    Ok(())
 }
 
 fn parse(packet: &[u8]) -> Option<Received<'_>> {
@@ -204,12 +213,11 @@ mod tests {
         addresses: (IpAddr, IpAddr),
         delivery: Delivery,
     ) -> [VrrpSocket; 2] {
-        [(Side::A, "a0", addresses.0), (Side::B, "b0", addresses.1)].map(
-            |(side, interface, address)| {
-                pair.enter(side);
-                VrrpSocket::open(interface, address, delivery).unwrap()
-            },
-        )
+        let (a, b) = addresses;
+        [(Side::A, "a0", a, b), (Side::B, "b0", b, a)].map(|(side, interface, address, peer)| {
+            pair.enter(side);
+            VrrpSocket::open(interface, address, &[peer], delivery).unwrap()
+        })
     }
 
     #[test]
@@ -243,24 +251,56 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_from_beyond_a_router_is_known_by_its_ttl() {
+    fn packets_from_beyond_a_router_and_from_strangers_are_not_read() {
         testing::in_two_namespaces(async |namespaces| {
             let mut buffer = vec![0; BUFFER];
-            for (a, b) in [(A.into(), B.into()), (A6.into(), B6.into())] {
+            namespaces.enter(Side::A);
+            testing::ip("address add 10.9.0.3/24 dev a0");
+            testing::ip("address add fd00:9::3/64 dev a0 nodad");
+            for (a, b, stranger) in [
+                (IpAddr::from(A), IpAddr::from(B), "10.9.0.3"),
+                (A6.into(), B6.into(), "fd00:9::3"),
+            ] {
                 for delivery in [Delivery::Unicast, Delivery::Multicast] {
                     let [here, there] = pair(namespaces, (a, b), delivery);
+                    namespaces.enter(Side::A);
+                    let stranger = stranger.parse().unwrap();
+                    let stranger = VrrpSocket::open("a0", stranger, &[], delivery).unwrap();
                     datagram::mark(&here.sender, a, 254).unwrap();
                     here.send(b, b"far away").unwrap();
+                    datagram::mark(&here.sender, a, TTL).unwrap();
+                    stranger.send(b, b"a stranger").unwrap();
+                    if delivery == Delivery::Multicast {
+                        stranger.send_group(b"a stranger").unwrap();
+                    }
+                    here.send(b, b"good").unwrap();
                     arrives(&there).await;
                     let received = there.receive(&mut buffer).unwrap().unwrap();
-                    assert_eq!((received.source, received.ttl), (a, 254), "{delivery:?}");
+                    assert_eq!((received.source, received.payload), (a, &b"good"[..]));
+                    assert_eq!(there.receive(&mut buffer).unwrap(), None, "{delivery:?}");
                 }
             }
         });
     }
 
     #[test]
-    fn own_packets_and_those_to_other_addresses_are_passed_over() {
+    fn another_program_of_the_node_that_speaks_vrrp_takes_nothing_away() {
+        testing::in_two_namespaces(async |namespaces| {
+            let mut buffer = vec![0; BUFFER];
+            let (a, b) = (IpAddr::from(A), IpAddr::from(B));
+            let [here, there] = pair(namespaces, (a, b), Delivery::Multicast);
+            let second = VrrpSocket::open("b0", b, &[a], Delivery::Multicast).unwrap();
+            here.send_group(b"to all").unwrap();
+            for socket in [&there, &second] {
+                arrives(socket).await;
+                let received = socket.receive(&mut buffer).unwrap().unwrap();
+                assert_eq!(received.payload, b"to all");
+            }
+        });
+    }
+
+    #[test]
+    fn own_packets_and_those_to_other_addresses_are_not_read() {
         testing::in_two_namespaces(async |namespaces| {
             let vip6 = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x10);
             namespaces.enter(Side::A);
@@ -275,23 +315,16 @@ mod tests {
                 (A6.into(), B6.into(), vip6.into()),
             ] {
                 let [here, there] = pair(namespaces, (a, b), Delivery::Multicast);
-                // More than are passed over in one call.
-                for _ in 0..=PASSED_OVER {
-                    here.send(vip, b"to the VIP").unwrap();
-                }
+                here.send(vip, b"to the VIP").unwrap();
                 match a {
                     IpAddr::V4(_) => there.sender.set_multicast_loop_v4(true).unwrap(),
                     IpAddr::V6(_) => there.sender.set_multicast_loop_v6(true).unwrap(),
                 }
                 there.send_group(b"to oneself").unwrap();
                 here.send(b, b"to you").unwrap();
-                let received = loop {
-                    arrives(&there).await;
-                    if let Some(received) = there.receive(&mut buffer).unwrap() {
-                        break received.payload.to_vec();
-                    }
-                };
-                assert_eq!(received, b"to you");
+                arrives(&there).await;
+                let received = there.receive(&mut buffer).unwrap().unwrap();
+                assert_eq!(received.payload, b"to you");
             }
         });
     }
@@ -304,7 +337,7 @@ mod tests {
                 (IpAddr::from(B), "a0 (10.9.0.2)"),
                 (B6.into(), "a0 (fd00:9::2)"),
             ] {
-                let error = VrrpSocket::open("a0", b, Delivery::Multicast)
+                let error = VrrpSocket::open("a0", b, &[], Delivery::Multicast)
                     .unwrap_err()
                     .to_string();
                 assert!(error.contains(name), "{error}");

@@ -148,11 +148,11 @@ pub enum Event {
     },
     /// Somebody who is no agent of the cluster claims the VIP.
     Conflict {
-        /// His Ethernet address.
+        /// Its Ethernet address.
         claimant: String,
         /// The node that has it, if one does.
         node: Option<String>,
-        /// The VIP was announced against him.
+        /// The VIP was announced against it.
         defended: bool,
     },
     /// The Ethernet addresses that a node's frames come from do not settle, or are another
@@ -244,6 +244,11 @@ pub enum Event {
         /// What the kernel says.
         cause: String,
     },
+    /// Another program of this node is bound to BFD's port, too, or none is any more.
+    BfdPort {
+        /// Whether one is.
+        shared: bool,
+    },
     /// The driver has the program and does not run it.
     XdpBlind {
         /// Whether generic XDP takes its place.
@@ -269,17 +274,20 @@ pub enum Repair {
     Programs,
     /// A VIP on `lo`.
     Address,
+    /// The program that hands the agent its BFD packets.
+    BfdPort,
     /// The programs for local sockets.
     Connect,
 }
 
 impl Repair {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::State,
         Self::Tables,
         Self::Programs,
         Self::Address,
+        Self::BfdPort,
         Self::Connect,
     ];
 
@@ -291,6 +299,7 @@ impl Repair {
             Self::Tables => "tables",
             Self::Programs => "programs",
             Self::Address => "address",
+            Self::BfdPort => "bfd_port",
             Self::Connect => "connect",
         }
     }
@@ -381,6 +390,7 @@ impl Event {
             Self::NicAddress { .. } => "nic_address",
             Self::Repaired(_) => "repaired",
             Self::NotRepaired { .. } => "not_repaired",
+            Self::BfdPort { .. } => "bfd_port",
             Self::NicFollowed { .. } => "nic_followed",
             Self::NotFollowed { .. } => "not_followed",
             Self::HookMoved { .. } => "hook_moved",
@@ -550,6 +560,7 @@ impl Event {
                 Repair::Tables => "rank table or allow lists were not as they should be: repaired",
                 Repair::Programs => "a program was not on the NIC: attached again",
                 Repair::Address => "the VIP was not on lo: put there again",
+                Repair::BfdPort => "the program for BFD's port was not attached: attached again",
                 Repair::Connect => "the programs for local sockets did not run: attached again",
             }),
             Self::NotRepaired { what, cause } => plain(match what {
@@ -557,9 +568,15 @@ impl Event {
                 Repair::Tables => "cannot write rank table or allow lists",
                 Repair::Programs => "cannot attach the programs",
                 Repair::Address => "cannot put the VIP on lo",
+                Repair::BfdPort => "cannot attach the program for BFD's port",
                 Repair::Connect => "cannot attach the programs for local sockets",
             })
             .because(cause),
+            Self::BfdPort { shared } => plain(if shared {
+                "another program has UDP port 3784 (BFD), too: each gets its own packets"
+            } else {
+                "no other program has UDP port 3784 (BFD) any more"
+            }),
             Self::NicFollowed { from, to } => Said::new(format!(
                 "the node's address moved from {from} to {to}: followed"
             )),

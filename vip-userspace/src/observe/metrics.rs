@@ -161,6 +161,12 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             members(status.conflicts as f64),
         ),
         counter(
+            "vip_received_packets_total",
+            "Packets that the agent has read from its sockets; what the kernel's filters drop is \
+             not among them.",
+            labelled(&status.received, "protocol"),
+        ),
+        counter(
             "vip_repairs_total",
             "What was found in the kernel not to be as it should, and put right.",
             labelled(&status.repairs, "what"),

@@ -44,12 +44,20 @@ pub struct Status {
     pub source_mac_changes: u64,
     /// Times that somebody who is no agent of the cluster claimed the VIP.
     pub conflicts: u64,
-    /// Who did so last: his Ethernet address.
+    /// Who did so last: its Ethernet address.
     pub claimant: Option<String>,
     /// This node's name.
     pub node: String,
     /// How the program is attached.
     pub xdp: Xdp,
+    /// How this node has BFD's port (UDP 3784): `sole`, `shared` with another program, `bound` (no
+    /// other program can have it), or `lost`; `None` without BFD.
+    #[serde(default)]
+    pub bfd_port: Option<String>,
+    /// Packets that the agent has read from its sockets since it started, by protocol: `bfd`,
+    /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
+    #[serde(default)]
+    pub received: BTreeMap<String, u64>,
     /// Whether each of the programs runs, as its effects show.
     pub hooks: Vec<Hook>,
     /// The nodes, in the order of the configuration.
@@ -287,6 +295,15 @@ impl fmt::Display for Status {
             },
             self.xdp.egress,
         )?;
+        if let Some(port) = &self.bfd_port {
+            let how = match port.as_str() {
+                "shared" => "shared with another program of this node",
+                "bound" => "bound by the agent: no other BFD program can start on this node",
+                "lost" => "cannot be opened: no peer's agent is heard",
+                _ => "no other program has it",
+            };
+            writeln!(f, "BFD      UDP port 3784, {how}")?;
+        }
         for hook in &self.hooks {
             let name = &hook.name;
             match &hook.cause {

@@ -105,6 +105,13 @@ impl Shell {
                 proven: self.hooks.ingress.running() == Running::Yes,
                 adopted: self.datapath.adopted(),
             },
+            bfd_port: self.bfd_port().map(str::to_owned),
+            received: view
+                .received
+                .by_protocol()
+                .chain([("neighbour", self.heard)])
+                .map(|(protocol, packets)| (protocol.to_owned(), packets))
+                .collect(),
             hooks: self.hooks.describe(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,

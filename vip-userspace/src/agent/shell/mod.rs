@@ -3,6 +3,7 @@
 //! It puts everything in place, watches the node's network, probes, and turns what happens into
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
+mod bfd;
 mod describe;
 mod hooks;
 mod network;
@@ -76,6 +77,9 @@ pub(super) struct Shell {
     hooks: Hooks,
     sources: Sources,
     sockets: NicSockets,
+    /// Frames of ARP and Neighbour Discovery that came by them.
+    heard: u64,
+    pins: Pins,
     /// The NIC went away, and with it all that was bound to it.
     nic_is_gone: bool,
     /// Why the node's address was not followed, as it was last told.
@@ -120,8 +124,8 @@ impl Shell {
         };
         let held = pins.hold()?;
         // Sockets first: without them there is no use in touching the NIC.
-        let (wires, sockets) = NicSockets::open(&config, &nic)?;
-        let (mut datapath, state) = Datapath::load(Some(pins), &plan, log)?;
+        let (wires, sockets) = NicSockets::open(&config, &nic, &pins)?;
+        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
         // What came before the programs did.
@@ -218,6 +222,8 @@ impl Shell {
             hooks,
             sources,
             sockets,
+            heard: 0,
+            pins,
             nic_is_gone: false,
             not_followed: None,
             _held: held,
@@ -235,6 +241,7 @@ impl Shell {
             probe_times,
             credentials_trouble: None,
         };
+        shell.tell_of_bfd();
         let drains = shell.drain_note().exists();
         shell.pacer.tell(Command::Drain(drains));
         shell.reconcile().await?;
@@ -371,6 +378,7 @@ impl Shell {
         self.look_at_link().await?;
         self.look_at_addresses().await?;
         self.look_at_proof();
+        self.look_at_bfd();
         self.test_connect();
         self.learn_neighbours().await;
         if let Ok(counted) = conflicts(&self.datapath) {

@@ -146,7 +146,7 @@ impl Shell {
     /// Speaks, listens and steers on another NIC from now on. Maps, health and sessions stay, and
     /// so does all that the kernel does until the programs are attached there.
     async fn move_to(&mut self, nic: Nic) -> anyhow::Result<()> {
-        let (wires, sockets) = NicSockets::open(&self.config, &nic)?;
+        let (wires, sockets) = NicSockets::open(&self.config, &nic, &self.pins)?;
         let mode = self.config.datapath.mode;
         // The programs on the old NIC are taken off once those on the new one are there, or stay
         // if it is a port of that.
@@ -159,6 +159,7 @@ impl Shell {
         self.nic_is_gone = false;
         self.not_followed = None;
         self.pacer.tell(Command::Wires(Box::new(wires)));
+        self.tell_of_bfd();
         self.use_mac(self.nic.mac);
         self.journal.note(Event::NicFollowed {
             from,
@@ -262,6 +263,7 @@ impl Shell {
 
     /// The stack got a frame from the NIC that may say who has an address.
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
+        self.heard += 1;
         self.prove();
         if let Some(heard) = heard
             && let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)

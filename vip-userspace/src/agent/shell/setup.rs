@@ -11,20 +11,19 @@ use anyhow::Context as _;
 use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
 use vip_common::wire::vrrp::Centiseconds;
 
-use crate::agent::clock::now;
 use crate::agent::pacer::Wires;
 use crate::config::{self, Config, VrrpMode};
-use crate::datapath::{Allowed, Attachment, Datapath, NodeAddresses, Plan};
+use crate::datapath::{Allowed, Attachment, Datapath, NodeAddresses, Pins, Plan};
 use crate::decide::bfd;
 use crate::decide::health::Thresholds;
 use crate::decide::node::{MAX_FENCE, Member, Params, VrrpParams};
-use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket};
-use crate::{cgroup, rank};
+use crate::{cgroup, random, rank};
 
 use super::ADDRESSES;
+use super::bfd::Access;
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
 pub(super) fn advert_interval(config: &Config) -> Centiseconds {
@@ -63,8 +62,7 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
         },
         probe_address: config.vrrp.probe_address,
         max_fence: MAX_FENCE,
-        // Different on each node and after each start, which is all that is asked of it.
-        seed: now().0 ^ (own.get() as u64) << 48 ^ u64::from(std::process::id()),
+        seed: random::secret(),
     }
 }
 
@@ -84,32 +82,39 @@ pub(super) struct NicSockets {
     pub(super) sources: SourceSocket,
     /// `None` if there is no VIP of IPv6.
     _groups: Option<Groups>,
+    /// How the thread has BFD's port.
+    pub(super) bfd: Access,
 }
 
 impl NicSockets {
-    /// Opens all that is bound to the NIC: the thread's, and these.
-    pub(super) fn open(config: &Config, nic: &Nic) -> anyhow::Result<(Wires, Self)> {
+    /// Opens all that is bound to the NIC: the thread's, of which BFD's socket alone may be missing,
+    /// and these.
+    pub(super) fn open(config: &Config, nic: &Nic, pins: &Pins) -> anyhow::Result<(Wires, Self)> {
         let delivery = match config.vrrp.mode {
             VrrpMode::Unicast => Delivery::Unicast,
             VrrpMode::Multicast => Delivery::Multicast,
         };
         let vips: Vec<IpAddr> = addresses_of(config).collect();
-        let spoken_of = [&vips[..], &[nic.address]].concat();
+        let spoken_of = [&vips[..], &config.addresses()].concat();
         let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
         let groups = vips.iter().any(IpAddr::is_ipv6);
         let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
-        let address = nic.address;
-        let bfd = config.bfd.map(|_| BfdSocket::open(&nic.name, address));
+        let peers = config.peers(nic.node_index);
+        let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
+        let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
+        let sources = SourceSocket::open(nic)?;
+        let (access, bfd) = Access::open(config, nic, pins);
         let wires = Wires {
-            vrrp: VrrpSocket::open(&nic.name, address, delivery)?,
-            bfd: bfd.transpose()?,
-            echo: EchoSocket::open(&nic.name, address)?,
+            vrrp,
+            bfd,
+            echo,
             neighbours: neighbours.clone(),
         };
         let own = Self {
             neighbours,
-            sources: SourceSocket::open(nic)?,
+            sources,
             _groups: groups,
+            bfd: access,
         };
         Ok((wires, own))
     }

@@ -302,7 +302,9 @@ impl Session {
     /// came from.
     pub fn on_packet(&mut self, now: BootNanos, packet: &ControlPacket, out: &mut Vec<Action>) {
         let known = match packet.your_discriminator {
-            0 => matches!(packet.state, State::AdminDown | State::Down),
+            0 => {
+                matches!(packet.state, State::AdminDown | State::Down) && !self.is_unproved(packet)
+            }
             yours => yours == self.discriminator.get(),
         };
         if !self.started || !known {
@@ -362,6 +364,19 @@ impl Session {
             // The next packet is due sooner than it was.
             self.next = self.next.min(self.due(self.sent));
         }
+    }
+
+    /// Whether a packet that does not name this session has to wait for proof that it is of it.
+    ///
+    /// A system that has restarted does not know this side's discriminator, and says that it is
+    /// down. Anybody on the segment could say that of it. So while the session is up, a packet
+    /// must name at least the discriminator that the other side has. One with another counts only
+    /// after that other side has been silent for a detection time, as one that has restarted is.
+    /// (RFC 5881, section 3, gives it to this session; RFC 5880, section 6.8.6, lets the selection
+    /// depend on the discriminator, too.)
+    fn is_unproved(&self, packet: &ControlPacket) -> bool {
+        let is_another = |remote: Remote| remote.discriminator != packet.my_discriminator;
+        self.state == State::Up && self.remote.is_some_and(is_another)
     }
 
     /// Other timers, by a Poll sequence if the session is up.

@@ -149,7 +149,7 @@ fn packets_for_another_session_mean_nothing() {
     packet.your_discriminator = 8;
     wire.drive(0, |session, now, out| session.on_packet(now, &packet, out));
     assert!(wire.both_up());
-    // One that has forgotten this side's name is down, and means it.
+    // One that has forgotten this side's discriminator is down, and means it.
     packet.your_discriminator = 0;
     wire.drive(0, |session, now, out| session.on_packet(now, &packet, out));
     assert_eq!(wire.downs[0], [Diagnostic::NeighborSignaledSessionDown]);
@@ -238,9 +238,40 @@ fn restarted_peer_is_taken_up_again() {
     let mut wire = up(params(50, 3), params(50, 3));
     wire.ends[1] = session(params(50, 3), 11);
     wire.drive(1, |session, now, out| session.on_start(now, out));
-    wire.run(Duration::from_secs(10));
+    // Its first packet proves nothing; that its old session is silent does.
+    wire.run(Duration::from_millis(90));
+    assert_eq!(wire.downs[0], []);
+    wire.run(Duration::from_millis(70));
+    assert_eq!(wire.downs[0], [Diagnostic::ControlDetectionTimeExpired]);
+    // This side says so at once, so it takes no second until both are up again.
+    wire.run(Duration::from_millis(150));
     assert!(wire.both_up());
-    assert_eq!(wire.downs[0], [Diagnostic::NeighborSignaledSessionDown]);
+}
+
+#[test]
+fn a_packet_without_a_known_discriminator_does_not_end_a_session() {
+    for state in [State::Down, State::AdminDown] {
+        let mut wire = up(params(50, 3), params(50, 3));
+        let mut forged = wire.ends[1].packet(false);
+        forged.state = state;
+        forged.your_discriminator = 0;
+        forged.my_discriminator = NonZeroU32::new(10).unwrap();
+        for _ in 0..1000 {
+            wire.drive(0, |session, now, out| session.on_packet(now, &forged, out));
+            wire.run(Duration::from_millis(1));
+        }
+        assert!(
+            wire.both_up() && wire.downs == [vec![], vec![]],
+            "{state:?}"
+        );
+        // Nor does it make a silent one look alive.
+        wire.silent[1] = true;
+        for _ in 0..160 {
+            wire.drive(0, |session, now, out| session.on_packet(now, &forged, out));
+            wire.run(Duration::from_millis(1));
+        }
+        assert_eq!(wire.downs[0], [Diagnostic::ControlDetectionTimeExpired]);
+    }
 }
 
 #[test]

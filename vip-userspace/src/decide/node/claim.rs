@@ -22,7 +22,7 @@ impl Node {
             self.claims.defended = Some(now);
             out.push(Action::Announce);
         } else if self.claims.probes_left > 0 || now < self.claims.next {
-            // It has not been claimed yet, and will not be while he is there.
+            // It has not been claimed yet, and will not be while it is there.
             self.claims.probes_left = CLAIM_PROBES;
             self.claims.next = now.after(CLAIM_RETRY);
         }

@@ -22,7 +22,8 @@ pub struct Params {
     /// How far ahead of now the fence is set at most: [`MAX_FENCE`], but in a simulation. It is
     /// renewed when half of that is left.
     pub max_fence: Duration,
-    /// Makes the random numbers (BFD's jitter and discriminators) this node's own.
+    /// Makes the random numbers (BFD's jitter and discriminators) this node's own. Nobody else may
+    /// guess it: who knows a session's discriminators can end it.
     pub seed: u64,
 }
 
@@ -58,6 +59,9 @@ pub enum Fault {
     Vip,
     /// The node's own address is not on the NIC: its peers would not know it.
     Address,
+    /// BFD's port cannot be opened, so this node hears no peer's agent, and no peer hears this one:
+    /// another program has it, and the kernel cannot share it.
+    BfdPort,
     /// The program on the way in does not run: the kernel would answer for the VIP, whoever owns
     /// it.
     Ingress,
@@ -67,11 +71,12 @@ pub enum Fault {
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Carrier,
         Self::Programs,
         Self::Vip,
         Self::Address,
+        Self::BfdPort,
         Self::Ingress,
         Self::Egress,
     ];
@@ -88,6 +93,7 @@ impl Fault {
             Self::Programs => "programs",
             Self::Vip => "vip",
             Self::Address => "address",
+            Self::BfdPort => "bfd_port",
             Self::Ingress => "ingress",
             Self::Egress => "egress",
         }
@@ -101,6 +107,7 @@ impl Fault {
             Self::Programs => "programs are not attached",
             Self::Vip => "the VIP is not on lo",
             Self::Address => "the node's own address is gone",
+            Self::BfdPort => "UDP port 3784 (BFD) cannot be opened",
             Self::Ingress => "the program on the way in is not seen to run",
             Self::Egress => "the program on the way out is not seen to run",
         }
@@ -132,9 +139,9 @@ pub enum Event<'a> {
     Probe(BackendIndex, usize, Probe),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
-    /// Somebody says the VIP is his.
+    /// Somebody says that it has the VIP.
     Claim {
-        /// His Ethernet address.
+        /// Its Ethernet address.
         mac: Mac,
         /// The other node that has it, if one does.
         node: Option<BackendIndex>,
@@ -202,7 +209,7 @@ pub enum Report {
     Owner {
         /// The owner.
         owner: Option<BackendIndex>,
-        /// Who was it, and why he is not any more.
+        /// Who was it, and why it is not any more.
         before: Option<(BackendIndex, Departure)>,
     },
     /// A BFD session came up.
@@ -225,11 +232,11 @@ pub enum Report {
     Fault(Fault, bool),
     /// Somebody else claims the VIP; whether it is defended.
     Conflict {
-        /// His Ethernet address.
+        /// Its Ethernet address.
         mac: Mac,
         /// The node that has it, if one does: something on it claims the VIP, but no agent.
         node: Option<BackendIndex>,
-        /// Whether the VIP was announced against him.
+        /// Whether the VIP was announced against it.
         defended: bool,
     },
     /// The VIP is handed over to that node.

@@ -21,7 +21,7 @@ impl Node {
             until: now.after(self.handover_patience()),
         };
         out.push(Action::Report(Report::HandingOver(to)));
-        // To him alone: nobody else feels called.
+        // To it alone: nobody else feels called.
         out.push(Action::SendAdvert {
             to: To::One(to),
             priority: PRIORITY_RESIGNED,

@@ -363,7 +363,7 @@ fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
     }
 }
 
-/// Somebody says the VIP is his.
+/// Somebody says that it has the VIP.
 fn claim(node: Option<BackendIndex>) -> Event<'static> {
     Event::Claim {
         mac: Mac::from_wire([2, 9, 9, 9, 9, 9]),

@@ -239,7 +239,7 @@ impl Machine {
                     actions.extend(self.yield_to(now, source, advert.interval));
                 } else {
                     // Somebody resigns who believed to be the owner, or believes so with less
-                    // reason: tell him and the switches at once.
+                    // reason: tell it and the switches at once.
                     actions.extend(self.advertise(now));
                 }
             }

@@ -213,7 +213,7 @@ fn backup_that_knows_the_owner_gone_waits_no_longer_than_told() {
     machine.hasten(at(500));
     machine.hasten(at(600));
     assert_eq!(machine.next_deadline(), at(500));
-    // He was not gone.
+    // It was not gone.
     machine.on_advert(at(400), address(1), &advert(250, interval(1000)), false);
     assert_eq!(machine.next_deadline(), at(400 + 3000 + 500));
 }

@@ -1,0 +1,98 @@
+//! Anybody may send to BFD's port, VRRP's protocol and ICMP. What is from beyond a router or from
+//! strangers wakes no agent, and what a neighbour forges without a discriminator ends no session.
+
+use anyhow::{Context, Result};
+
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::process::output;
+use crate::traffic::Traffic;
+
+/// Packets of each kind.
+const COUNT: u32 = 20_000;
+
+/// The kind that a filter lets through.
+const FORGED: &str = "bfd_forged";
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("strangers");
+    let mut traffic = Traffic::start(cluster, report)?;
+    let owner = cluster.owner()?;
+    let member = super::another_than(cluster, owner);
+    for kind in [
+        "bfd_routed",
+        "bfd_stranger",
+        "vrrp_routed",
+        "vrrp_stranger",
+        "vrrp_group",
+        "echo",
+        "arp",
+        FORGED,
+    ] {
+        let (before, time) = (cluster.status(owner)?, pacer_time(cluster, owner)?);
+        send(cluster, owner, member, kind)?;
+        let after = cluster.status(owner)?;
+        let read = |status: &crate::agent::Status| status.received.values().sum::<u64>();
+        let read = read(&after) - read(&before);
+        let time = pacer_time(cluster, owner)? - time;
+        report.event(format!(
+            "{kind}: of {COUNT} packets, and its peers' beside them, the agent read {read}; its \
+             thread that keeps time ran for {:.1} ms",
+            time as f64 / 1e6
+        ));
+        outcome.promise(kind == FORGED || read < u64::from(COUNT / 4), || {
+            format!("{kind}: the agent read {read} packets")
+        });
+        let downs =
+            |status: &crate::agent::Status| status.events.get("bfd_down").copied().unwrap_or(0);
+        outcome.promise(downs(&before) == downs(&after), || {
+            format!("{kind}: a BFD session went down")
+        });
+    }
+    traffic.load.go_on(300)?;
+    traffic.finish(&mut outcome, None)?;
+    let last = cluster.owner()?;
+    outcome.promise(last == owner, || "the VIP has moved".to_owned());
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+/// Has the client send packets of a kind to a node, in the name of another one.
+fn send(cluster: &Cluster, node: usize, member: usize, kind: &str) -> Result<()> {
+    let status = cluster.status(node)?;
+    let entry = status.node(cluster.host(node));
+    let mac = entry
+        .and_then(|entry| entry.mac.clone())
+        .context("the node does not know its own Ethernet address")?;
+    let client = cluster.topology.client.as_ref();
+    let testbed = cluster.programs().testbed.as_os_str();
+    output(
+        client
+            .command(testbed)
+            .args(["flood", "--only", kind, "--count", &COUNT.to_string()])
+            .args(["--node", &cluster.host(node).address().to_string()])
+            .args(["--member", &cluster.host(member).address().to_string()])
+            .args(["--own", &client.address().to_string(), "--mac", &mac]),
+    )
+    .map(drop)
+}
+
+/// For how long the thread of a node's agent that keeps time has run, in nanoseconds.
+fn pacer_time(cluster: &Cluster, node: usize) -> Result<u64> {
+    let pid = cluster.agent_pid(node).context("no agent was started")?;
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
+    for thread in threads {
+        let thread = thread.context("list its threads")?.path();
+        let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        if name.trim() == "vip-pacer" {
+            let text =
+                std::fs::read_to_string(thread.join("schedstat")).context("read its time")?;
+            let first = text
+                .split_whitespace()
+                .next()
+                .context("an empty schedstat")?;
+            return first.parse().context("a time in schedstat");
+        }
+    }
+    anyhow::bail!("the agent has no thread that keeps time")
+}
