@@ -74,6 +74,9 @@ pub struct Status {
     /// The stranger's Ethernet address.
     #[serde(default)]
     pub claimant: Option<String>,
+    /// What is wrong on the segment.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
     /// How the programs are attached.
     #[serde(default)]
     pub xdp: XdpStatus,
@@ -98,6 +101,17 @@ pub struct Status {
     /// Events since the agent started, by name.
     #[serde(default)]
     pub events: BTreeMap<String, u64>,
+}
+
+/// Something on the segment that keeps the cluster from working as it should.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Alarm {
+    /// What it is, for programs.
+    pub alarm: String,
+    /// A node's name, or an address.
+    pub about: String,
+    /// What it is, for people.
+    pub text: String,
 }
 
 /// How the programs are attached.
@@ -151,9 +165,6 @@ pub struct NodeStatus {
     /// Where its frames come from, if that is another one.
     #[serde(default)]
     pub source_mac: Option<String>,
-    /// What is wrong with the addresses that its frames come from.
-    #[serde(default)]
-    pub source_alarm: Option<String>,
     /// It answers.
     #[serde(default)]
     pub alive: bool,
@@ -219,6 +230,14 @@ impl Status {
         others.fold((0, 0), |(packets, bytes), node| {
             (packets + node.packets, bytes + node.bytes)
         })
+    }
+
+    /// The text of an alarm about a node's name or an address.
+    #[must_use]
+    pub fn alarm(&self, alarm: &str, about: &str) -> Option<&str> {
+        let mut alarms = self.alarms.iter();
+        let found = alarms.find(|there| there.alarm == alarm && there.about == about);
+        found.map(|there| there.text.as_str())
     }
 
     /// A counter; 0 if the agent does not have it.

@@ -142,13 +142,17 @@ pub(crate) const TOPOLOGY: &[Program] = &[
 ];
 
 /// What the product is compared with, beside keepalived.
-pub(crate) const RIVALS: &[Program] = &[("haproxy", "haproxy"), ("nft", "nftables")];
+pub(crate) const RIVALS: &[Program] = &[("haproxy", "haproxy"), NFT];
+
+/// Firewalls between nodes, and what a benchmark counts with.
+const NFT: Program = ("nft", "nftables");
 
 /// What the product is tested with.
 pub(crate) const PEERS: &[Program] = &[
     ("keepalived", "keepalived"),
     ("bird", "bird2"),
     ("/usr/lib/frr/bfdd", "frr"),
+    NFT,
 ];
 
 /// What operators look with, and what runs containers.

@@ -1,5 +1,7 @@
 //! The agents of a cluster: start, faults, and waiting for what they say.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
@@ -14,10 +16,14 @@ impl Cluster {
     /// # Errors
     /// It cannot be started.
     pub fn start_agent(&mut self, node: usize) -> Result<()> {
+        let config = self.work.join("vip.toml");
+        self.launch_agent(node, &config)
+    }
+
+    fn launch_agent(&mut self, node: usize, config: &Path) -> Result<()> {
         let host = self.topology.nodes[node].as_ref();
         let log = self.work.join(format!("{}-vip.log", host.name()));
-        let config = self.work.join("vip.toml");
-        self.agents[node] = Some(Agent::start(&self.programs, host, &config, &log)?);
+        self.agents[node] = Some(Agent::start(&self.programs, host, config, &log)?);
         Ok(())
     }
 
@@ -26,12 +32,10 @@ impl Cluster {
     /// # Errors
     /// It cannot be written or started.
     pub fn start_agent_with(&mut self, node: usize, config: &str) -> Result<()> {
-        let host = self.topology.nodes[node].as_ref();
-        let log = self.work.join(format!("{}-vip.log", host.name()));
-        let file = self.work.join(format!("{}-vip.toml", host.name()));
+        let name = self.topology.nodes[node].name();
+        let file = self.work.join(format!("{name}-vip.toml"));
         std::fs::write(&file, config).with_context(|| format!("write {}", file.display()))?;
-        self.agents[node] = Some(Agent::start(&self.programs, host, &file, &log)?);
-        Ok(())
+        self.launch_agent(node, &file)
     }
 
     /// The configuration of all agents.

@@ -51,7 +51,10 @@ fn unsettled(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) 
     let (judge, name) = (2, cluster.name(2));
     let alarms = until("the alarms are raised", ALARMED, || {
         let status = cluster.status(judge)?;
-        let alarm = |node: usize| status.node(cluster.host(node))?.source_alarm.clone();
+        let alarm = |node: usize| {
+            let text = status.alarm("source_macs", &cluster.name(node))?;
+            Some(text.to_owned())
+        };
         Ok(CHANGED
             .into_iter()
             .map(alarm)
@@ -70,9 +73,10 @@ fn unsettled(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) 
         });
     }
     let events = cluster.vip(judge, &["events", "--json"])?;
-    outcome.promise(events.contains("source_alarm"), || {
-        format!("{name} has no event about the source MACs: {events}")
-    });
+    outcome.promise(
+        events.contains("source_macs") || events.contains("may miss their connections"),
+        || format!("{name} has no event about the source MACs: {events}"),
+    );
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod docs;
 mod drain;
 mod dual_stack;
 mod echo_limited;
+mod firewalled;
 mod foreign_programs;
 mod handover;
 mod hop_bound;
@@ -25,11 +26,13 @@ mod kube_vip;
 mod kubernetes;
 mod links;
 mod local_clients;
+mod mac_changed;
 mod machines;
 mod nic_moves;
 mod node_drained;
 mod node_faults;
 mod observed;
+mod one_segment;
 mod owner_killed;
 mod page;
 mod path_mtu;
@@ -37,6 +40,7 @@ mod port_mapping;
 mod port_reused;
 mod priority_tagged;
 mod remote_client;
+mod silent_duplicate;
 pub mod static_pod;
 mod strangers;
 mod stray_frames;
@@ -259,6 +263,16 @@ pub const DUAL_STACK: &[Scenario] = &[
         run: local_clients::run,
     },
     Scenario {
+        name: "silent_duplicate",
+        promise: "silent_duplicate_of_an_address_is_named_answered_and_forgotten_when_it_is_gone",
+        run: silent_duplicate::run,
+    },
+    Scenario {
+        name: "mac_changed",
+        promise: "mac_changed_is_announced_at_once",
+        run: mac_changed::run,
+    },
+    Scenario {
         name: "path_mtu",
         promise: "path_mtu_is_found_through_the_vip",
         run: path_mtu::run,
@@ -339,6 +353,16 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "keepalived_peer",
         promise: "keepalived_and_ours_follow_each_other_and_a_pair_is_replaced",
         run: keepalived_peer::run,
+    },
+    Scenario {
+        name: "one_segment",
+        promise: "one_segment_with_one_list_of_nodes_or_it_is_said",
+        run: one_segment::run,
+    },
+    Scenario {
+        name: "firewalled",
+        promise: "firewalled_node_says_so_and_is_not_ready",
+        run: firewalled::run,
     },
     Scenario {
         name: "kube_vip",

@@ -124,6 +124,24 @@ pub fn vip_by_hand(host: &dyn Host, verb: &str) -> Result<()> {
     output(ip.args(["address", verb, &address, "dev", NIC])).map(drop)
 }
 
+/// The Ethernet address of a host's NIC.
+///
+/// # Errors
+/// It cannot be read.
+pub fn mac(host: &dyn Host) -> Result<String> {
+    let path = format!("/sys/class/net/{NIC}/address");
+    let text = output(host.command("cat".as_ref()).arg(path))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Runs a line of shell on a host.
+///
+/// # Errors
+/// It fails; the message holds what it said.
+pub fn sh(host: &dyn Host, line: &str) -> Result<String> {
+    output(host.command("sh".as_ref()).args(["-ec", line]))
+}
+
 /// All hosts. Dropped, everything is gone.
 #[derive(Debug)]
 pub struct Topology {

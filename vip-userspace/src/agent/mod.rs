@@ -12,6 +12,7 @@ mod pacer;
 mod privileges;
 mod realtime;
 mod shell;
+pub mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.interface.as_deref(),
         )
         .await?;
+    let mut peers = config.addresses();
+    peers.remove(nic.node_index);
+    survey::is_on_their_link(&netlink, &nic, &peers).await?;
 
     let turn = Turn::take(&config.datapath.bpffs).await;
     refuse_taken(&config, &nic, &netlink).await?;
@@ -77,8 +81,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (probes, mut outcomes) = mpsc::channel(64);
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
+    let (surveys, mut surveyed) = mpsc::channel(1);
     let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic, netlink.clone(), probe_times).await?;
+        Shell::start(config.clone(), nic, netlink.clone(), probe_times, surveys).await?;
     drop(turn);
     let _log = forward_program_log(&mut shell);
     let questions = listen(&config)?;
@@ -120,6 +125,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             },
             Some(event) = network.next() => shell.on_network(event).await?,
             Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
+            Some(found) = surveyed.recv() => shell.on_survey(found),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
             Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
             Some(question) = read.recv() => tell(question, &shell).await,

@@ -57,6 +57,8 @@ pub(super) enum Command {
     Mac(BackendIndex, Mac),
     /// Where frames of a node come from, if not from there.
     Source(BackendIndex, Mac),
+    /// Hosts and switches must learn anew where this node is.
+    Moved,
     /// What the state should say, health and fences aside, and where the rank table begins.
     Plan(Arc<Plan>, u32),
     /// The node has another NIC: speak and listen there from now on.
@@ -98,6 +100,8 @@ pub(super) struct View {
     pub(super) faults: Vec<Fault>,
     /// By backend index; `None` for this node and without BFD.
     pub(super) sessions: Vec<Option<SessionView>>,
+    /// By backend index: when the node's last advertisement came.
+    pub(super) adverts: Vec<Option<BootNanos>>,
     /// By backend index: takes no new connections.
     pub(super) draining: Vec<bool>,
     /// By backend index and check.
@@ -130,6 +134,8 @@ pub(super) struct SessionView {
     pub(super) state: &'static str,
     pub(super) detection: Duration,
     pub(super) round_trip: Option<Duration>,
+    /// When the last packet came; `None` if none did.
+    pub(super) heard: Option<BootNanos>,
 }
 
 /// What the thread sends and receives by.
@@ -149,6 +155,8 @@ pub(super) struct Setting {
     /// What is announced. The first one of the nodes' family tells our virtual router from
     /// others with the same number.
     pub(super) vips: Vec<IpAddr>,
+    /// This node's own addresses on the segment.
+    pub(super) own_addresses: Vec<IpAddr>,
     /// VRRP's virtual router.
     pub(super) router_id: u8,
     /// Between advertisements.
@@ -469,14 +477,19 @@ impl Keeper {
                     self.check("set the source of frames", done);
                     continue;
                 }
+                Command::Moved => Event::Moved,
                 Command::Plan(plan, rank_base) => {
+                    let moved = plan.own_mac != self.plan.0.own_mac;
                     self.plan = (plan, rank_base);
                     self.rewrite();
-                    continue;
+                    if !moved {
+                        continue;
+                    }
+                    Event::Moved
                 }
                 Command::Wires(wires) => {
                     self.wires = *wires;
-                    continue;
+                    Event::Moved
                 }
                 Command::Reconcile => {
                     if self.rewrite() {
@@ -544,8 +557,11 @@ impl Keeper {
                         unsent("ARP", self.wires.neighbours.verify(address, mac));
                     }
                 }
-                Action::Announce => self.for_each_vip(Neighbours::announce),
-                Action::ProbeAddress => self.for_each_vip(Neighbours::probe),
+                Action::Announce => self.for_each(&self.setting.vips, Neighbours::announce),
+                Action::AnnounceOwn => {
+                    self.for_each(&self.setting.own_addresses, Neighbours::announce);
+                }
+                Action::ProbeAddress => self.for_each(&self.setting.vips, Neighbours::probe),
                 Action::Report(report) => {
                     self.answer(&report);
                     self.tell(Notice::Report(report));
@@ -556,11 +572,11 @@ impl Keeper {
         self.actions = actions;
     }
 
-    /// Tells or asks the segment about all VIPs.
-    fn for_each_vip(&self, speak: fn(&Neighbours, IpAddr) -> io::Result<()>) {
-        for &vip in &self.setting.vips {
-            let what = if vip.is_ipv4() { "ARP" } else { "NDP" };
-            unsent(what, speak(&self.wires.neighbours, vip));
+    /// Tells or asks the segment about addresses.
+    fn for_each(&self, addresses: &[IpAddr], speak: fn(&Neighbours, IpAddr) -> io::Result<()>) {
+        for &address in addresses {
+            let what = if address.is_ipv4() { "ARP" } else { "NDP" };
+            unsent(what, speak(&self.wires.neighbours, address));
         }
     }
 
@@ -629,6 +645,7 @@ impl Keeper {
             state: session.state().name(),
             detection: session.detection_time(),
             round_trip: session.round_trip(),
+            heard: Some(session.heard()).filter(|heard| *heard > BootNanos::ZERO),
         };
         let nodes = || (0..self.setting.nodes.len()).filter_map(BackendIndex::new);
         let checks = 0..self.setting.checks;
@@ -642,6 +659,7 @@ impl Keeper {
             sessions: nodes()
                 .map(|index| self.node.bfd(index).map(session))
                 .collect(),
+            adverts: nodes().map(|index| self.node.advert(index)).collect(),
             draining: nodes().map(|index| self.node.is_draining(index)).collect(),
             servers: nodes()
                 .map(|index| {

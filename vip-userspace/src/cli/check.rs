@@ -1,8 +1,11 @@
 //! `vip check`: whether the agent would run here, and what would be in its way. Changes nothing.
 
+mod segment;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +23,7 @@ use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
-use crate::net::{Neighbours, Nic};
+use crate::net::{Heard, Neighbours, Nic};
 use crate::probe::Credentials;
 use crate::{agent, cgroup};
 
@@ -144,6 +147,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                 if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
+                findings.extend(segment::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
@@ -516,14 +520,34 @@ async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -
 
 /// The Ethernet addresses that ARP or Neighbour Discovery give for the VIP.
 async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
-    let neighbours = Neighbours::open(nic, &[vip])?;
+    // Of IPv6 without a name: the node may have none.
+    let ask = if vip.is_ipv4() {
+        Neighbours::ask
+    } else {
+        Neighbours::probe
+    };
+    let mut found: Vec<Mac> = ask_all(&[vip], nic, ask)
+        .await?
+        .into_iter()
+        .map(|heard| heard.mac)
+        .collect();
+    found.retain(|mac| *mac != Mac::from_wire(nic.mac));
+    found.sort_unstable_by_key(|mac| mac.to_wire());
+    found.dedup();
+    Ok(found)
+}
+
+/// Asks twice for each of these addresses, and collects what is said of them.
+async fn ask_all(
+    addresses: &[IpAddr],
+    nic: &Nic,
+    ask: fn(&Neighbours, IpAddr) -> io::Result<()>,
+) -> anyhow::Result<Vec<Heard>> {
+    let neighbours = Neighbours::open(nic, addresses)?;
     let mut found = Vec::new();
     for _ask in 0..2 {
-        if vip.is_ipv4() {
-            neighbours.ask(vip)?;
-        } else {
-            // Without a name: the node may have none of IPv6.
-            neighbours.probe(vip)?;
+        for &address in addresses {
+            ask(&neighbours, address)?;
         }
         let pause = tokio::time::sleep(ANSWER);
         tokio::pin!(pause);
@@ -532,13 +556,9 @@ async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
                 () = &mut pause => break,
                 heard = neighbours.receive() => heard?,
             };
-            let answer = heard.filter(|heard| heard.address == vip);
-            found.extend(answer.map(|answer| answer.mac));
+            found.extend(heard.filter(|heard| addresses.contains(&heard.address)));
         }
     }
-    found.retain(|mac| *mac != Mac::from_wire(nic.mac));
-    found.sort_unstable_by_key(|mac| mac.to_wire());
-    found.dedup();
     Ok(found)
 }
 

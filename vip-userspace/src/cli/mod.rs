@@ -18,6 +18,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::agent::lock::LockError;
 use crate::config::{self, ConfigError, Flags};
 use crate::datapath::{DatapathError, Taken};
+use crate::net::NetError;
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
@@ -167,11 +168,13 @@ fn is_input(error: &anyhow::Error) -> bool {
             DatapathError::InTheWay { .. } | DatapathError::Held { .. }
         )
     };
+    let off_link = |error: &NetError| matches!(error, NetError::OffLink { .. });
     error.is::<ConfigError>()
         || error.is::<BadInput>()
         || error.is::<Taken>()
         || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
         || error.downcast_ref().is_some_and(lies_in_the_way)
+        || error.downcast_ref().is_some_and(off_link)
 }
 
 /// An error and its causes. Some say their cause themselves; it is not said twice.

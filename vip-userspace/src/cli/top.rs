@@ -118,8 +118,7 @@ impl View {
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
             Constraint::Length(
-                (5 + status.faults.len() + status.alarms().count() + status.warnings().len())
-                    as u16,
+                (5 + status.faults.len() + status.alarms.len() + status.warnings().len()) as u16,
             ),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
@@ -165,8 +164,8 @@ impl View {
         for fault in &status.faults {
             lines.push(Line::styled(format!("Fault    {fault}"), bad()));
         }
-        for alarm in status.alarms() {
-            lines.push(Line::styled(format!("Alarm    {alarm}"), bad()));
+        for alarm in &status.alarms {
+            lines.push(Line::styled(format!("Alarm    {}", alarm.text), bad()));
         }
         for warning in status.warnings() {
             lines.push(Line::styled(format!("Warning  {warning}"), doubtful()));
@@ -304,7 +303,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::observe::status::{Peer, Xdp};
+    use crate::observe::status::{Alarm, Peer, Xdp};
 
     fn node(number: u8, packets: u64) -> Node {
         Node {
@@ -313,7 +312,6 @@ mod tests {
             own: number == 1,
             mac: None,
             source_mac: None,
-            source_alarm: None,
             alive: true,
             ready: number != 2,
             unknown: false,
@@ -354,6 +352,12 @@ mod tests {
             source_mac_changes: 0,
             conflicts: 0,
             claimant: None,
+            alarms: vec![Alarm {
+                alarm: text("no_agent"),
+                about: text("cp4"),
+                text: text("cp4 runs no agent"),
+            }],
+            hears_nobody: None,
             node: text("cp1"),
             xdp: Xdp {
                 interface: text("eth0"),
@@ -402,11 +406,9 @@ mod tests {
         let bars = line("* cp1").trim_end_matches('│');
         assert!(bars.ends_with("▂ █"), "{bars}");
         assert!(line("cp3").contains("drain"));
-        assert!(
-            lines
-                .iter()
-                .any(|line| line.contains("Fault    no carrier"))
-        );
+        for said in ["Fault    no carrier", "Alarm    cp4 runs no agent"] {
+            assert!(lines.iter().any(|line| line.contains(said)), "{said}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! When to announce the VIP: a burst at takeover, then now and then for those who missed it.
+//! When to announce an address: a burst when it has moved, and for the VIP from then on now and
+//! then for those who missed it.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const BURST: [Duration; 4] = [
 /// Between announcements after the burst.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The announcements of one owner.
+/// The announcements of one owner, or of a node's own address.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
     /// When the VIP was taken over, and the number of announcements since; `None` on a node
@@ -38,6 +39,13 @@ impl Schedule {
         {
             self.begin(now);
         }
+    }
+
+    /// Whether the burst is over.
+    #[must_use]
+    pub fn is_past_burst(&self) -> bool {
+        self.since
+            .is_some_and(|(_, sent)| sent as usize >= BURST.len())
     }
 
     /// The VIP was given up.

@@ -14,6 +14,8 @@ mod ndp;
 mod neighbours;
 pub mod netlink;
 mod nic;
+pub mod overhear;
+pub mod port;
 mod raw;
 mod sources;
 #[cfg(test)]
@@ -86,6 +88,23 @@ pub enum NetError {
         /// The interface that has the node's address.
         interface: String,
         /// The node's address.
+        address: IpAddr,
+        /// Its prefix length.
+        prefix_len: u8,
+    },
+    /// No agent would hear another one.
+    #[error(
+        "{peers} are reached by way of {router}, not directly: all nodes must be on one segment, \
+         and {interface} ({address}/{prefix_len}) must reach them without a router"
+    )]
+    OffLink {
+        /// The other nodes.
+        peers: String,
+        /// The gateway of the route to the first one.
+        router: IpAddr,
+        /// The NIC.
+        interface: String,
+        /// The node's own address.
         address: IpAddr,
         /// Its prefix length.
         prefix_len: u8,

@@ -9,15 +9,16 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 use super::NetError;
 use super::nic::{self, Link, LocalAddress, Nic};
@@ -45,6 +46,17 @@ pub struct LinkState {
     pub xdp: Option<u32>,
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
+    /// How often its carrier came or went.
+    pub carrier_changes: u32,
+}
+
+/// How packets for an address leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// Index of the interface.
+    pub interface: u32,
+    /// The router that they go to; `None` if they go to the address itself.
+    pub gateway: Option<IpAddr>,
 }
 
 /// A change of the node's network.
@@ -57,6 +69,10 @@ pub enum NetEvent {
     Link,
     /// The NIC is gone. Another one may have its number by the time that this is read.
     LinkGone,
+    /// Hosts and switches must learn anew where the NIC's addresses are: a bond sends by another
+    /// port, a virtual machine has moved. The kernel tells them of the addresses on the NIC, and
+    /// not of those on `lo`.
+    Announce,
     /// An address came or went, on any interface.
     Address {
         /// Index of the interface.
@@ -262,7 +278,53 @@ impl Netlink {
                 mac: link.mac,
                 xdp: link.xdp,
                 master: link.master,
+                carrier_changes: link.carrier_changes,
             }))
+    }
+
+    /// How packets from one address to another one leave, where they must by the interface `by`,
+    /// if one is given. `None` if they cannot.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn path(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        by: Option<u32>,
+    ) -> Result<Option<Path>, NetError> {
+        let request = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to, if to.is_ipv4() { 32 } else { 128 })
+            .and_then(|request| request.source_prefix(from, if from.is_ipv4() { 32 } else { 128 }));
+        let mut request = request
+            .map_err(|error| NetError::io("ask for a route")(io::Error::other(error)))?
+            .build();
+        if let Some(interface) = by {
+            request.attributes.push(RouteAttribute::Oif(interface));
+        }
+        let mut found = self.handle.route().get(request).execute().boxed();
+        match found.try_next().await.map_err(refused("ask for a route")) {
+            Ok(message) => Ok(message.as_ref().and_then(path)),
+            Err(NetError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Index, name and Ethernet address of each interface that has one.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn ethernet(&self) -> Result<Vec<(u32, String, [u8; 6])>, NetError> {
+        let links = self.links().await?.into_iter();
+        let ethernet = links.filter_map(|link| Some((link.index, link.name, link.mac?)));
+        Ok(ethernet.collect())
     }
 
     /// Whether an address is on an interface.
@@ -402,12 +464,49 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
             };
             Some(NetEvent::Neighbour(lost))
         }
-        RouteNetlinkMessage::NewLink(message) if is_nic(&message) => Some(NetEvent::Link),
+        RouteNetlinkMessage::NewLink(message) if is_nic(&message) => {
+            let announce = message.attributes.iter().any(must_be_announced);
+            Some(if announce {
+                NetEvent::Announce
+            } else {
+                NetEvent::Link
+            })
+        }
         RouteNetlinkMessage::DelLink(message) if is_nic(&message) => Some(NetEvent::LinkGone),
         RouteNetlinkMessage::NewAddress(message) => address_event(&message, true),
         RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),
         _ => None,
     }
+}
+
+/// The kernel's own reason to announce what is on the NIC (`IFLA_EVENT`).
+fn must_be_announced(attribute: &LinkAttribute) -> bool {
+    matches!(
+        attribute,
+        LinkAttribute::Event(LinkEvent::NotifyPeers | LinkEvent::BondingFailover)
+    )
+}
+
+/// Where a route goes.
+fn path(message: &RouteMessage) -> Option<Path> {
+    let mut gateway = None;
+    let mut interface = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                gateway = Some(IpAddr::from(*address));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                gateway = Some(IpAddr::from(*address));
+            }
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            _ => {}
+        }
+    }
+    Some(Path {
+        interface: interface?,
+        gateway,
+    })
 }
 
 fn address_event(message: &AddressMessage, present: bool) -> Option<NetEvent> {
@@ -499,6 +598,7 @@ fn link(message: &LinkMessage) -> Link {
         kind: None,
         xdp: None,
         master: None,
+        carrier_changes: 0,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -510,6 +610,7 @@ fn link(message: &LinkMessage) -> Link {
                 link.mac = bytes.as_slice().try_into().ok();
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::CarrierChanges(count) => link.carrier_changes = *count,
             LinkAttribute::Xdp(programs) => {
                 link.xdp = programs.iter().find_map(|program| match program {
                     LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => {
@@ -627,6 +728,43 @@ mod tests {
             let netlink = Netlink::connect().unwrap();
             netlink.add_vip(VIP).await.unwrap();
             assert_eq!(netlink.places_of(VIP).await.unwrap(), ["lo", "a0"]);
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_announces_on_the_nic_is_told_of() {
+        let told = |event, index| {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            message.attributes.push(LinkAttribute::Event(event));
+            let message = RouteNetlinkMessage::NewLink(message);
+            super::event(7, NetlinkPayload::InnerMessage(message))
+        };
+        for reason in [LinkEvent::NotifyPeers, LinkEvent::BondingFailover] {
+            assert_eq!(told(reason, 7), Some(NetEvent::Announce));
+            assert_eq!(told(reason, 8), None, "of another interface");
+        }
+        assert_eq!(told(LinkEvent::Features, 7), Some(NetEvent::Link));
+    }
+
+    #[test]
+    fn a_route_by_a_router_is_told_from_a_direct_one() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let nic = nic(&netlink).await;
+            let path = async |to| netlink.path(A, to, Some(nic.index)).await.unwrap();
+            let direct = Path {
+                interface: nic.index,
+                gateway: None,
+            };
+            assert_eq!(path(B).await, Some(direct));
+            testing::ip(&format!("route add 10.9.0.77/32 via {B}"));
+            let routed = Path {
+                gateway: Some(B),
+                ..direct
+            };
+            assert_eq!(path([10, 9, 0, 77].into()).await, Some(routed));
         });
     }
 

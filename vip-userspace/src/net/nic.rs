@@ -27,6 +27,20 @@ pub struct Nic {
     pub up: bool,
 }
 
+impl Nic {
+    /// Whether an address is in the subnet of the node's.
+    #[must_use]
+    pub fn subnet_has(&self, address: IpAddr) -> bool {
+        let own = LocalAddress {
+            index: self.index,
+            address: self.address,
+            prefix_len: self.prefix_len,
+            host_scope: false,
+        };
+        own.subnet_has(address)
+    }
+}
+
 /// An interface, as far as we care.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
@@ -46,6 +60,8 @@ pub(super) struct Link {
     pub(super) xdp: Option<u32>,
     /// Index of the bridge or bond that it is a port of.
     pub(super) master: Option<u32>,
+    /// How often its carrier came or went.
+    pub(super) carrier_changes: u32,
 }
 
 /// Whether `link` is a port of `master`, or of something that is one.
@@ -214,6 +230,7 @@ mod tests {
             kind: None,
             xdp: None,
             master: None,
+            carrier_changes: 0,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::decide::alarm::Kind;
 use crate::decide::choice::Resort;
 
 /// Something that changed. Nodes are called by their names.
@@ -155,18 +156,24 @@ pub enum Event {
         /// The VIP was announced against it.
         defended: bool,
     },
-    /// The Ethernet addresses that a node's frames come from do not settle, or are another
-    /// node's, too.
-    SourceAlarm {
-        /// Which node.
-        node: String,
-        /// What is wrong, with the addresses.
-        cause: String,
+    /// Whoever claimed the VIP does so no more.
+    ConflictOver {
+        /// Its Ethernet address.
+        claimant: String,
     },
-    /// They have settled, and are its own.
-    SourceAlarmOver {
-        /// Which node.
-        node: String,
+    /// Something is wrong on the segment.
+    Alarm {
+        /// What.
+        kind: Kind,
+        /// The same for people, and what to do.
+        text: String,
+    },
+    /// It is not any more.
+    AlarmOver {
+        /// What it was.
+        kind: Kind,
+        /// Whom it was about.
+        about: String,
     },
     /// The VIP is being handed over.
     HandingOver {
@@ -380,8 +387,9 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::FaultGone { .. } => "fault_gone",
             Self::Conflict { .. } => "conflict",
-            Self::SourceAlarm { .. } => "source_alarm",
-            Self::SourceAlarmOver { .. } => "source_alarm_over",
+            Self::ConflictOver { .. } => "conflict_over",
+            Self::Alarm { .. } => "alarm",
+            Self::AlarmOver { .. } => "alarm_over",
             Self::HandingOver { .. } => "handing_over",
             Self::HandedOver { .. } => "handed_over",
             Self::NotHandedOver { .. } => "not_handed_over",
@@ -414,7 +422,6 @@ impl Event {
             | Self::EchoLost { .. }
             | Self::Fault { .. }
             | Self::Conflict { .. }
-            | Self::SourceAlarm { .. }
             | Self::NotHandedOver { .. }
             | Self::NicRenamed { .. }
             | Self::NicAddress { .. }
@@ -431,6 +438,13 @@ impl Event {
             Self::NewConnections { resort, .. } if !matches!(resort, Resort::Usable) => {
                 Severity::Warning
             }
+            // While nodes are installed one after the other, some run no agent; and most frames find
+            // their connections whatever their source is.
+            Self::Alarm {
+                kind: Kind::NoAgent | Kind::SourceMacs,
+                ..
+            } => Severity::Warning,
+            Self::Alarm { .. } => Severity::Error,
             _ => Severity::Info,
         }
     }
@@ -527,9 +541,9 @@ impl Event {
                 defended,
             } => {
                 let who = if node.is_some() {
-                    "whose agent is not heard"
+                    "which runs no agent"
                 } else {
-                    "who is no node of the cluster"
+                    "which is no node of the cluster"
                 };
                 let against = if defended {
                     ": announced against it"
@@ -541,12 +555,29 @@ impl Event {
                     ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
                 }
             }
-            Self::SourceAlarm { node, cause } => plain("frames from it may miss their connections")
-                .with(node)
-                .because(cause),
-            Self::SourceAlarmOver { node } => {
-                plain("the MACs that its frames come from have settled").with(node)
+            Self::ConflictOver { claimant } => {
+                Said::new(format!("{claimant} claims the VIP no more"))
             }
+            Self::Alarm { text, .. } => Said::new(text),
+            Self::AlarmOver { kind, about } => Said::new(match kind {
+                Kind::Stranger => {
+                    format!("{about}, which is not in `nodes`, is not heard any more")
+                }
+                Kind::Unheard => {
+                    format!("nothing keeps {about} and this node from hearing each other any more")
+                }
+                Kind::NoAgent => format!("it is not so any more that {about} runs no agent"),
+                Kind::OffLink => format!("{about} is reached directly"),
+                Kind::TwoOwners => {
+                    format!("{about} does not own the VIP beside this node any more")
+                }
+                Kind::SourceMacs => {
+                    format!("the MACs that frames of {about} come from have settled")
+                }
+                Kind::Duplicate => {
+                    format!("{about} does not have this node's own address any more")
+                }
+            }),
             Self::HandingOver { to } => plain("is to take the VIP over").with(to),
             Self::HandedOver { to } => plain("has taken the VIP over").with(to),
             Self::NotHandedOver { cause } => plain("the VIP was not handed over").because(cause),

@@ -209,7 +209,7 @@ async fn status(state: &State) -> anyhow::Result<Status> {
     ask(state, Question::Status).await?
 }
 
-/// Whether the node could own the VIP, one line a condition, as the API server's own `/readyz`
+/// Whether the node could own the VIP, and is one of a cluster, one line a condition, as the API server's own `/readyz`
 /// says it.
 fn readiness(status: &Status) -> Answer {
     let mut lines = String::new();
@@ -226,6 +226,12 @@ fn readiness(status: &Status) -> Answer {
         let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
         lines += &format!("[{sign}]{} {result}{cause}\n", fault.name());
     }
+    let (sign, result) = match &status.hears_nobody {
+        None => ("+", "ok".to_owned()),
+        Some(why) => ("-", format!("failed: {why}")),
+    };
+    ready &= status.hears_nobody.is_none();
+    lines += &format!("[{sign}]peers {result}\n");
     let (code, verdict) = if ready {
         (StatusCode::OK, "readyz check passed\n")
     } else {

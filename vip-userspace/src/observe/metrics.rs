@@ -11,6 +11,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{HistogramOpts, HistogramVec, TextEncoder};
 
 use super::status::{Bfd, Node, Status};
+use crate::decide::alarm::Kind;
 use crate::decide::node::Fault;
 
 /// Content type of the text (version 0.0.4 of the format).
@@ -91,6 +92,11 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         let present = status.faults.iter().any(|there| there == fault.text());
         (vec![("fault", fault.name())], truth(present))
     });
+    let alarms = Kind::ALL.map(|kind| {
+        let alarms = status.alarms.iter();
+        let up = alarms.filter(|alarm| alarm.alarm == kind.name()).count();
+        (vec![("alarm", kind.name())], up as f64)
+    });
     let seconds = |millis: f64| millis / 1000.0;
     vec![
         gauge(
@@ -159,6 +165,21 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             "vip_conflicts_total",
             "Claims of the VIP by somebody who is no agent of the cluster.",
             members(status.conflicts as f64),
+        ),
+        gauge(
+            "vip_conflict",
+            "Whether somebody who is no agent of the cluster claims the VIP.",
+            members(truth(status.claimant.is_some())),
+        ),
+        gauge(
+            "vip_alarms",
+            "How many nodes or hosts there is something wrong with on the segment.",
+            alarms.into(),
+        ),
+        gauge(
+            "vip_hears_nobody",
+            "Whether no agent of another node is heard, though servers there answer.",
+            members(truth(status.hears_nobody.is_some())),
         ),
         counter(
             "vip_received_packets_total",
@@ -230,11 +251,6 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             "vip_frames_total",
             "What became of frames for the VIPs.",
             labelled(&status.counters, "verdict"),
-        ),
-        gauge(
-            "vip_source_alarm",
-            "Whether something is wrong with the Ethernet addresses that a node's frames come from.",
-            per_node(|node| Some(truth(node.source_alarm.is_some()))),
         ),
         counter(
             "vip_source_mac_changes_total",

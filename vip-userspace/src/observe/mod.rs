@@ -6,3 +6,4 @@ pub mod journal;
 pub mod metrics;
 pub mod socket;
 pub mod status;
+pub mod trouble;

@@ -44,8 +44,13 @@ pub struct Status {
     pub source_mac_changes: u64,
     /// Times that somebody who is no agent of the cluster claimed the VIP.
     pub conflicts: u64,
-    /// Who did so last: its Ethernet address.
+    /// Who does so: its Ethernet address; `None` if nobody does any more.
     pub claimant: Option<String>,
+    /// What is wrong on the segment, which somebody must deal with.
+    pub alarms: Vec<Alarm>,
+    /// What this node says of itself if it hears no agent of another node, though servers there
+    /// answer: it is not ready, then.
+    pub hears_nobody: Option<String>,
     /// This node's name.
     pub node: String,
     /// How the program is attached.
@@ -68,6 +73,17 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// What was put right in the kernel since the agent started, by name.
     pub repairs: BTreeMap<String, u64>,
+}
+
+/// Something that is wrong on the segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What, for programs: `stranger`, `unheard`, `no_agent`, `off_link`, `two_owners`, `duplicate`.
+    pub alarm: String,
+    /// Whom it is about: the name of a node, or an address.
+    pub about: String,
+    /// What, for people.
+    pub text: String,
 }
 
 /// A node, by name and address.
@@ -146,9 +162,6 @@ pub struct Node {
     /// Where else its frames come from, if from there and not only from its own address.
     #[serde(default)]
     pub source_mac: Option<String>,
-    /// What is wrong with the addresses that its frames come from.
-    #[serde(default)]
-    pub source_alarm: Option<String>,
     /// The node answers.
     pub alive: bool,
     /// Its API server says that it is ready.
@@ -214,14 +227,6 @@ impl Service {
 }
 
 impl Status {
-    /// What somebody should look at, though this node can own the VIP.
-    pub fn alarms(&self) -> impl Iterator<Item = String> {
-        self.nodes.iter().filter_map(|node| {
-            let alarm = node.source_alarm.as_ref()?;
-            Some(format!("{}: {alarm}", node.name))
-        })
-    }
-
     /// What an operator should see to though the VIP works, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -276,8 +281,8 @@ impl fmt::Display for Status {
                 self.conflicts
             )?;
         }
-        for alarm in self.alarms() {
-            writeln!(f, "Alarm    {alarm}")?;
+        for alarm in &self.alarms {
+            writeln!(f, "Alarm    {}", alarm.text)?;
         }
         match self.fence_remaining_ms {
             0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,

@@ -218,7 +218,11 @@ impl World {
             Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
             Action::AskNeighbour(to) => self.send(node, to.get(), Message::NeighbourRequest),
             Action::Report(report) => self.hear(node, &report),
-            Action::SetMasks(_) | Action::Announce | Action::ProbeAddress | Action::Done => {}
+            Action::SetMasks(_)
+            | Action::Announce
+            | Action::AnnounceOwn
+            | Action::ProbeAddress
+            | Action::Done => {}
         }
     }
 

@@ -45,7 +45,6 @@ impl Shell {
                 own: peer.address == self.nic.address,
                 mac: known(peer.mac),
                 source_mac: known(self.sources.of(peer.index)),
-                source_alarm: self.source_alarm(peer.index),
                 alive,
                 ready: alive && server == Server::Ready,
                 unknown: alive && server == Server::Unknown,
@@ -97,6 +96,17 @@ impl Shell {
             source_mac_changes: self.sources.changes(),
             conflicts: self.claims.1,
             claimant: self.claimant.map(|mac| mac.to_string()),
+            alarms: self
+                .segment
+                .alarms
+                .iter()
+                .map(|(kind, about, alarm)| status::Alarm {
+                    alarm: kind.name().to_owned(),
+                    about: about.to_owned(),
+                    text: alarm.text.clone(),
+                })
+                .collect(),
+            hears_nobody: self.hears_nobody(view),
             node: named(own).name,
             xdp: status::Xdp {
                 interface: self.nic.name.clone(),

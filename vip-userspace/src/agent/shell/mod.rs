@@ -7,6 +7,7 @@ mod bfd;
 mod describe;
 mod hooks;
 mod network;
+mod segment;
 mod setup;
 mod sources;
 mod tell;
@@ -22,11 +23,14 @@ use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
 use self::hooks::Hooks;
+use self::segment::{Agent, Segment};
 use self::setup::{
-    NicSockets, addresses_of, advert_interval, described, note_addresses, params, plan, redirect,
+    NicSockets, addresses_of, advert_interval, described, note_addresses, own_addresses, params,
+    plan, redirect,
 };
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View};
+use super::survey::Found;
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
@@ -56,14 +60,14 @@ struct Peer {
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
-    /// Something is wrong with the addresses that its frames come from, and that was told.
-    source_alarm: bool,
     /// What the last probe by each check said.
     probes: Vec<String>,
     rtt: Option<Duration>,
     /// Frames and new connections at the last reconciliation, and a second since.
     counted: (u64, u64),
     rates: (f64, f64),
+    /// What is known of its agent.
+    agent: Agent,
 }
 
 /// Everything the loop drives.
@@ -98,6 +102,10 @@ pub(super) struct Shell {
     /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
     claims: (u64, u64),
     claimant: Option<Mac>,
+    /// What else is wrong on the segment.
+    segment: Segment,
+    /// How often the NIC's carrier had come or gone when it was last looked at.
+    carrier_changes: u32,
     /// When rates were last computed.
     sampled: BootNanos,
     journal: Journal,
@@ -113,6 +121,7 @@ impl Shell {
         nic: Nic,
         netlink: Netlink,
         probe_times: ProbeTimes,
+        surveys: mpsc::Sender<Found>,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
         let plan = Arc::new(plan(&config, &nic)?);
         let own = BackendIndex::new(nic.node_index).context("more nodes than there may be")?;
@@ -179,11 +188,11 @@ impl Shell {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
-                    source_alarm: false,
                     probes: vec!["not probed yet".to_owned(); config.checks.len()],
                     rtt: None,
                     counted: (0, 0),
                     rates: (0.0, 0.0),
+                    agent: Agent::default(),
                 })
             })
             .collect();
@@ -197,6 +206,7 @@ impl Shell {
             nodes: config.addresses(),
             own,
             vips: addresses_of(&config).collect(),
+            own_addresses: own_addresses(&config, &nic),
             router_id: config.vrrp.router_id,
             interval: advert_interval(&config),
             mode: config.vrrp.mode,
@@ -212,6 +222,7 @@ impl Shell {
         )
         .context("cannot start the thread that keeps the fence")?;
         let now = now();
+        let link = netlink.link(nic.index).await?;
         let mut shell = Self {
             config,
             nic,
@@ -236,6 +247,8 @@ impl Shell {
             last_failover: None,
             claims: (conflicts, 0),
             claimant: None,
+            segment: Segment::new(surveys),
+            carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
             journal,
             probe_times,
@@ -353,6 +366,13 @@ impl Shell {
             ProbeResult::Silent { reason } if own => (Probe::Hung(reason.clone()), &**reason),
             ProbeResult::Silent { reason } => (Probe::Silent, &**reason),
         };
+        let answers = !matches!(found, Probe::Refused | Probe::Silent | Probe::Hung(_));
+        if !own && found != Probe::Silent {
+            peer.agent.facts.answered = Some(now());
+        }
+        if check == 0 {
+            peer.agent.serves = answers;
+        }
         text.clone_into(&mut peer.probes[check]);
         self.pacer.tell(Command::Probe(peer.index, check, found));
     }
@@ -389,6 +409,7 @@ impl Shell {
             }
             self.claims.0 = counted;
         }
+        self.look_at_segment().await;
         self.sample();
         Ok(())
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use vip_common::layout::Mac;
 
-use super::Shell;
 use super::hooks::Hooks;
 use super::setup::{NicSockets, addresses_of, described};
+use super::{Shell, conflicts};
 use crate::agent::pacer::Command;
 use crate::datapath::Plan;
 use crate::decide::node::Fault;
@@ -30,6 +30,10 @@ impl Shell {
                 // number.
                 self.nic_is_gone = true;
                 self.look_at_link().await?;
+            }
+            NetEvent::Announce => {
+                self.look_at_link().await?;
+                self.pacer.tell(Command::Moved);
             }
             NetEvent::Address { address, .. }
                 if address == self.nic.address
@@ -64,6 +68,11 @@ impl Shell {
             return Ok(());
         };
         self.pacer.tell(Command::Fault(Fault::Carrier, !link.up));
+        // Gone and back between two looks: switches may have forgotten where this node is.
+        if link.carrier_changes != self.carrier_changes {
+            self.carrier_changes = link.carrier_changes;
+            self.pacer.tell(Command::Moved);
+        }
         if link.name != self.nic.name {
             let from = std::mem::replace(&mut self.nic.name, link.name);
             let to = self.nic.name.clone();
@@ -232,9 +241,11 @@ impl Shell {
         self.learn(self.nic.address, own);
         match self.netlink.neighbours(self.nic.index).await {
             Ok(neighbours) => {
+                self.segment.known_macs.clear();
                 for neighbour in neighbours {
-                    if let Some(mac) = neighbour.mac {
-                        self.learn(neighbour.address, Mac::from_wire(mac));
+                    if let Some(mac) = neighbour.mac.map(Mac::from_wire) {
+                        self.learn(neighbour.address, mac);
+                        self.segment.known_macs.push((mac, neighbour.address));
                     }
                 }
             }
@@ -265,27 +276,30 @@ impl Shell {
     pub(in crate::agent) fn on_neighbour(&mut self, heard: Option<Heard>) {
         self.heard += 1;
         self.prove();
-        if let Some(heard) = heard
-            && let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
+        let Some(heard) = heard else {
+            return;
+        };
+        if let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
             && peer.mac == heard.mac
             && peer.address != self.nic.address
         {
             self.pacer.tell(Command::Neighbour(peer.index));
         }
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
-        // a probe for it comes here.
-        if let Some(heard) = heard
-            && addresses_of(&self.config).any(|vip| vip == heard.address)
-        {
+        // a probe for it comes here, and was counted there.
+        if addresses_of(&self.config).any(|vip| vip == heard.address) {
             self.on_claim(heard.mac);
+            if let Ok(counted) = conflicts(&self.datapath) {
+                self.claims.0 = counted;
+            }
+        } else {
+            self.note_answer(heard.address, heard.mac);
         }
     }
 
-    pub(super) fn on_claim(&mut self, mac: Mac) {
+    pub(super) fn tell_claim(&mut self, mac: Mac) {
         let node = self.sources.node(mac);
-        // A node whose address is not known yet announces the VIP like a stranger.
-        let unknown = node.is_none() && self.peers.iter().any(|peer| peer.mac.is_unknown());
-        if !unknown && node.is_none_or(|node| node.get() != self.nic.node_index) {
+        if node.is_none_or(|node| node.get() != self.nic.node_index) {
             self.pacer.tell(Command::Claim(mac, node));
         }
     }

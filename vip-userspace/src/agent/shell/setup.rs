@@ -125,6 +125,12 @@ pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
     config.vips.iter().map(|vip| vip.address)
 }
 
+/// This node's own addresses on the segment.
+pub(super) fn own_addresses(config: &Config, nic: &Nic) -> Vec<IpAddr> {
+    let other = config.nodes[nic.node_index].other_address;
+    [Some(nic.address), other].into_iter().flatten().collect()
+}
+
 /// Notes what is put on `lo`, for `vip cleanup`, before it is.
 pub(super) fn note_addresses(config: &Config) -> anyhow::Result<()> {
     let note = config.run_dir.join(ADDRESSES);

@@ -1,12 +1,10 @@
 //! Where frames of the other nodes come from: what the packet socket heard is looked at, learned
 //! and, if it is odd, told.
 
-use vip_common::layout::BackendIndex;
-
 use super::Shell;
 use crate::agent::clock::now;
 use crate::agent::pacer::Command;
-use crate::observe::event::Event;
+use crate::decide::alarm::Kind;
 
 impl Shell {
     /// Looks at what was heard since the last time.
@@ -28,23 +26,25 @@ impl Shell {
             tracing::debug!(node = self.peers[index.get()].name, %mac, "frames come from");
             self.pacer.tell(Command::Source(index, mac));
         }
-        for place in 0..self.peers.len() {
-            let alarm = self.source_alarm(self.peers[place].index);
-            let peer = &mut self.peers[place];
-            if alarm.is_some() != peer.source_alarm {
-                peer.source_alarm = alarm.is_some();
-                let node = peer.name.clone();
-                self.journal.note(match alarm {
-                    Some(cause) => Event::SourceAlarm { node, cause },
-                    None => Event::SourceAlarmOver { node },
-                });
-            }
-        }
-    }
-
-    /// What is wrong with the addresses that frames of a node come from.
-    pub(super) fn source_alarm(&self, index: BackendIndex) -> Option<String> {
         let names: Vec<&str> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
-        self.sources.alarm(index, &names)
+        let mut changes = Vec::new();
+        for peer in &self.peers {
+            let alarms = &mut self.segment.alarms;
+            changes.push(match self.sources.alarm(peer.index, &names) {
+                // Not again for each address that comes after the first few.
+                Some(_) if alarms.is_up(Kind::SourceMacs, &peer.name) => None,
+                Some(cause) => {
+                    let text = format!(
+                        "frames from {} may miss their connections: {cause}",
+                        peer.name
+                    );
+                    alarms.raise(Kind::SourceMacs, &peer.name, text, None)
+                }
+                None => alarms.lower(Kind::SourceMacs, &peer.name),
+            });
+        }
+        for change in changes {
+            self.tell_change(change);
+        }
     }
 }

@@ -15,10 +15,10 @@ impl Shell {
     /// What the thread has to tell.
     pub(in crate::agent) fn on_notice(&mut self, notice: Notice) {
         let event = match notice {
-            Notice::Report(report) => {
-                self.follow(&report);
-                self.event(report)
-            }
+            Notice::Report(report) => match self.take(report) {
+                Some(event) => event,
+                None => return,
+            },
             Notice::Repaired => Event::Repaired(Repair::State),
             Notice::Failed(what, error) => Event::Failed {
                 what: format!("cannot {what}").into(),
@@ -32,11 +32,30 @@ impl Shell {
         self.journal.note(event);
     }
 
+    /// Takes in what the decisions report; `None` if it is no news, or told in another way.
+    fn take(&mut self, report: Report) -> Option<Event> {
+        let news = match &report {
+            // What speaks there may be an agent that a firewall hides: that it is not heard is told
+            // with more about it.
+            Report::Conflict {
+                node: Some(node), ..
+            } if self.may_run_an_agent(*node) => return None,
+            Report::ConflictOver { mac } if self.claimant != Some(*mac) => return None,
+            Report::Conflict {
+                defended, fresh, ..
+            } => *defended || *fresh,
+            _ => true,
+        };
+        self.follow(&report);
+        self.event(report).filter(|_| news)
+    }
+
     /// Keeps what `vip status` says of it.
     fn follow(&mut self, report: &Report) {
         match report {
             Report::Active(takeover) => {
                 self.state = State::Active;
+                self.segment.another_owns = false;
                 self.takeovers += 1;
                 self.since = now();
                 if let Takeover::From { after, .. } = takeover {
@@ -51,13 +70,16 @@ impl Shell {
                 self.claims.1 += 1;
                 self.claimant = Some(*mac);
             }
+            Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
+            Report::ConflictOver { .. } => self.claimant = None,
+            Report::TwoOwners(node, present) => self.on_two_owners(*node, *present),
             _ => {}
         }
     }
 
-    fn event(&self, report: Report) -> Event {
+    fn event(&self, report: Report) -> Option<Event> {
         let name = |index: BackendIndex| self.peers[index.get()].name.clone();
-        match report {
+        Some(match report {
             Report::Active(takeover) => {
                 let (cause, after) = match takeover {
                     Takeover::Resumed => ("an agent here had it a moment ago".to_owned(), None),
@@ -138,17 +160,23 @@ impl Shell {
                 mac,
                 node,
                 defended,
+                ..
             } => Event::Conflict {
-                claimant: mac.to_string(),
+                claimant: self.who(mac),
                 node: node.map(name),
                 defended,
             },
+            Report::ConflictOver { mac } => Event::ConflictOver {
+                claimant: mac.to_string(),
+            },
+            // Told as an alarm.
+            Report::TwoOwners(..) => return None,
             Report::HandingOver(node) => Event::HandingOver { to: name(node) },
             Report::HandedOver(node) => Event::HandedOver { to: name(node) },
             Report::NotHandedOver(why) => Event::NotHandedOver {
                 cause: why.to_string(),
             },
             Report::Priority(priority) => Event::Priority(priority),
-        }
+        })
     }
 }

@@ -42,6 +42,9 @@ impl Node {
         let Some(address) = self.params.nodes.get(source.get()).map(|node| node.address) else {
             return;
         };
+        if let Some(peer) = self.peer_mut(source) {
+            peer.advert = Some(now);
+        }
         let resigns = advert.priority == PRIORITY_RESIGNED;
         let leaving = self.has_resigned(now, source);
         self.follow(now, source, address, advert);

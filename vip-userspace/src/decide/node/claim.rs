@@ -1,4 +1,5 @@
-//! Claims on the VIP by others than agents, and the questions before it is claimed oneself (RFC 5227).
+//! Claims on the VIP by others than agents, the questions before it is claimed oneself (RFC 5227),
+//! and those of its owner, which find whoever has it and says nothing.
 
 use super::*;
 
@@ -10,8 +11,11 @@ impl Node {
         node: Option<BackendIndex>,
         out: &mut Vec<Action>,
     ) {
-        if node.is_some_and(|node| self.is_heard(node)) {
-            return;
+        if let Some(node) = node {
+            self.on_rival(now, node, out);
+            if self.is_heard(node) {
+                return;
+            }
         }
         let due = self
             .claims
@@ -27,11 +31,76 @@ impl Node {
             self.claims.next = now.after(CLAIM_RETRY);
         }
         if node.is_none() || self.knows_the_owner(now) {
+            let before = self.claims.claimant.replace(Claimant { mac, last: now });
             out.push(Action::Report(Report::Conflict {
                 mac,
                 node,
                 defended,
+                fresh: before.is_none_or(|before| before.mac != mac),
             }));
+        }
+    }
+
+    /// Another node answers for the VIP. Where this one owns it, too, only one of the two hears the
+    /// other's advertisements, or neither does.
+    fn on_rival(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Action>) {
+        if self.machine.state() != State::Active || !matches!(self.farewell, Farewell::None) {
+            return;
+        }
+        let known = self.claims.rival.filter(|known| known.node == node);
+        let mut rival = known.unwrap_or(Rival {
+            node,
+            since: now,
+            last: now,
+            told: false,
+        });
+        rival.last = now;
+        if !rival.told && now.since(rival.since) >= RIVAL_PATIENCE {
+            rival.told = true;
+            out.push(Action::Report(Report::TwoOwners(node, true)));
+        }
+        if known.is_none() {
+            self.forget_rival(out);
+        }
+        self.claims.rival = Some(rival);
+    }
+
+    fn forget_rival(&mut self, out: &mut Vec<Action>) {
+        if let Some(rival) = self.claims.rival.take()
+            && rival.told
+        {
+            out.push(Action::Report(Report::TwoOwners(rival.node, false)));
+        }
+    }
+
+    /// When a claim is over, unless it is repeated before.
+    pub(super) fn next_lapse(&self) -> Option<BootNanos> {
+        let claimant = self.claims.claimant.map(|claimant| claimant.last);
+        let rival = self.claims.rival.map(|rival| rival.last);
+        let first = claimant.into_iter().chain(rival).min()?;
+        Some(first.after(CLAIM_LAPSE))
+    }
+
+    /// Asks now and then whether somebody else has the VIP that this node owns, and forgets who does
+    /// not answer any more.
+    pub(super) fn watch_address(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let active = self.machine.state() == State::Active;
+        let over = |last: BootNanos| now >= last.after(CLAIM_LAPSE);
+        let claimant = self.claims.claimant;
+        if let Some(Claimant { mac, .. }) = claimant.filter(|claimant| over(claimant.last)) {
+            self.claims.claimant = None;
+            out.push(Action::Report(Report::ConflictOver { mac }));
+        }
+        if !active || self.claims.rival.is_some_and(|rival| over(rival.last)) {
+            self.forget_rival(out);
+        }
+        if active && self.params.probe_address && now >= self.claims.watch {
+            self.claims.asked += 1;
+            // Not in step with anybody else's: from three quarters of the interval on.
+            let jitter = mix(self.params.seed, self.claims.asked) % 512;
+            let wait = WATCH_INTERVAL * 3 / 4 + WATCH_INTERVAL * jitter as u32 / 1024;
+            self.claims.watch = now.after(wait);
+            out.push(Action::ProbeAddress);
         }
     }
 

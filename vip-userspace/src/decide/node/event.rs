@@ -146,6 +146,9 @@ pub enum Event<'a> {
         /// The other node that has it, if one does.
         node: Option<BackendIndex>,
     },
+    /// ARP would answer something else than a moment ago, or other switches must learn where this
+    /// node is: another Ethernet address, another NIC, a link that was gone.
+    Moved,
     /// The operator wants another node to own the VIP: this one, or whichever is best.
     Handover(Option<BackendIndex>),
     /// The operator wants no new connections to be brought to this node, or wants them again.
@@ -190,6 +193,8 @@ pub enum Action {
     AskNeighbour(BackendIndex),
     /// Announce the VIP: gratuitous ARP.
     Announce,
+    /// Announce this node's own addresses in the same way.
+    AnnounceOwn,
     /// Ask the segment who has the VIP (RFC 5227, an ARP probe).
     ProbeAddress,
     /// Tell whoever listens: log, metrics, status.
@@ -238,7 +243,17 @@ pub enum Report {
         node: Option<BackendIndex>,
         /// Whether the VIP was announced against it.
         defended: bool,
+        /// Whether it is news: a moment ago it was somebody else, or nobody.
+        fresh: bool,
     },
+    /// Whoever claimed the VIP does so no more, as far as this node hears.
+    ConflictOver {
+        /// Its Ethernet address.
+        mac: Mac,
+    },
+    /// This node owns the VIP, and another node answers for it as well, for longer than a
+    /// handover takes (`true`); or it does so no more.
+    TwoOwners(BackendIndex, bool),
     /// The VIP is handed over to that node.
     HandingOver(BackendIndex),
     /// It has it.

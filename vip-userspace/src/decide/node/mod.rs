@@ -63,6 +63,17 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Before an address that somebody else claims is asked for again.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
 
+/// Between the owner's questions whether somebody else has the VIP, a quarter more or less: a host
+/// that has it and says nothing is found by its answer alone.
+const WATCH_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A claim that is not repeated for so long is over: the owner has asked three times by then.
+const CLAIM_LAPSE: Duration = Duration::from_secs(12);
+
+/// How long another node may answer for the VIP while this one owns it: in a handover both do for a
+/// moment.
+const RIVAL_PATIENCE: Duration = Duration::from_millis(2500);
+
 /// How long an owner waits for its successor to speak, beside three advertisement intervals:
 /// more than any skew time at an interval of one second, which is keepalived's default.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
@@ -113,6 +124,8 @@ struct Peer {
     /// is steered there. (It stays there when the agent ends.) A node that was dead must be heard
     /// again: it may have booted, and its stack know nothing of the VIP.
     joined: bool,
+    /// When it said last that it owns the VIP, or gives it up.
+    advert: Option<BootNanos>,
     /// When it is to be asked next while it is well, to see whether it answers.
     exercise: BootNanos,
     /// Whether its kernel answers echo, and ARP or Neighbour Discovery.
@@ -153,6 +166,32 @@ struct Claims {
     next: BootNanos,
     /// When the VIP was last defended.
     defended: Option<BootNanos>,
+    /// When the owner asks again whether somebody else has the VIP.
+    watch: BootNanos,
+    /// How often it has asked.
+    asked: u64,
+    /// Who claimed the VIP last, until that is over.
+    claimant: Option<Claimant>,
+    /// The other node that answers for the VIP while this one owns it.
+    rival: Option<Rival>,
+}
+
+/// Somebody who claims the VIP and is no agent that is heard.
+#[derive(Clone, Copy, Debug)]
+struct Claimant {
+    mac: Mac,
+    /// When it did so last.
+    last: BootNanos,
+}
+
+/// Another node that answers for the VIP while this one owns it.
+#[derive(Clone, Copy, Debug)]
+struct Rival {
+    node: BackendIndex,
+    since: BootNanos,
+    last: BootNanos,
+    /// Whether that was reported.
+    told: bool,
 }
 
 /// Who owns the VIP, as far as a node hears.
@@ -194,6 +233,8 @@ pub struct Node {
     /// silent, what it said last.
     draining: BackendMask,
     schedule: Schedule,
+    /// Announcements of this node's own addresses.
+    own_schedule: Schedule,
     faults: u8,
     masks: Option<Masks>,
     /// Where new connections go, by each check, as it was last reported.
@@ -235,6 +276,7 @@ impl Node {
                 exercise: BootNanos::ZERO,
                 echo: Means::default(),
                 neighbour: Means::default(),
+                advert: None,
             })
         });
         Self {
@@ -249,6 +291,7 @@ impl Node {
             health: Health::new(params.nodes.len(), params.checks, params.thresholds),
             draining: BackendMask::EMPTY,
             schedule: Schedule::default(),
+            own_schedule: Schedule::default(),
             faults: 0,
             masks: None,
             resorts: [Resort::default(); MAX_CHECKS],
@@ -268,6 +311,10 @@ impl Node {
                 },
                 next: BootNanos::ZERO,
                 defended: None,
+                watch: BootNanos::ZERO,
+                asked: 0,
+                claimant: None,
+                rival: None,
             },
             started: false,
             bfd: Vec::new(),
@@ -382,6 +429,7 @@ impl Node {
             }
             Event::Fault(fault, present) => self.on_fault(now, fault, present, out),
             Event::Claim { mac, node } => self.on_claim(now, mac, node, out),
+            Event::Moved => self.on_moved(now),
             Event::Handover(to) => self.on_handover(now, to, out),
             Event::Shutdown => self.on_shutdown(now, out),
         }
@@ -418,6 +466,7 @@ impl Node {
             }
         }
         self.probe_address(now, out);
+        self.watch_address(now, out);
         if now >= self.next_claim() {
             let actions = self.machine.on_timer(now);
             self.carry_out(now, Occasion::Time, actions, out);
@@ -461,8 +510,17 @@ impl Node {
             if let Some(at) = self.schedule.deadline() {
                 earliest(at);
             }
+            if self.params.probe_address {
+                earliest(self.claims.watch);
+            }
         } else if self.claims.probes_left > 0 && self.faults == 0 {
             earliest(self.claims.next);
+        }
+        if let Some(at) = self.own_schedule.deadline() {
+            earliest(at);
+        }
+        if let Some(at) = self.next_lapse() {
+            earliest(at);
         }
         match self.farewell {
             Farewell::None | Farewell::Left => {}
@@ -509,6 +567,12 @@ impl Node {
     #[must_use]
     pub fn bfd(&self, index: BackendIndex) -> Option<&Session> {
         self.peer(index)?.session.as_ref()
+    }
+
+    /// When a node's last advertisement came, if one did.
+    #[must_use]
+    pub fn advert(&self, index: BackendIndex) -> Option<BootNanos> {
+        self.peer(index)?.advert
     }
 
     /// What keeps this node from owning the VIP.
@@ -692,6 +756,7 @@ impl Node {
                     out.push(Action::Report(Report::Active(takeover)));
                     self.predecessor = None;
                     self.schedule.begin(now);
+                    self.claims.watch = now;
                 }
                 vrrp::Action::BecomeBackup => {
                     out.push(Action::Report(Report::Backup(occasion.loss())));
@@ -784,8 +849,26 @@ impl Node {
                 }));
             }
         }
+        // This node's own address first: the others know the VIP's announcements by it.
+        if self.own_schedule.due(now) {
+            out.push(Action::AnnounceOwn);
+            if self.own_schedule.is_past_burst() {
+                self.own_schedule.end();
+            }
+        }
         if self.machine.state() == State::Active && self.schedule.due(now) {
             out.push(Action::Announce);
+        }
+    }
+
+    /// What hosts and switches know of this node is not so any more.
+    fn on_moved(&mut self, now: BootNanos) {
+        if !self.started || matches!(self.farewell, Farewell::Left) {
+            return;
+        }
+        self.own_schedule.begin(now);
+        if self.machine.state() == State::Active {
+            self.schedule.begin(now);
         }
     }
 }

@@ -439,6 +439,145 @@ fn stranger_keeps_the_vip_from_being_claimed_and_is_answered_once_in_ten_seconds
     assert_eq!(bench.node.state(), State::Active, "a claim moves nothing");
 }
 
+/// When the owner asks whether somebody else has its address, and what is told of claims.
+fn asked(bench: &mut Bench, from: u64, to: u64) -> Vec<u64> {
+    let mut times = Vec::new();
+    bench.out.clear();
+    while bench.node.next_deadline() <= at(to) {
+        let now = bench.node.next_deadline();
+        bench.out.clear();
+        bench.node.on_timer(now, &mut bench.out);
+        let asks = bench.out.contains(&Action::ProbeAddress) && now >= at(from);
+        times.extend(asks.then(|| now.since(at(0)).as_millis() as u64));
+    }
+    times
+}
+
+#[test]
+fn owner_asks_for_its_address_at_once_and_every_few_seconds_and_no_other_node_does() {
+    let probing = |own| Params {
+        probe_address: true,
+        ..params(own, false)
+    };
+    let mut owner = Bench::new(probing(0));
+    let times = asked(&mut owner, 0, 60_000);
+    assert_eq!(owner.node.state(), State::Active);
+    // Three before the claim, and one with it.
+    assert!(times[3] - times[2] <= 150 && times[3] < 1000, "{times:?}");
+    let pauses: Vec<u64> = times[3..]
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    assert!(pauses.iter().all(|pause| (2250..=3750).contains(pause)));
+    assert!(pauses.len() >= 15 && pauses.iter().any(|pause| *pause != pauses[0]));
+
+    let mut backup = Bench::new(probing(1));
+    for tenth in 1..200 {
+        backup.advert(at(tenth * 100), 0, 250);
+        let asks = asked(&mut backup, 1000, tenth * 100 + 50);
+        assert!(asks.is_empty(), "{asks:?}");
+    }
+    let mut mute = Bench::new(params(0, false));
+    assert_eq!(asked(&mut mute, 0, 60_000), [0; 0], "as configured");
+}
+
+#[test]
+fn claim_is_news_once_and_over_when_nobody_answers_any_more() {
+    let mut bench = owner(params(0, false));
+    let told = |actions: &[Action]| {
+        let mut reports = actions.iter().filter_map(|action| match action {
+            Action::Report(Report::Conflict { fresh, .. }) => Some(Some(*fresh)),
+            Action::Report(Report::ConflictOver { .. }) => Some(None),
+            _ => None,
+        });
+        let first = reports.next();
+        assert_eq!(reports.next(), None);
+        first
+    };
+    for second in 0..5 {
+        let time = at(10_000 + second * 3000);
+        assert_eq!(told(bench.run(time)), None);
+        let news = told(bench.event(time, claim(None)));
+        assert_eq!(news, Some(Some(second == 0)), "after {second}");
+    }
+    assert_eq!(told(bench.run(at(10_000 + 4 * 3000 + 11_999))), None);
+    assert_eq!(told(bench.run(at(10_000 + 4 * 3000 + 12_000))), Some(None));
+    assert_eq!(told(bench.run(at(100_000))), None);
+    assert_eq!(
+        told(bench.event(at(100_000), claim(None))),
+        Some(Some(true))
+    );
+}
+
+#[test]
+fn another_owner_is_named_once_it_is_no_handover() {
+    let told = |actions: &[Action]| {
+        let mut reports = actions.iter().filter_map(|action| match action {
+            Action::Report(Report::TwoOwners(node, present)) => Some((node.get(), *present)),
+            _ => None,
+        });
+        reports.next()
+    };
+    let mut bench = owner(params(0, false));
+    bench.run(at(10_000));
+    let rival = || claim(Some(index(1)));
+    // In a handover the other one still answers, to questions for several addresses.
+    assert_eq!(told(bench.event(at(10_000), rival())), None);
+    assert_eq!(told(bench.event(at(10_001), rival())), None);
+    for (time, wanted) in [(60_000, None), (63_000, Some((1, true))), (66_000, None)] {
+        assert_eq!(told(bench.run(at(time))), None, "{time}");
+        assert_eq!(told(bench.event(at(time), rival())), wanted, "{time}");
+    }
+    assert_eq!(told(bench.run(at(78_000))), Some((1, false)));
+    // One that yields has no rival.
+    for time in [90_000, 93_000] {
+        bench.run(at(time));
+        bench.event(at(time), rival());
+    }
+    bench.run(at(96_000));
+    bench.advert(at(96_000), 1, 255);
+    assert_eq!(bench.node.state(), State::Backup);
+    assert_eq!(told(bench.run(at(97_000))), Some((1, false)));
+    assert_eq!(told(bench.event(at(97_000), rival())), None);
+}
+
+#[test]
+fn what_has_moved_is_announced_at_once_and_the_nodes_own_address_first() {
+    let times = |bench: &mut Bench, start: u64| {
+        let mut seen: Vec<(u64, Vec<Action>)> = Vec::new();
+        let mut take = |time: BootNanos, out: &[Action]| {
+            let spoken = out
+                .iter()
+                .filter(|action| matches!(action, Action::Announce | Action::AnnounceOwn));
+            let spoken: Vec<Action> = spoken.cloned().collect();
+            if !spoken.is_empty() {
+                seen.push((time.since(at(start)).as_millis() as u64, spoken));
+            }
+        };
+        bench.run(at(start));
+        let out = bench.event(at(start), Event::Moved).to_vec();
+        take(at(start), &out);
+        while bench.node.next_deadline() <= at(start + 5000) {
+            let now = bench.node.next_deadline();
+            bench.out.clear();
+            bench.node.on_timer(now, &mut bench.out);
+            let out = std::mem::take(&mut bench.out);
+            take(now, &out);
+        }
+        seen
+    };
+    let both = [Action::AnnounceOwn, Action::Announce].to_vec();
+    let mut first = owner(params(0, false));
+    let wanted: Vec<_> = [0, 50, 200, 1000].map(|time| (time, both.clone())).into();
+    assert_eq!(times(&mut first, 10_000), wanted);
+    // Another one has nothing to say of the VIP.
+    let mut second = Bench::new(params(1, false));
+    second.advert(at(9_999), 0, 250);
+    let own = [Action::AnnounceOwn].to_vec();
+    let wanted: Vec<_> = [0, 50, 200].map(|time| (time, own.clone())).into();
+    assert_eq!(times(&mut second, 10_000)[..3], wanted);
+}
+
 /// Two nodes whose BFD session is up, and who answer echo requests; what the first one sends after
 /// that is lost.
 fn up() -> (Bench, Bench) {

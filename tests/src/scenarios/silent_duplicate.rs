@@ -1,0 +1,70 @@
+//! A host has an address of the cluster and says nothing of it, until somebody asks: the VIP,
+//! which its owner asks for now and then, or a node's own address, which that node does.
+
+use anyhow::Result;
+
+use crate::arp::ArpReport;
+use crate::cluster::Cluster;
+use crate::outcome::{Outcome, Report};
+use crate::topology::{NIC, VIP, VIP6, mac, sh};
+use crate::traffic::ArpMonitor;
+
+pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+    let mut outcome = Outcome::new("silent_duplicate");
+    let owner = cluster.owner()?;
+    let own = mac(cluster.host(owner))?;
+    let node = super::another_than(cluster, owner);
+    let stranger = mac(cluster.topology.etcd.as_ref())?;
+    // Not so often that its own questions stir anybody up.
+    let mut monitor = ArpMonitor::start(cluster, 1000)?;
+    let announced = |seen: &ArpReport| {
+        let announcements = seen.announcements.iter();
+        announcements.filter(|mac| **mac == own).count()
+    };
+    let known = announced(&monitor.wait("the owner answers", |seen| !seen.speakers.is_empty())?);
+    let before = cluster.status(owner)?;
+    let addresses = [
+        format!("{VIP}/32"),
+        format!("{VIP6}/128"),
+        format!("{}/32", cluster.host(node).address()),
+    ];
+    let etcd = |cluster: &Cluster, verb: &str, end: &str| {
+        let lines = addresses
+            .iter()
+            .map(|address| format!("ip address {verb} {address} dev {NIC}{end}\n"));
+        sh(cluster.topology.etcd.as_ref(), &lines.collect::<String>())
+    };
+    etcd(cluster, "add", " nodad")?;
+    cluster.wait_for_status("the owner names the host", &[owner], |_, _, status| {
+        status.conflicts > before.conflicts
+            && status.claimant.as_ref() == Some(&stranger)
+            && ["arp_conflict", "ndp_conflict"]
+                .iter()
+                .all(|counter| status.count(counter) > before.count(counter))
+    })?;
+    monitor.wait("the owner announces the VIP against it", |seen| {
+        announced(seen) > known
+    })?;
+    cluster.wait_for_status("the node names the host", &[node], |_, _, status| {
+        status.alarm("duplicate", &stranger).is_some()
+    })?;
+    report.event("both VIPs and a node's own address are on another host: it is named");
+    etcd(cluster, "del", "")?;
+    cluster.wait_for_status("nobody else has them", &[owner, node], |_, _, status| {
+        status.claimant.is_none() && status.alarms.is_empty()
+    })?;
+    report.event("they are not any more, and nothing is left of it");
+    let told = cluster.vip(owner, &["events"])?;
+    for expected in [
+        "which is no node of the cluster, claims the VIP: announced against it".to_owned(),
+        format!("{stranger} claims the VIP no more"),
+    ] {
+        outcome.promise(told.contains(&expected), || {
+            format!("no {expected:?} among the events: {told}")
+        });
+    }
+    cluster.wait_until_settled()?;
+    let after = cluster.owner()?;
+    outcome.promise(after == owner, || "a claim moved the VIP".to_owned());
+    Ok(outcome)
+}
