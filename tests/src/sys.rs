@@ -4,13 +4,14 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::size_of_val;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getppid};
@@ -285,7 +286,12 @@ pub(crate) fn replace_program(link: &OwnedFd, program: &OwnedFd) -> io::Result<(
 /// Attaches an XDP program to an interface of the calling thread's network namespace, in the
 /// driver. It hangs there until the descriptor is closed.
 pub(crate) fn attach_xdp(program: &OwnedFd, interface: &str) -> io::Result<OwnedFd> {
-    bpf::link(program, interface, BPF_XDP, XDP_FLAGS_DRV_MODE)
+    bpf::link(
+        program.as_fd(),
+        if_nametoindex(interface)?,
+        BPF_XDP,
+        XDP_FLAGS_DRV_MODE,
+    )
 }
 
 /// Attaches a program to a tcx hook, before or after all others that hang there.
@@ -296,7 +302,7 @@ pub(crate) fn attach_tcx(
     first: bool,
 ) -> io::Result<OwnedFd> {
     let flags = if first { bpf::FIRST } else { 0 };
-    bpf::link(program, interface, hook, flags)
+    bpf::link(program.as_fd(), if_nametoindex(interface)?, hook, flags)
 }
 
 /// The kernel's number of a program.
@@ -389,7 +395,7 @@ pub(crate) fn attach_lookup(program: &OwnedFd) -> io::Result<OwnedFd> {
 /// Numbers of the programs at a tcx hook of an interface of the calling thread's namespace, in
 /// the order in which they run.
 pub(crate) fn attached_programs(interface: &str, hook: u32) -> io::Result<Vec<u32>> {
-    match bpf::attached(interface, hook) {
+    match bpf::attached(if_nametoindex(interface)?, hook) {
         // Linux before 6.6 has no tcx, so nothing can hang there.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
         programs => programs,
@@ -455,7 +461,7 @@ pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Owned
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = protocol;
-    address.sll_ifindex = nix::net::if_::if_nametoindex(interface)?.cast_signed();
+    address.sll_ifindex = if_nametoindex(interface)?.cast_signed();
     // SAFETY: the address is a `sockaddr_ll` and its size is given.
     let result = unsafe {
         libc::bind(

@@ -63,27 +63,31 @@ impl BfdPort {
     ///
     /// A member that runs no agent, but FRR or BIRD as a peer of this agent, sends from
     /// another port than [`AGENT_PORT`]. Its datagrams are the agent's as long as the agent is the only
-    /// BFD program on this node.
+    /// BFD program on this node. Those of strangers are, too, and a filter of its socket drops them:
+    /// otherwise the kernel would answer that nobody listens, and an agent that this one's list lacks
+    /// would believe that none runs here.
     #[inline(always)]
     #[must_use]
     pub fn receiver(&self, source: (Be128, Be16), destination: (Be128, u16)) -> Receiver {
         if destination.1 != PORT || destination.0 != self.own {
             return Receiver::Others;
         }
-        let mut is_member = false;
-        for member in &self.members {
-            is_member |= *member == source.0;
-        }
-        if !is_member {
-            return Receiver::Others;
-        }
-        if source.1 == Be16::new(AGENT_PORT) {
-            Receiver::Agent
-        } else if self.shared == 0 {
+        let others = if self.shared == 0 {
             Receiver::AgentFirst
         } else {
             Receiver::Others
+        };
+        if source.1 != Be16::new(AGENT_PORT) {
+            return others;
         }
+        // Left at the first match: of sixteen answers that are put together afterwards, the verifier
+        // would look at each combination.
+        for member in &self.members {
+            if *member == source.0 {
+                return Receiver::Agent;
+            }
+        }
+        others
     }
 }
 
@@ -94,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_members_datagrams_to_the_nodes_own_port_are_the_agents() {
+    fn members_datagrams_from_the_agents_port_are_the_agents_and_others_if_it_is_alone() {
         use Receiver::{Agent, AgentFirst, Others};
         let ours = AGENT_PORT;
         for (own, peer, stranger) in [
@@ -110,8 +114,9 @@ mod tests {
                 (peer, ours, own, PORT + 1, Others, Others),
                 (peer, ours, own, 4784, Others, Others),
                 (peer, ours, stranger, PORT, Others, Others),
-                (stranger, ours, own, PORT, Others, Others),
-                (own, ours, own, PORT, Others, Others),
+                (stranger, ours, own, PORT, AgentFirst, Others),
+                (stranger, 49_152, own, PORT, AgentFirst, Others),
+                (own, ours, own, PORT, AgentFirst, Others),
                 ("::", ours, "::", PORT, Others, Others),
             ] {
                 for (is_shared, wanted) in [(false, alone), (true, shared)] {

@@ -2,10 +2,9 @@
 
 use std::ffi::{c_int, c_long};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::libc;
-use nix::net::if_::if_nametoindex;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 /// Runs a command (`enum bpf_cmd`, include/uapi/linux/bpf.h) with the first fields of
@@ -142,14 +141,15 @@ pub fn load_with(
 /// `BPF_F_BEFORE`: before all others of a list of programs. Without it, behind them.
 pub const FIRST: u32 = 1 << 3;
 
-/// Attaches a program to an interface of the calling thread's network namespace, by a link: it
-/// hangs there until the descriptor is closed. `attach_type` is one of `enum bpf_attach_type`.
+/// Attaches a program by a link: it hangs there until the descriptor is closed and no pin holds it.
+/// `attach_type` is one of `enum bpf_attach_type`, and says what the target is: the index of an
+/// interface, or the descriptor of a network namespace.
 ///
 /// # Errors
-/// There is no such interface, or the kernel refuses.
+/// There is no such target, or the kernel refuses.
 pub fn link(
-    program: &OwnedFd,
-    interface: &str,
+    program: BorrowedFd<'_>,
+    target: u32,
     attach_type: u32,
     flags: u32,
 ) -> io::Result<OwnedFd> {
@@ -158,13 +158,13 @@ pub fn link(
     #[repr(C)]
     struct Attributes {
         prog_fd: u32,
-        target_ifindex: u32,
+        target: u32,
         attach_type: u32,
         flags: u32,
     }
     let mut attributes = Attributes {
         prog_fd: program.as_raw_fd().cast_unsigned(),
-        target_ifindex: if_nametoindex(interface)?,
+        target,
         attach_type,
         flags,
     };
@@ -177,20 +177,21 @@ pub const TCX_INGRESS: u32 = 46;
 /// `BPF_TCX_EGRESS`.
 pub const TCX_EGRESS: u32 = 47;
 
-/// Numbers of the programs at a tcx hook of an interface of the calling thread's network namespace,
-/// in the order in which they run; 64 at most. Takes `CAP_NET_ADMIN` alone: anything more about a
-/// program that is somebody else's takes `CAP_SYS_ADMIN`, which no agent has once it runs.
+/// Numbers of the programs that are attached to a target, as [`link`] has it, in the order in which
+/// they run. Both kinds of targets have 64 at most (`bpf_mprog_total`, `netns_bpf_max_progs`). Takes
+/// `CAP_NET_ADMIN` alone: anything more about a program that is somebody else's takes
+/// `CAP_SYS_ADMIN`, which no agent has once it runs.
 ///
 /// # Errors
-/// There is no such interface; `EINVAL`, if the kernel has no such hook (before Linux 6.6).
-pub fn attached(interface: &str, attach_type: u32) -> io::Result<Vec<u32>> {
+/// There is no such target; `EINVAL`, if the kernel has no such hook.
+pub fn attached(target: u32, attach_type: u32) -> io::Result<Vec<u32>> {
     /// `enum bpf_cmd`.
     const PROG_QUERY: c_int = 16;
     // All of it: the kernel writes the revision whatever size it is told (`bpf_mprog_query`,
     // kernel/bpf/mprog.c).
     #[repr(C)]
     struct Attributes {
-        target_ifindex: u32,
+        target: u32,
         attach_type: u32,
         query_flags: u32,
         attach_flags: u32,
@@ -204,7 +205,7 @@ pub fn attached(interface: &str, attach_type: u32) -> io::Result<Vec<u32>> {
     }
     let mut programs = vec![0_u32; 64];
     let mut attributes = Attributes {
-        target_ifindex: if_nametoindex(interface)?,
+        target,
         attach_type,
         query_flags: 0,
         attach_flags: 0,

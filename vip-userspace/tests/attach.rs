@@ -3,14 +3,16 @@
 
 use std::any::Any;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MsFlags, mount};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use vip_common::layout::{Counter, Masks};
 use vip_common::testing::{World, backend, node_mac};
@@ -424,20 +426,25 @@ fn datagrams(address: IpAddr, port: u16) -> UdpSocket {
 fn bfd_port_is_shared_with_a_program_that_is_bound_to_it() {
     in_namespace(|place| {
         run("ip", &["link", "set", "lo", "up"]);
-        for address in ["fd00::1/128", "fd00::2/128"] {
+        for address in ["fd00::1/128", "fd00::2/128", "fd00::3/128"] {
             run("ip", &["address", "add", address, "dev", "lo", "nodad"]);
         }
-        for (own, peer, any) in [
-            ("127.0.0.1", "127.0.0.2", "0.0.0.0"),
-            ("fd00::1", "fd00::2", "::"),
+        for (own, peer, stranger, any) in [
+            ("127.0.0.1", "127.0.0.2", "127.0.0.3", "0.0.0.0"),
+            ("fd00::1", "fd00::2", "fd00::3", "::"),
         ] {
             let address = |text: &str| text.parse::<IpAddr>().expect("an address");
             let (own, peer, any) = (address(own), address(peer), address(any));
+            let stranger = address(stranger);
             let agent = || {
                 let socket = BfdSocket::open_shared("lo", own, &[peer]).expect("opens");
                 let mut port = BfdPort::load(own, &[peer], &socket).expect("loads");
                 port.attach(&place.pins()).expect("attaches");
                 assert!(port.is_attached().expect("the kernel tells"));
+                // It once took the verifier nine seconds to give up at a million.
+                let info = port.info().expect("the kernel tells");
+                let verified = info.verified_instruction_count().unwrap_or(0);
+                assert!(verified < 20_000, "{verified} instructions verified");
                 (socket, port)
             };
             let [ours, theirs] = [bfd::AGENT_PORT, 50_000].map(|port| datagrams(peer, port));
@@ -459,6 +466,15 @@ fn bfd_port_is_shared_with_a_program_that_is_bound_to_it() {
                 send(from, "alone");
                 assert_eq!(gets(&socket).as_deref(), Some(&b"alone"[..]));
             }
+
+            // A stranger's are dropped, but not as where nobody listens.
+            let stranger = datagrams(stranger, bfd::AGENT_PORT);
+            let to = SocketAddr::new(own, bfd::PORT);
+            stranger.connect(to).expect("there is a route");
+            stranger.send(b"stranger").expect("it can be sent");
+            let refused = stranger.recv(&mut [0; 64]).expect_err("nobody answers");
+            assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+            assert_eq!(gets(&socket), None);
 
             // Another program comes, as FRR does, and gets what is not of an agent.
             let other = datagrams(any, bfd::PORT);
@@ -554,14 +570,12 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
     });
 }
 
-/// `BPF_TCX_EGRESS`.
-const TCX_EGRESS: u32 = 47;
-
 /// A tcx program of somebody else on the way out of eth0, before all others. None runs behind it
 /// (`TC_ACT_OK`).
 fn somebody_elses() -> OwnedFd {
     let program = bpf::load(Kind::Classifier, "foreign", &bpf::returning(0)).expect("loads");
-    bpf::link(&program, "eth0", TCX_EGRESS, bpf::FIRST).expect("attaches")
+    let index = if_nametoindex("eth0").expect("it is there");
+    bpf::link(program.as_fd(), index, bpf::TCX_EGRESS, bpf::FIRST).expect("attaches")
 }
 
 #[test]

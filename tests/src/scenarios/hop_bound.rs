@@ -52,7 +52,7 @@ fn unsettled(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) 
     let alarms = until("the alarms are raised", ALARMED, || {
         let status = cluster.status(judge)?;
         let alarm = |node: usize| {
-            let text = status.alarm("source_macs", &cluster.name(node))?;
+            let text = status.alarm("source_macs", &cluster.host(node).address().to_string())?;
             Some(text.to_owned())
         };
         Ok(CHANGED

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -15,6 +16,7 @@ use aya::programs::{
     XdpMode,
 };
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 
 use super::pins::{unpin, unpin_link};
 use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, ingress, program, program_error};
@@ -87,7 +89,12 @@ pub struct Attachment {
 /// Whether the kernel has tcx on this interface (Linux 6.6, if built with it): it is asked for
 /// the programs there, and knows the question or not.
 pub(super) fn has_tcx(interface: &str) -> bool {
-    bpf::attached(interface, Way::Out.tcx()).is_ok()
+    tcx_programs(Way::Out, interface).is_ok()
+}
+
+/// Numbers of an interface's tcx programs, in the order in which they run.
+pub(super) fn tcx_programs(way: Way, interface: &str) -> io::Result<Vec<u32>> {
+    bpf::attached(if_nametoindex(interface)?, way.tcx())
 }
 
 /// Attaches both programs; `egress_kind` is what the kernel has if not given.
@@ -324,7 +331,10 @@ fn hold(interface: &str, way: Way) -> Option<OwnedFd> {
     /// `TC_ACT_SHOT` (include/uapi/linux/pkt_cls.h).
     const DROP: i32 = 2;
     let program = bpf::load(bpf::Kind::Classifier, "vip_hold", &bpf::returning(DROP));
-    let link = program.and_then(|program| bpf::link(&program, interface, way.tcx(), bpf::FIRST));
+    let link = program.and_then(|program| {
+        let index = if_nametoindex(interface)?;
+        bpf::link(program.as_fd(), index, way.tcx(), bpf::FIRST)
+    });
     link.inspect_err(|error| tracing::debug!(interface, %error, "frames are not held"))
         .ok()
 }
@@ -336,7 +346,7 @@ fn is_first(path: &Path, way: Way, interface: &str) -> bool {
         return false;
     };
     let own = FdLink::from(link).info().map(|info| info.program_id());
-    match (bpf::attached(interface, way.tcx()), own) {
+    match (tcx_programs(way, interface), own) {
         (Ok(programs), Ok(own)) => programs.first() == Some(&own),
         _ => true,
     }
@@ -389,7 +399,7 @@ fn note(
     unpin(path)?;
     program.pin(path).map_err(|error| DatapathError::Io {
         what: format!("cannot pin {name}"),
-        source: std::io::Error::other(error),
+        source: io::Error::other(error),
     })
 }
 
@@ -468,9 +478,7 @@ pub(super) fn redirect(
 fn pinned(path: &Path, name: &'static str) -> Result<Option<FdLink>, DatapathError> {
     match PinnedLink::from_pin(path) {
         Ok(link) => Ok(Some(link.into())),
-        Err(LinkError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
             Ok(None)
         }
         Err(error) => Err(DatapathError::Io {
@@ -478,7 +486,7 @@ fn pinned(path: &Path, name: &'static str) -> Result<Option<FdLink>, DatapathErr
                 "cannot open the link of {name} pinned at {}",
                 path.display()
             ),
-            source: std::io::Error::other(error),
+            source: io::Error::other(error),
         }),
     }
 }
@@ -494,7 +502,7 @@ fn pin(
         .map(drop)
         .map_err(|error| DatapathError::Io {
             what: format!("cannot pin the link of {name} at {}", path.display()),
-            source: std::io::Error::other(error),
+            source: io::Error::other(error),
         })
 }
 

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, SockMap};
-use aya::programs::SkLookup;
+use aya::programs::{ProgramInfo, SkLookup};
 use aya::{Ebpf, EbpfLoader};
 use vip_common::bfd_port::{self, BfdPort as State};
 
@@ -32,15 +32,9 @@ const PROGRAM: &str = "vip_bfd_port";
 
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const OBJ_PIN: c_int = 6;
-const PROG_QUERY: c_int = 16;
-const LINK_CREATE: c_int = 28;
 
 /// `BPF_SK_LOOKUP` of `enum bpf_attach_type`.
 const SK_LOOKUP: u32 = 36;
-
-/// Socket lookup programs that a network namespace may have (`netns_bpf_max_progs`,
-/// kernel/bpf/net_namespace.c).
-const MOST_PROGRAMS: usize = 64;
 
 /// The loaded program, and its maps.
 pub struct BfdPort {
@@ -100,14 +94,8 @@ impl BfdPort {
         let netns = netns().map_err(DatapathError::io("cannot open the network namespace"))?;
         let lookup: &mut SkLookup = program(&mut self.ebpf, PROGRAM)?;
         let program = lookup.fd().map_err(program_error(PROGRAM))?.as_fd();
-        let mut create = LinkCreate {
-            prog_fd: program.as_raw_fd().cast_unsigned(),
-            target_fd: netns.as_raw_fd().cast_unsigned(),
-            attach_type: SK_LOOKUP,
-            flags: 0,
-        };
-        // SAFETY: the command's fields, no address. It hands out a descriptor.
-        let link = unsafe { bpf::open(LINK_CREATE, &mut create) }.map_err(DatapathError::io(
+        let netns = netns.as_raw_fd().cast_unsigned();
+        let link = bpf::link(program, netns, SK_LOOKUP, 0).map_err(DatapathError::io(
             "cannot attach the program for BFD's port to the network namespace",
         ))?;
         let path = pins.local(PROGRAM);
@@ -127,13 +115,21 @@ impl BfdPort {
         unpin_link(&pins.local(PROGRAM))
     }
 
+    /// What the kernel tells of the program.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn info(&mut self) -> Result<ProgramInfo, DatapathError> {
+        let lookup: &mut SkLookup = program(&mut self.ebpf, PROGRAM)?;
+        lookup.info().map_err(program_error(PROGRAM))
+    }
+
     /// Whether the program is attached to the network namespace of the calling thread.
     ///
     /// # Errors
     /// The kernel does not tell.
     pub fn is_attached(&mut self) -> Result<bool, DatapathError> {
-        let lookup: &mut SkLookup = program(&mut self.ebpf, PROGRAM)?;
-        let own = lookup.info().map_err(program_error(PROGRAM))?.id();
+        let own = self.info()?.id();
         let attached = attached().map_err(DatapathError::io(
             "cannot ask for the socket lookup programs of the network namespace",
         ))?;
@@ -161,32 +157,12 @@ impl BfdPort {
     }
 }
 
-/// The fields of `union bpf_attr` for `BPF_LINK_CREATE`.
-#[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-/// Those for `BPF_OBJ_PIN`.
+/// The fields of `union bpf_attr` for `BPF_OBJ_PIN`.
 #[repr(C)]
 struct ObjPin {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
-}
-
-/// Those for `BPF_PROG_QUERY`.
-#[repr(C)]
-struct ProgQuery {
-    target_fd: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
 }
 
 fn netns() -> io::Result<File> {
@@ -211,16 +187,5 @@ fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
 /// The kernel has no such programs (before Linux 5.9), or does not tell.
 pub fn attached() -> io::Result<Vec<u32>> {
     let netns = netns()?;
-    let mut programs = [0_u32; MOST_PROGRAMS];
-    let mut query = ProgQuery {
-        target_fd: netns.as_raw_fd().cast_unsigned(),
-        attach_type: SK_LOOKUP,
-        query_flags: 0,
-        attach_flags: 0,
-        prog_ids: programs.as_mut_ptr() as u64,
-        prog_cnt: programs.len() as u32,
-    };
-    // SAFETY: the command's fields; the list is as long as said, and lives on.
-    unsafe { bpf::call(PROG_QUERY, &mut query) }?;
-    Ok(programs[..query.prog_cnt as usize].to_vec())
+    bpf::attached(netns.as_raw_fd().cast_unsigned(), SK_LOOKUP)
 }

@@ -4,8 +4,7 @@
 use aya::programs::loaded_programs;
 
 use super::DatapathError;
-use super::attach::{Egress, Way};
-use crate::bpf;
+use super::attach::{Egress, Way, tcx_programs};
 use crate::decide::hooks::{By, Program};
 
 /// A clsact filter, as rtnetlink tells of it.
@@ -83,7 +82,7 @@ pub(super) fn look(
 /// The tcx programs of an interface.
 pub(super) fn tcx(way: Way, interface: &str) -> Result<Vec<Program>, DatapathError> {
     let what = format!("cannot ask for the tcx programs of {interface}");
-    let programs = bpf::attached(interface, way.tcx()).map_err(DatapathError::io(what))?;
+    let programs = tcx_programs(way, interface).map_err(DatapathError::io(what))?;
     Ok(programs.into_iter().map(|id| named(By::Tcx, id)).collect())
 }
 

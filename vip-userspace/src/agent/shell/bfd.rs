@@ -41,7 +41,7 @@ impl Access {
         let peers = config.peers(nic.node_index);
         let refused = match share(nic, &peers, pins) {
             Ok((port, socket)) => return (Self::Shared(Box::new(port)), Some(socket)),
-            Err(error) => format!("{error:#}"),
+            Err(error) => brief(&error),
         };
         remove();
         match BfdSocket::open_alone(&nic.name, nic.address, &peers) {
@@ -54,6 +54,15 @@ impl Access {
             }
             Err(error) => (Self::Lost(format!("{error}; not shared: {refused}")), None),
         }
+    }
+}
+
+/// An error without what the verifier says of each instruction, which is not the same twice.
+fn brief(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    match text.split_once(" Verifier output:") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
     }
 }
 
