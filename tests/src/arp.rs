@@ -82,6 +82,8 @@ pub enum ArpEvent {
 pub struct ArpReport {
     /// Questions asked.
     pub questions: usize,
+    /// Questions that nobody answered, the last hundred aside: their answers may be on the way.
+    pub silences: usize,
     /// Questions with answers that name more than one address.
     pub contradictions: Vec<BTreeSet<String>>,
     /// Who answered, in turn: one entry as long as it is always the same.
@@ -110,14 +112,19 @@ impl ArpReport {
         let mut report = Self::default();
         let mut questions: HashMap<Ipv4Addr, BTreeSet<String>> = HashMap::new();
         let mut contradictions = Vec::new();
-        let mut close = |answers: Option<BTreeSet<String>>| {
-            contradictions.extend(answers.filter(|answers| answers.len() > 1));
+        let mut silences = 0;
+        let mut close = |answers: Option<BTreeSet<String>>, old: bool| {
+            let answers = answers.unwrap_or_default();
+            silences += usize::from(old && answers.is_empty());
+            contradictions.extend(Some(answers).filter(|answers| answers.len() > 1));
         };
         for event in events {
             match event {
                 ArpEvent::Asked { question, .. } => {
                     report.questions += 1;
-                    close(questions.insert(tag(*question), BTreeSet::new()));
+                    let before = questions.insert(tag(*question), BTreeSet::new());
+                    let old = before.is_some();
+                    close(before, old);
                 }
                 ArpEvent::Answer { at, mac, asker } => {
                     if let Some(answers) = questions.get_mut(asker) {
@@ -137,9 +144,10 @@ impl ArpReport {
             }
         }
         for answers in questions.into_values() {
-            close(Some(answers));
+            close(Some(answers), false);
         }
         report.contradictions = contradictions;
+        report.silences = silences;
         report
     }
 
@@ -266,7 +274,9 @@ mod tests {
         ];
         let report = ArpReport::of(&events);
         assert!(report.contradictions.is_empty());
-        assert_eq!(report.questions, 2);
+        assert_eq!((report.questions, report.silences), (2, 0));
+        let report = ArpReport::of(&[asked(0), asked(TAGS)]);
+        assert_eq!((report.questions, report.silences), (2, 1));
     }
 
     #[test]

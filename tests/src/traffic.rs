@@ -1,5 +1,6 @@
 //! Load, watches and the ARP monitor, as a scenario holds them: child processes on a client.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -220,14 +221,22 @@ impl Watches {
 pub struct ArpMonitor(Process);
 
 impl ArpMonitor {
-    /// Starts one on the client.
+    /// Starts one on the client, which asks for the VIP.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(cluster: &Cluster, interval_ms: u64) -> Result<Self> {
+        Self::start_for(cluster, VIP, interval_ms)
+    }
+
+    /// The same for another address.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_for(cluster: &Cluster, address: Ipv4Addr, interval_ms: u64) -> Result<Self> {
         let host = cluster.topology.client.as_ref();
         let mut command = host.command(cluster.programs().testbed.as_os_str());
-        command.args(["arp", "--vip", &VIP.to_string()]);
+        command.args(["arp", "--vip", &address.to_string()]);
         command.args(["--interval-ms", &interval_ms.to_string()]);
         let log = cluster.work().join("client-arp.log");
         Ok(Self(Process::reporter("ARP monitor", &mut command, &log)?))

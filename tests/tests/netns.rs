@@ -13,7 +13,8 @@ use vip_tests::outcome::Report;
 use vip_tests::process;
 use vip_tests::scenarios::{
     ALL, ALLOW_LIST, BROWSER, CONTAINER, DOCS, DUAL_STACK, FRONT_PORT, INTEROPERATION, KUBERNETES,
-    LINKS, OWNER_KILLED, PAGE, PORT_MAPPING, STATIC_POD, Scenario, container, static_pod,
+    LINKS, OTHER_NICS, OWNER_KILLED, PAGE, PORT_MAPPING, SECOND_WAY, STATIC_POD, Scenario,
+    VIP_CHANGED, container, static_pod,
 };
 use vip_tests::topology::PORT;
 
@@ -67,7 +68,21 @@ fn main() {
         top: format!("target_port = {PORT}"),
         ..dual_stack.clone()
     };
-    trials.push(trial(PORT_MAPPING, mapped));
+    trials.push(trial(PORT_MAPPING, mapped.clone()));
+    let mapped = Plan {
+        bare: true,
+        ..mapped
+    };
+    for mode in ["generic", "tc"] {
+        let more = format!("{}\n[datapath]\nmode = \"{mode}\"\n", mapped.more);
+        let plan = Plan {
+            more,
+            ..mapped.clone()
+        };
+        trials.push(trial_of(mode, SECOND_WAY, plan));
+    }
+    trials.push(trial(SECOND_WAY, mapped));
+    trials.push(trial(VIP_CHANGED, Plan::default()));
     let listed = Plan {
         top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
         ..dual_stack
@@ -85,6 +100,7 @@ fn main() {
         bare: true,
         ..Plan::default()
     };
+    trials.push(trial(OTHER_NICS, bare.clone()));
     for scenario in INTEROPERATION {
         trials.push(trial(*scenario, bare.clone()));
     }

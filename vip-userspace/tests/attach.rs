@@ -82,7 +82,7 @@ fn in_namespace(test: fn(&Place)) {
         );
         run("ip", &["link", "set", "eth0", "up"]);
         run("ip", &["link", "set", "peer0", "up"]);
-        let index = nix::net::if_::if_nametoindex("eth0").expect("just made");
+        let index = if_nametoindex("eth0").expect("just made");
         test(&Place {
             directory: tempfile::tempdir().expect("a directory"),
             index,
@@ -192,7 +192,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 /// What rtnetlink shows of programs on eth0.
 fn seen() -> Seen {
-    let index = nix::net::if_::if_nametoindex("eth0").expect("it is there");
+    let index = if_nametoindex("eth0").expect("it is there");
     block_on(async {
         let netlink = Netlink::connect().expect("a socket");
         let [ingress, egress] = netlink.filters(index).await.expect("the kernel tells");
@@ -605,7 +605,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
             .map(|vip| vip.address.into())
             .collect();
         let other = [IpAddr::from([10, 9, 0, 99])];
-        let other_nic = nix::net::if_::if_nametoindex("peer0").expect("it is there");
+        let other_nic = if_nametoindex("peer0").expect("it is there");
         let wants = |interface, index, vips| Claim {
             run_directory: &two,
             interface,
@@ -639,7 +639,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
             ],
         );
         run("ip", &["link", "set", "eth1", "up"]);
-        let index = nix::net::if_::if_nametoindex("eth1").expect("just made");
+        let index = if_nametoindex("eth1").expect("just made");
         let (mut second, _) = Datapath::load(Some(open(&two)), &plan(5), 0).expect("loads");
         assert!(!second.adopted());
         second
@@ -699,5 +699,49 @@ fn what_lies_in_the_way_is_named_and_nothing_is_changed() {
         refused(&link);
         fs::remove_file(&link).expect("a pin");
         place.clean_up();
+    });
+}
+#[test]
+fn the_program_on_the_way_out_is_on_other_nics_for_as_long_as_that_is_wanted() {
+    in_namespace(|place| {
+        let other = if_nametoindex("peer0").expect("just made");
+        let attached = |egress| {
+            if egress == Egress::Tcx {
+                let (_, programs) = SchedClassifier::query_tcx("peer0", TcAttachType::Egress)
+                    .expect("the kernel tells");
+                return programs.len();
+            }
+            let filters = run("tc", &["filter", "show", "dev", "peer0", "egress"]);
+            filters.matches(" name vip_egress").count()
+        };
+        for &egress in egresses() {
+            for _restart in 0..2 {
+                let (mut datapath, _) =
+                    Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+                datapath
+                    .attach("eth0", place.index, XdpMode::Auto, Some(egress))
+                    .expect("attaches");
+                datapath
+                    .attach_elsewhere("peer0", other, egress)
+                    .expect("attaches there too");
+                datapath
+                    .detach_elsewhere(&[other].into())
+                    .expect("keeps it");
+                assert_eq!(attached(egress), 1, "{egress}");
+                // The next agent attaches to the VIP's NIC before it looks at the others.
+                drop(datapath);
+                assert_eq!(attached(egress), 1, "{egress}");
+            }
+            let (datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            datapath.detach_elsewhere(&[].into()).expect("removes it");
+            assert_eq!(attached(egress), 0, "{egress}");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &plan(3), 0).expect("loads");
+            datapath
+                .attach_elsewhere("peer0", other, egress)
+                .expect("attaches again");
+            drop(datapath);
+            place.clean_up();
+            assert_eq!(attached(egress), 0, "{egress}");
+        }
     });
 }

@@ -20,7 +20,7 @@ use crate::outcome::Report;
 use crate::pki::Pki;
 use crate::process::Process;
 use crate::topology::vm::Machines;
-use crate::topology::{Host, Link, PORT, Topology, VIP, VIP6, netns, vm};
+use crate::topology::{Host, Link, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
 use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
@@ -134,7 +134,11 @@ impl Cluster {
             .iter()
             .map(|node| (node.name(), vec![node.address().into(), node.ipv6().into()]))
             .collect();
-        let pki = Pki::create(&work.join("pki"), &[VIP.into(), VIP6.into()], &names)?;
+        let pki = Pki::create(
+            &work.join("pki"),
+            &[VIP.into(), VIP6.into(), NEXT_VIP.into()],
+            &names,
+        )?;
         let count = topology.nodes.len();
         let nodes: Vec<String> = topology
             .nodes

@@ -28,6 +28,13 @@ fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {
                 .args(["/sys/fs/bpf", "/run", "-mindepth", "1"]),
         )?;
     traces.extend(files.lines().map(str::to_owned));
+    // Nothing has changed these here but the agent.
+    let settings = output(host.command("sh".as_ref()).args([
+        "-c",
+        "cd /proc/sys/net/ipv4/conf && grep . */arp_ignore */arp_announce",
+    ]))?;
+    let changed = settings.lines().filter(|line| !line.ends_with(":0"));
+    traces.extend(changed.map(str::to_owned));
     Ok(traces)
 }
 
@@ -43,6 +50,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             &["tcx egress", "clsact"],
             &["/sys/fs/bpf/"],
             &[&address],
+            &["arp_ignore:1"],
         ] {
             let seen = during
                 .iter()
@@ -52,6 +60,15 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
         cluster.stop_agent(node)?;
+        let listed = cluster.vip(node, &["cleanup", "--dry-run"])?;
+        for expected in [
+            "would set net.ipv4.conf.eth0.arp_ignore back to 0".to_owned(),
+            format!("would remove address {VIP} on lo"),
+        ] {
+            outcome.promise(listed.contains(&expected), || {
+                format!("no {expected:?} in what would be removed on {name}: {listed}")
+            });
+        }
         agent::cleanup(cluster.programs(), cluster.host(node))
             .with_context(|| format!("vip cleanup on {name}"))?;
         let left = traces(cluster, node)?;

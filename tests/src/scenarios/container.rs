@@ -75,6 +75,11 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             })?;
         }
         confined(cluster, node, containerd, &mut outcome)?;
+        // Without a `/proc/sys` that it may write to.
+        let status = cluster.vip(node, &["status"])?;
+        outcome.promise(status.contains("arp_ignore=1 on eth0"), || {
+            format!("{name} cannot change settings of the kernel: {status}")
+        });
     }
     report.event("five capabilities, memory that is locked, a seccomp profile, no way to more");
 

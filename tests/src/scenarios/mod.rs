@@ -33,6 +33,7 @@ mod node_drained;
 mod node_faults;
 mod observed;
 mod one_segment;
+mod other_nics;
 mod owner_killed;
 mod page;
 mod path_mtu;
@@ -40,6 +41,7 @@ mod port_mapping;
 mod port_reused;
 mod priority_tagged;
 mod remote_client;
+mod second_way;
 mod silent_duplicate;
 pub mod static_pod;
 mod strangers;
@@ -47,6 +49,7 @@ mod stray_frames;
 mod top;
 mod two_agents;
 mod upgrade;
+mod vip_changed;
 
 use anyhow::Result;
 
@@ -332,6 +335,27 @@ pub const LINKS: &[(Link, Scenario)] = &[
     ),
 ];
 
+/// As [`PORT_MAPPING`], on a cluster without agents: replies leave by another NIC.
+pub const SECOND_WAY: Scenario = Scenario {
+    name: "second_way",
+    promise: "second_way_out_of_a_host_brings_answers_to_remote_clients",
+    run: second_way::run,
+};
+
+/// A second NIC on the segment; on a cluster without agents.
+pub const OTHER_NICS: Scenario = Scenario {
+    name: "other_nics",
+    promise: "other_nics_of_a_host_are_silent_about_the_vip",
+    run: other_nics::run,
+};
+
+/// Another VIP, node by node.
+pub const VIP_CHANGED: Scenario = Scenario {
+    name: "vip_changed",
+    promise: "vip_changed_host_by_host_has_one_answer_to_each_question",
+    run: vip_changed::run,
+};
+
 /// Scenarios that begin without agents: other people's daemons take part.
 pub const INTEROPERATION: &[Scenario] = &[
     Scenario {
@@ -483,7 +507,8 @@ fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
 fn promise_one_voice(outcome: &mut Outcome, seen: &ArpReport) {
     let twice = &seen.contradictions;
     outcome.promise(twice.is_empty(), || {
-        format!("{} questions had two answers: {twice:?}", twice.len())
+        let first = &twice[..twice.len().min(4)];
+        format!("{} questions had two answers: {first:?}", twice.len())
     });
     outcome.promise(seen.leaks.is_empty(), || format!("leaks: {:?}", seen.leaks));
 }

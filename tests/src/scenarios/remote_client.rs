@@ -9,10 +9,23 @@ use crate::traffic::{Load, Watches, vip};
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("remote_client");
+    reach_all(cluster, &vip(), 400, &mut outcome, report)?;
+    Ok(outcome)
+}
+
+/// The remote client makes so many requests to `ADDRESS:PORT`, while it holds watches open. All
+/// succeed, and all servers have a part in it.
+pub(super) fn reach_all(
+    cluster: &Cluster,
+    target: &str,
+    requests: usize,
+    outcome: &mut Outcome,
+    report: &mut Report,
+) -> Result<()> {
     let remote = cluster.topology.remote.as_ref();
-    let (mut watches, before) = Watches::open(cluster, remote, &vip(), 30)?;
-    let mut load = Load::start(cluster, remote, &vip())?;
-    load.go_on(400)?;
+    let (mut watches, before) = Watches::open(cluster, remote, target, 30)?;
+    let mut load = Load::start(cluster, remote, target)?;
+    load.go_on(requests)?;
     let after = watches.wait_for_verdict(crate::clock::boot_now(), None)?;
     let requests = load.stop()?;
     let summary = outcome.take_requests(&requests, None);
@@ -25,6 +38,9 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             format!("no request reached {name}: {:?}", summary.servers)
         });
     }
-    report.event(format!("answers by server: {:?}", summary.servers));
-    Ok(outcome)
+    report.event(format!(
+        "{target}: answers by server: {:?}",
+        summary.servers
+    ));
+    Ok(())
 }

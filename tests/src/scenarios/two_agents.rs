@@ -11,11 +11,11 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::{Process, output};
-use crate::topology::{NIC, PORT, VIP};
+use crate::topology::{NIC, PORT, Segment, VIP, sh};
 use crate::traffic::Traffic;
 
 /// The second NIC, its network, and the VIP there.
-const SECOND: &str = "stor0";
+const SECOND: &str = "eth1";
 const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
 
 /// Run directory of the second agent.
@@ -62,10 +62,12 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         hosts.push((number, cluster.host(node)));
     }
     for (number, host) in hosts {
-        cables.push(host.plug(SECOND, number)?);
+        cables.push(host.plug(SECOND, Segment::Second)?);
         let address = format!("{}/24", other_address(number));
-        let mut ip = host.command("ip".as_ref());
-        output(ip.args(["address", "add", &address, "dev", SECOND]))?;
+        sh(
+            host,
+            &format!("ip address add {address} dev {SECOND}; ip link set {SECOND} up"),
+        )?;
     }
 
     let own: Vec<String> = cluster

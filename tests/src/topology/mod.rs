@@ -20,7 +20,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::process::{Process, output};
@@ -29,7 +29,10 @@ pub use crate::sys::Mangle;
 /// The virtual address of all scenarios. No host has it unless the agent puts it there.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 
-/// The same of IPv6.
+/// What the VIP is changed to. The servers' certificates name it, too.
+pub const NEXT_VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 20);
+
+/// The same as [`VIP`] of IPv6.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 10);
 
 /// The port of the API servers and of the VIP.
@@ -50,6 +53,15 @@ pub enum Link {
     Jumbo,
     /// A plain one to which somebody has attached an XDP program already.
     Occupied,
+}
+
+/// What another NIC of a host is plugged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// The segment that the nodes and the VIP are on.
+    Nodes,
+    /// One that begins with the first NIC plugged into it: 10.2.0.0/24 in scenarios.
+    Second,
 }
 
 /// A machine of the topology.
@@ -96,16 +108,19 @@ pub trait Host: Debug {
     /// # Errors
     /// The kernel refuses, or the host's switch cannot do it.
     fn mangle(&self, how: Mangle) -> Result<()> {
-        anyhow::bail!("{}: its switch cannot {how:?}", self.name())
+        bail!("{}: its switch cannot {how:?}", self.name())
     }
 
-    /// Gives the host another NIC, on a segment of such NICs, without an address. The
-    /// number is the last byte of its Ethernet address. What is returned must be kept.
+    /// Gives the host another NIC, `eth1` to `eth9`. It is down and has no address. What is returned
+    /// must be kept for as long as a program on it sends frames back (`XDP_TX`).
     ///
     /// # Errors
-    /// The host takes no other.
-    fn plug(&self, interface: &str, number: u8) -> Result<Vec<OwnedFd>> {
-        anyhow::bail!("{} takes no NIC {interface} ({number})", self.name())
+    /// The host is a virtual machine, or the kernel refuses.
+    fn plug(&self, interface: &str, segment: Segment) -> Result<Vec<OwnedFd>> {
+        bail!(
+            "{} gets no {interface} on {segment:?}: it is a virtual machine",
+            self.name()
+        )
     }
 
     /// The virtual machine that it is, if it is one.

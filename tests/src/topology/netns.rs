@@ -13,15 +13,16 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Host, Link, Mangle, NIC, Topology};
+use super::{Host, Link, Mangle, NIC, Segment as Wire, Topology};
 use crate::place::Place;
+use crate::process::output;
 use crate::sys;
 
 /// Name of the bridge in the switch's namespace.
 pub(super) const BRIDGE: &str = "br0";
 
-/// Name of the bridge of hosts' other NICs, a segment by itself.
-const OTHER_BRIDGE: &str = "br1";
+/// Name of the bridge of the second segment, there.
+const SECOND_BRIDGE: &str = "br1";
 
 /// Name of the cable's end on a node whose NIC is a bridge.
 const BRIDGE_PORT: &str = "port0";
@@ -76,20 +77,22 @@ impl Host for NetnsHost {
             .with_context(|| format!("{how:?} at the port of {}", self.name))
     }
 
-    fn plug(&self, interface: &str, number: u8) -> Result<Vec<OwnedFd>> {
-        let port = format!("{}-{interface}", self.name);
+    fn plug(&self, interface: &str, segment: Wire) -> Result<Vec<OwnedFd>> {
         let switch = &self.switch.place;
-        let mut wiring = cable(&port, interface, number, &self.place, mtu(Link::Plain));
-        // Other than the first NIC's.
-        wiring = wiring.replace("02:00:0a", "02:01:0a");
-        // Fails for all but the first.
-        let _there = switch.ip(&format!(
-            "link add {OTHER_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
-             link set {OTHER_BRIDGE} up\n"
-        ));
-        switch.ip(&format!("{wiring}link set {port} master {OTHER_BRIDGE}\n"))?;
+        let bridge = match segment {
+            Wire::Nodes => BRIDGE,
+            Wire::Second => SECOND_BRIDGE,
+        };
+        let mut there = switch.command("ip".as_ref());
+        if output(there.args(["link", "show", "dev", bridge])).is_err() {
+            switch.ip(&bridge_lines(bridge))?;
+        }
+        let port = format!("{}-{interface}", self.name);
+        let number = interface.bytes().last().unwrap_or_default() - b'0';
+        let mac = [number, self.address.octets()[3]];
+        switch.ip(&cable(&port, interface, mac, &self.place, mtu(Link::Plain)))?;
+        switch.ip(&format!("link set {port} master {bridge}\n"))?;
         no_offload(&self.place, &[interface])?;
-        self.place.ip(&format!("link set {interface} up\n"))?;
         prepare_ports(switch, &[&port], Link::Plain)
     }
 
@@ -257,17 +260,13 @@ impl Segment {
         let quiet = quiet(dual_stack);
         switch.sysctl(&quiet)?;
         let mut places = Vec::new();
-        let mut wiring = format!(
-            "link set lo up\n\
-             link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
-             link set {BRIDGE} up\n"
-        );
+        let mut wiring = format!("link set lo up\n{}", bridge_lines(BRIDGE));
         for seat in &seats {
             let place = Place::new(&seat.name)?;
             place.sysctl(&quiet)?;
             let bridged = link == Link::Bridge && seat.is_node;
             let end = if bridged { BRIDGE_PORT } else { NIC };
-            wiring += &cable(&seat.name, end, seat.number, &place, mtu(link));
+            wiring += &cable(&seat.name, end, [0, seat.number], &place, mtu(link));
             wiring += &format!("link set {} master {BRIDGE}\n", seat.name);
             places.push(place);
         }
@@ -306,7 +305,7 @@ impl Segment {
         let router = places.last().context("no router was planned")?;
         let remote = Place::new("remote")?;
         remote.sysctl(&quiet)?;
-        router.ip(&cable("eth1", NIC, 200, &remote, mtu(Link::Plain)))?;
+        router.ip(&cable("eth1", NIC, [0, 200], &remote, mtu(Link::Plain)))?;
         router.ip("addr add 10.1.0.1/24 dev eth1\nlink set eth1 up\n")?;
         router.sysctl(&[
             ("ipv4/ip_forward", "1"),
@@ -370,10 +369,20 @@ const fn mtu(link: Link) -> u16 {
     }
 }
 
-/// The line that makes a veth from `port` here to `interface` there.
-fn cable(port: &str, interface: &str, mac: u8, there: &Place, mtu: u16) -> String {
+/// The lines that make a bridge.
+fn bridge_lines(name: &str) -> String {
     format!(
-        "link add {port} mtu {mtu} type veth peer name {interface} mtu {mtu} address 02:00:0a:00:00:{mac:02x} netns {}\n\
+        "link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+         link set {name} up\n"
+    )
+}
+
+/// The line that makes a veth from `port` here to `interface` there. `mac`: the last two bytes
+/// of the Ethernet address there.
+fn cable(port: &str, interface: &str, mac: [u8; 2], there: &Place, mtu: u16) -> String {
+    let [high, low] = mac;
+    format!(
+        "link add {port} mtu {mtu} type veth peer name {interface} mtu {mtu} address 02:00:0a:00:{high:02x}:{low:02x} netns {}\n\
          link set {port} up\n",
         there.holder.pid()
     )

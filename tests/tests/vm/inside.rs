@@ -10,7 +10,9 @@ use vip_tests::agent::Programs;
 use vip_tests::clock;
 use vip_tests::cluster::PACE;
 use vip_tests::isolation::MARK;
-use vip_tests::scenarios::{ALL, ALLOW_LIST, DUAL_STACK, LINKS, PORT_MAPPING, Scenario};
+use vip_tests::scenarios::{
+    ALL, ALLOW_LIST, DUAL_STACK, LINKS, OTHER_NICS, PORT_MAPPING, SECOND_WAY, Scenario,
+};
 use vip_tests::vm::Kernel;
 use vip_tests::vm::machine::{Hardware, Machine};
 
@@ -34,6 +36,8 @@ const SCENARIOS: &[&str] = &[
     "path_mtu",
     "port_mapping",
     "allow_list",
+    "other_nics",
+    "second_way",
     "bridge",
     "jumbo",
     "occupied",
@@ -60,7 +64,7 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> Vec<Trial> {
     let scenarios = ALL.iter().chain(DUAL_STACK).copied();
     let scenarios = scenarios.chain(LINKS.iter().map(|(_, scenario)| *scenario));
     let scenarios: Vec<Scenario> = scenarios
-        .chain([PORT_MAPPING, ALLOW_LIST])
+        .chain([PORT_MAPPING, ALLOW_LIST, OTHER_NICS, SECOND_WAY])
         .filter(|scenario| SCENARIOS.contains(&scenario.name))
         .collect();
     let mut trials = Vec::new();

@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod lock;
 mod memory;
+pub mod notes;
 mod pacer;
 mod privileges;
 mod realtime;
@@ -26,7 +27,7 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-pub use self::shell::{ADDRESSES, DRAINED};
+pub use self::shell::DRAINED;
 
 use self::shell::Shell;
 use crate::config::{self, Config};

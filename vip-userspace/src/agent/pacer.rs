@@ -152,8 +152,8 @@ pub(super) struct Setting {
     pub(super) nodes: Vec<IpAddr>,
     /// This node's place among them.
     pub(super) own: BackendIndex,
-    /// What is announced. The first one of the nodes' family tells our virtual router from
-    /// others with the same number.
+    /// What is announced. Those of the nodes' family tell our virtual router from others with
+    /// the same number: one of them in common is enough, while VIPs are added or removed.
     pub(super) vips: Vec<IpAddr>,
     /// This node's own addresses on the segment.
     pub(super) own_addresses: Vec<IpAddr>,
@@ -381,8 +381,7 @@ impl Keeper {
                 && self
                     .setting
                     .advertised()
-                    .next()
-                    .is_some_and(|vip| advert.addresses.contains(vip));
+                    .any(|vip| advert.addresses.contains(vip));
             if !ours {
                 tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
                 continue;

@@ -1,5 +1,6 @@
 //! `vip check`: whether the agent would run here, and what would be in its way. Changes nothing.
 
+mod nics;
 mod segment;
 
 use std::collections::BTreeSet;
@@ -148,6 +149,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
+                findings.extend(nics::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
@@ -495,6 +497,13 @@ async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -
         config.nodes.iter().find(|node| node.address == address)
     };
     if let Some(stranger) = answers.iter().find(|mac| node_of(**mac).is_none()) {
+        if let Some(name) = nics::named(netlink, *stranger).await {
+            let text = format!(
+                "{name} of this node answers for {vip}, beside the owner: set \
+                 net.ipv4.conf.{name}.arp_ignore to 1, as `vip run` does"
+            );
+            return finding(Grade::Failure, "segment", text);
+        }
         return finding(
             Grade::Failure,
             "segment",

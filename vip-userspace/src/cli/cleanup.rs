@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::agent::{ADDRESSES, DRAINED, SOCKET, lock};
+use crate::agent::{DRAINED, SOCKET, lock, notes};
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::datapath::{self, Leftover};
+use crate::decide::settings::{self, Change, Wanted};
 use crate::net::netlink::Netlink;
 use crate::observe::journal;
 
@@ -36,10 +37,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     };
 
     let leftovers = datapath::leftovers(&bpffs, &run_dir);
-    let note = run_dir.join(ADDRESSES);
-    let noted = fs::read_to_string(&note).unwrap_or_default();
-    let mut addresses: BTreeSet<IpAddr> =
-        noted.lines().filter_map(|line| line.parse().ok()).collect();
+    let mut addresses: BTreeSet<IpAddr> = notes::addresses(&run_dir);
     addresses.extend(
         configured
             .iter()
@@ -67,7 +65,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
                 println!("{verb} address {address} on lo");
             }
         }
-        anyhow::Ok(())
+        set_back(&netlink, &run_dir, dry_run).await
     })?;
     for leftover in &leftovers {
         if !dry_run {
@@ -81,7 +79,8 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     let drained = run_dir.join(DRAINED);
     let events = run_dir.join(journal::FILE);
     let socket = run_dir.join(SOCKET);
-    for file in [note, drained, events, socket, lock::path(&run_dir)] {
+    let others = [drained, events, socket, lock::path(&run_dir)];
+    for file in notes::files(&run_dir).into_iter().chain(others) {
         remove_file(&file, dry_run, verb)?;
     }
     drop(lock);
@@ -93,6 +92,22 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         println!("{verb} directory {}", run_dir.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sets the kernel's settings back that are still as an agent has set them.
+async fn set_back(netlink: &Netlink, run_dir: &Path, dry_run: bool) -> anyhow::Result<()> {
+    let noted = notes::settings(run_dir);
+    let (seen, _) = netlink.settings().await?;
+    let decision = settings::decide(&seen, &noted, Wanted::default());
+    let verb = if dry_run { "would set" } else { "set" };
+    for change in &decision.changes {
+        if !dry_run {
+            netlink.change_setting(change).await?;
+        }
+        let Change { name, key, to, .. } = change;
+        println!("{verb} net.ipv4.conf.{name}.{key} back to {to}");
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path, dry_run: bool, verb: &str) -> anyhow::Result<()> {

@@ -373,6 +373,8 @@ mod tests {
             counters: BTreeMap::new(),
             events: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            settings: vec![],
+            other_nics: vec![],
         }
     }
 

@@ -148,7 +148,8 @@ pub(super) fn attach(
         }
     }
     for filter in pins.filters() {
-        if stays(filter.interface) {
+        // Other NICs are looked after by themselves (`leave_elsewhere`).
+        if stays(filter.interface) || filter.way == Way::Elsewhere {
             continue;
         }
         let wanted = kind == Egress::Clsact && (filter.way == Way::Out || mode == Mode::Tc);
@@ -239,6 +240,8 @@ pub enum Way {
     In,
     /// Out of it.
     Out,
+    /// Out of another NIC.
+    Elsewhere,
 }
 
 impl Way {
@@ -246,7 +249,7 @@ impl Way {
     pub(super) const fn program(self) -> &'static str {
         match self {
             Self::In => TC_INGRESS,
-            Self::Out => EGRESS,
+            Self::Out | Self::Elsewhere => EGRESS,
         }
     }
 
@@ -254,7 +257,7 @@ impl Way {
     pub(super) const fn tcx(self) -> u32 {
         match self {
             Self::In => bpf::TCX_INGRESS,
-            Self::Out => bpf::TCX_EGRESS,
+            Self::Out | Self::Elsewhere => bpf::TCX_EGRESS,
         }
     }
 
@@ -262,7 +265,7 @@ impl Way {
     pub(super) const fn hook(self) -> TcAttachType {
         match self {
             Self::In => TcAttachType::Ingress,
-            Self::Out => TcAttachType::Egress,
+            Self::Out | Self::Elsewhere => TcAttachType::Egress,
         }
     }
 }

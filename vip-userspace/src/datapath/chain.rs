@@ -54,7 +54,7 @@ pub(super) fn look(
         Egress::Clsact => {
             let filters = match way {
                 Way::In => &seen.ingress,
-                Way::Out => &seen.egress,
+                Way::Out | Way::Elsewhere => &seen.egress,
             };
             all.extend(filters.iter().map(|filter| match filter.program {
                 Some(id) if id == own => Program {

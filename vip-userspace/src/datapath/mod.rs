@@ -14,6 +14,7 @@ mod others;
 mod pins;
 mod rank_map;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::iter::zip;
 use std::path::{Path, PathBuf};
@@ -447,6 +448,30 @@ impl Datapath {
             egress,
             self.standby,
         )
+    }
+
+    /// Attaches the program on the way out to another NIC, too: answers may leave by it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn attach_elsewhere(
+        &mut self,
+        interface: &str,
+        index: u32,
+        kind: Egress,
+    ) -> Result<(), DatapathError> {
+        let pins = self.pins.as_ref();
+        attach::attach_classifier(&mut self.ebpf, Way::Elsewhere, pins, interface, index, kind)
+    }
+
+    /// Takes it off all other NICs than these.
+    ///
+    /// # Errors
+    /// If a link or filter cannot be removed.
+    pub fn detach_elsewhere(&self, kept: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        self.pins
+            .as_ref()
+            .map_or(Ok(()), |pins| pins.leave_elsewhere(kept))
     }
 
     /// From now on, [`attach`](Self::attach) leaves the programs on this interface where they are:

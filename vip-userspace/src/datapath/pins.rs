@@ -1,10 +1,11 @@
 //! What lies on the bpffs: maps by their names, links by what they hold on to.
 //!
 //! A link's name says all that is needed to adopt or remove it: `ingress-<ifindex>-<mode>`,
-//! `egress-<ifindex>`, and for local sockets the program's name. A clsact filter has no link;
+//! `egress-<ifindex>`, `elsewhere-<ifindex>` of other NICs, and for local sockets the program's name. A clsact filter has no link;
 //! its program, pinned as `filter-in-<ifindex>` or `filter-out-<ifindex>`, is the note that it
 //! is there. (bpffs refuses dots in names.)
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -30,6 +31,15 @@ const fn filter(way: Way) -> &'static str {
     match way {
         Way::In => "filter-in-",
         Way::Out => "filter-out-",
+        Way::Elsewhere => "filter-elsewhere-",
+    }
+}
+
+/// Begins the names of links of the program on the way out.
+const fn out(way: Way) -> &'static str {
+    match way {
+        Way::Elsewhere => "elsewhere-",
+        Way::In | Way::Out => "egress-",
     }
 }
 
@@ -57,7 +67,8 @@ pub(super) struct FilterNote {
 
 /// What the name of a pin says, if it is a note about a clsact filter.
 fn filter_note(name: &str) -> Option<FilterNote> {
-    [Way::In, Way::Out].into_iter().find_map(|way| {
+    let ways = [Way::In, Way::Out, Way::Elsewhere];
+    ways.into_iter().find_map(|way| {
         let interface = name.strip_prefix(filter(way))?.parse().ok()?;
         Some(FilterNote { way, interface })
     })
@@ -225,11 +236,13 @@ impl Pins {
         }
     }
 
-    /// Indices of the interfaces on which its programs are.
+    /// Indices of the interfaces on which its programs serve VIPs.
     pub(super) fn interfaces(&self) -> Vec<u32> {
         let links = self.ingress_links().into_iter().map(|pin| pin.interface);
         let egress = self.tcx_links(Way::Out).into_iter().map(|pin| pin.0);
-        let filters = self.filters().into_iter().map(|note| note.interface);
+        let filters = self.filters().into_iter();
+        let filters = filters.filter(|note| note.way != Way::Elsewhere);
+        let filters = filters.map(|note| note.interface);
         links.chain(egress).chain(filters).collect()
     }
 
@@ -254,7 +267,7 @@ impl Pins {
     pub(super) fn tcx(&self, way: Way, interface: u32) -> PathBuf {
         match way {
             Way::In => self.ingress(interface, Mode::Tc),
-            Way::Out => self.directory.join(format!("egress-{interface}")),
+            Way::Out | Way::Elsewhere => self.directory.join(format!("{}{interface}", out(way))),
         }
     }
 
@@ -319,10 +332,26 @@ impl Pins {
         names(&self.directory)
             .into_iter()
             .filter_map(|name| {
-                let interface = name.strip_prefix("egress-")?.parse().ok()?;
+                let interface = name.strip_prefix(out(way))?.parse().ok()?;
                 Some((interface, self.directory.join(name)))
             })
             .collect()
+    }
+
+    /// Takes the program off all other NICs than these.
+    pub(super) fn leave_elsewhere(&self, kept: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let way = Way::Elsewhere;
+        for (index, path) in self.tcx_links(way) {
+            if !kept.contains(&index) {
+                unpin_link(&path)?;
+            }
+        }
+        for note in self.filters() {
+            if note.way == way && !kept.contains(&note.interface) {
+                self.remove_filter(way, note.interface)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,5 +8,7 @@ pub mod health;
 pub mod hearing;
 pub mod hooks;
 pub mod node;
+pub mod settings;
 pub mod sources;
 pub mod vrrp;
+pub mod ways;

@@ -7,6 +7,7 @@ mod arp;
 pub mod bfd;
 pub mod bond;
 mod datagram;
+mod devconf;
 pub mod echo;
 mod filter;
 mod frames;
@@ -22,6 +23,7 @@ mod sources;
 pub(crate) mod testing;
 pub mod vrrp;
 
+pub use devconf::HostNic;
 pub use ndp::Groups;
 pub use neighbours::{Heard, Neighbours};
 pub use nic::Nic;

@@ -73,6 +73,8 @@ pub enum NetEvent {
     /// port, a virtual machine has moved. The kernel tells them of the addresses on the NIC, and
     /// not of those on `lo`.
     Announce,
+    /// Another interface came, changed or went.
+    OtherLink,
     /// An address came or went, on any interface.
     Address {
         /// Index of the interface.
@@ -89,7 +91,7 @@ pub enum NetEvent {
 /// The kernel's rtnetlink, for this network namespace.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Netlink {
@@ -143,20 +145,11 @@ impl Netlink {
             let done = self.handle.link().set(up).execute().await;
             done.map_err(refused("set lo up"))?;
         }
-        let there = self.addresses().await?;
-        let mut ours = there
-            .iter()
-            .filter(|local| local.address == vip && local.index == lo.index);
-        if ours
-            .clone()
-            .any(|local| (local.host_scope || vip.is_ipv6()) && local.prefix_len == whole)
-        {
+        if self.is_on_lo(vip).await? {
             return Ok(());
         }
         // One of another scope or length, which others may adopt as the node's.
-        if ours.next().is_some() {
-            self.remove_vip(vip).await?;
-        }
+        self.remove_vip(vip).await?;
         let address = self.handle.address();
         let mut add = address.add(lo.index, vip, whole);
         add.message_mut().header.scope = AddressScope::Host;
@@ -164,6 +157,20 @@ impl Netlink {
         add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         let done = add.execute().await;
         done.map_err(refused(format!("put {vip}/{whole} on lo")))
+    }
+
+    /// Whether `vip` is on `lo` as [`add_vip`](Self::add_vip) puts it there.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn is_on_lo(&self, vip: IpAddr) -> Result<bool, NetError> {
+        let whole = if vip.is_ipv4() { 32 } else { 128 };
+        let lo = self.loopback().await?.index;
+        let is_it = |local: &LocalAddress| {
+            let fits = (local.host_scope || vip.is_ipv6()) && local.prefix_len == whole;
+            local.address == vip && local.index == lo && fits
+        };
+        Ok(self.addresses().await?.iter().any(is_it))
     }
 
     /// Takes `vip` off `lo`. Nothing happens if it is not there.
@@ -239,7 +246,7 @@ impl Netlink {
         done.map_err(refused(format!("resolve neighbour {address}")))
     }
 
-    /// Changes from now on, of neighbours and link of the NIC, and of all addresses. Call it
+    /// Changes from now on, of neighbours of the NIC, and of all links and addresses. Call it
     /// before looking at what is there, so that nothing falls in between. Ends if the socket
     /// does.
     ///
@@ -399,15 +406,14 @@ impl Netlink {
     }
 
     async fn links(&self) -> Result<Vec<Link>, NetError> {
-        let messages: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list interfaces"))?;
-        Ok(messages.iter().map(link).collect())
+        Ok(self.link_messages().await?.iter().map(link).collect())
+    }
+
+    /// All interfaces, as the kernel tells of them.
+    pub(super) async fn link_messages(&self) -> Result<Vec<LinkMessage>, NetError> {
+        let request = self.handle.link().get().execute();
+        let all = request.try_collect().await;
+        all.map_err(refused("list interfaces"))
     }
 
     async fn addresses(&self) -> Result<Vec<LocalAddress>, NetError> {
@@ -431,7 +437,7 @@ impl Netlink {
     }
 }
 
-fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
+pub(super) fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
     let what = what.into();
     |error| {
         let source = match error {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -256,6 +257,22 @@ pub enum Event {
         /// Whether one is.
         shared: bool,
     },
+    /// An address that an agent put on `lo` is no VIP any more, and was taken off.
+    AddressLeft {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A VIP was on `lo` before an agent put it there.
+    AddressTheirs {
+        /// The VIP.
+        address: IpAddr,
+    },
+    /// The kernel, or another host, speaks for the VIP by a NIC that is not the VIP's, or answers
+    /// by it are wrong.
+    OtherNics {
+        /// Which, why, and what to do.
+        cause: String,
+    },
     /// The driver has the program and does not run it.
     XdpBlind {
         /// Whether generic XDP takes its place.
@@ -405,6 +422,9 @@ impl Event {
             Self::HookContested { .. } => "hook_contested",
             Self::HookRuns { .. } => "hook_runs",
             Self::HookFails { .. } => "hook_fails",
+            Self::AddressLeft { .. } => "address_left",
+            Self::AddressTheirs { .. } => "address_theirs",
+            Self::OtherNics { .. } => "other_nics",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
         }
@@ -429,9 +449,11 @@ impl Event {
             | Self::HookMoved { .. }
             | Self::HookContested { .. }
             | Self::Repaired(_)
+            | Self::AddressTheirs { .. }
             | Self::XdpBlind { falls_back: true }
             | Self::Failed { .. } => Severity::Warning,
             Self::NotRepaired { .. }
+            | Self::OtherNics { .. }
             | Self::NotFollowed { .. }
             | Self::HookFails { .. }
             | Self::XdpBlind { falls_back: false } => Severity::Error,
@@ -625,6 +647,14 @@ impl Event {
             Self::HookFails { hook, cause } => {
                 Said::new(format!("{hook}: program is not seen to run")).because(cause)
             }
+            Self::AddressLeft { address } => {
+                Said::new(format!("{address} is no VIP any more: taken off lo"))
+            }
+            Self::AddressTheirs { address } => Said::new(format!(
+                "{address} was on lo already, and no agent noted it: it will stay there when it \
+                 is no VIP any more"
+            )),
+            Self::OtherNics { cause } => plain("a NIC other than the VIP's").because(cause),
             Self::XdpBlind { falls_back } => plain(if falls_back {
                 "the driver has the XDP program and does not run it: falling back to generic XDP"
             } else {

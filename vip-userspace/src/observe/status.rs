@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::choice::Resort;
+use crate::decide::settings::some;
 
 /// All of it, as the agent writes it to its socket. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,13 @@ pub struct Status {
     pub received: BTreeMap<String, u64>,
     /// Whether each of the programs runs, as its effects show.
     pub hooks: Vec<Hook>,
+    /// Settings of the kernel that the agent changed, and that `vip cleanup` sets back.
+    #[serde(default)]
+    pub settings: Vec<Setting>,
+    /// Why the kernel speaks for the VIP on another NIC, or answers by one are wrong: what the
+    /// agent cannot help.
+    #[serde(default)]
+    pub other_nics: Vec<String>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
@@ -121,6 +129,19 @@ pub struct Hook {
     pub ahead: Vec<String>,
     /// Why it does not run, or may not.
     pub cause: Option<String>,
+}
+
+/// A setting of the kernel below `net.ipv4.conf`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The interface.
+    pub interface: String,
+    /// The setting: `arp_ignore`.
+    pub name: String,
+    /// What the agent set.
+    pub value: u32,
+    /// What was there before.
+    pub before: u32,
 }
 
 /// A port of a VIP.
@@ -317,6 +338,7 @@ impl fmt::Display for Status {
                 None => writeln!(f, "Hook     {name}: runs, behind {}", hook.ahead.join(", "))?,
             }
         }
+        self.write_settings(f)?;
         match &self.local {
             Some(cgroup) => writeln!(f, "Local    redirected, for processes in {cgroup}")?,
             None => writeln!(f, "Local    not redirected")?,
@@ -370,6 +392,24 @@ impl fmt::Display for Status {
             for (name, count) in counted {
                 writeln!(f, "{name:18} {count:>12}")?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    fn write_settings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut interfaces: BTreeMap<(&str, u32), Vec<String>> = BTreeMap::new();
+        for setting in &self.settings {
+            let key = (setting.name.as_str(), setting.value);
+            let names = interfaces.entry(key).or_default();
+            names.push(setting.interface.clone());
+        }
+        for ((name, value), interfaces) in interfaces {
+            writeln!(f, "Kernel   {name}={value} on {}", some(&interfaces))?;
+        }
+        for cause in &self.other_nics {
+            writeln!(f, "NICs     {cause}")?;
         }
         Ok(())
     }

@@ -123,6 +123,8 @@ impl Shell {
                 .map(|(protocol, packets)| (protocol.to_owned(), packets))
                 .collect(),
             hooks: self.hooks.describe(),
+            settings: self.other_nics.settings(),
+            other_nics: self.other_nics.hindrances(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self

@@ -53,7 +53,7 @@ impl Hooks {
     fn on(&mut self, way: Way) -> &mut Watch {
         match way {
             Way::In => &mut self.ingress,
-            Way::Out => &mut self.egress,
+            Way::Out | Way::Elsewhere => &mut self.egress,
         }
     }
 
@@ -200,7 +200,7 @@ impl Shell {
         let ahead = || -> String {
             let watch = match way {
                 Way::In => &self.hooks.ingress,
-                Way::Out => &self.hooks.egress,
+                Way::Out | Way::Elsewhere => &self.hooks.egress,
             };
             let ahead: Vec<String> = watch.movable().map(ToString::to_string).collect();
             ahead.join(", ")
@@ -388,7 +388,7 @@ impl Shell {
 fn hook(way: Way) -> Hook {
     match way {
         Way::In => Hook::Ingress,
-        Way::Out => Hook::Egress,
+        Way::Out | Way::Elsewhere => Hook::Egress,
     }
 }
 

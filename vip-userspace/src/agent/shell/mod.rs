@@ -3,10 +3,12 @@
 //! It puts everything in place, watches the node's network, probes, and turns what happens into
 //! [`Command`]s for the [`Pacer`]; what comes back goes to the log and to `vip status`.
 
+mod addresses;
 mod bfd;
 mod describe;
 mod hooks;
 mod network;
+mod other_nics;
 mod segment;
 mod setup;
 mod sources;
@@ -23,10 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
 use self::hooks::Hooks;
+use self::other_nics::OtherNics;
 use self::segment::{Agent, Segment};
 use self::setup::{
-    NicSockets, addresses_of, advert_interval, described, note_addresses, own_addresses, params,
-    plan, redirect,
+    NicSockets, addresses_of, advert_interval, described, own_addresses, params, plan, redirect,
 };
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View};
@@ -46,9 +48,6 @@ use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::Drained;
 use crate::probe::{News, ProbeResult};
-
-/// File in the run directory that says which addresses were put on `lo`, one a line.
-pub const ADDRESSES: &str = "addresses";
 
 /// File in the run directory that says that this node is to take no new connections.
 pub const DRAINED: &str = "drained";
@@ -90,6 +89,7 @@ pub(super) struct Shell {
     not_followed: Option<String>,
     /// Says to other agents that this one lives.
     _held: Held,
+    other_nics: OtherNics,
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     pacer: Pacer,
@@ -134,6 +134,8 @@ impl Shell {
         let held = pins.hold()?;
         // Sockets first: without them there is no use in touching the NIC.
         let (wires, sockets) = NicSockets::open(&config, &nic, &pins)?;
+        // Before the programs know it no more: from then on the kernel would speak for it.
+        let old = addresses::leave_old(&netlink, &config).await?;
         let (mut datapath, state) = Datapath::load(Some(pins.clone()), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         let cgroup = redirect(&mut datapath, &config);
@@ -153,12 +155,27 @@ impl Shell {
         hooks
             .prove_at_start(&mut datapath, &sockets.neighbours, look, &others)
             .await;
-        // Last: once the VIPs are here, only the programs keep the kernel from speaking for them.
-        note_addresses(&config)?;
+        let mut other_nics = OtherNics::open(&config);
+        let settled = other_nics.settle(&netlink, &config, nic.index).await;
+        // Last: once the VIPs are here, only programs and settings keep the kernel from speaking
+        // for them.
+        let mut theirs = Vec::new();
         for vip in addresses_of(&config) {
-            netlink.add_vip(vip).await?;
+            if !addresses::put(&netlink, &config, vip).await? {
+                theirs.push(vip);
+            }
         }
         let mut journal = Journal::open(&config.run_dir);
+        for address in old {
+            journal.note(Event::AddressLeft { address });
+        }
+        for address in theirs {
+            journal.note(Event::AddressTheirs { address });
+        }
+        if let Err(error) = settled {
+            let cause = format!("{error:#}");
+            journal.note(Event::OtherNics { cause });
+        }
         journal.note(Event::Started {
             version: env!("CARGO_PKG_VERSION"),
             attached: described(&nic, attachment),
@@ -238,6 +255,7 @@ impl Shell {
             nic_is_gone: false,
             not_followed: None,
             _held: held,
+            other_nics,
             cgroup,
             pacer,
             peers,
@@ -396,6 +414,7 @@ impl Shell {
         }
         self.pacer.tell(Command::Reconcile);
         self.look_at_link().await?;
+        self.look_at_other_nics().await;
         self.look_at_addresses().await?;
         self.look_at_proof();
         self.look_at_bfd();

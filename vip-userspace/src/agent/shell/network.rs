@@ -8,7 +8,7 @@ use vip_common::layout::Mac;
 
 use super::hooks::Hooks;
 use super::setup::{NicSockets, addresses_of, described};
-use super::{Shell, conflicts};
+use super::{Shell, addresses, conflicts};
 use crate::agent::pacer::Command;
 use crate::datapath::Plan;
 use crate::decide::node::Fault;
@@ -35,6 +35,7 @@ impl Shell {
                 self.look_at_link().await?;
                 self.pacer.tell(Command::Moved);
             }
+            NetEvent::OtherLink => self.look_at_other_nics().await,
             NetEvent::Address { address, .. }
                 if address == self.nic.address
                     || addresses_of(&self.config).any(|vip| vip == address) =>
@@ -44,6 +45,7 @@ impl Shell {
             NetEvent::Address { .. } => {}
             NetEvent::Overrun => {
                 self.look_at_link().await?;
+                self.look_at_other_nics().await;
                 self.look_at_addresses().await?;
                 self.learn_neighbours().await;
             }
@@ -210,6 +212,14 @@ impl Shell {
             }
             Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
         }
+        match addresses::leave_old(&self.netlink, &self.config).await {
+            Ok(old) => {
+                for address in old {
+                    self.journal.note(Event::AddressLeft { address });
+                }
+            }
+            Err(error) => tracing::warn!("an address that is no VIP stays on lo: {error:#}"),
+        }
         let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
         for vip in vips {
             let lost = match self.netlink.places_of(vip).await {
@@ -221,7 +231,7 @@ impl Shell {
             };
             if lost {
                 self.pacer.tell(Command::Fault(Fault::Vip, true));
-                if let Err(error) = self.netlink.add_vip(vip).await {
+                if let Err(error) = addresses::put(&self.netlink, &self.config, vip).await {
                     self.journal.note(Event::NotRepaired {
                         what: Repair::Address,
                         cause: error.to_string(),
@@ -279,6 +289,7 @@ impl Shell {
         let Some(heard) = heard else {
             return;
         };
+        self.remember(heard);
         if let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
             && peer.mac == heard.mac
             && peer.address != self.nic.address

@@ -288,6 +288,9 @@ impl Shell {
 
     /// Somebody claims the VIP.
     pub(super) fn on_claim(&mut self, mac: Mac) {
+        if self.is_other_nic(mac) {
+            return;
+        }
         // A node whose address is not known yet announces the VIP like a stranger: it is asked for. So
         // does an owner whose address has changed, until that is learnt a moment later.
         let known = self.sources.node(mac).is_some();

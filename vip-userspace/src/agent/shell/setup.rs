@@ -1,13 +1,10 @@
 //! What the configuration means to the pieces that the agent is made of, and what it puts on
 //! the machine beside maps and programs.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
 use vip_common::wire::vrrp::Centiseconds;
 
@@ -22,7 +19,6 @@ use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::{cgroup, random, rank};
 
-use super::ADDRESSES;
 use super::bfd::Access;
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
@@ -129,23 +125,6 @@ pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
 pub(super) fn own_addresses(config: &Config, nic: &Nic) -> Vec<IpAddr> {
     let other = config.nodes[nic.node_index].other_address;
     [Some(nic.address), other].into_iter().flatten().collect()
-}
-
-/// Notes what is put on `lo`, for `vip cleanup`, before it is.
-pub(super) fn note_addresses(config: &Config) -> anyhow::Result<()> {
-    let note = config.run_dir.join(ADDRESSES);
-    // Those of an agent with another configuration are still there.
-    let mut known: BTreeSet<String> = fs::read_to_string(&note)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    known.extend(addresses_of(config).map(|vip| vip.to_string()));
-    let text = known
-        .into_iter()
-        .map(|line| line + "\n")
-        .collect::<String>();
-    fs::write(&note, text).with_context(|| format!("cannot write {}", note.display()))
 }
 
 /// Redirects connections of this node and its pods, if that is wanted and can be had. Returns
