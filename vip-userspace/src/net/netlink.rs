@@ -479,6 +479,12 @@ fn event(nic_index: u32, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option
             })
         }
         RouteNetlinkMessage::DelLink(message) if is_nic(&message) => Some(NetEvent::LinkGone),
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+            if message.header.interface_family == AddressFamily::Unspec
+                && message.header.index != nic_index =>
+        {
+            Some(NetEvent::OtherLink)
+        }
         RouteNetlinkMessage::NewAddress(message) => address_event(&message, true),
         RouteNetlinkMessage::DelAddress(message) => address_event(&message, false),
         _ => None,
@@ -748,7 +754,7 @@ mod tests {
         };
         for reason in [LinkEvent::NotifyPeers, LinkEvent::BondingFailover] {
             assert_eq!(told(reason, 7), Some(NetEvent::Announce));
-            assert_eq!(told(reason, 8), None, "of another interface");
+            assert_eq!(told(reason, 8), Some(NetEvent::OtherLink));
         }
         assert_eq!(told(LinkEvent::Features, 7), Some(NetEvent::Link));
     }
