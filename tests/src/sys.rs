@@ -146,8 +146,6 @@ pub(crate) fn send_signal(pid: Pid, number: i32) {
 /// `enum bpf_cmd`.
 const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_LINK_UPDATE: c_int = 29;
-/// `enum bpf_attach_type`.
-const BPF_SK_LOOKUP: u32 = 36;
 const BPF_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -332,64 +330,15 @@ pub(crate) fn program_id(program: &OwnedFd) -> io::Result<u32> {
 
 /// Loads the socket lookup program that lets every lookup go on, `return SK_PASS`.
 pub(crate) fn load_lookup_pass() -> io::Result<OwnedFd> {
-    const PROG_LOAD: c_int = 5;
-    /// `enum bpf_prog_type`.
-    const SK_LOOKUP: u32 = 30;
-    #[repr(C)]
-    struct Attributes {
-        prog_type: u32,
-        insn_cnt: u32,
-        insns: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log_buf: u64,
-        kern_version: u32,
-        prog_flags: u32,
-        prog_name: [u8; 16],
-        prog_ifindex: u32,
-        expected_attach_type: u32,
-    }
-    let instructions = bpf::returning(1);
-    let mut attributes = Attributes {
-        prog_type: SK_LOOKUP,
-        insn_cnt: 2,
-        insns: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
-        prog_flags: 0,
-        prog_name: [0; 16],
-        prog_ifindex: 0,
-        expected_attach_type: BPF_SK_LOOKUP,
-    };
-    // SAFETY: the command's fields; instructions and licence are as long as said, and live on. It
-    // hands out a descriptor.
-    unsafe { bpf::open(PROG_LOAD, &mut attributes) }
+    bpf::load(Kind::SocketLookup, "pass", &bpf::returning(1))
 }
 
 /// Attaches a socket lookup program to the calling thread's network namespace. It hangs there
 /// until the descriptor is closed.
 pub(crate) fn attach_lookup(program: &OwnedFd) -> io::Result<OwnedFd> {
-    const LINK_CREATE: c_int = 28;
-    #[repr(C)]
-    struct Attributes {
-        prog_fd: u32,
-        target_fd: u32,
-        attach_type: u32,
-        flags: u32,
-    }
     let netns = std::fs::File::open("/proc/thread-self/ns/net")?;
-    let mut attributes = Attributes {
-        prog_fd: program.as_raw_fd().cast_unsigned(),
-        target_fd: netns.as_raw_fd().cast_unsigned(),
-        attach_type: BPF_SK_LOOKUP,
-        flags: 0,
-    };
-    // SAFETY: the command's fields, no address. It hands out a descriptor.
-    unsafe { bpf::open(LINK_CREATE, &mut attributes) }
+    let netns = netns.as_raw_fd().cast_unsigned();
+    bpf::link(program.as_fd(), netns, bpf::SK_LOOKUP, 0)
 }
 
 /// Numbers of the programs at a tcx hook of an interface of the calling thread's namespace, in

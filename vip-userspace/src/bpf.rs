@@ -73,6 +73,8 @@ pub enum Kind {
     Classifier = 3,
     /// `BPF_PROG_TYPE_XDP`.
     Xdp = 6,
+    /// `BPF_PROG_TYPE_SK_LOOKUP` (Linux 5.9).
+    SocketLookup = 30,
 }
 
 /// `BPF_F_XDP_HAS_FRAGS`: frames in several buffers are no obstacle (Linux 5.18).
@@ -117,6 +119,8 @@ pub fn load_with(
         kern_version: u32,
         prog_flags: u32,
         prog_name: [u8; 16],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
     }
     let mut attributes = Attributes {
         prog_type: kind as u32,
@@ -129,6 +133,13 @@ pub fn load_with(
         kern_version: 0,
         prog_flags,
         prog_name: [0; 16],
+        prog_ifindex: 0,
+        // The other kinds have no choice.
+        expected_attach_type: if kind == Kind::SocketLookup {
+            SK_LOOKUP
+        } else {
+            0
+        },
     };
     for (to, from) in attributes.prog_name[..15].iter_mut().zip(name.bytes()) {
         *to = from;
@@ -172,7 +183,9 @@ pub fn link(
     unsafe { open(LINK_CREATE, &mut attributes) }
 }
 
-/// `BPF_TCX_INGRESS` (`enum bpf_attach_type`).
+/// `BPF_SK_LOOKUP` (`enum bpf_attach_type`).
+pub const SK_LOOKUP: u32 = 36;
+/// `BPF_TCX_INGRESS`.
 pub const TCX_INGRESS: u32 = 46;
 /// `BPF_TCX_EGRESS`.
 pub const TCX_EGRESS: u32 = 47;

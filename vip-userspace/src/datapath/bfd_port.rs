@@ -21,7 +21,7 @@ use vip_common::bfd_port::{self, BfdPort as State};
 use super::maps::Value;
 use super::pins::unpin_link;
 use super::{DatapathError, Pins, map_error, program, program_error};
-use crate::bpf;
+use crate::bpf::{self, SK_LOOKUP};
 use crate::net::bfd::BfdSocket;
 
 /// The object, as `cargo xtask build-ebpf` made it.
@@ -32,9 +32,6 @@ const PROGRAM: &str = "vip_bfd_port";
 
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const OBJ_PIN: c_int = 6;
-
-/// `BPF_SK_LOOKUP` of `enum bpf_attach_type`.
-const SK_LOOKUP: u32 = 36;
 
 /// The loaded program, and its maps.
 pub struct BfdPort {

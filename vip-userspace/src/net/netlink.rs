@@ -324,16 +324,6 @@ impl Netlink {
         }
     }
 
-    /// Index, name and Ethernet address of each interface that has one.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub async fn ethernet(&self) -> Result<Vec<(u32, String, [u8; 6])>, NetError> {
-        let links = self.links().await?.into_iter();
-        let ethernet = links.filter_map(|link| Some((link.index, link.name, link.mac?)));
-        Ok(ethernet.collect())
-    }
-
     /// Whether an address is on an interface.
     ///
     /// # Errors

@@ -100,6 +100,17 @@ impl OtherNics {
         })
     }
 
+    /// The name of the interface of this host that has an Ethernet address, other than the VIPs'
+    /// NIC.
+    pub(super) fn name(&self, mac: Mac, nic: u32) -> Option<&str> {
+        let mut others = self
+            .nics
+            .iter()
+            .filter(|found| found.interface.index != nic);
+        let found = others.find(|found| found.mac.map(Mac::from_wire) == Some(mac))?;
+        Some(&found.interface.name)
+    }
+
     /// What `vip status` says was set.
     pub(super) fn settings(&self) -> Vec<status::Setting> {
         let setting = |note: &Note| status::Setting {
@@ -213,12 +224,11 @@ impl Shell {
         if mac == Mac::from_wire(self.nic.mac) {
             return false;
         }
-        let mut nics = self.other_nics.nics.iter();
-        let here = nics.find(|nic| nic.mac.map(Mac::from_wire) == Some(mac));
+        let here = self.other_nics.name(mac, self.nic.index);
         let node = self.other_nics.of_nodes.get(&mac.to_wire());
         let node = node.and_then(|node| self.peers.get(node.get()));
         let whose = match (here, node) {
-            (Some(nic), _) => format!("{} of this node", nic.interface.name),
+            (Some(name), _) => format!("{name} of this node"),
             (None, Some(peer)) if peer.mac != mac => format!("another NIC of {}", peer.name),
             _ => return false,
         };

@@ -49,8 +49,7 @@ pub(super) struct Segment {
     strange: Vec<(IpAddr, BootNanos, BootNanos)>,
     /// Other nodes that own the VIP as well as this one.
     rivals: Vec<BackendIndex>,
-    /// Ethernet addresses of this machine's interfaces, and of the kernel's neighbours.
-    own_macs: Vec<(Mac, String)>,
+    /// Ethernet addresses of the kernel's neighbours.
     pub(super) known_macs: Vec<(Mac, IpAddr)>,
     /// Who claimed the VIP and may be a node whose Ethernet address is not known yet, or not any more.
     unplaced: Option<(Mac, BootNanos)>,
@@ -67,7 +66,6 @@ impl Segment {
             looks: 0,
             strange: Vec::new(),
             rivals: Vec::new(),
-            own_macs: Vec::new(),
             known_macs: Vec::new(),
             unplaced: None,
             another_owns: false,
@@ -99,16 +97,6 @@ impl Shell {
         let now = now();
         let looks = self.segment.looks;
         self.segment.looks = looks.wrapping_add(1);
-        match self.netlink.ethernet().await {
-            Ok(all) => {
-                let others = all
-                    .into_iter()
-                    .filter(|(index, ..)| *index != self.nic.index);
-                let named = others.map(|(_, name, mac)| (Mac::from_wire(mac), name));
-                self.segment.own_macs = named.collect();
-            }
-            Err(error) => tracing::warn!(%error, "cannot list the interfaces"),
-        }
         if looks.is_multiple_of(OWN)
             && let Err(error) = self.neighbours().probe(self.nic.address)
         {
@@ -275,7 +263,7 @@ impl Shell {
     /// An Ethernet address, and whose it is as far as that is known.
     pub(super) fn who(&self, mac: Mac) -> String {
         let segment = &self.segment;
-        if let Some((_, name)) = segment.own_macs.iter().find(|(own, _)| *own == mac) {
+        if let Some(name) = self.other_nics.name(mac, self.nic.index) {
             return format!("{mac} (this node's own {name})");
         }
         let other =
