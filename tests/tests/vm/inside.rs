@@ -22,6 +22,10 @@ const PROGRAMS: &str = "VIP_TESTS_INSIDE";
 /// Programs of which all tests run.
 const WHOLE: &[&str] = &["attach", "verdicts"];
 
+/// Of these, what runs on each kernel also when all tests do. The kernels in the middle attach as
+/// the oldest or the newest one does, but each has a verifier of its own.
+const ON_EACH: &str = "verdicts";
+
 /// Of the scenarios in namespaces, those whose outcome a kernel may change: by its verifier, its
 /// hooks, its sockets, its XDP in the driver and outside of it.
 const SCENARIOS: &[&str] = &[
@@ -43,8 +47,8 @@ const SCENARIOS: &[&str] = &[
     "occupied",
 ];
 
-/// Those that also run when all tests do, for the sake of their time on the oldest and the newest
-/// kernel only.
+/// Those that also run when all tests do, for the sake of their time on the oldest kernel only: it
+/// has the most that is done in another way.
 const ALWAYS: &[&str] = &["cleanup", "dual_stack", "occupied"];
 
 /// In MiB: seven hosts with their programs, and what these write.
@@ -69,8 +73,8 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> Vec<Trial> {
         .filter(|scenario| SCENARIOS.contains(&scenario.name))
         .collect();
     let mut trials = Vec::new();
-    let ends = [kernels.first(), kernels.last()].map(|kernel| kernel.map(|end| &end.name));
-    for kernel in kernels {
+    let last = kernels.len().saturating_sub(1);
+    for (index, kernel) in kernels.iter().enumerate() {
         let mut add = |test: &str, program: &'static str, arguments: Vec<String>, always| {
             let name = format!("linux_{}_{test}", kernel.name);
             let kernel = kernel.clone();
@@ -80,12 +84,18 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> Vec<Trial> {
             trials.push(trial.with_ignored_flag(!all && !always));
         };
         for program in WHOLE {
-            add(program, program, vec!["--test-threads=2".to_owned()], true);
+            let always = index == 0 || index == last || program == &ON_EACH;
+            add(
+                program,
+                program,
+                vec!["--test-threads=2".to_owned()],
+                always,
+            );
         }
         add("harness", "netns", vec!["harness_".to_owned()], false);
         for scenario in &scenarios {
             let exact = vec!["--exact".to_owned(), scenario.promise.to_owned()];
-            let always = ALWAYS.contains(&scenario.name) && ends.contains(&Some(&kernel.name));
+            let always = ALWAYS.contains(&scenario.name) && index == 0;
             add(scenario.promise, "netns", exact, always);
         }
     }

@@ -13,6 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// them while a session is down.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// An agent that was not heard for so long says nothing any more: while a session is down, each side
+/// speaks once a second at least (RFC 5880, section 6.8.3).
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// How long a refusal counts: two surveys. Kernels refuse once a second at most, so some questions stay without an
 /// answer though nobody listens.
 const REFUSAL: Duration = Duration::from_secs(12);
@@ -89,11 +93,14 @@ impl Facts {
         if self.port == Some(Port::Forbidden) {
             return Some(Trouble::NotSent);
         }
-        if is_within(now, self.heard, FRESH) {
+        if is_within(now, self.heard, SILENCE) {
             return Some(Trouble::NotHeardThere);
         }
+        // What came to the NIC while the agent got it as well is of an agent that has ended since.
+        let is_lost = |at: BootNanos| !is_within(at, self.heard, SILENCE);
         if let Some((at, ttl)) = self.on_nic
             && is_within(now, Some(at), FRESH)
+            && is_lost(at)
         {
             return Some(if ttl == u8::MAX {
                 Trouble::DroppedHere
@@ -255,6 +262,29 @@ mod tests {
             ..refused
         };
         assert_eq!(late.diagnose(at(61)), Some(Trouble::Silent));
+    }
+
+    #[test]
+    fn an_agent_that_has_ended_is_not_taken_for_one_that_is_not_let_through() {
+        // Seen on the NIC a moment before its end, by a survey that was under way then.
+        let ended = Facts {
+            answered: Some(at(5)),
+            heard: Some(at(0)),
+            on_nic: Some((at(1), 255)),
+            ..answers()
+        };
+        assert_eq!(ended.diagnose(at(5)), None, "nothing is known yet");
+        let refused = Facts {
+            refused: Some(at(4)),
+            ..ended
+        };
+        assert_eq!(refused.diagnose(at(5)), Some(Trouble::NoAgent));
+        // It speaks on, and the agent gets nothing of it.
+        let dropped = Facts {
+            on_nic: Some((at(4), 255)),
+            ..ended
+        };
+        assert_eq!(dropped.diagnose(at(5)), Some(Trouble::DroppedHere));
     }
 
     #[test]
