@@ -11,6 +11,7 @@ use vip_common::layout::{BootNanos, Mac};
 use super::{Finding, Grade, ask_all, finding, list};
 use crate::agent::survey::{self, Found, Wanted};
 use crate::config::{Config, Node};
+use crate::datapath::socket_lookup_programs;
 use crate::decide::hearing::{Facts, Port, Route, Trouble};
 use crate::net::bfd::BfdSocket;
 use crate::net::netlink::Netlink;
@@ -113,9 +114,11 @@ async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) ->
         routes: addresses.clone(),
         ports,
     };
-    // In the agent's place, if there is none.
-    let socket = BfdSocket::open_alone(&nic.name, nic.address, &addresses).ok();
-    let socket = socket.filter(|_| status.is_none());
+    // In the agent's place, if there is none. The program that an agent leaves when it ends keeps
+    // what other agents say from this socket.
+    let free = status.is_none() && socket_lookup_programs().is_ok_and(|there| there.is_empty());
+    let open = || BfdSocket::open_alone(&nic.name, nic.address, &addresses).ok();
+    let socket = free.then(open).flatten();
     let (found, heard) = tokio::join!(survey::look(netlink, nic, wanted), listen(socket));
     Seen {
         macs: macs.map(|heard| (heard.address, heard.mac)).collect(),
