@@ -35,7 +35,7 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
     // who may be on a node whose agent is not there.
     if find_ipv4(state, packet.sender_address()).is_some() {
         let mac = packet.sender_mac();
-        let ours = mac == state.config.own_mac || is_living_peer(state, mac);
+        let ours = state.config.is_own(mac) || is_living_peer(state, mac);
         return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
             // If it asks for someone else, let it have its answer, but count the claim.
@@ -50,7 +50,7 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
         return Verdict::pass(Counter::ArpPassed);
     }
     let destination = ethernet.destination();
-    if destination != state.config.own_mac && !destination.is_multicast() {
+    if !state.config.is_own(destination) && !destination.is_multicast() {
         Verdict::pass(Counter::OtherHost)
     } else if vip.owner_until.stands(tables.now()) {
         Verdict::answer_arp()
@@ -85,13 +85,11 @@ pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
     let claims = !solicits && target.is_some() || find(state, ip.source()).is_some();
     if claims {
         let mac = ethernet.source();
-        return Some(
-            if mac == state.config.own_mac || is_living_peer(state, mac) {
-                Verdict::pass(Counter::NdpAnnouncement)
-            } else {
-                Verdict::conflict(Counter::NdpConflict, mac, false)
-            },
-        );
+        return Some(if state.config.is_own(mac) || is_living_peer(state, mac) {
+            Verdict::pass(Counter::NdpAnnouncement)
+        } else {
+            Verdict::conflict(Counter::NdpConflict, mac, false)
+        });
     }
     Some(match target {
         Some(vip) => solicited(frame, ethernet, ip, message, vip, tables),
@@ -110,7 +108,7 @@ fn solicited<F: Frame + ?Sized, T: Tables>(
     tables: &T,
 ) -> Verdict {
     let destination = ethernet.destination();
-    if destination != tables.state().config.own_mac && !destination.is_multicast() {
+    if !tables.state().config.is_own(destination) && !destination.is_multicast() {
         return Verdict::pass(Counter::OtherHost);
     }
     // RFC 4861, section 7.1.1.

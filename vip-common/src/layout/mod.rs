@@ -18,7 +18,10 @@ use crate::hash::ServiceHash;
 
 /// Version of everything in this module. The agent stores it in [`Config::layout_version`]
 /// and refuses to adopt pinned maps that carry another one.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
+
+/// Ports of a bond whose Ethernet addresses are kept at once.
+pub const MAX_BOND_PORTS: usize = 4;
 
 /// Virtual addresses the program can serve at once.
 pub const MAX_VIPS: usize = 16;
@@ -130,6 +133,9 @@ pub struct Config {
     pub hash_key: [u64; 2],
     /// Ethernet address of the NIC.
     pub own_mac: Mac,
+    /// Those of its ports that are not the same, if it is a bond: one in mode balance-alb tells
+    /// hosts to send to its ports' addresses. [`Mac::UNKNOWN`] in places that are not used.
+    pub port_macs: [Mac; MAX_BOND_PORTS],
     /// What the nodes' Ethernet addresses have in common that others' mostly have not.
     pub peers: MacFilter,
     /// The node's own IPv4 address on the NIC, which ARP requests may name as their sender.
@@ -147,6 +153,27 @@ pub struct Config {
     pub netns: u64,
     /// Always 0: what makes the verifier forget, see [`State::any_below`].
     pub zero: u64,
+}
+
+impl Config {
+    /// Whether a frame to this Ethernet address is to this node, as its stack sees it too.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_own(&self, mac: Mac) -> bool {
+        if mac == self.own_mac {
+            return true;
+        }
+        if mac.is_unknown() {
+            return false;
+        }
+        // Left at the first match, so that the verifier does not look at each combination.
+        for port in &self.port_macs {
+            if *port == mac {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl Config {

@@ -105,7 +105,7 @@ where
     };
     // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
     // each node would send its own copy.
-    if ethernet.destination() != state.config.own_mac {
+    if !state.config.is_own(ethernet.destination()) {
         return next.found(other_host(ethernet));
     }
 
@@ -177,7 +177,7 @@ where
     let Some(vip) = found else {
         return next.found(Verdict::UNTOUCHED);
     };
-    if ethernet.destination() != state.config.own_mac {
+    if !state.config.is_own(ethernet.destination()) {
         return next.found(other_host(ethernet));
     }
 

@@ -25,7 +25,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
     Backend, BackendCounters, BackendIndex, BackendMask, Be32, Be128, BootNanos, Config, Counter,
-    LAYOUT_VERSION, Mac, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
+    LAYOUT_VERSION, MAX_BOND_PORTS, Mac, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
 
 use crate::{bpf, btf};
@@ -142,6 +142,8 @@ pub struct Plan {
     pub own_index: Option<BackendIndex>,
     /// Ethernet address of the NIC.
     pub own_mac: Mac,
+    /// Those of its ports, where they are others.
+    pub port_macs: [Mac; MAX_BOND_PORTS],
     /// This node's IPv4 address on the NIC; 0.0.0.0 if it has none.
     pub own_address: Be32,
     /// Addresses and ports that are served, those of IPv4 first.
@@ -232,6 +234,7 @@ impl Plan {
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
+            port_macs: self.port_macs,
             own_address: self.own_address,
             redirects: u32::from(self.redirects),
             maps_ports: u32::from(
@@ -255,6 +258,7 @@ impl Plan {
         Self {
             own_index: BackendIndex::new(config.own_index as usize),
             own_mac: config.own_mac,
+            port_macs: config.port_macs,
             own_address: config.own_address,
             vips: state.vips().to_vec(),
             allowed: vec![],

@@ -16,6 +16,7 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType,
 };
 use rtnetlink::packet_core::DefaultNla;
+use vip_common::layout::{MAX_BOND_PORTS, Mac};
 
 use super::NetError;
 use super::netlink::{Netlink, refused};
@@ -46,6 +47,20 @@ pub struct HostNic {
     pub kind: Kind,
     /// Its Ethernet address, if it is Ethernet.
     pub mac: Option<[u8; 6]>,
+    /// Index of the bond that it is a port of.
+    pub bond: Option<u32>,
+}
+
+/// Ethernet addresses of the ports of a NIC that is a bond, other than its own.
+#[must_use]
+pub fn port_macs(nics: &[HostNic], nic: u32, own: [u8; 6]) -> [Mac; MAX_BOND_PORTS] {
+    let ports = nics.iter().filter(|found| found.bond == Some(nic));
+    let others = ports.filter_map(|port| port.mac).filter(|mac| *mac != own);
+    let mut macs = [Mac::UNKNOWN; MAX_BOND_PORTS];
+    for (place, mac) in macs.iter_mut().zip(others) {
+        *place = Mac::from_wire(mac);
+    }
+    macs
 }
 
 impl Netlink {
@@ -175,18 +190,25 @@ fn nic(message: &LinkMessage, conf: &InetDevConf) -> HostNic {
         },
         kind: Kind::of(None),
         mac: None,
+        bond: None,
     };
     let mut port = false;
+    let mut controller = None;
+    let mut of_bond = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => nic.interface.name.clone_from(name),
             LinkAttribute::Address(bytes) if ethernet => nic.mac = bytes.as_slice().try_into().ok(),
-            LinkAttribute::Controller(_) => port = true,
+            LinkAttribute::Controller(index) => {
+                port = true;
+                controller = Some(*index);
+            }
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => nic.kind = Kind::of(Some(&kind.to_string())),
                         LinkInfo::PortKind(InfoPortKind::Vrf) => port = false,
+                        LinkInfo::PortKind(InfoPortKind::Bond) => of_bond = true,
                         _ => {}
                     }
                 }
@@ -196,6 +218,7 @@ fn nic(message: &LinkMessage, conf: &InetDevConf) -> HostNic {
     }
     // What comes in by a port is the bridge's or the bond's. One of a VRF hears for itself.
     nic.interface.arp &= !port;
+    nic.bond = controller.filter(|_| of_bond);
     nic
 }
 

@@ -23,7 +23,7 @@ mod sources;
 pub(crate) mod testing;
 pub mod vrrp;
 
-pub use devconf::HostNic;
+pub use devconf::{HostNic, port_macs};
 pub use ndp::Groups;
 pub use neighbours::{Heard, Neighbours};
 pub use nic::Nic;

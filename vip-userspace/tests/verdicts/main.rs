@@ -652,6 +652,37 @@ fn nothing_is_reset_before_anybody_has_written_who_lives() {
 }
 
 #[test]
+fn frames_to_a_bonds_ports_are_its_own_in_the_kernel() {
+    in_namespace(|| {
+        let port = Mac::from_wire([0x02, 0, 0x0a, 0, 1, 0x0b]);
+        for known in [false, true] {
+            let mut world = World::new(3, 0).owning(true);
+            if known {
+                world.state.config.port_macs[1] = port;
+            }
+            let mut kernel = Kernel::new(&world);
+            kernel.follow(&world);
+            let segment = Segment::new(0, 0, tcp::ACK).first_at(&world, 1);
+            for frame in [
+                segment.build(),
+                segment.ipv6().first_at(&world, 1).build(),
+                arp_request(VIP),
+            ] {
+                let mut frame = frame;
+                frame[..6].copy_from_slice(&port.to_wire());
+                let verdict = agree(&mut kernel, &world, &frame, "to a port");
+                let other = verdict.counter() == Counter::OtherHost;
+                assert_eq!(other, !known, "{verdict:?}");
+                // An address that is not known is nobody's.
+                frame[..6].fill(0);
+                let verdict = agree(&mut kernel, &world, &frame, "to nobody");
+                assert_eq!(verdict.counter(), Counter::OtherHost, "{verdict:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn what_big_tcp_put_together_is_no_contradiction() {
     in_namespace(|| {
         // Such frames came with Linux 5.19; what has no frames in several buffers has none, and

@@ -42,7 +42,7 @@ use crate::decide::node::{LastUsable, Node, Unfit};
 use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
 use crate::net::netlink::Netlink;
-use crate::net::{Neighbours, Nic};
+use crate::net::{Neighbours, Nic, port_macs};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
@@ -123,7 +123,8 @@ impl Shell {
         probe_times: ProbeTimes,
         surveys: mpsc::Sender<Found>,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
-        let plan = Arc::new(plan(&config, &nic)?);
+        let (_, nics) = netlink.settings().await?;
+        let plan = Arc::new(plan(&config, &nic, port_macs(&nics, nic.index, nic.mac))?);
         let own = BackendIndex::new(nic.node_index).context("more nodes than there may be")?;
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let log = if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {

@@ -190,15 +190,18 @@ impl Shell {
     /// The NIC has this Ethernet address.
     fn use_mac(&mut self, mac: [u8; 6]) {
         self.nic.mac = mac;
-        let plan = Plan {
+        self.change_plan(Plan {
             own_mac: Mac::from_wire(mac),
             ..(*self.plan).clone()
-        };
-        self.plan = Arc::new(plan);
+        });
         self.sockets.neighbours.set_mac(mac);
+        self.learn(self.nic.address, Mac::from_wire(mac));
+    }
+
+    pub(super) fn change_plan(&mut self, plan: Plan) {
+        self.plan = Arc::new(plan);
         let base = self.datapath.rank_base();
         self.pacer.tell(Command::Plan(self.plan.clone(), base));
-        self.learn(self.nic.address, Mac::from_wire(mac));
     }
 
     /// The node's own address on the NIC, and the VIPs on `lo`.

@@ -11,12 +11,12 @@ use super::{Shell, hooks};
 use crate::agent::clock::now;
 use crate::agent::notes;
 use crate::config::Config;
-use crate::datapath::Way;
+use crate::datapath::{Plan, Way};
 use crate::decide::settings::{self, Key, Note, Wanted};
 use crate::decide::vrrp::State;
 use crate::decide::ways::{self, Kind, Route};
 use crate::net::netlink::Netlink;
-use crate::net::{Heard, HostNic};
+use crate::net::{Heard, HostNic, port_macs};
 use crate::observe::event::Event;
 use crate::observe::status;
 
@@ -101,7 +101,7 @@ impl OtherNics {
     }
 
     /// The name of the interface of this host that has an Ethernet address, other than the VIPs'
-    /// NIC.
+    /// NIC and its ports.
     pub(super) fn name(&self, mac: Mac, nic: u32) -> Option<&str> {
         let mut others = self
             .nics
@@ -135,6 +135,13 @@ impl Shell {
         let index = self.nic.index;
         let settled = self.other_nics.settle(&self.netlink, &self.config, index);
         let settled = settled.await;
+        let port_macs = port_macs(&self.other_nics.nics, index, self.nic.mac);
+        if port_macs != self.plan.port_macs {
+            self.change_plan(Plan {
+                port_macs,
+                ..(*self.plan).clone()
+            });
+        }
         let mapped = self.map_ports_elsewhere().await;
         let failure = settled.and(mapped).err().map(|error| format!("{error:#}"));
         let new: Vec<String> = self
@@ -221,7 +228,7 @@ impl Shell {
     /// those that may. That is told here: its host is no stranger, and no reason to leave the VIP
     /// without an owner.
     pub(super) fn is_other_nic(&mut self, mac: Mac) -> bool {
-        if mac == Mac::from_wire(self.nic.mac) {
+        if mac == self.plan.own_mac || self.plan.port_macs.contains(&mac) {
             return false;
         }
         let here = self.other_nics.name(mac, self.nic.index);

@@ -276,7 +276,8 @@ impl Shell {
 
     /// Somebody claims the VIP.
     pub(super) fn on_claim(&mut self, mac: Mac) {
-        if self.is_other_nic(mac) {
+        let is_port = !mac.is_unknown() && self.plan.port_macs.contains(&mac);
+        if is_port || self.is_other_nic(mac) {
             return;
         }
         // A node whose address is not known yet announces the VIP like a stranger: it is asked for. So

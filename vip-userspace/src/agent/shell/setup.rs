@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vip_common::layout::{AllowKey, BackendIndex, Be16, Be128, Mac, Service, Vip, flag};
+use vip_common::layout::{
+    AllowKey, BackendIndex, Be16, Be128, MAX_BOND_PORTS, Mac, Service, Vip, flag,
+};
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::pacer::Wires;
@@ -154,7 +156,11 @@ pub(super) fn redirect(datapath: &mut Datapath, config: &Config) -> Option<PathB
 }
 
 /// What should lie in the maps.
-pub(super) fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
+pub(super) fn plan(
+    config: &Config,
+    nic: &Nic,
+    port_macs: [Mac; MAX_BOND_PORTS],
+) -> anyhow::Result<Plan> {
     let key = config.hash_key();
     let mut id = 0;
     let mut allowed = vec![];
@@ -183,6 +189,7 @@ pub(super) fn plan(config: &Config, nic: &Nic) -> anyhow::Result<Plan> {
     Ok(Plan {
         own_index: BackendIndex::new(nic.node_index),
         own_mac: Mac::from_wire(nic.mac),
+        port_macs,
         own_address: Be128::from(nic.address).ipv4().unwrap_or_default(),
         vips: vips.collect(),
         allowed,
