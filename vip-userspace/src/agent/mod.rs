@@ -69,6 +69,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.interface.as_deref(),
         )
         .await?;
+    for vip in &config.vips {
+        nic.refuse_no_host(vip.address)?;
+    }
     let mut peers = config.addresses();
     peers.remove(nic.node_index);
     survey::is_on_their_link(&netlink, &nic, &peers).await?;

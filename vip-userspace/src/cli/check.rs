@@ -151,6 +151,10 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
                 findings.extend(nics::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
+                    let refused = nic.refuse_no_host(vip.address).err();
+                    findings.extend(
+                        refused.map(|error| finding(Grade::Failure, "VIP", error.to_string())),
+                    );
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
             }
@@ -397,13 +401,13 @@ fn nic_findings(config: &Config, nic: &Nic) -> Vec<Finding> {
     let native = NATIVE_DRIVERS.contains(&driver);
     findings.push(match (config.datapath.mode, native) {
         (XdpMode::Generic, _) => finding(Grade::Ok, "XDP", "generic, as configured"),
+        (XdpMode::Tc, _) => finding(Grade::Ok, "XDP", "not used, but tc, as configured"),
         (_, true) => finding(Grade::Ok, "XDP", format!("driver {driver} runs XDP natively")),
         (XdpMode::Native, false) => finding(
             Grade::Failure,
             "XDP",
             format!("driver {driver} is not known to run XDP natively, as configured: set mode = \"auto\""),
         ),
-        (XdpMode::Tc, _) => finding(Grade::Ok, "XDP", "not used, but tc, as configured"),
         (XdpMode::Auto, false) => finding(
             Grade::Warning,
             "XDP",
@@ -529,13 +533,15 @@ async fn claimants(config: &Config, vip: IpAddr, nic: &Nic, netlink: &Netlink) -
 
 /// The Ethernet addresses that ARP or Neighbour Discovery give for the VIP.
 async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
-    // Of IPv6 without a name: the node may have none.
+    // The kernel does not answer questions that seem to come from itself: its other NICs are only
+    // heard by a question that does not say who asks. Of IPv6 there is no other: the node may have
+    // no address.
     let ask = if vip.is_ipv4() {
         Neighbours::ask
     } else {
         Neighbours::probe
     };
-    let mut found: Vec<Mac> = ask_all(&[vip], nic, ask)
+    let mut found: Vec<Mac> = ask_all(&[vip], nic, [ask, Neighbours::probe])
         .await?
         .into_iter()
         .map(|heard| heard.mac)
@@ -546,15 +552,14 @@ async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
     Ok(found)
 }
 
-/// Asks twice for each of these addresses, and collects what is said of them.
-async fn ask_all(
-    addresses: &[IpAddr],
-    nic: &Nic,
-    ask: fn(&Neighbours, IpAddr) -> io::Result<()>,
-) -> anyhow::Result<Vec<Heard>> {
+/// How to ask for an address.
+type Ask = fn(&Neighbours, IpAddr) -> io::Result<()>;
+
+/// Asks in two ways for each of these addresses, and collects what is said of them.
+async fn ask_all(addresses: &[IpAddr], nic: &Nic, asks: [Ask; 2]) -> anyhow::Result<Vec<Heard>> {
     let neighbours = Neighbours::open(nic, addresses)?;
     let mut found = Vec::new();
-    for _ask in 0..2 {
+    for ask in asks {
         for &address in addresses {
             ask(&neighbours, address)?;
         }

@@ -168,13 +168,13 @@ fn is_input(error: &anyhow::Error) -> bool {
             DatapathError::InTheWay { .. } | DatapathError::Held { .. }
         )
     };
-    let off_link = |error: &NetError| matches!(error, NetError::OffLink { .. });
+    let is_asked_for = |error: &NetError| !matches!(error, NetError::Io { .. });
     error.is::<ConfigError>()
         || error.is::<BadInput>()
         || error.is::<Taken>()
         || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
         || error.downcast_ref().is_some_and(lies_in_the_way)
-        || error.downcast_ref().is_some_and(off_link)
+        || error.downcast_ref().is_some_and(is_asked_for)
 }
 
 /// An error and its causes. Some say their cause themselves; it is not said twice.

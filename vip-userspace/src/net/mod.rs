@@ -94,9 +94,24 @@ pub enum NetError {
         /// Its prefix length.
         prefix_len: u8,
     },
+    /// No host can have it: the others' kernels take it for the network's name or for broadcast.
+    #[error(
+        "VIP {vip} is the first or the last address of the subnet of {interface} \
+         ({address}/{prefix_len}), which no host can have; take another one"
+    )]
+    NoHost {
+        /// The VIP.
+        vip: IpAddr,
+        /// The NIC.
+        interface: String,
+        /// The node's own address.
+        address: IpAddr,
+        /// Its prefix length.
+        prefix_len: u8,
+    },
     /// No agent would hear another one.
     #[error(
-        "{peers} are reached by way of {router}, not directly: all nodes must be on one segment, \
+        "this node reaches {peers} by way of {router}, not directly: all nodes must be on one segment, \
          and {interface} ({address}/{prefix_len}) must reach them without a router"
     )]
     OffLink {

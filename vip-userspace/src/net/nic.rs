@@ -39,6 +39,31 @@ impl Nic {
         };
         own.subnet_has(address)
     }
+
+    /// Refuses a VIP that no host of the subnet can have.
+    ///
+    /// # Errors
+    /// [`NetError::NoHost`]
+    pub fn refuse_no_host(&self, vip: IpAddr) -> Result<(), NetError> {
+        let (IpAddr::V4(own), IpAddr::V4(host)) = (self.address, vip) else {
+            return Ok(());
+        };
+        let behind = u32::MAX
+            .checked_shr(u32::from(self.prefix_len))
+            .unwrap_or(0);
+        let inside = (own.to_bits() ^ host.to_bits()) & !behind == 0;
+        let place = host.to_bits() & behind;
+        // Of two addresses (RFC 3021) or one, each is a host's.
+        if behind > 1 && inside && (place == 0 || place == behind) {
+            return Err(NetError::NoHost {
+                vip,
+                interface: self.name.clone(),
+                address: self.address,
+                prefix_len: self.prefix_len,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// An interface, as far as we care.
@@ -255,6 +280,32 @@ mod tests {
         choose(&links(), addresses, VIP, &NODES, named)
             .expect_err("must be refused")
             .to_string()
+    }
+
+    #[test]
+    fn first_and_last_addresses_of_a_subnet_are_no_hosts() {
+        let nic = |prefix_len| Nic {
+            index: 2,
+            name: "eth0".to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            address: [10, 0, 0, 11].into(),
+            prefix_len,
+            node_index: 0,
+            driver: None,
+            up: true,
+        };
+        for (prefix_len, vip, wanted) in [
+            (24, [10, 0, 0, 0], true),
+            (24, [10, 0, 0, 255], true),
+            (24, [10, 0, 0, 10], false),
+            (24, [10, 0, 1, 255], false),
+            (31, [10, 0, 0, 10], false),
+            (32, [10, 0, 0, 11], false),
+        ] {
+            let refused = nic(prefix_len).refuse_no_host(vip.into()).is_err();
+            assert_eq!(refused, wanted, "{vip:?} of a /{prefix_len}");
+        }
     }
 
     #[test]

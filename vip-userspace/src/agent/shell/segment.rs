@@ -245,7 +245,11 @@ impl Shell {
             }
             return;
         }
-        if mac != Mac::from_wire(self.nic.mac) {
+        // That this host's other NICs answer is a matter of its settings (`other_nics.rs`).
+        if mac != Mac::from_wire(self.nic.mac)
+            && !self.plan.port_macs.contains(&mac)
+            && self.other_nics.name(mac, self.nic.index).is_none()
+        {
             let text = format!(
                 "{} has this node's own address {address} as well: take it off that host",
                 self.who(mac)

@@ -100,7 +100,7 @@ fn called(node: &Node) -> String {
 async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) -> Seen {
     let addresses: Vec<IpAddr> = peers.iter().map(|peer| peer.address).collect();
     let status = ask::<Status>(&config.run_dir, &Request::Status).ok();
-    let answers = ask_all(&addresses, nic, Neighbours::ask).await;
+    let answers = ask_all(&addresses, nic, [Neighbours::ask; 2]).await;
     let macs = answers.unwrap_or_default().into_iter();
     let ports = match config.bfd {
         Some(_) => addresses.clone(),
