@@ -8,6 +8,8 @@
 #![no_std]
 #![no_main]
 
+mod object;
+
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{classifier, map, xdp};
@@ -201,15 +203,3 @@ fn bench_tc_redirect(context: TcContext) -> i32 {
         TC_ACT_UNSPEC
     }
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses programs that can get here.
-    loop {}
-}
-
-/// Not needed by any helper here; the same as the product's.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+mod object;
+
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::{map, sk_lookup};
 use aya_ebpf::maps::{Array, SockMap};
@@ -66,15 +68,3 @@ fn addresses(fields: &bpf_sk_lookup) -> (Be128, Be128) {
     let address = |words: &[u32; 4]| Be128::from_raw(words.each_ref().map(word));
     (address(&fields.remote_ip6), address(&fields.local_ip6))
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses programs that can get here.
-    loop {}
-}
-
-/// As the other object has it.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -9,6 +9,7 @@
 mod context;
 mod helpers;
 mod maps;
+mod object;
 mod sock_addr;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
@@ -206,15 +207,3 @@ fn vip_peername6(mut context: SockAddrContext) -> i32 {
     sock_addr::getpeername6(&mut context);
     PROCEED
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses programs that can get here.
-    loop {}
-}
-
-/// `bpf_tcp_check_syncookie` is for GPL-compatible programs only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
