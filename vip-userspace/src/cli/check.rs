@@ -450,7 +450,7 @@ fn bond_finding(bond: &Bond) -> Finding {
             "bond",
             format!(
                 "{name} is in mode balance-alb (6): it tells clients the MACs of other ports, and \
-                 what comes to those is not steered; {remedy}"
+                 steered is what comes to four of them at most, and to none by way of a VLAN; {remedy}"
             ),
         ),
         _ => finding(Grade::Ok, "bond", format!("{name} is in mode {mode}")),
