@@ -251,6 +251,12 @@ impl Plan {
         state.config.set_families(nodes);
     }
 
+    /// Whether an Ethernet address is the NIC's own, as the programs see it too.
+    #[must_use]
+    pub fn is_own(&self, mac: Mac) -> bool {
+        mac == self.own_mac || !mac.is_unknown() && self.port_macs.contains(&mac)
+    }
+
     /// The plan that a state was made by, with these rows.
     #[must_use]
     pub fn of(state: &State, rows: Vec<RankRow>) -> Self {

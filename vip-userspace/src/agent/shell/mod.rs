@@ -147,7 +147,7 @@ impl Shell {
         let seen = hooks::seen(
             &netlink,
             nic.index,
-            link.and_then(|link| link.xdp),
+            link.as_ref().and_then(|link| link.xdp),
             attachment,
         );
         let look = datapath.look(Way::In, &nic.name, attachment, &seen.await?)?;
@@ -240,7 +240,6 @@ impl Shell {
         )
         .context("cannot start the thread that keeps the fence")?;
         let now = now();
-        let link = netlink.link(nic.index).await?;
         let mut shell = Self {
             config,
             nic,

@@ -101,7 +101,7 @@ impl OtherNics {
     }
 
     /// The name of the interface of this host that has an Ethernet address, other than the VIPs'
-    /// NIC and its ports.
+    /// NIC.
     pub(super) fn name(&self, mac: Mac, nic: u32) -> Option<&str> {
         let mut others = self
             .nics
@@ -228,9 +228,6 @@ impl Shell {
     /// those that may. That is told here: its host is no stranger, and no reason to leave the VIP
     /// without an owner.
     pub(super) fn is_other_nic(&mut self, mac: Mac) -> bool {
-        if mac == self.plan.own_mac || self.plan.port_macs.contains(&mac) {
-            return false;
-        }
         let here = self.other_nics.name(mac, self.nic.index);
         let node = self.other_nics.of_nodes.get(&mac.to_wire());
         let node = node.and_then(|node| self.peers.get(node.get()));

@@ -246,10 +246,7 @@ impl Shell {
             return;
         }
         // That this host's other NICs answer is a matter of its settings (`other_nics.rs`).
-        if mac != Mac::from_wire(self.nic.mac)
-            && !self.plan.port_macs.contains(&mac)
-            && self.other_nics.name(mac, self.nic.index).is_none()
-        {
+        if !self.plan.is_own(mac) && self.other_nics.name(mac, self.nic.index).is_none() {
             let text = format!(
                 "{} has this node's own address {address} as well: take it off that host",
                 self.who(mac)
@@ -280,8 +277,7 @@ impl Shell {
 
     /// Somebody claims the VIP.
     pub(super) fn on_claim(&mut self, mac: Mac) {
-        let is_port = !mac.is_unknown() && self.plan.port_macs.contains(&mac);
-        if is_port || self.is_other_nic(mac) {
+        if self.plan.is_own(mac) || self.is_other_nic(mac) {
             return;
         }
         // A node whose address is not known yet announces the VIP like a stranger: it is asked for. So
