@@ -19,14 +19,14 @@ pub struct Target {
 
 /// Decides about a connection to `address` and `port`; `None` if it stays as it is.
 ///
-/// This node's own server comes first if it may have new connections and `listens`, which is asked only then.
-/// Else one of the others, by `random`.
+/// This node's own server comes first if it may have new connections and `listens`, which is asked
+/// only then, for a check of its service. Else one of the others, by `random`.
 #[inline(always)]
 pub fn redirect(
     state: &State,
     address: Be128,
     port: Be16,
-    listens: impl FnOnce(Target) -> bool,
+    listens: impl FnOnce(Target, u8) -> bool,
     random: u32,
 ) -> Option<Target> {
     if state.config.redirects == 0 {
@@ -34,7 +34,7 @@ pub fn redirect(
     }
     let vip = find(state, address)?;
     let service = service(state, vip, |service| service.port == port)?;
-    let usable = state.masks.for_new_connections(service.check);
+    let usable = state.masks.for_local_connections(service.check);
     let usable = usable.and(state.config.nodes_like(address));
     let target = |node: BackendIndex| {
         state.backends[node.get()]
@@ -49,7 +49,7 @@ pub fn redirect(
     if let Some(own) = BackendIndex::new(state.config.own_index as usize) {
         if usable.contains(own)
             && let Some(target) = target(own)
-            && listens(target)
+            && listens(target, service.check)
         {
             return Some(target);
         }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn to(state: &State, listens: bool, random: u32) -> Option<Target> {
-        redirect(state, VIP.into(), Be16::new(PORT), |_| listens, random)
+        redirect(state, VIP.into(), Be16::new(PORT), |_, _| listens, random)
     }
 
     fn node(index: usize) -> Option<Target> {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     fn unready(state: &mut State, index: usize) {
-        state.masks.new_connections[0] = state.masks.new_connections[0].with(backend(index), false);
+        state.masks.local[0] = state.masks.local[0].with(backend(index), false);
     }
 
     #[test]
@@ -124,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_living_are_chosen_and_nobody_means_as_it_is() {
-        let nobody = world(|state| state.masks.new_connections[0] = BackendMask::EMPTY);
+    fn only_those_for_local_connections_are_chosen_and_nobody_means_as_it_is() {
+        let nobody = world(|state| state.masks.local[0] = BackendMask::EMPTY);
         assert_eq!(to(&nobody, true, 0), None);
-        let alone = world(|state| state.masks.alive = BackendMask::EMPTY.with(backend(0), true));
+        let alone = world(|state| state.masks.local[0] = BackendMask::EMPTY.with(backend(0), true));
         assert_eq!(to(&alone, true, 0), node(0));
         assert_eq!(to(&alone, false, 0), None);
     }
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn other_connections_stay_as_they_are() {
         let state = world(|_| {});
-        let redirect = |address, port| redirect(&state, address, Be16::new(port), |_| true, 0);
+        let redirect = |address, port| redirect(&state, address, Be16::new(port), |_, _| true, 0);
         assert_eq!(redirect(CLIENT.into(), PORT), None);
         assert_eq!(redirect(VIP.into(), 22), None);
         let off = world(|state| state.config.redirects = 0);
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn nodes_without_an_address_of_the_family_are_left_out() {
         let to = |state: &State, listens| {
-            redirect(state, VIP6, Be16::new(PORT), |_| listens, 0).map(|target| target.address)
+            redirect(state, VIP6, Be16::new(PORT), |_, _| listens, 0).map(|target| target.address)
         };
         let mut state = world(|_| {});
         assert_eq!(to(&state, true), Some(node_address6(0)));
@@ -164,7 +164,7 @@ mod tests {
     fn a_service_with_another_port_is_redirected_to_it() {
         let mut state = World::new(3, 0).mapping(443, PORT).state;
         state.config.redirects = 1;
-        let to = redirect(&state, VIP.into(), Be16::new(443), |_| true, 0);
+        let to = redirect(&state, VIP.into(), Be16::new(443), |_, _| true, 0);
         assert_eq!(to, node(0));
     }
 }

@@ -19,7 +19,7 @@ use vip_common::wire::{ethernet, ipv4, ipv6, tcp};
 
 /// `BPF_TCP_TIME_WAIT` and `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
 const TIME_WAIT: u32 = 6;
-const LISTEN: u32 = 10;
+pub(crate) const LISTEN: u32 = 10;
 
 /// The IP header of a packet.
 pub(crate) enum Ip<'f> {

@@ -14,8 +14,8 @@ mod sock_addr;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::bpf_redirect;
-use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
-use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::guard;
 use vip_common::layout::{Be16, Counter};
@@ -177,7 +177,7 @@ fn vip_egress(context: TcContext) -> i32 {
     }
 }
 
-/// What sock_addr programs return: the call goes on.
+/// What programs for local sockets return: the call goes on.
 const PROCEED: i32 = 1;
 
 /// `connect` of an IPv4 socket, on this node and in its pods.
@@ -205,5 +205,12 @@ fn vip_peername4(mut context: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 fn vip_peername6(mut context: SockAddrContext) -> i32 {
     sock_addr::getpeername6(&mut context);
+    PROCEED
+}
+
+/// A socket is closed, on this node or in one of its pods.
+#[cgroup_sock(sock_release)]
+fn vip_release(context: SockContext) -> i32 {
+    sock_addr::release(&context);
     PROCEED
 }

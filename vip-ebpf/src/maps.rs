@@ -16,8 +16,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use vip_common::layout::{
-    AllowKey, BackendCounters, Be128, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, MAX_ALLOWED,
-    MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, Mac, RankRow, Redirected, Service, Source, State,
+    AllowKey, BackendCounters, Be128, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS,
+    MAX_ALLOWED, MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, Mac, RankRow, Redirected, Service,
+    Source, State, listener,
 };
 use vip_common::limit::Bucket;
 use vip_common::node::Tables;
@@ -50,6 +51,8 @@ static VIP_SOURCES: LruHashMap<Source, Bucket> = LruHashMap::with_max_entries(MA
 #[map]
 static VIP_REDIRECTED: LruHashMap<u64, Redirected> =
     LruHashMap::with_max_entries(MAX_REDIRECTED, 0);
+#[map]
+static VIP_LISTENERS: Array<BootNanos> = Array::with_max_entries(LISTENERS, 0);
 #[map]
 static VIP_CLAIMANT: Array<Mac> = Array::with_max_entries(1, 0);
 #[map]
@@ -119,6 +122,24 @@ pub(crate) fn note_redirected(cookie: u64, redirected: &Redirected) {
 pub(crate) fn redirected(cookie: u64) -> Option<Redirected> {
     // SAFETY: an entry that is written whole, once for each `connect`.
     unsafe { VIP_REDIRECTED.get(cookie) }.copied()
+}
+
+/// Whether this node's server for a check was there when it was asked last, and no listening
+/// socket has closed since.
+#[inline(always)]
+pub(crate) fn listens(check: u8) -> bool {
+    let at = |entry| VIP_LISTENERS.get(entry).copied().unwrap_or_default();
+    at(listener::CLOSED) < at(listener::asked(check))
+}
+
+/// Notes that a socket that listened was closed.
+#[inline(always)]
+pub(crate) fn note_closed() {
+    if let Some(closed) = VIP_LISTENERS.get_ptr_mut(listener::CLOSED) {
+        let now = Maps.now();
+        // SAFETY: one aligned word, which others read and write whole.
+        unsafe { closed.write_volatile(now) };
+    }
 }
 
 /// Notes who claims a VIP.

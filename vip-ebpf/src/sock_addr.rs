@@ -1,10 +1,14 @@
-//! `connect` and `getpeername` of local sockets: the fields of their context, in and out.
+//! `connect` and `getpeername` of local sockets: the fields of their context, in and out; and the
+//! end of those that listened.
 
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie,
 };
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use vip_common::layout::{Be16, Be32, Be128, Counter, Redirected};
 use vip_common::local::{self, Target};
 use vip_common::node::Tables as _;
@@ -107,11 +111,11 @@ fn cookie(context: &SockAddrContext) -> u64 {
     unsafe { bpf_get_socket_cookie(context.sock_addr.cast()) }
 }
 
-/// Whether a socket is in another network namespace than the agent, whose number is `agent`.
-/// Before Linux 5.14 the agent cannot know that: 0. Then it counts as being in the first one,
-/// where agents run.
+/// Whether the socket of a program's context is in another network namespace than the agent, whose
+/// number is `agent`. Before Linux 5.14 the agent cannot know that: 0. Then it counts as being in
+/// the first one, where agents run.
 #[inline(always)]
-fn is_pod(context: &SockAddrContext, agent: u64) -> bool {
+fn is_pod(context: *mut c_void, agent: u64) -> bool {
     // SAFETY: a helper that takes the program's own context, or nothing for the first one.
     let number = |of| unsafe { bpf_get_netns_cookie(of) };
     let agent = if agent == 0 {
@@ -119,7 +123,7 @@ fn is_pod(context: &SockAddrContext, agent: u64) -> bool {
     } else {
         agent
     };
-    number(context.sock_addr.cast()) != agent
+    number(context) != agent
 }
 
 /// Where a connection goes, if not where it says; noted for `getpeername`.
@@ -138,9 +142,13 @@ fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> 
         state,
         vip,
         port,
-        |own| {
-            // A pod cannot see whether the node has a listener, so health decides for it.
-            is_pod(context, state.config.netns) || helpers::listens_at(context, own)
+        |own, check| {
+            // A pod's namespace does not have the node's listeners.
+            if is_pod(context.as_ptr(), state.config.netns) {
+                maps::listens(check)
+            } else {
+                helpers::listens_at(context, own)
+            }
         },
         random,
     )?;
@@ -164,4 +172,19 @@ fn peername(context: &SockAddrContext, node: Be128, port: Be16) -> Option<(Be128
     let known = maps::redirected(cookie(context))?;
     // The socket may have been connected to something else since.
     (known.node == node && known.target == port).then_some((known.vip, known.port))
+}
+
+/// A socket of this node or of a pod is closed by its last holder; a process that is killed closes
+/// all that it has. Which port it had, a program here may not know. So any that listened counts,
+/// and the agent's next probe tells whether it was the API server's.
+#[inline(always)]
+pub(crate) fn release(context: &SockContext) {
+    // SAFETY: the kernel's context, which nothing else has while the program runs.
+    let socket = unsafe { &*context.sock };
+    if socket.protocol == TCP
+        && socket.state == helpers::LISTEN
+        && !is_pod(context.as_ptr(), Maps.state().config.netns)
+    {
+        maps::note_closed();
+    }
 }

@@ -195,6 +195,10 @@ pub struct Masks {
     /// For each check: where the agent wants new connections to be sent. It has put together what
     /// it knows, so that nothing is left to be chosen for each of them.
     pub new_connections: [BackendMask; MAX_CHECKS],
+    /// For each check: which nodes this one's own processes and pods are connected to. To a node's
+    /// own address, so its server counts and nothing else: whether its agent was heard or this node
+    /// is joining makes no difference.
+    pub local: [BackendMask; MAX_CHECKS],
 }
 
 impl Masks {
@@ -208,6 +212,7 @@ impl Masks {
             draining: BackendMask::EMPTY,
             reserved: 0,
             new_connections: [all; MAX_CHECKS],
+            local: [all; MAX_CHECKS],
         }
     }
 
@@ -218,6 +223,14 @@ impl Masks {
     pub const fn for_new_connections(&self, check: u8) -> BackendMask {
         // The verifier wants to see that it is in range.
         self.new_connections[check as usize & (MAX_CHECKS - 1)].and(self.alive)
+    }
+
+    /// Where connections of this node and its pods go, by a check of `0..MAX_CHECKS`. Nowhere means
+    /// that they stay as they are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn for_local_connections(&self, check: u8) -> BackendMask {
+        self.local[check as usize & (MAX_CHECKS - 1)]
     }
 }
 

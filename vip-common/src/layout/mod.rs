@@ -18,7 +18,7 @@ use crate::hash::ServiceHash;
 
 /// Version of everything in this module. The agent stores it in [`Config::layout_version`]
 /// and refuses to adopt pinned maps that carry another one.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Ports of a bond whose Ethernet addresses are kept at once.
 pub const MAX_BOND_PORTS: usize = 4;
@@ -47,6 +47,23 @@ pub const MAX_SOURCES: u32 = 65_536;
 /// Local sockets that were connected to a VIP and are remembered.
 pub const MAX_REDIRECTED: u32 = 16_384;
 
+/// Entries of [`maps::LISTENERS`].
+pub const LISTENERS: u32 = 1 + MAX_CHECKS as u32;
+
+/// Places in [`maps::LISTENERS`].
+pub mod listener {
+    /// When a socket of this node that listened was closed last.
+    pub const CLOSED: u32 = 0;
+
+    /// When the last probe began that found a listener on this node by a check, less than
+    /// [`MAX_CHECKS`](super::MAX_CHECKS).
+    #[inline(always)]
+    #[must_use]
+    pub const fn asked(check: u8) -> u32 {
+        1 + check as u32
+    }
+}
+
 /// How far ahead the programs let a fence end. One that ends later is no agent's, and counts as
 /// down: a node that answers for ever, whatever became of its agent, is what fences are there to
 /// prevent.
@@ -71,6 +88,9 @@ pub mod maps {
     pub const SOURCES: &str = "VIP_SOURCES";
     /// `LruHash<u64, Redirected>`: by its cookie, which VIP a local socket was connected to.
     pub const REDIRECTED: &str = "VIP_REDIRECTED";
+    /// `Array<BootNanos>`, [`LISTENERS`](super::LISTENERS) entries: see
+    /// [`listener`](super::listener). The first is written by the programs.
+    pub const LISTENERS: &str = "VIP_LISTENERS";
     /// `PerCpuArray<u64>`, one entry a [`Counter`](super::Counter).
     pub const COUNTERS: &str = "VIP_COUNTERS";
     /// `PerCpuArray<BackendCounters>`, one entry a backend.
@@ -90,6 +110,12 @@ impl BootNanos {
     #[must_use]
     pub const fn after(self, duration: core::time::Duration) -> Self {
         Self(self.0.saturating_add(duration.as_nanos() as u64))
+    }
+
+    /// This time less a duration, saturating.
+    #[must_use]
+    pub const fn before(self, duration: core::time::Duration) -> Self {
+        Self(self.0.saturating_sub(duration.as_nanos() as u64))
     }
 
     /// Whether a fence that ends at this time stands: not yet over, and not set further ahead

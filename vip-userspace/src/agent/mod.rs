@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use vip_common::layout::BootNanos;
 
 pub use self::shell::DRAINED;
 
@@ -83,16 +84,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut watched = nic.index;
     let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
+    start_probes(&config, &probes);
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (surveys, mut surveyed) = mpsc::channel(1);
-    let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic, netlink.clone(), probe_times, surveys).await?;
+    let (mut shell, mut notices) = Shell::start(
+        config.clone(),
+        nic,
+        netlink.clone(),
+        probe_times,
+        surveys,
+        &mut outcomes,
+    )
+    .await?;
     drop(turn);
     let _log = forward_program_log(&mut shell);
     let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
-    start_probes(&config, &probes);
     privileges::drop_surplus().context("cannot give up capabilities")?;
     if let Err(error) = locked {
         shell.note(Event::Failed {
@@ -124,7 +132,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             _ = terminate.recv() => shell.resign(),
             _ = interrupt.recv() => shell.resign(),
             Some(outcome) = outcomes.recv() => match outcome {
-                Outcome::Probe(node, check, found) => shell.on_probe(node, check, &found),
+                Outcome::Probe(probed) => shell.on_probe(&probed),
                 Outcome::Credentials(news) => shell.on_credentials(news),
             },
             Some(event) = network.next() => shell.on_network(event).await?,
@@ -167,10 +175,22 @@ pub async fn refuse_taken(config: &Config, nic: &Nic, netlink: &Netlink) -> anyh
 
 /// What the tasks that probe have to tell.
 enum Outcome {
-    /// Node, check, and what was found.
-    Probe(usize, usize, ProbeResult),
+    /// A probe has ended.
+    Probe(Probed),
     /// The credentials' files have changed.
     Credentials(News),
+}
+
+/// A probe that has ended.
+struct Probed {
+    /// Place of the node in the configuration.
+    node: usize,
+    /// Number of the check.
+    check: usize,
+    /// When it began.
+    began: BootNanos,
+    /// What it found.
+    found: ProbeResult,
 }
 
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
@@ -192,16 +212,21 @@ fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
         }));
         for (index, node) in config.nodes.iter().enumerate() {
             let (prober, outcomes) = (prober.clone(), outcomes.clone());
-            let (address, pause) = (node.address, health.interval);
+            let (node, address, pause) = (index, node.address, health.interval);
             spawn(async move {
                 let mut ticks = interval(pause);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
-                    let outcome = prober.probe(address).await;
+                    let began = clock::now();
+                    let probed = Probed {
+                        found: prober.probe(address).await,
+                        node,
+                        check: number,
+                        began,
+                    };
                     let news = prober.news().map(Outcome::Credentials);
-                    let found = Outcome::Probe(index, number, outcome);
-                    for outcome in news.into_iter().chain([found]) {
+                    for outcome in news.into_iter().chain([Outcome::Probe(probed)]) {
                         if outcomes.send(outcome).await.is_err() {
                             return;
                         }

@@ -146,6 +146,15 @@ pub(super) struct Wires {
     pub(super) neighbours: Arc<Neighbours>,
 }
 
+/// What is known of the nodes' health when the thread starts.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What an agent before this one has left in the map.
+    pub(super) masks: Option<Masks>,
+    /// What the first probes found.
+    pub(super) probes: Vec<(BackendIndex, usize, Probe)>,
+}
+
 /// What does not change while the thread runs.
 pub(super) struct Setting {
     /// The nodes' addresses, by backend index.
@@ -184,8 +193,7 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Starts the thread. `known` is the health that an agent before this one has left in the
-    /// map. What the thread has to tell comes out of the receiver, which ends when the
+    /// Starts the thread, which knows this from its first moment. What the thread has to tell comes out of the receiver, which ends when the
     /// thread does.
     ///
     /// # Errors
@@ -194,7 +202,7 @@ impl Pacer {
         node: Node,
         state: StateMap,
         plan: (Arc<Plan>, u32),
-        known: Option<Masks>,
+        known: Known,
         wires: Wires,
         setting: Setting,
     ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Notice>)> {
@@ -254,8 +262,7 @@ struct Keeper {
     notices: tokio_mpsc::UnboundedSender<Notice>,
     /// Who waits for a handover to end.
     asked: Option<oneshot::Sender<HandoverResult>>,
-    /// Health that an agent before this one has left.
-    known: Option<Masks>,
+    known: Known,
     /// Kept between turns to save allocations.
     actions: Vec<Action>,
     /// Sequence number of echo requests.
@@ -285,8 +292,13 @@ impl Keeper {
         // All are the same, but for those that the configuration did not have before.
         let fences = self.state.get().vips().iter().map(|vip| vip.owner_until);
         let fence = fences.min().unwrap_or_default();
-        let known = self.known.unwrap_or_default();
-        self.node.on_start(now(), fence, known, &mut self.actions);
+        let Known { masks, probes } = std::mem::take(&mut self.known);
+        let masks = masks.unwrap_or_default();
+        self.node.on_start(now(), fence, masks, &mut self.actions);
+        for (index, check, found) in probes {
+            let event = Event::Probe(index, check, found);
+            self.node.on_event(now(), event, &mut self.actions);
+        }
         self.carry_out();
         let mut buffer = vec![0; crate::net::vrrp::BUFFER];
         while !self.node.has_left() {

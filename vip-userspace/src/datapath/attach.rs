@@ -12,8 +12,7 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, TcAttachOptions};
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
-    XdpMode,
+    CgroupAttachMode, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
 };
 use nix::libc;
 use nix::net::if_::if_nametoindex;
@@ -447,20 +446,45 @@ fn replace_classifier(
     })
 }
 
+/// Loads a program for local sockets.
+pub(super) fn load_local(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches one by a link, so that other programs may always be there too.
+fn attach_local(
+    program: &mut Program,
+    cgroup: &File,
+) -> Result<Result<FdLink, LinkError>, ProgramError> {
+    let mode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id).map(FdLink::try_from)
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id).map(FdLink::try_from)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
 /// Attaches a program for local sockets to a cgroup, if there is one, and then removes what an
 /// earlier agent attached: for a moment there are both, and the second finds nothing to do.
 pub(super) fn redirect(
-    program: &mut CgroupSockAddr,
+    ebpf: &mut Ebpf,
     name: &'static str,
     pins: Option<&Pins>,
     cgroup: Option<&File>,
 ) -> Result<(), DatapathError> {
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
     let link = cgroup
-        .map(|cgroup| {
-            // By a link, other programs may always be there too.
-            let id = program.attach(cgroup, CgroupAttachMode::Single)?;
-            program.take_link(id)
-        })
+        .map(|cgroup| attach_local(program, cgroup))
         .transpose()
         .map_err(program_error(name))?;
     let Some(pins) = pins else {
@@ -473,7 +497,7 @@ pub(super) fn redirect(
     let path = pins.local(name);
     unpin_link(&path)?;
     match link {
-        Some(link) => pin(FdLink::try_from(link), &path, name),
+        Some(link) => pin(link, &path, name),
         None => Ok(()),
     }
 }

@@ -8,18 +8,19 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, PerCpuArray};
 use vip_common::layout::{
     AllowKey, BackendCounters, BackendIndex, BootNanos, Counter, LAYOUT_VERSION, Mac, Masks, State,
-    maps as names,
+    listener, maps as names,
 };
 
 use super::rank_map::RankMap;
 use super::{DatapathError, Pins, Plan, map_error};
 
 /// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 9] = [
     names::STATE,
     names::ALLOWED,
     names::SOURCES,
     names::REDIRECTED,
+    names::LISTENERS,
     names::CLAIMANT,
     names::RANKS,
     names::COUNTERS,
@@ -159,6 +160,7 @@ pub(super) struct Maps {
     counters: PerCpuArray<MapData, Value<u64>>,
     backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
     claimant: Array<MapData, Value<Mac>>,
+    listeners: Array<MapData, Value<BootNanos>>,
 }
 
 impl Maps {
@@ -191,6 +193,8 @@ impl Maps {
             backend_counters: PerCpuArray::try_from(map(names::BACKEND_COUNTERS)?)
                 .map_err(map_error(names::BACKEND_COUNTERS))?,
             claimant: Array::try_from(map(names::CLAIMANT)?).map_err(map_error(names::CLAIMANT))?,
+            listeners: Array::try_from(map(names::LISTENERS)?)
+                .map_err(map_error(names::LISTENERS))?,
         };
         Ok((maps, StateMap::new(map(names::STATE)?)?))
     }
@@ -239,6 +243,17 @@ impl Maps {
             .get(&0, 0)
             .map(|mac| mac.0)
             .map_err(map_error(names::CLAIMANT))
+    }
+
+    /// A probe that began at that time found a listener on this node.
+    pub(super) fn note_listener(
+        &mut self,
+        check: u8,
+        asked: BootNanos,
+    ) -> Result<(), DatapathError> {
+        self.listeners
+            .set(listener::asked(check), Value(asked), 0)
+            .map_err(map_error(names::LISTENERS))
     }
 
     pub(super) fn counter(&self, counter: Counter) -> Result<u64, DatapathError> {

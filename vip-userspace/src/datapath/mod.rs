@@ -20,7 +20,7 @@ use std::iter::zip;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
-use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::layout::{
@@ -51,11 +51,12 @@ pub const TC_INGRESS: &str = "vip_tc_ingress";
 /// Program on the NIC's way out.
 pub const EGRESS: &str = "vip_egress";
 /// Programs for local sockets.
-pub const LOCAL: [&str; 4] = [
+pub const LOCAL: [&str; 5] = [
     "vip_connect4",
     "vip_connect6",
     "vip_peername4",
     "vip_peername6",
+    "vip_release",
 ];
 
 /// The global that holds the [`State`].
@@ -183,14 +184,15 @@ impl Plan {
 
     /// Writes what it says into the state. Fences stay as they are, and so do health and the
     /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
-    /// every node is alive and ready until somebody knows better; but nothing is sent there, and
-    /// nothing is reset, as long as nobody does.
+    /// every node is alive and ready until somebody knows better; but nothing is sent there, nothing
+    /// is reset, and no local connection is turned, as long as nobody does.
     ///
     /// `rank_base` is where in the map the rows of the plan lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
             state.masks = Masks {
                 withheld: BackendMask::ALL,
+                local: Masks::default().local,
                 ..Masks::all(self.backends.len())
             };
         }
@@ -378,8 +380,9 @@ impl Datapath {
             classifier.load().map_err(program_error(name))?;
         }
         let load_local = |name| {
-            let local: &mut CgroupSockAddr = program(&mut ebpf, name)?;
-            local.load().map_err(program_error(name))
+            let local = ebpf.program_mut(name);
+            let local = local.ok_or(DatapathError::Missing(name))?;
+            attach::load_local(local).map_err(program_error(name))
         };
         let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
         // From here on no program can be loaded: it would need the maps' descriptors.
@@ -548,8 +551,7 @@ impl Datapath {
             })
             .transpose()?;
         for name in LOCAL {
-            let local = program(&mut self.ebpf, name)?;
-            attach::redirect(local, name, self.pins.as_ref(), cgroup.as_ref())?;
+            attach::redirect(&mut self.ebpf, name, self.pins.as_ref(), cgroup.as_ref())?;
         }
         Ok(())
     }
@@ -573,6 +575,15 @@ impl Datapath {
     /// If the map cannot be read.
     pub fn claimant(&self) -> Result<Mac, DatapathError> {
         self.maps.claimant()
+    }
+
+    /// A probe by a check, less than `MAX_CHECKS`, found a listener on this node. `asked` is when
+    /// it began: if a listener closes after that, pods of the node use other nodes until the next.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn note_listener(&mut self, check: u8, asked: BootNanos) -> Result<(), DatapathError> {
+        self.maps.note_listener(check, asked)
     }
 
     /// A counter, summed over the CPUs.

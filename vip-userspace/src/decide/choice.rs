@@ -21,12 +21,15 @@ pub struct Facts {
     pub usable: BackendMask,
     /// Their servers answer, whatever they say.
     pub answering: BackendMask,
+    /// Their servers were not asked yet.
+    pub unasked: BackendMask,
 }
 
 /// How far the choice had to go to find any node, the best case first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Resort {
-    /// Nodes whose server is ready or at least serves.
+    /// Nodes whose server is ready or at least serves; before there are any, those that were not
+    /// asked yet.
     #[default]
     Usable,
     /// There are none: nodes whose server answers, though it says that it is not ready (etcd has
@@ -71,13 +74,13 @@ pub fn choose(facts: &Facts) -> (BackendMask, Resort) {
     let living = facts.alive.without(facts.draining);
     let heard = living.without(facts.silent);
     let choices = [
-        heard.and(facts.usable),
-        heard.and(facts.answering),
-        living,
-        facts.alive,
+        (heard.and(facts.usable), Resort::Usable),
+        (heard.and(facts.unasked), Resort::Usable),
+        (heard.and(facts.answering), Resort::Answering),
+        (living, Resort::Living),
+        (facts.alive, Resort::Draining),
     ];
-    let found = choices.into_iter().zip(Resort::ALL);
-    found
+    choices
         .into_iter()
         .find(|(nodes, _)| !nodes.is_empty())
         .unwrap_or((BackendMask::EMPTY, Resort::Draining))
@@ -119,6 +122,17 @@ mod tests {
         assert_eq!(silent, (set(&[0, 1]), Usable));
         let dead = chosen(|facts| facts.alive = set(&[0, 2]));
         assert_eq!(dead, (set(&[0, 2]), Usable));
+    }
+
+    #[test]
+    fn nodes_that_were_not_asked_come_behind_those_that_serve() {
+        let one = chosen(|facts| (facts.usable, facts.unasked) = (set(&[1]), set(&[0, 2])));
+        assert_eq!(one, (set(&[1]), Resort::Usable));
+        let none = chosen(|facts| {
+            (facts.usable, facts.unasked) = (BackendMask::EMPTY, set(&[0, 2]));
+            facts.silent = set(&[2]);
+        });
+        assert_eq!(none, (set(&[0]), Resort::Usable));
     }
 
     #[test]
@@ -166,9 +180,9 @@ mod tests {
         #[test]
         fn somebody_gets_connections_while_anybody_lives_and_nobody_who_does_not(
             alive in any_set(), silent in any_set(), draining in any_set(),
-            usable in any_set(), answering in any_set(),
+            usable in any_set(), answering in any_set(), unasked in any_set(),
         ) {
-            let facts = Facts { alive, silent, draining, usable, answering };
+            let facts = Facts { alive, silent, draining, usable, answering, unasked };
             let (nodes, resort) = choose(&facts);
             prop_assert_eq!(nodes.is_empty(), alive.is_empty());
             prop_assert!(nodes.without(alive).is_empty());

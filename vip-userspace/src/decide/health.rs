@@ -8,7 +8,7 @@
 //! is not asked) is neither ready nor unready: *unknown*. It gets new connections as one that is
 //! ready does; one that hangs or refuses does not.
 
-use vip_common::layout::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS};
+use vip_common::layout::{BackendIndex, BackendMask, BootNanos, MAX_BACKENDS, MAX_CHECKS};
 
 /// What one probe found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,8 +19,13 @@ pub enum Probe {
     Unknown(String),
     /// It answers, but does not say so; with what it says.
     NotReady(String),
-    /// It takes connections and then answers nothing in time; how long that was.
-    Hung(String),
+    /// It takes connections and then answers nothing in time.
+    Hung {
+        /// How long that was.
+        reason: String,
+        /// When it took the connection: its last sign of life.
+        connected: BootNanos,
+    },
     /// The host answers that nothing listens.
     Refused,
     /// No answer in time, or no way to the host.
@@ -107,12 +112,15 @@ impl Finding {
     }
 }
 
-/// What one check finds of one backend. Taken for alive and usable until its first probe: an agent
-/// that has just started must not steer worse than one that knows nothing of health.
+/// What one check finds of one backend. Taken for alive until its first probe: an agent that has
+/// just started must not steer worse than one that knows nothing of health. Its server counts for
+/// nothing before it was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Check {
     thresholds: Thresholds,
     probed: bool,
+    /// It was probed, by this agent or one before.
+    asked: bool,
     alive: Finding,
     /// It answers, whatever it says.
     answering: Finding,
@@ -127,9 +135,10 @@ impl Check {
         Self {
             thresholds,
             probed: false,
+            asked: false,
             alive: Finding::new(true),
-            answering: Finding::new(true),
-            usable: Finding::new(true),
+            answering: Finding::new(false),
+            usable: Finding::new(false),
             ready: Finding::new(false),
         }
     }
@@ -142,6 +151,7 @@ impl Check {
     fn on_probe(&mut self, probe: &Probe) {
         let at_once = Thresholds { rise: 1, fall: 1 };
         let first = !std::mem::replace(&mut self.probed, true);
+        self.asked = true;
         let usual = if first { at_once } else { self.thresholds };
         let alive = Thresholds { rise: 1, ..usual };
         self.alive.take(*probe != Probe::Silent, alive);
@@ -215,13 +225,14 @@ impl Health {
         life.into_iter().chain(server).collect()
     }
 
-    /// An agent before this one found that new connections are better not brought there. Holds
-    /// until the first probe.
-    pub fn doubt(&mut self, index: BackendIndex, check: usize) {
+    /// An agent before this one found that new connections may be brought there, or are better not.
+    /// Holds until the first probe.
+    pub fn remember(&mut self, index: BackendIndex, check: usize, usable: bool) {
         let checks = self.backends.get_mut(index.get());
         if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
-            check.usable.holds = false;
-            check.answering.holds = false;
+            check.asked = true;
+            check.usable.holds = usable;
+            check.answering.holds = usable;
         }
     }
 
@@ -254,6 +265,12 @@ impl Health {
     pub fn usable(&self, index: BackendIndex, check: usize) -> bool {
         let check = self.check(index, check);
         check.is_some_and(|check| check.usable.holds)
+    }
+
+    /// All whose server was not asked by a check yet.
+    #[must_use]
+    pub fn all_unasked(&self, check: usize) -> BackendMask {
+        set(|index| self.check(index, check).is_some_and(|check| !check.asked))
     }
 
     /// All backends that live.
@@ -297,6 +314,13 @@ mod tests {
 
     fn not_ready() -> Probe {
         Probe::NotReady("500".into())
+    }
+
+    fn hung() -> Probe {
+        Probe::Hung {
+            reason: "timed out".into(),
+            connected: BootNanos::ZERO,
+        }
     }
 
     /// A backend with one check.
@@ -343,17 +367,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_known_means_alive_and_usable() {
-        let health = Health::new(2, 1, THRESHOLDS);
+    fn nothing_known_means_alive_and_that_no_server_counts() {
+        let mut health = Health::new(2, 1, THRESHOLDS);
         let both = BackendMask::first(2);
-        assert_eq!((health.all_alive(), health.all_usable(0)), (both, both));
+        assert_eq!((health.all_alive(), health.all_unasked(0)), (both, both));
+        assert_eq!(health.all_usable(0), BackendMask::EMPTY);
+        assert_eq!(health.all_answering(0), BackendMask::EMPTY);
         assert_eq!(health.server(Backend::INDEX, 0), Server::Unknown);
+        health.on_probe(Backend::INDEX, 0, not_ready());
+        let other = both.with(Backend::INDEX, false);
+        assert_eq!(health.all_unasked(0), other);
     }
 
     #[test]
     fn server_that_wants_credentials_is_usable_and_its_readiness_unknown() {
         let wants = || Probe::Unknown("401".into());
-        let hung = || Probe::Hung("timed out".into());
         let mut backend = Backend::new(THRESHOLDS);
         assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
         assert!(backend.usable() && backend.server() == Server::Unknown);
@@ -380,7 +408,7 @@ mod tests {
     fn one_that_says_no_answers_and_one_that_hangs_or_refuses_does_not() {
         for (probe, answers) in [
             (not_ready(), true),
-            (Probe::Hung(String::new()), false),
+            (hung(), false),
             (Probe::Refused, false),
             (Probe::Silent, false),
         ] {
@@ -393,12 +421,15 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_before_this_one_doubted_is_doubted_until_the_first_probe() {
-        let mut backend = Backend::new(THRESHOLDS);
-        backend.0.doubt(Backend::INDEX, 0);
-        assert!(!backend.usable() && backend.alive());
-        assert_eq!(backend.on_probe(Probe::Ready), []);
-        assert!(backend.usable() && backend.ready());
+    fn what_an_agent_before_this_one_found_holds_until_the_first_probe() {
+        for (usable, probe) in [(false, Probe::Ready), (true, not_ready())] {
+            let mut backend = Backend::new(THRESHOLDS);
+            backend.0.remember(Backend::INDEX, 0, usable);
+            assert_eq!((backend.usable(), backend.alive()), (usable, true));
+            assert_eq!(backend.0.all_unasked(0), BackendMask::EMPTY);
+            backend.on_probe(probe);
+            assert_eq!((backend.usable(), backend.ready()), (!usable, !usable));
+        }
     }
 
     #[test]
@@ -513,7 +544,7 @@ mod tests {
             Probe::Ready,
             Probe::Unknown("401".into()),
             not_ready(),
-            Probe::Hung("timed out".into()),
+            hung(),
             Probe::Refused,
             Probe::Silent,
         ])

@@ -88,6 +88,8 @@ pub enum ProbeResult {
     Hung {
         /// One line for people.
         reason: String,
+        /// How long it had the connection.
+        connected: Duration,
     },
     /// The node answers, but nobody listens there.
     Refused,
@@ -96,6 +98,27 @@ pub enum ProbeResult {
         /// One line for people.
         reason: String,
     },
+}
+
+impl ProbeResult {
+    /// The server may have new connections, as far as this goes.
+    #[must_use]
+    pub const fn serves(&self) -> bool {
+        matches!(self, Self::Ready { .. } | Self::Unknown { .. })
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Ready { .. } => "ready",
+            Self::Refused => "connection refused",
+            Self::Unknown { reason, .. }
+            | Self::NotReady { reason }
+            | Self::Hung { reason, .. }
+            | Self::Silent { reason } => reason,
+        }
+    }
 }
 
 /// Longest answer that is read, in bytes. `/readyz` lists its checks in about 2,000.
@@ -152,6 +175,7 @@ impl Prober {
                 return ProbeResult::Silent { reason };
             }
         };
+        let connected = Instant::now();
         let answer = timeout_at(deadline, self.ask(address, tcp)).await;
         let rtt = start.elapsed();
         match answer {
@@ -160,7 +184,8 @@ impl Prober {
             Ok(Err(reason)) => ProbeResult::NotReady { reason },
             Err(_) => {
                 let reason = format!("timed out after {:?}", self.settings.timeout);
-                ProbeResult::Hung { reason }
+                let connected = connected.elapsed();
+                ProbeResult::Hung { reason, connected }
             }
         }
     }

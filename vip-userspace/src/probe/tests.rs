@@ -127,7 +127,7 @@ fn unknown(result: ProbeResult) -> String {
 
 fn hung(result: ProbeResult) -> String {
     match result {
-        ProbeResult::Hung { reason } => reason,
+        ProbeResult::Hung { reason, .. } => reason,
         other => panic!("expected Hung, got {other:?}"),
     }
 }

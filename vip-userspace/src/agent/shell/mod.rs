@@ -6,6 +6,7 @@
 mod addresses;
 mod bfd;
 mod describe;
+mod first;
 mod hooks;
 mod network;
 mod other_nics;
@@ -24,6 +25,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use vip_common::layout::{BackendIndex, BootNanos, Counter, Mac};
 
+use self::first::First;
 use self::hooks::Hooks;
 use self::other_nics::OtherNics;
 use self::segment::{Agent, Segment};
@@ -31,8 +33,9 @@ use self::setup::{
     NicSockets, addresses_of, advert_interval, described, own_addresses, params, plan, redirect,
 };
 use super::clock::now;
-use super::pacer::{Command, HandoverResult, Notice, Pacer, Setting, View};
+use super::pacer::{Command, HandoverResult, Known, Notice, Pacer, Setting, View};
 use super::survey::Found;
+use super::{Outcome, Probed};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
@@ -122,6 +125,7 @@ impl Shell {
         netlink: Netlink,
         probe_times: ProbeTimes,
         surveys: mpsc::Sender<Found>,
+        outcomes: &mut mpsc::Receiver<Outcome>,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
         let (_, nics) = netlink.settings().await?;
         let plan = Arc::new(plan(&config, &nic, port_macs(&nics, nic.index, nic.mac))?);
@@ -137,8 +141,15 @@ impl Shell {
         let (wires, sockets) = NicSockets::open(&config, &nic, &pins)?;
         // Before the programs know it no more: from then on the kernel would speak for it.
         let old = addresses::leave_old(&netlink, &config).await?;
-        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &plan, log)?;
+        let (mut datapath, mut state) = Datapath::load(Some(pins.clone()), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
+        // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
+        // to be turned to a server that nobody has asked, this node's own least.
+        let mut first = First::default();
+        if !datapath.adopted() {
+            first = first::wait(outcomes, &config).await;
+            state.set_masks(first::masks(&first.probed, state.get().masks))?;
+        }
         let cgroup = redirect(&mut datapath, &config);
         // What came before the programs did.
         sockets.neighbours.drain();
@@ -218,7 +229,10 @@ impl Shell {
         let rank_base = datapath.rank_base();
         // One that had not come to know the others has left nothing that is worth knowing.
         let known = datapath.adopted().then(|| state.get().masks);
-        let known = known.filter(|masks| masks.withheld.is_empty());
+        let known = Known {
+            masks: known.filter(|masks| masks.withheld.is_empty()),
+            probes: first::found(&first.probed, nic.node_index),
+        };
         let node = Node::new(params(&config, &nic, own));
         let setting = Setting {
             nodes: config.addresses(),
@@ -272,6 +286,12 @@ impl Shell {
             probe_times,
             credentials_trouble: None,
         };
+        for probed in &first.probed {
+            shell.note_probe(probed);
+        }
+        for news in first.news {
+            shell.on_credentials(news);
+        }
         shell.tell_of_bfd();
         let drains = shell.drain_note().exists();
         shell.pacer.tell(Command::Drain(drains));
@@ -362,37 +382,43 @@ impl Shell {
         answered.await.context("the agent is ending")
     }
 
-    pub(super) fn on_probe(&mut self, node: usize, check: usize, outcome: &ProbeResult) {
-        let own = node == self.nic.node_index;
-        let Some(peer) = self.peers.get_mut(node) else {
-            return;
-        };
-        if let ProbeResult::Ready { rtt } | ProbeResult::Unknown { rtt, .. } = outcome {
+    /// A probe has ended.
+    pub(super) fn on_probe(&mut self, probed: &Probed) {
+        if let Some((index, found)) = self.note_probe(probed) {
+            self.pacer.tell(Command::Probe(index, probed.check, found));
+        }
+    }
+
+    /// Keeps what a probe found, for people and for pods. Returns what it means.
+    fn note_probe(&mut self, probed: &Probed) -> Option<(BackendIndex, Probe)> {
+        let (own, check) = (probed.node == self.nic.node_index, probed.check);
+        let found = first::meaning(probed, own);
+        let peer = self.peers.get_mut(probed.node)?;
+        if let ProbeResult::Ready { rtt } | ProbeResult::Unknown { rtt, .. } = probed.found {
             if check == 0 {
-                peer.rtt = Some(*rtt);
+                peer.rtt = Some(rtt);
             }
             let port = self.config.checks[check].port;
-            self.probe_times.note(&peer.name, port, *rtt);
+            self.probe_times.note(&peer.name, port, rtt);
         }
-        let (found, text) = match outcome {
-            ProbeResult::Ready { .. } => (Probe::Ready, "ready"),
-            ProbeResult::Unknown { reason, .. } => (Probe::Unknown(reason.clone()), &**reason),
-            ProbeResult::NotReady { reason } => (Probe::NotReady(reason.clone()), &**reason),
-            ProbeResult::Hung { reason } => (Probe::Hung(reason.clone()), &**reason),
-            ProbeResult::Refused => (Probe::Refused, "connection refused"),
-            // This node lives: silence is its server's, or its firewall's.
-            ProbeResult::Silent { reason } if own => (Probe::Hung(reason.clone()), &**reason),
-            ProbeResult::Silent { reason } => (Probe::Silent, &**reason),
-        };
-        let answers = !matches!(found, Probe::Refused | Probe::Silent | Probe::Hung(_));
+        if own
+            && !matches!(
+                probed.found,
+                ProbeResult::Refused | ProbeResult::Silent { .. }
+            )
+            && let Err(error) = self.datapath.note_listener(check as u8, probed.began)
+        {
+            tracing::warn!(%error, "pods are not connected to this node's server");
+        }
+        let answers = !matches!(found, Probe::Refused | Probe::Silent | Probe::Hung { .. });
         if !own && found != Probe::Silent {
             peer.agent.facts.answered = Some(now());
         }
         if check == 0 {
             peer.agent.serves = answers;
         }
-        text.clone_into(&mut peer.probes[check]);
-        self.pacer.tell(Command::Probe(peer.index, check, found));
+        probed.found.text().clone_into(&mut peer.probes[check]);
+        Some((peer.index, found))
     }
 
     /// The credentials for health checks were read anew, or could not be.

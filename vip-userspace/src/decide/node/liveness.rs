@@ -15,6 +15,15 @@ const EXERCISE: Duration = Duration::from_secs(1);
 /// Questions to a node that is well that may be left unanswered in a row. One may be lost.
 const LOST: u32 = 3;
 
+/// How a connection gets to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    /// Frames for the VIP are handed on to it.
+    Steering,
+    /// A process or pod of this node is connected to the node's own address.
+    Connecting,
+}
+
 /// Whether a node answers one kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Means {
@@ -84,6 +93,7 @@ impl Node {
                 asked: 0,
                 next: now,
             };
+            peer.lost = now;
         }
         let Some(bfd) = self.params.bfd else {
             return;
@@ -171,9 +181,19 @@ impl Node {
             .any(|means| means.answers == Some(true));
         if asked >= ECHOES && (!alive || expected && now >= next) {
             peer.liveness = Liveness::Dead;
+            peer.lost = now;
             // Unless there is nothing to hear it by.
             peer.joined = peer.session.is_none();
             out.push(Action::Report(Report::Dead(index)));
+        }
+    }
+
+    /// A probe as it is to count now. One that waits on a connection tells of the time when that was
+    /// made, and that may be before the node was lost.
+    pub(super) fn dated(&self, index: BackendIndex, probe: Probe) -> Probe {
+        match (&probe, self.peer(index)) {
+            (Probe::Hung { connected, .. }, Some(peer)) if *connected < peer.lost => Probe::Silent,
+            _ => probe,
         }
     }
 
@@ -226,12 +246,12 @@ impl Node {
             .all(|index| self.bfd(index).is_some_and(hears))
     }
 
-    /// What probes say, and what operators and the peers' silence add to it. A node whose agent
-    /// was never heard gets nothing: its API server may be ready, but its stack does not have
-    /// the VIP. New connections avoid a silent node at once; open ones, which a crashed agent
+    /// What probes say, and what the peers' silence adds to it. A node whose agent was never heard
+    /// is steered nothing: its API server may be ready, but its stack does not have the VIP. That
+    /// is nothing to local connections, which go to its own address. New connections avoid a silent node at once; open ones, which a crashed agent
     /// does not harm, only once the node itself does not answer. A BFD session that is up proves
     /// life.
-    fn lives_and_is_silent(&self) -> (BackendMask, BackendMask) {
+    fn lives_and_is_silent(&self, way: By) -> (BackendMask, BackendMask) {
         let mut alive = self.health.all_alive();
         let mut silent = BackendMask::EMPTY;
         for index in self.others() {
@@ -240,7 +260,7 @@ impl Node {
             };
             let probed = alive.contains(index);
             let (lives, is_silent) = match peer.liveness {
-                _ if !peer.joined => (false, true),
+                _ if !peer.joined && way == By::Steering => (false, true),
                 Liveness::Trusted => {
                     let heard = peer.session.as_ref().is_some_and(Session::is_up);
                     (probed || heard, false)
@@ -257,21 +277,28 @@ impl Node {
     }
 
     /// What is known of all nodes, for a check.
-    fn facts(&self, check: usize) -> Facts {
-        let (alive, silent) = self.lives_and_is_silent();
+    fn facts(&self, check: usize, way: By) -> Facts {
+        let (alive, silent) = self.lives_and_is_silent(way);
+        let mut unasked = self.health.all_unasked(check);
+        // This node's own server least: it starts when the node does.
+        let others = unasked.with(self.params.own, false);
+        if !others.and(alive).without(silent).is_empty() {
+            unasked = others;
+        }
         Facts {
             alive,
             silent,
             draining: self.draining,
             usable: self.health.all_usable(check),
             answering: self.health.all_answering(check),
+            unasked,
         }
     }
 
     /// What the packet path is to read, and for each check where new connections go.
     pub(super) fn overlay(&self) -> (Masks, [Resort; MAX_CHECKS]) {
         let mut masks = Masks {
-            alive: self.lives_and_is_silent().0,
+            alive: self.lives_and_is_silent(By::Steering).0,
             draining: self.draining,
             ..Masks::default()
         };
@@ -281,7 +308,15 @@ impl Node {
         let mut resorts = [Resort::default(); MAX_CHECKS];
         let chosen = masks.new_connections.iter_mut().zip(&mut resorts);
         for (check, (nodes, resort)) in chosen.enumerate().take(self.health.checks()) {
-            (*nodes, *resort) = choose(&self.facts(check));
+            (*nodes, *resort) = choose(&self.facts(check, By::Steering));
+        }
+        for (check, nodes) in masks
+            .local
+            .iter_mut()
+            .enumerate()
+            .take(self.health.checks())
+        {
+            (*nodes, _) = choose(&self.facts(check, By::Connecting));
         }
         debug_assert!(masks.alive.and(BackendMask::first(self.params.nodes.len())) == masks.alive);
         (masks, resorts)
@@ -294,7 +329,7 @@ impl Node {
     /// Why it is none of the others.
     pub fn may_drain(&self) -> Result<(), LastUsable> {
         for check in 0..self.health.checks() {
-            let before = self.facts(check);
+            let before = self.facts(check, By::Steering);
             let mut after = before;
             after.draining = before.draining.with(self.params.own, true);
             if choose(&after).1 <= choose(&before).1 {

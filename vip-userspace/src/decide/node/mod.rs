@@ -124,6 +124,8 @@ struct Peer {
     /// is steered there. (It stays there when the agent ends.) A node that was dead must be heard
     /// again: it may have booted, and its stack know nothing of the VIP.
     joined: bool,
+    /// When it last fell silent, or was found dead: what was heard before proves nothing since.
+    lost: BootNanos,
     /// When it said last that it owns the VIP, or gives it up.
     advert: Option<BootNanos>,
     /// When it is to be asked next while it is well, to see whether it answers.
@@ -276,6 +278,7 @@ impl Node {
                 exercise: BootNanos::ZERO,
                 echo: Means::default(),
                 neighbour: Means::default(),
+                lost: BootNanos::ZERO,
                 advert: None,
             })
         });
@@ -375,8 +378,8 @@ impl Node {
         self.settle(now, out);
     }
 
-    /// What an agent before this one knew of draining nodes, and of servers that new connections
-    /// were better not brought to.
+    /// What an agent before this one knew of draining nodes, and which servers new connections were
+    /// brought to.
     fn remember(&mut self, known: Masks, out: &mut Vec<Action>) {
         let all = (0..self.params.nodes.len()).filter_map(BackendIndex::new);
         for index in all.filter(|index| known.alive.contains(*index)) {
@@ -385,9 +388,8 @@ impl Node {
                 continue;
             }
             for check in 0..self.health.checks() {
-                if !known.new_connections[check].contains(index) {
-                    self.health.doubt(index, check);
-                }
+                let usable = known.new_connections[check].contains(index);
+                self.health.remember(index, check, usable);
             }
         }
     }
@@ -409,6 +411,7 @@ impl Node {
             Event::Echo(index) => self.on_answer(now, index, true, out),
             Event::Neighbour(index) => self.on_answer(now, index, false, out),
             Event::Probe(index, check, probe) => {
+                let probe = self.dated(index, probe);
                 if probe != Probe::Silent {
                     self.answers(now, index, out);
                 }
@@ -641,10 +644,11 @@ impl Node {
         );
     }
 
-    /// Whether a node may have new connections to the API, as far as its server and its operator
-    /// go.
+    /// Whether nothing speaks against new connections to the API there, as far as a node's server and
+    /// its operator go.
     fn is_usable(&self, index: BackendIndex) -> bool {
-        self.health.usable(index, 0) && !self.draining.contains(index)
+        let unasked = self.health.all_unasked(0).contains(index);
+        (unasked || self.health.usable(index, 0)) && !self.draining.contains(index)
     }
 
     /// What is known of a node's server, by one of the checks.

@@ -342,8 +342,7 @@ fn owner_that_leaves_answers_until_the_next_one_speaks() {
 
 #[test]
 fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
-    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
-    let mut now = exchange(&mut nodes, at(0), 5000, 1);
+    let (mut nodes, mut now) = three();
     for draining in [true, false] {
         let bench = &mut nodes[1];
         bench
@@ -826,15 +825,43 @@ fn node_that_never_answered_is_not_dead_by_silence_but_by_probes() {
     assert!(!b.node.masks().alive.contains(index(0)));
 }
 
-/// Three nodes that hear each other.
+#[test]
+fn probe_of_a_connection_from_before_a_node_died_is_no_sign_of_life() {
+    let (mut a, mut b) = up();
+    hear(&mut a, &mut b, 4000..20_000, true, true);
+    for time in 20_000..21_000 {
+        answer(&mut b, time, false, false);
+    }
+    let dead = b.node.peer(index(0)).unwrap().lost;
+    assert!(dead > at(20_100) && !b.node.masks().alive.contains(index(0)));
+    let answers = Action::Report(Report::Answers(index(0)));
+    for (connected, lives) in [(at(19_990), false), (at(20_050), false), (at(20_990), true)] {
+        let probe = Event::Probe(index(0), 0, hung(connected));
+        let actions = b.event(at(21_000), probe);
+        assert_eq!(actions.contains(&answers), lives, "{connected:?}");
+    }
+}
+
+/// Three nodes that hear each other, and whose servers are ready.
 fn three() -> ([Bench; 3], BootNanos) {
     let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
     let now = exchange(&mut nodes, at(0), 5000, 1);
+    for bench in &mut nodes {
+        for server in 0..3 {
+            bench.event(now, Event::Probe(index(server), 0, Probe::Ready));
+        }
+    }
     (nodes, now)
 }
 
 fn drain(bench: &mut Bench, now: BootNanos) {
     bench.node.on_event(now, Event::Drain(true), &mut bench.out);
+}
+
+/// A probe that found no answer on a connection from then.
+fn hung(connected: BootNanos) -> Probe {
+    let reason = String::new();
+    Probe::Hung { reason, connected }
 }
 
 #[test]
@@ -844,9 +871,7 @@ fn last_usable_node_is_not_drained_without_being_told_why() {
     now = exchange(&mut nodes, now, 200, 1);
     assert_eq!(nodes[1].node.may_drain(), Ok(()));
     // The third hangs: the second is the last.
-    let hung = Probe::Hung(String::new());
-    let event = Event::Probe(index(2), 0, hung);
-    nodes[1].event(now, event);
+    nodes[1].event(now, Event::Probe(index(2), 0, hung(now)));
     let why = LastUsable {
         check: 0,
         others: vec![(index(0), Unfit::Draining), (index(2), Unfit::Unready)],
@@ -865,6 +890,34 @@ fn last_usable_node_is_not_drained_without_being_told_why() {
 }
 
 #[test]
+fn no_server_gets_connections_before_it_was_asked_while_another_one_was_the_own_least() {
+    let set = |nodes: &[usize]| {
+        let add = |set: BackendMask, node: &usize| set.with(index(*node), true);
+        nodes.iter().fold(BackendMask::EMPTY, add)
+    };
+    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
+    // Alone on the segment, it connects its pods to others all the same.
+    let masks = nodes[0].node.masks();
+    assert_eq!(masks.new_connections[0], set(&[0]));
+    assert_eq!(masks.local[0], set(&[1, 2]));
+    let now = exchange(&mut nodes, at(0), 5000, 1);
+    let [bench, ..] = &mut nodes;
+    assert_eq!(bench.node.masks().new_connections[0], set(&[1, 2]));
+    for (server, probe, gets) in [
+        (0, Probe::NotReady(String::new()), &[1, 2][..]),
+        (2, Probe::Ready, &[2]),
+        (1, Probe::Refused, &[2]),
+        (0, Probe::Ready, &[0, 2]),
+    ] {
+        bench.event(now, Event::Probe(index(server), 0, probe));
+        let masks = bench.node.masks();
+        let both = (masks.new_connections[0], masks.local[0]);
+        assert_eq!(both, (set(gets), set(gets)), "server {server}");
+        assert_eq!(bench.node.resort(0), Resort::Usable);
+    }
+}
+
+#[test]
 fn single_node_is_not_drained_by_accident() {
     let mut params = params(0, true);
     params.nodes.truncate(1);
@@ -880,8 +933,7 @@ fn what_is_known_of_draining_and_unusable_nodes_outlives_the_agent() {
     let (mut nodes, mut now) = three();
     drain(&mut nodes[1], now);
     now = exchange(&mut nodes, now, 200, 1);
-    let hung = Probe::Hung(String::new());
-    nodes[0].event(now, Event::Probe(index(2), 0, hung));
+    nodes[0].event(now, Event::Probe(index(2), 0, hung(now)));
     let known = nodes[0].node.masks();
     let mut next = Node::new(params(0, true));
     next.on_start(now, BootNanos::ZERO, known, &mut Vec::new());
