@@ -22,6 +22,7 @@ pub mod peers;
 pub mod ping;
 pub mod pki;
 pub mod place;
+pub mod pod;
 pub mod process;
 pub mod pulse;
 pub mod scenarios;

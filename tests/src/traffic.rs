@@ -135,10 +135,25 @@ impl Watches {
         target: &str,
         count: usize,
     ) -> Result<(Self, Snapshot)> {
-        let mut command = testbed(cluster, host, "watch", target);
         // Every second, so that a scenario does not wait as long as Go's clients do (15 s).
+        Self::open_with(cluster, host, target, count, 1)
+    }
+
+    /// Opens them with another time between two questions after the peer, in seconds.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        count: usize,
+        keepalive: u64,
+    ) -> Result<(Self, Snapshot)> {
+        let mut command = testbed(cluster, host, "watch", target);
         command
-            .args(["--path", cluster.watch_path(), "--keepalive-secs", "1"])
+            .args(["--path", cluster.watch_path()])
+            .args(["--keepalive-secs", &keepalive.to_string()])
             .args(["--count", &count.to_string()]);
         let name = format!("watches on {}", host.name());
         let log = cluster.work().join(format!("{}-watch.log", host.name()));

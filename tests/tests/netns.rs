@@ -12,9 +12,9 @@ use vip_tests::kube::{self, Binaries, Layout};
 use vip_tests::outcome::Report;
 use vip_tests::process;
 use vip_tests::scenarios::{
-    ALL, ALLOW_LIST, BROWSER, CONTAINER, DOCS, DUAL_STACK, FRONT_PORT, INTEROPERATION, KUBERNETES,
-    LINKS, OTHER_NICS, OWNER_KILLED, PAGE, PORT_MAPPING, SECOND_WAY, STATIC_POD, Scenario,
-    VIP_CHANGED, container, static_pod,
+    ALL, ALLOW_LIST, BROWSER, CONTAINER, DOCS, DUAL_STACK, FIRST_START, FRONT_PORT, INTEROPERATION,
+    KUBERNETES, LINKS, OTHER_NICS, OWNER_KILLED, PAGE, PORT_MAPPING, SECOND_WAY, STATIC_POD,
+    Scenario, VIP_CHANGED, container, static_pod,
 };
 use vip_tests::topology::PORT;
 
@@ -83,6 +83,11 @@ fn main() {
     }
     trials.push(trial(SECOND_WAY, mapped));
     trials.push(trial(VIP_CHANGED, Plan::default()));
+    let bare = Plan {
+        bare: true,
+        ..dual_stack.clone()
+    };
+    trials.push(trial(FIRST_START, bare));
     let listed = Plan {
         top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
         ..dual_stack

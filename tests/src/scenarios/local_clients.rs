@@ -6,11 +6,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use super::first_start;
+use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
-use crate::process::{Process, output};
-use crate::topology::{PORT, VIP, VIP6};
+use crate::pod::{Pod, Way};
+use crate::process::output;
+use crate::topology::{Host as _, PORT, VIP, VIP6};
 use crate::traffic::{aim, get, vip, vip6};
 
 /// Connections made for each statement.
@@ -36,55 +37,11 @@ fn reached_by(cluster: &Cluster, node: usize, target: &str) -> Result<Vec<String
         .with_context(|| format!("from {}", cluster.name(node)))
 }
 
-/// A pod: a network namespace below a node's, in the same control group.
-struct Pod {
-    node: usize,
-    holder: Process,
-}
-
-impl Pod {
-    fn start(cluster: &Cluster, node: usize) -> Result<Self> {
-        let host = cluster.host(node);
-        let mut command = host.command("unshare".as_ref());
-        // It says so when it is in its namespace.
-        command.args(["--net", "sh", "-c", "echo; exec sleep infinity"]);
-        let holder = Process::reporter("pod", &mut command, "/dev/null".as_ref())?;
-        until("the pod has its namespace", PATIENCE, || {
-            Ok((holder.line_count() > 0).then_some(()))
-        })?;
-        let pod = Self { node, holder };
-        let address = host.address();
-        let pid = pod.holder.pid();
-        let script = format!(
-            "set -e; echo 1 >/proc/sys/net/ipv4/ip_forward; \
-             ip link add pod0 type veth peer name eth0 netns {pid}; \
-             ip address add 10.244.0.1/24 dev pod0; ip link set pod0 up"
-        );
-        output(host.command("sh".as_ref()).args(["-c", &script]))?;
-        let script = "set -e; ip link set lo up; ip address add 10.244.0.2/24 dev eth0; \
-                      ip link set eth0 up; ip route add default via 10.244.0.1";
-        output(pod.command(cluster, "sh").args(["-c", script]))?;
-        for other in cluster.nodes() {
-            if other != node {
-                let via = address.to_string();
-                let mut route = cluster.host(other).command("ip".as_ref());
-                output(route.args(["route", "add", "10.244.0.0/24", "via", &via]))?;
-            }
-        }
-        Ok(pod)
-    }
-
-    fn command(&self, cluster: &Cluster, program: &str) -> Command {
-        let mut command = cluster.host(self.node).command("nsenter".as_ref());
-        command.arg(format!("--net=/proc/{}/ns/net", self.holder.pid()));
-        command.arg(program);
-        command
-    }
-
-    fn reached(&self, cluster: &Cluster) -> Result<Vec<String>> {
-        let testbed = cluster.programs().testbed.display().to_string();
-        reached(cluster, || self.command(cluster, &testbed), &vip()).context("from a pod")
-    }
+/// Those that a pod reaches.
+fn reached_from(cluster: &Cluster, pod: &Pod) -> Result<Vec<String>> {
+    let testbed = cluster.programs().testbed.as_os_str();
+    let pod = pod.on(cluster);
+    reached(cluster, || pod.command(testbed), &vip()).context("from a pod")
 }
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
@@ -119,14 +76,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         });
     }
     report.event("every node reaches its own server by the VIPs, and believes to reach the VIPs");
-    let pod = Pod::start(cluster, node)?;
-    let servers = pod.reached(cluster)?;
+    let pod = Pod::start(cluster, node, Way::Routed)?;
+    let servers = reached_from(cluster, &pod)?;
     outcome.promise(servers.iter().all(|server| *server == name), || {
         format!("a pod on {name} reached {servers:?}")
     });
 
-    // Its listener is gone, which the hook sees before any probe does.
-    cluster.kill_server(node);
+    // Its listener is gone, which the hooks see before any probe does.
+    first_start::kill_beside(cluster, node, &pod, report, &mut outcome)?;
     for target in &targets {
         let servers = reached_by(cluster, node, target)?;
         ensure!(!servers.contains(&name), "{name} reached a dead server");
@@ -134,17 +91,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     report.event(format!(
         "{name}, whose server was killed, reaches others at once"
     ));
-    // A pod cannot see the node's listeners, so the probe decides.
-    cluster.wait_for_status(
-        "the server is known to be dead",
-        &[node],
-        |own, _, status| status.node(own.host(node)).is_some_and(|node| !node.ready),
-    )?;
-    let servers = pod.reached(cluster)?;
-    outcome.promise(!servers.contains(&name), || {
-        format!("a pod on {name} reached its dead server: {servers:?}")
-    });
-    report.event(format!("and so does a pod on {name}"));
 
     cluster.power_off(owner)?;
     cluster.wait_for_status(

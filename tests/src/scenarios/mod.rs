@@ -18,6 +18,7 @@ mod drain;
 mod dual_stack;
 mod echo_limited;
 mod firewalled;
+mod first_start;
 mod foreign_programs;
 mod handover;
 mod hop_bound;
@@ -347,6 +348,13 @@ pub const OTHER_NICS: Scenario = Scenario {
     name: "other_nics",
     promise: "other_nics_of_a_host_are_silent_about_the_vip",
     run: other_nics::run,
+};
+
+/// The last node's first agent; on a cluster of both families without agents.
+pub const FIRST_START: Scenario = Scenario {
+    name: "first_start",
+    promise: "first_start_of_an_agent_turns_pods_to_others_and_ends_old_connections_at_once",
+    run: first_start::run,
 };
 
 /// Another VIP, node by node.

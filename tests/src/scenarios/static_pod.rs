@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::container::{image, manifest};
+use super::first_start;
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::kube;
@@ -79,7 +80,9 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     let program = kube::find("kubelet").context("no kubelet")?;
     let image = image().context("no image: run cargo xtask test")?;
     let pause = pause(cluster.work())?;
+    let mut outcome = Outcome::new("static_pod");
     let mut daemons = Vec::new();
+    let last = cluster.nodes().len() - 1;
     for node in cluster.nodes() {
         let host = cluster.host(node);
         kubelet::boot(host, cluster.work(), &["/etc", "/var/lib", "/var/log"])?;
@@ -94,18 +97,26 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
         let pod = cluster.work().join(format!("{}-pod.yaml", host.name()));
         fs::write(&pod, manifest(cluster, node)?).context("write a manifest")?;
         place(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
-        let kubelet = start(host, cluster.work(), &program, &containerd)?;
-        // What ends with it, and is missed if it ends.
-        cluster.adopt_agent(node, kubelet);
+        let boot = |cluster: &mut Cluster| {
+            let host = cluster.host(node);
+            let kubelet = start(host, cluster.work(), &program, &containerd)?;
+            // What ends with it, and is missed if it ends.
+            cluster.adopt_agent(node, kubelet);
+            wait_for_pod(cluster, node, 0)
+        };
+        if node < last {
+            boot(cluster)?;
+        } else {
+            let pod = first_start::observe(cluster, node, report, &mut outcome, boot)?;
+            first_start::kill_beside(cluster, node, &pod, report, &mut outcome)?;
+            cluster.start_server(node)?;
+            cluster.wait_for_server(node)?;
+        }
         daemons.push(containerd);
-    }
-    for node in cluster.nodes() {
-        wait_for_pod(cluster, node, 0)?;
     }
     cluster.wait_until_settled()?;
     report.event("three kubelets have started the agents, and find them ready");
 
-    let mut outcome = Outcome::new("static_pod");
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
     let traffic = Traffic::start(cluster, report)?;

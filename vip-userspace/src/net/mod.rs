@@ -19,6 +19,7 @@ pub mod overhear;
 pub mod port;
 mod raw;
 mod sources;
+pub mod stranded;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vrrp;

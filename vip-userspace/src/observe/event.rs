@@ -267,6 +267,13 @@ pub enum Event {
         /// The VIP.
         address: IpAddr,
     },
+    /// A VIP came to be on this node, and connections to it that went by the network ended.
+    Stranded {
+        /// The VIP.
+        address: IpAddr,
+        /// How many, of the node and of its pods.
+        ended: usize,
+    },
     /// The kernel, or another host, speaks for the VIP by a NIC that is not the VIP's, or answers
     /// by it are wrong.
     OtherNics {
@@ -424,6 +431,7 @@ impl Event {
             Self::HookFails { .. } => "hook_fails",
             Self::AddressLeft { .. } => "address_left",
             Self::AddressTheirs { .. } => "address_theirs",
+            Self::Stranded { .. } => "stranded",
             Self::OtherNics { .. } => "other_nics",
             Self::XdpBlind { .. } => "xdp_blind",
             Self::Failed { .. } => "failed",
@@ -653,6 +661,10 @@ impl Event {
             Self::AddressTheirs { address } => Said::new(format!(
                 "{address} was on lo already, and no agent noted it: it will stay there when it \
                  is no VIP any more"
+            )),
+            Self::Stranded { address, ended } => Said::new(format!(
+                "{address} is on this node now: {ended} connections that the node and its pods had \
+                 to it by the network are told that they have ended"
             )),
             Self::OtherNics { cause } => plain("a NIC other than the VIP's").because(cause),
             Self::XdpBlind { falls_back } => plain(if falls_back {

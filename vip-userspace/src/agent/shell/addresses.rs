@@ -3,8 +3,11 @@
 use std::net::IpAddr;
 
 use crate::agent::notes;
-use crate::config::Config;
+use crate::config::{Config, Vip};
 use crate::net::netlink::Netlink;
+use crate::net::stranded;
+use crate::observe::event::Event;
+use crate::observe::journal::Journal;
 
 use super::setup::addresses_of;
 
@@ -26,19 +29,52 @@ pub(super) async fn leave_old(netlink: &Netlink, config: &Config) -> anyhow::Res
     Ok(old)
 }
 
-/// Puts a VIP on `lo`, and notes that before. False if it is there already and no agent put it
-/// there: then it is the operator's, and stays when it is a VIP no more.
-pub(super) async fn put(netlink: &Netlink, config: &Config, vip: IpAddr) -> anyhow::Result<bool> {
-    let mut noted = notes::addresses(&config.run_dir);
-    if !noted.contains(&vip) {
-        if netlink.is_on_lo(vip).await? {
-            return Ok(false);
+/// Whose a VIP on `lo` is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Placed {
+    /// An agent's, which has just put it there.
+    Now {
+        /// Connections that the node and its pods had to it by the network until then.
+        ended: usize,
+    },
+    /// An agent's, which put it there before.
+    Before,
+    /// The operator's, for no agent put it there: it stays when it is a VIP no more.
+    Theirs,
+}
+
+impl Placed {
+    /// Notes what operators should know.
+    pub(super) fn tell(self, address: IpAddr, journal: &mut Journal) {
+        match self {
+            Self::Theirs => journal.note(Event::AddressTheirs { address }),
+            Self::Now { ended } if ended > 0 => journal.note(Event::Stranded { address, ended }),
+            Self::Now { .. } | Self::Before => {}
         }
-        noted.insert(vip);
-        notes::note_addresses(&config.run_dir, &noted)?;
     }
-    netlink.add_vip(vip).await?;
-    Ok(true)
+}
+
+/// Puts a VIP on `lo`, and notes that before.
+pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow::Result<Placed> {
+    let address = vip.address;
+    let mut noted = notes::addresses(&config.run_dir);
+    let is_there = netlink.is_on_lo(address).await?;
+    match (is_there, noted.contains(&address)) {
+        (true, true) => return Ok(Placed::Before),
+        (true, false) => return Ok(Placed::Theirs),
+        (false, true) => {}
+        (false, false) => {
+            noted.insert(address);
+            notes::note_addresses(&config.run_dir, &noted)?;
+        }
+    }
+    netlink.add_vip(address).await?;
+    let ports: Vec<u16> = vip.services.iter().map(|service| service.port).collect();
+    let ended = stranded::end(address, &ports).unwrap_or_else(|error| {
+        tracing::warn!(%error, "clients on this node learn by their keepalive that they are cut off");
+        0
+    });
+    Ok(Placed::Now { ended })
 }
 
 #[cfg(test)]
@@ -74,14 +110,19 @@ mod tests {
             let theirs: IpAddr = [10, 9, 0, 20].into();
             testing::ip(&format!("address add {theirs}/32 dev lo scope host"));
             let all = config(run_dir, &format!("\"{VIP}\", \"{theirs}\", \"{VIP6}\""));
-            for vip in [VIP.into(), VIP6.into()] {
-                assert!(put(&netlink, &all, vip).await.unwrap());
-            }
+            let put = async || {
+                let mut placed = Vec::new();
+                for vip in &all.vips {
+                    placed.push((vip.address, put(&netlink, &all, vip).await.unwrap()));
+                }
+                placed.sort_by_key(|(address, _)| *address);
+                placed.into_iter().map(|(_, placed)| placed)
+            };
+            let now = Placed::Now { ended: 0 };
+            assert!(put().await.eq([now, Placed::Theirs, now]));
             // Again, as the next agent does.
-            for vip in [VIP.into(), VIP6.into()] {
-                assert!(put(&netlink, &all, vip).await.unwrap());
-            }
-            assert!(!put(&netlink, &all, theirs).await.unwrap());
+            let before = Placed::Before;
+            assert!(put().await.eq([before, Placed::Theirs, before]));
             assert!(leave_old(&netlink, &all).await.unwrap().is_empty());
 
             let less = config(run_dir, &format!("\"{VIP}\""));

@@ -171,18 +171,17 @@ impl Shell {
         let settled = other_nics.settle(&netlink, &config, nic.index).await;
         // Last: once the VIPs are here, only programs and settings keep the kernel from speaking
         // for them.
-        let mut theirs = Vec::new();
-        for vip in addresses_of(&config) {
-            if !addresses::put(&netlink, &config, vip).await? {
-                theirs.push(vip);
-            }
+        let mut placed = Vec::new();
+        for vip in &config.vips {
+            let how = addresses::put(&netlink, &config, vip).await?;
+            placed.push((vip.address, how));
         }
         let mut journal = Journal::open(&config.run_dir);
         for address in old {
             journal.note(Event::AddressLeft { address });
         }
-        for address in theirs {
-            journal.note(Event::AddressTheirs { address });
+        for (address, how) in placed {
+            how.tell(address, &mut journal);
         }
         if let Err(error) = settled {
             let cause = format!("{error:#}");

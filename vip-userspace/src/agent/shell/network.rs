@@ -223,9 +223,8 @@ impl Shell {
             }
             Err(error) => tracing::warn!("an address that is no VIP stays on lo: {error:#}"),
         }
-        let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
-        for vip in vips {
-            let lost = match self.netlink.places_of(vip).await {
+        for vip in &self.config.vips {
+            let lost = match self.netlink.places_of(vip.address).await {
                 Ok(places) => !places.iter().any(|place| place == "lo"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot look for the VIP");
@@ -234,12 +233,15 @@ impl Shell {
             };
             if lost {
                 self.pacer.tell(Command::Fault(Fault::Vip, true));
-                if let Err(error) = addresses::put(&self.netlink, &self.config, vip).await {
-                    self.journal.note(Event::NotRepaired {
-                        what: Repair::Address,
-                        cause: error.to_string(),
-                    });
-                    return Ok(());
+                match addresses::put(&self.netlink, &self.config, vip).await {
+                    Ok(placed) => placed.tell(vip.address, &mut self.journal),
+                    Err(error) => {
+                        self.journal.note(Event::NotRepaired {
+                            what: Repair::Address,
+                            cause: error.to_string(),
+                        });
+                        return Ok(());
+                    }
                 }
                 self.journal.note(Event::Repaired(Repair::Address));
             }
