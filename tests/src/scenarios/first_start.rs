@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::agent::NodeStatus;
+use crate::agent::{NodeStatus, Status};
 use crate::clock::boot_now;
 use crate::cluster::Cluster;
 use crate::load::Request;
@@ -39,7 +39,52 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     observe(cluster, *node, report, &mut outcome, |cluster| {
         cluster.start_agent(*node)
     })?;
+    die_hanging(cluster, *node, report, &mut outcome)?;
     Ok(outcome)
+}
+
+/// The node loses its power while its server hangs, so that a probe waits on a connection from
+/// before: when that gives up, it is no sign of life.
+fn die_hanging(
+    cluster: &mut Cluster,
+    node: usize,
+    report: &mut Report,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let name = cluster.name(node);
+    let address = cluster.host(node).address().to_string();
+    let others: Vec<_> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|other| *other != node)
+        .collect();
+    let probe = |status: &Status, begin: &str| {
+        let entry = status.nodes.iter().find(|entry| entry.address == address);
+        entry.is_some_and(|entry| entry.probe.starts_with(begin))
+    };
+    cluster.signal_server(node, Signal::SIGSTOP);
+    cluster.wait_for_status("probes time out", &others, |_, _, status| {
+        probe(status, "timed out")
+    })?;
+    cluster.power_off(node)?;
+    cluster.wait_for_status("probes get no answer", &others, |_, _, status| {
+        probe(status, "no answer")
+    })?;
+    for other in others {
+        let events = cluster.status(other)?.events;
+        let [dead, answers] =
+            ["node_dead", "node_answers"].map(|event| events.get(event).copied().unwrap_or(0));
+        outcome.promise((dead, answers) == (1, 0), || {
+            format!(
+                "{} called {name}, which has no power, dead {dead} times and alive {answers} times",
+                cluster.name(other)
+            )
+        });
+    }
+    report.event(format!(
+        "{name}, whose server hung, has no power, and is dead for good"
+    ));
+    Ok(())
 }
 
 /// Lets the first agent of a node start while it and a pod of it use the VIP. Their watches are
@@ -57,7 +102,7 @@ pub(super) fn observe(
     cluster.signal_server(node, Signal::SIGSTOP);
     let others: Vec<_> = cluster.nodes_with_agent();
     cluster.owner_among(&others)?;
-    cluster.wait_for_status("the server is known to hang", &others, |own, _, status| {
+    cluster.wait_for_status("the server is known to hang", &others, |_, _, status| {
         let is_known = |entry: &NodeStatus| entry.ready == (entry.address != hung);
         status.nodes.iter().all(is_known)
     })?;
