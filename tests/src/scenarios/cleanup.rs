@@ -1,8 +1,10 @@
-//! `vip cleanup` takes away all that an agent left: programs, pins, the address, files.
+//! `vip cleanup` takes away all that an agent left: programs, pins, the address, files, whether
+//! somebody reads what it prints or not.
 
 use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::agent;
 use crate::cluster::Cluster;
@@ -38,6 +40,17 @@ fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {
     Ok(traces)
 }
 
+/// Runs a command that must succeed, with outputs that nobody reads.
+fn unread(command: &mut Command) -> Result<()> {
+    let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    drop(reader);
+    let other = writer.try_clone().context("duplicate a pipe")?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(other);
+    let status = command.status().context("start it")?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("cleanup");
     for node in cluster.nodes() {
@@ -69,7 +82,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
                 format!("no {expected:?} in what would be removed on {name}: {listed}")
             });
         }
-        agent::cleanup(cluster.programs(), cluster.host(node))
+        let vip = cluster.programs().vip.as_os_str();
+        unread(cluster.host(node).command(vip).arg("cleanup"))
             .with_context(|| format!("vip cleanup on {name}"))?;
         let left = traces(cluster, node)?;
         outcome.promise(left.is_empty(), || format!("left on {name}: {left:?}"));

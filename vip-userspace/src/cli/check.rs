@@ -19,6 +19,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use vip_common::layout::Mac;
 use vip_common::wire::bfd::PORT;
 
+use super::output::print_line;
 use crate::config::{Config, Flags, Local, XdpMode};
 use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
@@ -176,7 +177,11 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         .collect();
     findings.extend(targets.into_iter().map(|(port, ipv6)| listener(port, ipv6)));
     for Finding { grade, what, text } in &findings {
-        println!("{grade:4}  {what:9}  {text}");
+        match print_line(format_args!("{grade:4}  {what:9}  {text}")) {
+            // The exit code is about all findings, also about those that nobody reads.
+            Err(error) if error.is_unread() => break,
+            other => other?,
+        }
     }
     let worst = findings.iter().map(|finding| finding.grade).max();
     Ok(if worst == Some(Grade::Failure) {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::output::tell;
 use crate::agent::{DRAINED, SOCKET, lock, notes};
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::datapath::{self, Leftover};
@@ -62,7 +63,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
                 if !dry_run {
                     netlink.remove_vip(address).await?;
                 }
-                println!("{verb} address {address} on lo");
+                tell(format_args!("{verb} address {address} on lo"));
             }
         }
         set_back(&netlink, &run_dir, dry_run).await
@@ -74,7 +75,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
             }
             datapath::remove(leftover)?;
         }
-        println!("{verb} {leftover}");
+        tell(format_args!("{verb} {leftover}"));
     }
     let drained = run_dir.join(DRAINED);
     let events = run_dir.join(journal::FILE);
@@ -89,7 +90,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
             fs::remove_dir(&run_dir)
                 .with_context(|| format!("cannot remove {}", run_dir.display()))?;
         }
-        println!("{verb} directory {}", run_dir.display());
+        tell(format_args!("{verb} directory {}", run_dir.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -105,7 +106,9 @@ async fn set_back(netlink: &Netlink, run_dir: &Path, dry_run: bool) -> anyhow::R
             netlink.change_setting(change).await?;
         }
         let Change { name, key, to, .. } = change;
-        println!("{verb} net.ipv4.conf.{name}.{key} back to {to}");
+        tell(format_args!(
+            "{verb} net.ipv4.conf.{name}.{key} back to {to}"
+        ));
     }
     Ok(())
 }
@@ -115,7 +118,7 @@ fn remove_file(path: &Path, dry_run: bool, verb: &str) -> anyhow::Result<()> {
         if !dry_run {
             fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
-        println!("{verb} {}", path.display());
+        tell(format_args!("{verb} {}", path.display()));
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! `vip events`.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::observe::event::Record;
+use super::output::print_line;
 use crate::observe::journal;
 
 /// Between looks at the file with `--follow`.
@@ -31,11 +31,10 @@ pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Res
             next = 0;
         }
         for record in records.iter().filter(|record| record.sequence >= next) {
-            match print(record, json) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    return Ok(ExitCode::SUCCESS);
-                }
-                other => other.context("cannot write")?,
+            if json {
+                print_line(serde_json::to_string(record)?)?;
+            } else {
+                print_line(record)?;
             }
         }
         next = records.last().map_or(next, |last| last.sequence + 1);
@@ -44,14 +43,4 @@ pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Res
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-fn print(record: &Record, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string(record)?)?;
-    } else {
-        writeln!(out, "{record}")?;
-    }
-    out.flush()
 }

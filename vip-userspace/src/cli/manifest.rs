@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::BadInput;
+use super::output::print;
 use crate::config::{Config, Flags, Overrides, Tls};
 use crate::probe::{Ask, Credentials};
 
@@ -77,16 +78,13 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     };
     let config = flags.into_config()?;
     check(&options, &config)?;
-    print!(
-        "{}",
-        if options.config {
-            file(&config)
-        } else if options.systemd {
-            unit(&options, &config)
-        } else {
-            pod(&options, &config)
-        }
-    );
+    print(if options.config {
+        file(&config)
+    } else if options.systemd {
+        unit(&options, &config)
+    } else {
+        pod(&options, &config)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,15 +6,16 @@ mod drain;
 mod events;
 mod handover;
 mod manifest;
+mod output;
 mod run;
 mod status;
 mod top;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::output::Unprinted;
 use crate::agent::lock::LockError;
 use crate::config::{self, ConfigError, Flags};
 use crate::datapath::{DatapathError, Taken};
@@ -143,14 +144,19 @@ pub fn main() -> ExitCode {
         Command::Manifest { options } => manifest::run(options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "vip", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vip", &mut script);
+            output::print(String::from_utf8_lossy(&script))
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
         }
     };
     match result {
         Ok(code) => code,
+        // A command that only prints has nothing more to do.
+        Err(error) if error.downcast_ref().is_some_and(Unprinted::is_unread) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vip: {}", in_one_line(&error));
+            output::complain(in_one_line(&error));
             if is_input(&error) {
                 ExitCode::from(2)
             } else {

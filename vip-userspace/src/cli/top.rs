@@ -1,6 +1,7 @@
 //! `vip top`: the cluster as this node sees it, once a second, until `q`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -32,10 +33,12 @@ pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
     // Without an agent there is nothing to show, and no reason to touch the terminal.
     let mut view = View::default();
     view.take(ask(run_directory, &Request::Status)?, Instant::now());
-    let mut terminal =
-        ratatui::try_init().context("`vip top` needs a terminal; see `vip status`")?;
+    const NO_TERMINAL: &str = "`vip top` needs a terminal; see `vip status`";
+    anyhow::ensure!(io::stdout().is_terminal(), NO_TERMINAL);
+    let mut terminal = ratatui::try_init().context(NO_TERMINAL)?;
     let result = watch(run_directory, &mut terminal, view);
-    ratatui::restore();
+    // A terminal that has gone needs no restoring.
+    let _gone = ratatui::try_restore();
     result.map(|()| ExitCode::SUCCESS)
 }
 
