@@ -13,6 +13,7 @@ mod pacer;
 mod privileges;
 mod realtime;
 mod shell;
+mod signals;
 pub mod survey;
 
 use std::sync::Arc;
@@ -22,7 +23,6 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -30,6 +30,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 pub use self::shell::DRAINED;
 
 use self::shell::Shell;
+use self::signals::{Asked, Signals};
 use crate::config::{self, Config};
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
@@ -57,8 +58,7 @@ pub const SOCKET: &str = "vip.sock";
 /// If the agent cannot start. Once it runs, it goes on and says what is wrong.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     // Signals first, so that none ends the agent half-way up.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let mut signals = Signals::catch()?;
     privileges::check()?;
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
@@ -121,8 +121,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 // The thread has ended: it was told to, and another node has the VIP now.
                 None => break,
             },
-            _ = terminate.recv() => shell.resign(),
-            _ = interrupt.recv() => shell.resign(),
+            asked = signals.next() => match asked {
+                Asked::End => shell.resign(),
+                Asked::Nothing(signal) => shell.note(Event::SignalIgnored { signal }),
+            },
             Some(outcome) = outcomes.recv() => match outcome {
                 Outcome::Probe(node, check, found) => shell.on_probe(node, check, &found),
                 Outcome::Credentials(news) => shell.on_credentials(news),
