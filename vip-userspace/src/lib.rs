@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod decide;
+pub mod files;
 pub mod net;
 pub mod observe;
 pub mod probe;

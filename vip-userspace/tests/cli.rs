@@ -1,9 +1,12 @@
 //! The binary as operators meet it: what it prints and how it exits when something is wrong.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -91,6 +94,136 @@ fn completions_are_made_for_every_shell() {
             "{shell}"
         );
     }
+}
+
+const CLUSTER: [&str; 4] = [
+    "--vip",
+    "10.0.0.10",
+    "--nodes",
+    "10.0.0.11,10.0.0.12,10.0.0.13",
+];
+
+/// Names of what is in a directory.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a directory");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_manifest_is_replaced_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("vip.yaml");
+    let name = file.to_str().expect("a plain name");
+    let write =
+        |more: &[&str]| vip(&[&["manifest", "--output", name], &CLUSTER[..], more].concat());
+    assert!(write(&[]).status.success());
+    let first = std::fs::read_to_string(&file).expect("written");
+    assert!(
+        first.contains("kind: Pod") && first.ends_with('\n'),
+        "{first}"
+    );
+    let mode = std::fs::metadata(&file)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600, "as kubeadm's");
+
+    // As the kubelet: it reads at any moment, and takes what does not begin with a dot.
+    let done = AtomicBool::new(false);
+    let (seen, others) = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut seen, mut others) = (BTreeSet::new(), BTreeSet::new());
+            while !done.load(Ordering::Relaxed) {
+                seen.insert(std::fs::read_to_string(&file).expect("always there"));
+                others.extend(names(directory.path()));
+            }
+            (seen, others)
+        });
+        for number in 0..40 {
+            let image = format!("vip:{}", number % 2);
+            assert!(write(&["--image", &image]).status.success());
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().expect("reads")
+    });
+    for text in &seen {
+        assert!(
+            text.contains("kind: Pod") && text.contains("type: DirectoryOrCreate"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), first.lines().count(), "{text}");
+    }
+    assert!(seen.len() >= 2, "the reader saw no change");
+    let plain: Vec<_> = others
+        .iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(plain, ["vip.yaml"]);
+
+    let before = std::fs::read_to_string(&file).expect("there");
+    for (more, code) in [
+        (&["--http", "10.0.0.11:9643"][..], 2),
+        (&["--vrid", "0"], 2),
+        (&["--image", "a b"], 2),
+    ] {
+        let refused = write(more);
+        assert_eq!(refused.status.code(), Some(code), "{refused:?}");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), before);
+    }
+    for (wrong, says) in [
+        (directory.path().join("none/vip.yaml"), "make it first"),
+        (directory.path().to_owned(), "no file"),
+    ] {
+        let wrong = wrong.to_str().expect("a plain name");
+        let (code, text) = refusal(&[&["manifest", "--output", wrong], &CLUSTER[..]].concat());
+        assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+        assert!(text.contains(wrong) && text.contains(says), "{text}");
+    }
+    assert_eq!(
+        names(directory.path()),
+        ["vip.yaml"],
+        "something lies aside"
+    );
+
+    for (kind, begin, mode) in [
+        ("--systemd", "[Unit]", 0o644),
+        ("--config", "vip = ", 0o600),
+    ] {
+        assert!(write(&[kind]).status.success());
+        let text = std::fs::read_to_string(&file).expect("there");
+        assert!(text.lines().any(|line| line.starts_with(begin)), "{text}");
+        let there = std::fs::metadata(&file)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(there & 0o777, mode, "{kind}");
+    }
+}
+
+#[test]
+fn a_dry_run_of_cleanup_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (run, state) = (directory.path().join("run"), directory.path().join("state"));
+    for folder in [&run, &state] {
+        std::fs::create_dir(folder).expect("a directory");
+        std::fs::write(folder.join("drained"), "").expect("writable");
+    }
+    let [run_dir, state_dir] = [&run, &state].map(|path| path.to_str().expect("a plain name"));
+    let dirs = ["--run-dir", run_dir, "--state-dir", state_dir];
+    let listed = vip(&[&["cleanup", "--dry-run"], &dirs[..]].concat());
+    assert!(listed.status.success(), "{listed:?}");
+    let text = String::from_utf8_lossy(&listed.stdout);
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert!(
+        text.lines().all(|line| line.starts_with("would remove ")),
+        "{text}"
+    );
+    assert_eq!([names(&run), names(&state)], [["drained"], ["drained"]]);
 }
 
 /// Answers each request on a run directory's socket as an agent would, as long as the test runs.

@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
-use crate::topology::{NIC, VIP};
+use crate::topology::{NIC, VIP, sh};
 
 /// What an agent may have left on a node, one line each.
 fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {
@@ -24,11 +24,13 @@ fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {
             .filter(|line| line.contains(&format!("{VIP}/")))
             .map(str::to_owned),
     );
-    let files =
-        output(
-            host.command("find".as_ref())
-                .args(["/sys/fs/bpf", "/run", "-mindepth", "1"]),
-        )?;
+    let files = output(host.command("find".as_ref()).args([
+        "/sys/fs/bpf",
+        "/run",
+        "/var/lib",
+        "-mindepth",
+        "1",
+    ]))?;
     traces.extend(files.lines().map(str::to_owned));
     // Nothing has changed these here but the agent.
     let settings = output(host.command("sh".as_ref()).args([
@@ -51,6 +53,41 @@ fn unread(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Agents that cannot start: before anything is in the kernel, and after maps and sockets are.
+fn failed_start(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
+    const NODE: usize = 0;
+    const BRIDGE: &str = "br9";
+    let host = cluster.host(NODE);
+    sh(
+        host,
+        &format!(
+            "ip link add {BRIDGE} type bridge; ip link set {BRIDGE} up; ip address add 10.77.0.11/24 dev {BRIDGE}"
+        ),
+    )?;
+    // A bridge runs no XDP program in its driver.
+    for terms in ["bpffs = \"/proc/none\"", "mode = \"native\""] {
+        let file = cluster.work().join("failing.toml");
+        let text = format!(
+            "vip = \"10.77.0.10\"\nnodes = [\"10.77.0.11\"]\ninterface = \"{BRIDGE}\"\n\
+             [health]\ninsecure = true\n[datapath]\n{terms}\n"
+        );
+        std::fs::write(&file, text).context("write a configuration")?;
+        let before = traces(cluster, NODE)?;
+        let mut command = host.command("timeout".as_ref());
+        command.arg("20").arg(&cluster.programs().vip);
+        let failed = command.args(["run", "--config"]).arg(&file).output();
+        let failed = failed.context("start an agent that fails")?;
+        outcome.promise(failed.status.code() == Some(1), || {
+            format!("{terms}: {failed:?}")
+        });
+        let after = traces(cluster, NODE)?;
+        outcome.promise(before == after, || {
+            format!("{terms}: it left {after:?} where there was {before:?}")
+        });
+    }
+    sh(host, &format!("ip link del {BRIDGE}")).map(drop)
+}
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("cleanup");
     for node in cluster.nodes() {
@@ -62,6 +99,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             &["xdp"][..],
             &["tcx egress", "clsact"],
             &["/sys/fs/bpf/"],
+            &["/run/vip/vip.pid"],
+            &["/var/lib/vip/events.jsonl"],
             &[&address],
             &["arp_ignore:1"],
         ] {
@@ -73,7 +112,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
         cluster.stop_agent(node)?;
+        // Who takes the lock to look makes the file.
+        sh(cluster.host(node), "rm /run/vip/vip.pid")?;
+        let before = traces(cluster, node)?;
         let listed = cluster.vip(node, &["cleanup", "--dry-run"])?;
+        let after = traces(cluster, node)?;
+        outcome.promise(before == after, || {
+            format!("--dry-run on {name} left {after:?} of {before:?}")
+        });
         for expected in [
             "would set net.ipv4.conf.eth0.arp_ignore back to 0".to_owned(),
             format!("would remove address {VIP} on lo"),
@@ -96,6 +142,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         agent::cleanup(cluster.programs(), cluster.host(node))
             .with_context(|| format!("a second vip cleanup on {name}"))?;
     }
+    failed_start(cluster, &mut outcome)?;
+    report.event("a start that fails leaves nothing");
     for node in cluster.nodes() {
         cluster.start_agent(node)?;
     }

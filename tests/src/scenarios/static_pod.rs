@@ -92,7 +92,9 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
         containerd.import(host, &pause)?;
         place(host, &cluster.pki().ca(), "/etc/kubernetes/pki/ca.crt")?;
         let pod = cluster.work().join(format!("{}-pod.yaml", host.name()));
-        fs::write(&pod, manifest(cluster, node)?).context("write a manifest")?;
+        // The kubelet asks each node at its own address, and the file is the same on all.
+        let manifest = manifest(cluster, node, &["--http", "node:9643"])?;
+        fs::write(&pod, manifest).context("write a manifest")?;
         place(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
         let kubelet = start(host, cluster.work(), &program, &containerd)?;
         // What ends with it, and is missed if it ends.

@@ -14,7 +14,9 @@ mod privileges;
 mod realtime;
 mod shell;
 mod signals;
+pub mod state;
 pub mod survey;
+pub mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +29,10 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-pub use self::shell::DRAINED;
-
 use self::shell::Shell;
 use self::signals::{Asked, Signals};
+use self::state::StateDir;
+use self::traces::How;
 use crate::config::{self, Config};
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
@@ -78,7 +80,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let turn = Turn::take(&config.datapath.bpffs).await;
     refuse_taken(&config, &nic, &netlink).await?;
-    let _lock = lock::Lock::take(&config.run_dir)?;
+    let mut lock = lock::Lock::take(&config.run_dir)?;
+    let state = StateDir::take(&config)?;
+    let is_first = traces::are_none(&config.datapath.bpffs, &config.run_dir);
 
     let mut watched = nic.index;
     let mut network = netlink.watch(watched)?;
@@ -86,8 +90,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (surveys, mut surveyed) = mpsc::channel(1);
-    let (mut shell, mut notices) =
-        Shell::start(config.clone(), nic, netlink.clone(), probe_times, surveys).await?;
+    let started = Shell::start(
+        config.clone(),
+        nic,
+        netlink.clone(),
+        probe_times,
+        surveys,
+        state,
+    );
+    let (mut shell, mut notices) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            if is_first {
+                undo(&config).await;
+            }
+            return Err(error);
+        }
+    };
+    lock.keep();
     drop(turn);
     let _log = forward_program_log(&mut shell);
     let questions = listen(&config)?;
@@ -146,6 +166,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
     shell.end()
+}
+
+/// Removes what a start that failed has put into the kernel where nothing was before.
+async fn undo(config: &Config) {
+    let (bpffs, run_dir) = (&config.datapath.bpffs, &config.run_dir);
+    let none = std::iter::empty();
+    let done = traces::remove(bpffs, run_dir, none, How::Remove, &|_| {}).await;
+    if let Err(error) = done {
+        tracing::warn!("the failed start left something, see `vip cleanup`: {error:#}");
+    }
 }
 
 /// Looks whether another agent on this machine has what this one wants. Changes nothing.
@@ -229,7 +259,7 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
 /// Listens for HTTP, unless it does. Nothing that matters to clients depends on it, so a port in
 /// use is no reason to end; it is said once.
 async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
-    match http.listen().await {
+    match http.listen(shell.address()).await {
         Ok(None) => {}
         Ok(Some(address)) => {
             *mute = false;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -149,6 +149,8 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                 if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
+                findings.extend(state_dir(&config));
+                findings.extend(config.http.and_then(|place| http(place.on(nic.address))));
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
                 findings.extend(nics::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
@@ -189,6 +191,30 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Whether this node has the address to listen at for HTTP. The agent runs without.
+fn http(address: SocketAddr) -> Option<Finding> {
+    // At any port: an agent that runs has the one that is configured.
+    let refused = TcpListener::bind((address.ip(), 0)).err()?;
+    if refused.kind() != io::ErrorKind::AddrNotAvailable {
+        return None;
+    }
+    let text = format!(
+        "{} is no address of this node: no metrics, probes and status page here; write \
+         `listen = \"node:{}\"` in [http]",
+        address.ip(),
+        address.port()
+    );
+    Some(finding(Grade::Warning, "HTTP", text))
+}
+
+/// Whether state can be kept. Where the agent itself runs, it has the directory.
+fn state_dir(config: &Config) -> Option<Finding> {
+    let runs = agent::lock::Lock::look(&config.run_dir).is_err();
+    let shared = agent::state::refuse_shared(&config.state_dir).err();
+    let shared = shared.filter(|_| !runs)?;
+    Some(finding(Grade::Failure, "state", shared.to_string()))
 }
 
 /// Things with commas between them.
@@ -659,6 +685,14 @@ mod tests {
         fs::write(&enforce, "1").expect("a file");
         let text = selinux(&enforce).map(|finding| finding.text);
         assert!(text.is_some_and(|text| text.contains("spc_t")));
+    }
+
+    #[test]
+    fn an_address_of_another_node_is_named() {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(http(loopback(9643)).is_none());
+        let text = http(([192, 0, 2, 11], 9643).into()).map(|finding| finding.text);
+        assert!(text.is_some_and(|text| text.contains("node:9643")));
     }
 
     #[test]

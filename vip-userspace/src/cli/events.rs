@@ -8,15 +8,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::output::print_line;
+use crate::agent::state;
 use crate::observe::journal;
 
 /// Between looks at the file with `--follow`.
 const PAUSE: Duration = Duration::from_millis(250);
 
-pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let path = run_directory.join(journal::FILE);
+pub(super) fn run(
+    run_directory: &Path,
+    state_directory: Option<&Path>,
+    follow: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let mut next = 0;
     loop {
+        // Whoever follows may do so over the next start of an agent, which says where it is.
+        let path = state::directory(state_directory, run_directory).join(journal::FILE);
         let records = match journal::read(&path) {
             // Whoever follows may do so before the first agent starts.
             Err(error) if error.kind() == io::ErrorKind::NotFound && follow => Vec::new(),

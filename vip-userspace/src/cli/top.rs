@@ -15,6 +15,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, Widget};
 
+use crate::agent::state;
 use crate::observe::event::{Record, Severity};
 use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
@@ -55,7 +56,8 @@ fn watch(
                 Ok(status) => view.take(status, Instant::now()),
                 Err(error) => view.trouble = Some(format!("{error:#}")),
             }
-            view.events = journal::read(&run_directory.join(journal::FILE)).unwrap_or_default();
+            let directory = state::directory(None, run_directory);
+            view.events = journal::read(&directory.join(journal::FILE)).unwrap_or_default();
         }
         terminal
             .draw(|frame| view.draw(frame))

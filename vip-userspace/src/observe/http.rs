@@ -4,7 +4,8 @@
 //! does not answer is not healthy.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use super::event::Record;
 use super::metrics::{self, ProbeTimes};
 use super::status::Status;
+use crate::config::Listen;
 
 /// What the loop is asked.
 #[derive(Debug)]
@@ -50,8 +52,9 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
 
 /// The listening socket, if there is one.
 pub struct Server {
-    address: Option<SocketAddr>,
-    listener: Option<TcpListener>,
+    place: Option<Listen>,
+    /// Where it listens.
+    listener: Option<(SocketAddr, TcpListener)>,
     state: Arc<State>,
 }
 
@@ -62,15 +65,12 @@ struct State {
 }
 
 impl Server {
-    /// One that does not listen yet. With no address it never does.
+    /// One that does not listen yet. With no place it never does.
     #[must_use]
-    pub fn new(
-        address: Option<SocketAddr>,
-        probes: ProbeTimes,
-    ) -> (Self, mpsc::Receiver<Question>) {
+    pub fn new(place: Option<Listen>, probes: ProbeTimes) -> (Self, mpsc::Receiver<Question>) {
         let (questions, asked) = mpsc::channel(16);
         let server = Self {
-            address,
+            place,
             listener: None,
             state: Arc::new(State {
                 questions,
@@ -81,21 +81,37 @@ impl Server {
         (server, asked)
     }
 
-    /// Listens, unless it does. Returns where, if it has just begun.
+    /// Listens, unless it does, on the node that has this address now. Returns where, if it has
+    /// just begun.
     ///
     /// # Errors
     /// The port is in use, say. The next call tries again.
-    pub async fn listen(&mut self) -> std::io::Result<Option<SocketAddr>> {
-        let (Some(address), None) = (self.address, &self.listener) else {
+    pub async fn listen(&mut self, node: IpAddr) -> io::Result<Option<SocketAddr>> {
+        let Some(address) = self.place.map(|place| place.on(node)) else {
             return Ok(None);
         };
-        self.listener = Some(TcpListener::bind(address).await?);
+        if matches!(self.listener, Some((there, _)) if there == address) {
+            return Ok(None);
+        }
+        self.listener = None;
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            if error.kind() != ErrorKind::AddrNotAvailable {
+                return error;
+            }
+            let ip = address.ip();
+            let hint = "write node:PORT for the node's own address";
+            io::Error::new(
+                error.kind(),
+                format!("{ip} is no address of this node: {hint}"),
+            )
+        })?;
+        self.listener = Some((address, listener));
         Ok(Some(address))
     }
 
     /// The next connection. Never, if it does not listen.
     pub async fn accept(&self) -> TcpStream {
-        let Some(listener) = &self.listener else {
+        let Some((_, listener)) = &self.listener else {
             return std::future::pending().await;
         };
         loop {
