@@ -297,6 +297,7 @@ fn no_command_minds_a_reader_that_has_gone() {
         (with(&["cleanup", "--dry-run"], &here), 0),
         (with(&["completions", "bash"], &[]), 0),
         (with(&["help"], &[]), 0),
+        (with(&["nonsense"], &[]), 2),
     ];
     for (arguments, code) in &commands {
         for closed in [false, true] {

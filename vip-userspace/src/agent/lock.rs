@@ -22,14 +22,23 @@ pub struct Lock {
     _file: Flock<File>,
 }
 
-/// Removes the file when it is dropped.
+/// Removes the file when it is dropped, unless another one has its name by then.
 #[derive(Debug)]
-struct MadeFile(PathBuf);
+struct MadeFile {
+    path: PathBuf,
+    inode: u64,
+}
 
 impl Drop for MadeFile {
     fn drop(&mut self) {
-        let _gone = fs::remove_file(&self.0);
+        if is_at(&self.path, self.inode) {
+            let _gone = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn is_at(path: &Path, inode: u64) -> bool {
+    fs::metadata(path).is_ok_and(|there| there.ino() == inode)
 }
 
 /// Why the lock cannot be had.
@@ -86,12 +95,15 @@ impl Lock {
                 Err(why) => return Err(error(why)),
             };
             let mut file = lock(file, &path)?;
-            let own = file.metadata().map_err(error)?;
+            let inode = file.metadata().map_err(error)?.ino();
             // Whoever had the lock may have removed the file: then it keeps nobody out any more.
-            if !fs::metadata(&path).is_ok_and(|there| there.ino() == own.ino()) {
+            if !is_at(&path, inode) {
                 continue;
             }
-            let made_file = is_new.then(|| MadeFile(path.clone()));
+            let made_file = is_new.then(|| MadeFile {
+                path: path.clone(),
+                inode,
+            });
             file.set_len(0)
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", std::process::id()))

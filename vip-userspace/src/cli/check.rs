@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::{AccessFlags, access};
 use vip_common::layout::Mac;
 use vip_common::wire::bfd::PORT;
 
@@ -213,8 +214,18 @@ fn http(address: SocketAddr) -> Option<Finding> {
 fn state_dir(config: &Config) -> Option<Finding> {
     let runs = agent::lock::Lock::look(&config.run_dir).is_err();
     let shared = agent::state::refuse_shared(&config.state_dir).err();
-    let shared = shared.filter(|_| !runs)?;
-    Some(finding(Grade::Failure, "state", shared.to_string()))
+    if let Some(shared) = shared.filter(|_| !runs) {
+        return Some(finding(Grade::Failure, "state", shared.to_string()));
+    }
+    // It is made if it is not there.
+    let there = config.state_dir.ancestors().find(|path| path.exists())?;
+    let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+    let text = format!(
+        "{} cannot be written ({refused}): events and `vip drain` will not outlive a reboot; \
+         name another `state_dir`",
+        there.display()
+    );
+    Some(finding(Grade::Warning, "state", text))
 }
 
 /// Things with commas between them.
