@@ -115,8 +115,6 @@ struct Probe {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HttpGet {
-    /// The pod's address, unless it is given.
-    #[serde(default)]
     host: String,
     port: u16,
     path: String,

@@ -92,7 +92,7 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
         containerd.import(host, &pause)?;
         place(host, &cluster.pki().ca(), "/etc/kubernetes/pki/ca.crt")?;
         let pod = cluster.work().join(format!("{}-pod.yaml", host.name()));
-        // The kubelet asks each node at its own address, and the file is the same on all.
+        // The file is the same on all nodes, and each is heard at its own address.
         let manifest = manifest(cluster, node, &["--http", "node:9643"])?;
         fs::write(&pod, manifest).context("write a manifest")?;
         place(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
@@ -106,6 +106,14 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     }
     cluster.wait_until_settled()?;
     report.event("three kubelets have started the agents, and find them ready");
+    for node in cluster.nodes() {
+        let host = cluster.host(node);
+        let url = format!("http://{}:9643/healthz", host.address());
+        output(
+            host.command("curl".as_ref())
+                .args(["--silent", "--fail", &url]),
+        )?;
+    }
 
     let mut outcome = Outcome::new("static_pod");
     let owner = cluster.owner()?;

@@ -260,11 +260,7 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
 /// use is no reason to end; it is said once.
 async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
     match http.listen(shell.address()).await {
-        Ok(None) => {}
-        Ok(Some(address)) => {
-            *mute = false;
-            tracing::info!(%address, "metrics, probes and status page");
-        }
+        Ok(()) => *mute = false,
         Err(_) if *mute => {}
         Err(error) => {
             *mute = true;

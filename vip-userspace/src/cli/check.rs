@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use vip_common::layout::Mac;
 use vip_common::wire::bfd::PORT;
 
 use super::output::print_line;
-use crate::config::{Config, Flags, Local, XdpMode};
+use crate::config::{Config, Flags, Listen, Local, XdpMode};
 use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
@@ -151,7 +151,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
                 findings.extend(state_dir(&config));
-                findings.extend(config.http.and_then(|place| http(place.on(nic.address))));
+                findings.extend(config.http.and_then(http));
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
                 findings.extend(nics::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
@@ -195,7 +195,10 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether this node has the address to listen at for HTTP. The agent runs without.
-fn http(address: SocketAddr) -> Option<Finding> {
+fn http(place: Listen) -> Option<Finding> {
+    let Listen::At(address) = place else {
+        return None;
+    };
     // At any port: an agent that runs has the one that is configured.
     let refused = TcpListener::bind((address.ip(), 0)).err()?;
     if refused.kind() != io::ErrorKind::AddrNotAvailable {
@@ -700,9 +703,9 @@ mod tests {
 
     #[test]
     fn an_address_of_another_node_is_named() {
-        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        assert!(http(loopback(9643)).is_none());
-        let text = http(([192, 0, 2, 11], 9643).into()).map(|finding| finding.text);
+        let at = |address: [u8; 4]| Listen::At((address, 9643).into());
+        assert!(http(at([127, 0, 0, 1])).is_none() && http(Listen::Node(1)).is_none());
+        let text = http(at([192, 0, 2, 11])).map(|finding| finding.text);
         assert!(text.is_some_and(|text| text.contains("node:9643")));
     }
 

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -348,35 +349,28 @@ fn pod(options: &Options, config: &Config) -> String {
             ),
             ("readinessProbe", "/readyz", "periodSeconds: 5"),
         ] {
-            // The kubelet asks from the node itself. Without a host it asks the pod's address,
-            // which is the node's.
-            let host = match http {
-                Listen::Node(_) => None,
-                Listen::At(address) if address.ip().is_unspecified() => Some(
-                    if address.is_ipv4() {
-                        "127.0.0.1"
-                    } else {
-                        "::1"
-                    }
-                    .to_owned(),
-                ),
-                Listen::At(address) => Some(address.ip().to_string()),
-            };
-            let host = host.map_or_else(String::new, |host| {
-                format!("host: {}\n          ", quoted(&host))
-            });
-            let port = match http {
-                Listen::At(address) => address.port(),
-                Listen::Node(port) => port,
+            // The kubelet asks from the node itself. Its own idea of the node's address may be
+            // another one, or come late.
+            let asked = match http {
+                Listen::Node(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                Listen::At(SocketAddr::V4(at)) if at.ip().is_unspecified() => {
+                    SocketAddr::from((Ipv4Addr::LOCALHOST, at.port()))
+                }
+                Listen::At(SocketAddr::V6(at)) if at.ip().is_unspecified() => {
+                    SocketAddr::from((Ipv6Addr::LOCALHOST, at.port()))
+                }
+                Listen::At(address) => address,
             };
             line(&format!(
                 "      {probe}:\n        \
                    httpGet:\n          \
-                     {host}\
-                     port: {port}\n          \
+                     host: {}\n          \
+                     port: {}\n          \
                      path: {path}\n        \
                    timeoutSeconds: 2\n        \
                    {more}",
+                quoted(&asked.ip().to_string()),
+                asked.port(),
             ));
         }
     }
@@ -601,20 +595,18 @@ mod tests {
     }
 
     #[test]
-    fn all_nodes_are_asked_at_their_own_addresses() {
+    fn probes_are_the_same_on_all_nodes_and_ask_each_its_own_agent() {
         for (http, host) in [
-            ("9700", Some("127.0.0.1")),
-            ("node:9700", None),
-            ("0.0.0.0:9700", Some("127.0.0.1")),
-            ("[::1]:9700", Some("::1")),
+            ("9700", "127.0.0.1"),
+            ("node:9700", "127.0.0.1"),
+            ("0.0.0.0:9700", "127.0.0.1"),
+            ("[::1]:9700", "::1"),
         ] {
             let (options, config) = options(&format!("--http {http}"));
             check(&options, &config).expect(http);
             let pod = pod(&options, &config);
-            assert_eq!(pod.matches("          port: 9700\n").count(), 3, "{pod}");
-            let line = host.map_or("host:".to_owned(), |host| format!("host: \"{host}\"\n"));
-            let count = if host.is_some() { 3 } else { 0 };
-            assert_eq!(pod.matches(&line).count(), count, "{http}: {pod}");
+            let probe = format!("          host: \"{host}\"\n          port: 9700\n");
+            assert_eq!(pod.matches(&probe).count(), 3, "{http}: {pod}");
         }
         let (options, config) = options("--http 10.0.0.11:9700");
         let error = check(&options, &config)

@@ -223,17 +223,21 @@ pub enum Tls {
 pub enum Listen {
     /// At an address, the same on all nodes that have this configuration.
     At(SocketAddr),
-    /// At this port of each node's own address on the VIP's segment.
+    /// At this port of each node's own address on the VIP's segment, and of loopback: the kubelet
+    /// on the node asks there, whatever becomes of the node's address.
     Node(u16),
 }
 
 impl Listen {
-    /// The address, on the node with this address of its own.
+    /// The addresses, on the node with this address of its own.
     #[must_use]
-    pub fn on(self, node: IpAddr) -> SocketAddr {
+    pub fn on(self, node: IpAddr) -> Vec<SocketAddr> {
         match self {
-            Self::At(address) => address,
-            Self::Node(port) => SocketAddr::new(node, port),
+            Self::At(address) => vec![address],
+            Self::Node(port) => {
+                let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                vec![loopback, SocketAddr::new(node, port)]
+            }
         }
     }
 }
@@ -432,7 +436,7 @@ pub struct Overrides {
     #[arg(long, value_name = "DURATION")]
     pub interval: Option<String>,
     /// Where to listen for HTTP: metrics, probes, status page [default: 127.0.0.1:9643]
-    /// Only a port: of 127.0.0.1. `node:PORT`: of the node's own address
+    /// Only a port: of 127.0.0.1. `node:PORT`: of the node's own address, too
     #[arg(long, value_name = "[ADDRESS:]PORT")]
     pub http: Option<String>,
     /// CA certificate of the API servers [default: where kubeadm, k0s, k3s and RKE2 keep it]
