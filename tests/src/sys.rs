@@ -62,8 +62,8 @@ fn join_cgroup(procs: &str) -> io::Result<()> {
     std::fs::write(procs, "0")
 }
 
-/// The command will run in new namespaces, with an own `/sys`, an own, empty `/run`, and the
-/// given control group as the root of all it sees, and die with the harness.
+/// The command will run in new namespaces, with an own `/sys`, an own, empty `/run` and
+/// `/var/lib`, and the given control group as the root of all it sees, and die with the harness.
 pub(crate) fn run_in_new_namespaces(command: &mut Command, cgroup: &Path) {
     let parent = nix::unistd::getpid();
     let procs = cgroup.join("cgroup.procs").display().to_string();
@@ -78,7 +78,9 @@ pub(crate) fn run_in_new_namespaces(command: &mut Command, cgroup: &Path) {
             make_mounts_private().map_err(io::Error::other)?;
             mount_fresh("sysfs", Path::new("/sys")).map_err(io::Error::other)?;
             mount_fresh("cgroup2", Path::new(CGROUPS)).map_err(io::Error::other)?;
-            mount_fresh("tmpfs", Path::new("/run")).map_err(io::Error::other)?;
+            for path in ["/run", "/var/lib"] {
+                mount_fresh("tmpfs", Path::new(path)).map_err(io::Error::other)?;
+            }
             Ok(())
         });
     }

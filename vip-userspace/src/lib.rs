@@ -2,6 +2,8 @@
 //!
 //! What decides is pure and lies in [`decide`]; clocks, sockets and maps live around it.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod agent;
 pub mod bpf;
 pub mod btf;
@@ -10,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod decide;
+pub mod files;
 pub mod net;
 pub mod observe;
 pub mod probe;

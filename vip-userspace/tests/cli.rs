@@ -1,6 +1,14 @@
 //! The binary as operators meet it: what it prints and how it exits when something is wrong.
 
-use std::process::{Command, Output};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
 
 fn vip(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vip"))
@@ -85,5 +93,230 @@ fn completions_are_made_for_every_shell() {
             script.contains("cleanup") && script.contains("status"),
             "{shell}"
         );
+    }
+}
+
+const CLUSTER: [&str; 4] = [
+    "--vip",
+    "10.0.0.10",
+    "--nodes",
+    "10.0.0.11,10.0.0.12,10.0.0.13",
+];
+
+/// Names of what is in a directory.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a directory");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_manifest_is_replaced_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("vip.yaml");
+    let name = file.to_str().expect("a plain name");
+    let write =
+        |more: &[&str]| vip(&[&["manifest", "--output", name], &CLUSTER[..], more].concat());
+    assert!(write(&[]).status.success());
+    let first = std::fs::read_to_string(&file).expect("written");
+    assert!(
+        first.contains("kind: Pod") && first.ends_with('\n'),
+        "{first}"
+    );
+    let mode = std::fs::metadata(&file)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600, "as kubeadm's");
+
+    // As the kubelet: it reads at any moment, and takes what does not begin with a dot.
+    let done = AtomicBool::new(false);
+    let (seen, others) = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut seen, mut others) = (BTreeSet::new(), BTreeSet::new());
+            while !done.load(Ordering::Relaxed) {
+                seen.insert(std::fs::read_to_string(&file).expect("always there"));
+                others.extend(names(directory.path()));
+            }
+            (seen, others)
+        });
+        for number in 0..40 {
+            let image = format!("vip:{}", number % 2);
+            assert!(write(&["--image", &image]).status.success());
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().expect("reads")
+    });
+    for text in &seen {
+        assert!(
+            text.contains("kind: Pod") && text.contains("type: DirectoryOrCreate"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), first.lines().count(), "{text}");
+    }
+    assert!(seen.len() >= 2, "the reader saw no change");
+    let plain: Vec<_> = others
+        .iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(plain, ["vip.yaml"]);
+
+    let before = std::fs::read_to_string(&file).expect("there");
+    for (more, code) in [
+        (&["--http", "10.0.0.11:9643"][..], 2),
+        (&["--vrid", "0"], 2),
+        (&["--image", "a b"], 2),
+    ] {
+        let refused = write(more);
+        assert_eq!(refused.status.code(), Some(code), "{refused:?}");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), before);
+    }
+    for (wrong, says) in [
+        (directory.path().join("none/vip.yaml"), "make it first"),
+        (directory.path().to_owned(), "no file"),
+    ] {
+        let wrong = wrong.to_str().expect("a plain name");
+        let (code, text) = refusal(&[&["manifest", "--output", wrong], &CLUSTER[..]].concat());
+        assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+        assert!(text.contains(wrong) && text.contains(says), "{text}");
+    }
+    assert_eq!(
+        names(directory.path()),
+        ["vip.yaml"],
+        "something lies aside"
+    );
+
+    for (kind, begin, mode) in [
+        ("--systemd", "[Unit]", 0o644),
+        ("--config", "vip = ", 0o600),
+    ] {
+        assert!(write(&[kind]).status.success());
+        let text = std::fs::read_to_string(&file).expect("there");
+        assert!(text.lines().any(|line| line.starts_with(begin)), "{text}");
+        let there = std::fs::metadata(&file)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(there & 0o777, mode, "{kind}");
+    }
+}
+
+#[test]
+fn a_dry_run_of_cleanup_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (run, state) = (directory.path().join("run"), directory.path().join("state"));
+    for folder in [&run, &state] {
+        std::fs::create_dir(folder).expect("a directory");
+        std::fs::write(folder.join("drained"), "").expect("writable");
+    }
+    let [run_dir, state_dir] = [&run, &state].map(|path| path.to_str().expect("a plain name"));
+    let dirs = ["--run-dir", run_dir, "--state-dir", state_dir];
+    let listed = vip(&[&["cleanup", "--dry-run"], &dirs[..]].concat());
+    assert!(listed.status.success(), "{listed:?}");
+    let text = String::from_utf8_lossy(&listed.stdout);
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert!(
+        text.lines().all(|line| line.starts_with("would remove ")),
+        "{text}"
+    );
+    assert_eq!([names(&run), names(&state)], [["drained"], ["drained"]]);
+}
+
+/// Answers each request on a run directory's socket as an agent would, as long as the test runs.
+fn stand_in(run_dir: &Path) {
+    let listener = UnixListener::bind(run_dir.join("vip.sock")).expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).expect("reads");
+            let answer = if line.contains("drain") {
+                json!({ "node": "cp1", "instead": "the others are unready" })
+            } else if line.contains("handover") {
+                json!("cp2")
+            } else {
+                json!({
+                    "version": "0", "vip": "10.0.0.10:6443", "services": [], "local": null,
+                    "owner": null, "state": "backup", "priority": 100, "faults": [],
+                    "fence_remaining_ms": 0, "state_for_ms": 0, "takeovers": 0,
+                    "last_failover_ms": null, "conflicts": 0, "claimant": null, "alarms": [],
+                    "hears_nobody": null, "node": "cp1", "hooks": [], "nodes": [],
+                    "xdp": { "interface": "eth0", "mode": "native", "egress": "tcx",
+                             "proven": true, "adopted": false },
+                    "counters": {}, "events": {}, "repairs": {},
+                })
+            };
+            let reply = json!({ "ok": answer }).to_string();
+            stream.write_all(reply.as_bytes()).expect("writes");
+        }
+    });
+}
+
+/// The writing end of a pipe that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn no_command_minds_a_reader_that_has_gone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path();
+    let run_dir = folder.to_str().expect("a plain name");
+    stand_in(folder);
+    let event = json!({
+        "sequence": 0, "time": "2026-01-01T00:00:00Z", "event": "stopped", "severity": "info",
+        "message": "the agent has ended",
+    });
+    std::fs::write(folder.join("events.jsonl"), format!("{event}\n")).expect("writable");
+    let cluster = ["--vip", "192.0.2.10", "--nodes", "192.0.2.11,192.0.2.12"];
+    let with = |first: &[&'static str], more: &[&'static str]| [first, more].concat();
+    let here = ["--run-dir", Box::leak(run_dir.to_owned().into_boxed_str())];
+    // What each exits with: a failure is one of the check, or is said of the input.
+    let commands = [
+        (with(&["--help"], &[]), 0),
+        (with(&["--version"], &[]), 0),
+        (with(&["run"], &["--log", "vip=loud"]), 2),
+        (with(&["status"], &here), 0),
+        (with(&["status", "--json"], &here), 0),
+        (with(&["top"], &here), 1),
+        (with(&["events"], &here), 0),
+        (with(&["events", "--follow", "--json"], &here), 0),
+        (with(&["handover"], &here), 0),
+        (with(&["drain"], &here), 0),
+        (with(&["undrain"], &here), 0),
+        (with(&["check"], &cluster), 1),
+        (with(&["manifest"], &cluster), 0),
+        (with(&["manifest", "--systemd"], &cluster), 0),
+        (with(&["manifest", "--config"], &cluster), 0),
+        (with(&["cleanup", "--dry-run"], &here), 0),
+        (with(&["completions", "bash"], &[]), 0),
+        (with(&["help"], &[]), 0),
+        (with(&["nonsense"], &[]), 2),
+    ];
+    for (arguments, code) in &commands {
+        for closed in [false, true] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_vip"));
+            command.args(arguments).stdout(unread());
+            command.stderr(if closed { unread() } else { Stdio::piped() });
+            let done = command.spawn().and_then(|child| child.wait_with_output());
+            let done = done.expect("it was built");
+            let text = String::from_utf8_lossy(&done.stderr);
+            assert_eq!(done.status.code(), Some(*code), "{arguments:?}: {text}");
+            assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+        }
+    }
+    let help = vip(&["--help"]);
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let (_, list) = help.split_once("Commands:\n").expect("a list of commands");
+    let names = list.lines().take_while(|line| !line.is_empty());
+    for name in names.filter_map(|line| line.split_whitespace().next()) {
+        let tried = commands.iter().any(|(words, _)| words[0] == name);
+        assert!(tried || !help.contains(&format!("\n  {name} ")), "{name}");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::{Cluster, PATIENCE};
@@ -74,6 +75,13 @@ impl Cluster {
     #[must_use]
     pub fn agent_pid(&self, node: usize) -> Option<Pid> {
         self.agents[node].as_ref().map(|agent| agent.process.pid())
+    }
+
+    /// Sends a node's agent a signal.
+    pub fn signal_agent(&mut self, node: usize, signal: Signal) {
+        if let Some(agent) = &mut self.agents[node] {
+            agent.process.signal(signal);
+        }
     }
 
     /// Stops a node's agent in its tracks.

@@ -34,7 +34,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     for node in cluster.nodes() {
         let host = cluster.host(node);
         kubelet::boot(host, cluster.work(), &["/etc"])?;
-        let manifest = manifest(cluster, node)?;
+        let manifest = manifest(cluster, node, &[])?;
         let pod = Pod::parse(&manifest)?;
         let containerd = Containerd::start(host, cluster.work())?;
         containerd.import(host, &image)?;
@@ -95,17 +95,16 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     })
 }
 
-/// What `vip manifest` prints on a node, with nothing but the addresses given.
-pub(super) fn manifest(cluster: &Cluster, node: usize) -> Result<String> {
+/// What `vip manifest` prints on a node, with nothing but the addresses given, and these words.
+pub(super) fn manifest(cluster: &Cluster, node: usize, more: &[&str]) -> Result<String> {
     let addresses = cluster.nodes().into_iter();
     let addresses: Vec<String> = addresses
         .map(|node| cluster.host(node).address().to_string())
         .collect();
     let vip = format!("{VIP}:6443");
-    cluster.vip(
-        node,
-        &["manifest", "--vip", &vip, "--nodes", &addresses.join(",")],
-    )
+    let nodes = addresses.join(",");
+    let words = ["manifest", "--vip", &vip, "--nodes", &nodes];
+    cluster.vip(node, &[&words, more].concat())
 }
 
 /// What the kernel lets the agent's threads do.

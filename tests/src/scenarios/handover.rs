@@ -1,11 +1,31 @@
 //! The operator moves the VIP: `vip handover`, and SIGTERM of the owner's agent. The next owner
-//! announces itself before the last one stops answering.
+//! announces itself before the last one stops answering. Before that, signals that ask for nothing
+//! that an agent does: the VIP stays where it is.
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
 use crate::traffic::{ArpMonitor, Traffic};
+
+/// Sends a node's agent the signals that have no meaning to it.
+fn ignored(cluster: &mut Cluster, outcome: &mut Outcome, node: usize) -> Result<()> {
+    let before = cluster.status(node)?.takeovers;
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+        cluster.signal_agent(node, signal);
+    }
+    cluster.wait_for_status(
+        "the owner says that it ignores three signals",
+        &[node],
+        |_, _, status| status.events.get("signal_ignored") == Some(&3),
+    )?;
+    let after = cluster.status(node)?;
+    outcome.promise(after.state == "active" && after.takeovers == before, || {
+        format!("the owner lost the VIP by a signal: {after:?}")
+    });
+    Ok(())
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("handover");
@@ -19,6 +39,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     arp.wait("the owner answers for the VIP", |seen| {
         !seen.speakers.is_empty()
     })?;
+
+    ignored(cluster, &mut outcome, first)?;
+    report.event("SIGHUP, SIGUSR1 and SIGUSR2 change nothing");
+    traffic.load.go_on(100)?;
 
     let name = cluster.name(to);
     // By its address: the configuration gives no names.

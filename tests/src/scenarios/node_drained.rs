@@ -1,11 +1,12 @@
 //! `vip drain` on a node: no new connection reaches it from any node, those that are open stay,
-//! and a restart of its agent changes nothing.
+//! and neither a restart of its agent nor a reboot changes that; `vip events` still tells of it.
 
 use anyhow::Result;
 
 use crate::clock::boot_now;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
+use crate::topology::{VIP, sh};
 use crate::traffic::Traffic;
 
 fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
@@ -30,6 +31,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     traffic.load.go_on(200)?;
     report.event(format!("{name} drains"));
     cluster.kill_agent(node);
+    // As an agent of an older version left it.
+    sh(cluster.host(node), "mv /var/lib/vip/* /run/vip")?;
     cluster.start_agent(node)?;
     cluster.wait_for_status("the agent is back", &[node], |_, _, _| true)?;
     wait(cluster, node, true)?;
@@ -54,5 +57,43 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         format!("{stray} new connections went to {name}, which drained")
     });
     outcome.promise(again > 0, || format!("none went to {name} again"));
+
+    cluster.vip(node, &["drain"])?;
+    wait(cluster, node, true)?;
+    cluster.kill_agent(node);
+    // What a reboot takes away.
+    sh(
+        cluster.host(node),
+        &format!("rm -r /run/vip /sys/fs/bpf/vip; ip address flush dev lo to {VIP}"),
+    )?;
+    cluster.start_agent(node)?;
+    cluster.wait_for_status("the agent is back", &[node], |_, _, status| {
+        !status.xdp.adopted
+    })?;
+    wait(cluster, node, true)?;
+    let events = cluster.vip(node, &["events", "--json"])?;
+    let names: Vec<&str> = events
+        .lines()
+        .filter_map(|line| line.split_once("\"event\":\"")?.1.split('"').next())
+        .filter(|name| matches!(*name, "started" | "drained" | "undrained"))
+        .collect();
+    // The agent says itself that it is drained: when told, and when it is started.
+    let told = [
+        "started",
+        "drained",
+        "started",
+        "drained",
+        "undrained",
+        "drained",
+        "started",
+        "drained",
+    ];
+    outcome.promise(names == told, || {
+        format!("the events on {name} do not tell what led to the reboot: {names:?}")
+    });
+    report.event("and after a reboot, still");
+    cluster.vip(node, &["undrain"])?;
+    wait(cluster, node, false)?;
+    cluster.wait_until_settled()?;
     Ok(outcome)
 }

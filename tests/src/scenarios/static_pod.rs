@@ -95,7 +95,9 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
         containerd.import(host, &pause)?;
         place(host, &cluster.pki().ca(), "/etc/kubernetes/pki/ca.crt")?;
         let pod = cluster.work().join(format!("{}-pod.yaml", host.name()));
-        fs::write(&pod, manifest(cluster, node)?).context("write a manifest")?;
+        // The file is the same on all nodes, and each is heard at its own address.
+        let manifest = manifest(cluster, node, &["--http", "node:9643"])?;
+        fs::write(&pod, manifest).context("write a manifest")?;
         place(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
         let boot = |cluster: &mut Cluster| {
             let host = cluster.host(node);
@@ -116,6 +118,14 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     }
     cluster.wait_until_settled()?;
     report.event("three kubelets have started the agents, and find them ready");
+    for node in cluster.nodes() {
+        let host = cluster.host(node);
+        let url = format!("http://{}:9643/healthz", host.address());
+        output(
+            host.command("curl".as_ref())
+                .args(["--silent", "--fail", &url]),
+        )?;
+    }
 
     let owner = cluster.owner()?;
     let name = cluster.name(owner);

@@ -21,6 +21,9 @@ const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
 /// Run directory of the second agent.
 const RUN_DIR: &str = "/run/vip-b";
 
+/// Its state directory.
+const STATE_DIR: &str = "/var/lib/vip-b";
+
 /// The address of the host with this number on the other network.
 fn other_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 9, 0, number)
@@ -42,7 +45,7 @@ fn traces(cluster: &Cluster, node: usize) -> Result<Vec<String>> {
     let mut traces = hooks::on(host, cluster.programs(), NIC)?;
     traces.extend(hooks::on(host, cluster.programs(), SECOND)?);
     let mut find = host.command("find".as_ref());
-    let files = output(find.args(["/sys/fs/bpf", "/run", "-mindepth", "1"]))?;
+    let files = output(find.args(["/sys/fs/bpf", "/run", "/var/lib", "-mindepth", "1"]))?;
     let mut ip = host.command("ip".as_ref());
     let addresses = output(ip.args(["-oneline", "-4", "address", "show", "dev", "lo"]))?;
     traces.extend(files.lines().chain(addresses.lines()).map(str::to_owned));
@@ -87,13 +90,19 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             config(VIP, &nodes, "/run/vip-c", &second_nic),
             format!("VIP {VIP} belongs to the agent that runs"),
         ),
+        (
+            "the same state directory",
+            config(OTHER_VIP, &nodes, "/run/vip-c", ""),
+            "state directory /var/lib/vip belongs to another agent that runs".to_owned(),
+        ),
     ] {
         refused(cluster, &mut outcome, name, &text, &wanted)?;
     }
-    report.event("an agent that wants the NIC or the VIP of another one is refused");
+    report.event("an agent that wants NIC, VIP or state directory of another one is refused");
 
     let file = cluster.work().join("other.toml");
-    std::fs::write(&file, config(OTHER_VIP, &nodes, RUN_DIR, ""))
+    let state_dir = format!("state_dir = \"{STATE_DIR}\"");
+    std::fs::write(&file, config(OTHER_VIP, &nodes, RUN_DIR, &state_dir))
         .context("write a configuration")?;
     let mut seconds = Vec::new();
     for node in cluster.nodes() {
@@ -149,6 +158,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
 
     for (node, process) in cluster.nodes().into_iter().zip(&mut seconds) {
         ensure!(process.stop()?.success(), "{} fails", process.name());
+        let events = cluster.vip(node, &["events", "--run-dir", RUN_DIR])?;
+        let last = events.lines().last().unwrap_or_default();
+        outcome.promise(last.contains("agent stopped"), || {
+            format!(
+                "the second agent's events on {}: {events}",
+                cluster.name(node)
+            )
+        });
         cluster.vip(node, &["cleanup", "--run-dir", RUN_DIR])?;
         let left = traces(cluster, node)?;
         let marks = [RUN_DIR, "vip-b", &format!("{OTHER_VIP}/")];

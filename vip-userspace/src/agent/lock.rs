@@ -2,17 +2,43 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::files::MadeDirectories;
+
 /// The file below the run directory.
 const NAME: &str = "vip.pid";
 
-/// Held for as long as it lives. The file itself stays, for whoever waits for the lock.
+/// Held for as long as it lives. What was made for it, the file or the run directory, goes with
+/// it, unless it is kept.
 #[derive(Debug)]
 pub struct Lock {
+    // Fields are dropped in this order: the file's name goes while the lock is held.
+    made_file: Option<MadeFile>,
+    made: MadeDirectories,
     _file: Flock<File>,
+}
+
+/// Removes the file when it is dropped, unless another one has its name by then.
+#[derive(Debug)]
+struct MadeFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for MadeFile {
+    fn drop(&mut self) {
+        if is_at(&self.path, self.inode) {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_at(path: &Path, inode: u64) -> bool {
+    fs::metadata(path).is_ok_and(|there| there.ino() == inode)
 }
 
 /// Why the lock cannot be had.
@@ -53,32 +79,81 @@ impl Lock {
             path: path.clone(),
             source,
         };
-        fs::create_dir_all(run_directory).map_err(error)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(error)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                file.set_len(0)
-                    .and_then(|()| file.rewind())
-                    .and_then(|()| writeln!(file, "{}", std::process::id()))
-                    .map_err(error)?;
-                Ok(Self { _file: file })
+        let made = MadeDirectories::make(run_directory).map_err(error)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        loop {
+            let (file, is_new) = match options.clone().create_new(true).open(&path) {
+                Ok(file) => (file, true),
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+                    match options.open(&path) {
+                        // It went in between.
+                        Err(why) if why.kind() == io::ErrorKind::NotFound => continue,
+                        opened => (opened.map_err(error)?, false),
+                    }
+                }
+                Err(why) => return Err(error(why)),
+            };
+            let mut file = lock(file, &path)?;
+            let inode = file.metadata().map_err(error)?.ino();
+            // Whoever had the lock may have removed the file: then it keeps nobody out any more.
+            if !is_at(&path, inode) {
+                continue;
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid).map_err(error)?;
-                Err(LockError::Held {
-                    pid: pid.trim().to_owned(),
-                    path,
-                })
-            }
-            Err((_, errno)) => Err(error(errno.into())),
+            let made_file = is_new.then(|| MadeFile {
+                path: path.clone(),
+                inode,
+            });
+            file.set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| writeln!(file, "{}", std::process::id()))
+                .map_err(error)?;
+            return Ok(Self {
+                made_file,
+                made,
+                _file: file,
+            });
         }
+    }
+
+    /// What was made for it stays, for the next agent and for `vip cleanup`.
+    pub fn keep(&mut self) {
+        if let Some(file) = self.made_file.take() {
+            std::mem::forget(file);
+        }
+        self.made.keep();
+    }
+
+    /// Looks whether another process has the lock, and changes nothing.
+    ///
+    /// # Errors
+    /// It has, or the file cannot be read.
+    pub fn look(run_directory: &Path) -> Result<(), LockError> {
+        let path = path(run_directory);
+        match File::open(&path) {
+            Ok(file) => lock(file, &path).map(drop),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(LockError::Io { path, source }),
+        }
+    }
+}
+
+fn lock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
+    let error = |source| LockError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(file),
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).map_err(error)?;
+            Err(LockError::Held {
+                pid: pid.trim().to_owned(),
+                path: path.to_owned(),
+            })
+        }
+        Err((_, errno)) => Err(error(errno.into())),
     }
 }
 
@@ -97,7 +172,22 @@ mod tests {
                 .contains(&format!("process {} ", std::process::id())),
             "{error}"
         );
+        Lock::look(directory.path()).expect_err("taken");
         drop(first);
-        Lock::take(directory.path()).expect("free again");
+        Lock::look(directory.path()).expect("free again");
+        assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 0);
+        Lock::take(directory.path()).expect("free again").keep();
+        drop(Lock::take(directory.path()).expect("free again"));
+        assert!(path(directory.path()).exists(), "it was there before");
+    }
+
+    #[test]
+    fn a_run_directory_that_was_made_goes_with_the_lock_unless_it_is_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run_directory = directory.path().join("a/b");
+        drop(Lock::take(&run_directory).expect("free"));
+        assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 0);
+        Lock::take(&run_directory).expect("free").keep();
+        assert!(path(&run_directory).exists());
     }
 }

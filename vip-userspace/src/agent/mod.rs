@@ -13,7 +13,10 @@ mod pacer;
 mod privileges;
 mod realtime;
 mod shell;
+mod signals;
+pub mod state;
 pub mod survey;
+pub mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +25,15 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use vip_common::layout::BootNanos;
 
-pub use self::shell::DRAINED;
-
 use self::shell::Shell;
+use self::signals::{Asked, Signals};
+use self::state::StateDir;
+use self::traces::How;
 use crate::config::{self, Config};
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
@@ -58,8 +61,7 @@ pub const SOCKET: &str = "vip.sock";
 /// If the agent cannot start. Once it runs, it goes on and says what is wrong.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     // Signals first, so that none ends the agent half-way up.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let mut signals = Signals::catch()?;
     privileges::check()?;
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
@@ -79,7 +81,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let turn = Turn::take(&config.datapath.bpffs).await;
     refuse_taken(&config, &nic, &netlink).await?;
-    let _lock = lock::Lock::take(&config.run_dir)?;
+    let mut lock = lock::Lock::take(&config.run_dir)?;
+    let state = StateDir::take(&config)?;
+    let is_first = traces::are_none(&config.datapath.bpffs, &config.run_dir);
 
     let mut watched = nic.index;
     let mut network = netlink.watch(watched)?;
@@ -88,15 +92,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let probe_times = ProbeTimes::default();
     let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (surveys, mut surveyed) = mpsc::channel(1);
-    let (mut shell, mut notices) = Shell::start(
+    let started = Shell::start(
         config.clone(),
         nic,
         netlink.clone(),
         probe_times,
         surveys,
+        state,
         &mut outcomes,
-    )
-    .await?;
+    );
+    let (mut shell, mut notices) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            if is_first {
+                undo(&config).await;
+            }
+            return Err(error);
+        }
+    };
+    lock.keep();
     drop(turn);
     let _log = forward_program_log(&mut shell);
     let questions = listen(&config)?;
@@ -129,8 +143,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 // The thread has ended: it was told to, and another node has the VIP now.
                 None => break,
             },
-            _ = terminate.recv() => shell.resign(),
-            _ = interrupt.recv() => shell.resign(),
+            asked = signals.next() => match asked {
+                Asked::End => shell.resign(),
+                Asked::Nothing(signal) => shell.note(Event::SignalIgnored { signal }),
+            },
             Some(outcome) = outcomes.recv() => match outcome {
                 Outcome::Probe(probed) => shell.on_probe(&probed),
                 Outcome::Credentials(news) => shell.on_credentials(news),
@@ -152,6 +168,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A socket without its agent would only puzzle `vip status`.
     let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
     shell.end()
+}
+
+/// Removes what a start that failed has put into the kernel where nothing was before.
+async fn undo(config: &Config) {
+    let (bpffs, run_dir) = (&config.datapath.bpffs, &config.run_dir);
+    let none = std::iter::empty();
+    let done = traces::remove(bpffs, run_dir, none, How::Remove, &|_| {}).await;
+    if let Err(error) = done {
+        tracing::warn!("the failed start left something, see `vip cleanup`: {error:#}");
+    }
 }
 
 /// Looks whether another agent on this machine has what this one wants. Changes nothing.
@@ -252,12 +278,8 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
 /// Listens for HTTP, unless it does. Nothing that matters to clients depends on it, so a port in
 /// use is no reason to end; it is said once.
 async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
-    match http.listen().await {
-        Ok(None) => {}
-        Ok(Some(address)) => {
-            *mute = false;
-            tracing::info!(%address, "metrics, probes and status page");
-        }
+    match http.listen(shell.address()).await {
+        Ok(()) => *mute = false,
         Err(_) if *mute => {}
         Err(error) => {
             *mute = true;

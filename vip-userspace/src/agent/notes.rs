@@ -18,20 +18,33 @@ const ADDRESSES: &str = "addresses";
 /// File that says which settings of the kernel were changed, one a line.
 const SETTINGS: &str = "settings";
 
+/// File that says where the agent keeps what must outlive a reboot.
+const STATE_DIR: &str = "state_dir";
+
 /// What a note is called while it is written.
 const UNFINISHED: &str = "new";
 
 /// All files that may be there.
 #[must_use]
-pub fn files(run_dir: &Path) -> [PathBuf; 4] {
-    let [addresses, settings] = [ADDRESSES, SETTINGS].map(|name| run_dir.join(name));
-    let unfinished = |path: &Path| path.with_extension(UNFINISHED);
-    [
-        unfinished(&addresses),
-        unfinished(&settings),
-        addresses,
-        settings,
-    ]
+pub fn files(run_dir: &Path) -> Vec<PathBuf> {
+    let notes = [ADDRESSES, SETTINGS, STATE_DIR].map(|name| run_dir.join(name));
+    let unfinished = notes.iter().map(|path| path.with_extension(UNFINISHED));
+    unfinished.chain(notes.clone()).collect()
+}
+
+/// Where the agent keeps what must outlive a reboot.
+#[must_use]
+pub fn state_dir(run_dir: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(run_dir.join(STATE_DIR)).ok()?;
+    Some(text.trim_end_matches('\n').into())
+}
+
+/// Notes where the agent keeps what must outlive a reboot.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn note_state_dir(run_dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
+    write(run_dir, STATE_DIR, [state_dir.display()])
 }
 
 /// The addresses on `lo`.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,10 +16,12 @@ use anyhow::Context as _;
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::{AccessFlags, access};
 use vip_common::layout::Mac;
 use vip_common::wire::bfd::PORT;
 
-use crate::config::{Config, Flags, Local, XdpMode};
+use super::output::print_line;
+use crate::config::{Config, Flags, Listen, Local, XdpMode};
 use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
@@ -148,6 +150,8 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                 if let Err(taken) = agent::refuse_taken(&config, &nic, &netlink).await {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
+                findings.extend(state_dir(&config));
+                findings.extend(config.http.and_then(http));
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
                 findings.extend(nics::findings(&config, &nic, &netlink).await);
                 for vip in &config.vips {
@@ -176,7 +180,11 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         .collect();
     findings.extend(targets.into_iter().map(|(port, ipv6)| listener(port, ipv6)));
     for Finding { grade, what, text } in &findings {
-        println!("{grade:4}  {what:9}  {text}");
+        match print_line(format_args!("{grade:4}  {what:9}  {text}")) {
+            // The exit code is about all findings, also about those that nobody reads.
+            Err(error) if error.is_unread() => break,
+            other => other?,
+        }
     }
     let worst = findings.iter().map(|finding| finding.grade).max();
     Ok(if worst == Some(Grade::Failure) {
@@ -184,6 +192,43 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Whether this node has the address to listen at for HTTP. The agent runs without.
+fn http(place: Listen) -> Option<Finding> {
+    let Listen::At(address) = place else {
+        return None;
+    };
+    // At any port: an agent that runs has the one that is configured.
+    let refused = TcpListener::bind((address.ip(), 0)).err()?;
+    if refused.kind() != io::ErrorKind::AddrNotAvailable {
+        return None;
+    }
+    let text = format!(
+        "{} is no address of this node: no metrics, probes and status page here; write \
+         `listen = \"node:{}\"` in [http]",
+        address.ip(),
+        address.port()
+    );
+    Some(finding(Grade::Warning, "HTTP", text))
+}
+
+/// Whether state can be kept. Where the agent itself runs, it has the directory.
+fn state_dir(config: &Config) -> Option<Finding> {
+    let runs = agent::lock::Lock::look(&config.run_dir).is_err();
+    let shared = agent::state::refuse_shared(&config.state_dir).err();
+    if let Some(shared) = shared.filter(|_| !runs) {
+        return Some(finding(Grade::Failure, "state", shared.to_string()));
+    }
+    // It is made if it is not there.
+    let there = config.state_dir.ancestors().find(|path| path.exists())?;
+    let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+    let text = format!(
+        "{} cannot be written ({refused}): events and `vip drain` will not outlive a reboot; \
+         name another `state_dir`",
+        there.display()
+    );
+    Some(finding(Grade::Warning, "state", text))
 }
 
 /// Things with commas between them.
@@ -654,6 +699,14 @@ mod tests {
         fs::write(&enforce, "1").expect("a file");
         let text = selinux(&enforce).map(|finding| finding.text);
         assert!(text.is_some_and(|text| text.contains("spc_t")));
+    }
+
+    #[test]
+    fn an_address_of_another_node_is_named() {
+        let at = |address: [u8; 4]| Listen::At((address, 9643).into());
+        assert!(http(at([127, 0, 0, 1])).is_none() && http(Listen::Node(1)).is_none());
+        let text = http(at([192, 0, 2, 11])).map(|finding| finding.text);
+        assert!(text.is_some_and(|text| text.contains("node:9643")));
     }
 
     #[test]

@@ -1,23 +1,20 @@
-//! `vip cleanup`.
+//! `vip cleanup`. It goes on to its end whatever becomes of what it prints.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::agent::{DRAINED, SOCKET, lock, notes};
+use super::output::tell;
+use crate::agent::traces::{self, How};
+use crate::agent::{SOCKET, lock, notes, state};
 use crate::config::{self, Config, ConfigError, Flags};
-use crate::datapath::{self, Leftover};
-use crate::decide::settings::{self, Change, Wanted};
-use crate::net::netlink::Netlink;
-use crate::observe::journal;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     // Without a configuration the agent's note says which VIPs there were.
     let run_dir = flags.overrides.run_dir()?;
+    let state_dir = flags.overrides.state_dir()?;
     let configured = match flags.into_config() {
         Ok(config) => Some(config),
         Err(ConfigError::Nothing) => None,
@@ -29,93 +26,71 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         }) => (run_dir.clone(), datapath.bpffs.clone()),
         None => (run_dir, config::BPFFS.into()),
     };
+    let given = configured.as_ref().map(|config| config.state_dir.clone());
+    let state_dirs = state_dirs(given.or(state_dir), &run_dir);
     // An agent that runs would put it all back.
-    let lock = if run_dir.exists() {
-        Some(lock::Lock::take(&run_dir)?)
-    } else {
-        None
+    let lock = match dry_run {
+        true => {
+            lock::Lock::look(&run_dir)?;
+            None
+        }
+        false => run_dir
+            .exists()
+            .then(|| lock::Lock::take(&run_dir))
+            .transpose()?,
     };
+    for directory in &state_dirs {
+        state::refuse_shared(directory)?;
+    }
 
-    let leftovers = datapath::leftovers(&bpffs, &run_dir);
-    let mut addresses: BTreeSet<IpAddr> = notes::addresses(&run_dir);
-    addresses.extend(
-        configured
-            .iter()
-            .flat_map(|config| config.vips.iter().map(|vip| vip.address)),
-    );
-
+    let how = if dry_run { How::List } else { How::Remove };
+    let tell: traces::Tell<'_> = &|text| tell(text);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let verb = if dry_run { "would remove" } else { "removed" };
-    // The address first: with the programs gone the kernel would answer for it.
-    runtime.block_on(async {
-        let netlink = Netlink::connect()?;
-        for address in addresses {
-            if netlink
-                .places_of(address)
-                .await?
-                .iter()
-                .any(|place| place == "lo")
-            {
-                if !dry_run {
-                    netlink.remove_vip(address).await?;
-                }
-                println!("{verb} address {address} on lo");
-            }
+    let vips = configured.iter().flat_map(|config| &config.vips);
+    let vips = vips.map(|vip| vip.address);
+    runtime.block_on(traces::remove(&bpffs, &run_dir, vips, how, tell))?;
+    for directory in &state_dirs {
+        let ours = state::files(directory);
+        let there = fs::read_dir(directory).into_iter().flatten().flatten();
+        let holds_more = there
+            .map(|entry| entry.path())
+            .any(|path| !ours.contains(&path));
+        for file in &ours {
+            how.remove_file(tell, file)?;
         }
-        set_back(&netlink, &run_dir, dry_run).await
-    })?;
-    for leftover in &leftovers {
-        if !dry_run {
-            if let Leftover::Qdisc { index, .. } = leftover {
-                runtime.block_on(async { Netlink::connect()?.remove_clsact(*index).await })?;
-            }
-            datapath::remove(leftover)?;
+        if *directory != run_dir && !holds_more {
+            remove_directory(how, tell, directory)?;
         }
-        println!("{verb} {leftover}");
     }
-    let drained = run_dir.join(DRAINED);
-    let events = run_dir.join(journal::FILE);
-    let socket = run_dir.join(SOCKET);
-    let others = [drained, events, socket, lock::path(&run_dir)];
-    for file in notes::files(&run_dir).into_iter().chain(others) {
-        remove_file(&file, dry_run, verb)?;
+    for file in [run_dir.join(SOCKET), lock::path(&run_dir)] {
+        how.remove_file(tell, &file)?;
     }
     drop(lock);
-    if run_dir.exists() {
-        if !dry_run {
-            fs::remove_dir(&run_dir)
-                .with_context(|| format!("cannot remove {}", run_dir.display()))?;
-        }
-        println!("{verb} directory {}", run_dir.display());
-    }
+    remove_directory(how, tell, &run_dir)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sets the kernel's settings back that are still as an agent has set them.
-async fn set_back(netlink: &Netlink, run_dir: &Path, dry_run: bool) -> anyhow::Result<()> {
-    let noted = notes::settings(run_dir);
-    let (seen, _) = netlink.settings().await?;
-    let decision = settings::decide(&seen, &noted, Wanted::default());
-    let verb = if dry_run { "would set" } else { "set" };
-    for change in &decision.changes {
-        if !dry_run {
-            netlink.change_setting(change).await?;
-        }
-        let Change { name, key, to, .. } = change;
-        println!("{verb} net.ipv4.conf.{name}.{key} back to {to}");
-    }
-    Ok(())
+/// Where state may lie: where it is configured or was noted to be, and in the run directory, where
+/// it is for want of another place. The default one belongs to the agent with the default run
+/// directory: that of another one is only removed if it is known.
+fn state_dirs(given: Option<PathBuf>, run_dir: &Path) -> Vec<PathBuf> {
+    let default = || (run_dir == Path::new(config::RUN_DIR)).then(|| config::STATE_DIR.into());
+    let noted = notes::state_dir(run_dir).filter(|noted| noted != run_dir);
+    let known = given.or(noted).or_else(default);
+    let places = known.into_iter().chain([run_dir.to_owned()]);
+    let mut places: Vec<PathBuf> = places.collect();
+    places.dedup();
+    places
 }
 
-fn remove_file(path: &Path, dry_run: bool, verb: &str) -> anyhow::Result<()> {
-    if path.exists() {
-        if !dry_run {
-            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        println!("{verb} {}", path.display());
+fn remove_directory(how: How, tell: traces::Tell<'_>, path: &Path) -> anyhow::Result<()> {
+    if !path.exists() {
+        return Ok(());
     }
-    Ok(())
+    how.remove(tell, &format_args!("directory {}", path.display()), || {
+        fs::remove_dir(path).with_context(|| format!("cannot remove {}", path.display()))
+    })
 }

@@ -1,22 +1,29 @@
 //! `vip events`.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::observe::event::Record;
+use super::output::print_line;
+use crate::agent::state;
 use crate::observe::journal;
 
 /// Between looks at the file with `--follow`.
 const PAUSE: Duration = Duration::from_millis(250);
 
-pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let path = run_directory.join(journal::FILE);
+pub(super) fn run(
+    run_directory: &Path,
+    state_directory: Option<&Path>,
+    follow: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let mut next = 0;
     loop {
+        // Whoever follows may do so over the next start of an agent, which says where it is.
+        let path = state::directory(state_directory, run_directory).join(journal::FILE);
         let records = match journal::read(&path) {
             // Whoever follows may do so before the first agent starts.
             Err(error) if error.kind() == io::ErrorKind::NotFound && follow => Vec::new(),
@@ -31,11 +38,10 @@ pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Res
             next = 0;
         }
         for record in records.iter().filter(|record| record.sequence >= next) {
-            match print(record, json) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    return Ok(ExitCode::SUCCESS);
-                }
-                other => other.context("cannot write")?,
+            if json {
+                print_line(serde_json::to_string(record)?)?;
+            } else {
+                print_line(record)?;
             }
         }
         next = records.last().map_or(next, |last| last.sequence + 1);
@@ -44,14 +50,4 @@ pub(super) fn run(run_directory: &Path, follow: bool, json: bool) -> anyhow::Res
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-fn print(record: &Record, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string(record)?)?;
-    } else {
-        writeln!(out, "{record}")?;
-    }
-    out.flush()
 }

@@ -2,12 +2,16 @@
 //! for all nodes of a cluster.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::BadInput;
-use crate::config::{Config, Flags, Overrides, Tls};
+use super::output::print;
+use crate::config::{Config, Flags, Listen, Overrides, RUN_DIR, STATE_DIR, Tls};
+use crate::files;
 use crate::probe::{Ask, Credentials};
 
 /// Where a configuration file is to lie on the nodes.
@@ -38,6 +42,9 @@ pub(super) struct Options {
     /// Print a systemd unit instead, for agents outside of Kubernetes
     #[arg(long, conflicts_with_all = ["image", "privileged", "config"])]
     systemd: bool,
+    /// Write it to this file instead of printing it: whole or not at all
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Print the configuration file that says the same as the flags, to be extended
     #[arg(long, conflicts_with_all = ["image", "privileged", "from"])]
     config: bool,
@@ -77,17 +84,39 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     };
     let config = flags.into_config()?;
     check(&options, &config)?;
-    print!(
-        "{}",
-        if options.config {
-            file(&config)
-        } else if options.systemd {
-            unit(&options, &config)
-        } else {
-            pod(&options, &config)
-        }
-    );
+    let text = if options.config {
+        file(&config)
+    } else if options.systemd {
+        unit(&options, &config)
+    } else {
+        pod(&options, &config)
+    };
+    match &options.output {
+        None => print(text)?,
+        // Units are read by all, and kubeadm's manifests by root alone.
+        Some(path) => write(path, &text, if options.systemd { 0o644 } else { 0o600 })?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file whole or not at all: the kubelet acts on what it reads in between.
+fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let shown = path.display();
+    let bad = |message: &str| BadInput(format!("--output {shown}: {message}"));
+    // What a link leads to is replaced, not the link.
+    let path = match fs::canonicalize(path) {
+        Ok(path) if path.is_file() => path,
+        Ok(_) => return Err(bad("this is no file; name one, or leave --output out").into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(bad(&error.to_string()).into()),
+    };
+    if path.file_name().is_none() {
+        return Err(bad("this is no file; name one").into());
+    }
+    files::replace(&path, text, mode).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => bad("there is no such directory; make it first").into(),
+        _ => anyhow::Error::from(error).context(format!("cannot write {shown}")),
+    })
 }
 
 /// What is no fault of a configuration, but one of a manifest.
@@ -95,6 +124,16 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
     let bad = |message: &str| Err(BadInput(message.to_owned()));
     if options.image.is_empty() || options.image.contains(char::is_whitespace) {
         return bad("--image: must be a name like localhost/vip:0.1.0");
+    }
+    if let Some(Listen::At(address)) = config.http
+        && !address.ip().is_loopback()
+        && !address.ip().is_unspecified()
+    {
+        let (ip, port) = (address.ip(), address.port());
+        return bad(&format!(
+            "--http {address}: {ip} is one node's, and this is for all of them; give \
+             --http node:{port} (`listen` in [http])"
+        ));
     }
     if let Some(path) = paths(config)
         .into_iter()
@@ -116,7 +155,11 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
 
 /// The paths that a manifest names.
 fn paths(config: &Config) -> Vec<&Path> {
-    let mut paths = vec![&*config.run_dir, &*config.datapath.bpffs];
+    let mut paths = vec![
+        &*config.run_dir,
+        &*config.state_dir,
+        &*config.datapath.bpffs,
+    ];
     if let Tls::Ca(path) = &config.health.tls {
         paths.push(path);
     }
@@ -154,6 +197,7 @@ struct Mount<'a> {
 fn pod(options: &Options, config: &Config) -> String {
     let text = |path: &'_ Path| path.to_str().unwrap_or_default().to_owned();
     let (run_dir, bpffs) = (text(&config.run_dir), text(&config.datapath.bpffs));
+    let state_dir = text(&config.state_dir);
     let tls = match &config.health.tls {
         Tls::WellKnownCa => Some(options.distribution.tls().to_owned()),
         Tls::Ca(path) => path.parent().map(text),
@@ -169,6 +213,12 @@ fn pod(options: &Options, config: &Config) -> String {
         Mount {
             name: "run",
             path: &run_dir,
+            kind: "DirectoryOrCreate",
+            read_only: false,
+        },
+        Mount {
+            name: "state",
+            path: &state_dir,
             kind: "DirectoryOrCreate",
             read_only: false,
         },
@@ -299,11 +349,17 @@ fn pod(options: &Options, config: &Config) -> String {
             ),
             ("readinessProbe", "/readyz", "periodSeconds: 5"),
         ] {
-            // The kubelet asks from the node itself.
-            let host = match http.ip() {
-                IpAddr::V4(address) if address.is_unspecified() => "127.0.0.1".to_owned(),
-                IpAddr::V6(address) if address.is_unspecified() => "::1".to_owned(),
-                address => address.to_string(),
+            // The kubelet asks from the node itself. Its own idea of the node's address may be
+            // another one, or come late.
+            let asked = match http {
+                Listen::Node(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                Listen::At(SocketAddr::V4(at)) if at.ip().is_unspecified() => {
+                    SocketAddr::from((Ipv4Addr::LOCALHOST, at.port()))
+                }
+                Listen::At(SocketAddr::V6(at)) if at.ip().is_unspecified() => {
+                    SocketAddr::from((Ipv6Addr::LOCALHOST, at.port()))
+                }
+                Listen::At(address) => address,
             };
             line(&format!(
                 "      {probe}:\n        \
@@ -313,8 +369,8 @@ fn pod(options: &Options, config: &Config) -> String {
                      path: {path}\n        \
                    timeoutSeconds: 2\n        \
                    {more}",
-                quoted(&host),
-                http.port(),
+                quoted(&asked.ip().to_string()),
+                asked.port(),
             ));
         }
     }
@@ -347,17 +403,20 @@ fn unit(options: &Options, config: &Config) -> String {
         command.push(' ');
         command += &systemd_word(&word);
     }
-    // systemd makes it below /run, and keeps it over restarts; another one is the agent's own.
-    let directory = config
-        .run_dir
-        .strip_prefix("/run")
-        .map(|name| {
-            format!(
-                "RuntimeDirectory={}\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes\n",
-                systemd_word(&name.display().to_string())
-            )
-        })
-        .unwrap_or_default();
+    // systemd makes them below /run and /var/lib, and keeps them over restarts; others are the
+    // agent's own.
+    let below = |path: &Path, parent: &str| {
+        let name = path.strip_prefix(parent).ok()?;
+        Some(systemd_word(&name.display().to_string()))
+    };
+    let run = below(&config.run_dir, "/run").map_or_else(String::new, |name| {
+        format!(
+            "RuntimeDirectory={name}\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes\n"
+        )
+    });
+    let state = below(&config.state_dir, "/var/lib").map_or_else(String::new, |name| {
+        format!("StateDirectory={name}\nStateDirectoryMode=0700\n")
+    });
     format!(
         "# One stable address for the Kubernetes API: {}\n\
          # Put this on every control-plane node, as /etc/systemd/system/vip.service\n\
@@ -375,7 +434,8 @@ fn unit(options: &Options, config: &Config) -> String {
          RestartSec=1\n\
          # Stopping hands the VIP over; programs and maps stay until `vip cleanup`.\n\
          TimeoutStopSec=10\n\
-         {directory}\
+         {run}\
+         {state}\
          CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON CAP_SYS_NICE\n\
          # Memory that stays where it is; before Linux 5.11 also that of eBPF maps.\n\
          LimitMEMLOCK=infinity\n\
@@ -426,6 +486,15 @@ fn file(config: &Config) -> String {
     );
     if let Some(interface) = &config.interface {
         let _infallible = writeln!(file, "interface = {}", quoted(interface));
+    }
+    for (key, path, default) in [
+        ("run_dir", &config.run_dir, RUN_DIR),
+        ("state_dir", &config.state_dir, STATE_DIR),
+    ] {
+        if path != Path::new(default) {
+            let path = quoted(path.to_str().unwrap_or_default());
+            let _infallible = writeln!(file, "{key} = {path}");
+        }
     }
     let _infallible = write!(
         file,
@@ -499,6 +568,7 @@ mod tests {
             "--interface eth7 --vrid 9 --interval 250ms --insecure --http 0.0.0.0:1000",
             "--ca /etc/a\"b/ca.crt",
             "--check tls",
+            "--http node:9700 --run-dir /run/vip-b --state-dir /var/lib/vip-b",
             "--check tcp --insecure",
             "--ca /etc/vip/ca.crt --token-file /etc/vip/token",
             "--client-certificate /etc/vip/vip.crt --client-key /etc/vip/vip.key",
@@ -522,6 +592,38 @@ mod tests {
         let pod = pod(&options, &config);
         assert!(pod.contains("host: \"::1\"\n"), "{pod}");
         assert!(!pod.contains("pki"), "no CA is needed: {pod}");
+    }
+
+    #[test]
+    fn probes_are_the_same_on_all_nodes_and_ask_each_its_own_agent() {
+        for (http, host) in [
+            ("9700", "127.0.0.1"),
+            ("node:9700", "127.0.0.1"),
+            ("0.0.0.0:9700", "127.0.0.1"),
+            ("[::1]:9700", "::1"),
+        ] {
+            let (options, config) = options(&format!("--http {http}"));
+            check(&options, &config).expect(http);
+            let pod = pod(&options, &config);
+            let probe = format!("          host: \"{host}\"\n          port: 9700\n");
+            assert_eq!(pod.matches(&probe).count(), 3, "{http}: {pod}");
+        }
+        let (options, config) = options("--http 10.0.0.11:9700");
+        let error = check(&options, &config)
+            .expect_err("one node's")
+            .to_string();
+        assert!(error.contains("--http node:9700"), "{error}");
+    }
+
+    #[test]
+    fn units_name_the_directories_that_systemd_makes() {
+        let (options, config) = options("--state-dir /var/lib/vip-b");
+        let text = unit(&options, &config);
+        assert!(text.contains("\nRuntimeDirectory=vip\n"), "{text}");
+        assert!(
+            text.contains("\nStateDirectory=vip-b\nStateDirectoryMode=0700\n"),
+            "{text}"
+        );
     }
 
     #[test]

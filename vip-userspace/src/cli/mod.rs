@@ -6,16 +6,18 @@ mod drain;
 mod events;
 mod handover;
 mod manifest;
+mod output;
 mod run;
 mod status;
 mod top;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::output::Unprinted;
 use crate::agent::lock::LockError;
+use crate::agent::state::Shared;
 use crate::config::{self, ConfigError, Flags};
 use crate::datapath::{DatapathError, Taken};
 use crate::net::NetError;
@@ -65,7 +67,10 @@ enum Command {
         /// Print JSON, one object a line
         #[arg(long)]
         json: bool,
-        /// Where the agent keeps them
+        /// Where the agent keeps them [default: what the agent says, or /var/lib/vip]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<std::path::PathBuf>,
+        /// Where the agent's socket is: it says where its events are
         #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
         run_dir: std::path::PathBuf,
     },
@@ -134,8 +139,9 @@ pub fn main() -> ExitCode {
         Command::Events {
             follow,
             json,
+            state_dir,
             run_dir,
-        } => events::run(&run_dir, follow, json),
+        } => events::run(&run_dir, state_dir.as_deref(), follow, json),
         Command::Handover { to, run_dir } => handover::run(&run_dir, to),
         Command::Drain { force, run_dir } => drain::run(&run_dir, true, force),
         Command::Undrain { run_dir } => drain::run(&run_dir, false, false),
@@ -143,14 +149,19 @@ pub fn main() -> ExitCode {
         Command::Manifest { options } => manifest::run(options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "vip", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vip", &mut script);
+            output::print(String::from_utf8_lossy(&script))
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
         }
     };
     match result {
         Ok(code) => code,
+        // A command that only prints has nothing more to do.
+        Err(error) if error.downcast_ref().is_some_and(Unprinted::is_unread) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vip: {}", in_one_line(&error));
+            output::complain(in_one_line(&error));
             if is_input(&error) {
                 ExitCode::from(2)
             } else {
@@ -172,6 +183,7 @@ fn is_input(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<BadInput>()
         || error.is::<Taken>()
+        || error.is::<Shared>()
         || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
         || error.downcast_ref().is_some_and(lies_in_the_way)
         || error.downcast_ref().is_some_and(is_asked_for)

@@ -18,6 +18,9 @@ pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCod
     }
     let output = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say that the log cannot be written by `eprintln!`, and end the agent by that
+        // where standard error is closed, too.
+        .log_internal_errors(false)
         .with_target(false);
     if json {
         output.json().init();

@@ -1,6 +1,7 @@
 //! `vip top`: the cluster as this node sees it, once a second, until `q`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, Widget};
 
+use crate::agent::state;
 use crate::observe::event::{Record, Severity};
 use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
@@ -32,10 +34,12 @@ pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
     // Without an agent there is nothing to show, and no reason to touch the terminal.
     let mut view = View::default();
     view.take(ask(run_directory, &Request::Status)?, Instant::now());
-    let mut terminal =
-        ratatui::try_init().context("`vip top` needs a terminal; see `vip status`")?;
+    const NO_TERMINAL: &str = "`vip top` needs a terminal; see `vip status`";
+    anyhow::ensure!(io::stdout().is_terminal(), NO_TERMINAL);
+    let mut terminal = ratatui::try_init().context(NO_TERMINAL)?;
     let result = watch(run_directory, &mut terminal, view);
-    ratatui::restore();
+    // A terminal that has gone needs no restoring.
+    let _gone = ratatui::try_restore();
     result.map(|()| ExitCode::SUCCESS)
 }
 
@@ -52,7 +56,8 @@ fn watch(
                 Ok(status) => view.take(status, Instant::now()),
                 Err(error) => view.trouble = Some(format!("{error:#}")),
             }
-            view.events = journal::read(&run_directory.join(journal::FILE)).unwrap_or_default();
+            let directory = state::directory(None, run_directory);
+            view.events = journal::read(&directory.join(journal::FILE)).unwrap_or_default();
         }
         terminal
             .draw(|frame| view.draw(frame))

@@ -29,8 +29,9 @@ pub(super) struct Draft {
     pub(super) probe: ProbeTerms,
     pub(super) local: Option<Local>,
     pub(super) datapath: Datapath,
-    pub(super) http: Option<SocketAddr>,
+    pub(super) http: Option<Listen>,
     pub(super) run_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 /// What is said of the probes of API servers, and where.
@@ -146,6 +147,7 @@ impl Draft {
         let nodes = root.take("nodes", nodes)?;
         let interface = root.text("interface", interface)?;
         let run_dir = root.text("run_dir", absolute)?;
+        let state_dir = root.text("state_dir", absolute)?;
         let target = root.port("target_port")?;
         let allow = root.take("allow", networks)?.unwrap_or_default();
         let syn_rate = root.take("syn_rate", syn_rate)?;
@@ -276,6 +278,7 @@ impl Draft {
             datapath,
             http,
             run_dir,
+            state_dir,
         })
     }
 
@@ -335,6 +338,7 @@ impl Draft {
             datapath: self.datapath,
             http: self.http,
             run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
+            state_dir: self.state_dir.unwrap_or(STATE_DIR.into()),
         };
         let last_byte = match config.vip().address {
             IpAddr::V4(address) => address.octets()[3],

@@ -32,9 +32,12 @@ use crate::rank;
 /// Where the agent keeps its socket and its lock, unless configured otherwise.
 pub const RUN_DIR: &str = "/run/vip";
 
+/// Where the agent keeps what must outlive a reboot, unless configured otherwise.
+pub const STATE_DIR: &str = "/var/lib/vip";
+
 /// Where the agent listens for HTTP, unless configured otherwise: nobody but this machine
 /// reaches it there.
-pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
+pub const HTTP: Listen = Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643));
 
 /// Where bpffs is mounted, unless configured otherwise.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -63,9 +66,11 @@ pub struct Config {
     /// The programs in the kernel.
     pub datapath: Datapath,
     /// Where the agent listens for HTTP: metrics, probes, status page. `None`: nowhere.
-    pub http: Option<SocketAddr>,
-    /// Where status socket and events lie.
+    pub http: Option<Listen>,
+    /// Where the status socket lies, and what is noted about the running kernel.
     pub run_dir: PathBuf,
+    /// Where lies what must outlive a reboot: the last events, and whether the node is drained.
+    pub state_dir: PathBuf,
 }
 
 /// A virtual address.
@@ -211,6 +216,39 @@ pub enum Tls {
     Ca(PathBuf),
     /// Not at all.
     Insecure,
+}
+
+/// Where the agent listens for HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// At an address, the same on all nodes that have this configuration.
+    At(SocketAddr),
+    /// At this port of each node's own address on the VIP's segment, and of loopback: the kubelet
+    /// on the node asks there, whatever becomes of the node's address.
+    Node(u16),
+}
+
+impl Listen {
+    /// The addresses, on the node with this address of its own.
+    #[must_use]
+    pub fn on(self, node: IpAddr) -> Vec<SocketAddr> {
+        match self {
+            Self::At(address) => vec![address],
+            Self::Node(port) => {
+                let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                vec![loopback, SocketAddr::new(node, port)]
+            }
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            Self::Node(port) => write!(f, "node:{port}"),
+        }
+    }
 }
 
 /// The programs and maps in the kernel.
@@ -398,7 +436,8 @@ pub struct Overrides {
     #[arg(long, value_name = "DURATION")]
     pub interval: Option<String>,
     /// Where to listen for HTTP: metrics, probes, status page [default: 127.0.0.1:9643]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Only a port: of 127.0.0.1. `node:PORT`: of the node's own address, too
+    #[arg(long, value_name = "[ADDRESS:]PORT")]
     pub http: Option<String>,
     /// CA certificate of the API servers [default: where kubeadm, k0s, k3s and RKE2 keep it]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
@@ -406,9 +445,12 @@ pub struct Overrides {
     /// Believe whatever answers the probes
     #[arg(long)]
     pub insecure: bool,
-    /// Where the agent keeps its socket and its events; its pins follow it [default: /run/vip]
+    /// Where the agent keeps its socket; its pins follow it [default: /run/vip]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<String>,
+    /// Where the agent keeps its events, and that it is drained [default: /var/lib/vip]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
     /// What API servers are asked: readyz, tls, tcp [default: readyz]
     #[arg(long, value_name = "KIND")]
     pub check: Option<String>,
@@ -460,12 +502,16 @@ impl Overrides {
     /// # Errors
     /// It is no absolute path.
     pub fn run_dir(&self) -> Result<PathBuf, ConfigError> {
-        let named = self.run_dir.as_deref().map(absolute).transpose();
-        let named = named.map_err(|message| ConfigError::Flag {
-            flag: "--run-dir",
-            message,
-        })?;
+        let named = directory("--run-dir", self.run_dir.as_deref())?;
         Ok(named.unwrap_or_else(|| RUN_DIR.into()))
+    }
+
+    /// The state directory that is named, by itself.
+    ///
+    /// # Errors
+    /// It is no absolute path.
+    pub fn state_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
+        directory("--state-dir", self.state_dir.as_deref())
     }
 
     /// The flags again, one word after the other.
@@ -481,6 +527,7 @@ impl Overrides {
             ("--http", self.http.clone()),
             ("--ca", path(&self.ca)),
             ("--run-dir", self.run_dir.clone()),
+            ("--state-dir", self.state_dir.clone()),
             ("--check", self.check.clone()),
             ("--token-file", path(&self.token_file)),
             ("--client-certificate", path(&self.client_certificate)),
@@ -532,6 +579,9 @@ impl Overrides {
         if let Some(path) = self.run_dir {
             draft.run_dir = Some(absolute(&path).map_err(at("--run-dir"))?);
         }
+        if let Some(path) = self.state_dir {
+            draft.state_dir = Some(absolute(&path).map_err(at("--state-dir"))?);
+        }
         if let Some(kind) = self.check {
             let kind = check_kind(&kind).map_err(at("--check"))?;
             draft.probe.kind = Some((kind, Place::Flag("--check")));
@@ -551,6 +601,12 @@ impl Overrides {
         }
         Ok(())
     }
+}
+
+/// The directory that a flag names, if it is given.
+fn directory(flag: &'static str, named: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
+    let named = named.map(absolute).transpose();
+    named.map_err(|message| ConfigError::Flag { flag, message })
 }
 
 impl Node {

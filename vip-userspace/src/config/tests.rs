@@ -99,8 +99,9 @@ fn smallest_file_has_sensible_defaults() {
                 hash_key: None,
                 bpffs: "/sys/fs/bpf".into(),
             },
-            http: Some(SocketAddr::from(([127, 0, 0, 1], 9643))),
+            http: Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 9643)))),
             run_dir: "/run/vip".into(),
+            state_dir: "/var/lib/vip".into(),
         }
     );
 }
@@ -207,8 +208,9 @@ fn every_key_in_the_page_reaches_its_place() {
                 hash_key: Some([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]),
                 bpffs: "/run/bpf".into(),
             },
-            http: Some(SocketAddr::from((ip(11), 9643))),
+            http: Some(Listen::Node(9643)),
             run_dir: "/run/vip-test".into(),
+            state_dir: "/var/lib/vip-test".into(),
         }
     );
 }
@@ -305,6 +307,37 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn http_is_served_at_an_address_a_port_or_the_nodes_own_address() {
+    let own = IpAddr::from([10, 0, 0, 12]);
+    for (written, wanted) in [
+        ("9643", &["127.0.0.1:9643"][..]),
+        (":9643", &["127.0.0.1:9643"]),
+        ("0.0.0.0:9643", &["0.0.0.0:9643"]),
+        ("[::1]:9643", &["[::1]:9643"]),
+        ("10.0.0.11:1", &["10.0.0.11:1"]),
+        ("node:9643", &["127.0.0.1:9643", "10.0.0.12:9643"]),
+    ] {
+        let addresses = listen(written).expect(written).on(own);
+        let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(addresses, wanted, "{written}");
+    }
+    for wrong in [
+        "",
+        ":",
+        "0",
+        "node",
+        "node:",
+        "node:0",
+        "cp1:9643",
+        "10.0.0.11",
+        "70000",
+    ] {
+        let message = listen(wrong).expect_err(wrong);
+        assert!(message.contains("node:9643"), "{message}");
+    }
+}
+
+#[test]
 fn errors_in_flags_name_the_flag() {
     let refused = |arguments: &[&str]| flags(arguments).into_config().unwrap_err().to_string();
     assert_eq!(
@@ -337,7 +370,7 @@ fn errors_in_flags_name_the_flag() {
 fn unknown_keys_are_refused_with_their_place() {
     assert_eq!(
         refused("nodes = []\n\nvpi = 1\nzzz = 2"),
-        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `target_port`, `allow`, `syn_rate`, `services`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
+        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `interface`, `run_dir`, `state_dir`, `target_port`, `allow`, `syn_rate`, `services`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
     );
     assert_eq!(
         refused_with("[vrrp]\n  virtual_router = 1"),

@@ -188,17 +188,24 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
     Ok(SocketAddr::new(address, port))
 }
 
-/// `ADDRESS:PORT` to listen at, also on all addresses or on loopback.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
-    let address: Option<SocketAddr> = text.parse().ok();
-    address
-        .filter(|address| address.port() != 0)
-        .ok_or_else(|| {
-            format!(
-                "`{text}` is not an address with a port to listen at; write it like 127.0.0.1:9643 \
-             or [::1]:9643"
-            )
-        })
+/// `PORT` of loopback, `node:PORT` of the node's own address, or `ADDRESS:PORT`, also on all
+/// addresses, to listen at.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    let port = |text: &str| text.parse().ok().filter(|port: &u16| *port != 0);
+    let alone = || port(text.strip_prefix(':').unwrap_or(text));
+    let address = || text.parse().ok().filter(|at: &SocketAddr| at.port() != 0);
+    if let Some(port) = text.strip_prefix("node:").and_then(port) {
+        Ok(Listen::Node(port))
+    } else if let Some(port) = alone() {
+        Ok(Listen::At((Ipv4Addr::LOCALHOST, port).into()))
+    } else if let Some(address) = address() {
+        Ok(Listen::At(address))
+    } else {
+        Err(format!(
+            "`{text}` is nothing to listen at; write it like 127.0.0.1:9643, [::1]:9643, or \
+             node:9643 for each node's own address"
+        ))
+    }
 }
 
 /// An address that a host can have.

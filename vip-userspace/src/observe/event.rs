@@ -285,6 +285,11 @@ pub enum Event {
         /// Whether generic XDP takes its place.
         falls_back: bool,
     },
+    /// A signal came that has no meaning to the agent.
+    SignalIgnored {
+        /// Its name.
+        signal: &'static str,
+    },
     /// The agent cannot do something, and goes on without.
     Failed {
         /// What.
@@ -434,6 +439,7 @@ impl Event {
             Self::Stranded { .. } => "stranded",
             Self::OtherNics { .. } => "other_nics",
             Self::XdpBlind { .. } => "xdp_blind",
+            Self::SignalIgnored { .. } => "signal_ignored",
             Self::Failed { .. } => "failed",
         }
     }
@@ -459,6 +465,7 @@ impl Event {
             | Self::Repaired(_)
             | Self::AddressTheirs { .. }
             | Self::XdpBlind { falls_back: true }
+            | Self::SignalIgnored { .. }
             | Self::Failed { .. } => Severity::Warning,
             Self::NotRepaired { .. }
             | Self::OtherNics { .. }
@@ -672,6 +679,10 @@ impl Event {
             } else {
                 "the driver has the XDP program and does not run it"
             }),
+            Self::SignalIgnored { signal } => Said::new(format!(
+                "{signal} ignored: there is no reload. To apply a changed configuration, restart \
+                 the agent: it hands the VIP over"
+            )),
             Self::Failed { what, cause } => Said {
                 message: what,
                 node: None,

@@ -4,8 +4,11 @@
 //! does not answer is not healthy.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +25,7 @@ use tokio::time::timeout;
 use super::event::Record;
 use super::metrics::{self, ProbeTimes};
 use super::status::Status;
+use crate::config::Listen;
 
 /// What the loop is asked.
 #[derive(Debug)]
@@ -48,10 +52,11 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
      script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
 
-/// The listening socket, if there is one.
+/// The listening sockets, if there are any.
 pub struct Server {
-    address: Option<SocketAddr>,
-    listener: Option<TcpListener>,
+    place: Option<Listen>,
+    /// Where it listens.
+    listeners: Vec<(SocketAddr, TcpListener)>,
     state: Arc<State>,
 }
 
@@ -62,16 +67,13 @@ struct State {
 }
 
 impl Server {
-    /// One that does not listen yet. With no address it never does.
+    /// One that does not listen yet. With no place it never does.
     #[must_use]
-    pub fn new(
-        address: Option<SocketAddr>,
-        probes: ProbeTimes,
-    ) -> (Self, mpsc::Receiver<Question>) {
+    pub fn new(place: Option<Listen>, probes: ProbeTimes) -> (Self, mpsc::Receiver<Question>) {
         let (questions, asked) = mpsc::channel(16);
         let server = Self {
-            address,
-            listener: None,
+            place,
+            listeners: Vec::new(),
             state: Arc::new(State {
                 questions,
                 probes,
@@ -81,25 +83,36 @@ impl Server {
         (server, asked)
     }
 
-    /// Listens, unless it does. Returns where, if it has just begun.
+    /// Listens wherever it does not yet, on the node that has this address now.
     ///
     /// # Errors
-    /// The port is in use, say. The next call tries again.
-    pub async fn listen(&mut self) -> std::io::Result<Option<SocketAddr>> {
-        let (Some(address), None) = (self.address, &self.listener) else {
-            return Ok(None);
-        };
-        self.listener = Some(TcpListener::bind(address).await?);
-        Ok(Some(address))
+    /// A port is in use, say. The next call tries again.
+    pub async fn listen(&mut self, node: IpAddr) -> io::Result<()> {
+        let wanted = self.place.map_or_else(Vec::new, |place| place.on(node));
+        self.listeners.retain(|(there, _)| wanted.contains(there));
+        for address in wanted {
+            if self.listeners.iter().any(|(there, _)| *there == address) {
+                continue;
+            }
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|error| unbound(address, &error))?;
+            tracing::info!(%address, "metrics, probes and status page");
+            self.listeners.push((address, listener));
+        }
+        Ok(())
     }
 
     /// The next connection. Never, if it does not listen.
     pub async fn accept(&self) -> TcpStream {
-        let Some(listener) = &self.listener else {
-            return std::future::pending().await;
-        };
         loop {
-            match listener.accept().await {
+            let accepted = poll_fn(|context| {
+                let mut polled = self
+                    .listeners
+                    .iter()
+                    .map(|(_, one)| one.poll_accept(context));
+                polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+            });
+            match accepted.await {
                 Ok((stream, _)) => return stream,
                 // Out of file descriptors, say: no reason to spin.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -127,6 +140,18 @@ impl Server {
                 .await;
         }));
     }
+}
+
+/// Why nobody listens at an address.
+fn unbound(address: SocketAddr, error: &io::Error) -> io::Error {
+    let ip = address.ip();
+    let text = match error.kind() {
+        ErrorKind::AddrNotAvailable => {
+            format!("{ip} is no address of this node: write node:PORT for each node's own address")
+        }
+        _ => format!("{address}: {error}"),
+    };
+    io::Error::new(error.kind(), text)
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -287,5 +312,39 @@ mod tests {
         for wrong in ["since=", "since=-1", "from=1", "since=1&since=2", "x"] {
             assert!(since(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_nodes_own_address_is_followed_and_anothers_is_named() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let port = std::net::TcpListener::bind("127.0.0.1:0")
+                .and_then(|free| free.local_addr())
+                .expect("a free port")
+                .port();
+            let (mut server, _asked) = Server::new(Some(Listen::Node(port)), ProbeTimes::default());
+            let hears = async |server: &Server, last: u8| {
+                let asked = TcpStream::connect((IpAddr::from([127, 0, 0, last]), port)).await;
+                if asked.is_ok() {
+                    server.accept().await;
+                }
+                asked.is_ok()
+            };
+            for own in [2, 3] {
+                let address = [127, 0, 0, own].into();
+                server.listen(address).await.expect("listens");
+                for (last, wanted) in [(1, true), (own, true), (5 - own, false)] {
+                    assert_eq!(hears(&server, last).await, wanted, "{last} on {own}");
+                }
+            }
+            let place = Listen::At(([192, 0, 2, 11], port).into());
+            let (mut server, _asked) = Server::new(Some(place), ProbeTimes::default());
+            let error = server.listen([127, 0, 0, 1].into()).await;
+            let text = error.expect_err("another node's").to_string();
+            assert!(text.contains("no address of this node") && text.contains("node:PORT"));
+        });
     }
 }

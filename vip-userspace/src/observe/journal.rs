@@ -1,17 +1,24 @@
-//! The last events, kept in a file of the run directory: `vip events` reads them there also
-//! while no agent runs, and the next agent goes on with it.
+//! The last events, kept in a file of the state directory: `vip events` reads them there also
+//! while no agent runs and after a reboot, and the next agent goes on with it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::event::{Event, Record, Repair, Severity};
+use crate::files;
 
-/// The file, below the run directory: one JSON object a line, oldest first.
+/// The file, below the state directory: one JSON object a line, oldest first.
 pub const FILE: &str = "events.jsonl";
+
+/// Who may read it.
+const MODE: u32 = 0o600;
 
 /// Events that are kept.
 pub const KEPT: usize = 1000;
@@ -19,11 +26,13 @@ pub const KEPT: usize = 1000;
 /// Lines in the file until the older half of them is dropped.
 const MOST_LINES: usize = 2 * KEPT;
 
+/// Longest wait for the disk at the start and at the end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What is kept of events: the last ones, and how many there were since the agent started.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: Option<File>,
+    disk: Arc<Disk>,
     lines: usize,
     kept: VecDeque<Record>,
     next: u64,
@@ -32,23 +41,41 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Goes on with what the file says. Without a file it is kept in memory only, which the log
-    /// says once.
+    /// Goes on with what the file says, and then with what one in a former directory says, which
+    /// goes. If the file cannot be written, events are kept in memory only, which the log says
+    /// once.
     #[must_use]
-    pub fn open(run_directory: &Path) -> Self {
-        let path = run_directory.join(FILE);
-        let kept: VecDeque<Record> = read(&path).unwrap_or_default().into();
+    pub fn open(directory: &Path, former: Option<&Path>) -> Self {
+        let path = directory.join(FILE);
+        let former = former.map(|directory| directory.join(FILE));
+        let mut kept: VecDeque<Record> = read(&path).unwrap_or_default().into();
+        let mut next = kept.back().map_or(0, |last| last.sequence + 1);
+        let moved = former.as_deref().map(read).transpose().ok().flatten();
+        for record in moved.iter().flatten() {
+            // Their own numbers, unless these are taken.
+            let sequence = record.sequence.max(next);
+            next = sequence + 1;
+            kept.push_back(Record {
+                sequence,
+                ..record.clone()
+            });
+        }
+        kept.drain(..kept.len().saturating_sub(KEPT));
         let mut journal = Self {
-            path,
-            file: None,
+            disk: Arc::new(Disk::new(path)),
             lines: 0,
-            next: kept.back().map_or(0, |last| last.sequence + 1),
+            next,
             kept,
             counts: BTreeMap::new(),
             repairs: BTreeMap::new(),
         };
         // In whichever state it was left, a half-written line among it.
-        journal.check(Self::rewrite);
+        journal.rewrite();
+        if let Some(former) = former.filter(|_| moved.is_some())
+            && journal.disk.flush()
+        {
+            let _gone = fs::remove_file(former);
+        }
         journal
     }
 
@@ -65,15 +92,17 @@ impl Journal {
         }
         self.next += 1;
         record.log();
+        let text = line(&record);
         self.kept.push_back(record);
         if self.kept.len() > KEPT {
             self.kept.pop_front();
         }
-        self.check(if self.lines >= MOST_LINES {
-            Self::rewrite
+        if self.lines >= MOST_LINES {
+            self.rewrite();
         } else {
-            Self::append
-        });
+            self.lines += 1;
+            self.disk.write(|todo| todo.text += &text);
+        }
     }
 
     /// The last events from a number on, oldest first.
@@ -95,33 +124,127 @@ impl Journal {
         self.repairs.get(&what).copied().unwrap_or(0)
     }
 
-    fn append(&mut self) -> io::Result<()> {
-        let (Some(file), Some(record)) = (&mut self.file, self.kept.back()) else {
-            return Ok(());
-        };
-        self.lines += 1;
-        file.write_all(line(record)?.as_bytes())
-    }
-
-    /// Writes what is kept to a new file, which takes the place of the old one at once.
-    fn rewrite(&mut self) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let text = self.kept.iter().map(line).collect::<io::Result<String>>()?;
-        fs::write(&new, text)?;
-        fs::rename(&new, &self.path)?;
+    /// Has the file written anew, with what is kept and nothing else.
+    fn rewrite(&mut self) {
         self.lines = self.kept.len();
-        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
-        Ok(())
+        let text = self.kept.iter().map(line).collect();
+        self.disk.write(|todo| *todo = Todo { text, anew: true });
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.disk.flush();
+    }
+}
+
+/// The file. It is written by a thread of its own, which ends when there is nothing more to do:
+/// the disk may be slow, or hang, and the agent must not.
+#[derive(Debug)]
+struct Disk {
+    path: PathBuf,
+    state: Mutex<DiskState>,
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct DiskState {
+    todo: Todo,
+    /// There is a thread.
+    busy: bool,
+    /// It could not be written, and is not any more.
+    failed: bool,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Todo {
+    text: String,
+    /// In the place of all there is.
+    anew: bool,
+}
+
+impl Disk {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            state: Mutex::default(),
+            done: Condvar::new(),
+        }
     }
 
-    fn check(&mut self, write: fn(&mut Self) -> io::Result<()>) {
-        if let Err(error) = write(self) {
-            // Said once: from now on nothing is written.
-            self.file = None;
-            self.lines = 0;
-            let path = self.path.display();
-            tracing::warn!(%error, %path, "cannot keep events: `vip events` will lack them");
+    fn lock(&self) -> MutexGuard<'_, DiskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to what is to be written.
+    fn write(self: &Arc<Self>, add: impl FnOnce(&mut Todo)) {
+        /// The thread's stack, in bytes: all memory is locked.
+        const STACK: usize = 256 * 1024;
+        let mut state = self.lock();
+        if state.failed {
+            return;
         }
+        add(&mut state.todo);
+        if state.busy {
+            return;
+        }
+        let own = self.clone();
+        let thread = std::thread::Builder::new()
+            .name("vip-journal".to_owned())
+            .stack_size(STACK);
+        match thread.spawn(move || own.work()) {
+            Ok(_) => state.busy = true,
+            Err(error) => self.fail(&mut state, &error),
+        }
+    }
+
+    /// Writes until there is nothing to write.
+    fn work(&self) {
+        let mut state = self.lock();
+        while !state.todo.text.is_empty() || state.todo.anew {
+            let todo = std::mem::take(&mut state.todo);
+            drop(state);
+            let written = self.carry_out(&todo);
+            state = self.lock();
+            if let Err(error) = written {
+                self.fail(&mut state, &error);
+            }
+        }
+        state.busy = false;
+        self.done.notify_all();
+    }
+
+    /// So that it outlives a power cut.
+    fn carry_out(&self, todo: &Todo) -> io::Result<()> {
+        if todo.anew {
+            return files::replace(&self.path, &todo.text, MODE);
+        }
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(MODE)
+            .open(&self.path)?;
+        file.write_all(todo.text.as_bytes())?;
+        file.sync_data()
+    }
+
+    /// Said once: from now on nothing is written.
+    fn fail(&self, state: &mut DiskState, error: &io::Error) {
+        state.failed = true;
+        state.todo = Todo::default();
+        let path = self.path.display();
+        tracing::warn!(%error, %path, "cannot keep events: `vip events` will lack them");
+    }
+
+    /// Waits until all is written, but not for ever. Returns whether it is.
+    fn flush(&self) -> bool {
+        let state = self.lock();
+        let waited = self
+            .done
+            .wait_timeout_while(state, PATIENCE, |state| state.busy);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out() && !state.failed
     }
 }
 
@@ -140,8 +263,9 @@ fn repeats(last: &Record, record: &Record) -> bool {
     record.severity > Severity::Info && content(last) == content(record)
 }
 
-fn line(record: &Record) -> io::Result<String> {
-    Ok(serde_json::to_string(record)? + "\n")
+fn line(record: &Record) -> String {
+    // It holds nothing that JSON cannot say.
+    serde_json::to_string(record).unwrap_or_default() + "\n"
 }
 
 /// The last events that an agent has written, oldest first. What makes no sense is left out: the
@@ -174,14 +298,15 @@ mod tests {
     fn events_survive_the_agent_and_a_half_written_line() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(FILE);
-        let mut journal = Journal::open(directory.path());
+        let mut journal = Journal::open(directory.path(), None);
         journal.note(dead(1));
         journal.note(dead(2));
         drop(journal);
         let mut file = OpenOptions::new().append(true).open(&path).expect("there");
         file.write_all(b"{\"sequence\":2,\"ti").expect("writes");
-        let mut journal = Journal::open(directory.path());
+        let mut journal = Journal::open(directory.path(), None);
         journal.note(dead(3));
+        assert!(journal.disk.flush());
         assert_eq!(journal.counts()["node_dead"], 1, "since the start");
         let records = read(&path).expect("there");
         let seen: Vec<_> = records
@@ -195,7 +320,7 @@ mod tests {
     #[test]
     fn what_is_wrong_again_and_again_is_kept_once_and_counted() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut journal = Journal::open(directory.path());
+        let mut journal = Journal::open(directory.path(), None);
         for node in [1, 1, 2, 1] {
             journal.note(dead(node));
         }
@@ -207,15 +332,44 @@ mod tests {
     fn the_file_keeps_the_last_events_and_does_not_grow() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(FILE);
-        let mut journal = Journal::open(directory.path());
+        let mut journal = Journal::open(directory.path(), None);
         for node in 0..MOST_LINES + KEPT {
             journal.note(dead(node));
         }
+        assert!(journal.disk.flush());
         let text = fs::read_to_string(&path).expect("there");
         assert!(text.lines().count() <= MOST_LINES);
         let records = read(&path).expect("there");
         assert_eq!(records.len(), KEPT);
         let last = records.last().expect("not empty").sequence;
         assert_eq!(last, (MOST_LINES + KEPT - 1) as u64);
+    }
+
+    #[test]
+    fn the_file_of_a_former_directory_is_taken_over() {
+        let (old, new) = (tempfile::tempdir(), tempfile::tempdir());
+        let (old, new) = (old.expect("a directory"), new.expect("a directory"));
+        for (directory, nodes) in [(&old, [1, 2]), (&new, [3, 4])] {
+            let mut journal = Journal::open(directory.path(), None);
+            for node in nodes {
+                journal.note(dead(node));
+            }
+        }
+        drop(Journal::open(new.path(), Some(old.path())));
+        assert!(!old.path().join(FILE).exists());
+        let records = read(&new.path().join(FILE)).expect("there");
+        let seen: Vec<_> = records
+            .iter()
+            .map(|record| (record.sequence, record.node.as_deref().expect("a node")))
+            .collect();
+        assert_eq!(seen, [(0, "cp3"), (1, "cp4"), (2, "cp1"), (3, "cp2")]);
+    }
+
+    #[test]
+    fn without_a_directory_events_are_kept_in_memory() {
+        let mut journal = Journal::open(Path::new("/proc/none"), None);
+        journal.note(dead(1));
+        assert!(!journal.disk.flush());
+        assert_eq!(journal.since(0).count(), 1);
     }
 }

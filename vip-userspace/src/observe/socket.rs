@@ -43,6 +43,9 @@ pub struct Drained {
     pub node: String,
     /// Where new connections go for want of better nodes; `None` if there are some.
     pub instead: Option<String>,
+    /// Why it holds until the next boot only; `None` if it holds longer.
+    #[serde(default)]
+    pub until_reboot: Option<String>,
 }
 
 /// What it answers.

@@ -15,7 +15,6 @@ mod setup;
 mod sources;
 mod tell;
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +33,7 @@ use self::setup::{
 };
 use super::clock::now;
 use super::pacer::{Command, HandoverResult, Known, Notice, Pacer, Setting, View};
+use super::state::StateDir;
 use super::survey::Found;
 use super::{Outcome, Probed};
 use crate::config::Config;
@@ -51,9 +51,6 @@ use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::Drained;
 use crate::probe::{News, ProbeResult};
-
-/// File in the run directory that says that this node is to take no new connections.
-pub const DRAINED: &str = "drained";
 
 /// A node as this one sees it.
 struct Peer {
@@ -112,6 +109,7 @@ pub(super) struct Shell {
     /// When rates were last computed.
     sampled: BootNanos,
     journal: Journal,
+    state_dir: StateDir,
     probe_times: ProbeTimes,
     /// What is wrong with the credentials for health checks.
     credentials_trouble: Option<String>,
@@ -125,6 +123,7 @@ impl Shell {
         netlink: Netlink,
         probe_times: ProbeTimes,
         surveys: mpsc::Sender<Found>,
+        mut state_dir: StateDir,
         outcomes: &mut mpsc::Receiver<Outcome>,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
         let (_, nics) = netlink.settings().await?;
@@ -176,7 +175,11 @@ impl Shell {
             let how = addresses::put(&netlink, &config, vip).await?;
             placed.push((vip.address, how));
         }
-        let mut journal = Journal::open(&config.run_dir);
+        let mut journal = state_dir.begin()?;
+        if let Some(cause) = state_dir.trouble() {
+            let what = "events and `vip drain` will not outlive a reboot (`state_dir`)".into();
+            journal.note(Event::Failed { what, cause });
+        }
         for address in old {
             journal.note(Event::AddressLeft { address });
         }
@@ -282,6 +285,7 @@ impl Shell {
             carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
             journal,
+            state_dir,
             probe_times,
             credentials_trouble: None,
         };
@@ -292,7 +296,7 @@ impl Shell {
             shell.on_credentials(news);
         }
         shell.tell_of_bfd();
-        let drains = shell.drain_note().exists();
+        let drains = shell.state_dir.is_drained();
         shell.pacer.tell(Command::Drain(drains));
         shell.reconcile().await?;
         Ok((shell, notices))
@@ -308,11 +312,12 @@ impl Shell {
         self.nic.index
     }
 
-    fn drain_note(&self) -> PathBuf {
-        self.config.run_dir.join(DRAINED)
+    /// The node's own address on the VIPs' segment.
+    pub(super) fn address(&self) -> IpAddr {
+        self.nic.address
     }
 
-    /// Brings no new connections to this node, or brings them again, also after a restart. Unless
+    /// Brings no new connections to this node, or brings them again, also after a reboot. Unless
     /// it is forced, not if nobody as good would be left for them.
     pub(super) async fn drain(&mut self, draining: bool, force: bool) -> anyhow::Result<Drained> {
         anyhow::ensure!(
@@ -327,14 +332,7 @@ impl Shell {
         } else {
             self.pacer.tell(Command::Drain(draining));
         }
-        let note = self.drain_note();
-        let noted = if draining {
-            fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))
-        } else if note.exists() {
-            fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))
-        } else {
-            Ok(())
-        };
+        let noted = self.state_dir.set_drained(draining).await;
         if noted.is_err() {
             // What does not hold over a restart is not to hold until then.
             self.pacer.tell(Command::Drain(!draining));
@@ -346,6 +344,7 @@ impl Shell {
             instead: resort
                 .filter(|resort| draining && *resort != Resort::Usable)
                 .map(|resort| resort.text().to_owned()),
+            until_reboot: self.state_dir.trouble().filter(|_| draining),
         })
     }
 
