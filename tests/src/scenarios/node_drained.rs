@@ -1,5 +1,6 @@
 //! `vip drain` on a node: no new connection reaches it from any node, those that are open stay,
-//! and a restart of its agent changes nothing.
+//! and a restart of its agent changes nothing. The VIP is not handed over to it either: it would
+//! not keep it.
 
 use anyhow::Result;
 
@@ -18,6 +19,24 @@ fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
     })
 }
 
+/// `vip handover` to a node that drains is refused, and without `--to` takes another one.
+fn not_handed_over(cluster: &mut Cluster, outcome: &mut Outcome, owner: usize, node: usize) {
+    let address = cluster.host(node).address().to_string();
+    let refused = cluster.vip(owner, &["handover", "--to", &address]);
+    let text = refused.map_or_else(|error| format!("{error:#}"), |said| said);
+    outcome.promise(text.contains(&format!("{address} drains")), || {
+        format!("a handover to a node that drains: {text}")
+    });
+    let said = cluster.vip(owner, &["handover"]);
+    let text = said.map_or_else(|error| format!("{error:#}"), |said| said);
+    let next = cluster.owner();
+    let third = super::others_than(cluster, node);
+    let kept = next.is_ok_and(|next| next != owner && third.contains(&next));
+    outcome.promise(text.contains("owns the VIP now") && kept, || {
+        format!("a handover while one node drains: {text}")
+    });
+}
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("node_drained");
     let owner = cluster.owner()?;
@@ -29,6 +48,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let drained = boot_now();
     traffic.load.go_on(200)?;
     report.event(format!("{name} drains"));
+    not_handed_over(cluster, &mut outcome, owner, node);
+    traffic.load.go_on(200)?;
     cluster.kill_agent(node);
     cluster.start_agent(node)?;
     cluster.wait_for_status("the agent is back", &[node], |_, _, _| true)?;

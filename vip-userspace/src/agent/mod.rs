@@ -293,16 +293,11 @@ async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
             }));
         }
         Request::Handover { to } => {
-            let names: Vec<_> = shell.names();
             let asked = shell.handover(to.as_deref());
             drop(spawn(async move {
                 let result = match asked {
+                    Ok(handover) => handover.end().await,
                     Err(error) => Err(error),
-                    Ok(answered) => match answered.await {
-                        Ok(Ok(to)) => Ok(names[to.get()].clone()),
-                        Ok(Err(why)) => Err(anyhow::anyhow!("{why}")),
-                        Err(_) => Err(anyhow::anyhow!("somebody else asked for another handover")),
-                    },
                 };
                 reply(&mut stream, &Reply::from(result)).await;
             }));

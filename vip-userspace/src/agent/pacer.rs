@@ -583,7 +583,7 @@ impl Keeper {
     fn answer(&mut self, report: &Report) {
         let result = match report {
             Report::HandedOver(to) => Ok(*to),
-            Report::NotHandedOver(why) => Err(*why),
+            Report::NotHandedOver(why) => Err(why.clone()),
             _ => return,
         };
         if let Some(asked) = self.asked.take() {

@@ -56,7 +56,11 @@ impl Shell {
                     detection_ms: millis(session.detection),
                     round_trip_ms: session.round_trip.map(millis),
                 }),
-                probe: peer.probes[0].clone(),
+                probe: if server == Server::Unready {
+                    self.why_unready(peer, 0)
+                } else {
+                    peer.probes[0].text.clone()
+                },
                 rtt_ms: peer.rtt.map(millis),
                 packets: counters.packets,
                 bytes: counters.bytes,

@@ -6,7 +6,7 @@ use vip_common::wire::bfd::Diagnostic;
 use super::Shell;
 use crate::agent::clock::now;
 use crate::agent::pacer::Notice;
-use crate::decide::health::Transition;
+use crate::decide::health::{Probe, Transition};
 use crate::decide::node::{Departure, Loss, Report, Takeover};
 use crate::decide::vrrp::State;
 use crate::observe::event::{Event, Repair};
@@ -77,6 +77,19 @@ impl Shell {
         }
     }
 
+    /// What the probe found that changed the picture. A later one may have ended meanwhile, and
+    /// have found something else.
+    fn cause(&self, node: BackendIndex, check: usize, found: &Probe) -> String {
+        let last = &self.peers[node.get()].probes[check];
+        match found {
+            _ if last.found.as_ref() == Some(found) => last.text.clone(),
+            Probe::Ready => "ready".to_owned(),
+            Probe::Unknown(text) | Probe::NotReady(text) | Probe::Hung(text) => text.clone(),
+            Probe::Refused => "connection refused".to_owned(),
+            Probe::Silent => "no answer".to_owned(),
+        }
+    }
+
     fn event(&self, report: Report) -> Option<Event> {
         let name = |index: BackendIndex| self.peers[index.get()].name.clone();
         Some(match report {
@@ -129,17 +142,31 @@ impl Shell {
             Report::Dead(node) => Event::NodeDead { node: name(node) },
             Report::Answers(node) => Event::NodeAnswers { node: name(node) },
             Report::Health(node, check, transition) => {
-                let (port, cause) = (
-                    self.config.checks[check].port,
-                    self.peers[node.get()].probes[check].clone(),
-                );
+                let port = self.config.checks[check].port;
+                let cause = |found: Probe| self.cause(node, check, &found);
                 let node = name(node);
                 match transition {
                     Transition::Alive => Event::ProbesAnswered { node },
-                    Transition::Dead => Event::ProbesUnanswered { node, cause },
+                    Transition::Dead => Event::ProbesUnanswered {
+                        node,
+                        cause: cause(Probe::Silent),
+                    },
                     Transition::Ready => Event::ServerReady { node, port },
-                    Transition::Unknown(_) => Event::ServerUnknown { node, port, cause },
-                    Transition::NotReady(_) => Event::ServerNotReady { node, port, cause },
+                    Transition::Unknown(Probe::Ready) => Event::ServerUnknown {
+                        node,
+                        port,
+                        cause: self.not_yet_ready("ready"),
+                    },
+                    Transition::Unknown(found) => Event::ServerUnknown {
+                        node,
+                        port,
+                        cause: cause(found),
+                    },
+                    Transition::NotReady(found) => Event::ServerNotReady {
+                        node,
+                        port,
+                        cause: cause(found),
+                    },
                 }
             }
             Report::EchoLost(node, true) => Event::EchoLost { node: name(node) },
@@ -174,7 +201,7 @@ impl Shell {
             Report::HandingOver(node) => Event::HandingOver { to: name(node) },
             Report::HandedOver(node) => Event::HandedOver { to: name(node) },
             Report::NotHandedOver(why) => Event::NotHandedOver {
-                cause: why.to_string(),
+                cause: self.not_handed_over(&why),
             },
             Report::Priority(priority) => Event::Priority(priority),
         })

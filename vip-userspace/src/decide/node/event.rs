@@ -313,30 +313,37 @@ pub enum Loss {
 }
 
 /// Why the VIP stays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NoHandover {
-    /// This node does not own it.
-    NotOwner,
-    /// There is no other node that lives.
-    NoOtherNode,
+    /// This node does not own it, but that one, if any is heard.
+    NotOwner(Option<BackendIndex>),
     /// The node that was named is this one.
     Own,
-    /// The node that was named does not live.
-    Dead(BackendIndex),
+    /// The node that was named would not have it, or not for long.
+    Unsuited(BackendIndex, Unsuited),
+    /// None of the other nodes would, and why each would not.
+    NoSuccessor(Vec<(BackendIndex, Unsuited)>),
     /// The node did not take it.
     NoAnswer(BackendIndex),
 }
 
-impl std::fmt::Display for NoHandover {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::NotOwner => "this node does not own the VIP; ask the owner (`vip status`)",
-            Self::NoOtherNode => "no other node lives that could take the VIP",
-            Self::Own => "the node that was named owns the VIP already",
-            Self::Dead(_) => "the node that was named does not live",
-            Self::NoAnswer(_) => "the other node did not take the VIP",
-        })
-    }
+/// Why a node is not to have the VIP by a handover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsuited {
+    /// Its agent is not heard (without BFD: the node does not answer).
+    Unheard,
+    /// Its operator wants no new connections there, and a node that may have them would take the
+    /// VIP from it.
+    Draining,
+    /// Its server is not ready, and a node whose server is would take the VIP from it.
+    Unready,
+    /// This node has a higher priority and preempts: it would take the VIP back.
+    Outranked {
+        /// This node's priority.
+        own: u8,
+        /// That node's.
+        theirs: u8,
+    },
 }
 
 /// Why a node is not to be drained: nobody as good is left for new connections.

@@ -4,6 +4,8 @@ use vip_common::wire::vrrp::{Addresses, Centiseconds};
 
 use super::*;
 
+mod handover;
+
 const MS: u64 = 1_000_000;
 
 fn at(ms: u64) -> BootNanos {
@@ -314,7 +316,10 @@ fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
     assert_eq!(bench.node.state(), State::Active);
     for (to, why) in [
         (Some(index(0)), NoHandover::Own),
-        (Some(index(2)), NoHandover::Dead(index(2))),
+        (
+            Some(index(2)),
+            NoHandover::Unsuited(index(2), Unsuited::Unheard),
+        ),
     ] {
         bench.event(at(5001), Event::Probe(index(2), 0, Probe::Silent));
         let actions = bench.event(at(5002), Event::Handover(to));
