@@ -39,7 +39,7 @@ use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
 use crate::decide::health::Probe;
 use crate::decide::hooks::Hook;
-use crate::decide::node::{LastUsable, Node, Unfit};
+use crate::decide::node::{Claimant, LastUsable, Node, Unfit};
 use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
 use crate::net::netlink::Netlink;
@@ -111,7 +111,8 @@ pub(super) struct Shell {
     last_failover: Option<Duration>,
     /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
     claims: (u64, u64),
-    claimant: Option<Mac>,
+    /// Who claims the VIP now, the latest one last.
+    claimants: Vec<(Mac, Claimant)>,
     /// What else is wrong on the segment.
     segment: Segment,
     /// How often the NIC's carrier had come or gone when it was last looked at.
@@ -280,7 +281,7 @@ impl Shell {
             takeovers: 0,
             last_failover: None,
             claims: (conflicts, 0),
-            claimant: None,
+            claimants: Vec::new(),
             segment: Segment::new(surveys),
             carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,

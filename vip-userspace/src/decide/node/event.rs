@@ -145,6 +145,8 @@ pub enum Event<'a> {
         mac: Mac,
         /// The other node that has it, if one does.
         node: Option<BackendIndex>,
+        /// That node may run an agent, as far as its kernel says.
+        agent: bool,
     },
     /// ARP would answer something else than a moment ago, or other switches must learn where this
     /// node is: another Ethernet address, another NIC, a link that was gone.
@@ -239,17 +241,19 @@ pub enum Report {
     Conflict {
         /// Its Ethernet address.
         mac: Mac,
-        /// The node that has it, if one does: something on it claims the VIP, but no agent.
-        node: Option<BackendIndex>,
+        /// Who it is.
+        claimant: Claimant,
         /// Whether the VIP was announced against it.
         defended: bool,
-        /// Whether it is news: a moment ago it was somebody else, or nobody.
+        /// Whether it is news: that one did not claim it until now.
         fresh: bool,
     },
     /// Whoever claimed the VIP does so no more, as far as this node hears.
     ConflictOver {
         /// Its Ethernet address.
         mac: Mac,
+        /// Who it is.
+        claimant: Claimant,
     },
     /// This node owns the VIP, and another node answers for it as well, for longer than a
     /// handover takes (`true`); or it does so no more.
@@ -262,6 +266,33 @@ pub enum Report {
     NotHandedOver(NoHandover),
     /// The priority changed with the node's health.
     Priority(u8),
+}
+
+/// Who claims the VIP, and is no agent that is heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claimant {
+    /// No node of the cluster, as far as is known.
+    Stranger,
+    /// Something on this node, which runs no agent.
+    NoAgent(BackendIndex),
+    /// This node, whose agent is not heard.
+    Unheard {
+        /// It.
+        node: BackendIndex,
+        /// Who owns the VIP.
+        owner: BackendIndex,
+    },
+}
+
+impl Claimant {
+    /// The node of the cluster that it is.
+    #[must_use]
+    pub const fn node(self) -> Option<BackendIndex> {
+        match self {
+            Self::Stranger => None,
+            Self::NoAgent(node) | Self::Unheard { node, .. } => Some(node),
+        }
+    }
 }
 
 /// How a node became the owner.

@@ -4,6 +4,8 @@ use vip_common::wire::vrrp::{Addresses, Centiseconds};
 
 use super::*;
 
+mod claims;
+mod farewell;
 mod handover;
 
 const MS: u64 = 1_000_000;
@@ -373,6 +375,7 @@ fn claim(node: Option<BackendIndex>) -> Event<'static> {
     Event::Claim {
         mac: Mac::from_wire([2, 9, 9, 9, 9, 9]),
         node,
+        agent: false,
     }
 }
 
