@@ -30,7 +30,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 pub use self::shell::DRAINED;
 
 use self::shell::Shell;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
@@ -69,9 +69,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.interface.as_deref(),
         )
         .await?;
-    for vip in &config.vips {
-        nic.refuse_no_host(vip.address)?;
-    }
+    let vips = config.vips.iter().map(|vip| vip.address);
+    let hosts = config.addresses();
+    netlink.refuse_no_hosts(&nic, vips, hosts).await?;
     let mut peers = config.addresses();
     peers.remove(nic.node_index);
     survey::is_on_their_link(&netlink, &nic, &peers).await?;
@@ -176,11 +176,7 @@ enum Outcome {
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
 fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
-    let trust = match &health.tls {
-        config::Tls::WellKnownCa => Trust::WellKnownCa,
-        config::Tls::Ca(path) => Trust::Ca(path.clone()),
-        config::Tls::Insecure => Trust::Insecure,
-    };
+    let trust = Trust::from(&health.tls);
     for (number, check) in config.checks.iter().enumerate() {
         let prober = Arc::new(Prober::new(Settings {
             ask: check.ask.clone(),

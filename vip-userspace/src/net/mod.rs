@@ -96,16 +96,18 @@ pub enum NetError {
     },
     /// No host can have it: the others' kernels take it for the network's name or for broadcast.
     #[error(
-        "VIP {vip} is the first or the last address of the subnet of {interface} \
-         ({address}/{prefix_len}), which no host can have; take another one"
+        "{what} {address} is the first or the last address of the subnet of {interface} \
+         ({own}/{prefix_len}), which no host can have; take another one"
     )]
     NoHost {
-        /// The VIP.
-        vip: IpAddr,
+        /// What it is to be.
+        what: &'static str,
+        /// The address.
+        address: IpAddr,
         /// The NIC.
         interface: String,
-        /// The node's own address.
-        address: IpAddr,
+        /// This node's address of that subnet.
+        own: IpAddr,
         /// Its prefix length.
         prefix_len: u8,
     },

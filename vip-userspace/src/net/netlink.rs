@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -130,6 +130,25 @@ impl Netlink {
                 .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         }
         Ok(nic)
+    }
+
+    /// Refuses VIPs and nodes' addresses that no host of the NIC's subnets can have.
+    ///
+    /// # Errors
+    /// [`NetError::NoHost`], or the kernel's.
+    pub async fn refuse_no_hosts(
+        &self,
+        nic: &Nic,
+        vips: impl IntoIterator<Item = IpAddr>,
+        nodes: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), NetError> {
+        let addresses = self.addresses().await?;
+        let vips = vips.into_iter().map(|vip| ("VIP", vip));
+        let nodes = nodes.into_iter().map(|node| ("node", node));
+        for (what, address) in vips.chain(nodes) {
+            nic::refuse_no_host(nic, &addresses, what, address)?;
+        }
+        Ok(())
     }
 
     /// Puts `vip` alone on `lo`, scope host, and `lo` up. Nothing happens if all is so already.
@@ -590,6 +609,7 @@ fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
+        alternative_names: Vec::new(),
         mac: None,
         mtu: 0,
         loopback: flags.contains(LinkFlags::Loopback),
@@ -605,6 +625,13 @@ fn link(message: &LinkMessage) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::PropList(properties) => {
+                let names = properties.iter().filter_map(|property| match property {
+                    Prop::AltIfName(name) => Some(name.clone()),
+                    _ => None,
+                });
+                link.alternative_names.extend(names);
+            }
             LinkAttribute::Controller(index) => {
                 link.master = Some(*index).filter(|index| *index > 0);
             }
@@ -678,6 +705,20 @@ mod tests {
             assert_eq!((nic.driver.as_deref(), nic.up), (Some("veth"), true));
             let error = netlink.find_nic(VIP, &[B], None).await.unwrap_err();
             assert!(error.to_string().contains(&A.to_string()), "{error}");
+        });
+    }
+
+    #[test]
+    fn the_nic_is_found_by_an_alternative_name() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let name = "enp0s31f6-by-a-name-of-more-than-fifteen-characters";
+            testing::ip(&format!("link property add dev a0 altname {name}"));
+            let netlink = Netlink::connect().unwrap();
+            let nic = netlink.find_nic(VIP, &[B, A], Some(name)).await.unwrap();
+            assert_eq!(nic.name, "a0");
+            let error = netlink.find_nic(VIP, &[B, A], Some("enp9")).await;
+            assert!(error.unwrap_err().to_string().contains("no interface enp9"));
         });
     }
 

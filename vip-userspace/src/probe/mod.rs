@@ -7,6 +7,7 @@ mod late;
 mod trust;
 
 pub use credentials::{Credentials, News};
+pub use trust::Authority;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::config::Tls;
 use credentials::{Secret, Store};
 use late::Late;
 use trust::Verification;
@@ -39,6 +41,16 @@ pub enum Trust {
     Ca(PathBuf),
     /// Not at all: whatever answers is believed.
     Insecure,
+}
+
+impl From<&Tls> for Trust {
+    fn from(tls: &Tls) -> Self {
+        match tls {
+            Tls::WellKnownCa => Self::WellKnownCa,
+            Tls::Ca(path) => Self::Ca(path.clone()),
+            Tls::Insecure => Self::Insecure,
+        }
+    }
 }
 
 /// What a server is asked.
