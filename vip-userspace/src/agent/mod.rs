@@ -6,6 +6,7 @@
 //! node's network, an ARP frame, a question from `vip status`, a signal.
 
 pub mod clock;
+mod late;
 pub mod lock;
 mod memory;
 pub mod notes;
@@ -15,6 +16,7 @@ mod realtime;
 mod shell;
 pub mod survey;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,13 +64,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     privileges::check()?;
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
-    let nic = netlink
-        .find_nic(
-            config.vip().address,
-            &config.addresses(),
-            config.interface.as_deref(),
-        )
-        .await?;
+    let probe_times = ProbeTimes::default();
+    let (mut http, mut read) = Server::new(config.http, probe_times.clone());
+    let signals = [&mut terminate, &mut interrupt];
+    let found = late::find_nic(&config, &netlink, signals, (&mut http, &mut read)).await?;
+    let Some((nic, lock)) = found else {
+        return Ok(());
+    };
     let vips = config.vips.iter().map(|vip| vip.address);
     let hosts = config.addresses();
     netlink.refuse_no_hosts(&nic, vips, hosts).await?;
@@ -78,13 +80,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let turn = Turn::take(&config.datapath.bpffs).await;
     refuse_taken(&config, &nic, &netlink).await?;
-    let _lock = lock::Lock::take(&config.run_dir)?;
+    let _lock = match lock {
+        Some(lock) => lock,
+        None => lock::Lock::take(&config.run_dir)?,
+    };
 
     let mut watched = nic.index;
     let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
-    let probe_times = ProbeTimes::default();
-    let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (surveys, mut surveyed) = mpsc::channel(1);
     let (mut shell, mut notices) =
         Shell::start(config.clone(), nic, netlink.clone(), probe_times, surveys).await?;
@@ -227,7 +230,7 @@ async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
         Ok(None) => {}
         Ok(Some(address)) => {
             *mute = false;
-            tracing::info!(%address, "metrics, probes and status page");
+            tell_http(address);
         }
         Err(_) if *mute => {}
         Err(error) => {
@@ -238,6 +241,10 @@ async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
             });
         }
     }
+}
+
+fn tell_http(address: SocketAddr) {
+    tracing::info!(%address, "metrics, probes and status page");
 }
 
 /// Answers what came by HTTP.

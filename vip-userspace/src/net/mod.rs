@@ -55,6 +55,28 @@ pub enum NetError {
         /// The addresses found here.
         local: String,
     },
+    /// The node's address is being tried out by the kernel.
+    #[error(
+        "node address {address} on {interface} cannot be used yet: the kernel still asks whether \
+         another host has it (tentative)"
+    )]
+    Tentative {
+        /// The node's address.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
+    /// The kernel has found the node's address at another host.
+    #[error(
+        "node address {address} on {interface} cannot be used: another host has it, too (duplicate \
+         address detection failed); take it off that host, and add it here again"
+    )]
+    Duplicate {
+        /// The node's address.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
     /// Two of the configured nodes are this machine.
     #[error("nodes {0} and {1} are both this machine; name each node once")]
     TwoNodes(IpAddr, IpAddr),
@@ -139,6 +161,18 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// Whether it may end by itself, as at a boot: the NIC or its address comes late.
+    #[must_use]
+    pub const fn may_come(&self) -> bool {
+        matches!(
+            self,
+            Self::NotANode { .. }
+                | Self::NoInterface { .. }
+                | Self::Tentative { .. }
+                | Self::Duplicate { .. }
+        )
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         |source| Self::Io { what, source }

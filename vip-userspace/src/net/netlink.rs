@@ -21,7 +21,7 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 use super::NetError;
-use super::nic::{self, Link, LocalAddress, Nic};
+use super::nic::{self, Link, LocalAddress, Nic, Usable};
 use crate::datapath::Filter;
 
 /// An entry of the kernel's neighbour table.
@@ -440,6 +440,7 @@ impl Netlink {
                 address: local_address(message)?,
                 prefix_len: message.header.prefix_len,
                 host_scope: message.header.scope == AddressScope::Host,
+                usable: usable(message.header.flags),
             })
         };
         Ok(messages.iter().filter_map(entry).collect())
@@ -552,6 +553,19 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
         })
     };
     local.or_else(own)
+}
+
+/// What the flags of an address say. One that is optimistic (RFC 4429) may be used at once.
+fn usable(flags: AddressHeaderFlags) -> Usable {
+    if flags.contains(AddressHeaderFlags::Dadfailed) {
+        Usable::Duplicate
+    } else if flags.contains(AddressHeaderFlags::Tentative)
+        && !flags.contains(AddressHeaderFlags::Optimistic)
+    {
+        Usable::NotYet
+    } else {
+        Usable::Yes
+    }
 }
 
 /// A filter that frames come to by themselves. (Each priority has an entry of its own before its
@@ -719,6 +733,37 @@ mod tests {
             assert_eq!(nic.name, "a0");
             let error = netlink.find_nic(VIP, &[B, A], Some("enp9")).await;
             assert!(error.unwrap_err().to_string().contains("no interface enp9"));
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_tentative_is_waited_for() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let own = "fd77::11".parse().unwrap();
+            let vip = "fd77::10".parse().unwrap();
+            let find = async || netlink.find_nic(vip, &[own], None).await;
+            let mut events = netlink.watch(1).unwrap();
+            // Two questions, a second apart.
+            let questions = "/proc/sys/net/ipv6/conf/a0/dad_transmits";
+            fs::write(questions, "2").unwrap();
+            testing::ip("address add fd77::11/64 dev a0");
+            let error = find().await.unwrap_err();
+            assert!(
+                matches!(error, NetError::Tentative { address, .. } if address == own),
+                "{error}"
+            );
+            // The kernel tells of it when it may be used.
+            within_reach(async {
+                while find().await.is_err() {
+                    until(&mut events, |event| {
+                        matches!(event, NetEvent::Address { address, .. } if *address == own)
+                    })
+                    .await;
+                }
+            })
+            .await;
         });
     }
 

@@ -36,6 +36,7 @@ impl Nic {
             address: self.address,
             prefix_len: self.prefix_len,
             host_scope: false,
+            usable: Usable::Yes,
         };
         own.subnet_has(address)
     }
@@ -95,6 +96,17 @@ pub(super) struct LocalAddress {
     pub(super) address: IpAddr,
     pub(super) prefix_len: u8,
     pub(super) host_scope: bool,
+    pub(super) usable: Usable,
+}
+
+/// Whether an address may be used. Those of IPv4 always may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Usable {
+    Yes,
+    /// The kernel still asks whether another host has it (tentative).
+    NotYet,
+    /// Another host has it.
+    Duplicate,
 }
 
 impl LocalAddress {
@@ -233,6 +245,11 @@ pub(super) fn choose(
             prefix_len,
         });
     }
+    match local.usable {
+        Usable::Yes => {}
+        Usable::NotYet => return Err(NetError::Tentative { address, interface }),
+        Usable::Duplicate => return Err(NetError::Duplicate { address, interface }),
+    }
     Ok(Nic {
         index: link.index,
         name: interface,
@@ -298,6 +315,7 @@ mod tests {
             address: address.into(),
             prefix_len,
             host_scope: false,
+            usable: Usable::Yes,
         }
     }
 
@@ -403,6 +421,37 @@ mod tests {
         assert!(text.contains("eth0 (10.0.0.11/32)"), "{text}");
         let nic = choose(&links(), &addresses, VIP, &NODES, Some("eth0")).unwrap();
         assert_eq!(nic.prefix_len, 32);
+    }
+
+    #[test]
+    fn what_may_come_by_itself_is_told_from_what_must_be_corrected() {
+        let addresses = [on(2, [10, 0, 0, 11], 24)];
+        let refused = |addresses: &[LocalAddress], named: Option<&str>| {
+            choose(&links(), addresses, VIP, &NODES, named).unwrap_err()
+        };
+        let is = |usable| {
+            [LocalAddress {
+                usable,
+                ..addresses[0]
+            }]
+        };
+        for come in [
+            refused(&[], None),
+            refused(&[on(2, [169, 254, 0, 1], 16)], None),
+            refused(&addresses, Some("bond0")),
+            refused(&is(Usable::NotYet), None),
+            refused(&is(Usable::Duplicate), None),
+        ] {
+            assert!(come.may_come(), "{come}");
+        }
+        for stays in [
+            refused(&addresses, Some("tun0")),
+            refused(&[on(2, [10, 0, 0, 11], 32)], None),
+            refused(&[on(3, [10, 0, 0, 11], 24)], None),
+            refused(&[addresses[0], on(2, [10, 0, 0, 12], 24)], None),
+        ] {
+            assert!(!stays.may_come(), "{stays}");
+        }
     }
 
     #[test]
