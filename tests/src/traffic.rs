@@ -136,7 +136,7 @@ impl Watches {
         count: usize,
     ) -> Result<(Self, Snapshot)> {
         let mut command = testbed(cluster, host, "watch", target);
-        // Every second, so that a scenario does not wait as long as Go's clients do (15 s).
+        // Every second, so that a scenario does not wait as long as client-go does (30 s).
         command
             .args(["--path", cluster.watch_path(), "--keepalive-secs", "1"])
             .args(["--count", &count.to_string()]);
