@@ -83,7 +83,7 @@ fn waits_for(cluster: &mut Cluster, node: usize, what: &str) -> Result<()> {
     let mut last = String::new();
     let waited = until("an agent says what it waits for", PATIENCE, || {
         let said = cluster.vip(node, &["status"]);
-        last = said.map_or_else(|error| format!("{error:#}"), |said| said);
+        last = said.unwrap_or_else(|error| format!("{error:#}"));
         let dead = cluster.dead_agents();
         anyhow::ensure!(
             dead.is_empty(),

@@ -23,12 +23,12 @@ fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
 fn not_handed_over(cluster: &mut Cluster, outcome: &mut Outcome, owner: usize, node: usize) {
     let address = cluster.host(node).address().to_string();
     let refused = cluster.vip(owner, &["handover", "--to", &address]);
-    let text = refused.map_or_else(|error| format!("{error:#}"), |said| said);
+    let text = refused.unwrap_or_else(|error| format!("{error:#}"));
     outcome.promise(text.contains(&format!("{address} drains")), || {
         format!("a handover to a node that drains: {text}")
     });
     let said = cluster.vip(owner, &["handover"]);
-    let text = said.map_or_else(|error| format!("{error:#}"), |said| said);
+    let text = said.unwrap_or_else(|error| format!("{error:#}"));
     let next = cluster.owner();
     let third = super::others_than(cluster, node);
     let kept = next.is_ok_and(|next| next != owner && third.contains(&next));

@@ -520,11 +520,6 @@ impl Node {
         } else if self.claims.probes_left > 0 && self.faults == 0 {
             earliest(self.claims.next);
         }
-        if let Some(owner) = self.owner
-            && self.machine.state() == State::Initialize
-        {
-            earliest(owner.until);
-        }
         if let Some(at) = self.own_schedule.deadline() {
             earliest(at);
         }
