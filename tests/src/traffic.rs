@@ -135,7 +135,7 @@ impl Watches {
         target: &str,
         count: usize,
     ) -> Result<(Self, Snapshot)> {
-        // Every second, so that a scenario does not wait as long as Go's clients do (15 s).
+        // Every second, so that a scenario does not wait as long as client-go does (30 s).
         Self::open_with(cluster, host, target, count, 1)
     }
 

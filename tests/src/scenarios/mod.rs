@@ -25,6 +25,7 @@ mod hop_bound;
 mod keepalived_peer;
 mod kube_vip;
 mod kubernetes;
+mod late_network;
 mod links;
 mod local_clients;
 mod mac_changed;
@@ -385,6 +386,11 @@ pub const INTEROPERATION: &[Scenario] = &[
         name: "keepalived_peer",
         promise: "keepalived_and_ours_follow_each_other_and_a_pair_is_replaced",
         run: keepalived_peer::run,
+    },
+    Scenario {
+        name: "late_network",
+        promise: "late_network_is_waited_for_without_a_restart",
+        run: late_network::run,
     },
     Scenario {
         name: "one_segment",

@@ -1,5 +1,6 @@
 //! `vip drain` on a node: no new connection reaches it from any node, those that are open stay,
-//! and neither a restart of its agent nor a reboot changes that; `vip events` still tells of it.
+//! neither a restart of its agent nor a reboot changes that, and `vip events` still tells of it. The
+//! VIP is not handed over to it either: it would not keep it.
 
 use anyhow::Result;
 
@@ -19,6 +20,24 @@ fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
     })
 }
 
+/// `vip handover` to a node that drains is refused, and without `--to` takes another one.
+fn not_handed_over(cluster: &mut Cluster, outcome: &mut Outcome, owner: usize, node: usize) {
+    let address = cluster.host(node).address().to_string();
+    let refused = cluster.vip(owner, &["handover", "--to", &address]);
+    let text = refused.unwrap_or_else(|error| format!("{error:#}"));
+    outcome.promise(text.contains(&format!("{address} drains")), || {
+        format!("a handover to a node that drains: {text}")
+    });
+    let said = cluster.vip(owner, &["handover"]);
+    let text = said.unwrap_or_else(|error| format!("{error:#}"));
+    let next = cluster.owner();
+    let third = super::others_than(cluster, node);
+    let kept = next.is_ok_and(|next| next != owner && third.contains(&next));
+    outcome.promise(text.contains("owns the VIP now") && kept, || {
+        format!("a handover while one node drains: {text}")
+    });
+}
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("node_drained");
     let owner = cluster.owner()?;
@@ -30,6 +49,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let drained = boot_now();
     traffic.load.go_on(200)?;
     report.event(format!("{name} drains"));
+    not_handed_over(cluster, &mut outcome, owner, node);
+    traffic.load.go_on(200)?;
     cluster.kill_agent(node);
     // As an agent of an older version left it.
     sh(cluster.host(node), "mv /var/lib/vip/* /run/vip")?;

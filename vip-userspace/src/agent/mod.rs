@@ -6,6 +6,7 @@
 //! node's network, an ARP frame, a question from `vip status`, a signal.
 
 pub mod clock;
+mod late;
 pub mod lock;
 mod memory;
 pub mod notes;
@@ -34,7 +35,7 @@ use self::shell::Shell;
 use self::signals::{Asked, Signals};
 use self::state::StateDir;
 use self::traces::How;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
@@ -65,23 +66,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     privileges::check()?;
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
-    let nic = netlink
-        .find_nic(
-            config.vip().address,
-            &config.addresses(),
-            config.interface.as_deref(),
-        )
-        .await?;
-    for vip in &config.vips {
-        nic.refuse_no_host(vip.address)?;
-    }
+    let probe_times = ProbeTimes::default();
+    let (mut http, mut read) = Server::new(config.http, probe_times.clone());
+    let http_ends = (&mut http, &mut read);
+    let found = late::find_nic(&config, &netlink, &mut signals, http_ends).await?;
+    let Some((nic, lock)) = found else {
+        return Ok(());
+    };
+    let vips = config.vips.iter().map(|vip| vip.address);
+    let hosts = config.addresses();
+    netlink.refuse_no_hosts(&nic, vips, hosts).await?;
     let mut peers = config.addresses();
     peers.remove(nic.node_index);
     survey::is_on_their_link(&netlink, &nic, &peers).await?;
 
     let turn = Turn::take(&config.datapath.bpffs).await;
     refuse_taken(&config, &nic, &netlink).await?;
-    let mut lock = lock::Lock::take(&config.run_dir)?;
+    let mut lock = match lock {
+        Some(lock) => lock,
+        None => lock::Lock::take(&config.run_dir)?,
+    };
     let state = StateDir::take(&config)?;
     let is_first = traces::are_none(&config.datapath.bpffs, &config.run_dir);
 
@@ -89,8 +93,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     start_probes(&config, &probes);
-    let probe_times = ProbeTimes::default();
-    let (mut http, mut read) = Server::new(config.http, probe_times.clone());
     let (surveys, mut surveyed) = mpsc::channel(1);
     let started = Shell::start(
         config.clone(),
@@ -222,11 +224,7 @@ struct Probed {
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
 fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
-    let trust = match &health.tls {
-        config::Tls::WellKnownCa => Trust::WellKnownCa,
-        config::Tls::Ca(path) => Trust::Ca(path.clone()),
-        config::Tls::Insecure => Trust::Insecure,
-    };
+    let trust = Trust::from(&health.tls);
     for (number, check) in config.checks.iter().enumerate() {
         let prober = Arc::new(Prober::new(Settings {
             ask: check.ask.clone(),
@@ -340,16 +338,11 @@ async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
             }));
         }
         Request::Handover { to } => {
-            let names: Vec<_> = shell.names();
             let asked = shell.handover(to.as_deref());
             drop(spawn(async move {
                 let result = match asked {
+                    Ok(handover) => handover.end().await,
                     Err(error) => Err(error),
-                    Ok(answered) => match answered.await {
-                        Ok(Ok(to)) => Ok(names[to.get()].clone()),
-                        Ok(Err(why)) => Err(anyhow::anyhow!("{why}")),
-                        Err(_) => Err(anyhow::anyhow!("somebody else asked for another handover")),
-                    },
                 };
                 reply(&mut stream, &Reply::from(result)).await;
             }));

@@ -51,8 +51,9 @@ pub(super) enum Command {
     Neighbour(BackendIndex),
     /// Something this node needs is missing, or is there (again).
     Fault(Fault, bool),
-    /// Somebody claims the VIP: its Ethernet address, and the other node that has it.
-    Claim(Mac, Option<BackendIndex>),
+    /// Somebody claims the VIP: its Ethernet address, the other node that has it, and whether that
+    /// may run an agent.
+    Claim(Mac, Option<BackendIndex>, bool),
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
     /// Where frames of a node come from, if not from there.
@@ -471,7 +472,7 @@ impl Keeper {
                 }
                 Command::Neighbour(index) => Event::Neighbour(index),
                 Command::Fault(fault, present) => Event::Fault(fault, present),
-                Command::Claim(mac, node) => Event::Claim { mac, node },
+                Command::Claim(mac, node, agent) => Event::Claim { mac, node, agent },
                 Command::Shutdown => Event::Shutdown,
                 Command::Handover(to, answer) => {
                     // The one who asked before sees its sender dropped.
@@ -595,7 +596,7 @@ impl Keeper {
     fn answer(&mut self, report: &Report) {
         let result = match report {
             Report::HandedOver(to) => Ok(*to),
-            Report::NotHandedOver(why) => Err(*why),
+            Report::NotHandedOver(why) => Err(why.clone()),
             _ => return,
         };
         if let Some(asked) = self.asked.take() {

@@ -21,13 +21,13 @@ use vip_common::layout::Mac;
 use vip_common::wire::bfd::PORT;
 
 use super::output::print_line;
-use crate::config::{Config, Flags, Listen, Local, XdpMode};
+use crate::config::{Check, Config, Flags, Listen, Local, XdpMode};
 use crate::datapath::Features;
 use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Heard, Neighbours, Nic};
-use crate::probe::Credentials;
+use crate::probe::{self, Authority, Credentials, Trust};
 use crate::{agent, cgroup};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
@@ -132,6 +132,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
     findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
     findings.extend(config.health.credentials.as_ref().map(credentials));
+    findings.extend(authority(&config));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -154,11 +155,15 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                 findings.extend(config.http.and_then(http));
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
                 findings.extend(nics::findings(&config, &nic, &netlink).await);
+                let vips = config.vips.iter().map(|vip| vip.address);
+                let refused = netlink.refuse_no_hosts(&nic, vips, config.addresses());
+                findings.extend(
+                    refused
+                        .await
+                        .err()
+                        .map(|error| finding(Grade::Failure, "address", error.to_string())),
+                );
                 for vip in &config.vips {
-                    let refused = nic.refuse_no_host(vip.address).err();
-                    findings.extend(
-                        refused.map(|error| finding(Grade::Failure, "VIP", error.to_string())),
-                    );
                     findings.push(claimants(&config, vip.address, &nic, &netlink).await);
                 }
             }
@@ -417,6 +422,25 @@ fn credentials(credentials: &Credentials) -> Finding {
         (None, Err(why)) => finding(Grade::Failure, "health", why),
         (None, Ok(())) => finding(Grade::Ok, "health", "the credentials for /readyz were read"),
     }
+}
+
+/// The CA that API servers are checked by. It may come later than the agent: with `kubeadm init`.
+fn authority(config: &Config) -> Option<Finding> {
+    let asks_tls = |check: &Check| check.ask != probe::Ask::Tcp;
+    if !config.checks.iter().any(asks_tls) {
+        return None;
+    }
+    Some(match Trust::from(&config.health.tls).check()? {
+        Authority::Read(path) => {
+            let text = format!("the CA in {} was read", path.display());
+            finding(Grade::Ok, "health", text)
+        }
+        Authority::Missing(why) => {
+            let text = format!("{why}; no API server counts as ready until it is there");
+            finding(Grade::Warning, "health", text)
+        }
+        Authority::Wrong(why) => finding(Grade::Failure, "health", why),
+    })
 }
 
 fn is(path: &Path, magic: nix::sys::statfs::FsType) -> bool {
@@ -690,6 +714,34 @@ fn listeners(table: &str, port: u16) -> Vec<Listener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ca_that_is_missing_or_wrong_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ca = folder.path().join("ca.crt");
+        let found = |check: &str| {
+            let text = format!(
+                "vip = \"10.0.0.10\"\nnodes = [\"10.0.0.11\"]\n[health]\nca = \"{}\"\ncheck = \"{check}\"",
+                ca.display()
+            );
+            let config = Config::parse(&text, "vip.toml").expect("a configuration");
+            authority(&config).map(|finding| (finding.grade, finding.text))
+        };
+        let (grade, text) = found("readyz").expect("a finding");
+        assert_eq!(grade, Grade::Warning);
+        assert!(
+            text.contains("no CA file yet") && text.contains("ca.crt"),
+            "{text}"
+        );
+        assert!(found("tcp").is_none(), "it is not needed");
+        fs::write(&ca, "no certificate").expect("a file");
+        let (grade, text) = found("tls").expect("a finding");
+        assert_eq!(grade, Grade::Failure);
+        assert!(text.contains("no certificate in PEM format"), "{text}");
+        fs::remove_file(&ca).expect("gone");
+        fs::create_dir(&ca).expect("a folder");
+        assert_eq!(found("tls").expect("a finding").0, Grade::Failure);
+    }
 
     #[test]
     fn selinux_is_named_where_it_is() {

@@ -357,6 +357,7 @@ mod tests {
             source_mac_changes: 0,
             conflicts: 0,
             claimant: None,
+            claim: None,
             alarms: vec![Alarm {
                 alarm: text("no_agent"),
                 about: text("cp4"),

@@ -400,11 +400,29 @@ impl Draft {
         Ok(())
     }
 
+    /// Clients like to have the API at 443, and API servers mostly listen on 6443: that both are 443
+    /// must be said.
+    fn refuse_assumed(&self, vip: &SocketAddr, place: Place) -> Result<(), Fault> {
+        if vip.port() != 443 || self.main.target.is_some() {
+            return Ok(());
+        }
+        let remedy = match place {
+            Place::Flag(_) => "--target-port 6443, or --target-port 443 if they do",
+            Place::File(_) => "`target_port = 6443`, or `target_port = 443` if they do",
+        };
+        let message = format!(
+            "clients come to port 443, and that API servers listen on it, too, is not taken for \
+             granted; give {remedy}"
+        );
+        Err(Fault::new(place, message))
+    }
+
     /// What is served at each VIP, those of IPv4 first. Collects the checks that this needs.
     fn served(&self, checks: &mut Vec<Check>) -> Result<Vec<Vip>, Fault> {
         let mut networks = 0;
         let mut vips = vec![];
         for (vip, place) in &self.vips {
+            self.refuse_assumed(vip, *place)?;
             let mut services = vec![(self.main.at(vip.port(), checks), *place)];
             for (port, terms, place) in &self.services {
                 let service = terms.at(*port, checks);

@@ -25,7 +25,7 @@ use vip_common::layout::{
 use self::draft::Draft;
 use self::fault::{Fault, Place, Source};
 use self::table::within;
-use self::values::{absolute, advert_interval, check_kind, endpoint, interface, listen, unicast};
+use self::values::{absolute, advert_interval, check_kind, endpoint, host, interface, listen};
 use crate::probe::{Ask, Credentials};
 use crate::rank;
 
@@ -426,6 +426,10 @@ pub struct Overrides {
     /// Addresses of all control-plane nodes, in the same order on each of them
     #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
     pub nodes: Option<Vec<String>>,
+    /// Port that the API servers listen on [default: the VIP's, which is not taken for granted if
+    /// that is 443]
+    #[arg(long, value_name = "PORT")]
+    pub target_port: Option<String>,
     /// NIC of the VIP [default: the one with an address in its subnet]
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
@@ -521,6 +525,7 @@ impl Overrides {
         let lists = lists.map(|(flag, list)| (flag, list.as_ref().map(|list| list.join(","))));
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let values = [
+            ("--target-port", self.target_port.clone()),
             ("--interface", self.interface.clone()),
             ("--vrid", self.vrid.clone()),
             ("--interval", self.interval.clone()),
@@ -550,10 +555,17 @@ impl Overrides {
         }
         if let Some(nodes) = self.nodes {
             let nodes = nodes.iter().map(|text| {
-                let address = unicast(text.trim()).map_err(at("--nodes"))?;
+                let address = host(text.trim()).map_err(at("--nodes"))?;
                 Ok((Node::at(address), Place::Flag("--nodes")))
             });
             draft.nodes = Some((nodes.collect::<Result<_, _>>()?, Place::Flag("--nodes")));
+        }
+        if let Some(port) = self.target_port {
+            let number = port
+                .parse()
+                .map_err(|_| at("--target-port")(format!("`{port}` is not a port")))?;
+            let port = within(number, 1..=65_535).map_err(at("--target-port"))?;
+            draft.main.target = Some(port as u16);
         }
         if let Some(name) = self.interface {
             draft.interface = Some(interface(&name).map_err(at("--interface"))?);

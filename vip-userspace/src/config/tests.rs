@@ -662,6 +662,22 @@ fn addresses_that_cannot_work_are_refused() {
             "`[fd00::10]6443` is not an address; write it like [fd00::10]:6443",
         ),
         (
+            "fd00::10:6443",
+            "`fd00::10:6443` is one address, though its end looks like a port; write [fd00::10]:6443, or [fd00::10:6443] if that is the address",
+        ),
+        (
+            "fd00::443:443",
+            "`fd00::443:443` is one address, though its end looks like a port; write [fd00::443]:443, or [fd00::443:443] if that is the address",
+        ),
+        (
+            "fd00:0:0:0:0:0:0:10:7443",
+            "`fd00:0:0:0:0:0:0:10:7443` is not an address; write it like [fd00:0:0:0:0:0:0:10]:7443",
+        ),
+        (
+            "10.0.0.10:443",
+            "clients come to port 443, and that API servers listen on it, too, is not taken for granted; give `target_port = 6443`, or `target_port = 443` if they do",
+        ),
+        (
             "fd00::10",
             "the nodes' addresses are of IPv4, and no VIP is; add one, or list the nodes by their addresses of IPv6",
         ),
@@ -688,6 +704,18 @@ fn addresses_that_cannot_work_are_refused() {
         (
             "[\"10.0.0.11\", \"10.0.0.11\"]",
             "2:23: node 10.0.0.11 is listed twice; remove one",
+        ),
+        (
+            "[\"10.0.0.11:6443\"]",
+            "2:10: `10.0.0.11:6443` has a port, which a node's address needs not; write 10.0.0.11",
+        ),
+        (
+            "[\"[fd00::11]:6443\"]",
+            "2:10: `[fd00::11]:6443` has a port, which a node's address needs not; write fd00::11",
+        ),
+        (
+            "[{ address = \"fd00::11:6443\" }]",
+            "2:22: `fd00::11:6443` is one address, though its end looks like a port; write fd00::11, which needs none, or [fd00::11:6443] if that is the address",
         ),
         (
             "[{ address = \"10.0.0.11\", name = \"a\" }, { address = \"10.0.0.12\", name = \"a\" }]",
@@ -728,6 +756,59 @@ fn addresses_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn addresses_that_are_meant_as_they_stand_are_taken() {
+    let config = |vip: &str, node: &str| {
+        Config::parse(
+            &format!("vip = \"{vip}\"\nnodes = [\"{node}\"]"),
+            "vip.toml",
+        )
+        .unwrap()
+    };
+    for (vip, endpoint) in [
+        ("[fd00::10:6443]", "[fd00::10:6443]:6443"),
+        ("[fd00::10:6443]:8443", "[fd00::10:6443]:8443"),
+        ("fd00::443", "[fd00::443]:6443"),
+        ("fd00:0:0:0:0:0:10:443", "[fd00::10:443]:6443"),
+        ("fd00::10:644", "[fd00::10:644]:6443"),
+    ] {
+        let config = config(vip, "[fd00::11:6443]");
+        assert_eq!(config.vip().endpoint().to_string(), endpoint);
+        assert_eq!(config.nodes[0].address.to_string(), "fd00::11:6443");
+    }
+}
+
+#[test]
+fn the_same_port_443_on_the_nodes_must_be_said() {
+    let flags = |target: Option<&str>| Flags {
+        config: None,
+        overrides: Overrides {
+            vip: Some(vec!["10.0.0.10:443".to_owned()]),
+            nodes: Some(vec!["10.0.0.11".to_owned()]),
+            target_port: target.map(str::to_owned),
+            ..Overrides::default()
+        },
+    };
+    let target = |port| flags(Some(port)).into_config().unwrap().vips[0].services[0].target;
+    assert_eq!((target("6443"), target("443")), (6443, 443));
+    for (port, error) in [
+        (
+            None,
+            "--vip: clients come to port 443, and that API servers listen on it, too, is not taken for granted; give --target-port 6443, or --target-port 443 if they do",
+        ),
+        (
+            Some("0"),
+            "--target-port: 0 is out of range, must be 1 to 65535",
+        ),
+        (Some("api"), "--target-port: `api` is not a port"),
+    ] {
+        let refused = flags(port).into_config().unwrap_err();
+        assert_eq!(refused.to_string(), error);
+    }
+    let words = flags(Some("6443")).overrides.words();
+    assert!(words.contains(&"--target-port".to_owned()));
+}
+
+#[test]
 fn numbers_and_durations_may_be_written_as_toml_and_people_do() {
     let config = Config::parse(
         &format!("{SMALLEST}\n[vrrp]\ninterval = \"1.5s\"\n[datapath]\nbuckets = 0x1_0000"),
@@ -751,7 +832,7 @@ fn router_id_is_never_zero_and_the_hash_key_is_the_clusters() {
     assert_eq!(config("10.0.4.0").vrrp.router_id, 1);
     assert_eq!(
         config("10.0.4.0").hash_key(),
-        config("10.0.4.0:443").hash_key()
+        config("10.0.4.0:8443").hash_key()
     );
     assert_ne!(config("10.0.4.0").hash_key(), config("10.0.4.1").hash_key());
 }

@@ -30,8 +30,8 @@ fn node(value: Spanned<DeValue<'_>>) -> Result<(Node, Place), Fault> {
     match value.into_inner() {
         DeValue::Table(values) => {
             let mut table = Table::new(values);
-            let address = table.take("address", |value| text(value, unicast))?;
-            let other_address = table.text("other_address", unicast)?;
+            let address = table.take("address", |value| text(value, host))?;
+            let other_address = table.text("other_address", host)?;
             let name = table.text("name", node_name)?;
             let weight = table.number("weight", 1..=65_535)?;
             table.end()?;
@@ -48,7 +48,7 @@ fn node(value: Spanned<DeValue<'_>>) -> Result<(Node, Place), Fault> {
             Ok((node, place))
         }
         value @ DeValue::String(_) => {
-            let (address, place) = text(Spanned::new(place, value), unicast)?;
+            let (address, place) = text(Spanned::new(place, value), host)?;
             Ok((Node::at(address), place))
         }
         other => Err(wrong_type(
@@ -177,6 +177,9 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
             _ => (text, None),
         },
     };
+    if !text.starts_with('[') && port.is_none() {
+        refuse_hidden_port(text)?;
+    }
     let address = unicast(address)?;
     let port = match port {
         None => DEFAULT_PORT,
@@ -186,6 +189,66 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
         },
     };
     Ok(SocketAddr::new(address, port))
+}
+
+/// Ports of Kubernetes' API servers, and of what joins nodes to k3s and RKE2.
+const USUAL_PORTS: &[&str] = &["443", "6443", "8443", "9345"];
+
+/// Refuses an address of IPv6 without brackets where its last group may be meant as a port:
+/// `fd00::10:6443` is an address, and mostly another one than was meant.
+fn refuse_hidden_port(text: &str) -> Result<(), String> {
+    let Some((address, port)) = text.rsplit_once(':') else {
+        return Ok(());
+    };
+    let is_whole = text.parse::<Ipv6Addr>().is_ok();
+    let is_port = if is_whole {
+        USUAL_PORTS.contains(&port)
+    } else {
+        port.parse::<u16>().is_ok()
+    };
+    if !is_port || address.parse::<Ipv6Addr>().is_err() {
+        return Ok(());
+    }
+    Err(if is_whole {
+        format!(
+            "`{text}` is one address, though its end looks like a port; write [{address}]:{port}, \
+             or [{text}] if that is the address"
+        )
+    } else {
+        format!("`{text}` is not an address; write it like [{address}]:{port}")
+    })
+}
+
+/// The address of a node, which has no port. One of IPv6 may stand in brackets.
+pub(super) fn host(text: &str) -> Result<IpAddr, String> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .filter(|text| text.parse::<Ipv6Addr>().is_ok());
+    if let Some(address) = bracketed {
+        return unicast(address);
+    }
+    let with_port = match text.rsplit_once(':') {
+        Some((address, port)) if text.parse::<IpAddr>().is_err() => {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            let is_port = port.parse::<u16>().is_ok();
+            address.parse::<IpAddr>().ok().filter(|_| is_port)
+        }
+        Some((address, port)) if USUAL_PORTS.contains(&port) => {
+            address.parse::<Ipv6Addr>().ok().map(IpAddr::from)
+        }
+        _ => None,
+    };
+    match with_port {
+        None => unicast(text),
+        Some(address) if text.parse::<IpAddr>().is_ok() => Err(format!(
+            "`{text}` is one address, though its end looks like a port; write {address}, which \
+             needs none, or [{text}] if that is the address"
+        )),
+        Some(address) => Err(format!(
+            "`{text}` has a port, which a node's address needs not; write {address}"
+        )),
+    }
 }
 
 /// `PORT` of loopback, `node:PORT` of the node's own address, or `ADDRESS:PORT`, also on all
@@ -240,8 +303,9 @@ pub(super) fn unicast(text: &str) -> Result<IpAddr, String> {
 }
 
 pub(super) fn interface(text: &str) -> Result<String, String> {
-    // IFNAMSIZ less the final zero; what dev_valid_name (net/core/dev.c) allows.
-    let valid = (1..=15).contains(&text.len())
+    // ALTIFNAMSIZ less the final zero: it may be one of the interface's other names. Beside that,
+    // what dev_valid_name (net/core/dev.c) allows.
+    let valid = (1..=127).contains(&text.len())
         && text != "."
         && text != ".."
         && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());

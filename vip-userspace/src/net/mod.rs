@@ -56,6 +56,28 @@ pub enum NetError {
         /// The addresses found here.
         local: String,
     },
+    /// The node's address is being tried out by the kernel.
+    #[error(
+        "node address {address} on {interface} cannot be used yet: the kernel still asks whether \
+         another host has it (tentative)"
+    )]
+    Tentative {
+        /// The node's address.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
+    /// The kernel has found the node's address at another host.
+    #[error(
+        "node address {address} on {interface} cannot be used: another host has it, too (duplicate \
+         address detection failed); take it off that host, and add it here again"
+    )]
+    Duplicate {
+        /// The node's address.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
     /// Two of the configured nodes are this machine.
     #[error("nodes {0} and {1} are both this machine; name each node once")]
     TwoNodes(IpAddr, IpAddr),
@@ -97,16 +119,18 @@ pub enum NetError {
     },
     /// No host can have it: the others' kernels take it for the network's name or for broadcast.
     #[error(
-        "VIP {vip} is the first or the last address of the subnet of {interface} \
-         ({address}/{prefix_len}), which no host can have; take another one"
+        "{what} {address} is the first or the last address of the subnet of {interface} \
+         ({own}/{prefix_len}), which no host can have; take another one"
     )]
     NoHost {
-        /// The VIP.
-        vip: IpAddr,
+        /// What it is to be.
+        what: &'static str,
+        /// The address.
+        address: IpAddr,
         /// The NIC.
         interface: String,
-        /// The node's own address.
-        address: IpAddr,
+        /// This node's address of that subnet.
+        own: IpAddr,
         /// Its prefix length.
         prefix_len: u8,
     },
@@ -138,6 +162,18 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// Whether it may end by itself, as at a boot: the NIC or its address comes late.
+    #[must_use]
+    pub const fn may_come(&self) -> bool {
+        matches!(
+            self,
+            Self::NotANode { .. }
+                | Self::NoInterface { .. }
+                | Self::Tentative { .. }
+                | Self::Duplicate { .. }
+        )
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         |source| Self::Io { what, source }

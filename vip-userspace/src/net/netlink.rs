@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -21,7 +21,7 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 use super::NetError;
-use super::nic::{self, Link, LocalAddress, Nic};
+use super::nic::{self, Link, LocalAddress, Nic, Usable};
 use crate::datapath::Filter;
 
 /// An entry of the kernel's neighbour table.
@@ -130,6 +130,25 @@ impl Netlink {
                 .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         }
         Ok(nic)
+    }
+
+    /// Refuses VIPs and nodes' addresses that no host of the NIC's subnets can have.
+    ///
+    /// # Errors
+    /// [`NetError::NoHost`], or the kernel's.
+    pub async fn refuse_no_hosts(
+        &self,
+        nic: &Nic,
+        vips: impl IntoIterator<Item = IpAddr>,
+        nodes: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), NetError> {
+        let addresses = self.addresses().await?;
+        let vips = vips.into_iter().map(|vip| ("VIP", vip));
+        let nodes = nodes.into_iter().map(|node| ("node", node));
+        for (what, address) in vips.chain(nodes) {
+            nic::refuse_no_host(nic, &addresses, what, address)?;
+        }
+        Ok(())
     }
 
     /// Puts `vip` alone on `lo`, scope host, and `lo` up. Nothing happens if all is so already.
@@ -421,6 +440,7 @@ impl Netlink {
                 address: local_address(message)?,
                 prefix_len: message.header.prefix_len,
                 host_scope: message.header.scope == AddressScope::Host,
+                usable: usable(message.header.flags),
             })
         };
         Ok(messages.iter().filter_map(entry).collect())
@@ -535,6 +555,19 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     local.or_else(own)
 }
 
+/// What the flags of an address say. One that is optimistic (RFC 4429) may be used at once.
+fn usable(flags: AddressHeaderFlags) -> Usable {
+    if flags.contains(AddressHeaderFlags::Dadfailed) {
+        Usable::Duplicate
+    } else if flags.contains(AddressHeaderFlags::Tentative)
+        && !flags.contains(AddressHeaderFlags::Optimistic)
+    {
+        Usable::NotYet
+    } else {
+        Usable::Yes
+    }
+}
+
 /// A filter that frames come to by themselves. (Each priority has an entry of its own before its
 /// filters, with no handle; other chains are for those that jump there.)
 fn filter(message: &TcMessage) -> Option<Filter> {
@@ -590,6 +623,7 @@ fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
+        alternative_names: Vec::new(),
         mac: None,
         mtu: 0,
         loopback: flags.contains(LinkFlags::Loopback),
@@ -605,6 +639,13 @@ fn link(message: &LinkMessage) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::PropList(properties) => {
+                let names = properties.iter().filter_map(|property| match property {
+                    Prop::AltIfName(name) => Some(name.clone()),
+                    _ => None,
+                });
+                link.alternative_names.extend(names);
+            }
             LinkAttribute::Controller(index) => {
                 link.master = Some(*index).filter(|index| *index > 0);
             }
@@ -678,6 +719,51 @@ mod tests {
             assert_eq!((nic.driver.as_deref(), nic.up), (Some("veth"), true));
             let error = netlink.find_nic(VIP, &[B], None).await.unwrap_err();
             assert!(error.to_string().contains(&A.to_string()), "{error}");
+        });
+    }
+
+    #[test]
+    fn the_nic_is_found_by_an_alternative_name() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let name = "enp0s31f6-by-a-name-of-more-than-fifteen-characters";
+            testing::ip(&format!("link property add dev a0 altname {name}"));
+            let netlink = Netlink::connect().unwrap();
+            let nic = netlink.find_nic(VIP, &[B, A], Some(name)).await.unwrap();
+            assert_eq!(nic.name, "a0");
+            let error = netlink.find_nic(VIP, &[B, A], Some("enp9")).await;
+            assert!(error.unwrap_err().to_string().contains("no interface enp9"));
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_tentative_is_waited_for() {
+        testing::in_two_namespaces(async |pair| {
+            pair.enter(Side::A);
+            let netlink = Netlink::connect().unwrap();
+            let own = "fd77::11".parse().unwrap();
+            let vip = "fd77::10".parse().unwrap();
+            let find = async || netlink.find_nic(vip, &[own], None).await;
+            let mut events = netlink.watch(1).unwrap();
+            // Two questions, a second apart.
+            let questions = "/proc/sys/net/ipv6/conf/a0/dad_transmits";
+            fs::write(questions, "2").unwrap();
+            testing::ip("address add fd77::11/64 dev a0");
+            let error = find().await.unwrap_err();
+            assert!(
+                matches!(error, NetError::Tentative { address, .. } if address == own),
+                "{error}"
+            );
+            // The kernel tells of it when it may be used.
+            within_reach(async {
+                while find().await.is_err() {
+                    until(&mut events, |event| {
+                        matches!(event, NetEvent::Address { address, .. } if *address == own)
+                    })
+                    .await;
+                }
+            })
+            .await;
         });
     }
 

@@ -36,33 +36,9 @@ impl Nic {
             address: self.address,
             prefix_len: self.prefix_len,
             host_scope: false,
+            usable: Usable::Yes,
         };
         own.subnet_has(address)
-    }
-
-    /// Refuses a VIP that no host of the subnet can have.
-    ///
-    /// # Errors
-    /// [`NetError::NoHost`]
-    pub fn refuse_no_host(&self, vip: IpAddr) -> Result<(), NetError> {
-        let (IpAddr::V4(own), IpAddr::V4(host)) = (self.address, vip) else {
-            return Ok(());
-        };
-        let behind = u32::MAX
-            .checked_shr(u32::from(self.prefix_len))
-            .unwrap_or(0);
-        let inside = (own.to_bits() ^ host.to_bits()) & !behind == 0;
-        let place = host.to_bits() & behind;
-        // Of two addresses (RFC 3021) or one, each is a host's.
-        if behind > 1 && inside && (place == 0 || place == behind) {
-            return Err(NetError::NoHost {
-                vip,
-                interface: self.name.clone(),
-                address: self.address,
-                prefix_len: self.prefix_len,
-            });
-        }
-        Ok(())
     }
 }
 
@@ -71,6 +47,8 @@ impl Nic {
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
+    /// Other names of it (`ip link property add dev eth0 altname ...`).
+    pub(super) alternative_names: Vec<String>,
     /// `None` unless it is Ethernet.
     pub(super) mac: Option<[u8; 6]>,
     pub(super) mtu: u32,
@@ -87,6 +65,13 @@ pub(super) struct Link {
     pub(super) master: Option<u32>,
     /// How often its carrier came or went.
     pub(super) carrier_changes: u32,
+}
+
+impl Link {
+    fn is_called(&self, name: &str) -> bool {
+        let mut others = self.alternative_names.iter();
+        self.name == name || others.any(|other| other == name)
+    }
 }
 
 /// Whether `link` is a port of `master`, or of something that is one.
@@ -111,9 +96,40 @@ pub(super) struct LocalAddress {
     pub(super) address: IpAddr,
     pub(super) prefix_len: u8,
     pub(super) host_scope: bool,
+    pub(super) usable: Usable,
+}
+
+/// Whether an address may be used. Those of IPv4 always may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Usable {
+    Yes,
+    /// The kernel still asks whether another host has it (tentative).
+    NotYet,
+    /// Another host has it.
+    Duplicate,
 }
 
 impl LocalAddress {
+    /// Whether it is known of an address of this subnet that no host can have it: the first one names
+    /// the network (with IPv6 it is that of all its routers, RFC 4291, section 2.6.1), the last one
+    /// of IPv4 is for broadcast. Of two addresses (RFC 3021, RFC 6164) or one, each is a host's.
+    fn is_no_host(&self, other: IpAddr) -> bool {
+        if !self.subnet_has(other) {
+            return false;
+        }
+        match other {
+            IpAddr::V4(other) if self.prefix_len < 31 => {
+                let behind = u32::MAX >> self.prefix_len;
+                let place = other.to_bits() & behind;
+                place == 0 || place == behind
+            }
+            IpAddr::V6(other) if self.prefix_len < 127 => {
+                other.to_bits() & u128::MAX >> self.prefix_len == 0
+            }
+            _ => false,
+        }
+    }
+
     fn subnet_has(&self, other: IpAddr) -> bool {
         let behind = |whole: u32| whole.saturating_sub(u32::from(self.prefix_len));
         match (self.address, other) {
@@ -130,6 +146,26 @@ impl LocalAddress {
     }
 }
 
+/// Refuses an address that no host of the NIC's subnets can have. `what` it is to be: a VIP, a node.
+pub(super) fn refuse_no_host(
+    nic: &Nic,
+    addresses: &[LocalAddress],
+    what: &'static str,
+    address: IpAddr,
+) -> Result<(), NetError> {
+    let mut on_nic = addresses.iter().filter(|local| local.index == nic.index);
+    match on_nic.find(|local| local.is_no_host(address)) {
+        None => Ok(()),
+        Some(local) => Err(NetError::NoHost {
+            what,
+            address,
+            interface: nic.name.clone(),
+            own: local.address,
+            prefix_len: local.prefix_len,
+        }),
+    }
+}
+
 /// Finds the NIC: it has the address of one of `nodes`, and `vip` is in the subnet of that
 /// address. `named`, if given, must have the address too, or be a port of the bridge or bond that
 /// has it, but its subnet may be any.
@@ -140,14 +176,16 @@ pub(super) fn choose(
     nodes: &[IpAddr],
     named: Option<&str>,
 ) -> Result<Nic, NetError> {
-    if let Some(name) = named
-        && !links.iter().any(|link| link.name == name)
-    {
-        return Err(NetError::NoInterface {
-            name: name.to_owned(),
-            there: list(links.iter().map(|link| &link.name)),
-        });
-    }
+    let named = match named {
+        None => None,
+        Some(name) => {
+            let link = links.iter().find(|link| link.is_called(name));
+            Some(link.ok_or_else(|| NetError::NoInterface {
+                name: name.to_owned(),
+                there: list(links.iter().map(|link| &link.name)),
+            })?)
+        }
+    };
 
     let mut here = nodes
         .iter()
@@ -177,11 +215,9 @@ pub(super) fn choose(
     let mut holders = all.clone();
     holders.retain(|(link, _)| !is_port(link));
     let found = match named {
-        Some(name) => {
-            let named = links.iter().find(|link| link.name == name);
-            let is_named = |link: &Link| {
-                link.name == name || named.is_some_and(|named| is_port_of(links, named, link))
-            };
+        Some(named) => {
+            let is_named =
+                |link: &Link| link.index == named.index || is_port_of(links, named, link);
             holders.iter().find(|(link, _)| is_named(link))
         }
         None => holders
@@ -193,7 +229,7 @@ pub(super) fn choose(
         return Err(NetError::OtherInterface {
             address,
             holder: list(holders.iter().map(|(link, _)| &link.name)),
-            name: named.unwrap_or_default().to_owned(),
+            name: named.map(|named| named.name.clone()).unwrap_or_default(),
         });
     };
     let interface = link.name.clone();
@@ -208,6 +244,11 @@ pub(super) fn choose(
             address,
             prefix_len,
         });
+    }
+    match local.usable {
+        Usable::Yes => {}
+        Usable::NotYet => return Err(NetError::Tentative { address, interface }),
+        Usable::Duplicate => return Err(NetError::Duplicate { address, interface }),
     }
     Ok(Nic {
         index: link.index,
@@ -247,6 +288,7 @@ mod tests {
         Link {
             index,
             name: name.to_owned(),
+            alternative_names: Vec::new(),
             mac,
             mtu: 1500,
             loopback: name == "lo",
@@ -273,6 +315,7 @@ mod tests {
             address: address.into(),
             prefix_len,
             host_scope: false,
+            usable: Usable::Yes,
         }
     }
 
@@ -284,27 +327,59 @@ mod tests {
 
     #[test]
     fn first_and_last_addresses_of_a_subnet_are_no_hosts() {
-        let nic = |prefix_len| Nic {
-            index: 2,
-            name: "eth0".to_owned(),
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            address: [10, 0, 0, 11].into(),
-            prefix_len,
-            node_index: 0,
-            driver: None,
-            up: true,
-        };
-        for (prefix_len, vip, wanted) in [
-            (24, [10, 0, 0, 0], true),
-            (24, [10, 0, 0, 255], true),
-            (24, [10, 0, 0, 10], false),
-            (24, [10, 0, 1, 255], false),
-            (31, [10, 0, 0, 10], false),
-            (32, [10, 0, 0, 11], false),
+        for (own, prefix_len, address, wanted) in [
+            ("10.0.0.11", 24, "10.0.0.0", true),
+            ("10.0.0.11", 24, "10.0.0.255", true),
+            ("10.0.0.11", 24, "10.0.0.10", false),
+            ("10.0.0.11", 24, "10.0.1.255", false),
+            ("10.0.0.11", 16, "10.0.0.255", false),
+            ("10.0.0.11", 31, "10.0.0.10", false),
+            ("10.0.0.11", 32, "10.0.0.11", false),
+            ("fd00::11", 64, "fd00::", true),
+            ("fd00::11", 64, "fd00::ffff:ffff:ffff:ffff", false),
+            ("fd00::11", 64, "fd00::10", false),
+            ("fd00::11", 127, "fd00::10", false),
+            ("fd00::11", 64, "10.0.0.255", false),
         ] {
-            let refused = nic(prefix_len).refuse_no_host(vip.into()).is_err();
-            assert_eq!(refused, wanted, "{vip:?} of a /{prefix_len}");
+            let local = LocalAddress {
+                address: own.parse().unwrap(),
+                ..on(2, [0; 4], prefix_len)
+            };
+            let found = local.is_no_host(address.parse().unwrap());
+            assert_eq!(found, wanted, "{address} of {own}/{prefix_len}");
+        }
+    }
+
+    #[test]
+    fn each_subnet_of_the_nic_counts_and_those_of_others_do_not() {
+        let addresses = [
+            on(2, [10, 0, 0, 12], 24),
+            on(2, [10, 1, 0, 12], 24),
+            on(3, [10, 2, 0, 12], 24),
+        ];
+        let nic = choose(&links(), &addresses, VIP, &NODES, None).unwrap();
+        let refused = |address: [u8; 4]| {
+            let refused = refuse_no_host(&nic, &addresses, "VIP", address.into());
+            refused.err().map(|error| error.to_string())
+        };
+        let error = refused([10, 1, 0, 255]).unwrap();
+        assert_eq!(
+            error,
+            "VIP 10.1.0.255 is the first or the last address of the subnet of eth0 \
+             (10.1.0.12/24), which no host can have; take another one"
+        );
+        assert_eq!(refused([10, 2, 0, 255]), None);
+    }
+
+    #[test]
+    fn an_interface_is_found_by_any_of_its_names_and_called_by_its_own() {
+        let mut links = links();
+        let name = "enp0s31f6-of-the-control-plane";
+        links[1].alternative_names = vec!["eno1".to_owned(), name.to_owned()];
+        let addresses = [on(2, [10, 0, 0, 11], 24)];
+        for named in ["eth0", "eno1", name] {
+            let nic = choose(&links, &addresses, VIP, &NODES, Some(named)).unwrap();
+            assert_eq!(nic.name, "eth0", "{named}");
         }
     }
 
@@ -346,6 +421,37 @@ mod tests {
         assert!(text.contains("eth0 (10.0.0.11/32)"), "{text}");
         let nic = choose(&links(), &addresses, VIP, &NODES, Some("eth0")).unwrap();
         assert_eq!(nic.prefix_len, 32);
+    }
+
+    #[test]
+    fn what_may_come_by_itself_is_told_from_what_must_be_corrected() {
+        let addresses = [on(2, [10, 0, 0, 11], 24)];
+        let refused = |addresses: &[LocalAddress], named: Option<&str>| {
+            choose(&links(), addresses, VIP, &NODES, named).unwrap_err()
+        };
+        let is = |usable| {
+            [LocalAddress {
+                usable,
+                ..addresses[0]
+            }]
+        };
+        for come in [
+            refused(&[], None),
+            refused(&[on(2, [169, 254, 0, 1], 16)], None),
+            refused(&addresses, Some("bond0")),
+            refused(&is(Usable::NotYet), None),
+            refused(&is(Usable::Duplicate), None),
+        ] {
+            assert!(come.may_come(), "{come}");
+        }
+        for stays in [
+            refused(&addresses, Some("tun0")),
+            refused(&[on(2, [10, 0, 0, 11], 32)], None),
+            refused(&[on(3, [10, 0, 0, 11], 24)], None),
+            refused(&[addresses[0], on(2, [10, 0, 0, 12], 24)], None),
+        ] {
+            assert!(!stays.may_come(), "{stays}");
+        }
     }
 
     #[test]

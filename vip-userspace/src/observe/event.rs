@@ -150,8 +150,8 @@ pub enum Event {
     },
     /// Somebody who is no agent of the cluster claims the VIP.
     Conflict {
-        /// Its Ethernet address.
-        claimant: String,
+        /// Who claims it, and that it does.
+        claim: String,
         /// The node that has it, if one does.
         node: Option<String>,
         /// The VIP was announced against it.
@@ -161,6 +161,8 @@ pub enum Event {
     ConflictOver {
         /// Its Ethernet address.
         claimant: String,
+        /// The node that has it, if one does.
+        node: Option<String>,
     },
     /// Something is wrong on the segment.
     Alarm {
@@ -573,15 +575,10 @@ impl Event {
             Self::Fault { cause } => plain("this node cannot own the VIP").because(cause),
             Self::FaultGone { cause } => plain("fault is gone").because(cause),
             Self::Conflict {
-                claimant,
+                claim,
                 node,
                 defended,
             } => {
-                let who = if node.is_some() {
-                    "which runs no agent"
-                } else {
-                    "which is no node of the cluster"
-                };
                 let against = if defended {
                     ": announced against it"
                 } else {
@@ -589,12 +586,13 @@ impl Event {
                 };
                 Said {
                     node,
-                    ..Said::new(format!("{claimant}, {who}, claims the VIP{against}"))
+                    ..Said::new(format!("{claim}{against}"))
                 }
             }
-            Self::ConflictOver { claimant } => {
-                Said::new(format!("{claimant} claims the VIP no more"))
-            }
+            Self::ConflictOver { claimant, node } => Said {
+                node,
+                ..Said::new(format!("{claimant} claims the VIP no more"))
+            },
             Self::Alarm { text, .. } => Said::new(text),
             Self::AlarmOver { kind, about } => Said::new(match kind {
                 Kind::Stranger => {

@@ -36,6 +36,11 @@ pub enum Question {
     Events(u64, oneshot::Sender<Vec<Record>>),
 }
 
+/// The agent has not begun: what it waits for must come first. It is healthy, and not ready.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent waits for its network: {0}")]
+pub struct Waits(pub String);
+
 /// An agent that runs answers within a millisecond or two.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -174,6 +179,7 @@ async fn answer(request: &Request<Incoming>, state: &State) -> Answer {
         },
         "/healthz" | "/livez" => match status(state).await {
             Ok(_) => text(StatusCode::OK, "ok\n"),
+            Err(error) if error.is::<Waits>() => text(StatusCode::OK, format!("ok, {error}\n")),
             Err(error) => unavailable(&error),
         },
         "/readyz" => match status(state).await {

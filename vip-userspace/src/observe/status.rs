@@ -47,6 +47,9 @@ pub struct Status {
     pub conflicts: u64,
     /// Who does so: its Ethernet address; `None` if nobody does any more.
     pub claimant: Option<String>,
+    /// The same in words: whether it is a node of the cluster, and which.
+    #[serde(default)]
+    pub claim: Option<String>,
     /// What is wrong on the segment, which somebody must deal with.
     pub alarms: Vec<Alarm>,
     /// What this node says of itself if it hears no agent of another node, though servers there
@@ -295,12 +298,8 @@ impl fmt::Display for Status {
         for warning in self.warnings() {
             writeln!(f, "Warning  {warning}")?;
         }
-        if let Some(claimant) = &self.claimant {
-            writeln!(
-                f,
-                "Conflict {claimant} claims the VIP, {} times so far",
-                self.conflicts
-            )?;
+        if let Some(claim) = &self.claim {
+            writeln!(f, "Conflict {claim}; {} claims so far", self.conflicts)?;
         }
         for alarm in &self.alarms {
             writeln!(f, "Alarm    {}", alarm.text)?;

@@ -3,13 +3,16 @@
 
 mod credentials;
 mod insecure;
+mod late;
 mod trust;
 
 pub use credentials::{Credentials, News};
+pub use trust::Authority;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -24,7 +27,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::config::Tls;
 use credentials::{Secret, Store};
+use late::Late;
 use trust::Verification;
 
 /// How an API server shows that it is one of the cluster's.
@@ -36,6 +41,16 @@ pub enum Trust {
     Ca(PathBuf),
     /// Not at all: whatever answers is believed.
     Insecure,
+}
+
+impl From<&Tls> for Trust {
+    fn from(tls: &Tls) -> Self {
+        match tls {
+            Tls::WellKnownCa => Self::WellKnownCa,
+            Tls::Ca(path) => Self::Ca(path.clone()),
+            Tls::Insecure => Self::Insecure,
+        }
+    }
 }
 
 /// What a server is asked.
@@ -127,6 +142,14 @@ const MAX_BODY: usize = 64 << 10;
 /// Probes API servers.
 #[derive(Debug)]
 pub struct Prober {
+    asker: Arc<Asker>,
+    /// What came of probes that were not answered in time.
+    late: Late,
+}
+
+/// Asks servers.
+#[derive(Debug)]
+struct Asker {
     settings: Settings,
     verification: Verification,
     store: Option<Store>,
@@ -143,26 +166,32 @@ impl Prober {
                  whatever answers is believed"
             );
         }
-        Self {
+        let asker = Asker {
             verification: Verification::new(settings.trust.clone()),
             store: settings.credentials.clone().map(Store::new),
             settings,
+        };
+        Self {
+            asker: Arc::new(asker),
+            late: Late::default(),
         }
     }
 
     /// What the credentials' last change brought, once.
     pub fn news(&self) -> Option<News> {
-        self.store.as_ref()?.news()
+        self.asker.store.as_ref()?.news()
     }
 
-    /// Probes the API server on a node. Ends within the time-out.
+    /// Probes the API server on a node. Ends within the time-out; what a server says later than
+    /// that is told with the time-outs that follow, and never counts as an answer.
     ///
     /// The server's certificate must hold for the node's address (as an IP subject alternative
     /// name), as those that kubeadm makes do.
     pub async fn probe(&self, address: IpAddr) -> ProbeResult {
         let start = Instant::now();
-        let deadline = start + self.settings.timeout;
-        let connect = TcpStream::connect((address, self.settings.port));
+        let Settings { timeout, port, .. } = self.asker.settings;
+        let deadline = start + timeout;
+        let connect = TcpStream::connect((address, port));
         let tcp = match timeout_at(deadline, connect).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) if answered(&error) => return ProbeResult::Refused,
@@ -171,25 +200,33 @@ impl Prober {
                 return ProbeResult::Silent { reason };
             }
             Err(_) => {
-                let reason = format!("no answer within {:?}", self.settings.timeout);
+                let reason = format!("no answer within {timeout:?}");
                 return ProbeResult::Silent { reason };
             }
         };
+        let asker = Arc::clone(&self.asker);
         let connected = Instant::now();
-        let answer = timeout_at(deadline, self.ask(address, tcp)).await;
+        let mut asking = Box::pin(async move { asker.ask(address, tcp).await });
+        let Ok(answer) = timeout_at(deadline, &mut asking).await else {
+            let mut reason = format!("timed out after {timeout:?}");
+            if let Some(late) = self.late.of(address) {
+                reason = format!("{reason}; {late}");
+            }
+            self.late.wait(address, start, timeout, asking);
+            let connected = connected.elapsed();
+            return ProbeResult::Hung { reason, connected };
+        };
+        self.late.forget(address);
         let rtt = start.elapsed();
         match answer {
-            Ok(Ok(Answer::Ready)) => ProbeResult::Ready { rtt },
-            Ok(Ok(Answer::Unknown(reason))) => ProbeResult::Unknown { reason, rtt },
-            Ok(Err(reason)) => ProbeResult::NotReady { reason },
-            Err(_) => {
-                let reason = format!("timed out after {:?}", self.settings.timeout);
-                let connected = connected.elapsed();
-                ProbeResult::Hung { reason, connected }
-            }
+            Ok(Answer::Ready) => ProbeResult::Ready { rtt },
+            Ok(Answer::Unknown(reason)) => ProbeResult::Unknown { reason, rtt },
+            Err(reason) => ProbeResult::NotReady { reason },
         }
     }
+}
 
+impl Asker {
     /// Over an open connection. The error says why the server is not ready.
     async fn ask(&self, address: IpAddr, tcp: TcpStream) -> Result<Answer, String> {
         let path = match &self.settings.ask {
@@ -256,6 +293,7 @@ impl Prober {
 }
 
 /// What a server that serves says.
+#[derive(Debug)]
 enum Answer {
     /// It is ready.
     Ready,

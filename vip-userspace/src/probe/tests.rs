@@ -103,6 +103,11 @@ fn prober(port: u16, timeout: Duration, trust: Trust) -> Prober {
     })
 }
 
+/// What may be changed before the first probe.
+fn asker(prober: &mut Prober) -> &mut Asker {
+    Arc::get_mut(&mut prober.asker).unwrap()
+}
+
 /// A prober that trusts `authority`, by a file that is there as long as the folder.
 fn trusting(authority: &Authority, port: u16) -> (Prober, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -255,6 +260,80 @@ async fn a_server_that_accepts_and_hangs_is_found_out_whatever_is_asked() {
     }
 }
 
+/// Serves requests so long after they came.
+async fn serve_late(
+    tls: Arc<ServerConfig>,
+    delay: Arc<std::sync::Mutex<Duration>>,
+    status: u16,
+    body: &'static str,
+) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let open = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&open);
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (tls, delay) = (Arc::clone(&tls), Arc::clone(&delay));
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let Ok(tls) = TlsAcceptor::from(tls).accept(tcp).await else {
+                    return;
+                };
+                let service = service_fn(async |_: Request<hyper::body::Incoming>| {
+                    let pause = *delay.lock().unwrap();
+                    tokio::time::sleep(pause).await;
+                    let body = Full::new(Bytes::from_static(body.as_bytes()));
+                    Response::builder().status(status).body(body)
+                });
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ = server::Builder::new()
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await;
+                counted.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    });
+    (port, open)
+}
+
+#[tokio::test]
+async fn what_a_server_says_too_late_is_told_with_the_time_outs_that_follow() {
+    let authority = Authority::new();
+    let body = "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
+    let delay = Arc::new(std::sync::Mutex::new(Duration::from_secs(2)));
+    let tls = authority.server("127.0.0.1");
+    let (port, open) = serve_late(tls, Arc::clone(&delay), 500, body).await;
+    let (trusting, folder) = trusting(&authority, port);
+    drop(trusting);
+    let ca = Trust::Ca(folder.path().join("ca.crt"));
+    let prober = prober(port, Duration::from_millis(400), ca);
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.push(hung(prober.probe(LOCALHOST.into()).await));
+        let connections = open.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(connections <= 3, "{connections} connections wait");
+        if told.len() > 6 && told.last().is_some_and(|text| text.contains("etcd")) {
+            break;
+        }
+    }
+    assert_eq!(told[0], "timed out after 400ms");
+    let last = told.last().unwrap();
+    assert!(
+        last.starts_with("timed out after 400ms; answered after 2.")
+            && last.ends_with(": 500 Internal Server Error, failed: etcd"),
+        "{told:?}"
+    );
+    // It answers in time, and hangs anew: for another reason, maybe.
+    *delay.lock().unwrap() = Duration::ZERO;
+    let found = reason(prober.probe(LOCALHOST.into()).await);
+    assert_eq!(found, "500 Internal Server Error, failed: etcd");
+    *delay.lock().unwrap() = Duration::from_secs(60);
+    let found = hung(prober.probe(LOCALHOST.into()).await);
+    assert_eq!(found, "timed out after 400ms");
+}
+
 #[tokio::test]
 async fn an_answer_that_is_not_tls_is_not_ready() {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
@@ -304,11 +383,11 @@ async fn tls_alone_and_connections_alone_say_that_a_server_serves() {
     let port = serve(authority.server("127.0.0.1"), 500, "").await;
     for (ask, text) in [(Ask::Tls, "serves TLS"), (Ask::Tcp, "takes connections")] {
         let (mut prober, _folder) = trusting(&authority, port);
-        prober.settings.ask = ask;
+        asker(&mut prober).settings.ask = ask;
         assert_eq!(unknown(prober.probe(LOCALHOST.into()).await), text);
     }
     let (mut stranger, _folder) = trusting(&Authority::new(), port);
-    stranger.settings.ask = Ask::Tls;
+    asker(&mut stranger).settings.ask = Ask::Tls;
     let reason = reason(stranger.probe(LOCALHOST.into()).await);
     assert!(reason.starts_with("TLS: "), "{reason}");
 }
@@ -332,7 +411,7 @@ async fn a_token_is_shown_follows_its_file_and_outlives_a_broken_one() {
     let port = serve_known(authority.server("127.0.0.1"), Some("s3cr3t")).await;
     let (mut prober, folder) = trusting(&authority, port);
     let file = folder.path().join("token");
-    prober.store = Some(Store::new(Credentials::Token(file.clone())));
+    asker(&mut prober).store = Some(Store::new(Credentials::Token(file.clone())));
     let result = prober.probe(LOCALHOST.into()).await;
     assert_eq!(unknown(result), "401 Unauthorized without credentials");
     let news = prober.news().unwrap().unwrap_err();
@@ -395,7 +474,7 @@ async fn a_client_certificate_is_shown_and_rotates() {
 
     let files = ["vip.crt", "vip.key"].map(|name| folder.path().join(name));
     let [certificate, key] = files.clone();
-    prober.store = Some(Store::new(Credentials::Certificate { certificate, key }));
+    asker(&mut prober).store = Some(Store::new(Credentials::Certificate { certificate, key }));
     let issue = |name: &str| {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();

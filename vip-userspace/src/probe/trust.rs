@@ -58,6 +58,50 @@ impl Source {
     }
 }
 
+/// What is found where the CA is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Authority {
+    /// Certificates, in this file.
+    Read(PathBuf),
+    /// No file yet; which.
+    Missing(String),
+    /// A file that is of no use; why.
+    Wrong(String),
+}
+
+impl Trust {
+    /// Looks at the CA file, as `vip check` wants to know. `None` if none is needed.
+    #[must_use]
+    pub fn check(&self) -> Option<Authority> {
+        let path = match (self, self.source()) {
+            (_, Ok(None)) => return None,
+            (_, Ok(Some(source))) => source.path,
+            // What cannot be looked at is not missing.
+            (Self::Ca(path), Err(_)) if path.symlink_metadata().is_ok() => path.clone(),
+            (_, Err(why)) => return Some(Authority::Missing(why)),
+        };
+        Some(match read(&path) {
+            Ok(_) => Authority::Read(path),
+            Err(why) => Authority::Wrong(why),
+        })
+    }
+
+    /// The CA file as it is now; `None` if there is nothing to check.
+    fn source(&self) -> Result<Option<Source>, String> {
+        match self {
+            Self::Insecure => Ok(None),
+            Self::Ca(path) => Source::look(path)
+                .map(Some)
+                .map_err(|error| format!("no CA file yet: {}: {error}", path.display())),
+            Self::WellKnownCa => WELL_KNOWN
+                .iter()
+                .find_map(|path| Source::look(Path::new(path)).ok())
+                .map(Some)
+                .ok_or_else(|| format!("no CA file yet: none of {}", WELL_KNOWN.join(", "))),
+        }
+    }
+}
+
 impl Verification {
     pub(super) fn new(trust: Trust) -> Self {
         Self {
@@ -72,7 +116,7 @@ impl Verification {
         &self,
         certificate: Option<(&Arc<CertifiedKey>, u64)>,
     ) -> Result<Arc<ClientConfig>, String> {
-        let source = self.source()?;
+        let source = self.trust.source()?;
         let version = certificate.map(|(_, version)| version);
         // Whoever panicked left a whole value or none.
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,25 +138,10 @@ impl Verification {
 
     /// How certificates are checked, for error messages.
     pub(super) fn describe(&self) -> String {
-        match self.source() {
+        match self.trust.source() {
             Ok(Some(source)) => format!("CA {}", source.path.display()),
             Ok(None) => "certificates are not checked".to_owned(),
             Err(reason) => reason,
-        }
-    }
-
-    /// The CA file as it is now; `None` if there is nothing to check.
-    fn source(&self) -> Result<Option<Source>, String> {
-        match &self.trust {
-            Trust::Insecure => Ok(None),
-            Trust::Ca(path) => Source::look(path)
-                .map(Some)
-                .map_err(|error| format!("no CA file yet: {}: {error}", path.display())),
-            Trust::WellKnownCa => WELL_KNOWN
-                .iter()
-                .find_map(|path| Source::look(Path::new(path)).ok())
-                .map(Some)
-                .ok_or_else(|| format!("no CA file yet: none of {}", WELL_KNOWN.join(", "))),
         }
     }
 }

@@ -56,7 +56,11 @@ impl Shell {
                     detection_ms: millis(session.detection),
                     round_trip_ms: session.round_trip.map(millis),
                 }),
-                probe: peer.probes[0].clone(),
+                probe: if server == Server::Unready {
+                    self.why_unready(peer, 0)
+                } else {
+                    peer.probes[0].text.clone()
+                },
                 rtt_ms: peer.rtt.map(millis),
                 packets: counters.packets,
                 bytes: counters.bytes,
@@ -95,7 +99,14 @@ impl Shell {
             last_failover_ms: self.last_failover.map(millis),
             source_mac_changes: self.sources.changes(),
             conflicts: self.claims.1,
-            claimant: self.claimant.map(|mac| mac.to_string()),
+            claimant: self.claimants.last().map(|(mac, _)| mac.to_string()),
+            claim: self.claimants.last().map(|(mac, claimant)| {
+                let claim = self.claim(*mac, *claimant);
+                match claimant.node() {
+                    Some(node) => format!("{}: {claim}", named(node).name),
+                    None => claim,
+                }
+            }),
             alarms: self
                 .segment
                 .alarms

@@ -7,6 +7,7 @@ mod addresses;
 mod bfd;
 mod describe;
 mod first;
+mod handover;
 mod hooks;
 mod network;
 mod other_nics;
@@ -32,7 +33,7 @@ use self::setup::{
     NicSockets, addresses_of, advert_interval, described, own_addresses, params, plan, redirect,
 };
 use super::clock::now;
-use super::pacer::{Command, HandoverResult, Known, Notice, Pacer, Setting, View};
+use super::pacer::{Command, Known, Notice, Pacer, Setting, View};
 use super::state::StateDir;
 use super::survey::Found;
 use super::{Outcome, Probed};
@@ -41,7 +42,7 @@ use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
 use crate::decide::health::Probe;
 use crate::decide::hooks::Hook;
-use crate::decide::node::{LastUsable, Node, Unfit};
+use crate::decide::node::{Claimant, LastUsable, Node, Unfit};
 use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
 use crate::net::netlink::Netlink;
@@ -59,14 +60,23 @@ struct Peer {
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
-    /// What the last probe by each check said.
-    probes: Vec<String>,
+    /// What the last probe by each check found.
+    probes: Vec<LastProbe>,
     rtt: Option<Duration>,
     /// Frames and new connections at the last reconciliation, and a second since.
     counted: (u64, u64),
     rates: (f64, f64),
     /// What is known of its agent.
     agent: Agent,
+}
+
+/// What a probe found last.
+#[derive(Clone)]
+struct LastProbe {
+    /// `None` before the first one.
+    found: Option<Probe>,
+    /// The same for people.
+    text: String,
 }
 
 /// Everything the loop drives.
@@ -101,7 +111,8 @@ pub(super) struct Shell {
     last_failover: Option<Duration>,
     /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
     claims: (u64, u64),
-    claimant: Option<Mac>,
+    /// Who claims the VIP now, the latest one last.
+    claimants: Vec<(Mac, Claimant)>,
     /// What else is wrong on the segment.
     segment: Segment,
     /// How often the NIC's carrier had come or gone when it was last looked at.
@@ -219,7 +230,13 @@ impl Shell {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
-                    probes: vec!["not probed yet".to_owned(); config.checks.len()],
+                    probes: vec![
+                        LastProbe {
+                            found: None,
+                            text: "not probed yet".to_owned(),
+                        };
+                        config.checks.len()
+                    ],
                     rtt: None,
                     counted: (0, 0),
                     rates: (0.0, 0.0),
@@ -280,7 +297,7 @@ impl Shell {
             takeovers: 0,
             last_failover: None,
             claims: (conflicts, 0),
-            claimant: None,
+            claimants: Vec::new(),
             segment: Segment::new(surveys),
             carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
@@ -355,10 +372,10 @@ impl Shell {
         let others = why.others.iter().map(|(index, unfit)| {
             let peer = &self.peers[index.get()];
             let why = match unfit {
-                Unfit::Dead => "does not live",
-                Unfit::Silent => "is silent",
-                Unfit::Draining => "drains",
-                Unfit::Unready => &peer.probes[why.check],
+                Unfit::Dead => "does not live".to_owned(),
+                Unfit::Silent => "is silent".to_owned(),
+                Unfit::Draining => "drains".to_owned(),
+                Unfit::Unready => self.why_unready(peer, why.check),
             };
             format!("{}: {why}", peer.name)
         });
@@ -415,8 +432,26 @@ impl Shell {
         if check == 0 {
             peer.agent.serves = answers;
         }
-        probed.found.text().clone_into(&mut peer.probes[check]);
+        peer.probes[check] = LastProbe {
+            found: Some(found.clone()),
+            text: probed.found.text().to_owned(),
+        };
         Some((peer.index, found))
+    }
+
+    /// Why a server that counts as not ready does so: the last probe may have found it ready, and
+    /// one is not enough.
+    fn why_unready(&self, peer: &Peer, check: usize) -> String {
+        let last = &peer.probes[check];
+        match last.found {
+            Some(Probe::Ready | Probe::Unknown(_)) => self.not_yet_ready(&last.text),
+            _ => last.text.clone(),
+        }
+    }
+
+    fn not_yet_ready(&self, found: &str) -> String {
+        let rise = self.config.health.rise;
+        format!("{found} again, but not yet {rise} times in a row")
     }
 
     /// The credentials for health checks were read anew, or could not be.
@@ -475,26 +510,6 @@ impl Shell {
         }
     }
 
-    /// Asks the thread for another owner.
-    pub(super) fn handover(
-        &self,
-        to: Option<&str>,
-    ) -> anyhow::Result<oneshot::Receiver<HandoverResult>> {
-        let to = to
-            .map(|name| {
-                let named = |peer: &&Peer| peer.name == name || peer.address.to_string() == name;
-                let peer = self.peers.iter().find(named);
-                peer.map(|peer| peer.index).with_context(|| {
-                    let names: Vec<_> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
-                    format!("no node {name}; there are {}", names.join(", "))
-                })
-            })
-            .transpose()?;
-        let (answer, answered) = oneshot::channel();
-        self.pacer.tell(Command::Handover(to, answer));
-        Ok(answered)
-    }
-
     /// What happened from this event on.
     pub(super) fn events(&self, since: u64) -> Vec<Record> {
         self.journal.since(since).cloned().collect()
@@ -503,11 +518,6 @@ impl Shell {
     /// Something happened to the agent itself.
     pub(super) fn note(&mut self, event: Event) {
         self.journal.note(event);
-    }
-
-    /// The nodes' names, by backend index.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.peers.iter().map(|peer| peer.name.clone()).collect()
     }
 
     /// Gives the VIP up, for another node to take. The thread ends when one has.

@@ -316,7 +316,8 @@ impl Shell {
     pub(super) fn tell_claim(&mut self, mac: Mac) {
         let node = self.sources.node(mac);
         if node.is_none_or(|node| node.get() != self.nic.node_index) {
-            self.pacer.tell(Command::Claim(mac, node));
+            let agent = node.is_some_and(|node| self.may_run_an_agent(node));
+            self.pacer.tell(Command::Claim(mac, node, agent));
         }
     }
 }

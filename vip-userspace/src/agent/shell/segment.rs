@@ -292,8 +292,8 @@ impl Shell {
         }
     }
 
-    /// The node runs no agent, or may: what speaks for the VIP there is something else, or may be an
-    /// agent that a firewall hides.
+    /// Whether what speaks for the VIP on that node may be an agent that is not heard, because it does
+    /// not get to run or a firewall hides it. If not, it is something else.
     pub(super) fn may_run_an_agent(&self, node: BackendIndex) -> bool {
         let facts = &self.peers[node.get()].agent.facts;
         self.config.bfd.is_some() && !facts.runs_no_agent(now())

@@ -1,13 +1,13 @@
 //! Turns what the decisions report, by index, into events, which people read.
 
-use vip_common::layout::BackendIndex;
+use vip_common::layout::{BackendIndex, Mac};
 use vip_common::wire::bfd::Diagnostic;
 
 use super::Shell;
 use crate::agent::clock::now;
 use crate::agent::pacer::Notice;
-use crate::decide::health::Transition;
-use crate::decide::node::{Departure, Loss, Report, Takeover};
+use crate::decide::health::{Probe, Transition};
+use crate::decide::node::{Claimant, Departure, Loss, Report, Takeover};
 use crate::decide::vrrp::State;
 use crate::observe::event::{Event, Repair};
 
@@ -35,12 +35,6 @@ impl Shell {
     /// Takes in what the decisions report; `None` if it is no news, or told in another way.
     fn take(&mut self, report: Report) -> Option<Event> {
         let news = match &report {
-            // What speaks there may be an agent that a firewall hides: that it is not heard is told
-            // with more about it.
-            Report::Conflict {
-                node: Some(node), ..
-            } if self.may_run_an_agent(*node) => return None,
-            Report::ConflictOver { mac } if self.claimant != Some(*mac) => return None,
             Report::Conflict {
                 defended, fresh, ..
             } => *defended || *fresh,
@@ -66,14 +60,47 @@ impl Shell {
                 self.state = State::Backup;
                 self.since = now();
             }
-            Report::Conflict { mac, .. } => {
+            Report::Conflict { mac, claimant, .. } => {
                 self.claims.1 += 1;
-                self.claimant = Some(*mac);
+                self.claimants.retain(|(known, _)| known != mac);
+                self.claimants.push((*mac, *claimant));
             }
             Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
-            Report::ConflictOver { .. } => self.claimant = None,
+            Report::ConflictOver { mac, .. } => self.claimants.retain(|(known, _)| known != mac),
             Report::TwoOwners(node, present) => self.on_two_owners(*node, *present),
             _ => {}
+        }
+    }
+
+    /// What the probe found that changed the picture. A later one may have ended meanwhile, and
+    /// have found something else.
+    fn cause(&self, node: BackendIndex, check: usize, found: &Probe) -> String {
+        let last = &self.peers[node.get()].probes[check];
+        match found {
+            _ if last.found.as_ref() == Some(found) => last.text.clone(),
+            Probe::Ready => "ready".to_owned(),
+            Probe::Unknown(text) | Probe::NotReady(text) | Probe::Hung { reason: text, .. } => {
+                text.clone()
+            }
+            Probe::Refused => "connection refused".to_owned(),
+            Probe::Silent => "no answer".to_owned(),
+        }
+    }
+
+    /// Who claims the VIP, in words. The node's name comes before it.
+    pub(super) fn claim(&self, mac: Mac, claimant: Claimant) -> String {
+        match claimant {
+            Claimant::Stranger => format!(
+                "{}, which is no node of the cluster, claims the VIP",
+                self.who(mac)
+            ),
+            Claimant::NoAgent(_) => {
+                format!("{}, which runs no agent, claims the VIP", self.who(mac))
+            }
+            Claimant::Unheard { owner, .. } => format!(
+                "answers for the VIP while {} owns it: its agent was not heard",
+                self.peers[owner.get()].name
+            ),
         }
     }
 
@@ -129,17 +156,31 @@ impl Shell {
             Report::Dead(node) => Event::NodeDead { node: name(node) },
             Report::Answers(node) => Event::NodeAnswers { node: name(node) },
             Report::Health(node, check, transition) => {
-                let (port, cause) = (
-                    self.config.checks[check].port,
-                    self.peers[node.get()].probes[check].clone(),
-                );
+                let port = self.config.checks[check].port;
+                let cause = |found: Probe| self.cause(node, check, &found);
                 let node = name(node);
                 match transition {
                     Transition::Alive => Event::ProbesAnswered { node },
-                    Transition::Dead => Event::ProbesUnanswered { node, cause },
+                    Transition::Dead => Event::ProbesUnanswered {
+                        node,
+                        cause: cause(Probe::Silent),
+                    },
                     Transition::Ready => Event::ServerReady { node, port },
-                    Transition::Unknown(_) => Event::ServerUnknown { node, port, cause },
-                    Transition::NotReady(_) => Event::ServerNotReady { node, port, cause },
+                    Transition::Unknown(Probe::Ready) => Event::ServerUnknown {
+                        node,
+                        port,
+                        cause: self.not_yet_ready("ready"),
+                    },
+                    Transition::Unknown(found) => Event::ServerUnknown {
+                        node,
+                        port,
+                        cause: cause(found),
+                    },
+                    Transition::NotReady(found) => Event::ServerNotReady {
+                        node,
+                        port,
+                        cause: cause(found),
+                    },
                 }
             }
             Report::EchoLost(node, true) => Event::EchoLost { node: name(node) },
@@ -158,23 +199,24 @@ impl Shell {
             },
             Report::Conflict {
                 mac,
-                node,
+                claimant,
                 defended,
                 ..
             } => Event::Conflict {
-                claimant: self.who(mac),
-                node: node.map(name),
+                claim: self.claim(mac, claimant),
+                node: claimant.node().map(name),
                 defended,
             },
-            Report::ConflictOver { mac } => Event::ConflictOver {
+            Report::ConflictOver { mac, claimant } => Event::ConflictOver {
                 claimant: mac.to_string(),
+                node: claimant.node().map(name),
             },
             // Told as an alarm.
             Report::TwoOwners(..) => return None,
             Report::HandingOver(node) => Event::HandingOver { to: name(node) },
             Report::HandedOver(node) => Event::HandedOver { to: name(node) },
             Report::NotHandedOver(why) => Event::NotHandedOver {
-                cause: why.to_string(),
+                cause: self.not_handed_over(&why),
             },
             Report::Priority(priority) => Event::Priority(priority),
         })

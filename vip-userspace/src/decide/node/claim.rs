@@ -9,6 +9,7 @@ impl Node {
         now: BootNanos,
         mac: Mac,
         node: Option<BackendIndex>,
+        agent: bool,
         out: &mut Vec<Action>,
     ) {
         if let Some(node) = node {
@@ -30,15 +31,53 @@ impl Node {
             self.claims.probes_left = CLAIM_PROBES;
             self.claims.next = now.after(CLAIM_RETRY);
         }
+        let by = match (node, self.owner()) {
+            (None, _) => Claimant::Stranger,
+            (Some(node), Some(owner)) if agent => Claimant::Unheard { node, owner },
+            // It may be the owner, and a firewall hide it: that it is not heard is told with more
+            // about it.
+            (Some(_), None) if agent => return,
+            (Some(node), _) => Claimant::NoAgent(node),
+        };
         if node.is_none() || self.knows_the_owner(now) {
-            let before = self.claims.claimant.replace(Claimant { mac, last: now });
+            let fresh = self.note_claim(Claim { mac, by, last: now }, out);
             out.push(Action::Report(Report::Conflict {
                 mac,
-                node,
+                claimant: by,
                 defended,
-                fresh: before.is_none_or(|before| before.mac != mac),
+                fresh,
             }));
         }
+    }
+
+    /// Keeps a claim in mind. Returns whether it is news.
+    fn note_claim(&mut self, claim: Claim, out: &mut Vec<Action>) -> bool {
+        let made = &mut self.claims.made;
+        if let Some(known) = made.iter_mut().find(|known| known.mac == claim.mac) {
+            let before = std::mem::replace(known, claim);
+            return before.by != claim.by;
+        }
+        made.push(claim);
+        if made.len() > MAX_CLAIMS
+            && let Some(oldest) = (0..made.len()).min_by_key(|place| made[*place].last)
+        {
+            over(made.remove(oldest), out);
+        }
+        true
+    }
+
+    /// Forgets claims that are not repeated, and those of nodes whose agent is heard: what such a
+    /// node says of the VIP is said by its agent.
+    fn forget_claims(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let mut made = std::mem::take(&mut self.claims.made);
+        let is_over = |claim: &mut Claim| {
+            let lapsed = now >= claim.last.after(CLAIM_LAPSE);
+            lapsed || claim.by.node().is_some_and(|node| self.is_heard(node))
+        };
+        for claim in made.extract_if(.., is_over) {
+            over(claim, out);
+        }
+        self.claims.made = made;
     }
 
     /// Another node answers for the VIP. Where this one owns it, too, only one of the two hears the
@@ -75,9 +114,9 @@ impl Node {
 
     /// When a claim is over, unless it is repeated before.
     pub(super) fn next_lapse(&self) -> Option<BootNanos> {
-        let claimant = self.claims.claimant.map(|claimant| claimant.last);
+        let claims = self.claims.made.iter().map(|claim| claim.last);
         let rival = self.claims.rival.map(|rival| rival.last);
-        let first = claimant.into_iter().chain(rival).min()?;
+        let first = claims.chain(rival).min()?;
         Some(first.after(CLAIM_LAPSE))
     }
 
@@ -85,13 +124,11 @@ impl Node {
     /// not answer any more.
     pub(super) fn watch_address(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         let active = self.machine.state() == State::Active;
-        let over = |last: BootNanos| now >= last.after(CLAIM_LAPSE);
-        let claimant = self.claims.claimant;
-        if let Some(Claimant { mac, .. }) = claimant.filter(|claimant| over(claimant.last)) {
-            self.claims.claimant = None;
-            out.push(Action::Report(Report::ConflictOver { mac }));
+        if !self.claims.made.is_empty() {
+            self.forget_claims(now, out);
         }
-        if !active || self.claims.rival.is_some_and(|rival| over(rival.last)) {
+        let over = |rival: Rival| now >= rival.last.after(CLAIM_LAPSE);
+        if !active || self.claims.rival.is_some_and(over) {
             self.forget_rival(out);
         }
         if active && self.params.probe_address && now >= self.claims.watch {
@@ -128,4 +165,9 @@ impl Node {
             out.push(Action::ProbeAddress);
         }
     }
+}
+
+fn over(Claim { mac, by, .. }: Claim, out: &mut Vec<Action>) {
+    let claimant = by;
+    out.push(Action::Report(Report::ConflictOver { mac, claimant }));
 }

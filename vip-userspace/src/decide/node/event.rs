@@ -145,6 +145,8 @@ pub enum Event<'a> {
         mac: Mac,
         /// The other node that has it, if one does.
         node: Option<BackendIndex>,
+        /// That node may run an agent, as far as its kernel says.
+        agent: bool,
     },
     /// ARP would answer something else than a moment ago, or other switches must learn where this
     /// node is: another Ethernet address, another NIC, a link that was gone.
@@ -239,17 +241,19 @@ pub enum Report {
     Conflict {
         /// Its Ethernet address.
         mac: Mac,
-        /// The node that has it, if one does: something on it claims the VIP, but no agent.
-        node: Option<BackendIndex>,
+        /// Who it is.
+        claimant: Claimant,
         /// Whether the VIP was announced against it.
         defended: bool,
-        /// Whether it is news: a moment ago it was somebody else, or nobody.
+        /// Whether it is news: that one did not claim it until now.
         fresh: bool,
     },
     /// Whoever claimed the VIP does so no more, as far as this node hears.
     ConflictOver {
         /// Its Ethernet address.
         mac: Mac,
+        /// Who it is.
+        claimant: Claimant,
     },
     /// This node owns the VIP, and another node answers for it as well, for longer than a
     /// handover takes (`true`); or it does so no more.
@@ -262,6 +266,33 @@ pub enum Report {
     NotHandedOver(NoHandover),
     /// The priority changed with the node's health.
     Priority(u8),
+}
+
+/// Who claims the VIP, and is no agent that is heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claimant {
+    /// No node of the cluster, as far as is known.
+    Stranger,
+    /// Something on this node, which runs no agent.
+    NoAgent(BackendIndex),
+    /// This node, whose agent is not heard.
+    Unheard {
+        /// It.
+        node: BackendIndex,
+        /// Who owns the VIP.
+        owner: BackendIndex,
+    },
+}
+
+impl Claimant {
+    /// The node of the cluster that it is.
+    #[must_use]
+    pub const fn node(self) -> Option<BackendIndex> {
+        match self {
+            Self::Stranger => None,
+            Self::NoAgent(node) | Self::Unheard { node, .. } => Some(node),
+        }
+    }
 }
 
 /// How a node became the owner.
@@ -313,30 +344,37 @@ pub enum Loss {
 }
 
 /// Why the VIP stays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NoHandover {
-    /// This node does not own it.
-    NotOwner,
-    /// There is no other node that lives.
-    NoOtherNode,
+    /// This node does not own it, but that one, if any is heard.
+    NotOwner(Option<BackendIndex>),
     /// The node that was named is this one.
     Own,
-    /// The node that was named does not live.
-    Dead(BackendIndex),
+    /// The node that was named would not have it, or not for long.
+    Unsuited(BackendIndex, Unsuited),
+    /// None of the other nodes would, and why each would not.
+    NoSuccessor(Vec<(BackendIndex, Unsuited)>),
     /// The node did not take it.
     NoAnswer(BackendIndex),
 }
 
-impl std::fmt::Display for NoHandover {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::NotOwner => "this node does not own the VIP; ask the owner (`vip status`)",
-            Self::NoOtherNode => "no other node lives that could take the VIP",
-            Self::Own => "the node that was named owns the VIP already",
-            Self::Dead(_) => "the node that was named does not live",
-            Self::NoAnswer(_) => "the other node did not take the VIP",
-        })
-    }
+/// Why a node is not to have the VIP by a handover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsuited {
+    /// Its agent is not heard (without BFD: the node does not answer).
+    Unheard,
+    /// Its operator wants no new connections there, and a node that may have them would take the
+    /// VIP from it.
+    Draining,
+    /// Its server is not ready, and a node whose server is would take the VIP from it.
+    Unready,
+    /// This node has a higher priority and preempts: it would take the VIP back.
+    Outranked {
+        /// This node's priority.
+        own: u8,
+        /// That node's.
+        theirs: u8,
+    },
 }
 
 /// Why a node is not to be drained: nobody as good is left for new connections.

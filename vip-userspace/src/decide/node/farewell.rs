@@ -37,21 +37,56 @@ impl Node {
         if self.machine.state() != State::Active
             || !matches!(self.farewell, Farewell::None | Farewell::Handover { .. })
         {
-            return Err(NoHandover::NotOwner);
+            let owner = self.owner().filter(|owner| *owner != self.params.own);
+            return Err(NoHandover::NotOwner(owner));
         }
-        match to {
-            Some(to) if to == self.params.own => Err(NoHandover::Own),
-            Some(to) if !self.lives(to) => Err(NoHandover::Dead(to)),
-            Some(to) => Ok(to),
-            None => self
-                .others()
-                .filter(|&index| self.lives(index))
-                .max_by_key(|&index| {
-                    let node = self.params.nodes[index.get()];
-                    (priority(node.priority, self.is_usable(index)), node.address)
-                })
-                .ok_or(NoHandover::NoOtherNode),
+        if let Some(to) = to {
+            if to == self.params.own {
+                return Err(NoHandover::Own);
+            }
+            return match self.unsuited(to) {
+                None => Ok(to),
+                Some(why) => Err(NoHandover::Unsuited(to, why)),
+            };
         }
+        let suited = self
+            .others()
+            .filter(|&index| self.unsuited(index).is_none());
+        let best = suited.max_by_key(|&index| {
+            let node = self.params.nodes[index.get()];
+            let drains = self.draining.contains(index);
+            let usable = self.is_usable(index);
+            let priority = priority(node.priority, usable);
+            (usable, !drains, priority, node.address)
+        });
+        best.ok_or_else(|| {
+            let others = self.others();
+            let why = others.filter_map(|index| Some((index, self.unsuited(index)?)));
+            NoHandover::NoSuccessor(why.collect())
+        })
+    }
+
+    /// Why the VIP would not go to a node, or not stay there; `None` if it would. An unready or
+    /// draining node keeps it only while no node is better, this one included.
+    fn unsuited(&self, index: BackendIndex) -> Option<Unsuited> {
+        if !self.lives(index) {
+            return Some(Unsuited::Unheard);
+        }
+        let usable = self.is_usable(index);
+        let own = self.params.own;
+        let is_better = |node: BackendIndex| {
+            self.is_usable(node) && (node == own || node != index && self.lives(node))
+        };
+        if !usable && (is_better(own) || self.others().any(is_better)) {
+            return Some(if self.draining.contains(index) {
+                Unsuited::Draining
+            } else {
+                Unsuited::Unready
+            });
+        }
+        let own = self.machine.priority();
+        let theirs = priority(self.params.nodes[index.get()].priority, usable);
+        (self.params.vrrp.preempt && theirs < own).then_some(Unsuited::Outranked { own, theirs })
     }
 
     /// Whether a node could take the VIP.

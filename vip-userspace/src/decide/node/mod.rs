@@ -70,6 +70,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// A claim that is not repeated for so long is over: the owner has asked three times by then.
 const CLAIM_LAPSE: Duration = Duration::from_secs(12);
 
+/// Claims that are kept in mind. More make the oldest one be forgotten.
+const MAX_CLAIMS: usize = 8;
+
 /// How long another node may answer for the VIP while this one owns it: in a handover both do for a
 /// moment.
 const RIVAL_PATIENCE: Duration = Duration::from_millis(2500);
@@ -160,7 +163,7 @@ enum Farewell {
 }
 
 /// Looking for somebody else who has the VIP.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Claims {
     /// ARP probes still to send before the VIP may be claimed.
     probes_left: u32,
@@ -172,17 +175,18 @@ struct Claims {
     watch: BootNanos,
     /// How often it has asked.
     asked: u64,
-    /// Who claimed the VIP last, until that is over.
-    claimant: Option<Claimant>,
+    /// Who claims the VIP, [`MAX_CLAIMS`] at most, until that is over.
+    made: Vec<Claim>,
     /// The other node that answers for the VIP while this one owns it.
     rival: Option<Rival>,
 }
 
-/// Somebody who claims the VIP and is no agent that is heard.
+/// A claim of the VIP by somebody who is no agent that is heard.
 #[derive(Clone, Copy, Debug)]
-struct Claimant {
+struct Claim {
     mac: Mac,
-    /// When it did so last.
+    by: Claimant,
+    /// When it was made last.
     last: BootNanos,
 }
 
@@ -316,7 +320,7 @@ impl Node {
                 defended: None,
                 watch: BootNanos::ZERO,
                 asked: 0,
-                claimant: None,
+                made: Vec::new(),
                 rival: None,
             },
             started: false,
@@ -431,7 +435,7 @@ impl Node {
                 self.set_priority(out);
             }
             Event::Fault(fault, present) => self.on_fault(now, fault, present, out),
-            Event::Claim { mac, node } => self.on_claim(now, mac, node, out),
+            Event::Claim { mac, node, agent } => self.on_claim(now, mac, node, agent, out),
             Event::Moved => self.on_moved(now),
             Event::Handover(to) => self.on_handover(now, to, out),
             Event::Shutdown => self.on_shutdown(now, out),
@@ -836,13 +840,15 @@ impl Node {
                 priority: self.machine.priority(),
                 until: BootNanos(u64::MAX),
             }),
-            State::Backup => self
+            // One that lacks something hears who the owner is.
+            State::Backup | State::Initialize => self
                 .owner
                 .filter(|owner| owner.index != self.params.own && now < owner.until),
-            State::Initialize => None,
         };
         let (owner, own) = (self.owner(), self.params.own);
-        if owner != self.reported {
+        // One that leaves does not listen any more: whom it does not hear may well be there.
+        let leaves = matches!(self.farewell, Farewell::Leaving { .. } | Farewell::Left);
+        if owner != self.reported && (owner.is_some() || !leaves) {
             let before = self.reported.filter(|before| *before != own);
             self.reported = owner;
             // That it is the owner itself was told with more about it.

@@ -4,6 +4,10 @@ use vip_common::wire::vrrp::{Addresses, Centiseconds};
 
 use super::*;
 
+mod claims;
+mod farewell;
+mod handover;
+
 const MS: u64 = 1_000_000;
 
 fn at(ms: u64) -> BootNanos {
@@ -314,7 +318,10 @@ fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
     assert_eq!(bench.node.state(), State::Active);
     for (to, why) in [
         (Some(index(0)), NoHandover::Own),
-        (Some(index(2)), NoHandover::Dead(index(2))),
+        (
+            Some(index(2)),
+            NoHandover::Unsuited(index(2), Unsuited::Unheard),
+        ),
     ] {
         bench.event(at(5001), Event::Probe(index(2), 0, Probe::Silent));
         let actions = bench.event(at(5002), Event::Handover(to));
@@ -367,6 +374,7 @@ fn claim(node: Option<BackendIndex>) -> Event<'static> {
     Event::Claim {
         mac: Mac::from_wire([2, 9, 9, 9, 9, 9]),
         node,
+        agent: false,
     }
 }
 

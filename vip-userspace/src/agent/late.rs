@@ -1,0 +1,132 @@
+//! At a boot the agent may be there before its network: the NIC is made later (a bond), its address
+//! comes by DHCP, or the kernel still tries it out (IPv6). Then it waits, says so to whoever asks,
+//! and changes nothing but its run directory.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::net::UnixStream;
+use tokio::spawn;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::lock::Lock;
+use super::signals::{Asked, Signals};
+use super::{SOCKET, hear, listen, reply};
+use crate::config::Config;
+use crate::net::netlink::Netlink;
+use crate::net::{NetError, Nic};
+use crate::observe::http::{Question, Server, Waits};
+use crate::observe::socket::Reply;
+
+/// Between looks, whatever the kernel tells.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Who listens for HTTP, and what is asked there.
+type Http<'a> = (&'a mut Server, &'a mut mpsc::Receiver<Question>);
+
+/// The NIC of the VIP, and the run directory's lock if that had to be taken meanwhile. `None` if a
+/// signal came first.
+///
+/// # Errors
+/// There is no such NIC, and none can come: the configuration must be corrected.
+pub(super) async fn find_nic(
+    config: &Config,
+    netlink: &Netlink,
+    signals: &mut Signals,
+    http: Http<'_>,
+) -> anyhow::Result<Option<(Nic, Option<Lock>)>> {
+    match look(config, netlink).await {
+        Ok(nic) => Ok(Some((nic, None))),
+        Err(error) if error.may_come() => wait(config, netlink, signals, http, error).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn look(config: &Config, netlink: &Netlink) -> Result<Nic, NetError> {
+    let interface = config.interface.as_deref();
+    let vip = config.vip().address;
+    netlink.find_nic(vip, &config.addresses(), interface).await
+}
+
+async fn wait(
+    config: &Config,
+    netlink: &Netlink,
+    signals: &mut Signals,
+    (http, read): Http<'_>,
+    mut why: NetError,
+) -> anyhow::Result<Option<(Nic, Option<Lock>)>> {
+    let lock = Lock::take(&config.run_dir)?;
+    let socket = listen(config)?;
+    let (requests, mut asked) = mpsc::channel(16);
+    // No NIC has this number, so links, addresses and nothing else are told of.
+    let mut changes = netlink.watch(0)?;
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tracing::warn!("waits for its network: {why}");
+    let found = loop {
+        tokio::select! {
+            biased;
+            asked = signals.next() => match asked {
+                Asked::End => break None,
+                Asked::Nothing(signal) => {
+                    tracing::info!(signal, "ignored");
+                    continue;
+                }
+            },
+            Ok((stream, _)) = socket.accept() => {
+                drop(spawn(hear(stream, requests.clone())));
+                continue;
+            }
+            Some((_, stream)) = asked.recv() => {
+                drop(spawn(refuse(stream, Waits(why.to_string()))));
+                continue;
+            }
+            Some(question) = read.recv() => {
+                if let Question::Status(to) = question {
+                    // Whoever asked may have gone.
+                    let _gone = to.send(Err(Waits(why.to_string()).into()));
+                }
+                continue;
+            }
+            stream = http.accept() => {
+                http.serve(stream);
+                continue;
+            }
+            Some(_) = changes.next() => {}
+            _ = ticks.tick() => {
+                // A port in use is told of once the agent has begun.
+                let _later = http.listen(IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+            }
+        }
+        match look(config, netlink).await {
+            Ok(nic) => break Some(nic),
+            Err(error) if error.may_come() => {
+                if error.to_string() != why.to_string() {
+                    tracing::warn!("waits for its network: {error}");
+                }
+                why = error;
+            }
+            Err(error) => {
+                remove_socket(config);
+                return Err(error.into());
+            }
+        }
+    };
+    // A socket without its agent would only puzzle `vip status`.
+    remove_socket(config);
+    Ok(found.map(|nic| {
+        tracing::info!(interface = %nic.name, address = %nic.address, "the network is there");
+        (nic, Some(lock))
+    }))
+}
+
+fn remove_socket(config: &Config) {
+    let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
+}
+
+/// Whatever is asked, it must wait.
+async fn refuse(mut stream: UnixStream, why: Waits) {
+    reply(&mut stream, &Reply::<()>::Error(why.to_string())).await;
+}
