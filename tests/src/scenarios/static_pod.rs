@@ -104,12 +104,16 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
             let kubelet = start(host, cluster.work(), &program, &containerd)?;
             // What ends with it, and is missed if it ends.
             cluster.adopt_agent(node, kubelet);
-            wait_for_pod(cluster, node, 0)
+            Ok(())
         };
         if node < last {
             boot(cluster)?;
         } else {
+            for node in 0..last {
+                wait_for_pod(cluster, node, 0)?;
+            }
             let pod = first_start::observe(cluster, node, report, &mut outcome, boot)?;
+            wait_for_pod(cluster, node, 0)?;
             first_start::kill_beside(cluster, node, &pod, report, &mut outcome)?;
             cluster.start_server(node)?;
             cluster.wait_for_server(node)?;
