@@ -11,6 +11,7 @@
 //! Of its own connections the kernel tells in `/proc/net/tcp`; those of pods it knows where it
 //! tracks connections, as it does for Services (`/proc/net/nf_conntrack`).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,30 +32,40 @@ struct Stranded {
     client: SocketAddr,
 }
 
+/// A socket's own address and its peer's.
+type Ends = (SocketAddr, SocketAddr);
+
 /// Ends the connections to the `ports` of a VIP that is on this node now. Returns how many there
 /// were.
 ///
 /// # Errors
 /// A packet cannot be sent: no `CAP_NET_RAW`.
 pub fn end(vip: IpAddr, ports: &[u16]) -> Result<usize, NetError> {
-    let is_stranded = |one: &Stranded| {
-        // Those of the node to itself were here all the time.
-        one.vip.ip() == vip && ports.contains(&one.vip.port()) && one.client.ip() != vip
-    };
-    let mut stranded: Vec<Stranded> = ["tcp", "tcp6"]
-        .into_iter()
-        .flat_map(|file| of_sockets(&read(file)))
-        .chain(of_conntrack(&read("nf_conntrack")))
-        .filter(is_stranded)
-        .collect();
-    // With connection tracking the node's own are in both lists.
-    stranded.sort_unstable();
-    stranded.dedup();
+    let sockets = ["tcp", "tcp6"].map(|file| of_sockets(&read(file))).concat();
+    let tracked = of_conntrack(&read("nf_conntrack"));
+    let stranded = find(vip, ports, &sockets, &tracked);
     if !stranded.is_empty() {
         let failed = NetError::io(format!("end connections to {vip} from before it was here"));
         send(vip, &stranded).map_err(failed)?;
     }
     Ok(stranded.len())
+}
+
+/// Those that nobody on this node serves. With connection tracking the node's own are in both lists.
+fn find(vip: IpAddr, ports: &[u16], sockets: &[Ends], tracked: &[Stranded]) -> BTreeSet<Stranded> {
+    // This node's own server may have been the VIP's before.
+    let own = sockets.iter().filter(|(local, _)| local.ip() == vip);
+    let served: BTreeSet<SocketAddr> = own.map(|(_, client)| *client).collect();
+    let is_stranded = |one: &Stranded| {
+        let asked = one.vip.ip() == vip && ports.contains(&one.vip.port());
+        // Those of the node to itself were here all the time.
+        asked && one.client.ip() != vip && !served.contains(&one.client)
+    };
+    let by_sockets = sockets
+        .iter()
+        .map(|&(client, vip)| Stranded { vip, client });
+    let all = by_sockets.chain(tracked.iter().copied());
+    all.filter(is_stranded).collect()
 }
 
 /// A file of this thread's network namespace; nothing where the kernel has none.
@@ -66,15 +77,14 @@ fn read(file: &str) -> String {
 /// client may still wait for something.
 const OPEN: [&str; 4] = ["01", "04", "05", "08"];
 
-/// Connections of the node's own sockets (`get_tcp4_sock`, net/ipv4/tcp_ipv4.c).
-fn of_sockets(table: &str) -> Vec<Stranded> {
+/// Connections of the node's own sockets, each with its own end first (`get_tcp4_sock`,
+/// net/ipv4/tcp_ipv4.c).
+fn of_sockets(table: &str) -> Vec<Ends> {
     let line = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
-        let (client, vip) = (words.next()?, words.next()?);
-        OPEN.contains(&words.next()?).then_some(Stranded {
-            vip: endpoint(vip)?,
-            client: endpoint(client)?,
-        })
+        let (local, remote) = (words.next()?, words.next()?);
+        let is_open = OPEN.contains(&words.next()?);
+        is_open.then_some((endpoint(local)?, endpoint(remote)?))
     };
     table.lines().filter_map(line).collect()
 }
@@ -122,7 +132,7 @@ fn of_conntrack(table: &str) -> Vec<Stranded> {
     table.lines().filter_map(line).collect()
 }
 
-fn send(vip: IpAddr, stranded: &[Stranded]) -> io::Result<()> {
+fn send(vip: IpAddr, stranded: &BTreeSet<Stranded>) -> io::Result<()> {
     let domain = if vip.is_ipv4() {
         Domain::IPV4
     } else {
@@ -191,10 +201,14 @@ mod tests {
              3: 000000FD000000000000000011000000:D433 000000FD000000000000000010000000:192B 01\n";
         if cfg!(target_endian = "little") {
             let expected = [
-                stranded("10.0.0.10:6443", "10.0.0.11:54321"),
-                stranded("10.0.0.10:6443", "10.0.0.11:54322"),
-                stranded("[fd00::10]:6443", "[fd00::11]:54323"),
+                ("10.0.0.11:54321", "10.0.0.10:6443"),
+                ("10.0.0.11:54322", "10.0.0.10:6443"),
+                ("[fd00::11]:54323", "[fd00::10]:6443"),
             ];
+            let expected = expected.map(|(local, remote)| {
+                let [local, remote] = [local, remote].map(|end| end.parse().unwrap());
+                (local, remote)
+            });
             assert_eq!(of_sockets(table), expected);
         }
     }
@@ -215,6 +229,22 @@ mod tests {
             stranded("[fd00::10]:6443", "[fd01::2]:40002"),
         ];
         assert_eq!(of_conntrack(table), expected);
+    }
+
+    #[test]
+    fn clients_of_this_nodes_own_server_are_not_stranded() {
+        let [vip, node, client, pod] = [
+            "10.0.0.10:6443",
+            "10.0.0.11:54321",
+            "10.0.0.100:40000",
+            "10.244.0.2:40001",
+        ]
+        .map(|end| end.parse().unwrap());
+        let sockets = [(node, vip), (vip, client)];
+        let tracked = [node, client, pod].map(|client| Stranded { vip, client });
+        let found = find(vip.ip(), &[6443], &sockets, &tracked);
+        let expected = [node, pod].map(|client| Stranded { vip, client });
+        assert_eq!(found, expected.into());
     }
 
     #[test]
