@@ -178,6 +178,8 @@ fn a_manifest_is_replaced_whole_or_not_at_all() {
     for (wrong, says) in [
         (directory.path().join("none/vip.yaml"), "make it first"),
         (directory.path().to_owned(), "no file"),
+        // Which may be a log that others write to.
+        ("/dev/stdout".into(), "name a file"),
     ] {
         let wrong = wrong.to_str().expect("a plain name");
         let (code, text) = refusal(&[&["manifest", "--output", wrong], &CLUSTER[..]].concat());

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::lock::Lock;
 use super::signals::{Asked, Signals};
-use super::{SOCKET, hear, listen, reply};
+use super::{hear, listen, remove_socket, reply};
 use crate::config::Config;
 use crate::net::netlink::Netlink;
 use crate::net::{NetError, Nic};
@@ -114,16 +114,11 @@ async fn wait(
             }
         }
     };
-    // A socket without its agent would only puzzle `vip status`.
     remove_socket(config);
     Ok(found.map(|nic| {
         tracing::info!(interface = %nic.name, address = %nic.address, "the network is there");
         (nic, Some(lock))
     }))
-}
-
-fn remove_socket(config: &Config) {
-    let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
 }
 
 /// Whatever is asked, it must wait.

@@ -19,11 +19,13 @@ pub mod state;
 pub mod survey;
 pub mod traces;
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
+use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::spawn;
@@ -94,6 +96,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (probes, mut outcomes) = mpsc::channel(64);
     start_probes(&config, &probes);
     let (surveys, mut surveyed) = mpsc::channel(1);
+    // Whatever cannot be had comes before anything is changed.
+    let mut questions = listen(&config)?;
     let started = Shell::start(
         config.clone(),
         nic,
@@ -106,6 +110,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (mut shell, mut notices) = match started.await {
         Ok(started) => started,
         Err(error) => {
+            remove_socket(&config);
             if is_first {
                 undo(&config).await;
             }
@@ -115,7 +120,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     lock.keep();
     drop(turn);
     let _log = forward_program_log(&mut shell);
-    let questions = listen(&config)?;
     let (requests, mut asked) = mpsc::channel(16);
     privileges::drop_surplus().context("cannot give up capabilities")?;
     if let Err(error) = locked {
@@ -164,12 +168,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             _ = tick.tick() => {
                 shell.reconcile().await?;
                 listen_http(&mut http, &mut mute, &mut shell).await;
+                // Somebody may have tidied up.
+                if !config.run_dir.join(SOCKET).exists()
+                    && let Ok(again) = listen(&config)
+                {
+                    questions = again;
+                }
             }
         }
     }
-    // A socket without its agent would only puzzle `vip status`.
-    let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
+    remove_socket(&config);
     shell.end()
+}
+
+/// A socket without its agent would only puzzle `vip status`.
+fn remove_socket(config: &Config) {
+    let _gone = std::fs::remove_file(config.run_dir.join(SOCKET));
 }
 
 /// Removes what a start that failed has put into the kernel where nothing was before.
@@ -324,6 +338,13 @@ async fn hear(stream: UnixStream, requests: mpsc::Sender<(Request, UnixStream)>)
 
 /// Answers, where that takes time in a task of its own.
 async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
+    // Whoever has given up was told that it failed, so it is not to be done later.
+    if SockRef::from(&stream)
+        .peek(&mut [MaybeUninit::uninit()])
+        .is_ok_and(|read| read == 0)
+    {
+        return;
+    }
     match request {
         Request::Status => {
             let status = shell.status().await;

@@ -28,7 +28,7 @@ use crate::datapath::{Plan, StateMap, raise};
 use crate::decide::bfd::Session;
 use crate::decide::choice::Resort;
 use crate::decide::health::{Probe, Server};
-use crate::decide::node::{Action, Event, Fault, LastUsable, NoHandover, Node, Report, To};
+use crate::decide::node::{Action, Event, Fault, NoDrain, NoHandover, Node, Report, To};
 use crate::decide::vrrp::State;
 use crate::net::Neighbours;
 use crate::net::bfd::BfdSocket;
@@ -46,7 +46,7 @@ pub(super) enum Command {
     /// them.
     Drain(bool),
     /// This node is to take no new connections, unless nobody as good is left for them.
-    DrainIfOthers(oneshot::Sender<Result<(), LastUsable>>),
+    DrainIfOthers(oneshot::Sender<Result<(), NoDrain>>),
     /// A node was heard by ARP or Neighbour Discovery.
     Neighbour(BackendIndex),
     /// Something this node needs is missing, or is there (again).

@@ -110,18 +110,30 @@ impl StateDir {
         places.iter().any(|place| place.join(DRAINED).exists())
     }
 
-    /// Notes whether the node is drained.
+    /// Notes whether the node is drained. Returns why that does not last, if it does not: a drain
+    /// is then noted in the run directory, and ends with the next boot; what says that the node is
+    /// drained stays where it is, and the next agent drains it again.
     ///
     /// # Errors
-    /// That cannot be written.
-    pub(super) async fn set_drained(&self, drained: bool) -> anyhow::Result<()> {
-        let write_to = self.directory().to_owned();
+    /// It can be noted nowhere.
+    pub(super) async fn set_drained(&self, drained: bool) -> anyhow::Result<Option<String>> {
+        let trouble = self.trouble();
         let places = [self.configured.clone(), self.run_dir.clone()];
         let work = spawn_blocking(move || {
+            let [lasting, other] = &places;
             if drained {
-                return write_drained(&write_to);
+                let written =
+                    trouble.map_or_else(|| write_drained(lasting), |why| Err(anyhow::anyhow!(why)));
+                return match written {
+                    Ok(()) => Ok(None),
+                    Err(why) => write_drained(other).map(|()| Some(format!("{why:#}"))),
+                };
             }
-            places.iter().try_for_each(|place| remove_drained(place))
+            let removed = places.iter().map(|place| remove_drained(place));
+            // Both are tried.
+            let removed: Vec<_> = removed.collect();
+            let failed = removed.into_iter().find_map(Result::err);
+            Ok(failed.map(|why| format!("{why:#}")))
         });
         match timeout(PATIENCE, work).await {
             Ok(done) => done.context("cannot write in a thread")?,
@@ -154,10 +166,11 @@ fn write_drained(directory: &Path) -> anyhow::Result<()> {
 
 fn remove_drained(directory: &Path) -> anyhow::Result<()> {
     let note = directory.join(DRAINED);
-    let removed = match fs::remove_file(&note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.and_then(|()| files::sync_directory(&note)),
-    };
+    // On a disk that cannot be written, the kernel does not say whether it is there.
+    if !note.exists() {
+        return Ok(());
+    }
+    let removed = fs::remove_file(&note).and_then(|()| files::sync_directory(&note));
     removed.with_context(|| format!("cannot remove {}", note.display()))
 }
 
@@ -212,7 +225,7 @@ mod tests {
         }
     }
 
-    fn drain(state: &StateDir, drained: bool) -> anyhow::Result<()> {
+    fn drain(state: &StateDir, drained: bool) -> anyhow::Result<Option<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
@@ -237,7 +250,14 @@ mod tests {
         refuse_shared(&lasting).expect("free again");
         let state = StateDir::take(&config(&run, &lasting)).expect("free again");
         assert!(state.is_drained());
-        drain(&state, false).expect("undrains");
+        assert_eq!(drain(&state, false).expect("undrains"), None);
+        assert!(!state.is_drained());
+        // It goes away while the agent runs.
+        fs::create_dir(&run).expect("a directory");
+        fs::remove_dir_all(&lasting).expect("removes");
+        let why = drain(&state, true).expect("drains");
+        assert!(why.is_some_and(|why| why.contains("cannot write")) && run.join(DRAINED).exists());
+        assert_eq!(drain(&state, false).expect("undrains"), None);
         assert!(!state.is_drained());
     }
 
@@ -250,7 +270,8 @@ mod tests {
         drop(state.begin().expect("begins"));
         let why = state.trouble().expect("it is no place for files");
         assert!(why.starts_with("/proc/none: "), "{why}");
-        drain(&state, true).expect("drains");
+        let not_noted = drain(&state, true).expect("drains");
+        assert_eq!(not_noted, state.trouble());
         assert!(state.is_drained() && run.join(DRAINED).exists());
         assert_eq!(directory(None, &run), run);
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -152,7 +152,8 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                     findings.push(finding(Grade::Failure, "agent", taken.to_string()));
                 }
                 findings.extend(state_dir(&config));
-                findings.extend(config.http.and_then(http));
+                let runs = agent::lock::Lock::look(&config.run_dir).is_err();
+                findings.extend(config.http.and_then(|place| http(place, runs)));
                 findings.extend(segment::findings(&config, &nic, &netlink).await);
                 findings.extend(nics::findings(&config, &nic, &netlink).await);
                 let vips = config.vips.iter().map(|vip| vip.address);
@@ -199,22 +200,24 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Whether this node has the address to listen at for HTTP. The agent runs without.
-fn http(place: Listen) -> Option<Finding> {
-    let Listen::At(address) = place else {
-        return None;
+/// Whether the agent can listen for HTTP. It runs without.
+fn http(place: Listen, runs: bool) -> Option<Finding> {
+    // Of the others `node:PORT` has one that is always there.
+    let address = *place.on(IpAddr::V4(Ipv4Addr::LOCALHOST)).first()?;
+    let refused = TcpListener::bind(address).err()?;
+    let remedy = match refused.kind() {
+        io::ErrorKind::AddrNotAvailable => format!(
+            "{} is no address of this node; write `listen = \"node:{}\"` in [http]",
+            address.ip(),
+            address.port()
+        ),
+        // An agent that runs has it.
+        io::ErrorKind::AddrInUse if !runs => {
+            format!("another program has {address}; end it, or set another `listen` in [http]")
+        }
+        _ => return None,
     };
-    // At any port: an agent that runs has the one that is configured.
-    let refused = TcpListener::bind((address.ip(), 0)).err()?;
-    if refused.kind() != io::ErrorKind::AddrNotAvailable {
-        return None;
-    }
-    let text = format!(
-        "{} is no address of this node: no metrics, probes and status page here; write \
-         `listen = \"node:{}\"` in [http]",
-        address.ip(),
-        address.port()
-    );
+    let text = format!("no metrics, probes and status page here: {remedy}");
     Some(finding(Grade::Warning, "HTTP", text))
 }
 
@@ -754,11 +757,23 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_node_is_named() {
-        let at = |address: [u8; 4]| Listen::At((address, 9643).into());
-        assert!(http(at([127, 0, 0, 1])).is_none() && http(Listen::Node(1)).is_none());
-        let text = http(at([192, 0, 2, 11])).map(|finding| finding.text);
-        assert!(text.is_some_and(|text| text.contains("node:9643")));
+    fn places_where_nobody_can_listen_are_named() {
+        let text = |place, runs| http(place, runs).map(|finding| finding.text);
+        let foreign = Listen::At(([192, 0, 2, 11], 9643).into());
+        assert!(text(foreign, false).is_some_and(|text| text.contains("node:9643")));
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = taken.local_addr().expect("it is bound").port();
+        for place in [
+            Listen::At((Ipv4Addr::LOCALHOST, port).into()),
+            Listen::Node(port),
+        ] {
+            let said = text(place, false);
+            assert!(said.is_some_and(|text| text.contains("another program has")));
+            // It may be the agent.
+            assert_eq!(text(place, true), None);
+        }
+        drop(taken);
+        assert_eq!(text(Listen::Node(port), false), None);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::agent::{SOCKET, lock, notes, state};
 use crate::config::{self, Config, ConfigError, Flags};
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("`vip cleanup` looks for what is in the kernel: run it as root");
+    }
     // Without a configuration the agent's note says which VIPs there were.
     let run_dir = flags.overrides.run_dir()?;
     let state_dir = flags.overrides.state_dir()?;
@@ -54,22 +57,22 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     runtime.block_on(traces::remove(&bpffs, &run_dir, vips, how, tell))?;
     for directory in &state_dirs {
         let ours = state::files(directory);
-        let there = fs::read_dir(directory).into_iter().flatten().flatten();
-        let holds_more = there
-            .map(|entry| entry.path())
-            .any(|path| !ours.contains(&path));
         for file in &ours {
             how.remove_file(tell, file)?;
         }
-        if *directory != run_dir && !holds_more {
-            remove_directory(how, tell, directory)?;
+        if *directory != run_dir {
+            remove_directory(how, tell, directory, &ours)?;
         }
     }
-    for file in [run_dir.join(SOCKET), lock::path(&run_dir)] {
-        how.remove_file(tell, &file)?;
+    let last = [run_dir.join(SOCKET), lock::path(&run_dir)];
+    for file in &last {
+        how.remove_file(tell, file)?;
     }
     drop(lock);
-    remove_directory(how, tell, &run_dir)?;
+    let mut ours = state::files(&run_dir);
+    ours.extend(notes::files(&run_dir));
+    ours.extend(last);
+    remove_directory(how, tell, &run_dir, &ours)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,8 +89,21 @@ fn state_dirs(given: Option<PathBuf>, run_dir: &Path) -> Vec<PathBuf> {
     places
 }
 
-fn remove_directory(how: How, tell: traces::Tell<'_>, path: &Path) -> anyhow::Result<()> {
+/// Removes a directory in which nothing but an agent's files is, or was.
+fn remove_directory(
+    how: How,
+    tell: traces::Tell<'_>,
+    path: &Path,
+    ours: &[PathBuf],
+) -> anyhow::Result<()> {
     if !path.exists() {
+        return Ok(());
+    }
+    let there = fs::read_dir(path).into_iter().flatten().flatten();
+    let foreign = there.map(|entry| entry.path());
+    if let Some(file) = foreign.into_iter().find(|path| !ours.contains(path)) {
+        let (path, file) = (path.display(), file.display());
+        tell(format_args!("directory {path} stays: {file} is no agent's"));
         return Ok(());
     }
     how.remove(tell, &format_args!("directory {}", path.display()), || {

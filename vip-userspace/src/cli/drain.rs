@@ -11,22 +11,24 @@ pub(super) fn run(run_directory: &Path, draining: bool, force: bool) -> anyhow::
     let Drained {
         node,
         instead,
-        until_reboot,
+        not_noted,
     } = ask(run_directory, &request)?;
-    if draining {
+    let forgets = if draining {
         tell(format_args!(
             "{node} takes no new connections; `vip undrain` ends that"
         ));
         if let Some(instead) = instead {
             complain(instead);
         }
-        if let Some(why) = until_reboot {
-            complain(format_args!(
-                "it takes them again after the next boot, since that cannot be noted in {why}"
-            ));
-        }
+        "it takes them again after the next boot"
     } else {
         tell(format_args!("{node} takes new connections"));
+        "it takes none again after the next start of its agent"
+    };
+    if let Some(why) = not_noted {
+        complain(format_args!(
+            "{forgets}, since that cannot be noted: {why}; mend the disk and repeat this"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -93,6 +93,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     };
     match &options.output {
         None => print(text)?,
+        Some(path) if path == Path::new("-") => print(text)?,
         // Units are read by all, and kubeadm's manifests by root alone.
         Some(path) => write(path, &text, if options.systemd { 0o644 } else { 0o600 })?,
     }
@@ -103,6 +104,10 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let shown = path.display();
     let bad = |message: &str| BadInput(format!("--output {shown}: {message}"));
+    // A file behind an open descriptor would be replaced for all who have it.
+    if ["/dev", "/proc"].iter().any(|of| path.starts_with(of)) {
+        return Err(bad("name a file, or leave --output out and redirect the output").into());
+    }
     // What a link leads to is replaced, not the link.
     let path = match fs::canonicalize(path) {
         Ok(path) if path.is_file() => path,
@@ -131,7 +136,7 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
     {
         let (ip, port) = (address.ip(), address.port());
         return bad(&format!(
-            "--http {address}: {ip} is one node's, and this is for all of them; give \
+            "--http {address}: {ip} is not an address of every node, and this is for all of them; give \
              --http node:{port} (`listen` in [http])"
         ));
     }

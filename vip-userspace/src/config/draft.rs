@@ -29,7 +29,7 @@ pub(super) struct Draft {
     pub(super) probe: ProbeTerms,
     pub(super) local: Option<Local>,
     pub(super) datapath: Datapath,
-    pub(super) http: Option<Listen>,
+    pub(super) http: Option<(Listen, Place)>,
     pub(super) run_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
 }
@@ -146,8 +146,8 @@ impl Draft {
         let vips = root.take("vip", vips)?.unwrap_or_default();
         let nodes = root.take("nodes", nodes)?;
         let interface = root.text("interface", interface)?;
-        let run_dir = root.text("run_dir", absolute)?;
-        let state_dir = root.text("state_dir", absolute)?;
+        let run_dir = root.text("run_dir", run_directory)?;
+        let state_dir = root.text("state_dir", directory)?;
         let target = root.port("target_port")?;
         let allow = root.take("allow", networks)?.unwrap_or_default();
         let syn_rate = root.take("syn_rate", syn_rate)?;
@@ -252,9 +252,12 @@ impl Draft {
 
         let http = {
             let enabled = http.boolean("enabled")?.unwrap_or(true);
-            let address = http.text("listen", listen)?.unwrap_or(HTTP);
+            let address = http.take("listen", |value| {
+                let (address, place) = text(value, listen)?;
+                Ok((address, place))
+            })?;
             http.end()?;
-            enabled.then_some(address)
+            enabled.then(|| address.unwrap_or((HTTP, Place::File(0))))
         };
 
         Ok(Self {
@@ -317,6 +320,18 @@ impl Draft {
                 .map_or(Place::File(0), |(_, _, place)| *place);
             return Err(Fault::new(place, message));
         }
+        if let Some((listen, place)) = self.http {
+            let services = vips.iter().flat_map(|vip| &vip.services);
+            let served = services.flat_map(|service| [service.port, service.target]);
+            let probed = checks.iter().map(|check| check.port);
+            let port = listen.port();
+            if served.chain(probed).any(|taken| taken == port) {
+                let message = format!(
+                    "port {port} is the API servers', which could not have it then; listen at another one, 9643 say"
+                );
+                return Err(Fault::new(place, message));
+            }
+        }
         let mut config = Config {
             vips,
             checks,
@@ -336,7 +351,7 @@ impl Draft {
             health: self.health,
             local: self.local,
             datapath: self.datapath,
-            http: self.http,
+            http: self.http.map(|(listen, _)| listen),
             run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
             state_dir: self.state_dir.unwrap_or(STATE_DIR.into()),
         };

@@ -25,7 +25,9 @@ use vip_common::layout::{
 use self::draft::Draft;
 use self::fault::{Fault, Place, Source};
 use self::table::within;
-use self::values::{absolute, advert_interval, check_kind, endpoint, host, interface, listen};
+use self::values::{
+    advert_interval, check_kind, directory, endpoint, host, interface, listen, run_directory,
+};
 use crate::probe::{Ask, Credentials};
 use crate::rank;
 
@@ -229,6 +231,15 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// The TCP port.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::At(address) => address.port(),
+            Self::Node(port) => port,
+        }
+    }
+
     /// The addresses, on the node with this address of its own.
     #[must_use]
     pub fn on(self, node: IpAddr) -> Vec<SocketAddr> {
@@ -302,7 +313,7 @@ pub enum ConfigError {
         message: String,
     },
     /// The file cannot be read.
-    #[error("cannot read {}: {source}; give --config the right path", path.display())]
+    #[error("cannot read {}: {source}; give the path of a configuration file", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -504,18 +515,18 @@ impl Overrides {
     /// The run directory, by itself: for what needs nothing else of the configuration.
     ///
     /// # Errors
-    /// It is no absolute path.
+    /// It is no absolute path, or cannot be a directory of an agent's own.
     pub fn run_dir(&self) -> Result<PathBuf, ConfigError> {
-        let named = directory("--run-dir", self.run_dir.as_deref())?;
+        let named = named("--run-dir", self.run_dir.as_deref(), run_directory)?;
         Ok(named.unwrap_or_else(|| RUN_DIR.into()))
     }
 
     /// The state directory that is named, by itself.
     ///
     /// # Errors
-    /// It is no absolute path.
+    /// It is no absolute path, or cannot be a directory of an agent's own.
     pub fn state_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
-        directory("--state-dir", self.state_dir.as_deref())
+        named("--state-dir", self.state_dir.as_deref(), directory)
     }
 
     /// The flags again, one word after the other.
@@ -580,7 +591,8 @@ impl Overrides {
             draft.interval = Some(advert_interval(&interval).map_err(at("--interval"))?);
         }
         if let Some(address) = self.http {
-            draft.http = Some(listen(&address).map_err(at("--http"))?);
+            let listen = listen(&address).map_err(at("--http"))?;
+            draft.http = Some((listen, Place::Flag("--http")));
         }
         if let Some(ca) = self.ca {
             draft.health.tls = Tls::Ca(ca);
@@ -589,10 +601,10 @@ impl Overrides {
             draft.health.tls = Tls::Insecure;
         }
         if let Some(path) = self.run_dir {
-            draft.run_dir = Some(absolute(&path).map_err(at("--run-dir"))?);
+            draft.run_dir = Some(run_directory(&path).map_err(at("--run-dir"))?);
         }
         if let Some(path) = self.state_dir {
-            draft.state_dir = Some(absolute(&path).map_err(at("--state-dir"))?);
+            draft.state_dir = Some(directory(&path).map_err(at("--state-dir"))?);
         }
         if let Some(kind) = self.check {
             let kind = check_kind(&kind).map_err(at("--check"))?;
@@ -616,8 +628,12 @@ impl Overrides {
 }
 
 /// The directory that a flag names, if it is given.
-fn directory(flag: &'static str, named: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
-    let named = named.map(absolute).transpose();
+fn named(
+    flag: &'static str,
+    text: Option<&str>,
+    read: impl FnOnce(&str) -> Result<PathBuf, String>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let named = text.map(read).transpose();
     named.map_err(|message| ConfigError::Flag { flag, message })
 }
 

@@ -362,7 +362,7 @@ fn errors_in_flags_name_the_flag() {
     );
     assert_eq!(
         refused(&["--config", "/nowhere/vip.toml"]),
-        "cannot read /nowhere/vip.toml: No such file or directory (os error 2); give --config the right path"
+        "cannot read /nowhere/vip.toml: No such file or directory (os error 2); give the path of a configuration file"
     );
 }
 
@@ -393,6 +393,18 @@ fn wrong_values_are_refused_with_their_place_and_a_way_out() {
         (
             "interface = \"a/b\"",
             "3:13: `a/b` cannot be the name of an interface; see `ip link` for those there are",
+        ),
+        (
+            "run_dir = \"/\"",
+            "3:11: `/` cannot be an agent's own directory; write one like /run/vip, without `..`",
+        ),
+        (
+            "state_dir = \"/var/lib/vip/..\"",
+            "3:13: `/var/lib/vip/..` cannot be an agent's own directory; write one like /run/vip, without `..`",
+        ),
+        (
+            "[http]\nlisten = \"node:6443\"",
+            "4:10: port 6443 is the API servers', which could not have it then; listen at another one, 9643 say",
         ),
         (
             "run_dir = \"run\"",

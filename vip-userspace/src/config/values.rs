@@ -1,9 +1,12 @@
 //! The values of keys and flags, each checked by itself.
 
+use std::path::Component;
+
 use super::draft::Terms;
 use super::fault::{Fault, Place};
 use super::table::{Table, list, number, table, text, wrong_type};
 use super::*;
+use crate::agent::SOCKET;
 
 pub(super) fn buckets(value: Spanned<DeValue<'_>>) -> Result<u32, Fault> {
     let range = i64::from(rank::MIN_BUCKETS)..=i64::from(rank::MAX_BUCKETS);
@@ -337,6 +340,34 @@ pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
         Ok(text.into())
     } else {
         Err(format!("`{text}` is not an absolute path; begin it with /"))
+    }
+}
+
+/// A directory of an agent's own, which it makes and `vip cleanup` removes.
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = absolute(text)?;
+    let own = path.file_name().is_some();
+    let plain = path.components().all(|part| part != Component::ParentDir);
+    if own && plain {
+        Ok(path)
+    } else {
+        Err(format!(
+            "`{text}` cannot be an agent's own directory; write one like /run/vip, without `..`"
+        ))
+    }
+}
+
+/// One in which the agent's socket has a place: the kernel allows its path 107 bytes
+/// (`sockaddr_un`, unix(7)).
+pub(super) fn run_directory(text: &str) -> Result<PathBuf, String> {
+    const LONGEST: usize = 107 - "/".len() - SOCKET.len();
+    let path = directory(text)?;
+    if path.as_os_str().len() <= LONGEST {
+        Ok(path)
+    } else {
+        Err(format!(
+            "`{text}` is too long for the agent's socket in it; at most {LONGEST} bytes are possible"
+        ))
     }
 }
 

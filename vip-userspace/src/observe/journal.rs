@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -25,6 +25,9 @@ pub const KEPT: usize = 1000;
 
 /// Lines in the file until the older half of them is dropped.
 const MOST_LINES: usize = 2 * KEPT;
+
+/// Before a disk that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Longest wait for the disk at the start and at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -97,7 +100,7 @@ impl Journal {
         if self.kept.len() > KEPT {
             self.kept.pop_front();
         }
-        if self.lines >= MOST_LINES {
+        if self.lines >= MOST_LINES || self.disk.lacks() {
             self.rewrite();
         } else {
             self.lines += 1;
@@ -152,8 +155,8 @@ struct DiskState {
     todo: Todo,
     /// There is a thread.
     busy: bool,
-    /// It could not be written, and is not any more.
-    failed: bool,
+    /// It could not be written, at this time last: it lacks what was to be.
+    failed: Option<Instant>,
 }
 
 /// What is to be written.
@@ -182,7 +185,7 @@ impl Disk {
         /// The thread's stack, in bytes: all memory is locked.
         const STACK: usize = 256 * 1024;
         let mut state = self.lock();
-        if state.failed {
+        if state.failed.is_some_and(|at| at.elapsed() < RETRY) {
             return;
         }
         add(&mut state.todo);
@@ -207,8 +210,14 @@ impl Disk {
             drop(state);
             let written = self.carry_out(&todo);
             state = self.lock();
-            if let Err(error) = written {
-                self.fail(&mut state, &error);
+            match written {
+                Err(error) => self.fail(&mut state, &error),
+                Ok(()) => {
+                    if state.failed.take().is_some() {
+                        let path = self.path.display();
+                        tracing::info!(%path, "events are kept again");
+                    }
+                }
             }
         }
         state.busy = false;
@@ -229,12 +238,18 @@ impl Disk {
         file.sync_data()
     }
 
-    /// Said once: from now on nothing is written.
+    /// Said once, however often it is tried again.
     fn fail(&self, state: &mut DiskState, error: &io::Error) {
-        state.failed = true;
         state.todo = Todo::default();
-        let path = self.path.display();
-        tracing::warn!(%error, %path, "cannot keep events: `vip events` will lack them");
+        if state.failed.replace(Instant::now()).is_none() {
+            let path = self.path.display();
+            tracing::warn!(%error, %path, "cannot keep events: `vip events` lacks them until it can");
+        }
+    }
+
+    /// Whether all that is kept must be written anew, since something was not.
+    fn lacks(&self) -> bool {
+        self.lock().failed.is_some()
     }
 
     /// Waits until all is written, but not for ever. Returns whether it is.
@@ -244,7 +259,7 @@ impl Disk {
             .done
             .wait_timeout_while(state, PATIENCE, |state| state.busy);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        !timeout.timed_out() && !state.failed
+        !timeout.timed_out() && state.failed.is_none()
     }
 }
 
@@ -315,6 +330,31 @@ mod tests {
             .collect();
         assert_eq!(seen, [(0, Some("cp1")), (1, Some("cp2")), (2, Some("cp3"))]);
         assert!(journal.since(1).eq(&records[1..]));
+    }
+
+    #[test]
+    fn disk_that_can_be_written_again_gets_all_that_was_kept() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let directory = folder.path().join("state");
+        fs::create_dir(&directory).expect("a directory");
+        let mut journal = Journal::open(&directory, None);
+        journal.note(dead(1));
+        assert!(journal.disk.flush());
+        fs::remove_dir_all(&directory).expect("removes");
+        journal.note(dead(2));
+        assert!(!journal.disk.flush());
+        fs::create_dir(&directory).expect("a directory");
+        // Too early.
+        journal.note(dead(3));
+        assert!(!journal.disk.flush());
+        journal.disk.lock().failed = Instant::now().checked_sub(RETRY);
+        journal.note(dead(4));
+        assert!(journal.disk.flush());
+        let records = read(&directory.join(FILE)).expect("there");
+        assert_eq!(records.len(), 4);
+        journal.note(dead(5));
+        assert!(journal.disk.flush());
+        assert_eq!(read(&directory.join(FILE)).expect("there").len(), 5);
     }
 
     #[test]

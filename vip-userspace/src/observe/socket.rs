@@ -43,9 +43,10 @@ pub struct Drained {
     pub node: String,
     /// Where new connections go for want of better nodes; `None` if there are some.
     pub instead: Option<String>,
-    /// Why it holds until the next boot only; `None` if it holds longer.
+    /// Why that could not be noted, if it could not: a drain ends with the next boot then, and
+    /// what ended one holds until the next start of the agent.
     #[serde(default)]
-    pub until_reboot: Option<String>,
+    pub not_noted: Option<String>,
 }
 
 /// What it answers.

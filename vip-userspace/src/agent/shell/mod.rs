@@ -42,7 +42,7 @@ use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
 use crate::decide::health::Probe;
 use crate::decide::hooks::Hook;
-use crate::decide::node::{Claimant, LastUsable, Node, Unfit};
+use crate::decide::node::{Claimant, NoDrain, Node, Unfit};
 use crate::decide::sources::Sources;
 use crate::decide::vrrp::State;
 use crate::net::netlink::Netlink;
@@ -345,7 +345,7 @@ impl Shell {
             let (answer, answered) = oneshot::channel();
             self.pacer.tell(Command::DrainIfOthers(answer));
             let may = answered.await.context("the agent is ending")?;
-            may.map_err(|why| anyhow::anyhow!(self.last_usable(&why)))?;
+            may.map_err(|why| anyhow::anyhow!(self.not_drained(&why)))?;
         } else {
             self.pacer.tell(Command::Drain(draining));
         }
@@ -354,20 +354,29 @@ impl Shell {
             // What does not hold over a restart is not to hold until then.
             self.pacer.tell(Command::Drain(!draining));
         }
-        noted?;
+        let not_noted = noted?;
         let resort = self.view().await?.resorts.into_iter().max();
         Ok(Drained {
             node: self.config.nodes[self.nic.node_index].name.clone(),
             instead: resort
                 .filter(|resort| draining && *resort != Resort::Usable)
                 .map(|resort| resort.text().to_owned()),
-            until_reboot: self.state_dir.trouble().filter(|_| draining),
+            not_noted,
         })
     }
 
     /// Why this node is not drained.
-    fn last_usable(&self, why: &LastUsable) -> String {
+    fn not_drained(&self, why: &NoDrain) -> String {
         let own = &self.peers[self.nic.node_index].name;
+        let why = match why {
+            NoDrain::LastUsable(why) => why,
+            NoDrain::LastAgent => {
+                return format!(
+                    "no other agent is heard: the VIP cannot leave {own}, and nobody has it once the \
+                     agent here ends; start another agent first, or give --force"
+                );
+            }
+        };
         let port = self.config.checks[why.check].port;
         let others = why.others.iter().map(|(index, unfit)| {
             let peer = &self.peers[index.get()];

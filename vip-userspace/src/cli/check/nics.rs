@@ -59,8 +59,8 @@ async fn look(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<V
     }
     for ((key, to), names) in changes {
         let why = match key {
-            Key::ArpIgnore => "their kernel would answer ARP for the VIP",
-            Key::ArpAnnounce => "their kernel would ask ARP in the VIP's name",
+            Key::ArpIgnore => "the kernel would answer ARP for the VIP there",
+            Key::ArpAnnounce => "the kernel would ask by ARP in the VIP's name there",
             Key::RpFilter => "clients whose answers leave by another NIC would be dropped",
         };
         let text = format!("`vip run` sets {key}={to} on {}: {why}", some(&names));

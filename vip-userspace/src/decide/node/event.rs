@@ -377,7 +377,16 @@ pub enum Unsuited {
     },
 }
 
-/// Why a node is not to be drained: nobody as good is left for new connections.
+/// Why a node is not to be drained.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoDrain {
+    /// Nobody as good is left for new connections.
+    LastUsable(LastUsable),
+    /// It owns the VIP, and no other node is heard that could.
+    LastAgent,
+}
+
+/// That nobody as good is left for new connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastUsable {
     /// The check by which that is so.

@@ -323,11 +323,11 @@ impl Node {
     }
 
     /// Whether this node may be drained: an error if nobody as good would be left for new
-    /// connections.
+    /// connections, or nobody for the VIP.
     ///
     /// # Errors
     /// Why it is none of the others.
-    pub fn may_drain(&self) -> Result<(), LastUsable> {
+    pub fn may_drain(&self) -> Result<(), NoDrain> {
         for check in 0..self.health.checks() {
             let before = self.facts(check, By::Steering);
             let mut after = before;
@@ -346,10 +346,14 @@ impl Node {
                     Unfit::Unready
                 }
             };
-            return Err(LastUsable {
+            return Err(NoDrain::LastUsable(LastUsable {
                 check,
                 others: self.others().map(|index| (index, why(&index))).collect(),
-            });
+            }));
+        }
+        let owns = self.machine.state() == State::Active;
+        if owns && !self.others().any(|index| self.lives(index)) {
+            return Err(NoDrain::LastAgent);
         }
         Ok(())
     }

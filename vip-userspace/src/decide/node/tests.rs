@@ -884,7 +884,7 @@ fn last_usable_node_is_not_drained_without_being_told_why() {
         check: 0,
         others: vec![(index(0), Unfit::Draining), (index(2), Unfit::Unready)],
     };
-    assert_eq!(nodes[1].node.may_drain(), Err(why));
+    assert_eq!(nodes[1].node.may_drain(), Err(NoDrain::LastUsable(why)));
     // Forced, its connections go to the one that hangs, and not to those that drain; all know.
     let own = index(1);
     nodes[1].event(now, Event::Drain(true));
@@ -923,6 +923,22 @@ fn no_server_gets_connections_before_it_was_asked_while_another_one_was_the_own_
         assert_eq!(both, (set(gets), set(gets)), "server {server}");
         assert_eq!(bench.node.resort(0), Resort::Usable);
     }
+}
+
+#[test]
+fn owner_is_not_drained_while_no_other_agent_is_heard() {
+    let (mut nodes, mut now) = three();
+    assert_eq!(nodes[0].node.state(), State::Active);
+    assert_eq!(nodes[0].node.may_drain(), Ok(()));
+    // The agents of the others end, and their kernels go on.
+    for other in [1, 2] {
+        nodes[other].event(now, Event::Shutdown);
+    }
+    now = exchange(&mut nodes, now, 200, 1);
+    for other in [1, 2] {
+        nodes[0].event(now, Event::Echo(index(other)));
+    }
+    assert_eq!(nodes[0].node.may_drain(), Err(NoDrain::LastAgent));
 }
 
 #[test]
