@@ -94,7 +94,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut watched = nic.index;
     let mut network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
-    start_probes(&config, &probes);
     let (surveys, mut surveyed) = mpsc::channel(1);
     // Whatever cannot be had comes before anything is changed.
     let mut questions = listen(&config)?;
@@ -105,7 +104,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         probe_times,
         surveys,
         state,
-        &mut outcomes,
+        (probes, &mut outcomes),
     );
     let (mut shell, mut notices) = match started.await {
         Ok(started) => started,

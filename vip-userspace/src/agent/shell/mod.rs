@@ -36,7 +36,7 @@ use super::clock::now;
 use super::pacer::{Command, Known, Notice, Pacer, Setting, View};
 use super::state::StateDir;
 use super::survey::Found;
-use super::{Outcome, Probed};
+use super::{Outcome, Probed, start_probes};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath, Held, Pins, Plan, Way};
 use crate::decide::choice::Resort;
@@ -135,7 +135,7 @@ impl Shell {
         probe_times: ProbeTimes,
         surveys: mpsc::Sender<Found>,
         mut state_dir: StateDir,
-        outcomes: &mut mpsc::Receiver<Outcome>,
+        (probes, outcomes): (mpsc::Sender<Outcome>, &mut mpsc::Receiver<Outcome>),
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Notice>)> {
         let (_, nics) = netlink.settings().await?;
         let plan = Arc::new(plan(&config, &nic, port_macs(&nics, nic.index, nic.mac))?);
@@ -153,6 +153,9 @@ impl Shell {
         let old = addresses::leave_old(&netlink, &config).await?;
         let (mut datapath, mut state) = Datapath::load(Some(pins.clone()), &plan, log)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
+        // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
+        // read.
+        start_probes(&config, &probes);
         // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
         // to be turned to a server that nobody has asked, this node's own least.
         let mut first = First::default();
