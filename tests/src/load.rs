@@ -22,9 +22,9 @@ use crate::http::{Connection, Failure, Progress, Target, TargetArgs};
 /// slowly.
 const KEPT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long after its kernel a client may note that it is connected, on a busy machine, in
-/// nanoseconds. Less than any takeover takes, and than a SYN is sent again after.
-const NOTED_LATE: u64 = 100_000_000;
+/// The kernel counts the time since a connection was open in ticks of its timer, of at most 10 ms.
+/// In nanoseconds.
+const TICK: u64 = 10_000_000;
 
 /// What `testbed load` is told.
 #[derive(Args, Debug)]
@@ -85,9 +85,9 @@ impl Request {
     #[must_use]
     pub fn was_held_by(&self, server: &str, fault: u64) -> bool {
         let begun = self.start <= fault;
-        let open = self.connected.is_some_and(|connected| {
-            connected <= fault || begun && connected <= fault + NOTED_LATE
-        });
+        let open = self
+            .connected
+            .is_some_and(|connected| connected <= fault || begun && connected <= fault + TICK);
         match &self.server {
             Some(name) => name == server && (begun || open),
             None => open,

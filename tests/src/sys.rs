@@ -1,14 +1,16 @@
 //! What no safe library offers: entering namespaces between `fork` and `exec`, some `bpf(2)`
-//! commands, packet sockets, checksum offload. All the `unsafe` of this crate is here.
+//! commands, packet sockets, checksum offload, what TCP knows of a socket. All the `unsafe` of this
+//! crate is here.
 
 use std::ffi::c_int;
 use std::io;
 use std::mem::size_of_val;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::libc;
 use nix::net::if_::if_nametoindex;
@@ -370,6 +372,31 @@ pub(crate) fn tags_in_band(interface: &str) -> io::Result<()> {
     ethtool(interface, ETHTOOL_SFLAGS, flags & !ETH_FLAG_TXVLAN).map(drop)
 }
 
+/// How long ago a TCP socket received a segment with data, or the SYN-ACK if none has come yet
+/// (`tcpi_last_data_recv` of `struct tcp_info`; milliseconds, in steps of the kernel's timer).
+///
+/// # Errors
+/// It is no TCP socket.
+pub(crate) fn last_received(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    // SAFETY: `tcp_info` is plain old data, for which zeros are a valid value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes to `info`, which has as many and lives on.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            std::ptr::from_mut(&mut info).cast(),
+            &raw mut size,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Duration::from_millis(info.tcpi_last_data_recv.into()))
+}
+
 /// A command of ethtool that takes or gives a number. Returns the number afterwards.
 fn ethtool(interface: &str, command: u32, data: u32) -> io::Result<u32> {
     #[repr(C)]
@@ -425,4 +452,24 @@ pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Owned
         return Err(io::Error::last_os_error());
     }
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn an_open_connection_is_as_old_as_its_syn_ack() -> io::Result<()> {
+        const AGE: Duration = Duration::from_millis(200);
+        // One step of the kernel's timer, where that is longest.
+        const TICK: Duration = Duration::from_millis(10);
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        std::thread::sleep(AGE);
+        let age = last_received(client.as_fd())?;
+        assert!(age + TICK >= AGE, "{age:?}");
+        Ok(())
+    }
 }
