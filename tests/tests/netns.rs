@@ -1,7 +1,9 @@
-//! The whole in network namespaces: each scenario on a cluster of its own, one after the
-//! other, after tests of the harness itself.
+//! The whole in network namespaces: each scenario on a cluster of its own, and tests of the
+//! harness itself.
 //!
 //! Needs root. Runs inside an empty network namespace, see `vip_tests::isolation`.
+
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,6 +21,19 @@ use vip_tests::scenarios::{
 use vip_tests::topology::PORT;
 
 mod harness;
+mod phases;
+
+/// Parts of the names of those that keep all processors busy, or tell of it if others do.
+const ALONE: &[&str] = &[
+    "harness_",
+    "busy_machine",
+    "five_nodes",
+    "real_apiserver",
+    "kubernetes",
+    "kubelet",
+    "browser",
+    "docs_are_followed",
+];
 
 /// Runs a scenario, and tells the whole story if it breaks a promise.
 fn check(scenario: Scenario, plan: Plan) -> Result<(), Failed> {
@@ -44,16 +59,12 @@ fn run(scenario: Scenario, plan: Plan, report: &mut Report) -> Result<()> {
     bail!("{}\nlogs are in {}", violations.join("\n"), logs.display());
 }
 
-fn main() {
-    let mut arguments = Arguments::from_args();
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
     if !arguments.list {
         // Before any thread starts.
         isolation::enter_empty_netns();
     }
-    // One at a time, so that each has the machine for itself, and on the main thread, whose
-    // end is that of all children.
-    arguments.test_threads = Some(1);
-
     let mut trials = harness::trials();
     trials.extend(ALL.iter().map(|scenario| trial(*scenario, Plan::default())));
     let dual_stack = Plan {
@@ -137,7 +148,11 @@ fn main() {
     };
     trials.push(trial_of("five_nodes", OWNER_KILLED, five));
     trials.extend(real_api_server());
-    libtest_mimic::run(&arguments, trials).exit();
+    let (alone, paired) = trials.into_iter().partition(|trial| {
+        let name = trial.name();
+        ALONE.iter().any(|part| name.contains(part))
+    });
+    phases::run(arguments, paired, alone)
 }
 
 /// A scenario with its cluster.

@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use libtest_mimic::{Failed, Trial};
@@ -10,6 +12,7 @@ use vip_tests::agent::Programs;
 use vip_tests::clock;
 use vip_tests::cluster::PACE;
 use vip_tests::isolation::MARK;
+use vip_tests::process::Process;
 use vip_tests::scenarios::{
     ALL, ALLOW_LIST, DUAL_STACK, LINKS, OTHER_NICS, PORT_MAPPING, SECOND_WAY, Scenario,
 };
@@ -22,9 +25,15 @@ const PROGRAMS: &str = "VIP_TESTS_INSIDE";
 /// Programs of which all tests run.
 const WHOLE: &[&str] = &["attach", "verdicts"];
 
-/// Of these, what runs on each kernel also when all tests do. The kernels in the middle attach as
-/// the oldest or the newest one does, but each has a verifier of its own.
-const ON_EACH: &str = "verdicts";
+/// Of these, what runs on the newest kernel too when all tests do. To attach is another thing on
+/// the oldest one only: on the others it is what it is on the host.
+const ON_NEWEST: &str = "verdicts";
+
+/// What runs on the kernels between them then: each has a verifier of its own.
+const ON_EACH: &[&str] = &[
+    "every_verdict_is_the_same_in_the_kernel",
+    "the_verifier_is_far_from_giving_up",
+];
 
 /// Of the scenarios in namespaces, those whose outcome a kernel may change: by its verifier, its
 /// hooks, its sockets, its XDP in the driver and outside of it.
@@ -51,17 +60,18 @@ const SCENARIOS: &[&str] = &[
 /// has the most that is done in another way.
 const ALWAYS: &[&str] = &["cleanup", "dual_stack", "occupied"];
 
+/// The longest test takes some minutes. A machine that hangs is not waited for.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// What the tests print, in the machine's folder.
+const LOG: &str = "tests.log";
+
 /// In MiB: seven hosts with their programs, and what these write.
 const MEMORY: u32 = 3072;
 
 thread_local! {
-    /// The machine of the last test, for the next one of the same kernel.
+    /// The machine of the last test on this thread, for the next one of the same kernel.
     static MACHINE: RefCell<Option<(Machine, PathBuf)>> = const { RefCell::new(None) };
-}
-
-/// Switches the last machine off.
-pub(crate) fn done() {
-    MACHINE.take();
 }
 
 /// All tests, kernel by kernel.
@@ -84,13 +94,13 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> Vec<Trial> {
             trials.push(trial.with_ignored_flag(!all && !always));
         };
         for program in WHOLE {
-            let always = index == 0 || index == last || program == &ON_EACH;
-            add(
-                program,
-                program,
-                vec!["--test-threads=2".to_owned()],
-                always,
-            );
+            let always = index == 0 || index == last && program == &ON_NEWEST;
+            add(program, program, Vec::new(), always);
+        }
+        if index != 0 && index != last {
+            let exact = ON_EACH.iter().map(|test| (*test).to_owned());
+            let arguments = ["--exact".to_owned()].into_iter().chain(exact);
+            add("verifier", ON_NEWEST, arguments.collect(), true);
         }
         add("harness", "netns", vec!["harness_".to_owned()], false);
         for scenario in &scenarios {
@@ -123,19 +133,29 @@ fn run(kernel: &Kernel, program: &str, arguments: &[String]) -> Result<()> {
         .arg(format!("{PACE}=calm"))
         .arg(path)
         .args(arguments);
-    let output = command.output().context("start the tests")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() && !text.contains(" 0 passed") && text.contains("test result: ok") {
+    let log = work.join(LOG);
+    std::fs::write(&log, "").context("empty the log")?;
+    let mut tests = Process::daemon(program, &mut command, &log).context("start the tests")?;
+    let ended = clock::until(
+        "they end",
+        LIMIT,
+        || Ok((!tests.is_running()).then_some(())),
+    );
+    let status = match ended {
+        Ok(()) => tests.wait()?.to_string(),
+        Err(error) => format!("{error:#}"),
+    };
+    let text = std::fs::read_to_string(&log).context("read the log")?;
+    if status == "exit status: 0" && !text.contains(" 0 passed") && text.contains("test result: ok")
+    {
         MACHINE.set(Some((machine, work)));
         return Ok(());
     }
-    let kept = save(&work, kernel, &text, &errors)?;
+    let kept = save(&work, kernel)?;
     bail!(
-        "Linux {}: {program} {}: {}\n{text}\n{errors}\nthe console is in {}",
+        "Linux {}: {program} {}: {status}\n{text}\nthe console is in {}",
         kernel.version,
         arguments.join(" "),
-        output.status,
         kept.display()
     );
 }
@@ -154,8 +174,10 @@ fn find(name: &str) -> Result<PathBuf> {
 }
 
 fn boot(kernel: &Kernel) -> Result<(Machine, PathBuf)> {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let hardware = Hardware {
-        name: format!("linux-{}", kernel.name),
+        name: format!("linux-{}-{number}", kernel.name),
         memory: MEMORY,
         // With two, QEMU's translator (7.2) may keep what one processor has translated while the
         // other one was changing it, and both go round in a breakpoint of `text_poke_bp` for ever.
@@ -167,15 +189,12 @@ fn boot(kernel: &Kernel) -> Result<(Machine, PathBuf)> {
 }
 
 /// Keeps what a failed run leaves where it outlives the machine. Returns the folder.
-fn save(work: &Path, kernel: &Kernel, text: &str, errors: &str) -> Result<PathBuf> {
+fn save(work: &Path, kernel: &Kernel) -> Result<PathBuf> {
     let folder = tempfile::Builder::new()
         .prefix(&format!("vip-tests-linux-{}-", kernel.name))
         .tempdir()
         .context("make a folder for logs")?
         .keep();
-    for (name, content) in [("stdout.log", text), ("stderr.log", errors)] {
-        std::fs::write(folder.join(name), content).with_context(|| format!("write {name}"))?;
-    }
     vip_tests::cluster::copy_files(work, &folder)?;
     Ok(folder)
 }

@@ -6,8 +6,11 @@
 
 mod aarch64;
 mod inside;
+#[path = "../phases/mod.rs"]
+mod phases;
 
 use std::cell::RefCell;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -31,12 +34,12 @@ const KEEP: &str = "VIP_TESTS_KEEP";
 /// repository do.
 const ALL: &str = "VIP_TESTS_ALL_MACHINES";
 
-/// The wirings that are always tested.
-const ALWAYS: &[Wiring] = &[
-    Wiring::E1000e,
-    Wiring::Vlan,
-    Wiring::Bond(Bonding::ActiveBackup),
-];
+/// The wirings that are always tested: generic XDP on a card, and what a bond makes of cards.
+const ALWAYS: &[Wiring] = &[Wiring::E1000e, Wiring::Bond(Bonding::ActiveBackup)];
+
+/// Scenarios on machines of which all is seen in namespaces too: no machine loses its power or
+/// its network in them.
+const NO_MACHINES_FAULT: &[&str] = &["apiserver_killed", "drain", "agent_killed", CLEANUP.name];
 
 /// The name of a test, with the reason if it does not run.
 fn named(name: String, runs: bool) -> String {
@@ -47,8 +50,8 @@ fn named(name: String, runs: bool) -> String {
     }
 }
 
-fn main() {
-    let mut arguments = Arguments::from_args();
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
     if !arguments.list {
         // Before any thread starts.
         isolation::enter_empty_netns();
@@ -58,27 +61,25 @@ fn main() {
             blocked.expect("a thread may block signals");
         }
     }
-    // One at a time, so that each has the machine for itself, and on the main thread, whose
-    // end is that of all children.
-    arguments.test_threads = Some(1);
-    let trials = match trials() {
+    let (inside, clusters) = match trials() {
         Ok(trials) => trials,
         Err(error) => {
             eprintln!("{error:#}");
-            std::process::exit(2);
+            return ExitCode::from(2);
         }
     };
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let code = phases::run(arguments, inside, clusters);
     // Machines are switched off, files removed.
     SHARED.take();
-    inside::done();
-    conclusion.exit();
+    code
 }
 
-fn trials() -> Result<Vec<Trial>> {
+/// Tests inside of one machine, and those on clusters of several.
+fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
     let Some(mut kernels) = Kernel::all()? else {
         let reason = "machines (no kernels for them: run cargo xtask test)";
-        return Ok(vec![Trial::test(reason, || Ok(())).with_ignored_flag(true)]);
+        let skipped = Trial::test(reason, || Ok(())).with_ignored_flag(true);
+        return Ok((vec![skipped], Vec::new()));
     };
     if let Ok(wanted) = std::env::var(KERNEL) {
         let known: Vec<String> = kernels.iter().map(|kernel| kernel.name.clone()).collect();
@@ -88,15 +89,15 @@ fn trials() -> Result<Vec<Trial>> {
         }
     }
     let all = std::env::var_os(ALL).is_some();
-    let mut trials = inside::trials(&kernels, all);
+    let inside = inside::trials(&kernels, all);
+    let mut trials = Vec::new();
     if std::env::var_os(KERNEL).is_none() {
         trials.push(aarch64::trial());
     }
     let machines = Machines::new(kernels.clone());
     for scenario in MACHINES {
         let plan = plan(Pace::CALM, machines.clone());
-        // Inside one machine it runs on the oldest kernel.
-        let runs = all || scenario.name != CLEANUP.name;
+        let runs = all || !NO_MACHINES_FAULT.contains(&scenario.name);
         let name = named(format!("machines_{}", scenario.promise), runs);
         let trial = Trial::test(name, || check(*scenario, || on_shared(*scenario, plan)));
         trials.push(trial.with_ignored_flag(!runs));
@@ -113,7 +114,7 @@ fn trials() -> Result<Vec<Trial>> {
         trials.push(trial.with_ignored_flag(!runs));
     }
     trials.push(real_api_server(machines, all));
-    Ok(trials)
+    Ok((inside, trials))
 }
 
 fn plan(pace: Pace, machines: Machines) -> Plan {
@@ -166,7 +167,6 @@ thread_local! {
 }
 
 fn on_shared(scenario: Scenario, plan: Plan) -> Story {
-    inside::done();
     let mut report = Report::new(false);
     let run = || {
         let mut cluster = match SHARED.take() {
@@ -185,7 +185,6 @@ fn on_shared(scenario: Scenario, plan: Plan) -> Story {
 fn on_its_own(scenario: Scenario, plan: Plan) -> Story {
     // More at once would be too much for the host.
     SHARED.take();
-    inside::done();
     let mut report = Report::new(false);
     let run = || {
         let mut cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;
