@@ -46,6 +46,7 @@ pub(crate) fn trial() -> Trial {
 
 fn run(folder: Option<&Path>) -> Result<()> {
     let folder = folder.with_context(|| format!("{FOLDER} is not set: cargo xtask test vm"))?;
+    crate::inside::done();
     let console = Path::new(WORK_ROOT).join("aarch64-console.log");
     let place = Place::new("aarch64")?;
     let mut qemu = place.command("qemu-system-aarch64".as_ref());

@@ -20,7 +20,7 @@ use vip_tests::cluster::{Cluster, Flavour, Pace, Plan};
 use vip_tests::isolation;
 use vip_tests::kube::{Binaries, Layout};
 use vip_tests::outcome::Report;
-use vip_tests::scenarios::{CLEANUP, MACHINES, OWNER_KILLED, Scenario, WIRINGS};
+use vip_tests::scenarios::{MACHINES, OWNER_KILLED, Scenario, WIRINGS};
 use vip_tests::topology::vm::{Bonding, Machines, Wiring};
 use vip_tests::vm::Kernel;
 
@@ -39,7 +39,7 @@ const ALWAYS: &[Wiring] = &[Wiring::E1000e, Wiring::Bond(Bonding::ActiveBackup)]
 
 /// Scenarios on machines of which all is seen in namespaces too: no machine loses its power or
 /// its network in them.
-const NO_MACHINES_FAULT: &[&str] = &["apiserver_killed", "drain", "agent_killed", CLEANUP.name];
+const NO_MACHINES_FAULT: &[&str] = &["apiserver_killed", "drain", "agent_killed"];
 
 /// The name of a test, with the reason if it does not run.
 fn named(name: String, runs: bool) -> String {
@@ -61,20 +61,21 @@ fn main() -> ExitCode {
             blocked.expect("a thread may block signals");
         }
     }
-    let (inside, clusters) = match trials() {
+    let (paired, alone) = match trials() {
         Ok(trials) => trials,
         Err(error) => {
             eprintln!("{error:#}");
             return ExitCode::from(2);
         }
     };
-    let code = phases::run(arguments, inside, clusters);
+    let code = phases::run(arguments, paired, alone);
     // Machines are switched off, files removed.
     SHARED.take();
+    inside::done();
     code
 }
 
-/// Tests inside of one machine, and those on clusters of several.
+/// Those that may run beside each other, and those that want the host for themselves.
 fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
     let Some(mut kernels) = Kernel::all()? else {
         let reason = "machines (no kernels for them: run cargo xtask test)";
@@ -89,8 +90,7 @@ fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
         }
     }
     let all = std::env::var_os(ALL).is_some();
-    let inside = inside::trials(&kernels, all);
-    let mut trials = Vec::new();
+    let (paired, mut trials) = inside::trials(&kernels, all);
     if std::env::var_os(KERNEL).is_none() {
         trials.push(aarch64::trial());
     }
@@ -114,7 +114,7 @@ fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
         trials.push(trial.with_ignored_flag(!runs));
     }
     trials.push(real_api_server(machines, all));
-    Ok((inside, trials))
+    Ok((paired, trials))
 }
 
 fn plan(pace: Pace, machines: Machines) -> Plan {
@@ -167,6 +167,7 @@ thread_local! {
 }
 
 fn on_shared(scenario: Scenario, plan: Plan) -> Story {
+    inside::done();
     let mut report = Report::new(false);
     let run = || {
         let mut cluster = match SHARED.take() {
@@ -185,6 +186,7 @@ fn on_shared(scenario: Scenario, plan: Plan) -> Story {
 fn on_its_own(scenario: Scenario, plan: Plan) -> Story {
     // More at once would be too much for the host.
     SHARED.take();
+    inside::done();
     let mut report = Report::new(false);
     let run = || {
         let mut cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;

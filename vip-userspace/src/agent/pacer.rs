@@ -296,6 +296,12 @@ impl Keeper {
         let Known { masks, probes } = std::mem::take(&mut self.known);
         let masks = masks.unwrap_or_default();
         self.node.on_start(now(), fence, masks, &mut self.actions);
+        for index in (0..self.setting.nodes.len()).filter_map(BackendIndex::new) {
+            if !self.state.mac(index).is_unknown() {
+                let located = Event::Located(index);
+                self.node.on_event(now(), located, &mut self.actions);
+            }
+        }
         for (index, check, found) in probes {
             let event = Event::Probe(index, check, found);
             self.node.on_event(now(), event, &mut self.actions);
@@ -481,8 +487,10 @@ impl Keeper {
                 }
                 Command::Mac(index, mac) => {
                     let done = self.state.set_mac(index, mac);
-                    self.check("set an Ethernet address", done);
-                    continue;
+                    if self.check("set an Ethernet address", done).is_none() {
+                        continue;
+                    }
+                    Event::Located(index)
                 }
                 Command::Source(index, mac) => {
                     let done = self.state.set_source(index, mac);

@@ -374,11 +374,15 @@ impl World {
         };
         host.agent = Some(Node::new(params));
         let (fence, carrier, life) = (BootNanos(host.fence), host.carrier, host.life);
+        let count = self.hosts.len();
         self.drive(node, |agent, now, out| {
             if !carrier {
                 agent.on_event(now, Event::Fault(Fault::Carrier, true), out);
             }
             agent.on_start(now, fence, Masks::default(), out);
+            for other in (0..count).map(backend) {
+                agent.on_event(now, Event::Located(other), out);
+            }
         });
         self.at(self.now + 1, Happening::Probes { node, life });
     }

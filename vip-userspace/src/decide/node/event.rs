@@ -135,6 +135,8 @@ pub enum Event<'a> {
     Echo(BackendIndex),
     /// A node's kernel was heard by ARP or Neighbour Discovery.
     Neighbour(BackendIndex),
+    /// A node's Ethernet address is known: frames can be handed on to it.
+    Located(BackendIndex),
     /// A probe by one of the checks ended.
     Probe(BackendIndex, usize, Probe),
     /// Something this node needs is missing, or is there (again).

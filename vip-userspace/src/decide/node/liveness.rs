@@ -239,11 +239,14 @@ impl Node {
         }
     }
 
-    /// Whether all other nodes have said that they hear this one.
-    pub(super) fn is_known_to_all(&self) -> bool {
+    /// Whether all other nodes have said that they hear this one, and frames can be handed on to
+    /// each. A segment that passed over one of them would be reset by the next.
+    pub(super) fn knows_all(&self) -> bool {
         let hears = |session: &Session| session.is_up() && session.remote_state() == bfd::State::Up;
-        self.others()
-            .all(|index| self.bfd(index).is_some_and(hears))
+        self.peers
+            .iter()
+            .flatten()
+            .all(|peer| peer.located && peer.session.as_ref().is_some_and(hears))
     }
 
     /// What probes say, and what the peers' silence adds to it. A node whose agent was never heard

@@ -85,7 +85,8 @@ const HANDOVER_PATIENCE: Duration = Duration::from_millis(1500);
 const PRIORITY_HANDING_OVER: u8 = 1;
 
 /// How long at least a node that has just come waits until it has heard from all others that they
-/// hear it. Those that run answer each other within a few BFD packets, whoever began.
+/// hear it, and knows all Ethernet addresses. Those that run answer each other within a few BFD
+/// packets, whoever began.
 const JOINING: Duration = Duration::from_millis(500);
 
 /// [`Params::max_fence`] of an agent.
@@ -127,6 +128,8 @@ struct Peer {
     /// is steered there. (It stays there when the agent ends.) A node that was dead must be heard
     /// again: it may have booted, and its stack know nothing of the VIP.
     joined: bool,
+    /// Frames can be handed on to it.
+    located: bool,
     /// When it last fell silent, or was found dead: what was heard before proves nothing since.
     lost: BootNanos,
     /// When it said last that it owns the VIP, or gives it up.
@@ -279,6 +282,7 @@ impl Node {
                 liveness: Liveness::Trusted,
                 // Without BFD there is nothing to hear it by.
                 joined: params.bfd.is_none(),
+                located: false,
                 exercise: BootNanos::ZERO,
                 echo: Means::default(),
                 neighbour: Means::default(),
@@ -414,6 +418,11 @@ impl Node {
             }
             Event::Echo(index) => self.on_answer(now, index, true, out),
             Event::Neighbour(index) => self.on_answer(now, index, false, out),
+            Event::Located(index) => {
+                if let Some(peer) = self.peer_mut(index) {
+                    peer.located = true;
+                }
+            }
             Event::Probe(index, check, probe) => {
                 let probe = self.dated(index, probe);
                 if probe != Probe::Silent {
@@ -820,7 +829,7 @@ impl Node {
         if let Some(until) = self.machine.fence() {
             self.renew_fence(now, until, out);
         }
-        if self.joining.is_some_and(|until| now >= until) || self.is_known_to_all() {
+        if self.joining.is_some_and(|until| now >= until) || self.knows_all() {
             self.joining = None;
         }
         let (masks, resorts) = self.overlay();

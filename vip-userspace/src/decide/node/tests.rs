@@ -62,6 +62,10 @@ impl Bench {
         bench
             .node
             .on_start(at(0), BootNanos::ZERO, known, &mut bench.out);
+        for other in bench.node.others() {
+            let located = Event::Located(other);
+            bench.node.on_event(at(0), located, &mut bench.out);
+        }
         bench
     }
 
@@ -658,6 +662,15 @@ fn node_that_has_just_come_is_joining_until_all_others_have_said_that_they_hear_
         }
     }
     assert!(now < at(400), "sooner than by time alone");
+
+    // All hear each other, and one does not know yet how to reach another.
+    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
+    nodes[0].node.peer_mut(index(1)).unwrap().located = false;
+    exchange(&mut nodes, at(0), 400, 1);
+    assert!(nodes[1].node.masks().withheld.is_empty());
+    assert_eq!(nodes[0].node.masks().withheld, BackendMask::ALL);
+    nodes[0].event(at(400), Event::Located(index(1)));
+    assert!(nodes[0].node.masks().withheld.is_empty());
 
     // One that goes on where another agent left off knows the others.
     let mut node = Node::new(params(0, true));
