@@ -23,13 +23,13 @@ use vip_tests::vm::machine::{Hardware, Machine};
 const PROGRAMS: &str = "VIP_TESTS_INSIDE";
 
 /// Programs of which all tests run.
-const WHOLE: &[&str] = &["attach", "verdicts"];
+const WHOLE: &[&str] = &["attach", VERDICTS];
 
-/// Of these, what runs on the newest kernel too when all tests do. To attach is another thing on
-/// the oldest one only: on the others it is what it is on the host.
-const ON_NEWEST: &str = "verdicts";
+/// Where the verdicts are tested.
+const VERDICTS: &str = "verdicts";
 
-/// What runs on the kernels between them then: each has a verifier of its own.
+/// Of these tests, what runs on all kernels but the oldest when all tests do: each has a verifier
+/// of its own. The rest is what it is on the host.
 const ON_EACH: &[&str] = &[
     "every_verdict_is_the_same_in_the_kernel",
     "the_verifier_is_far_from_giving_up",
@@ -110,7 +110,6 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) 
         .filter(|scenario| SCENARIOS.contains(&scenario.name))
         .collect();
     let (mut paired, mut alone) = (Vec::new(), Vec::new());
-    let last = kernels.len().saturating_sub(1);
     for (index, kernel) in kernels.iter().enumerate() {
         let trial =
             |processors, test: &str, program: &'static str, arguments: Vec<String>, always| {
@@ -122,17 +121,17 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) 
                 });
                 trial.with_ignored_flag(!all && !always)
             };
+        let oldest = index == 0;
         for program in WHOLE {
-            let always = index == 0 || index == last && program == &ON_NEWEST;
-            paired.push(trial(Processors::One, program, program, Vec::new(), always));
+            paired.push(trial(Processors::One, program, program, Vec::new(), oldest));
         }
-        if index != 0 && index != last {
+        if !oldest {
             let exact = ON_EACH.iter().map(|test| (*test).to_owned());
             let arguments = ["--exact".to_owned()].into_iter().chain(exact).collect();
             paired.push(trial(
                 Processors::One,
                 "verifier",
-                ON_NEWEST,
+                VERDICTS,
                 arguments,
                 true,
             ));
@@ -141,7 +140,7 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) 
         alone.push(trial(Processors::Two, "harness", "netns", harness, false));
         for scenario in &scenarios {
             let exact = vec!["--exact".to_owned(), scenario.promise.to_owned()];
-            let always = ALWAYS.contains(&scenario.name) && index == 0;
+            let always = ALWAYS.contains(&scenario.name) && oldest;
             alone.push(trial(
                 Processors::Two,
                 scenario.promise,
