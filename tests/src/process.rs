@@ -147,12 +147,18 @@ impl Process {
     /// # Errors
     /// It has not ended in two minutes.
     pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.wait_for(Duration::from_secs(120))
+    }
+
+    /// The same with another limit.
+    ///
+    /// # Errors
+    /// It has not ended by then.
+    pub fn wait_for(&mut self, limit: Duration) -> Result<ExitStatus> {
         let child = &mut self.child;
-        let status = until(
-            &format!("{} ends", self.name),
-            Duration::from_secs(120),
-            || child.try_wait().context("wait for a child process"),
-        )?;
+        let status = until(&format!("{} ends", self.name), limit, || {
+            child.try_wait().context("wait for a child process")
+        })?;
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }

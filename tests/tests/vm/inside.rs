@@ -194,8 +194,8 @@ fn attempt(
     let log = work.join(LOG);
     std::fs::write(&log, "").context("empty the log")?;
     let mut tests = Process::daemon(program, &mut command, &log).context("start the tests")?;
-    let status = match ends(&mut tests, LIMIT) {
-        Ok(()) => tests.wait()?.to_string(),
+    let status = match tests.wait_for(LIMIT) {
+        Ok(status) => status.to_string(),
         Err(error) => format!("{error:#}"),
     };
     let text = std::fs::read_to_string(&log).context("read the log")?;
@@ -206,7 +206,7 @@ fn attempt(
     }
     let mut probe = machine.command("true".as_ref());
     let answers =
-        Process::daemon("true", &mut probe, &log).and_then(|mut probe| ends(&mut probe, NO_ANSWER));
+        Process::daemon("true", &mut probe, &log).and_then(|mut probe| probe.wait_for(NO_ANSWER));
     let kept = save(&work, kernel)?;
     let seen = format!(
         "Linux {}: {program} {}: {status}\n{text}\nthe console is in {}",
@@ -215,15 +215,8 @@ fn attempt(
         kept.display()
     );
     Ok(match answers {
-        Ok(()) => End::Failed(seen),
+        Ok(_) => End::Failed(seen),
         Err(_) => End::Hung(seen),
-    })
-}
-
-/// Waits for the end of a process.
-fn ends(process: &mut Process, limit: Duration) -> Result<()> {
-    clock::until("it ends", limit, || {
-        Ok((!process.is_running()).then_some(()))
     })
 }
 

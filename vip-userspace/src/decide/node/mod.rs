@@ -829,7 +829,10 @@ impl Node {
         if let Some(until) = self.machine.fence() {
             self.renew_fence(now, until, out);
         }
-        if self.joining.is_some_and(|until| now >= until) || self.knows_all() {
+        if self
+            .joining
+            .is_some_and(|until| now >= until || self.knows_all())
+        {
             self.joining = None;
         }
         let (masks, resorts) = self.overlay();
