@@ -5,6 +5,10 @@
 //! A run is made by its seed alone. One that breaks a promise prints how to replay it:
 //! `VIP_SIM_SEED=<seed> cargo test -p vip-userspace --test simulation replay -- --nocapture`.
 //!
+//! Before and after a change that is not to change anything, compare what
+//! `VIP_SIM_DIGESTS=100 cargo test -p vip-userspace --test simulation digests -- --nocapture`
+//! prints: a digest for each run of all that its nodes do, and when.
+//!
 //! Everything is measured in the BFD interval, the *unit*, from 10 ms to 10 s: latencies, pauses
 //! and faults scale with it, so that an hour at 10 s a unit holds as much trouble as 18 seconds
 //! at 50 ms. Most of the hours are of that kind, since an hour of 10 ms packets takes a minute.
@@ -22,6 +26,7 @@
 //! 5. No node is taken for dead whose kernel runs and can be reached, whatever became of its agent,
 //!    and whether or not it answers echo requests.
 
+mod digest;
 mod promises;
 mod random;
 mod trouble;
@@ -45,6 +50,7 @@ use vip_userspace::decide::node::{
 };
 use vip_userspace::decide::vrrp::State;
 
+use digest::Digest;
 use random::Random;
 
 const SECOND: u64 = 1_000_000_000;
@@ -270,6 +276,7 @@ struct World {
     events: u64,
     actions: Vec<Action>,
     trace: bool,
+    digest: Digest,
 }
 
 fn backend(index: usize) -> BackendIndex {
@@ -348,4 +355,38 @@ fn replay() {
     };
     let seed = seed.parse().expect("VIP_SIM_SEED is a number");
     World::new(seed, profile(seed)).run();
+}
+
+/// The digests of the runs with the first seeds: as many as `VIP_SIM_DIGESTS` says, or one, twice.
+#[test]
+fn digests() {
+    let digest = |seed| {
+        let mut world = World::new(seed, profile(seed));
+        world.run();
+        world.digest.text()
+    };
+    let Ok(count) = std::env::var("VIP_SIM_DIGESTS") else {
+        assert_eq!(digest(1), digest(1), "a run is made by its seed alone");
+        return;
+    };
+    let count: u64 = count.parse().expect("VIP_SIM_DIGESTS is a number");
+    let next = AtomicU64::new(1);
+    let found = std::sync::Mutex::new(std::collections::BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > count {
+                        return;
+                    }
+                    let digest = digest(seed);
+                    found.lock().expect("no panic").insert(seed, digest);
+                }
+            });
+        }
+    });
+    for (seed, digest) in found.into_inner().expect("no panic") {
+        println!("seed {seed} {digest}");
+    }
 }

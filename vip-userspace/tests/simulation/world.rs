@@ -51,6 +51,7 @@ impl World {
             events: 0,
             actions: Vec::new(),
             trace: std::env::var_os("VIP_SIM_TRACE").is_some(),
+            digest: Digest::default(),
         };
         for node in 0..count {
             let spread = world.random.below(profile.unit);
@@ -172,6 +173,7 @@ impl World {
         let mut actions = std::mem::take(&mut self.actions);
         drive(agent, local, &mut actions);
         for action in actions.drain(..) {
+            self.digest.add(now, node, &action);
             self.carry_out(node, action);
         }
         self.actions = actions;
