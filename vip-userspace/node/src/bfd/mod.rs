@@ -1,8 +1,27 @@
 //! One BFD session (RFC 5880): single hop, asynchronous mode, without echo and demand.
 //!
-//! Both sides send packets at an agreed pace, and each takes the other for dead when a few of
-//! them stay out. New timers are agreed on by a Poll sequence, so that neither side expects
-//! packets sooner than they are sent.
+//! Both sides send packets at an agreed interval. A side declares the session down when it gets
+//! no packet for the detection time, which is `multiplier` intervals. New timers are agreed on by
+//! a Poll sequence, so that neither side expects packets sooner than they are sent.
+//!
+//! ```text
+//!                     receives Init
+//!          +---------------------------------------+
+//!          |                                       v
+//!        Down --------------> Init -------------> Up
+//!          ^  receives Down    |   receives Init   |
+//!          |                   |   or Up           |
+//!          +-------------------+-------------------+
+//!            detection time over, or receives AdminDown;
+//!            in Up also: receives Down
+//!
+//! Every state --- admin_down ---> AdminDown --- admin_up ---> Down
+//! ```
+//!
+//! "Receives" means the state field of a packet that belongs to this session (section 6.8.6, with
+//! one more condition: `Session::is_unproved`). While it is not up, a session sends about one
+//! packet a second. While it is up, it may carry "path down" ([`Session::set_path_down`]): the
+//! node drains.
 
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;

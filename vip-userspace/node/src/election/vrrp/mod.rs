@@ -1,13 +1,31 @@
-//! Who owns the VIP: the state machine of VRRP version 3 (RFC 9568, section 6.4), with a lease.
+//! Who owns the VIP: the state machine of VRRP version 3 (RFC 9568, section 6.4), with an answer
+//! lease.
 //!
-//! An owner may answer for the VIP until its *lease*, which each advertisement it sends moves to
-//! two and a half intervals ahead. The others wait three intervals and a bit before one of them
-//! takes over, so an owner that hangs has fallen silent by then, without its own help. One that
-//! finds its lease behind it was asleep, and steps down whatever it believed before.
+//! ```text
+//! Initialize ---- start ---> Backup ---- no advertisement until the deadline ---> Active
+//!     |                        ^                                                   | ^
+//!     |                        +---- an advertisement that outranks its own, ------+ |
+//!     |                              a handover, or its lease has ended              |
+//!     |                                                                              |
+//!     +---- start while the lease of an earlier agent runs, or with priority 255 ----+
 //!
-//! What the RFC does not know is told from outside ([`node`](super::node)): that the owner fell
-//! silent before its time is up ([`Machine::hasten`]), that a lease must end earlier
-//! ([`Machine::limit_lease`]), that an owner is not fit to be one.
+//! Backup: an advertisement of the owner moves the deadline to three intervals and the skew
+//!         time from now; its resignation (priority 0) moves it to the skew time.
+//! Active: one advertisement an interval, and one at once when a lesser node advertises.
+//! Shutdown leads from each state to Initialize. An owner resigns first.
+//! ```
+//!
+//! The lease is not in the RFC. An owner answers for the VIP only until its lease ends, and each
+//! advertisement that it sends extends the lease to two and a half intervals from then. Other
+//! nodes wait three intervals and the skew time. So an owner that hangs has stopped answering
+//! before another node takes over, and needs no help for it. An owner that finds its lease ended
+//! did not run in the meantime: it resigns and becomes a backup, since another node may own the
+//! VIP.
+//!
+//! The RFC does not know three things. The [`node`](crate::node) adds them from outside: the
+//! owner is known to be gone before the deadline ([`Machine::hasten`]), the lease must end earlier
+//! ([`Machine::limit_lease`]), and the owner is not fit to own the VIP
+//! (`unfit` of [`Machine::on_advert`]).
 
 use std::net::IpAddr;
 use std::time::Duration;
