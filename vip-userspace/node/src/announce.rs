@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The announcements of one owner, or of a node's own address.
 #[derive(Clone, Debug, Default)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     /// When the VIP was taken over, and the number of announcements since; `None` on a node
     /// that does not own the VIP.
     since: Option<(BootNanos, u32)>,
@@ -26,12 +26,12 @@ pub struct Schedule {
 
 impl Schedule {
     /// The VIP was taken over.
-    pub fn begin(&mut self, now: BootNanos) {
+    pub(crate) fn begin(&mut self, now: BootNanos) {
         self.since = Some((now, 0));
     }
 
     /// Hosts may have heard of another owner: begins again, unless it has only just begun.
-    pub fn repeat(&mut self, now: BootNanos) {
+    pub(crate) fn repeat(&mut self, now: BootNanos) {
         let last = BURST[BURST.len() - 1];
         if self
             .since
@@ -42,20 +42,18 @@ impl Schedule {
     }
 
     /// Whether the burst is over.
-    #[must_use]
-    pub fn is_past_burst(&self) -> bool {
+    pub(crate) fn is_past_burst(&self) -> bool {
         self.since
             .is_some_and(|(_, sent)| sent as usize >= BURST.len())
     }
 
     /// The VIP was given up.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.since = None;
     }
 
     /// When the next announcement is due; `None` if none is.
-    #[must_use]
-    pub fn deadline(&self) -> Option<BootNanos> {
+    pub(crate) fn deadline(&self) -> Option<BootNanos> {
         let (start, sent) = self.since?;
         let last = BURST[BURST.len() - 1];
         Some(match BURST.get(sent as usize) {
@@ -65,7 +63,7 @@ impl Schedule {
     }
 
     /// Whether to announce now. Says so once for each announcement that is due.
-    pub fn due(&mut self, now: BootNanos) -> bool {
+    pub(crate) fn due(&mut self, now: BootNanos) -> bool {
         let due = self.deadline().is_some_and(|deadline| deadline <= now);
         if due && let Some((_, sent)) = &mut self.since {
             *sent += 1;

@@ -33,49 +33,44 @@ use crate::net::echo::EchoSocket;
 use crate::net::vrrp::VrrpSocket;
 use vip_node::bfd::Session;
 use vip_node::choice::Resort;
-use vip_node::election::vrrp::State;
-use vip_node::health::{Probe, Server};
-use vip_node::node::{Action, Event, Fault, NoDrain, NoHandover, Node, Report, To};
+use vip_node::election::State;
+use vip_node::health::Server;
+use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
 
 /// Packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
 
 /// What the rest of the agent tells the thread.
 pub(super) enum Command {
-    /// A probe by one of the checks ended.
-    Probe(BackendIndex, usize, Probe),
-    /// This node is to take no new connections, or to take them again, whatever that does to
-    /// them.
-    Drain(bool),
+    /// Something happened that the node decides about.
+    Input(Input),
     /// This node is to take no new connections, unless nobody as good is left for them.
     DrainIfOthers(oneshot::Sender<Result<(), NoDrain>>),
-    /// A node was heard by ARP or Neighbour Discovery.
-    Neighbour(BackendIndex),
-    /// Something this node needs is missing, or is there (again).
-    Fault(Fault, bool),
-    /// Somebody claims the VIP: its Ethernet address, the other node that has it, and whether that
-    /// may run an agent.
-    Claim(Mac, Option<BackendIndex>, bool),
+    /// Another node is to own the VIP: this one, or whichever is best.
+    Handover {
+        to: Option<BackendIndex>,
+        answer: oneshot::Sender<HandoverResult>,
+    },
     /// Where frames for a node go.
     Mac(BackendIndex, Mac),
     /// Where frames of a node come from, if not from there.
     Source(BackendIndex, Mac),
-    /// Hosts and switches must learn anew where this node is.
-    Moved,
     /// What the state should say, health and leases aside, and where the rank table begins.
     DesiredState(Arc<DesiredState>, u32),
     /// The node has another NIC: speak and listen there from now on.
     Sockets(Box<Sockets>),
-    /// Look whether the map says what it should.
-    Reconcile,
-    /// Another node is to own the VIP.
-    Handover(Option<BackendIndex>, oneshot::Sender<HandoverResult>),
     /// The socket for BFD from now on; `None` if there is none.
     Bfd(Option<BfdSocket>),
+    /// Look whether the map says what it should.
+    Reconcile,
     /// How is the node?
     View(oneshot::Sender<View>),
-    /// The agent is to end.
-    Shutdown,
+}
+
+impl From<Input> for Command {
+    fn from(input: Input) -> Self {
+        Self::Input(input)
+    }
 }
 
 /// Who has the VIP now, or why nobody else.
@@ -155,7 +150,7 @@ pub(super) struct Known {
     /// What an agent before this one has left in the map.
     pub(super) masks: Option<Masks>,
     /// What the first probes found.
-    pub(super) probes: Vec<(BackendIndex, usize, Probe)>,
+    pub(super) inputs: Vec<Input>,
 }
 
 /// What does not change while the thread runs.
@@ -240,14 +235,14 @@ impl NodeThread {
     }
 
     /// Tells the thread something. It has ended if it is not heard, and nothing is left to say.
-    pub(super) fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
+    pub(super) fn tell(&self, command: impl Into<Command>) {
+        if self.commands.send(command.into()).is_ok() {
             // Full only after 2^64 - 1 commands that nobody read.
             let _full = self.wake.write(1);
         }
     }
 
-    /// Waits for the thread to end, which a [`Command::Shutdown`] makes it do. False if it ended
+    /// Waits for the thread to end, which [`Input::Shutdown`] makes it do. False if it ended
     /// by a panic, which was logged.
     pub(super) fn join(self) -> bool {
         self.thread.join().is_ok()
@@ -295,19 +290,18 @@ impl NodeLoop {
         // All are the same, but for those that the configuration did not have before.
         let leases = self.state.get().vips().iter().map(|vip| vip.answer_until);
         let answer_until = leases.min().unwrap_or_default();
-        let Known { masks, probes } = std::mem::take(&mut self.known);
+        let Known { masks, inputs } = std::mem::take(&mut self.known);
         let masks = masks.unwrap_or_default();
         self.node
             .on_start(now(), answer_until, masks, &mut self.actions);
         for index in (0..self.config.nodes.len()).filter_map(BackendIndex::new) {
             if !self.state.mac(index).is_unknown() {
-                let located = Event::Located(index);
-                self.node.on_event(now(), located, &mut self.actions);
+                let located = Input::Located(index);
+                self.node.on_input(now(), located, &mut self.actions);
             }
         }
-        for (index, check, found) in probes {
-            let event = Event::Probe(index, check, found);
-            self.node.on_event(now(), event, &mut self.actions);
+        for input in inputs {
+            self.node.on_input(now(), input, &mut self.actions);
         }
         self.carry_out();
         let mut buffer = vec![0; crate::net::vrrp::BUFFER];
@@ -404,9 +398,8 @@ impl NodeLoop {
                 tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
                 continue;
             }
-            let advert = &advert;
-            let event = Event::Advert { source, advert };
-            self.node.on_event(now(), event, &mut self.actions);
+            let input = Input::Advert { source, advert };
+            self.node.on_input(now(), input, &mut self.actions);
         }
     }
 
@@ -431,9 +424,8 @@ impl NodeLoop {
             };
             match ControlPacket::parse(received.payload) {
                 Ok(packet) => {
-                    let packet = &packet;
-                    let event = Event::Bfd { source, packet };
-                    self.node.on_event(now(), event, &mut self.actions);
+                    let input = Input::Bfd { source, packet };
+                    self.node.on_input(now(), input, &mut self.actions);
                 }
                 Err(error) => {
                     tracing::debug!(source = %received.source, %error, "BFD packet refused");
@@ -449,7 +441,7 @@ impl NodeLoop {
                     self.received.echo += 1;
                     if let Some(index) = self.index(source) {
                         self.node
-                            .on_event(now(), Event::Echo(index), &mut self.actions);
+                            .on_input(now(), Input::Echo(index), &mut self.actions);
                     }
                 }
                 Ok(None) => return,
@@ -462,71 +454,63 @@ impl NodeLoop {
         // Empty if it is another descriptor that has something.
         let _none = self.wake.read();
         while let Ok(command) = self.commands.try_recv() {
-            let event = match command {
-                Command::Probe(index, check, probe) => Event::Probe(index, check, probe),
-                Command::Drain(draining) => Event::Drain(draining),
-                Command::DrainIfOthers(answer) => {
-                    let may = self.node.may_drain();
-                    let drains = may.is_ok();
-                    // Whoever asked may have gone.
-                    let _gone = answer.send(may);
-                    if !drains {
-                        continue;
-                    }
-                    Event::Drain(true)
+            if let Some(input) = self.take(command) {
+                self.node.on_input(now(), input, &mut self.actions);
+            }
+        }
+    }
+
+    /// Does what it is told. Returns what the node is to decide about, if anything.
+    fn take(&mut self, command: Command) -> Option<Input> {
+        match command {
+            Command::Input(input) => Some(input),
+            Command::DrainIfOthers(answer) => {
+                let may = self.node.may_drain();
+                let drains = may.is_ok();
+                // Whoever asked may have gone.
+                let _gone = answer.send(may);
+                drains.then_some(Input::Drain(true))
+            }
+            Command::Handover { to, answer } => {
+                // The one who asked before sees its sender dropped.
+                self.asked = Some(answer);
+                Some(Input::Handover(to))
+            }
+            Command::Mac(index, mac) => {
+                let done = self.state.set_mac(index, mac);
+                self.check("set an Ethernet address", done)?;
+                Some(Input::Located(index))
+            }
+            Command::Source(index, mac) => {
+                let done = self.state.set_source(index, mac);
+                self.check("set the source of frames", done);
+                None
+            }
+            Command::DesiredState(desired, rank_base) => {
+                let moved = desired.own_mac != self.desired.0.own_mac;
+                self.desired = (desired, rank_base);
+                self.rewrite();
+                moved.then_some(Input::Moved)
+            }
+            Command::Sockets(sockets) => {
+                self.sockets = *sockets;
+                Some(Input::Moved)
+            }
+            Command::Bfd(socket) => {
+                self.sockets.bfd = socket;
+                None
+            }
+            Command::Reconcile => {
+                if self.rewrite() {
+                    self.tell(Notice::Repaired);
                 }
-                Command::Neighbour(index) => Event::Neighbour(index),
-                Command::Fault(fault, present) => Event::Fault(fault, present),
-                Command::Claim(mac, node, agent) => Event::Claim { mac, node, agent },
-                Command::Shutdown => Event::Shutdown,
-                Command::Handover(to, answer) => {
-                    // The one who asked before sees its sender dropped.
-                    self.asked = Some(answer);
-                    Event::Handover(to)
-                }
-                Command::Mac(index, mac) => {
-                    let done = self.state.set_mac(index, mac);
-                    if self.check("set an Ethernet address", done).is_none() {
-                        continue;
-                    }
-                    Event::Located(index)
-                }
-                Command::Source(index, mac) => {
-                    let done = self.state.set_source(index, mac);
-                    self.check("set the source of frames", done);
-                    continue;
-                }
-                Command::Moved => Event::Moved,
-                Command::DesiredState(desired, rank_base) => {
-                    let moved = desired.own_mac != self.desired.0.own_mac;
-                    self.desired = (desired, rank_base);
-                    self.rewrite();
-                    if !moved {
-                        continue;
-                    }
-                    Event::Moved
-                }
-                Command::Sockets(sockets) => {
-                    self.sockets = *sockets;
-                    Event::Moved
-                }
-                Command::Reconcile => {
-                    if self.rewrite() {
-                        self.tell(Notice::Repaired);
-                    }
-                    continue;
-                }
-                Command::Bfd(socket) => {
-                    self.sockets.bfd = socket;
-                    continue;
-                }
-                Command::View(answer) => {
-                    // Whoever asked may have gone.
-                    let _gone = answer.send(self.view());
-                    continue;
-                }
-            };
-            self.node.on_event(now(), event, &mut self.actions);
+                None
+            }
+            Command::View(answer) => {
+                // Whoever asked may have gone.
+                let _gone = answer.send(self.view());
+                None
+            }
         }
     }
 
@@ -570,7 +554,7 @@ impl NodeLoop {
                     self.echoes = self.echoes.wrapping_add(1);
                     unsent("echo", self.sockets.echo.ask(self.address(to), self.echoes));
                 }
-                Action::AskNeighbour(to) => {
+                Action::AskNeighbor(to) => {
                     let (address, mac) = (self.address(to), self.state.mac(to));
                     if !mac.is_unknown() {
                         unsent("ARP", self.sockets.neighbours.verify(address, mac));

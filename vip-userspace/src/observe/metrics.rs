@@ -11,8 +11,8 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{HistogramOpts, HistogramVec, TextEncoder};
 
 use super::status::{Bfd, Node, Status};
+use vip_node::Fault;
 use vip_node::alarm::Kind;
-use vip_node::node::Fault;
 
 /// Content type of the text (version 0.0.4 of the format).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

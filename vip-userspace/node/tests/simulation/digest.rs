@@ -10,9 +10,7 @@ use siphasher::sip::SipHasher13;
 use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::bfd::Diagnostic;
 use vip_node::health::{Probe, Transition};
-use vip_node::node::{
-    Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited,
-};
+use vip_node::{Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited};
 
 /// Digest of what has been done so far.
 #[derive(Default)]
@@ -49,7 +47,7 @@ impl Digest {
                 self.0.write(&packet.emit());
             }
             Action::SendEcho(to) => self.words(&[5, place(*to)]),
-            Action::AskNeighbour(to) => self.words(&[6, place(*to)]),
+            Action::AskNeighbor(to) => self.words(&[6, place(*to)]),
             Action::Announce => self.words(&[7]),
             Action::AnnounceOwn => self.words(&[8]),
             Action::ProbeAddress => self.words(&[9]),
@@ -81,31 +79,37 @@ impl Digest {
             Report::Owner { owner, before } => {
                 let owner = owner.map_or(u64::MAX, place);
                 let (node, why) =
-                    before.map_or((0, 0), |(node, why)| (1 + place(node), departure(why)));
+                    before.map_or((0, 0), |was| (1 + place(was.node), departure(was.why)));
                 self.words(&[24, owner, node, why]);
             }
             Report::BfdUp(index) => self.words(&[25, place(*index)]),
-            Report::BfdDown(index, why) => self.words(&[26, place(*index), expired(*why)]),
+            Report::BfdDown { node, diagnostic } => {
+                self.words(&[26, place(*node), expired(*diagnostic)]);
+            }
             Report::Dead(index) => self.words(&[27, place(*index)]),
             Report::Answers(index) => self.words(&[28, place(*index)]),
-            Report::EchoLost(index, lost) => self.words(&[29, place(*index), u64::from(*lost)]),
-            Report::Health(index, check, transition) => {
-                let (kind, found) = match transition {
+            Report::Echo { node, lost } => self.words(&[29, place(*node), u64::from(*lost)]),
+            Report::Health {
+                node,
+                check,
+                change,
+            } => {
+                let (kind, found) = match change {
                     Transition::Alive => (0, 0),
                     Transition::Dead => (1, 0),
                     Transition::Ready => (2, 0),
                     Transition::Unknown(found) => (3, probe(found)),
                     Transition::NotReady(found) => (4, probe(found)),
                 };
-                self.words(&[30, place(*index), *check as u64, kind, found]);
+                self.words(&[30, place(*node), *check as u64, kind, found]);
             }
-            Report::NewConnections(check, resort) => {
+            Report::NewConnections { check, resort } => {
                 self.words(&[31, *check as u64, *resort as u64]);
             }
-            Report::Draining(index, draining) => {
-                self.words(&[32, place(*index), u64::from(*draining)]);
+            Report::Draining { node, draining } => {
+                self.words(&[32, place(*node), u64::from(*draining)]);
             }
-            Report::Fault(fault, present) => {
+            Report::Fault { fault, present } => {
                 self.words(&[33, *fault as u64, u64::from(*present)]);
             }
             Report::Conflict {
@@ -115,7 +119,9 @@ impl Digest {
                 ..
             } => self.words(&[34, of(*claimant), u64::from(*defended), u64::from(*fresh)]),
             Report::ConflictOver { claimant, .. } => self.words(&[35, of(*claimant)]),
-            Report::TwoOwners(index, two) => self.words(&[36, place(*index), u64::from(*two)]),
+            Report::TwoOwners { node, present } => {
+                self.words(&[36, place(*node), u64::from(*present)]);
+            }
             Report::HandingOver(index) => self.words(&[37, place(*index)]),
             Report::HandedOver(index) => self.words(&[38, place(*index)]),
             Report::NotHandedOver(why) => self.no_handover(why),

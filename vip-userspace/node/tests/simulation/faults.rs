@@ -69,7 +69,14 @@ impl World {
             8 => {
                 self.hosts[node].carrier = false;
                 self.drive(node, |agent, now, out| {
-                    agent.on_event(now, Event::Fault(Fault::Carrier, true), out);
+                    agent.on_input(
+                        now,
+                        Input::Fault {
+                            fault: Fault::Carrier,
+                            present: true,
+                        },
+                        out,
+                    );
                 });
                 Relief::Carrier(node)
             }
@@ -86,13 +93,13 @@ impl World {
                 let to = self.random.below(self.hosts.len() as u64) as usize;
                 let to = self.random.percent(50).then(|| backend(to));
                 self.drive(node, |agent, now, out| {
-                    agent.on_event(now, Event::Handover(to), out);
+                    agent.on_input(now, Input::Handover(to), out);
                 });
                 Relief::Calm
             }
             12 if self.hosts[node].runs() => {
                 self.drive(node, |agent, now, out| {
-                    agent.on_event(now, Event::Shutdown, out);
+                    agent.on_input(now, Input::Shutdown, out);
                 });
                 Relief::Restart(node)
             }
@@ -164,7 +171,14 @@ impl World {
                 self.hosts[node].carrier = true;
                 if self.hosts[node].runs() {
                     self.drive(node, |agent, now, out| {
-                        agent.on_event(now, Event::Fault(Fault::Carrier, false), out);
+                        agent.on_input(
+                            now,
+                            Input::Fault {
+                                fault: Fault::Carrier,
+                                present: false,
+                            },
+                            out,
+                        );
                     });
                 }
             }

@@ -44,12 +44,10 @@ use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds};
 use vip_node::bfd;
-use vip_node::election::default_priority;
-use vip_node::election::vrrp::State;
+use vip_node::election::State;
+use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::{Probe, Thresholds};
-use vip_node::node::{
-    Action, Event, Fault, MAX_LEASE, Member, Node, Params, Report, To, VrrpParams,
-};
+use vip_node::{Action, Fault, Input, Member, Node, Params, Report, To, VrrpParams};
 
 use digest::Digest;
 use rng::Rng;

@@ -218,7 +218,7 @@ impl World {
             }
             Action::SendBfd { to, packet } => self.send(node, to.get(), Message::Bfd(packet)),
             Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
-            Action::AskNeighbour(to) => self.send(node, to.get(), Message::NeighbourRequest),
+            Action::AskNeighbor(to) => self.send(node, to.get(), Message::NeighbourRequest),
             Action::Report(report) => self.hear(node, &report),
             Action::SetMasks(_)
             | Action::Announce
@@ -303,16 +303,22 @@ impl World {
                 priority,
                 ..self.advert
             };
-            let advert = &advert;
             self.drive(to, |agent, now, out| {
-                agent.on_event(now, Event::Advert { source, advert }, out);
+                agent.on_input(now, Input::Advert { source, advert }, out);
             });
             return;
         }
         self.drive(to, |agent, now, out| match &message {
-            Message::Bfd(packet) => agent.on_event(now, Event::Bfd { source, packet }, out),
-            Message::EchoReply => agent.on_event(now, Event::Echo(source), out),
-            Message::NeighbourReply => agent.on_event(now, Event::Neighbour(source), out),
+            Message::Bfd(packet) => agent.on_input(
+                now,
+                Input::Bfd {
+                    source,
+                    packet: *packet,
+                },
+                out,
+            ),
+            Message::EchoReply => agent.on_input(now, Input::Echo(source), out),
+            Message::NeighbourReply => agent.on_input(now, Input::Neighbor(source), out),
             Message::Advert(_) | Message::EchoRequest | Message::NeighbourRequest => {}
         });
     }
@@ -374,16 +380,23 @@ impl World {
             max_lease: MAX_LEASE * (unit / 50_000_000).max(1) as u32,
             seed,
         };
-        host.agent = Some(Node::new(params));
+        host.agent = Some(Node::new(&params));
         let (answer_until, carrier, life) = (BootNanos(host.answer_until), host.carrier, host.life);
         let count = self.hosts.len();
         self.drive(node, |agent, now, out| {
             if !carrier {
-                agent.on_event(now, Event::Fault(Fault::Carrier, true), out);
+                agent.on_input(
+                    now,
+                    Input::Fault {
+                        fault: Fault::Carrier,
+                        present: true,
+                    },
+                    out,
+                );
             }
             agent.on_start(now, answer_until, Masks::default(), out);
             for other in (0..count).map(backend) {
-                agent.on_event(now, Event::Located(other), out);
+                agent.on_input(now, Input::Located(other), out);
             }
         });
         self.at(self.now + 1, Happening::Probes { node, life });
@@ -415,7 +428,15 @@ impl World {
                 (true, false) => Probe::NotReady(String::new()),
             };
             self.drive(node, |agent, now, out| {
-                agent.on_event(now, Event::Probe(backend(index), 0, found), out);
+                agent.on_input(
+                    now,
+                    Input::Probe {
+                        node: backend(index),
+                        check: 0,
+                        found,
+                    },
+                    out,
+                );
             });
         }
     }

@@ -11,7 +11,7 @@ use crate::datapath::{BfdPort, Pins};
 use crate::net::Nic;
 use crate::net::bfd::{BfdSocket, is_port_taken};
 use crate::observe::event::{Event, Repair};
-use vip_node::node::Fault;
+use vip_node::{Fault, Input};
 
 /// How this node has BFD's port.
 pub(super) enum Access {
@@ -125,7 +125,10 @@ impl Supervisor {
     /// Says whether the port is lost.
     pub(super) fn tell_of_bfd(&mut self) {
         let lost = matches!(self.sockets.bfd, Access::Lost(_));
-        self.node_thread.tell(Command::Fault(Fault::BfdPort, lost));
+        self.node_thread.tell(Input::Fault {
+            fault: Fault::BfdPort,
+            present: lost,
+        });
         if let Access::Lost(why) = &self.sockets.bfd {
             self.journal.note(Event::Failed {
                 what: format!(

@@ -11,6 +11,7 @@ use crate::agent::clock::now;
 use crate::agent::{Outcome, Probed};
 use crate::config::Config;
 use crate::probe::{News, ProbeResult};
+use vip_node::Input;
 use vip_node::health::Probe;
 
 /// How long the agent waits for the first server that may be used. One that serves answers within
@@ -57,10 +58,13 @@ pub(super) fn masks(probed: &[Probed], mut masks: Masks) -> Masks {
 }
 
 /// What the probes mean.
-pub(super) fn found(probed: &[Probed], own: usize) -> Vec<(BackendIndex, usize, Probe)> {
+pub(super) fn inputs(probed: &[Probed], own: usize) -> Vec<Input> {
     let mean = |one: &Probed| {
-        let index = BackendIndex::new(one.node)?;
-        Some((index, one.check, meaning(one, one.node == own)))
+        Some(Input::Probe {
+            node: BackendIndex::new(one.node)?,
+            check: one.check,
+            found: meaning(one, one.node == own),
+        })
     };
     probed.iter().filter_map(mean).collect()
 }

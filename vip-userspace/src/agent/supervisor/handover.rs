@@ -6,7 +6,7 @@ use vip_common::abi::BackendIndex;
 
 use super::{Peer, Supervisor};
 use crate::agent::node_thread::{Command, HandoverResult};
-use vip_node::node::{NoHandover, Unsuited};
+use vip_node::{NoHandover, Unsuited};
 
 /// What refusals are put into words with.
 struct Node {
@@ -52,7 +52,7 @@ impl Supervisor {
             })
             .transpose()?;
         let (answer, answered) = oneshot::channel();
-        self.node_thread.tell(Command::Handover(to, answer));
+        self.node_thread.tell(Command::Handover { to, answer });
         let nodes = self.nodes();
         Ok(Handover { answered, nodes })
     }

@@ -10,14 +10,13 @@ use vip_common::abi::Counter;
 use super::Supervisor;
 use super::setup::redirect;
 use crate::agent::clock::now;
-use crate::agent::node_thread::Command;
 use crate::config::XdpMode;
 use crate::datapath::{Attachment, Datapath, Look, Mode, Seen, Way};
 use crate::net::Neighbours;
 use crate::observe::event::{Event, Repair};
 use crate::observe::status;
 use vip_node::hooks::{Ask, Hook, IngressProof, Placing, Running, Watch};
-use vip_node::node::Fault;
+use vip_node::{Fault, Input};
 
 /// Tests in a row that leave no trace until a program is taken not to run.
 const TESTS: u32 = 3;
@@ -121,7 +120,10 @@ impl Supervisor {
         };
         let mut looks = self.looks(&seen);
         if looks.iter().any(|(_, look)| !look.attached) {
-            self.node_thread.tell(Command::Fault(Fault::Programs, true));
+            self.node_thread.tell(Input::Fault {
+                fault: Fault::Programs,
+                present: true,
+            });
             if !self.attach_again() {
                 return;
             }
@@ -130,8 +132,10 @@ impl Supervisor {
                 None => return,
             };
         }
-        self.node_thread
-            .tell(Command::Fault(Fault::Programs, false));
+        self.node_thread.tell(Input::Fault {
+            fault: Fault::Programs,
+            present: false,
+        });
         for (way, look) in looks {
             self.place(way, look);
         }
@@ -381,8 +385,10 @@ impl Supervisor {
             (Fault::Ingress, &self.hooks.ingress),
             (Fault::Egress, &self.hooks.egress),
         ] {
-            self.node_thread
-                .tell(Command::Fault(fault, watch.is_fault()));
+            self.node_thread.tell(Input::Fault {
+                fault: fault,
+                present: watch.is_fault(),
+            });
         }
     }
 }

@@ -49,11 +49,11 @@ use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::Drained;
 use crate::probe::{News, ProbeResult};
 use vip_node::choice::Resort;
-use vip_node::election::vrrp::State;
+use vip_node::election::State;
 use vip_node::health::Probe;
 use vip_node::hooks::Hook;
-use vip_node::node::{Claimant, NoDrain, Node, Unfit};
 use vip_node::sources::Sources;
+use vip_node::{Claimant, Input, NoDrain, Node, Unfit};
 
 /// A node as this one sees it.
 struct Peer {
@@ -259,9 +259,9 @@ impl Supervisor {
         let known = datapath.adopted().then(|| state.get().masks);
         let known = Known {
             masks: known.filter(|masks| masks.no_forward.is_empty()),
-            probes: first::found(&first.probed, nic.node_index),
+            inputs: first::inputs(&first.probed, nic.node_index),
         };
-        let node = Node::new(params(&config, &nic, own));
+        let node = Node::new(&params(&config, &nic, own));
         let static_config = StaticConfig {
             nodes: config.addresses(),
             own,
@@ -323,7 +323,7 @@ impl Supervisor {
         }
         supervisor.tell_of_bfd();
         let drains = supervisor.state_dir.is_drained();
-        supervisor.node_thread.tell(Command::Drain(drains));
+        supervisor.node_thread.tell(Input::Drain(drains));
         supervisor.reconcile().await?;
         Ok((supervisor, notices))
     }
@@ -356,12 +356,12 @@ impl Supervisor {
             let may = answered.await.context("the agent is ending")?;
             may.map_err(|why| anyhow::anyhow!(self.not_drained(&why)))?;
         } else {
-            self.node_thread.tell(Command::Drain(draining));
+            self.node_thread.tell(Input::Drain(draining));
         }
         let noted = self.state_dir.set_drained(draining).await;
         if noted.is_err() {
             // What does not hold over a restart is not to hold until then.
-            self.node_thread.tell(Command::Drain(!draining));
+            self.node_thread.tell(Input::Drain(!draining));
         }
         let not_noted = noted?;
         let resort = self.view().await?.resorts.into_iter().max();
@@ -418,8 +418,11 @@ impl Supervisor {
     /// A probe has ended.
     pub(super) fn on_probe(&mut self, probed: &Probed) {
         if let Some((index, found)) = self.note_probe(probed) {
-            self.node_thread
-                .tell(Command::Probe(index, probed.check, found));
+            self.node_thread.tell(Input::Probe {
+                node: index,
+                check: probed.check,
+                found,
+            });
         }
     }
 
@@ -541,7 +544,7 @@ impl Supervisor {
 
     /// Gives the VIP up, for another node to take. The thread ends when one has.
     pub(super) fn resign(&self) {
-        self.node_thread.tell(Command::Shutdown);
+        self.node_thread.tell(Input::Shutdown);
     }
 
     /// The thread has ended.

@@ -14,7 +14,7 @@ use crate::datapath::DesiredState;
 use crate::net::netlink::{LinkState, NetEvent};
 use crate::net::{Heard, Nic};
 use crate::observe::event::{Event, Repair};
-use vip_node::node::Fault;
+use vip_node::{Fault, Input};
 
 impl Supervisor {
     pub(in crate::agent) async fn on_network(&mut self, event: NetEvent) -> anyhow::Result<()> {
@@ -33,7 +33,7 @@ impl Supervisor {
             }
             NetEvent::Announce => {
                 self.look_at_link().await?;
-                self.node_thread.tell(Command::Moved);
+                self.node_thread.tell(Input::Moved);
             }
             NetEvent::OtherLink => self.look_at_other_nics().await,
             NetEvent::Address { address, .. }
@@ -66,15 +66,20 @@ impl Supervisor {
             return Ok(());
         }
         let Some(link) = link else {
-            self.node_thread.tell(Command::Fault(Fault::Carrier, true));
+            self.node_thread.tell(Input::Fault {
+                fault: Fault::Carrier,
+                present: true,
+            });
             return Ok(());
         };
-        self.node_thread
-            .tell(Command::Fault(Fault::Carrier, !link.up));
+        self.node_thread.tell(Input::Fault {
+            fault: Fault::Carrier,
+            present: !link.up,
+        });
         // Gone and back between two looks: switches may have forgotten where this node is.
         if link.carrier_changes != self.carrier_changes {
             self.carrier_changes = link.carrier_changes;
-            self.node_thread.tell(Command::Moved);
+            self.node_thread.tell(Input::Moved);
         }
         if link.name != self.nic.name {
             let from = std::mem::replace(&mut self.nic.name, link.name);
@@ -179,11 +184,14 @@ impl Supervisor {
             to: described(&self.nic, attachment),
         });
         let link = self.netlink.link(self.nic.index).await?;
-        self.node_thread.tell(Command::Fault(
-            Fault::Carrier,
-            !link.as_ref().is_some_and(|link| link.up),
-        ));
-        self.node_thread.tell(Command::Fault(Fault::Address, false));
+        self.node_thread.tell(Input::Fault {
+            fault: Fault::Carrier,
+            present: !link.as_ref().is_some_and(|link| link.up),
+        });
+        self.node_thread.tell(Input::Fault {
+            fault: Fault::Address,
+            present: false,
+        });
         self.look_at_hooks(link.and_then(|link| link.xdp)).await;
         self.look_at_proof();
         Ok(())
@@ -211,9 +219,15 @@ impl Supervisor {
     pub(super) async fn look_at_addresses(&mut self) -> anyhow::Result<()> {
         let (index, address) = (self.nic.index, self.nic.address);
         match self.netlink.has_address(index, address).await {
-            Ok(true) => self.node_thread.tell(Command::Fault(Fault::Address, false)),
+            Ok(true) => self.node_thread.tell(Input::Fault {
+                fault: Fault::Address,
+                present: false,
+            }),
             Ok(false) => {
-                self.node_thread.tell(Command::Fault(Fault::Address, true));
+                self.node_thread.tell(Input::Fault {
+                    fault: Fault::Address,
+                    present: true,
+                });
                 self.look_at_link().await?;
             }
             Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
@@ -235,7 +249,10 @@ impl Supervisor {
                 }
             };
             if lost {
-                self.node_thread.tell(Command::Fault(Fault::Vip, true));
+                self.node_thread.tell(Input::Fault {
+                    fault: Fault::Vip,
+                    present: true,
+                });
                 match addresses::put(&self.netlink, &self.config, vip).await {
                     Ok(placed) => placed.tell(vip.address, &mut self.journal),
                     Err(error) => {
@@ -249,7 +266,10 @@ impl Supervisor {
                 self.journal.note(Event::Repaired(Repair::Address));
             }
         }
-        self.node_thread.tell(Command::Fault(Fault::Vip, false));
+        self.node_thread.tell(Input::Fault {
+            fault: Fault::Vip,
+            present: false,
+        });
         Ok(())
     }
 
@@ -302,7 +322,7 @@ impl Supervisor {
             && peer.mac == heard.mac
             && peer.address != self.nic.address
         {
-            self.node_thread.tell(Command::Neighbour(peer.index));
+            self.node_thread.tell(Input::Neighbor(peer.index));
         }
         // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
         // a probe for it comes here, and was counted there.
@@ -320,7 +340,7 @@ impl Supervisor {
         let node = self.sources.node(mac);
         if node.is_none_or(|node| node.get() != self.nic.node_index) {
             let agent = node.is_some_and(|node| self.may_run_an_agent(node));
-            self.node_thread.tell(Command::Claim(mac, node, agent));
+            self.node_thread.tell(Input::Claim { mac, node, agent });
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::net::netlink::Netlink;
 use crate::net::{Heard, HostNic, port_macs};
 use crate::observe::event::Event;
 use crate::observe::status;
-use vip_node::election::vrrp::State;
+use vip_node::election::State;
 use vip_node::settings::{self, Key, Note, Wanted};
 use vip_node::ways::{self, Kind, Route};
 

@@ -8,9 +8,9 @@ use super::Supervisor;
 use crate::agent::clock::now;
 use crate::agent::node_thread::Notice;
 use crate::observe::event::{Event, Repair};
-use vip_node::election::vrrp::State;
+use vip_node::election::State;
 use vip_node::health::{Probe, Transition};
-use vip_node::node::{Claimant, Departure, Loss, Report, Takeover};
+use vip_node::{Claimant, Departure, Former, Loss, Report, Takeover};
 
 impl Supervisor {
     /// What the thread has to tell.
@@ -68,7 +68,7 @@ impl Supervisor {
             }
             Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
             Report::ConflictOver { mac, .. } => self.claimants.retain(|(known, _)| known != mac),
-            Report::TwoOwners(node, present) => self.on_two_owners(*node, *present),
+            Report::TwoOwners { node, present } => self.on_two_owners(*node, *present),
             _ => {}
         }
     }
@@ -135,7 +135,7 @@ impl Supervisor {
             },
             Report::Owner { owner, before } => Event::Owner {
                 node: owner.map(name),
-                cause: before.map(|(node, why)| {
+                cause: before.map(|Former { node, why }| {
                     let node = name(node);
                     match why {
                         Departure::Resigned => format!("{node} gave the VIP up"),
@@ -145,7 +145,7 @@ impl Supervisor {
                 }),
             },
             Report::BfdUp(node) => Event::BfdUp { node: name(node) },
-            Report::BfdDown(node, diagnostic) => Event::BfdDown {
+            Report::BfdDown { node, diagnostic } => Event::BfdDown {
                 node: name(node),
                 cause: match diagnostic {
                     Diagnostic::ControlDetectionTimeExpired => "nothing was heard in time",
@@ -156,11 +156,15 @@ impl Supervisor {
             },
             Report::Dead(node) => Event::NodeDead { node: name(node) },
             Report::Answers(node) => Event::NodeAnswers { node: name(node) },
-            Report::Health(node, check, transition) => {
+            Report::Health {
+                node,
+                check,
+                change,
+            } => {
                 let port = self.config.checks[check].port;
                 let cause = |found: Probe| self.cause(node, check, &found);
                 let node = name(node);
-                match transition {
+                match change {
                     Transition::Alive => Event::ProbesAnswered { node },
                     Transition::Dead => Event::ProbesUnanswered {
                         node,
@@ -184,18 +188,30 @@ impl Supervisor {
                     },
                 }
             }
-            Report::EchoLost(node, true) => Event::EchoLost { node: name(node) },
-            Report::EchoLost(node, false) => Event::EchoBack { node: name(node) },
-            Report::NewConnections(check, resort) => Event::NewConnections {
+            Report::Echo { node, lost: true } => Event::EchoLost { node: name(node) },
+            Report::Echo { node, lost: false } => Event::EchoBack { node: name(node) },
+            Report::NewConnections { check, resort } => Event::NewConnections {
                 port: self.config.checks[check].port,
                 resort,
             },
-            Report::Draining(node, true) => Event::Drained { node: name(node) },
-            Report::Draining(node, false) => Event::Undrained { node: name(node) },
-            Report::Fault(fault, true) => Event::Fault {
+            Report::Draining {
+                node,
+                draining: true,
+            } => Event::Drained { node: name(node) },
+            Report::Draining {
+                node,
+                draining: false,
+            } => Event::Undrained { node: name(node) },
+            Report::Fault {
+                fault,
+                present: true,
+            } => Event::Fault {
                 cause: fault.text(),
             },
-            Report::Fault(fault, false) => Event::FaultGone {
+            Report::Fault {
+                fault,
+                present: false,
+            } => Event::FaultGone {
                 cause: fault.text(),
             },
             Report::Conflict {
@@ -213,7 +229,7 @@ impl Supervisor {
                 node: claimant.node().map(name),
             },
             // Told as an alarm.
-            Report::TwoOwners(..) => return None,
+            Report::TwoOwners { .. } => return None,
             Report::HandingOver(node) => Event::HandingOver { to: name(node) },
             Report::HandedOver(node) => Event::HandedOver { to: name(node) },
             Report::NotHandedOver(why) => Event::NotHandedOver {

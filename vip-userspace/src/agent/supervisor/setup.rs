@@ -18,10 +18,10 @@ use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::random;
 use vip_node::bfd;
-use vip_node::election::default_priority;
+use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::Thresholds;
-use vip_node::node::{MAX_LEASE, Member, Params, VrrpParams};
 use vip_node::rank;
+use vip_node::{Member, Params, VrrpParams};
 
 use super::bfd::Access;
 

@@ -12,7 +12,7 @@ use crate::agent::clock::now;
 use crate::agent::node_thread::View;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
-use vip_node::election::vrrp::State;
+use vip_node::election::State;
 use vip_node::health::Server;
 use vip_node::hooks::Running;
 

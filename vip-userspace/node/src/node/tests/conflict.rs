@@ -1,14 +1,15 @@
 //! Claims of the VIP by configured nodes whose agent is not heard, and how claims end.
 
 use super::*;
+use crate::conflict::MAX_CLAIMS;
 
 fn mac(last: u8) -> Mac {
     Mac::from_wire([2, 9, 9, 9, 9, last])
 }
 
 /// Somebody claims the VIP, by that Ethernet address.
-fn by(last: u8, node: Option<usize>, agent: bool) -> Event<'static> {
-    Event::Claim {
+fn by(last: u8, node: Option<usize>, agent: bool) -> Input {
+    Input::Claim {
         mac: mac(last),
         node: node.map(index),
         agent,
@@ -80,7 +81,7 @@ fn the_claim_of_a_node_is_over_once_its_agent_is_heard() {
             break;
         }
         // `exchange` has dropped what was told meanwhile.
-        if bench.node.claims.made.is_empty() {
+        if bench.node.conflicts.next_lapse().is_none() {
             over.push((1, None));
         }
     }
@@ -98,7 +99,7 @@ fn each_claim_ends_by_itself_whoever_else_makes_one() {
     assert_eq!(told(bench.event(at(16_001), by(1, None, false))), []);
     assert_eq!(told(bench.run(at(27_999))), []);
     assert_eq!(told(bench.run(at(30_000))), [(2, None), (1, None)]);
-    assert!(bench.node.claims.made.is_empty());
+    assert!(bench.node.conflicts.next_lapse().is_none());
 }
 
 #[test]
@@ -108,5 +109,6 @@ fn so_many_claimants_are_kept_in_mind_and_no_more() {
     for last in 0..100 {
         bench.event(at(10_000 + u64::from(last)), by(last, None, false));
     }
-    assert_eq!(bench.node.claims.made.len(), MAX_CLAIMS);
+    let ends = told(bench.run(at(30_000)));
+    assert_eq!(ends.len(), MAX_CLAIMS);
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// What became of the request: whom it goes to, or why it stays.
 fn asked(bench: &mut Bench, now: BootNanos, to: Option<usize>) -> Result<usize, NoHandover> {
-    let actions = bench.event(now, Event::Handover(to.map(index)));
+    let actions = bench.event(now, Input::Handover(to.map(index)));
     let mut reports = actions.iter().filter_map(|action| match action {
         Action::Report(Report::HandingOver(to)) => Some(Ok(to.get())),
         Action::Report(Report::NotHandedOver(why)) => Some(Err(why.clone())),
@@ -38,13 +38,17 @@ fn cluster() -> ([Bench; 3], BootNanos) {
 /// All nodes probe a server.
 fn tell_all(nodes: &mut [Bench], now: BootNanos, server: usize, probe: &Probe) {
     for bench in nodes {
-        let event = Event::Probe(index(server), 0, probe.clone());
-        bench.node.on_event(now, event, &mut bench.out);
+        let event = Input::Probe {
+            node: index(server),
+            check: 0,
+            found: probe.clone(),
+        };
+        bench.node.on_input(now, event, &mut bench.out);
     }
 }
 
 fn drain(bench: &mut Bench, now: BootNanos) {
-    bench.node.on_event(now, Event::Drain(true), &mut bench.out);
+    bench.node.on_input(now, Input::Drain(true), &mut bench.out);
 }
 
 #[test]
@@ -122,7 +126,7 @@ fn an_owner_that_ends_hands_over_to_anybody_who_lives() {
     now = exchange(&mut nodes, now, 500, 1);
     assert!(asked(&mut nodes[0], now, None).is_err());
     let bench = &mut nodes[0];
-    bench.node.on_event(now, Event::Shutdown, &mut bench.out);
+    bench.node.on_input(now, Input::Shutdown, &mut bench.out);
     exchange(&mut nodes, now, 3000, 1);
     assert!(nodes[0].node.has_left());
     let owners = nodes[1..]
@@ -137,7 +141,14 @@ fn an_owner_that_preempts_says_that_it_would_take_the_vip_back() {
     preempts.vrrp.preempt = true;
     let mut bench = owner(preempts);
     for server in 0..3 {
-        bench.event(at(2001), Event::Probe(index(server), 0, Probe::Ready));
+        bench.event(
+            at(2001),
+            Input::Probe {
+                node: index(server),
+                check: 0,
+                found: Probe::Ready,
+            },
+        );
     }
     let back = Unsuited::Outranked {
         own: 220,
@@ -150,8 +161,15 @@ fn an_owner_that_preempts_says_that_it_would_take_the_vip_back() {
     drained.vrrp.preempt = true;
     let mut bench = owner(drained);
     for server in 0..3 {
-        bench.event(at(2001), Event::Probe(index(server), 0, Probe::Ready));
+        bench.event(
+            at(2001),
+            Input::Probe {
+                node: index(server),
+                check: 0,
+                found: Probe::Ready,
+            },
+        );
     }
-    bench.event(at(2002), Event::Drain(true));
+    bench.event(at(2002), Input::Drain(true));
     assert_eq!(asked(&mut bench, at(2003), Some(2)), Ok(2));
 }

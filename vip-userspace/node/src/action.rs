@@ -1,165 +1,15 @@
-//! What a node is told, and what it says: its parameters, events and actions.
+//! What a node does and reports.
 
-use super::*;
+use std::time::Duration;
 
-/// What a node is and knows of the others.
-#[derive(Clone, Debug)]
-pub struct Params {
-    /// This node's place in `nodes`.
-    pub own: BackendIndex,
-    /// All nodes, in the order of the configuration, which is the same on each of them.
-    pub nodes: Vec<Member>,
-    /// VRRP.
-    pub vrrp: VrrpParams,
-    /// BFD; `None` if it is off.
-    pub bfd: Option<bfd::Params>,
-    /// Checks of each API server; the first one is that of the API itself.
-    pub checks: usize,
-    /// Probes that change the picture.
-    pub thresholds: Thresholds,
-    /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
-    pub probe_address: bool,
-    /// How far ahead of now the lease is set at most: [`MAX_LEASE`], but in a simulation. It is
-    /// renewed when half of that is left.
-    pub max_lease: Duration,
-    /// Makes the random numbers (BFD's jitter and discriminators) this node's own. Nobody else may
-    /// guess it: who knows a session's discriminators can end it.
-    pub seed: u64,
-}
+use vip_common::abi::{BackendIndex, Masks};
+use vip_common::wire::addr::Mac;
+use vip_common::wire::bfd::{ControlPacket, Diagnostic};
+use vip_common::wire::time::BootNanos;
 
-/// A node of the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Member {
-    /// Its address on the segment.
-    pub address: IpAddr,
-    /// Its VRRP priority while it is healthy, as far as this node knows, `1..=255`.
-    pub priority: u8,
-}
-
-/// VRRP, the same for all nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VrrpParams {
-    /// Time between advertisements.
-    pub interval: vip_common::wire::vrrp::Centiseconds,
-    /// As [`vrrp::Params::preempt`].
-    pub preempt: bool,
-    /// As [`vrrp::Params::preempt_delay`].
-    pub preempt_delay: Duration,
-}
-
-/// Why a node cannot own the VIP, whatever its priority.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// The NIC has no carrier, is down or is gone.
-    Carrier,
-    /// The programs are not on the NIC: nothing would answer or steer.
-    Programs,
-    /// The VIP is not on `lo`: the stack would not take what is steered here.
-    Vip,
-    /// The node's own address is not on the NIC: its peers would not know it.
-    Address,
-    /// BFD's port cannot be opened, so this node hears no peer's agent, and no peer hears this one:
-    /// another program has it, and the kernel cannot share it.
-    BfdPort,
-    /// The program on the way in does not run: the kernel would answer for the VIP, whoever owns
-    /// it.
-    Ingress,
-    /// The program on the way out does not run: the kernel would speak for the VIP.
-    Egress,
-}
-
-impl Fault {
-    /// All there are.
-    pub const ALL: [Self; 7] = [
-        Self::Carrier,
-        Self::Programs,
-        Self::Vip,
-        Self::Address,
-        Self::BfdPort,
-        Self::Ingress,
-        Self::Egress,
-    ];
-
-    pub(super) const fn bit(self) -> u8 {
-        1 << self as u8
-    }
-
-    /// For programs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Carrier => "carrier",
-            Self::Programs => "programs",
-            Self::Vip => "vip",
-            Self::Address => "address",
-            Self::BfdPort => "bfd_port",
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-
-    /// For people.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Carrier => "no carrier",
-            Self::Programs => "programs are not attached",
-            Self::Vip => "the VIP is not on lo",
-            Self::Address => "the node's own address is gone",
-            Self::BfdPort => "UDP port 3784 (BFD) cannot be opened",
-            Self::Ingress => "the program on the way in is not seen to run",
-            Self::Egress => "the program on the way out is not seen to run",
-        }
-    }
-}
-
-/// What happens to a node.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// An advertisement of our virtual router came from this node.
-    Advert {
-        /// Who sent it.
-        source: BackendIndex,
-        /// What it says.
-        advert: &'a Advertisement,
-    },
-    /// A BFD packet came from this node.
-    Bfd {
-        /// Who sent it.
-        source: BackendIndex,
-        /// What it says.
-        packet: &'a ControlPacket,
-    },
-    /// A node answered an echo request.
-    Echo(BackendIndex),
-    /// A node's kernel was heard by ARP or Neighbour Discovery.
-    Neighbour(BackendIndex),
-    /// A node's Ethernet address is known: frames can be handed on to it.
-    Located(BackendIndex),
-    /// A probe by one of the checks ended.
-    Probe(BackendIndex, usize, Probe),
-    /// Something this node needs is missing, or is there (again).
-    Fault(Fault, bool),
-    /// Somebody says that it has the VIP.
-    Claim {
-        /// Its Ethernet address.
-        mac: Mac,
-        /// The other node that has it, if one does.
-        node: Option<BackendIndex>,
-        /// That node may run an agent, as far as its kernel says.
-        agent: bool,
-    },
-    /// ARP would answer something else than a moment ago, or other switches must learn where this
-    /// node is: another Ethernet address, another NIC, a link that was gone.
-    Moved,
-    /// The operator wants another node to own the VIP: this one, or whichever is best.
-    Handover(Option<BackendIndex>),
-    /// The operator wants no new connections to be brought to this node, or wants them again.
-    Drain(bool),
-    /// The agent is to end.
-    Shutdown,
-}
+use crate::choice::Resort;
+use crate::faults::Fault;
+use crate::health::Transition;
 
 /// Where an advertisement goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,8 +43,8 @@ pub enum Action {
     },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),
-    /// Ask a node alone by ARP or Neighbour Discovery whether it still has its address.
-    AskNeighbour(BackendIndex),
+    /// Ask a node alone by ARP or Neighbor Discovery whether it still has its address.
+    AskNeighbor(BackendIndex),
     /// Announce the VIP: gratuitous ARP.
     Announce,
     /// Announce this node's own addresses in the same way.
@@ -218,27 +68,59 @@ pub enum Report {
     Owner {
         /// The owner.
         owner: Option<BackendIndex>,
-        /// Who was it, and why it is not any more.
-        before: Option<(BackendIndex, Departure)>,
+        /// The one before, if it is known.
+        before: Option<Former>,
     },
     /// A BFD session came up.
     BfdUp(BackendIndex),
     /// A BFD session went down.
-    BfdDown(BackendIndex, Diagnostic),
+    BfdDown {
+        /// With which node.
+        node: BackendIndex,
+        /// Why.
+        diagnostic: Diagnostic,
+    },
     /// A node does not answer at all.
     Dead(BackendIndex),
     /// A node that was silent answers.
     Answers(BackendIndex),
-    /// A node that lives answers no ICMP echo request (`true`), or answers them (again).
-    EchoLost(BackendIndex, bool),
-    /// What probes by one of the checks found.
-    Health(BackendIndex, usize, Transition),
-    /// By one of the checks, new connections go to nodes of that kind now.
-    NewConnections(usize, Resort),
-    /// A node, this one or another, takes no new connections (`true`), or takes them again.
-    Draining(BackendIndex, bool),
-    /// A fault came (`true`) or went.
-    Fault(Fault, bool),
+    /// A node that lives answers no ICMP echo requests, or answers them again.
+    Echo {
+        /// Which node.
+        node: BackendIndex,
+        /// It answers none.
+        lost: bool,
+    },
+    /// Probes found that a node or its server is in another state.
+    Health {
+        /// Which node.
+        node: BackendIndex,
+        /// The check by which that is so.
+        check: usize,
+        /// The state, and what the probe found.
+        change: Transition,
+    },
+    /// New connections go to nodes of another kind.
+    NewConnections {
+        /// The check by which that is so.
+        check: usize,
+        /// The kind.
+        resort: Resort,
+    },
+    /// A node, this one or another, takes no new connections, or takes them again.
+    Draining {
+        /// Which node.
+        node: BackendIndex,
+        /// It takes none.
+        draining: bool,
+    },
+    /// A fault came or went.
+    Fault {
+        /// Which.
+        fault: Fault,
+        /// It came.
+        present: bool,
+    },
     /// Somebody else claims the VIP; whether it is defended.
     Conflict {
         /// Its Ethernet address.
@@ -258,8 +140,13 @@ pub enum Report {
         claimant: Claimant,
     },
     /// This node owns the VIP, and another node answers for it as well, for longer than a
-    /// handover takes (`true`); or it does so no more.
-    TwoOwners(BackendIndex, bool),
+    /// handover takes; or it does so no more.
+    TwoOwners {
+        /// The other node.
+        node: BackendIndex,
+        /// It answers.
+        present: bool,
+    },
     /// The VIP is handed over to that node.
     HandingOver(BackendIndex),
     /// It has it.
@@ -268,6 +155,15 @@ pub enum Report {
     NotHandedOver(NoHandover),
     /// The priority changed with the node's health.
     Priority(u8),
+}
+
+/// A node that was the owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Former {
+    /// Which.
+    pub node: BackendIndex,
+    /// Why it is not the owner any more.
+    pub why: Departure,
 }
 
 /// Who claims the VIP, and is no agent that is heard.

@@ -1,51 +1,19 @@
+use std::net::IpAddr;
 use std::num::NonZeroU8;
 
+use vip_common::abi::{LONGEST_LEASE, lease_stands};
+use vip_common::wire::addr::Mac;
+use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::vrrp::{Addresses, Centiseconds};
 
 use super::*;
-use vip_common::abi::lease_stands;
+use crate::action::*;
+use crate::election::MAX_LEASE;
+use crate::testing::{at, index, params};
 
 mod conflict;
 mod handover;
 mod transfer;
-
-const MS: u64 = 1_000_000;
-
-fn at(ms: u64) -> BootNanos {
-    BootNanos(1_000_000 * MS + ms * MS)
-}
-
-fn index(node: usize) -> BackendIndex {
-    BackendIndex::new(node).unwrap()
-}
-
-fn params(own: usize, bfd: bool) -> Params {
-    Params {
-        own: index(own),
-        nodes: [250, 220, 190]
-            .iter()
-            .enumerate()
-            .map(|(node, &priority)| Member {
-                address: IpAddr::from([10, 0, 0, 11 + node as u8]),
-                priority,
-            })
-            .collect(),
-        vrrp: VrrpParams {
-            interval: Centiseconds::new(10).unwrap(),
-            preempt: false,
-            preempt_delay: Duration::ZERO,
-        },
-        bfd: bfd.then(|| bfd::Params {
-            detect_mult: NonZeroU8::new(3).unwrap(),
-            interval: Duration::from_millis(50),
-        }),
-        checks: 1,
-        thresholds: Thresholds { rise: 1, fall: 1 },
-        probe_address: false,
-        max_lease: MAX_LEASE,
-        seed: 1,
-    }
-}
 
 /// A node with what it did last.
 struct Bench {
@@ -55,24 +23,29 @@ struct Bench {
 
 impl Bench {
     fn new(params: Params) -> Self {
+        Self::knowing(params, |_| true)
+    }
+
+    /// One that knows the Ethernet addresses of these nodes.
+    fn knowing(params: Params, located: impl Fn(BackendIndex) -> bool) -> Self {
         let mut bench = Self {
-            node: Node::new(params),
+            node: Node::new(&params),
             out: vec![],
         };
         let known = Masks::default();
         bench
             .node
             .on_start(at(0), BootNanos::ZERO, known, &mut bench.out);
-        for other in bench.node.others() {
-            let located = Event::Located(other);
-            bench.node.on_event(at(0), located, &mut bench.out);
+        for other in bench.node.members.others().filter(|index| located(*index)) {
+            let located = Input::Located(other);
+            bench.node.on_input(at(0), located, &mut bench.out);
         }
         bench
     }
 
-    fn event(&mut self, now: BootNanos, event: Event<'_>) -> &[Action] {
+    fn event(&mut self, now: BootNanos, event: Input) -> &[Action] {
         self.out.clear();
-        self.node.on_event(now, event, &mut self.out);
+        self.node.on_input(now, event, &mut self.out);
         &self.out
     }
 
@@ -80,11 +53,11 @@ impl Bench {
         let advert = Advertisement {
             router_id: 10,
             priority,
-            interval: self.node.params.vrrp.interval,
+            interval: params(0, false).vrrp.interval,
             addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
         };
-        let (source, advert) = (index(source), &advert);
-        self.event(now, Event::Advert { source, advert })
+        let source = index(source);
+        self.event(now, Input::Advert { source, advert })
     }
 
     /// Lets the timers run until then.
@@ -154,7 +127,7 @@ fn lease_of_long_timers_is_renewed_in_steps_that_the_programs_believe() {
 
 #[test]
 fn lease_that_no_agent_sets_is_not_taken_over() {
-    let mut node = Node::new(params(0, false));
+    let mut node = Node::new(&params(0, false));
     let far = at(0).after(LONGEST_LEASE * 2);
     node.on_start(at(0), far, Masks::default(), &mut vec![]);
     assert_eq!(node.state(), State::Backup);
@@ -163,9 +136,23 @@ fn lease_that_no_agent_sets_is_not_taken_over() {
 #[test]
 fn priority_is_a_quarter_while_the_own_server_is_not_ready() {
     let mut bench = Bench::new(params(0, false));
-    bench.event(at(1), Event::Probe(index(0), 0, Probe::Refused));
+    bench.event(
+        at(1),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Refused,
+        },
+    );
     assert_eq!(bench.node.priority(), 62);
-    bench.event(at(2), Event::Probe(index(0), 0, Probe::Ready));
+    bench.event(
+        at(2),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
     assert_eq!(bench.node.priority(), 250);
 }
 
@@ -173,13 +160,27 @@ fn priority_is_a_quarter_while_the_own_server_is_not_ready() {
 fn vip_leaves_an_owner_whose_server_failed_only_for_one_whose_is_ready() {
     for (own_ready, leaves) in [(true, true), (false, false)] {
         let mut bench = Bench::new(params(1, false));
-        bench.event(at(1), Event::Probe(index(0), 0, Probe::Refused));
+        bench.event(
+            at(1),
+            Input::Probe {
+                node: index(0),
+                check: 0,
+                found: Probe::Refused,
+            },
+        );
         let own = if own_ready {
             Probe::Ready
         } else {
             Probe::Refused
         };
-        bench.event(at(1), Event::Probe(index(1), 0, own));
+        bench.event(
+            at(1),
+            Input::Probe {
+                node: index(1),
+                check: 0,
+                found: own,
+            },
+        );
         for tick in 1..20 {
             bench.advert(at(tick * 50), 0, 62);
             bench.run(at(tick * 50 + 49));
@@ -193,7 +194,13 @@ fn vip_leaves_an_owner_whose_server_failed_only_for_one_whose_is_ready() {
 fn owner_that_lacks_something_gives_the_vip_up_at_once_and_comes_back() {
     for fault in Fault::ALL {
         let mut bench = owner(params(0, false));
-        let actions = bench.event(at(2001), Event::Fault(fault, true));
+        let actions = bench.event(
+            at(2001),
+            Input::Fault {
+                fault: fault,
+                present: true,
+            },
+        );
         assert!(
             actions.contains(&Action::SetAnswerUntil(BootNanos::ZERO)),
             "{fault:?}"
@@ -201,7 +208,13 @@ fn owner_that_lacks_something_gives_the_vip_up_at_once_and_comes_back() {
         assert_eq!(bench.node.faults().collect::<Vec<_>>(), [fault]);
         bench.run(at(5000));
         assert_eq!(bench.node.state(), State::Initialize);
-        bench.event(at(5001), Event::Fault(fault, false));
+        bench.event(
+            at(5001),
+            Input::Fault {
+                fault: fault,
+                present: false,
+            },
+        );
         bench.run(at(6000));
         assert_eq!(bench.node.state(), State::Active);
     }
@@ -210,9 +223,23 @@ fn owner_that_lacks_something_gives_the_vip_up_at_once_and_comes_back() {
 #[test]
 fn handover_asks_one_node_alone_and_keeps_answering_until_it_speaks() {
     let mut bench = owner(params(0, false));
-    bench.event(at(2001), Event::Probe(index(1), 0, Probe::Ready));
-    bench.event(at(2001), Event::Probe(index(2), 0, Probe::Ready));
-    let actions = bench.event(at(2010), Event::Handover(Some(index(2))));
+    bench.event(
+        at(2001),
+        Input::Probe {
+            node: index(1),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
+    bench.event(
+        at(2001),
+        Input::Probe {
+            node: index(2),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
+    let actions = bench.event(at(2010), Input::Handover(Some(index(2))));
     let resigned = Action::SendAdvert {
         to: To::One(index(2)),
         priority: PRIORITY_RESIGNED,
@@ -260,8 +287,11 @@ fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootN
                     |to: To| node != from && matches!(to, To::All) || to == To::One(index(node));
                 match &action {
                     Action::SendBfd { to, packet } if *to == index(node) => {
-                        let event = Event::Bfd { source, packet };
-                        bench.node.on_event(now, event, &mut bench.out);
+                        let event = Input::Bfd {
+                            source,
+                            packet: *packet,
+                        };
+                        bench.node.on_input(now, event, &mut bench.out);
                     }
                     Action::SendAdvert { to, priority } if mine(*to) => {
                         let kept = std::mem::take(&mut bench.out);
@@ -295,9 +325,9 @@ fn any_successor_takes_over_though_the_owner_still_speaks() {
                 .collect()
         };
         assert_eq!(active(&nodes), [0]);
-        let handover = Event::Handover(Some(index(to)));
+        let handover = Input::Handover(Some(index(to)));
         let bench = &mut nodes[0];
-        bench.node.on_event(now, handover, &mut bench.out);
+        bench.node.on_input(now, handover, &mut bench.out);
         exchange(&mut nodes, now, 500, batch);
         assert_eq!(active(&nodes), [to], "in batches of {batch} ms");
     }
@@ -316,8 +346,15 @@ fn an_owner_that_stays_after_all_is_believed() {
 #[test]
 fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
     let mut bench = owner(params(0, false));
-    bench.event(at(2001), Event::Probe(index(1), 0, Probe::Ready));
-    bench.event(at(2010), Event::Handover(None));
+    bench.event(
+        at(2001),
+        Input::Probe {
+            node: index(1),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
+    bench.event(at(2010), Input::Handover(None));
     let actions = bench.run(at(5000));
     let failed = NoHandover::NoAnswer(index(1));
     assert!(actions.contains(&Action::Report(Report::NotHandedOver(failed))));
@@ -329,8 +366,15 @@ fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
             NoHandover::Unsuited(index(2), Unsuited::Unheard),
         ),
     ] {
-        bench.event(at(5001), Event::Probe(index(2), 0, Probe::Silent));
-        let actions = bench.event(at(5002), Event::Handover(to));
+        bench.event(
+            at(5001),
+            Input::Probe {
+                node: index(2),
+                check: 0,
+                found: Probe::Silent,
+            },
+        );
+        let actions = bench.event(at(5002), Input::Handover(to));
         assert!(actions.contains(&Action::Report(Report::NotHandedOver(why))));
     }
 }
@@ -338,8 +382,15 @@ fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
 #[test]
 fn owner_that_leaves_answers_until_the_next_one_speaks() {
     let mut bench = owner(params(0, false));
-    bench.event(at(2001), Event::Probe(index(1), 0, Probe::Ready));
-    let actions = bench.event(at(2010), Event::Shutdown);
+    bench.event(
+        at(2001),
+        Input::Probe {
+            node: index(1),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
+    let actions = bench.event(at(2010), Input::Shutdown);
     let resigned = Action::SendAdvert {
         to: To::All,
         priority: PRIORITY_RESIGNED,
@@ -363,7 +414,7 @@ fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
         let bench = &mut nodes[1];
         bench
             .node
-            .on_event(now, Event::Drain(draining), &mut bench.out);
+            .on_input(now, Input::Drain(draining), &mut bench.out);
         now = exchange(&mut nodes, now, 5, 1);
         for bench in &nodes {
             let masks = bench.node.masks();
@@ -379,8 +430,8 @@ fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
 }
 
 /// Somebody says that it has the VIP.
-fn claim(node: Option<BackendIndex>) -> Event<'static> {
-    Event::Claim {
+fn claim(node: Option<BackendIndex>) -> Input {
+    Input::Claim {
         mac: Mac::from_wire([2, 9, 9, 9, 9, 9]),
         node,
         agent: false,
@@ -529,7 +580,7 @@ fn claim_is_news_once_and_over_when_nobody_answers_any_more() {
 fn another_owner_is_named_once_it_is_no_handover() {
     let told = |actions: &[Action]| {
         let mut reports = actions.iter().filter_map(|action| match action {
-            Action::Report(Report::TwoOwners(node, present)) => Some((node.get(), *present)),
+            Action::Report(Report::TwoOwners { node, present }) => Some((node.get(), *present)),
             _ => None,
         });
         reports.next()
@@ -571,7 +622,7 @@ fn what_has_moved_is_announced_at_once_and_the_nodes_own_address_first() {
             }
         };
         bench.run(at(start));
-        let out = bench.event(at(start), Event::Moved).to_vec();
+        let out = bench.event(at(start), Input::Moved).to_vec();
         take(at(start), &out);
         while bench.node.next_deadline() <= at(start + 5000) {
             let now = bench.node.next_deadline();
@@ -607,12 +658,18 @@ fn up() -> (Bench, Bench) {
                 let (to, event) = match &action {
                     Action::SendBfd { to, packet } if *to == index(1 - from) => {
                         let source = index(from);
-                        (1 - from, Event::Bfd { source, packet })
+                        (
+                            1 - from,
+                            Input::Bfd {
+                                source,
+                                packet: *packet,
+                            },
+                        )
                     }
-                    Action::SendEcho(to) => (from, Event::Echo(*to)),
+                    Action::SendEcho(to) => (from, Input::Echo(*to)),
                     _ => continue,
                 };
-                nodes[to].node.on_event(now, event, &mut Vec::new());
+                nodes[to].node.on_input(now, event, &mut Vec::new());
             }
         }
     }
@@ -624,7 +681,14 @@ fn up() -> (Bench, Bench) {
 #[test]
 fn node_gets_nothing_until_its_agent_was_heard() {
     let mut bench = Bench::new(params(1, true));
-    bench.event(at(1), Event::Probe(index(0), 0, Probe::Ready));
+    bench.event(
+        at(1),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
     let masks = bench.node.masks();
     assert!(!masks.new_connections[0].contains(index(0)) && !masks.alive.contains(index(0)));
     let (_, b) = up();
@@ -660,25 +724,30 @@ fn node_that_has_just_come_is_joining_until_all_others_have_said_that_they_hear_
             .iter()
             .filter(|bench| bench.node.masks().no_forward.is_empty())
         {
-            for other in bench.node.others() {
+            for other in bench.node.members.others() {
                 let hears = nodes[other.get()].node.masks().alive;
-                assert!(hears.contains(bench.node.params.own), "{other:?} knows it");
+                assert!(
+                    hears.contains(bench.node.members.own()),
+                    "{other:?} knows it"
+                );
             }
         }
     }
     assert!(now < at(400), "sooner than by time alone");
 
     // All hear each other, and one does not know yet how to reach another.
-    let mut nodes = [0, 1, 2].map(|own| Bench::new(params(own, true)));
-    nodes[0].node.peer_mut(index(1)).unwrap().located = false;
+    let mut nodes = [0, 1, 2].map(|own| {
+        let knows = |other| own != 0 || other != index(1);
+        Bench::knowing(params(own, true), knows)
+    });
     exchange(&mut nodes, at(0), 400, 1);
     assert!(nodes[1].node.masks().no_forward.is_empty());
     assert_eq!(nodes[0].node.masks().no_forward, BackendMask::ALL);
-    nodes[0].event(at(400), Event::Located(index(1)));
+    nodes[0].event(at(400), Input::Located(index(1)));
     assert!(nodes[0].node.masks().no_forward.is_empty());
 
     // One that goes on where another agent left off knows the others.
-    let mut node = Node::new(params(0, true));
+    let mut node = Node::new(&params(0, true));
     node.on_start(at(0), BootNanos::ZERO, Masks::all(3), &mut Vec::new());
     assert!(node.masks().no_forward.is_empty());
 }
@@ -698,7 +767,7 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
         for time in (4170..4600).step_by(10) {
             let asked = b.run(at(time)).contains(&Action::SendEcho(index(0)));
             if answers && (asked || time == 4170) {
-                b.event(at(time + 1), Event::Echo(index(0)));
+                b.event(at(time + 1), Input::Echo(index(0)));
             }
         }
         let masks = b.node.masks();
@@ -710,30 +779,44 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
 #[test]
 fn node_that_dies_after_its_agent_took_leave_is_found_dead_by_its_silence() {
     let (mut a, mut b) = up();
-    let sent = a.event(at(4000), Event::Shutdown).to_vec();
+    let sent = a.event(at(4000), Input::Shutdown).to_vec();
     let mut left = false;
     for action in sent {
         if let Action::SendBfd { to, packet } = action
             && to == index(1)
         {
             left = true;
-            let (source, packet) = (index(0), &packet);
-            b.event(at(4001), Event::Bfd { source, packet });
+            let source = index(0);
+            b.event(at(4001), Input::Bfd { source, packet });
         }
     }
     assert!(left, "it says transfer");
     // Its kernel lives, and goes on with its connections, however long its agent is away.
     for time in (4001..8000).step_by(10) {
         if b.run(at(time)).contains(&Action::SendEcho(index(0))) {
-            b.event(at(time + 1), Event::Echo(index(0)));
+            b.event(at(time + 1), Input::Echo(index(0)));
         }
         assert!(b.node.masks().alive.contains(index(0)), "at {time}");
     }
     b.run(at(8300));
     assert!(!b.node.masks().alive.contains(index(0)));
     // It boots: its server is there again, but its stack has no VIP yet.
-    b.event(at(20_000), Event::Probe(index(0), 0, Probe::Ready));
-    b.event(at(20_001), Event::Probe(index(0), 0, Probe::Ready));
+    b.event(
+        at(20_000),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
+    b.event(
+        at(20_001),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
     assert!(!b.node.masks().alive.contains(index(0)));
     assert!(!b.node.masks().new_connections[0].contains(index(0)));
 }
@@ -753,8 +836,8 @@ fn hear(
             if let Action::SendBfd { to, packet } = action
                 && to == index(1)
             {
-                let (source, packet) = (index(0), &packet);
-                done.extend(b.event(at(time), Event::Bfd { source, packet }).to_vec());
+                let source = index(0);
+                done.extend(b.event(at(time), Input::Bfd { source, packet }).to_vec());
             }
         }
         done.extend(answer(b, time, echo, neighbour));
@@ -764,7 +847,13 @@ fn hear(
                 && *to == index(0)
             {
                 let source = index(1);
-                a.event(at(time), Event::Bfd { source, packet });
+                a.event(
+                    at(time),
+                    Input::Bfd {
+                        source,
+                        packet: *packet,
+                    },
+                );
             } else {
                 kept.push(action);
             }
@@ -779,8 +868,8 @@ fn answer(b: &mut Bench, time: u64, echo: bool, neighbour: bool) -> Vec<Action> 
     let mut actions = b.run(at(time)).to_vec();
     for action in actions.clone() {
         let event = match action {
-            Action::SendEcho(to) if echo && to == index(0) => Event::Echo(to),
-            Action::AskNeighbour(to) if neighbour && to == index(0) => Event::Neighbour(to),
+            Action::SendEcho(to) if echo && to == index(0) => Input::Echo(to),
+            Action::AskNeighbor(to) if neighbour && to == index(0) => Input::Neighbor(to),
             _ => continue,
         };
         actions.extend(b.event(at(time), event).iter().cloned());
@@ -811,7 +900,7 @@ fn echo_that_does_not_come_back_from_a_node_that_lives_is_told_once() {
     for (echo, times) in [(false, 4000..40_000), (true, 40_000..60_000)] {
         let done = hear(&mut a, &mut b, times, echo, true);
         told.extend(done.into_iter().filter_map(|(time, action)| match action {
-            Action::Report(Report::EchoLost(_, lost)) => Some((lost, time / 10_000)),
+            Action::Report(Report::Echo { lost, .. }) => Some((lost, time / 10_000)),
             _ => None,
         }));
         assert_eq!(b.node.answers_echo(index(0)), Some(echo));
@@ -837,17 +926,38 @@ fn node_that_never_answered_is_not_dead_by_silence_but_by_probes() {
     for time in 20_000..30_000 {
         answer(&mut b, time, false, false);
         if time % 500 == 0 {
-            b.event(at(time), Event::Probe(index(0), 0, Probe::Refused));
+            b.event(
+                at(time),
+                Input::Probe {
+                    node: index(0),
+                    check: 0,
+                    found: Probe::Refused,
+                },
+            );
         }
         assert!(b.node.masks().alive.contains(index(0)), "at {time}");
     }
     for time in 30_000..30_300 {
         answer(&mut b, time, false, false);
     }
-    let actions = b.event(at(30_300), Event::Probe(index(0), 0, Probe::Silent));
+    let actions = b.event(
+        at(30_300),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Silent,
+        },
+    );
     assert!(actions.contains(&Action::Report(Report::Dead(index(0)))));
     // As any other that was dead, it must be heard again.
-    b.event(at(40_000), Event::Probe(index(0), 0, Probe::Ready));
+    b.event(
+        at(40_000),
+        Input::Probe {
+            node: index(0),
+            check: 0,
+            found: Probe::Ready,
+        },
+    );
     assert!(!b.node.masks().alive.contains(index(0)));
 }
 
@@ -858,11 +968,15 @@ fn probe_of_a_connection_from_before_a_node_died_is_no_sign_of_life() {
     for time in 20_000..21_000 {
         answer(&mut b, time, false, false);
     }
-    let dead = b.node.peer(index(0)).unwrap().lost;
+    let dead = b.node.liveness.lost_at(index(0)).unwrap();
     assert!(dead > at(20_100) && !b.node.masks().alive.contains(index(0)));
     let answers = Action::Report(Report::Answers(index(0)));
     for (connected, lives) in [(at(19_990), false), (at(20_050), false), (at(20_990), true)] {
-        let probe = Event::Probe(index(0), 0, hung(connected));
+        let probe = Input::Probe {
+            node: index(0),
+            check: 0,
+            found: hung(connected),
+        };
         let actions = b.event(at(21_000), probe);
         assert_eq!(actions.contains(&answers), lives, "{connected:?}");
     }
@@ -874,14 +988,21 @@ fn three() -> ([Bench; 3], BootNanos) {
     let now = exchange(&mut nodes, at(0), 5000, 1);
     for bench in &mut nodes {
         for server in 0..3 {
-            bench.event(now, Event::Probe(index(server), 0, Probe::Ready));
+            bench.event(
+                now,
+                Input::Probe {
+                    node: index(server),
+                    check: 0,
+                    found: Probe::Ready,
+                },
+            );
         }
     }
     (nodes, now)
 }
 
 fn drain(bench: &mut Bench, now: BootNanos) {
-    bench.node.on_event(now, Event::Drain(true), &mut bench.out);
+    bench.node.on_input(now, Input::Drain(true), &mut bench.out);
 }
 
 /// A probe that found no answer on a connection from then.
@@ -897,7 +1018,14 @@ fn last_usable_node_is_not_drained_without_being_told_why() {
     now = exchange(&mut nodes, now, 200, 1);
     assert_eq!(nodes[1].node.may_drain(), Ok(()));
     // The third hangs: the second is the last.
-    nodes[1].event(now, Event::Probe(index(2), 0, hung(now)));
+    nodes[1].event(
+        now,
+        Input::Probe {
+            node: index(2),
+            check: 0,
+            found: hung(now),
+        },
+    );
     let why = LastUsable {
         check: 0,
         others: vec![(index(0), Unfit::Draining), (index(2), Unfit::Unready)],
@@ -905,7 +1033,7 @@ fn last_usable_node_is_not_drained_without_being_told_why() {
     assert_eq!(nodes[1].node.may_drain(), Err(NoDrain::LastUsable(why)));
     // Forced, its connections go to the one that hangs, and not to those that drain; all know.
     let own = index(1);
-    nodes[1].event(now, Event::Drain(true));
+    nodes[1].event(now, Input::Drain(true));
     let masks = nodes[1].node.masks();
     assert_eq!(
         masks.new_connections[0],
@@ -935,7 +1063,14 @@ fn no_server_gets_connections_before_it_was_asked_while_another_one_was_the_own_
         (1, Probe::Refused, &[2]),
         (0, Probe::Ready, &[0, 2]),
     ] {
-        bench.event(now, Event::Probe(index(server), 0, probe));
+        bench.event(
+            now,
+            Input::Probe {
+                node: index(server),
+                check: 0,
+                found: probe,
+            },
+        );
         let masks = bench.node.masks();
         let both = (masks.new_connections[0], masks.connect[0]);
         assert_eq!(both, (set(gets), set(gets)), "server {server}");
@@ -950,11 +1085,11 @@ fn owner_is_not_drained_while_no_other_agent_is_heard() {
     assert_eq!(nodes[0].node.may_drain(), Ok(()));
     // The agents of the others end, and their kernels go on.
     for other in [1, 2] {
-        nodes[other].event(now, Event::Shutdown);
+        nodes[other].event(now, Input::Shutdown);
     }
     now = exchange(&mut nodes, now, 200, 1);
     for other in [1, 2] {
-        nodes[0].event(now, Event::Echo(index(other)));
+        nodes[0].event(now, Input::Echo(index(other)));
     }
     assert_eq!(nodes[0].node.may_drain(), Err(NoDrain::LastAgent));
 }
@@ -965,7 +1100,7 @@ fn single_node_is_not_drained_by_accident() {
     params.nodes.truncate(1);
     let mut bench = Bench::new(params);
     assert!(bench.node.may_drain().is_err());
-    bench.event(at(1), Event::Drain(true));
+    bench.event(at(1), Input::Drain(true));
     assert_eq!(bench.node.resort(0), Resort::Draining);
     assert!(bench.node.masks().new_connections[0].contains(index(0)));
 }
@@ -975,9 +1110,16 @@ fn what_is_known_of_draining_and_unusable_nodes_outlives_the_agent() {
     let (mut nodes, mut now) = three();
     drain(&mut nodes[1], now);
     now = exchange(&mut nodes, now, 200, 1);
-    nodes[0].event(now, Event::Probe(index(2), 0, hung(now)));
+    nodes[0].event(
+        now,
+        Input::Probe {
+            node: index(2),
+            check: 0,
+            found: hung(now),
+        },
+    );
     let known = nodes[0].node.masks();
-    let mut next = Node::new(params(0, true));
+    let mut next = Node::new(&params(0, true));
     next.on_start(now, BootNanos::ZERO, known, &mut Vec::new());
     assert_eq!(next.masks().new_connections, known.new_connections);
     assert!(next.is_draining(index(1)));
@@ -1036,8 +1178,8 @@ fn what_wakes_an_owner_after_its_lease_does_not_move_it_on() {
         required_min_rx: vip_common::wire::bfd::Micros(50_000),
         required_min_echo_rx: vip_common::wire::bfd::Micros(0),
     };
-    let (source, packet) = (index(1), &packet);
-    let actions = a.event(late, Event::Bfd { source, packet });
+    let source = index(1);
+    let actions = a.event(late, Input::Bfd { source, packet });
     assert_eq!(actions[0], Action::SetAnswerUntil(BootNanos::ZERO));
     assert_eq!(a.node.state(), State::Backup);
 }
@@ -1073,8 +1215,20 @@ fn takeover_names_whose_the_vip_was_and_why_it_is_not_any_more() {
     assert_eq!(resigned, Some(Takeover::From { node, why, after }));
 
     // The next one is told from this one.
-    bench.event(at(2001), Event::Fault(Fault::Carrier, true));
-    bench.event(at(2002), Event::Fault(Fault::Carrier, false));
+    bench.event(
+        at(2001),
+        Input::Fault {
+            fault: Fault::Carrier,
+            present: true,
+        },
+    );
+    bench.event(
+        at(2002),
+        Input::Fault {
+            fault: Fault::Carrier,
+            present: false,
+        },
+    );
     assert_eq!(takeover(bench.run(at(4000))), Some(Takeover::Nobody));
 }
 
@@ -1091,14 +1245,20 @@ fn loss_has_its_cause() {
     assert_eq!(loss(actions), Some(Loss::Outranked(index(0))));
     let mut bench = owner(params(1, false));
     let fault = Fault::Carrier;
-    let actions = bench.event(at(2001), Event::Fault(fault, true));
+    let actions = bench.event(
+        at(2001),
+        Input::Fault {
+            fault: fault,
+            present: true,
+        },
+    );
     assert_eq!(loss(actions), Some(Loss::Fault(fault)));
     let mut bench = owner(params(1, false));
     bench.out.clear();
     bench.node.on_timer(at(60_000), &mut bench.out);
     assert_eq!(loss(&bench.out), Some(Loss::Overslept));
     let mut bench = owner(params(1, false));
-    bench.event(at(2001), Event::Shutdown);
+    bench.event(at(2001), Input::Shutdown);
     assert_eq!(loss(bench.run(at(10_000))), Some(Loss::Shutdown));
 }
 
@@ -1108,7 +1268,7 @@ fn successor_of_an_owner_that_fell_silent_is_believed_at_once() {
     let now = exchange(&mut nodes, at(0), 3000, 1);
     assert_eq!(nodes[2].node.owner(), Some(index(0)));
     // It is dead: started, it would be another one.
-    nodes[0].node = Node::new(params(0, true));
+    nodes[0].node = Node::new(&params(0, true));
     let mut now = now;
     while nodes[1].node.state() != State::Active {
         now = exchange(&mut nodes, now, 1, 1);
@@ -1122,7 +1282,9 @@ fn successor_of_an_owner_that_fell_silent_is_believed_at_once() {
 fn each_change_of_owner_is_told_with_its_cause() {
     let told = |actions: &[Action]| {
         actions.iter().find_map(|action| match action {
-            Action::Report(Report::Owner { owner, before }) => Some((*owner, *before)),
+            Action::Report(Report::Owner { owner, before }) => {
+                Some((*owner, before.map(|was| (was.node, was.why))))
+            }
             _ => None,
         })
     };
