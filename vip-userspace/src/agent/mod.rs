@@ -5,7 +5,6 @@
 //! Everything that may be slow runs in a loop on tokio: the outcome of a probe, a change of the
 //! node's network, an ARP frame, a question from `vip status`, a signal.
 
-pub mod clock;
 mod late;
 pub mod lock;
 mod memory;
@@ -37,6 +36,7 @@ use self::signals::{Asked, Signals};
 use self::state::StateDir;
 use self::supervisor::Supervisor;
 use self::traces::How;
+use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
@@ -45,7 +45,7 @@ use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::{Reply, Request};
-use crate::probe::{News, ProbeResult, Prober, Settings, Trust};
+use crate::probe::{Found, News, Prober, Settings, Trust};
 
 /// Between looks at whether everything is as it should be.
 const RECONCILE: Duration = Duration::from_secs(2);
@@ -231,7 +231,7 @@ struct Probed {
     /// When it began.
     began: BootNanos,
     /// What it found.
-    found: ProbeResult,
+    found: Found,
 }
 
 /// A task for each check of a node, so that a server that hangs delays only its own probes.

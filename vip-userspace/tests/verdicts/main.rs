@@ -29,7 +29,7 @@ use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vlan::tagged;
 use vip_common::wire::{arp, ethernet, ipv4, ipv6, ndp, tcp};
-use vip_userspace::agent::clock;
+use vip_userspace::clock;
 use vip_userspace::datapath::{
     Allowed, Datapath, DesiredState, EGRESS, Features, StateMap, TC_INGRESS,
 };

@@ -9,7 +9,7 @@ use vip_common::abi::Counter;
 
 use super::Supervisor;
 use super::setup::redirect;
-use crate::agent::clock::now;
+use crate::clock::now;
 use crate::config::XdpMode;
 use crate::datapath::{Attachment, Datapath, Look, Mode, Seen, Way};
 use crate::net::Neighbours;

@@ -34,11 +34,11 @@ use self::segment::{Agent, Segment};
 use self::setup::{
     NicSockets, addresses_of, advert_interval, described, desired, own_addresses, params, redirect,
 };
-use super::clock::now;
 use super::node_thread::{Command, Known, NodeThread, Notice, StaticConfig, View};
 use super::state::StateDir;
 use super::survey::Found;
 use super::{Outcome, Probed, start_probes};
+use crate::clock::now;
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath, DesiredState, Held, Pins, Way};
 use crate::net::netlink::Netlink;
@@ -47,13 +47,16 @@ use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::Drained;
-use crate::probe::{News, ProbeResult};
+use crate::probe::News;
 use vip_node::choice::Resort;
 use vip_node::election::State;
 use vip_node::health::Probe;
 use vip_node::hooks::Hook;
 use vip_node::sources::Sources;
 use vip_node::{Claimant, Input, NoDrain, Node, Unfit};
+
+/// What is said of a server before its first probe has ended.
+const NOT_PROBED: &str = "not probed yet";
 
 /// A node as this one sees it.
 struct Peer {
@@ -62,23 +65,14 @@ struct Peer {
     name: String,
     /// Where its frames go, as the thread was told.
     mac: Mac,
-    /// What the last probe by each check found.
-    probes: Vec<LastProbe>,
+    /// What the last probe by each check found; `None` before the first one.
+    probes: Vec<Option<Probe>>,
     rtt: Option<Duration>,
     /// Frames and new connections at the last reconciliation, and a second since.
     counted: (u64, u64),
     rates: (f64, f64),
     /// What is known of its agent.
     agent: Agent,
-}
-
-/// What a probe found last.
-#[derive(Clone)]
-struct LastProbe {
-    /// `None` before the first one.
-    found: Option<Probe>,
-    /// The same for people.
-    text: String,
 }
 
 /// Everything the loop drives.
@@ -239,13 +233,7 @@ impl Supervisor {
                     address: node.address,
                     name: node.name.clone(),
                     mac: state.mac(index),
-                    probes: vec![
-                        LastProbe {
-                            found: None,
-                            text: "not probed yet".to_owned(),
-                        };
-                        config.checks.len()
-                    ],
+                    probes: vec![None; config.checks.len()],
                     rtt: None,
                     counted: (0, 0),
                     rates: (0.0, 0.0),
@@ -431,7 +419,7 @@ impl Supervisor {
         let (own, check) = (probed.node == self.nic.node_index, probed.check);
         let found = first::meaning(probed, own);
         let peer = self.peers.get_mut(probed.node)?;
-        if let ProbeResult::Ready { rtt } | ProbeResult::Unknown { rtt, .. } = probed.found {
+        if let Some(rtt) = probed.found.rtt {
             if check == 0 {
                 peer.rtt = Some(rtt);
             }
@@ -439,35 +427,32 @@ impl Supervisor {
             self.probe_times.note(&peer.name, port, rtt);
         }
         if own
-            && !matches!(
-                probed.found,
-                ProbeResult::Refused | ProbeResult::Silent { .. }
-            )
+            && !matches!(probed.found.probe, Probe::Refused | Probe::Silent(_))
             && let Err(error) = self.datapath.note_listener(check as u8, probed.began)
         {
             tracing::warn!(%error, "pods are not connected to this node's server");
         }
-        let answers = !matches!(found, Probe::Refused | Probe::Silent | Probe::Hung { .. });
-        if !own && found != Probe::Silent {
+        let answers = !matches!(
+            found,
+            Probe::Refused | Probe::Silent(_) | Probe::Hung { .. }
+        );
+        if !own && !found.is_silent() {
             peer.agent.facts.answered = Some(now());
         }
         if check == 0 {
             peer.agent.serves = answers;
         }
-        peer.probes[check] = LastProbe {
-            found: Some(found.clone()),
-            text: probed.found.text().to_owned(),
-        };
+        peer.probes[check] = Some(found.clone());
         Some((peer.index, found))
     }
 
     /// Why a server that counts as not ready does so: the last probe may have found it ready, and
     /// one is not enough.
     fn why_unready(&self, peer: &Peer, check: usize) -> String {
-        let last = &peer.probes[check];
-        match last.found {
-            Some(Probe::Ready | Probe::Unknown(_)) => self.not_yet_ready(&last.text),
-            _ => last.text.clone(),
+        match &peer.probes[check] {
+            None => NOT_PROBED.to_owned(),
+            Some(found @ (Probe::Ready | Probe::Unknown(_))) => self.not_yet_ready(found.text()),
+            Some(found) => found.text().to_owned(),
         }
     }
 

@@ -10,8 +10,8 @@ use vip_common::wire::time::BootNanos;
 
 use super::setup::addresses_of;
 use super::{Supervisor, hooks};
-use crate::agent::clock::now;
 use crate::agent::notes;
+use crate::clock::now;
 use crate::config::Config;
 use crate::datapath::{DesiredState, Way};
 use crate::net::netlink::Netlink;

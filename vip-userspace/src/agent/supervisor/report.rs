@@ -5,8 +5,8 @@ use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::Diagnostic;
 
 use super::Supervisor;
-use crate::agent::clock::now;
 use crate::agent::node_thread::Notice;
+use crate::clock::now;
 use crate::observe::event::{Event, Repair};
 use vip_node::election::State;
 use vip_node::health::{Probe, Transition};
@@ -70,21 +70,6 @@ impl Supervisor {
             Report::ConflictOver { mac, .. } => self.claimants.retain(|(known, _)| known != mac),
             Report::TwoOwners { node, present } => self.on_two_owners(*node, *present),
             _ => {}
-        }
-    }
-
-    /// What the probe found that changed the picture. A later one may have ended meanwhile, and
-    /// have found something else.
-    fn cause(&self, node: BackendIndex, check: usize, found: &Probe) -> String {
-        let last = &self.peers[node.get()].probes[check];
-        match found {
-            _ if last.found.as_ref() == Some(found) => last.text.clone(),
-            Probe::Ready => "ready".to_owned(),
-            Probe::Unknown(text) | Probe::NotReady(text) | Probe::Hung { reason: text, .. } => {
-                text.clone()
-            }
-            Probe::Refused => "connection refused".to_owned(),
-            Probe::Silent => "no answer".to_owned(),
         }
     }
 
@@ -162,13 +147,13 @@ impl Supervisor {
                 change,
             } => {
                 let port = self.config.checks[check].port;
-                let cause = |found: Probe| self.cause(node, check, &found);
+                let cause = |found: Probe| found.text().to_owned();
                 let node = name(node);
                 match change {
                     Transition::Alive => Event::ProbesAnswered { node },
-                    Transition::Dead => Event::ProbesUnanswered {
+                    Transition::Dead(found) => Event::ProbesUnanswered {
                         node,
-                        cause: cause(Probe::Silent),
+                        cause: cause(found),
                     },
                     Transition::Ready => Event::ServerReady { node, port },
                     Transition::Unknown(Probe::Ready) => Event::ServerUnknown {

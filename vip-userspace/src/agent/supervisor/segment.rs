@@ -12,9 +12,9 @@ use vip_common::wire::bfd::TTL;
 use vip_common::wire::time::BootNanos;
 
 use super::Supervisor;
-use crate::agent::clock::now;
 use crate::agent::node_thread::View;
 use crate::agent::survey::{self, Found, Wanted};
+use crate::clock::now;
 use crate::net::overhear::{Overheard, Router};
 use crate::observe::event::Event;
 use crate::observe::trouble::{LET_THROUGH, text};

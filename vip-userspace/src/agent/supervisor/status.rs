@@ -7,13 +7,13 @@ use anyhow::Context as _;
 use vip_common::abi::{BackendIndex, Counter};
 use vip_common::wire::addr::Mac;
 
-use super::Supervisor;
-use crate::agent::clock::now;
+use super::{NOT_PROBED, Supervisor};
 use crate::agent::node_thread::View;
+use crate::clock::now;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
 use vip_node::election::State;
-use vip_node::health::Server;
+use vip_node::health::{Probe, Server};
 use vip_node::hooks::Running;
 
 fn millis(time: Duration) -> f64 {
@@ -60,7 +60,10 @@ impl Supervisor {
                 probe: if server == Server::Unready {
                     self.why_unready(peer, 0)
                 } else {
-                    peer.probes[0].text.clone()
+                    peer.probes[0]
+                        .as_ref()
+                        .map_or(NOT_PROBED, Probe::text)
+                        .to_owned()
                 },
                 rtt_ms: peer.rtt.map(millis),
                 packets: counters.packets,
