@@ -14,3 +14,4 @@ pub mod net;
 pub mod observe;
 pub mod probe;
 mod random;
+pub mod run_dir;

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::BadInput;
+use super::error::BadInput;
 use super::output::print;
 use crate::config::{Config, Flags, Listen, Overrides, RUN_DIR, STATE_DIR, Tls};
 use crate::files;
@@ -161,7 +161,7 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
 /// The paths that a manifest names.
 fn paths(config: &Config) -> Vec<&Path> {
     let mut paths = vec![
-        &*config.run_dir,
+        config.run_dir.path(),
         &*config.state_dir,
         &*config.datapath.bpffs,
     ];
@@ -201,7 +201,7 @@ struct Mount<'a> {
 
 fn pod(options: &Options, config: &Config) -> String {
     let text = |path: &'_ Path| path.to_str().unwrap_or_default().to_owned();
-    let (run_dir, bpffs) = (text(&config.run_dir), text(&config.datapath.bpffs));
+    let (run_dir, bpffs) = (text(config.run_dir.path()), text(&config.datapath.bpffs));
     let state_dir = text(&config.state_dir);
     let tls = match &config.health.tls {
         Tls::WellKnownCa => Some(options.distribution.tls().to_owned()),
@@ -414,7 +414,7 @@ fn unit(options: &Options, config: &Config) -> String {
         let name = path.strip_prefix(parent).ok()?;
         Some(systemd_word(&name.display().to_string()))
     };
-    let run = below(&config.run_dir, "/run").map_or_else(String::new, |name| {
+    let run = below(config.run_dir.path(), "/run").map_or_else(String::new, |name| {
         format!(
             "RuntimeDirectory={name}\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes\n"
         )
@@ -493,8 +493,8 @@ fn file(config: &Config) -> String {
         let _infallible = writeln!(file, "interface = {}", quoted(interface));
     }
     for (key, path, default) in [
-        ("run_dir", &config.run_dir, RUN_DIR),
-        ("state_dir", &config.state_dir, STATE_DIR),
+        ("run_dir", config.run_dir.path(), RUN_DIR),
+        ("state_dir", &*config.state_dir, STATE_DIR),
     ] {
         if path != Path::new(default) {
             let path = quoted(path.to_str().unwrap_or_default());

@@ -12,10 +12,11 @@ use std::time::Duration;
 use aya::programs::loaded_programs;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::attach::{Mode, Way};
+use super::chain;
 use super::maps::Maps;
 use super::pins::{self, Pins};
-use super::{EGRESS, INGRESS, TC_INGRESS, chain};
+use super::programs::{EGRESS, INGRESS, TC_INGRESS};
+use super::way::{Mode, Way};
 use vip_node::hooks::Program;
 
 /// What an agent wants to have for itself.
@@ -79,7 +80,7 @@ pub enum Taken {
 /// One has.
 pub fn refuse_taken(bpffs: &Path, claim: &Claim<'_>) -> Result<(), Taken> {
     let own = pins::pin_directory(bpffs, claim.run_directory);
-    for name in pins::names(bpffs) {
+    for name in pins::files(bpffs) {
         let directory = bpffs.join(&name);
         let Some(run_directory) = pins::run_directory(&name).filter(|_| directory != own) else {
             continue;
@@ -128,7 +129,7 @@ fn refuse_unknown(own: &Pins, claim: &Claim<'_>) -> Result<(), Taken> {
     };
     let ours = |way: Way| {
         let mut links = own.tcx_links(way).into_iter();
-        links.any(|(interface, _)| interface == claim.index)
+        links.any(|pin| pin.interface == claim.index)
     };
     let has_xdp = |pin: &pins::IngressPin| pin.interface == claim.index && pin.mode != Mode::Tc;
     if let Some(id) = claim.xdp

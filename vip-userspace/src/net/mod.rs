@@ -11,6 +11,7 @@ mod devconf;
 pub mod echo;
 mod filter;
 mod frames;
+mod heard;
 mod ndp;
 mod neighbours;
 pub mod netlink;
@@ -25,8 +26,9 @@ pub(crate) mod testing;
 pub mod vrrp;
 
 pub use devconf::{HostNic, port_macs};
+pub use heard::Heard;
 pub use ndp::Groups;
-pub use neighbours::{Heard, Neighbours};
+pub use neighbours::Neighbours;
 pub use nic::Nic;
 pub use raw::netns_cookie;
 pub use sources::SourceSocket;
@@ -38,12 +40,12 @@ use std::net::IpAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// A request that the kernel refused, or a socket that could not be had.
-    #[error("could not {what}: {source}")]
+    #[error("cannot {what}: {error}")]
     Io {
         /// What was tried.
         what: String,
         /// The kernel's answer.
-        source: io::Error,
+        error: io::Error,
     },
     /// None of the configured nodes is this machine.
     #[error(
@@ -176,6 +178,6 @@ impl NetError {
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        |source| Self::Io { what, source }
+        |error| Self::Io { what, error }
     }
 }

@@ -12,7 +12,7 @@ use vip_common::wire::{Frame as _, ethernet, icmp, ipv6, ndp};
 
 use super::filter::{At, Filter};
 use super::frames::FrameSocket;
-use super::neighbours::Heard;
+use super::heard::Heard;
 use super::{NetError, Nic};
 
 /// Frame around a message of Neighbour Discovery.

@@ -9,17 +9,9 @@ use vip_common::wire::addr::Mac;
 
 use super::arp::ArpSocket;
 use super::frames::FrameSocket;
+use super::heard::Heard;
 use super::ndp::NdpSocket;
 use super::{NetError, Nic};
-
-/// Somebody has said who has an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Heard {
-    /// The address.
-    pub address: IpAddr,
-    /// Who has it, as it says.
-    pub mac: Mac,
-}
 
 /// Speaks and hears of addresses on one NIC.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::spawn;
 use tokio::time::{Instant, timeout_at};
 
-use super::Answer;
+use super::answer::Answer;
 
 /// How long an answer is waited for beyond the time-out.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -13,7 +13,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::Trust;
 use super::insecure::BelieveAll;
 
 /// Where the CA of the API servers' certificates lies: kubeadm, k0s, RKE2, k3s.
@@ -23,6 +22,17 @@ const WELL_KNOWN: &[&str] = &[
     "/var/lib/rancher/rke2/server/tls/server-ca.crt",
     "/var/lib/rancher/k3s/server/tls/server-ca.crt",
 ];
+
+/// How an API server shows that it is one of the cluster's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// By the cluster's CA, where kubeadm, k0s, RKE2 or k3s keep it: the first that is there.
+    WellKnownCa,
+    /// By the CA certificates in a PEM file.
+    Ca(PathBuf),
+    /// Not at all: whatever answers is believed.
+    Insecure,
+}
 
 /// Makes the TLS settings, and keeps them while the CA file does not change.
 #[derive(Debug)]

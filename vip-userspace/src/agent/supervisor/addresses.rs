@@ -131,7 +131,7 @@ mod tests {
             for (address, stays) in [(VIP.into(), true), (VIP6.into(), false), (theirs, true)] {
                 assert_eq!(netlink.is_on_lo(address).await.unwrap(), stays, "{address}");
             }
-            assert_eq!(notes::addresses(run_dir), [VIP.into()].into());
+            assert_eq!(notes::addresses(&run_dir.into()), [VIP.into()].into());
             assert!(leave_old(&netlink, &less).await.unwrap().is_empty());
         });
     }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use vip_common::abi::{BackendIndex, MAX_CHECKS, Masks};
 
 use crate::agent::clock::now;
-use crate::agent::{Outcome, Probed};
+use crate::agent::probes::{Outcome, Probed};
 use crate::config::Config;
 use crate::probe::{News, ProbeResult};
 use vip_node::health::Probe;

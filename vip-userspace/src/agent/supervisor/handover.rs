@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 use vip_common::abi::BackendIndex;
 
-use super::{Peer, Supervisor};
+use super::Supervisor;
+use super::peer::Peer;
 use crate::agent::node_thread::{Command, HandoverResult};
 use vip_node::node::{NoHandover, Unsuited};
 

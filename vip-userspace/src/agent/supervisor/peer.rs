@@ -1,0 +1,80 @@
+//! What the supervisor knows of each node.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use vip_common::abi::{BackendCounters, BackendIndex};
+use vip_common::wire::addr::Mac;
+
+use super::segment::Agent;
+use crate::config::{Config, Node};
+use crate::datapath::StateMap;
+use vip_node::health::Probe;
+
+/// A node as this one sees it.
+pub(super) struct Peer {
+    pub(super) index: BackendIndex,
+    pub(super) address: IpAddr,
+    pub(super) name: String,
+    /// Where its frames go, as the thread was told.
+    pub(super) mac: Mac,
+    /// What the last probe by each check found.
+    pub(super) probes: Vec<LastProbe>,
+    pub(super) rtt: Option<Duration>,
+    /// Its counters when rates were last computed.
+    pub(super) counted: BackendCounters,
+    pub(super) rates: Rates,
+    /// What is known of its agent.
+    pub(super) agent: Agent,
+}
+
+/// What this node sent to another one of late.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rates {
+    pub(super) packets_per_second: f64,
+    pub(super) connections_per_second: f64,
+}
+
+/// What a probe found last.
+#[derive(Clone)]
+pub(super) struct LastProbe {
+    /// `None` before the first one.
+    pub(super) found: Option<Probe>,
+    /// The same for people.
+    pub(super) text: String,
+}
+
+impl Peer {
+    /// All nodes of the configuration, before any was probed.
+    pub(super) fn all(config: &Config, state: &StateMap) -> Vec<Self> {
+        // The configuration has at most MAX_BACKENDS nodes.
+        let indexed = |(index, node)| Some((BackendIndex::new(index)?, node));
+        let nodes = config.nodes.iter().enumerate().filter_map(indexed);
+        let not_probed = LastProbe {
+            found: None,
+            text: "not probed yet".to_owned(),
+        };
+        let peer = |(index, node): (BackendIndex, &Node)| Self {
+            index,
+            address: node.address,
+            name: node.name.clone(),
+            mac: state.mac(index),
+            probes: vec![not_probed.clone(); config.checks.len()],
+            rtt: None,
+            counted: BackendCounters::default(),
+            rates: Rates::default(),
+            agent: Agent::default(),
+        };
+        nodes.map(peer).collect()
+    }
+
+    /// Takes the counters of what this node sent there, `seconds` after the last ones.
+    pub(super) fn count(&mut self, counters: BackendCounters, seconds: f64) {
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        self.rates = Rates {
+            packets_per_second: rate(counters.packets, self.counted.packets),
+            connections_per_second: rate(counters.syns, self.counted.syns),
+        };
+        self.counted = counters;
+    }
+}
