@@ -19,7 +19,7 @@ use crate::observe::event::{Record, Severity};
 use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::{Node, Status};
-use crate::run_dir::{EVENTS, RunDir};
+use crate::run_dir::{self, RunDir};
 
 /// Between questions to the agent.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ fn watch(
                 Err(error) => view.trouble = Some(format!("{error:#}")),
             }
             let directory = state::directory(None, run_directory);
-            view.events = journal::read(&directory.join(EVENTS)).unwrap_or_default();
+            view.events = journal::read(&directory.join(run_dir::EVENTS)).unwrap_or_default();
         }
         terminal
             .draw(|frame| view.draw(frame))

@@ -64,7 +64,7 @@ impl Supervisor {
         }
     }
 
-    fn not_yet_ready(&self, found: &str) -> String {
+    pub(super) fn not_yet_ready(&self, found: &str) -> String {
         let rise = self.config.health.rise;
         format!("{found} again, but not yet {rise} times in a row")
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use vip_common::wire::addr::Mac;
 
-use super::{Finding, Grade, finding};
+use super::finding::{Finding, Grade, finding};
 use crate::agent::notes;
 use crate::config::Config;
 use crate::net::netlink::Netlink;

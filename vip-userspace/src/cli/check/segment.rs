@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
-use super::{Finding, Grade, ask_all, finding, list};
+use super::ask::ask_all;
+use super::finding::{Finding, Grade, finding, list};
 use crate::agent::survey::{self, Found, Wanted};
 use crate::config::{Config, Node};
 use crate::datapath::socket_lookup_programs;
