@@ -14,7 +14,9 @@ use crate::run_dir::RunDir;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
-        anyhow::bail!("`vip cleanup` looks for what is in the kernel: run it as root");
+        anyhow::bail!(
+            "`vip cleanup` reads the eBPF programs and maps in the kernel: run it as root"
+        );
     }
     // Without a configuration the agent's note says which VIPs there were.
     let run_dir = RunDir::from(flags.overrides.run_dir()?);

@@ -27,7 +27,7 @@ pub(super) fn run(run_dir: &RunDir, draining: bool, force: bool) -> anyhow::Resu
     };
     if let Some(why) = not_noted {
         complain(format_args!(
-            "{forgets}, since that cannot be noted: {why}; mend the disk and repeat this"
+            "{forgets}, because this cannot be saved: {why}; repair the disk and run this again"
         ));
     }
     Ok(ExitCode::SUCCESS)

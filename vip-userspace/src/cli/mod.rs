@@ -51,7 +51,7 @@ enum Command {
         #[arg(long)]
         log_json: bool,
     },
-    /// Show who owns the VIP and how the nodes are, as the agent on this node sees it
+    /// Show the owner of the VIP and the state of all nodes, as the agent on this node sees them
     Status {
         /// Print JSON
         #[arg(long)]
@@ -72,13 +72,13 @@ enum Command {
         /// Print JSON, one object a line
         #[arg(long)]
         json: bool,
-        /// Where the agent keeps them [default: what the agent says, or /var/lib/vip]
+        /// The state directory [default: the one the agent has noted, or /var/lib/vip]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<std::path::PathBuf>,
         #[command(flatten)]
         agent: Agent,
     },
-    /// Let another node own the VIP; to be run on its owner. No connection notices
+    /// Let another node own the VIP; run it on the owner. Connections stay
     Handover {
         /// Name or address of the node [default: the best of those that live]
         #[arg(long, value_name = "NODE")]
@@ -86,15 +86,15 @@ enum Command {
         #[command(flatten)]
         agent: Agent,
     },
-    /// Bring no new connections to this node; those that are open stay
+    /// Send no new connections to this node; those that are open stay
     Drain {
-        /// Also if no other node is left that is as good for them
+        /// Also if no other node can take them as well
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         agent: Agent,
     },
-    /// Bring new connections to this node again
+    /// Send new connections to this node again
     Undrain {
         #[command(flatten)]
         agent: Agent,
@@ -104,8 +104,7 @@ enum Command {
         #[command(flatten)]
         config: Flags,
     },
-    /// Print what puts the agent on a node, the same for all nodes: a static pod, a systemd
-    /// unit, or a configuration file
+    /// Print a static pod, a systemd unit or a configuration file, the same for all nodes
     Manifest {
         #[command(flatten)]
         options: manifest::Options,

@@ -424,13 +424,11 @@ fn pin(
     path: &Path,
     name: &'static str,
 ) -> Result<(), DatapathError> {
-    link.map_err(|error| error.to_string())
-        .and_then(|link| link.pin(path).map_err(|error| error.to_string()))
+    let what = format!("cannot pin the link of {name} at {}", path.display());
+    link.map_err(io::Error::other)
+        .and_then(|link| link.pin(path).map_err(io::Error::other))
         .map(drop)
-        .map_err(|error| DatapathError::Io {
-            what: format!("cannot pin the link of {name} at {}", path.display()),
-            error: io::Error::other(error),
-        })
+        .map_err(DatapathError::io(what))
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

@@ -63,7 +63,7 @@ pub enum Taken {
     },
     /// Its pins are somewhere else.
     #[error(
-        "{interface} has the program {program} of another agent, which pins somewhere else (`bpffs` \
+        "{interface} has the program {program} of another agent, which pins in another directory (`bpffs` \
          in [datapath]): end it, and remove its programs with `vip cleanup --config FILE`, its file"
     )]
     Elsewhere {

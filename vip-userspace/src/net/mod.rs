@@ -58,10 +58,10 @@ pub enum NetError {
         /// The addresses found here.
         local: String,
     },
-    /// The node's address is being tried out by the kernel.
+    /// The kernel still runs duplicate address detection for the node's address.
     #[error(
-        "node address {address} on {interface} cannot be used yet: the kernel still asks whether \
-         another host has it (tentative)"
+        "node address {address} on {interface} cannot be used yet: duplicate address detection \
+         has not ended (tentative)"
     )]
     Tentative {
         /// The node's address.

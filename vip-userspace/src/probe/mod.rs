@@ -141,8 +141,8 @@ impl Prober {
     pub fn new(settings: Settings) -> Self {
         if settings.trust == Trust::Insecure && settings.ask != Ask::Tcp {
             tracing::warn!(
-                "API servers are probed without a check of their certificates: \
-                 whatever answers is believed"
+                "certificates of API servers are not checked (`insecure` in [health]): any host that \
+                 answers counts as one"
             );
         }
         let asker = Asker {

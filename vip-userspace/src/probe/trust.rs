@@ -30,7 +30,7 @@ pub enum Trust {
     WellKnownCa,
     /// By the CA certificates in a PEM file.
     Ca(PathBuf),
-    /// Not at all: whatever answers is believed.
+    /// Not at all: any host that answers counts as an API server.
     Insecure,
 }
 

@@ -71,7 +71,8 @@ pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow
     netlink.add_vip(address).await?;
     let ports: Vec<u16> = vip.services.iter().map(|service| service.port).collect();
     let ended = stranded::end(address, &ports).unwrap_or_else(|error| {
-        tracing::warn!(%error, "clients on this node learn by their keepalive that they are cut off");
+        tracing::warn!(%error, "connections of this node that reached the VIP by the network are not reset: their clients \
+             wait for a time-out");
         0
     });
     Ok(Placed::Now { ended })

@@ -33,14 +33,16 @@ impl Supervisor {
                 let taken = match is_port_taken(self.nic.address) {
                     Ok(taken) => taken,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot look who else has UDP port {PORT}");
+                        tracing::warn!(%error, "cannot find out whether another program has UDP port {PORT}");
                         return;
                     }
                 };
                 match port.set_shared(taken) {
                     Ok(false) => {}
                     Ok(true) => self.journal.note(Event::BfdPort { shared: taken }),
-                    Err(error) => tracing::warn!(%error, "cannot tell who else has the port"),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot tell the eBPF program whether another program has UDP port {PORT}")
+                    }
                 }
             }
             Access::Lost(told) => {

@@ -52,7 +52,7 @@ impl Supervisor {
             NoDrain::LastUsable(why) => why,
             NoDrain::LastAgent => {
                 return format!(
-                    "no other agent is heard: the VIP cannot leave {own}, and nobody has it once the \
+                    "no other agent is heard: the VIP cannot leave {own}, and no node has it once the \
                      agent here ends; start another agent first, or give --force"
                 );
             }
@@ -61,9 +61,9 @@ impl Supervisor {
         let others = why.others.iter().map(|(index, unfit)| {
             let peer = &self.peers[index.get()];
             let why = match unfit {
-                Unfit::Dead => "does not live".to_owned(),
-                Unfit::Silent => "is silent".to_owned(),
-                Unfit::Draining => "drains".to_owned(),
+                Unfit::Dead => "is down".to_owned(),
+                Unfit::Silent => "runs no agent that is heard".to_owned(),
+                Unfit::Draining => "is draining".to_owned(),
                 Unfit::Unready => self.why_unready(peer, why.check),
             };
             format!("{}: {why}", peer.name)
@@ -75,7 +75,7 @@ impl Supervisor {
             others
         };
         format!(
-            "{own} is the last node for new connections to port {port} ({others}): mend or \
+            "{own} is the last node for new connections to port {port} ({others}): repair or \
              undrain another one first, or give --force"
         )
     }

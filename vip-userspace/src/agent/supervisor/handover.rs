@@ -29,7 +29,7 @@ impl Handover {
     /// Why the VIP stays.
     pub(in crate::agent) async fn end(self) -> anyhow::Result<String> {
         let answer = self.answered.await;
-        match answer.context("somebody else asked for another handover")? {
+        match answer.context("another `vip handover` has taken the place of this one")? {
             Ok(to) => Ok(self.nodes[to.get()].name.clone()),
             Err(why) => Err(anyhow::anyhow!(text(&why, &self.nodes))),
         }
@@ -87,7 +87,7 @@ fn text(why: &NoHandover, nodes: &[Node]) -> String {
             let (then, remedy) = match why {
                 Unsuited::Unheard => ("", "start it"),
                 Unsuited::Draining => (BACK, "`vip undrain` it"),
-                Unsuited::Unready => (BACK, "mend it"),
+                Unsuited::Unready => (BACK, "repair it"),
                 Unsuited::Outranked { .. } => (
                     BACK,
                     "`vip drain` this node, which moves the VIP until `vip undrain`",

@@ -93,7 +93,10 @@ impl Supervisor {
             if !look.is_ok_and(|look| look.attached) {
                 let egress = attachment.egress;
                 self.datapath.attach_elsewhere(name, index, egress)?;
-                tracing::info!(interface = name, "answers get their port there, too");
+                tracing::info!(
+                    interface = name,
+                    "answers by this interface get the VIP's port"
+                );
             }
             mapped.insert(index);
         }
@@ -135,8 +138,8 @@ impl Supervisor {
         if told.insert(mac.to_wire(), now).is_none() {
             self.journal.note(Event::OtherNics {
                 cause: format!(
-                    "{mac}, {whose}, answers for the VIP: `vip check` on that node says which \
-                     config lets it"
+                    "{mac}, {whose}, answers for the VIP: `vip check` on that node names the \
+                     setting of the kernel"
                 ),
             });
         }

@@ -42,7 +42,7 @@ fn bfd_port(own: IpAddr) -> Finding {
     let (grade, text) = match (taken, shares) {
         (Err(error), _) => (
             Grade::Warning,
-            format!("cannot look who has UDP port {PORT}: {error}"),
+            format!("cannot find out whether a program has UDP port {PORT}: {error}"),
         ),
         (Ok(false), Ok(true)) => (Grade::Ok, format!("no other program has UDP port {PORT}")),
         (Ok(true), Ok(true)) => (

@@ -39,7 +39,7 @@ fn listener(port: u16, ipv6: bool) -> Finding {
         finding(
             Grade::Warning,
             "server",
-            format!("nobody listens on port {port} yet: connections go to other nodes"),
+            format!("no server listens on port {port} yet: connections go to other nodes"),
         )
     } else {
         finding(

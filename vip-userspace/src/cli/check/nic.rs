@@ -115,16 +115,16 @@ fn bond_finding(bond: &Bond) -> Finding {
             Grade::Warning,
             "bond",
             format!(
-                "{name} is in mode balance-tlb (5): frames leave with the MAC of either port, of \
-                 which other nodes learn two, so with more ports connections are lost; {remedy}"
+                "{name} is in mode balance-tlb (5): frames leave with the MACs of all ports, and other \
+                 nodes learn only two of them: with more ports, connections break; {remedy}"
             ),
         ),
         "balance-alb" => finding(
             Grade::Failure,
             "bond",
             format!(
-                "{name} is in mode balance-alb (6): it tells clients the MACs of other ports, and \
-                 steered is what comes to four of them at most, and to none by way of a VLAN; {remedy}"
+                "{name} is in mode balance-alb (6): it tells clients the MACs of other ports; frames to \
+                 at most four of these are steered, and none that come by a VLAN; {remedy}"
             ),
         ),
         _ => finding(Grade::Ok, "bond", format!("{name} is in mode {mode}")),

@@ -68,8 +68,8 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
                 Grade::Warning,
                 NODES,
                 format!(
-                    "{} is reached by {other}, and agents speak to it by {}: see which of the two has \
-                     the shorter prefix or the better metric",
+                    "{} is reached by {other}, and agents reach it by {}: compare the prefixes and the \
+                     metrics of the two routes",
                     called(peer),
                     nic.name
                 ),

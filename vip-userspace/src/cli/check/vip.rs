@@ -85,7 +85,7 @@ pub(super) async fn claimants(
         None => finding(
             Grade::Ok,
             "segment",
-            format!("nobody else answers for {vip}"),
+            format!("no other host answers for {vip}"),
         ),
     }
 }
