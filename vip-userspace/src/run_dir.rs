@@ -60,10 +60,10 @@ impl RunDir {
         self.0.join("mounted-bpffs")
     }
 
-    /// Whether it is a directory now.
+    /// Whether it is there.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.0.is_dir()
+        self.0.exists()
     }
 }
 

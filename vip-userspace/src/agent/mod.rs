@@ -13,7 +13,7 @@ mod memory;
 mod node_thread;
 pub mod notes;
 mod privileges;
-pub mod probes;
+mod probes;
 mod realtime;
 mod requests;
 mod signals;
