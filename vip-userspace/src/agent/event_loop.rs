@@ -107,7 +107,7 @@ impl EventLoop {
 }
 
 /// Listens for HTTP, unless it does. Nothing that matters to clients depends on it, so a port in
-/// use is no reason to end; it is told once.
+/// use is no reason to end; it is reported once.
 async fn listen_http(http: &mut Server, was_told: &mut bool, supervisor: &mut Supervisor) {
     match http.listen(supervisor.address()).await {
         Ok(()) => *was_told = false,
@@ -124,7 +124,7 @@ async fn listen_http(http: &mut Server, was_told: &mut bool, supervisor: &mut Su
 
 /// Answers what came by HTTP.
 async fn tell(question: Question, supervisor: &Supervisor) {
-    // Whoever asked may have gone.
+    // The asker may have gone.
     match question {
         Question::Status(to) => drop(to.send(supervisor.status().await)),
         Question::Events(since, to) => drop(to.send(supervisor.events(since))),
@@ -133,7 +133,7 @@ async fn tell(question: Question, supervisor: &Supervisor) {
 
 /// Answers, where that takes time in a task of its own.
 async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Supervisor) {
-    // Whoever has given up was told that it failed, so it is not to be done later.
+    // An asker that has gone has told the operator that it failed: it must not be done later.
     if SockRef::from(&stream)
         .peek(&mut [MaybeUninit::uninit()])
         .is_ok_and(|read| read == 0)

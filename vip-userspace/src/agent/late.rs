@@ -95,7 +95,7 @@ async fn wait(
             }
             Some(question) = http.questions.recv() => {
                 if let Question::Status(to) = question {
-                    // Whoever asked may have gone.
+                    // The asker may have gone.
                     let _gone = to.send(Err(Waits(why.to_string()).into()));
                 }
                 continue;
@@ -106,7 +106,7 @@ async fn wait(
             }
             Some(_) = changes.next() => {}
             _ = ticks.tick() => {
-                // A port in use is told of once the agent has begun.
+                // A port in use is reported once the agent has begun.
                 let _later = http.server.listen(IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
             }
         }
@@ -132,7 +132,7 @@ async fn wait(
     }))
 }
 
-/// Whatever is asked, it must wait.
+/// Refuses a request: the agent still waits.
 async fn refuse(mut stream: UnixStream, why: Waits) {
     reply(&mut stream, &Reply::<()>::Error(why.to_string())).await;
 }

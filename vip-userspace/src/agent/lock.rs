@@ -88,7 +88,7 @@ impl Lock {
             };
             let mut file = lock(file, &path)?;
             let inode = file.metadata().map_err(error)?.ino();
-            // Whoever had the lock may have removed the file: then it keeps nobody out any more.
+            // The last holder may have removed the file: then the lock keeps no other agent out.
             if !is_at(&path, inode) {
                 continue;
             }

@@ -1,7 +1,8 @@
-//! The supervisor around the decisions.
+//! The agent around the decisions.
 //!
-//! Nothing here decides. One thread keeps time: it drives the [`Node`](vip_node::node) with
-//! what its sockets bring and its deadlines, and is the only writer of what the programs read.
+//! Nothing here decides. The node thread drives the [`Node`](vip_node::node) with
+//! what its sockets receive and its deadlines, and is the only writer of the state that the programs
+//! read.
 //! Everything that may be slow runs in a loop on tokio: the outcome of a probe, a change of the
 //! node's network, an ARP frame, a question from `vip status`, a signal.
 
@@ -74,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let network = netlink.watch(watched)?;
     let (probes, mut outcomes) = mpsc::channel(64);
     let (surveys, surveyed) = mpsc::channel(1);
-    // Whatever cannot be had comes before anything is changed.
+    // All that may fail comes before anything is changed.
     let socket = listen(&config.run_dir)?;
     let start = Start {
         config: config.clone(),

@@ -57,7 +57,7 @@ pub(super) async fn hear(stream: UnixStream, requests: mpsc::Sender<(Request, Un
 /// Sends a reply, unless its reader is too slow.
 pub(super) async fn reply<T: Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
     match serde_json::to_string(reply) {
-        // Whoever asked may have gone.
+        // The asker may have gone.
         Ok(text) => drop(timeout(PATIENCE, stream.write_all(text.as_bytes())).await),
         Err(error) => tracing::warn!(%error, "cannot answer"),
     }

@@ -1,5 +1,5 @@
-//! The state directory: what is about this node, and not about its running kernel, and so must
-//! outlive a reboot. That is the journal, and whether the node is drained.
+//! The state directory. It holds what must outlive a reboot: the journal, and whether the node is
+//! drained.
 
 use std::fs::{self, File};
 use std::io;

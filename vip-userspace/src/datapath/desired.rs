@@ -27,7 +27,7 @@ pub struct DesiredState {
     pub own_address: Be32,
     /// Addresses and ports that are served, those of IPv4 first.
     pub vips: Vec<Vip>,
-    /// Who may use services with an allow list.
+    /// Networks that may use services with an allow list.
     pub allowed: Vec<Allowed>,
     /// Whether connections of this node and its pods are redirected.
     pub redirects: bool,

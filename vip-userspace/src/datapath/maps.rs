@@ -224,7 +224,7 @@ impl Maps {
         Ok(wanted != found)
     }
 
-    /// Who claimed the VIP last and is no living node; [`Mac::UNKNOWN`] if nobody did.
+    /// The last host that claimed the VIP and is no living node; [`Mac::UNKNOWN`] if none did.
     pub(super) fn claimant(&self) -> Result<Mac, DatapathError> {
         self.claimant
             .get(&0, 0)

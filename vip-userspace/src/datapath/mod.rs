@@ -309,8 +309,8 @@ impl Datapath {
         self.attach(interface, index, XdpMode::Generic, None)
     }
 
-    /// Who claimed a VIP last and is no living node of the cluster; [`Mac::UNKNOWN`] if
-    /// nobody did.
+    /// The last host that claimed a VIP and is no living node of the cluster;
+    /// [`Mac::UNKNOWN`] if none did.
     ///
     /// # Errors
     /// If the map cannot be read.

@@ -19,7 +19,7 @@ use super::programs::{EGRESS, INGRESS, TC_INGRESS};
 use super::way::{Mode, Way};
 use vip_node::hooks::Program;
 
-/// What an agent wants to have for itself.
+/// The NIC and the VIPs that an agent must have for itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     /// Its run directory.
@@ -36,7 +36,7 @@ pub struct Claim<'a> {
     pub netns: u64,
 }
 
-/// Another agent has what this one wants.
+/// Another agent has the NIC or a VIP of this one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Taken {
     /// It runs.

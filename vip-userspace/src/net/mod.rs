@@ -1,7 +1,6 @@
 //! The node's network: links and addresses by netlink, VRRP, ARP and NDP by raw sockets.
 //!
-//! Thin: it tells what is there and does what it is told. What to do is decided in
-//! [`decide`](vip_node).
+//! A thin layer: the decisions are in [`vip_node`].
 
 mod arp;
 pub mod bfd;

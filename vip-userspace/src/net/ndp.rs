@@ -223,7 +223,7 @@ mod tests {
             a.announce(VIP6).unwrap();
             hears(&b, &announcement(Side::A.mac(), VIP6)).await;
 
-            // The kernel over there believes checksum and form, or it would not answer.
+            // The other kernel accepts checksum and form, or it would not answer.
             a.ask(B6).unwrap();
             let mut buffer = [0; 128];
             loop {

@@ -1,5 +1,5 @@
-//! Who has an address on the segment, by ARP and by Neighbour Discovery, whichever the address
-//! wants.
+//! Questions and announcements of addresses on the segment: by ARP for IPv4, by Neighbour Discovery
+//! for IPv6.
 
 use std::future::pending;
 use std::io;
@@ -13,7 +13,7 @@ use super::heard::Heard;
 use super::ndp::NdpSocket;
 use super::{NetError, Nic};
 
-/// Speaks and hears of addresses on one NIC.
+/// Asks for addresses and announces them on one NIC.
 #[derive(Debug)]
 pub struct Neighbours {
     /// `None` if no address is of IPv4.
@@ -23,7 +23,7 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Opens what it takes to speak of these addresses, and to hear what others say of them. Must
+    /// Opens the sockets by which these addresses are asked for and announced. Must
     /// be called within a tokio runtime.
     ///
     /// # Errors

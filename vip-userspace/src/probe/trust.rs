@@ -80,7 +80,7 @@ pub enum Authority {
 }
 
 impl Trust {
-    /// Looks at the CA file, as `vip check` wants to know. `None` if none is needed.
+    /// Looks at the CA file, for `vip check`. `None` if none is needed.
     #[must_use]
     pub fn check(&self) -> Option<Authority> {
         let path = match (self, self.source()) {
@@ -128,7 +128,7 @@ impl Verification {
     ) -> Result<Arc<ClientConfig>, String> {
         let source = self.trust.source()?;
         let version = certificate.map(|(_, version)| version);
-        // Whoever panicked left a whole value or none.
+        // A thread that panicked left a whole value or none.
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = &*cached
             && cached.source == source
@@ -161,7 +161,7 @@ pub(super) fn unverified() -> Result<Arc<ClientConfig>, String> {
     settings(None, None)
 }
 
-/// TLS settings; without roots they believe everybody.
+/// TLS settings; without roots they accept every certificate.
 fn settings(
     roots: Option<RootCertStore>,
     certificate: Option<&Arc<CertifiedKey>>,

@@ -12,7 +12,7 @@ use crate::observe::journal::Journal;
 use super::setup::addresses_of;
 
 /// Takes off `lo` what agents put there and the configuration has no longer. To be done before
-/// programs that do not know it take the place of those that do: the kernel would speak for it.
+/// programs that do not know it take the place of those that do: the kernel would answer for it.
 /// Returns what was there.
 pub(super) async fn leave_old(netlink: &Netlink, config: &Config) -> anyhow::Result<Vec<IpAddr>> {
     let mut noted = notes::addresses(&config.run_dir);

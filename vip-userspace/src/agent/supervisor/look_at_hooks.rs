@@ -148,7 +148,7 @@ impl Supervisor {
             let Ok(before) = self.datapath.counter(Counter::GuardTested) else {
                 return;
             };
-            // A NIC that is down says nothing of its programs.
+            // A NIC that is down shows nothing of its programs.
             if self.sockets.neighbours.test_guard().is_err() {
                 return;
             }

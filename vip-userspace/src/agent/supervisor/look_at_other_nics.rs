@@ -120,7 +120,7 @@ impl Supervisor {
     }
 
     /// Whether a claim of the VIP comes from a NIC of this host or of another node, other than
-    /// those that may. That is told here: its host is no stranger, and no reason to leave the VIP
+    /// those that may. It is reported here: its host is no stranger, and no reason to leave the VIP
     /// without an owner.
     pub(super) fn is_other_nic(&mut self, mac: Mac) -> bool {
         let here = self.other_nics.name(mac, self.nic.index);

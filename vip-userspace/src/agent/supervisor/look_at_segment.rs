@@ -1,4 +1,4 @@
-//! What is wrong on the segment: other nodes' agents that are not heard, hosts that speak to this
+//! What is wrong on the segment: other nodes' agents that are not heard, hosts that send to this
 //! cluster and are not in its list, addresses that two have.
 
 use std::net::IpAddr;
@@ -237,7 +237,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether what speaks for the VIP on that node may be an agent that is not heard, because it does
+    /// Whether the host that answers for the VIP on that node may run an agent that is not heard, because it does
     /// not get to run or a firewall hides it. If not, it is something else.
     pub(super) fn may_run_an_agent(&self, node: BackendIndex) -> bool {
         let facts = &self.peers[node.get()].agent.facts;

@@ -74,7 +74,7 @@ pub(super) struct Supervisor {
     nic_is_gone: bool,
     /// Why the node's address was not followed, as it was last told.
     not_followed: Option<String>,
-    /// Says to other agents that this one lives.
+    /// A lock: shows other agents that this one runs.
     _held: Held,
     other_nics: OtherNics,
     /// Whose connections are redirected.
@@ -87,7 +87,7 @@ pub(super) struct Supervisor {
     takeovers: u64,
     last_failover: Option<Duration>,
     conflicts: Conflicts,
-    /// Who claims the VIP now, the latest one last.
+    /// Hosts that claim the VIP now, the latest one last.
     claimants: Vec<VipClaim>,
     /// What else is wrong on the segment.
     segment: Segment,

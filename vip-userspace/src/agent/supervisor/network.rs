@@ -306,8 +306,8 @@ impl Supervisor {
         {
             self.node_thread.tell(Command::Neighbour(peer.index));
         }
-        // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
-        // a probe for it comes here, and was counted there.
+        // The program answers questions for the VIP and drops announcements of it. A reply to an
+        // address probe for it comes here, and the program has counted it.
         if addresses_of(&self.config).any(|vip| vip == heard.address) {
             self.on_claim(heard.mac);
             if let Ok(counted) = conflicts(&self.datapath) {

@@ -31,7 +31,7 @@ pub(super) struct OtherNics {
     pub(super) mapped: Option<BTreeSet<u32>>,
     /// Ethernet addresses that have answered for a node's own address, beside the one in use.
     pub(super) of_nodes: BTreeMap<[u8; 6], BackendIndex>,
-    /// When it was last told that one of these speaks for the VIP.
+    /// When it was last reported that one of these answers for the VIP.
     pub(super) told: BTreeMap<[u8; 6], BootNanos>,
 }
 

@@ -64,7 +64,7 @@ impl Segment {
     }
 }
 
-/// A host that speaks BFD to this node and is none of the nodes.
+/// A host that sends BFD to this node and is none of the nodes.
 pub(super) struct Stranger {
     pub(super) host: IpAddr,
     /// When its first packet came.

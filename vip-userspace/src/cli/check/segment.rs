@@ -130,7 +130,7 @@ async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) ->
     }
 }
 
-/// Who says something at the agent's own port.
+/// Sources of the packets that come to the agent's own port.
 async fn listen(socket: Option<BfdSocket>) -> Option<Vec<IpAddr>> {
     let socket = socket?;
     let end = Instant::now() + LISTEN;

@@ -1,4 +1,4 @@
-//! Who has the VIPs: this machine, and the hosts on the segment.
+//! The VIPs: on this machine, and on the hosts of the segment.
 
 use std::net::IpAddr;
 
