@@ -108,3 +108,35 @@ pub(super) fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> 
 pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |error| DatapathError::Map { name, error }
 }
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_its_cause_and_says_it_once() {
+        let denied = || io::Error::from_raw_os_error(1);
+        let program = DatapathError::Program {
+            name: "vip_egress",
+            error: ProgramError::SyscallError(SyscallError {
+                call: "bpf_link_create",
+                io_error: denied(),
+            }),
+        };
+        let map = DatapathError::Load(EbpfError::MapError(MapError::CreateError {
+            name: "VIP_RANKS".to_owned(),
+            io_error: denied(),
+        }));
+        for (error, end) in [
+            (program, "eBPF program vip_egress: `bpf_link_create` failed"),
+            (map, "to raise it): failed to create map `VIP_RANKS`"),
+        ] {
+            assert!(error.source().is_none());
+            let text = error.to_string();
+            let whole = format!("{end}: Operation not permitted (os error 1)");
+            assert!(text.ends_with(&whole), "{text}");
+        }
+    }
+}
