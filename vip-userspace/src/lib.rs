@@ -15,3 +15,4 @@ pub mod net;
 pub mod observe;
 pub mod probe;
 mod random;
+pub mod run_dir;

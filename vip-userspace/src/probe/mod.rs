@@ -1,17 +1,17 @@
 //! Asks a server whether it is ready: `GET /readyz` over TLS, a new connection each time; or only
 //! whether it takes connections.
 
+mod answer;
 mod credentials;
 mod insecure;
 mod late;
 mod trust;
 
 pub use credentials::{Credentials, News};
-pub use trust::Authority;
+pub use trust::{Authority, Trust};
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,31 +30,10 @@ use tokio_rustls::TlsConnector;
 use vip_node::health::Probe;
 
 use crate::clock::now;
-use crate::config::Tls;
+use answer::Answer;
 use credentials::{Secret, Store};
 use late::Late;
 use trust::Verification;
-
-/// How an API server shows that it is one of the cluster's.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Trust {
-    /// By the cluster's CA, where kubeadm, k0s, RKE2 or k3s keep it: the first that is there.
-    WellKnownCa,
-    /// By the CA certificates in a PEM file.
-    Ca(PathBuf),
-    /// Not at all: whatever answers is believed.
-    Insecure,
-}
-
-impl From<&Tls> for Trust {
-    fn from(tls: &Tls) -> Self {
-        match tls {
-            Tls::WellKnownCa => Self::WellKnownCa,
-            Tls::Ca(path) => Self::Ca(path.clone()),
-            Tls::Insecure => Self::Insecure,
-        }
-    }
-}
 
 /// What a server is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,8 +102,8 @@ impl Prober {
     pub fn new(settings: Settings) -> Self {
         if settings.trust == Trust::Insecure && settings.ask != Ask::Tcp {
             tracing::warn!(
-                "API servers are probed without a check of their certificates: \
-                 whatever answers is believed"
+                "certificates of API servers are not checked (`insecure` in [health]): any host that \
+                 answers counts as one"
             );
         }
         let asker = Asker {
@@ -254,15 +233,6 @@ impl Asker {
             _ => Err(refusal(response).await),
         }
     }
-}
-
-/// What a server that serves says.
-#[derive(Debug)]
-enum Answer {
-    /// It is ready.
-    Ready,
-    /// Nothing of that; why.
-    Unknown(String),
 }
 
 /// Whether the error of a connect proves that the node's kernel answered.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vip_common::abi::{BackendIndex, MAX_CHECKS, Masks};
 
-use crate::agent::{Outcome, Probed};
+use crate::agent::probes::{Outcome, Probed};
 use crate::clock::now;
 use crate::config::Config;
 use crate::probe::News;

@@ -4,7 +4,7 @@ use vip_common::abi::BackendIndex;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::Diagnostic;
 
-use super::Supervisor;
+use super::{Supervisor, VipClaim};
 use crate::agent::node_thread::Notice;
 use crate::clock::now;
 use crate::observe::event::{Event, Repair};
@@ -62,12 +62,15 @@ impl Supervisor {
                 self.since = now();
             }
             Report::Conflict { mac, claimant, .. } => {
-                self.claims.1 += 1;
-                self.claimants.retain(|(known, _)| known != mac);
-                self.claimants.push((*mac, *claimant));
+                self.conflicts.reported += 1;
+                self.claimants.retain(|known| known.mac != *mac);
+                self.claimants.push(VipClaim {
+                    mac: *mac,
+                    claimant: *claimant,
+                });
             }
             Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
-            Report::ConflictOver { mac, .. } => self.claimants.retain(|(known, _)| known != mac),
+            Report::ConflictOver { mac, .. } => self.claimants.retain(|known| known.mac != *mac),
             Report::TwoOwners { node, present } => self.on_two_owners(*node, *present),
             _ => {}
         }
