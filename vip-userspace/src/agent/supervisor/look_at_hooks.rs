@@ -8,7 +8,6 @@ use vip_common::abi::Counter;
 use super::Supervisor;
 use super::hooks::{Hooks, ask, hook, neighbour_frames, seen};
 use super::setup::redirect;
-use crate::agent::node_thread::Command;
 use crate::clock::now;
 use crate::config::XdpMode;
 use crate::datapath::{Attachment, Look, Mode, Seen, Way};

@@ -18,7 +18,7 @@ use super::setup::{
     NicSockets, addresses_of, advert_interval, described, desired, own_addresses, params, redirect,
 };
 use super::{Conflicts, Supervisor, conflicts};
-use crate::agent::node_thread::{Command, Known, NodeThread, Notice, Sockets, StaticConfig};
+use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::{Outcome, start_probes};
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
