@@ -25,6 +25,7 @@ pub mod place;
 pub mod pod;
 pub mod process;
 pub mod pulse;
+pub mod scenario;
 pub mod scenarios;
 pub mod server;
 pub mod stray;

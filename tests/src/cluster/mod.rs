@@ -3,6 +3,7 @@
 mod agents;
 mod machines;
 mod pace;
+pub mod plan;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,73 +16,18 @@ use nix::sys::signal::Signal;
 use crate::agent::{Agent, Programs};
 use crate::clock::{boot_now, until};
 use crate::isolation::WORK_ROOT;
-use crate::kube::{self, Binaries};
+use crate::kube;
 use crate::outcome::Report;
 use crate::pki::Pki;
 use crate::process::Process;
-use crate::topology::vm::Machines;
-use crate::topology::{Host, Link, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
+use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
 use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 pub use pace::{PACE, Pace};
-
-/// What the API servers are.
-#[derive(Debug, Clone)]
-pub enum Flavour {
-    /// [`server`](crate::server): TLS, `/readyz`, a watch.
-    StandIn,
-    /// kube-apiserver and etcd.
-    Kubernetes(Binaries, kube::Layout),
-}
-
-/// What a cluster is made of.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Control-plane nodes.
-    pub nodes: u8,
-    /// What the API servers are.
-    pub flavour: Flavour,
-    /// The VRRP advertisement interval, as the configuration writes it.
-    pub interval: String,
-    /// More of the agents' configuration, in TOML, behind the `[vrrp]` table.
-    pub more: String,
-    /// More of it, at the top.
-    pub top: String,
-    /// Port of the VIPs.
-    pub port: u16,
-    /// Hosts have addresses of both families, and there is a VIP of each.
-    pub dual_stack: bool,
-    /// What the nodes' NICs are, if these are namespaces.
-    pub link: Link,
-    /// Nodes and client are these virtual machines, and not namespaces.
-    pub machines: Option<Machines>,
-    /// How much happens.
-    pub pace: Pace,
-    /// Start no agents.
-    pub bare: bool,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        let pace = Pace::of_environment();
-        Self {
-            nodes: 3,
-            flavour: Flavour::StandIn,
-            interval: pace.interval.to_owned(),
-            more: pace.bfd.to_owned(),
-            top: String::new(),
-            port: PORT,
-            dual_stack: false,
-            link: Link::Plain,
-            machines: None,
-            pace,
-            bare: false,
-        }
-    }
-}
+pub use plan::{Flavour, Plan};
 
 /// A running control plane. Dropped, it is gone with all its files.
 #[derive(Debug)]

@@ -3,9 +3,17 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "agent_frozen",
+    promise: "agent_frozen_stops_answering_before_another_node_starts",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Time between two questions for the VIP's Ethernet address, in ms.
 const ASK_MS: u64 = 5;

@@ -3,12 +3,23 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "agent_killed",
+    promise: "agent_killed_and_restarted_fails_no_request",
+    tests: &[
+        Test::netns(Plan::default),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let mut outcome = Outcome::new(super::AGENT_KILLED.name);
+    let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
     let mut traffic = Traffic::start(cluster, report)?;

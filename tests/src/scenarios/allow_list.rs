@@ -3,10 +3,25 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{Traffic, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "allow_list",
+    promise: "allow_list_keeps_out_who_is_not_on_it",
+    tests: &[Test::netns(listed).on_kernels(When::Asked)],
+    run,
+};
+
+fn listed() -> Plan {
+    Plan {
+        top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
+        ..Plan::dual_stack()
+    }
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("allow_list");

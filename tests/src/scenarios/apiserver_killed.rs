@@ -3,12 +3,23 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Down, Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "apiserver_killed",
+    promise: "apiserver_killed_fails_no_request_that_starts_after",
+    tests: &[
+        Test::netns(Plan::default),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let mut outcome = Outcome::new(super::APISERVER_KILLED.name);
+    let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let victim = super::another_than(cluster, owner);
     let name = cluster.name(victim);

@@ -6,12 +6,20 @@ use anyhow::Result;
 
 use crate::agent;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::peers::{Bird, Frr, Seat};
 use crate::process::{Process, tail};
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "bfd_beside",
+    promise: "bird_and_frr_on_the_same_nodes_keep_their_bfd_sessions_and_ours",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// FRR runs on the first and the last node, BIRD on the one between them.
 const FIRST: usize = 0;

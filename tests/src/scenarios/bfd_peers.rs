@@ -4,9 +4,17 @@
 use anyhow::{Context, Result};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::peers::{Bird, Frr, Seat};
+use crate::scenario::{Scenario, Test};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "bfd_peers",
+    promise: "bird_and_frr_keep_bfd_sessions_with_ours",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 const OURS: usize = 0;
 const BIRD: usize = 1;

@@ -5,9 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::Process;
+use crate::scenario::{Scenario, Test};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "busy_machine",
+    promise: "busy_machine_moves_nothing",
+    tests: &[Test::netns(Plan::default).alone()],
+    run,
+};
 
 /// Processes that do nothing but work.
 const BUSY: usize = 16;

@@ -2,9 +2,17 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::vip_by_hand;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "check",
+    promise: "check_passes_a_healthy_node_and_names_a_stranger_with_the_vip",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("check");

@@ -7,11 +7,22 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::agent;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, VIP, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "cleanup",
+    promise: "cleanup_leaves_nothing",
+    tests: &[
+        Test::netns(Plan::default).on_kernels(When::Asked),
+        Test::shared_machines(When::Always),
+    ],
+    run,
+};
 
 /// What an agent may have left on a node, one line each.
 fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {

@@ -3,11 +3,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{VIP, vip_by_hand};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "conflict",
+    promise: "stranger_with_the_vip_is_named_and_not_fought_before_the_first_claim",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("conflict");

@@ -8,24 +8,40 @@ use anyhow::{Context, Result, ensure};
 use super::observed::ask;
 use super::owner_killed;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::kubelet::{self, Containerd, Pod};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "container",
+    promise: "container_with_five_capabilities_survives_a_power_cut",
+    tests: &[Test::netns_if(with_the_image)],
+    run,
+};
+
 /// Names the archive with the image, which `cargo xtask test` has made.
-pub const IMAGE: &str = "VIP_TESTS_IMAGE";
+const IMAGE: &str = "VIP_TESTS_IMAGE";
 
 /// The archive, if there is one.
-#[must_use]
-pub fn image() -> Option<PathBuf> {
+pub(super) fn image() -> Option<PathBuf> {
     std::env::var_os(IMAGE).map(PathBuf::from)
 }
 
 /// What a container's processes may do once they run (capabilities(7), linux/capability.h). One of
 /// it, `CAP_IPC_LOCK`, because how much memory may be locked is limited.
 const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 14 | 1 << 38 | 1 << 39;
+
+/// Without agents: containers start them.
+pub(super) fn with_the_image() -> Planned {
+    match image() {
+        Some(_) => Ok(Plan::bare()),
+        None => Err(Missing("no image: run cargo xtask test".to_owned())),
+    }
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let image = image().with_context(|| format!("{IMAGE} names no image"))?;

@@ -9,10 +9,18 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::agent::NodeStatus;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::load::Request;
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{Load, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "credentials",
+    promise: "credentials_are_wanted_by_readyz_and_hung_or_drained_get_nothing",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// New connections that are looked at.
 const CONNECTIONS: usize = 120;

@@ -25,7 +25,15 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::kubelet::{self, Containerd, Pod};
 use crate::outcome::{Outcome, Report};
 use crate::process::{self, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::Host;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "docs",
+    promise: "docs_are_followed_command_by_command",
+    tests: &[Test::netns_if(container::with_the_image).alone()],
+    run,
+};
 
 /// The pages, in the order in which somebody follows them.
 const PAGES: &[(&str, &str)] = &[

@@ -4,11 +4,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Down, Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{VIP, VIP6, mac};
 use crate::traffic::{Load, Traffic, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "dual_stack",
+    promise: "dual_stack_owner_killed_cuts_no_watch_of_either_family",
+    tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Always)],
+    run,
+};
 
 /// The Ethernet address that the client has for the VIP.
 fn neighbour(cluster: &Cluster) -> Result<String> {

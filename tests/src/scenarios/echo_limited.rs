@@ -4,10 +4,18 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "echo_limited",
+    promise: "echo_limited_or_dropped_cuts_no_watch_of_a_restarted_agent",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Rules of nftables on all nodes, in place of those before.
 fn filter(cluster: &Cluster, rule: &str) -> Result<()> {

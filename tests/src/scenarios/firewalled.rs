@@ -5,9 +5,17 @@ use anyhow::Result;
 
 use super::observed::ask;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::topology::sh;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "firewalled",
+    promise: "firewalled_node_says_so_and_is_not_ready",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// What many hosts have: what was asked for may come back, and two ports are open.
 const FIREWALL: &str = "nft 'table inet test { chain input { \

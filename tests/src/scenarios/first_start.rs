@@ -7,12 +7,20 @@ use nix::sys::signal::Signal;
 
 use crate::agent::{NodeStatus, Status};
 use crate::clock::boot_now;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::load::Request;
 use crate::outcome::{Outcome, Report};
 use crate::pod::{Pod, Way};
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::{Load, Watches, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "first_start",
+    promise: "first_start_of_an_agent_turns_pods_to_others_and_ends_old_connections_at_once",
+    tests: &[Test::netns(bare_dual_stack)],
+    run,
+};
 
 /// Watches of the pod, and as many of the node.
 const WATCHES: usize = 4;
@@ -29,6 +37,13 @@ const KEPT: usize = 2;
 
 /// Requests before the agent starts, and after it has.
 const REQUESTS: usize = 200;
+
+fn bare_dual_stack() -> Plan {
+    Plan {
+        bare: true,
+        ..Plan::dual_stack()
+    }
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("first_start");

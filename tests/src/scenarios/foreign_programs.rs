@@ -7,12 +7,20 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::observed::ask;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks::{identity, occupy};
 use crate::outcome::{Outcome, Report};
 use crate::process::Process;
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "foreign_programs",
+    promise: "foreign_programs_before_ours_are_passed_or_named",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// Questions for the VIP that have to have one answer each.
 const QUESTIONS: usize = 200;

@@ -5,9 +5,17 @@
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "handover",
+    promise: "handover_and_sigterm_fail_no_request_and_cut_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Sends a node's agent the signals that have no meaning to it.
 fn ignored(cluster: &mut Cluster, outcome: &mut Outcome, node: usize) -> Result<()> {

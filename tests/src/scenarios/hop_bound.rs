@@ -7,11 +7,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{Mangle, PORT, VIP};
 use crate::traffic::Load;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "hop_bound",
+    promise: "hop_bound_holds_whatever_macs_and_tables_say",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Frames of connections that nobody has.
 const STRAYS: u16 = 2000;

@@ -4,11 +4,19 @@
 use anyhow::{Context, Result};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::peers::keepalived::{self, Settings};
+use crate::scenario::{Scenario, Test};
 use crate::topology::vip_by_hand;
 use crate::traffic::{Load, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "keepalived_peer",
+    promise: "keepalived_and_ours_follow_each_other_and_a_pair_is_replaced",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 const OURS: usize = 0;
 const THEIRS: usize = 1;

@@ -6,11 +6,19 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::Process;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{VIP, vip_by_hand};
 use crate::traffic::{Load, Watches, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kube_vip",
+    promise: "kube_vip_is_replaced_without_a_failed_request_or_a_cut_watch",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// The node on which kube-vip leads.
 const LEADER: usize = 0;

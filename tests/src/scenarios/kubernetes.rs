@@ -8,15 +8,32 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, Flavour, PATIENCE};
-use crate::kube;
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, Flavour, PATIENCE, Plan};
+use crate::kube::{self, Layout};
 use crate::outcome::{Down, Outcome, Report};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
 
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kubernetes",
+    promise: "kubernetes_is_upgraded_and_loses_its_quorum_and_the_vip_stays",
+    tests: &[Test::netns_if(with_kubectl).alone()],
+    run,
+};
+
 /// Calls of kubectl between one fault and the next.
 const CALLS: usize = 5;
+
+fn with_kubectl() -> Planned {
+    let plan = Plan::kubernetes(Layout::Stacked)?;
+    match kube::find("kubectl") {
+        Some(_) => Ok(plan),
+        None => Err(Missing("no kubectl beside kube-apiserver".to_owned())),
+    }
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("kubernetes");

@@ -8,9 +8,17 @@ use anyhow::{Context, Result};
 
 use super::observed::ask;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "late_network",
+    promise: "late_network_is_waited_for_without_a_restart",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// An alternative name, longer than names of interfaces can be.
 const NAME: &str = "uplink-of-the-control-plane-segment";

@@ -7,12 +7,20 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::first_start;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::pod::{Pod, Way};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{Host as _, PORT, VIP, VIP6};
 use crate::traffic::{aim, get, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "local_clients",
+    promise: "local_clients_reach_a_ready_server_whatever_became_of_owner_and_own_server",
+    tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Asked)],
+    run,
+};
 
 /// Connections made for each statement.
 const CONNECTIONS: usize = 12;

@@ -4,10 +4,18 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, mac, sh};
 use crate::traffic::{Load, Traffic, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "mac_changed",
+    promise: "mac_changed_is_announced_at_once",
+    tests: &[Test::netns(Plan::dual_stack)],
+    run,
+};
 
 /// Longest time without an answer, in milliseconds: hosts send again what was lost after a
 /// second at most. A neighbour table runs out after some nine.

@@ -4,12 +4,20 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "nic_moves",
+    promise: "nic_put_into_a_bridge_is_followed_and_cuts_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// The bridge.
 const BRIDGE: &str = "br-ex";

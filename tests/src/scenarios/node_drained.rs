@@ -5,10 +5,18 @@
 use anyhow::Result;
 
 use crate::clock::boot_now;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{VIP, sh};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "node_drained",
+    promise: "node_drained_gets_no_new_connection_and_keeps_the_open_ones",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
     let nodes = cluster.nodes_with_agent();

@@ -6,12 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, VIP};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "node_faults",
+    promise: "owner_gives_the_vip_up_while_it_lacks_something_and_heals",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
 
 /// A fault that not every kernel allows.
 const RENAMED: &str = "NIC renamed";

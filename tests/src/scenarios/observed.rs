@@ -8,11 +8,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "observed",
+    promise: "observed_by_metrics_probes_and_events_is_what_happens",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Where agents listen unless told otherwise.
 const HTTP: &str = "127.0.0.1:9643";

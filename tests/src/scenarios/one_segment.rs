@@ -3,9 +3,17 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, VIP, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "one_segment",
+    promise: "one_segment_with_one_list_of_nodes_or_it_is_said",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// The agents' configuration with these nodes, by the last byte of their addresses.
 fn configure(cluster: &Cluster, nodes: &[u8]) -> Result<String> {

@@ -6,11 +6,19 @@ use anyhow::{Context, Result};
 
 use crate::agent;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, Segment};
 use crate::traffic::{ArpMonitor, get, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "other_nics",
+    promise: "other_nics_of_a_host_are_silent_about_the_vip",
+    tests: &[Test::netns(Plan::bare).on_kernels(When::Asked)],
+    run,
+};
 
 /// The second NIC.
 const SECOND: &str = "eth1";

@@ -5,16 +5,34 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::BROWSER;
 use super::observed::ask;
-use crate::cluster::Cluster;
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
-use crate::process::output;
+use crate::process::{self, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
 
+/// The program that opens the page.
+const BROWSER: &str = "chromium-headless-shell";
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "page",
+    promise: "page_shows_the_cluster_in_a_browser",
+    tests: &[Test::netns_if(with_a_browser).alone()],
+    run,
+};
+
 /// Set: the picture of the page is kept here.
 const PICTURE: &str = "VIP_TESTS_PICTURE";
+
+fn with_a_browser() -> Planned {
+    match process::find(BROWSER) {
+        Some(_) => Ok(Plan::default()),
+        None => Err(Missing(format!("no {BROWSER}"))),
+    }
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("page");

@@ -3,10 +3,18 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{get, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "path_mtu",
+    promise: "path_mtu_is_found_through_the_vip",
+    tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Asked)],
+    run,
+};
 
 /// The least that IPv6 allows.
 const SMALL: u16 = 1280;

@@ -3,13 +3,30 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
-use crate::topology::{VIP, VIP6};
+use crate::scenario::{Scenario, Test, When};
+use crate::topology::{PORT, VIP, VIP6};
 use crate::traffic::{Load, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "port_mapping",
+    promise: "port_mapping_keeps_connections_through_a_handover",
+    tests: &[Test::netns(mapped).on_kernels(When::Asked)],
+    run,
+};
 
 /// What clients connect to.
 pub(super) const FRONT: u16 = 443;
+
+/// With a VIP whose port is another one on the nodes.
+pub(super) fn mapped() -> Plan {
+    Plan {
+        port: FRONT,
+        top: format!("target_port = {PORT}"),
+        ..Plan::dual_stack()
+    }
+}
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("port_mapping");

@@ -3,10 +3,18 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{testbed, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "port_reused",
+    promise: "port_reused_after_a_servers_close_reaches_another_server",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
 
 /// Ports to try: two thirds of them lead to another node than wanted.
 const PORTS: std::ops::Range<u16> = 20_000..20_100;

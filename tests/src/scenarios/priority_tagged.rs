@@ -6,11 +6,27 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
+use super::links;
 use super::promise_one_voice;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
-use crate::topology::Mangle;
+use crate::scenario::{Scenario, Test};
+use crate::topology::{Link, Mangle};
 use crate::traffic::{ArpMonitor, Traffic, get, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "priority_tagged",
+    promise: "priority_tagged_frames_are_read_as_untagged",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
+
+pub(super) const BY_TC: Scenario = Scenario {
+    name: "priority_tagged_tc",
+    promise: "priority_tagged_frames_are_read_as_untagged_by_tc",
+    tests: &[Test::netns(|| links::nodes_with(Link::Occupied))],
+    run,
+};
 
 /// Enough for all servers to be reached.
 const CONNECTIONS: usize = 40;

@@ -3,9 +3,17 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{Load, Watches, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "remote_client",
+    promise: "remote_client_behind_a_router_reaches_all_servers",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("remote_client");

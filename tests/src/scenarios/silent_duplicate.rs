@@ -4,10 +4,18 @@
 use anyhow::Result;
 
 use crate::arp::ArpReport;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, VIP, VIP6, mac, sh};
 use crate::traffic::ArpMonitor;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "silent_duplicate",
+    promise: "silent_duplicate_of_an_address_is_named_answered_and_forgotten_when_it_is_gone",
+    tests: &[Test::netns(Plan::dual_stack)],
+    run,
+};
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("silent_duplicate");

@@ -12,13 +12,22 @@ use serde_json::{Value, json};
 use super::container::{image, manifest};
 use super::first_start;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::kube;
 use crate::kubelet::{self, Containerd};
 use crate::outcome::{Outcome, Report};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::Host;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "static_pod",
+    promise: "static_pod_is_started_restarted_and_ended_by_the_kubelet",
+    tests: &[Test::netns_if(with_a_kubelet).alone()],
+    run,
+};
 
 /// Where the kubelet looks for static pods, as kubeadm has it.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -43,14 +52,22 @@ const HIERARCHIES: &str = "/proc/self/cgroup";
 
 /// The controllers that this machine has in version 1 of control groups. A kubelet looks at all
 /// of them.
-///
-/// # Errors
-/// The kernel does not say.
-pub fn controllers() -> Result<Vec<String>> {
+fn controllers() -> Result<Vec<String>> {
     let text = fs::read_to_string(HIERARCHIES).with_context(|| format!("read {HIERARCHIES}"))?;
     let names = text.lines().filter_map(|line| line.split(':').nth(1));
     let is_old = |name: &&str| !name.is_empty() && !name.contains('=');
     Ok(names.filter(is_old).map(str::to_owned).collect())
+}
+
+fn with_a_kubelet() -> Planned {
+    let reason = if controllers().map_or(true, |list| list.is_empty()) {
+        "no control groups of version 1, which the test knows"
+    } else if kube::find("kubelet").is_none() {
+        "no kubelet on the PATH or in KUBEBUILDER_ASSETS: cargo xtask kubelet"
+    } else {
+        return Ok(Plan::bare());
+    };
+    Err(Missing(reason.to_owned()))
 }
 
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {

@@ -3,10 +3,18 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "strangers",
+    promise: "strangers_packets_wake_no_agent_and_end_no_bfd_session",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Packets of each kind.
 const COUNT: u32 = 20_000;

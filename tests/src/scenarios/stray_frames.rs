@@ -2,11 +2,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{PORT, VIP};
 use crate::traffic::{Load, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "stray_frames",
+    promise: "stray_frames_are_counted_and_harm_nothing",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
 
 /// What must have counted some of the frames. Names as in `vip status --json`.
 const COUNTERS: [&str; 4] = ["malformed", "fragment", "undeclared_port", "other_protocol"];

@@ -7,11 +7,19 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "top",
+    promise: "top_shows_the_cluster_in_a_terminal_and_leaves_it_as_it_was",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// What sparklines are drawn with.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];

@@ -7,12 +7,20 @@ use anyhow::{Context, Result, ensure};
 
 use crate::agent::Status;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::hooks;
 use crate::outcome::{Outcome, Report};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, PORT, Segment, VIP, sh};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "two_agents",
+    promise: "two_agents_on_a_machine_share_nothing_and_cut_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// The second NIC, its network, and the VIP there.
 const SECOND: &str = "eth1";

@@ -3,9 +3,17 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "upgrade",
+    promise: "upgrade_ten_times_fails_no_request_and_cuts_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 const UPGRADES: usize = 10;
 

@@ -5,11 +5,19 @@
 use anyhow::{Context, Result};
 
 use super::other_nics::run_on;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Report};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NEXT_VIP as NEW, PORT, VIP};
 use crate::traffic::{ArpMonitor, get, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "vip_changed",
+    promise: "vip_changed_host_by_host_has_one_answer_to_each_question",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Requests after each step.
 const REQUESTS: usize = 15;

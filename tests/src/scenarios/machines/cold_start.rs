@@ -5,8 +5,16 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::scenarios::promise_one_voice;
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "cold_start",
+    promise: "cold_start_of_all_machines_at_once_ends_with_one_owner",
+    tests: &[Test::shared_machines(When::Always)],
+    run,
+};
 
 pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("cold_start");

@@ -7,9 +7,24 @@ use anyhow::Result;
 use crate::clock::boot_now;
 use crate::cluster::Cluster;
 use crate::outcome::{Down, Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::scenarios::{others_than, promise_one_voice};
 use crate::traffic::{ArpMonitor, Traffic};
 use crate::vm::machine::Machine;
+
+pub(in crate::scenarios) const CABLE_PULLED: Scenario = Scenario {
+    name: "cable_pulled",
+    promise: "cable_pulled_moves_the_vip_and_cuts_no_watch_of_another_server",
+    tests: &[Test::shared_machines(When::Always)],
+    run: cable_pulled,
+};
+
+pub(in crate::scenarios) const HOST_FROZEN: Scenario = Scenario {
+    name: "host_frozen",
+    promise: "host_frozen_does_not_speak_for_the_vip_when_it_goes_on",
+    tests: &[Test::shared_machines(When::Always)],
+    run: host_frozen,
+};
 
 /// A way to cut a machine off.
 struct Fault {
@@ -21,10 +36,7 @@ struct Fault {
 }
 
 /// The cable of its network card is pulled, and plugged in again.
-pub(in crate::scenarios) fn cable_pulled(
-    cluster: &mut Cluster,
-    report: &mut Report,
-) -> Result<Outcome> {
+fn cable_pulled(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let fault = Fault {
         name: "cable_pulled",
         happens: |machine| machine.plug(0, false),
@@ -37,10 +49,7 @@ pub(in crate::scenarios) fn cable_pulled(
 /// All of it stands still, kernel included, while time goes on: a firmware that takes the
 /// processor, a hypervisor that has none to give. When it goes on, its kernel no longer speaks
 /// for the VIP, before any of its processes has run.
-pub(in crate::scenarios) fn host_frozen(
-    cluster: &mut Cluster,
-    report: &mut Report,
-) -> Result<Outcome> {
+fn host_frozen(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let fault = Fault {
         name: "host_frozen",
         happens: |machine| {

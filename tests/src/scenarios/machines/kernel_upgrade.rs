@@ -6,8 +6,16 @@ use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
 use crate::outcome::{Down, Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 use crate::vm::Kernel;
+
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "kernel_upgrade",
+    promise: "kernel_upgrade_node_by_node_fails_no_request",
+    tests: &[Test::shared_machines(When::Always)],
+    run,
+};
 
 pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     let mut outcome = Outcome::new("kernel_upgrade");

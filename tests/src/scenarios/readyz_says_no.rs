@@ -3,12 +3,27 @@
 use anyhow::Result;
 
 use crate::clock::boot_now;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
+use crate::kube::Layout;
 use crate::outcome::{Outcome, Report};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "readyz_says_no",
+    promise: "readyz_says_no_keeps_watches_and_sends_new_connections_elsewhere",
+    tests: &[
+        Test::netns(Plan::default),
+        Test::netns_if(|| Plan::kubernetes(Layout::Apart))
+            .cluster("real_apiserver")
+            .alone(),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
 pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let mut outcome = Outcome::new(super::DRAIN.name);
+    let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let drained = super::another_than(cluster, owner);
     let name = cluster.name(drained);
