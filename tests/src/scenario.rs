@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::cluster::plan::{Plan, Planned};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::topology::vm::Machines;
 
 /// Something that happens to a cluster, and what must come of it. It leaves the cluster as it
@@ -18,7 +18,7 @@ pub struct Scenario {
     /// The clusters that it runs on: a test each.
     pub tests: &'static [Test],
     /// Does it.
-    pub run: fn(&mut Cluster, &mut Report) -> Result<Outcome>,
+    pub run: fn(&mut Cluster, &mut Timeline) -> Result<Outcome>,
 }
 
 /// A test of a scenario.

@@ -11,7 +11,7 @@ use vip_tests::agent::Programs;
 use vip_tests::cluster::Cluster;
 use vip_tests::cluster::plan::{Missing, Plan};
 use vip_tests::isolation;
-use vip_tests::outcome::Report;
+use vip_tests::outcome::Timeline;
 use vip_tests::scenario::{On, Scenario, Weight};
 use vip_tests::scenarios;
 
@@ -20,18 +20,18 @@ mod phases;
 
 /// Runs a scenario, and tells the whole story if it breaks a promise.
 fn check(scenario: &Scenario, plan: Plan) -> Result<(), Failed> {
-    let mut report = Report::new(false);
-    let result = run(scenario, plan, &mut report);
+    let mut timeline = Timeline::new(false);
+    let result = run(scenario, plan, &mut timeline);
     result.map_err(|error| {
-        let story = report.lines().join("\n");
+        let story = timeline.lines().join("\n");
         Failed::from(format!("{error:#}\n\nwhat happened:\n{story}"))
     })
 }
 
-fn run(scenario: &Scenario, plan: Plan, report: &mut Report) -> Result<()> {
+fn run(scenario: &Scenario, plan: Plan, timeline: &mut Timeline) -> Result<()> {
     let programs = Programs::find()?;
-    let mut cluster = Cluster::start(&programs, plan, report)?;
-    let violations = match (scenario.run)(&mut cluster, report) {
+    let mut cluster = Cluster::start(&programs, plan, timeline)?;
+    let violations = match (scenario.run)(&mut cluster, timeline) {
         Ok(outcome) => outcome.violations,
         Err(error) => vec![format!("{error:#}")],
     };

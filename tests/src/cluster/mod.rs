@@ -17,7 +17,7 @@ use crate::agent::{Agent, Programs};
 use crate::clock::{boot_now, until};
 use crate::isolation::WORK_ROOT;
 use crate::kube;
-use crate::outcome::Report;
+use crate::outcome::Timeline;
 use crate::pki::Pki;
 use crate::process::Process;
 use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
@@ -54,9 +54,9 @@ impl Cluster {
     ///
     /// # Errors
     /// Something does not start, or not in time; logs are in the [work folder](Self::work).
-    pub fn start(programs: &Programs, plan: Plan, report: &mut Report) -> Result<Self> {
+    pub fn start(programs: &Programs, plan: Plan, timeline: &mut Timeline) -> Result<Self> {
         let mut cluster = Self::lay_out(programs, plan)?;
-        if let Err(error) = cluster.bring_up(report) {
+        if let Err(error) = cluster.bring_up(timeline) {
             let logs = cluster.save_logs("start")?;
             return Err(error.context(format!("logs are in {}", logs.display())));
         }
@@ -128,9 +128,9 @@ impl Cluster {
         })
     }
 
-    fn bring_up(&mut self, report: &mut Report) -> Result<()> {
-        report.event(format!("{} nodes, a client, a router", self.plan.nodes));
-        self.tell_kernels(report);
+    fn bring_up(&mut self, timeline: &mut Timeline) -> Result<()> {
+        timeline.event(format!("{} nodes, a client, a router", self.plan.nodes));
+        self.tell_kernels(timeline);
         match &self.plan.flavour {
             Flavour::StandIn => {}
             Flavour::Kubernetes(binaries, kube::Layout::Apart) => {
@@ -154,9 +154,9 @@ impl Cluster {
         for node in self.nodes() {
             self.wait_for_server(node)?;
         }
-        report.event(format!("API servers are ready: {}", self.flavour()?));
+        timeline.event(format!("API servers are ready: {}", self.flavour()?));
         if matches!(self.plan.flavour, Flavour::Kubernetes(..)) {
-            self.start_pulse()?;
+            self.start_background_writes()?;
         }
         if self.plan.bare {
             return Ok(());
@@ -166,7 +166,7 @@ impl Cluster {
         }
         self.wait_until_settled()?;
         let owner = self.owner()?;
-        report.event(format!("agents run, {} owns the VIP", self.name(owner)));
+        timeline.event(format!("agents run, {} owns the VIP", self.name(owner)));
         Ok(())
     }
 
@@ -201,7 +201,7 @@ impl Cluster {
         }
     }
 
-    fn start_pulse(&mut self) -> Result<()> {
+    fn start_background_writes(&mut self) -> Result<()> {
         let servers: Vec<String> = self
             .topology
             .nodes
@@ -213,12 +213,18 @@ impl Cluster {
             .etcd
             .command(self.programs.testbed.as_os_str());
         command
-            .args(["pulse", "--servers", &servers.join(","), "--token"])
+            .args([
+                "background-writes",
+                "--servers",
+                &servers.join(","),
+                "--token",
+            ])
             .arg(kube::TOKEN)
             .arg("--pki")
             .arg(self.pki.directory());
-        let pulse = Process::daemon("pulse", &mut command, &self.work.join("pulse.log"))?;
-        self.helpers.push(pulse);
+        let log = self.work.join("background-writes.log");
+        let writes = Process::daemon("background writes", &mut command, &log)?;
+        self.helpers.push(writes);
         Ok(())
     }
 
@@ -304,7 +310,7 @@ impl Cluster {
         }
     }
 
-    /// The token that clients send, if the servers want one.
+    /// The token that clients send, if the servers demand one.
     #[must_use]
     pub fn token(&self) -> Option<&'static str> {
         matches!(self.plan.flavour, Flavour::Kubernetes(..)).then_some(kube::TOKEN)

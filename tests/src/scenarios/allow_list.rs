@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::cluster::{Cluster, Plan};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{Traffic, vip, vip6};
@@ -23,9 +23,9 @@ fn listed() -> Plan {
     }
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("allow_list");
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let remote = cluster.topology.remote.as_ref();
     for target in [vip(), vip6()] {
         let mut reach = remote.command("timeout".as_ref());
@@ -43,7 +43,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     }
     // A SYN and those sent again, of two families.
     outcome.promise(dropped >= 4, || format!("{dropped} drops were counted"));
-    report.event(format!("{dropped} segments from the router were dropped"));
+    timeline.event(format!("{dropped} segments from the router were dropped"));
     traffic.load.go_on(100)?;
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)

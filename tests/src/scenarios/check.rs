@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::cluster::{Cluster, Plan};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
 use crate::topology::vip_by_hand;
 
@@ -14,7 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("check");
     let config = cluster.work().join("vip.toml");
     for node in cluster.nodes() {
@@ -29,7 +29,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
     }
-    report.event("vip check finds nothing wrong on any node");
+    timeline.event("vip check finds nothing wrong on any node");
 
     let client = cluster.topology.client.as_ref();
     vip_by_hand(client, "add")?;
@@ -52,6 +52,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         text.contains("which is none of the nodes, answers for"),
         || format!("vip check does not name the stranger: {text}"),
     );
-    report.event("vip check names a stranger who has the VIP");
+    timeline.event("vip check names a stranger who has the VIP");
     Ok(outcome)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use crate::clock::until;
 use crate::cluster::plan::Planned;
 use crate::cluster::{Cluster, PATIENCE, Pace, Plan};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
 use crate::sys;
@@ -136,20 +136,20 @@ fn wired(wiring: Wiring, machines: Machines) -> Planned {
 }
 
 /// A NIC whose driver cannot run XDP, as that of a bridge.
-fn generic(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, Some("generic"))
+fn generic(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    run(cluster, timeline, Some("generic"))
 }
 
 /// Whatever the kernel makes of it.
-fn any(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, None)
+fn any(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    run(cluster, timeline, None)
 }
 
 /// Two cables, of which the one in use is pulled: the owner stays, and so do its connections.
-fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn bond(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("bond");
     let owner = cluster.owner()?;
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let first = cable_in_use(cluster, owner)?;
     let cable = usize::from(first == "port1");
     cluster.vm(owner)?.machine().plug(cable, false)?;
@@ -157,7 +157,7 @@ fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
         let now = cable_in_use(cluster, owner)?;
         Ok((now != first).then_some(now))
     })?;
-    report.event(format!(
+    timeline.event(format!(
         "the bond of {} uses {second} and not {first}",
         cluster.name(owner)
     ));
@@ -169,7 +169,7 @@ fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
     outcome.promise(still == owner, || {
         format!("the VIP moved to {}", cluster.name(still))
     });
-    let links = run(cluster, report, None)?;
+    let links = run(cluster, timeline, None)?;
     outcome.requests += links.requests;
     outcome.failed += links.failed;
     outcome.violations.extend(links.violations);
@@ -178,7 +178,7 @@ fn bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
 
 /// Frames of a node come from the Ethernet addresses of both its ports: other nodes learn them,
 /// and `vip check` names the mode.
-fn balanced_bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn balanced_bond(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let read = |cluster: &Cluster, node, file: &str| {
         let mut read = cluster.host(node).command("cat".as_ref());
         output(read.arg(format!("/sys/class/net/{NIC}/bonding/{file}")))
@@ -190,25 +190,25 @@ fn balanced_bond(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
     let text = check.arg("check").arg("--config").arg(&config).output();
     let text = text.context("vip check")?.stdout;
     let named = String::from_utf8_lossy(&text).contains(mode);
-    let mut outcome = run(cluster, report, None)?;
+    let mut outcome = run(cluster, timeline, None)?;
     outcome.promise(named, || format!("vip check does not name {mode}"));
     Ok(outcome)
 }
 
 /// Frames in several buffers, which the driver runs the program for if the kernel can (Linux
 /// 5.18).
-fn jumbo(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn jumbo(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let frags = sys::has_xdp_frags().context("try an XDP program")?;
     run(
         cluster,
-        report,
+        timeline,
         Some(if frags { "native" } else { "generic" }),
     )
 }
 
 /// The place of XDP is taken.
-fn occupied(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    run(cluster, report, Some("tc"))
+fn occupied(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    run(cluster, timeline, Some("tc"))
 }
 
 /// The port that a node's bond sends by.
@@ -227,12 +227,13 @@ fn forwarded(cluster: &Cluster) -> Result<(u64, u64)> {
 }
 
 /// `mode`: the one that all nodes must have chosen, if that is known beforehand.
-fn run(cluster: &mut Cluster, report: &mut Report, mode: Option<&str>) -> Result<Outcome> {
+fn run(cluster: &mut Cluster, timeline: &mut Timeline, mode: Option<&str>) -> Result<Outcome> {
     let mut violations = Vec::new();
     for node in cluster.nodes() {
-        let found = cluster.status(node)?.xdp.mode;
+        let status = cluster.status(node)?;
+        let found = status.xdp_mode();
         let name = cluster.name(node);
-        report.event(format!("{name} uses {found}"));
+        timeline.event(format!("{name} uses {found}"));
         if mode.is_some_and(|mode| mode != found) {
             violations.push(format!("{name} uses {found} and not {mode:?}"));
         }
@@ -247,7 +248,7 @@ fn run(cluster: &mut Cluster, report: &mut Report, mode: Option<&str>) -> Result
     }
     let after = forwarded(cluster)?;
     let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
-    report.event(format!(
+    timeline.event(format!(
         "{failed} of {CONNECTIONS} large requests failed; {packets} frames with {bytes} bytes were steered"
     ));
     if failed > 0 {
@@ -258,7 +259,7 @@ fn run(cluster: &mut Cluster, report: &mut Report, mode: Option<&str>) -> Result
         violations.push(format!("only {bytes} bytes were steered"));
     }
 
-    let mut outcome = super::owner_killed::run(cluster, report)?;
+    let mut outcome = super::owner_killed::run(cluster, timeline)?;
     outcome.requests += CONNECTIONS;
     outcome.failed += failed;
     outcome.violations.splice(0..0, violations);

@@ -143,8 +143,8 @@ fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
     others
 }
 
-/// At no time did two nodes answer for the VIP, nor anybody teach the segment a wrong address.
-fn promise_one_voice(outcome: &mut Outcome, seen: &ArpReport) {
+/// At no time did two nodes answer for the VIP, and no host learned a wrong address of it.
+fn promise_one_answer(outcome: &mut Outcome, seen: &ArpReport) {
     let twice = &seen.contradictions;
     outcome.promise(twice.is_empty(), || {
         let first = &twice[..twice.len().min(4)];

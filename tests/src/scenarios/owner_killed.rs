@@ -10,7 +10,7 @@ use crate::clock::boot_now;
 use crate::cluster::plan::Planned;
 use crate::cluster::{Cluster, Flavour, Pace, Plan};
 use crate::kube::Layout;
-use crate::outcome::{Down, Outcome, Report};
+use crate::outcome::{Down, Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
 use crate::topology::vm::Machines;
 use crate::traffic::Traffic;
@@ -48,18 +48,18 @@ fn real_apiserver_on_machines(machines: Machines) -> Planned {
     })
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();
-    report.event(format!(
+    timeline.event(format!(
         "power cut of {name}, the owner; {held} watches are on its server"
     ));
     let at = cluster.power_off(owner)?;
-    let heir = cluster.owner()?;
-    report.event(format!("{} owns the VIP", cluster.name(heir)));
+    let successor = cluster.owner()?;
+    timeline.event(format!("{} owns the VIP", cluster.name(successor)));
     cluster.wait_until_settled()?;
     let settled = boot_now();
     traffic.load.go_on(400)?;
@@ -77,7 +77,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(late == 0, || {
         format!("{late} requests failed that started after the cluster had settled")
     });
-    report.event(format!(
+    timeline.event(format!(
         "{reset} of {held} watches on the dead server were reset, {} on living ones cut, {} of {} requests failed, longest gap {} ms",
         outcome.watches_cut_living, outcome.failed, outcome.requests, outcome.gap_ms
     ));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::observed::ask;
 use crate::cluster::plan::{Missing, Planned};
 use crate::cluster::{Cluster, Plan};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::{self, output};
 use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
@@ -34,10 +34,10 @@ fn with_a_browser() -> Planned {
     }
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("page");
     let owner = cluster.owner()?;
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let (code, source) = ask(cluster, owner, "/")?;
     ensure!(code == 200, "the page: {code}");
     for elsewhere in ["http://", "https://", "src=", "href="] {
@@ -47,7 +47,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         });
     }
 
-    // What the script makes of what it fetches, after some seconds of the page's own time.
+    // The page after some seconds of its own time, with the data that its script has fetched.
     let page = browse(
         cluster,
         owner,
@@ -55,7 +55,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     )?;
     let status = cluster.status(owner)?;
     for node in &status.nodes {
-        outcome.promise(page.contains(&node.address), || {
+        outcome.promise(page.contains(&node.address.to_string()), || {
             format!("no {} in the page", node.address)
         });
     }
@@ -78,7 +78,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(rates.len() == status.nodes.len(), || {
         format!("{} rates for {} nodes", rates.len(), status.nodes.len())
     });
-    report.event("the page shows owner, nodes, rates, events and frames");
+    timeline.event("the page shows owner, nodes, rates, events and frames");
 
     let picture = cluster.work().join("page.png");
     let argument = format!("--screenshot={}", picture.display());

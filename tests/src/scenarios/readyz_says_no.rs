@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Plan};
 use crate::kube::Layout;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
@@ -22,20 +22,20 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let drained = super::another_than(cluster, owner);
     let name = cluster.name(drained);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();
-    report.event(format!(
+    timeline.event(format!(
         "the API server on {name} drains; {held} watches are on it"
     ));
     cluster.drain_server(drained);
     cluster.wait_until_not_ready(drained)?;
     let known = boot_now();
-    report.event("all agents know");
+    timeline.event("all agents know");
     traffic.load.go_on(400)?;
 
     let requests = traffic.finish(&mut outcome, None)?;
@@ -55,13 +55,13 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(after > 0 && stray == 0, || {
         format!("{stray} of {after} new connections went to {name}, which drains")
     });
-    report.event(format!(
+    timeline.event(format!(
         "{stray} of {after} new connections went to {name}; {} of its watches were cut",
         outcome.watches_cut_living
     ));
 
     cluster.restore_server(drained)?;
     cluster.wait_until_settled()?;
-    report.event(format!("{name} is ready again"));
+    timeline.event(format!("{name} is ready again"));
     Ok(outcome)
 }

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::cluster::{Cluster, Plan};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
 use crate::traffic::{Load, Watches, vip};
 
@@ -15,9 +15,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("remote_client");
-    reach_all(cluster, &vip(), 400, &mut outcome, report)?;
+    reach_all(cluster, &vip(), 400, &mut outcome, timeline)?;
     Ok(outcome)
 }
 
@@ -28,7 +28,7 @@ pub(super) fn reach_all(
     target: &str,
     requests: usize,
     outcome: &mut Outcome,
-    report: &mut Report,
+    timeline: &mut Timeline,
 ) -> Result<()> {
     let remote = cluster.topology.remote.as_ref();
     let (mut watches, before) = Watches::open(cluster, remote, target, 30)?;
@@ -46,7 +46,7 @@ pub(super) fn reach_all(
             format!("no request reached {name}: {:?}", summary.servers)
         });
     }
-    report.event(format!(
+    timeline.event(format!(
         "{target}: answers by server: {:?}",
         summary.servers
     ));

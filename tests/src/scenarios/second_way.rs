@@ -8,7 +8,7 @@ use super::port_mapping::{self, FRONT};
 use super::remote_client::reach_all;
 use crate::agent;
 use crate::cluster::{Cluster, Plan};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, Segment, VIP, VIP6, sh};
 
@@ -37,7 +37,7 @@ fn by(mode: Option<&str>) -> Plan {
     }
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("second_way");
     let router = cluster.topology.router.as_ref();
     router.plug("eth2", Segment::Second)?;
@@ -66,10 +66,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         cluster.start_agent(node)?;
     }
     cluster.wait_until_settled()?;
-    report.event("nodes answer the remote client by another NIC than the VIP's");
+    timeline.event("nodes answer the remote client by another NIC than the VIP's");
 
     for target in [format!("{VIP}:{FRONT}"), format!("[{VIP6}]:{FRONT}")] {
-        reach_all(cluster, &target, 100, &mut outcome, report)?;
+        reach_all(cluster, &target, 100, &mut outcome, timeline)?;
     }
     let text = cluster.vip(0, &["status"])?;
     outcome.promise(text.contains("rp_filter"), || {

@@ -74,7 +74,7 @@ enum End {
     Hung(String),
 }
 
-/// All tests, kernel by kernel: those that may run beside each other, and those that want the host
+/// All tests, kernel by kernel: those that may run beside each other, and those that need the host
 /// for themselves.
 pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) {
     let tests = scenarios::ALL.iter().flat_map(|scenario| {

@@ -19,7 +19,7 @@ use vip_tests::agent::Programs;
 use vip_tests::cluster::plan::Missing;
 use vip_tests::cluster::{Cluster, Pace, Plan};
 use vip_tests::isolation;
-use vip_tests::outcome::Report;
+use vip_tests::outcome::Timeline;
 use vip_tests::scenario::{On, Scenario, When};
 use vip_tests::scenarios;
 use vip_tests::topology::vm::Machines;
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Those that may run beside each other, and those that want the host for themselves.
+/// Those that may run beside each other, and those that need the host for themselves.
 fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
     let Some(mut kernels) = Kernel::all()? else {
         let reason = "machines (no kernels for them: run cargo xtask test)";
@@ -121,12 +121,12 @@ fn on_machines(machines: &Machines, all: bool) -> Vec<Trial> {
     shared
 }
 
-/// What came of a scenario: its story, and the promises that were broken.
-type Story = (Report, Result<()>);
+/// The timeline of a scenario, and the promises that were broken.
+type Story = (Timeline, Result<()>);
 
-fn check(scenario: &Scenario, (report, result): Story) -> Result<(), Failed> {
+fn check(scenario: &Scenario, (timeline, result): Story) -> Result<(), Failed> {
     result.map_err(|error| {
-        let (name, story) = (scenario.name, report.lines().join("\n"));
+        let (name, story) = (scenario.name, timeline.lines().join("\n"));
         Failed::from(format!("{name}: {error:#}\n\nwhat happened:\n{story}"))
     })
 }
@@ -138,36 +138,36 @@ thread_local! {
 
 fn on_shared(scenario: &Scenario, plan: Plan) -> Story {
     inside::done();
-    let mut report = Report::new(false);
+    let mut timeline = Timeline::new(false);
     let run = || {
         let mut cluster = match SHARED.take() {
             Some(cluster) => cluster,
-            None => Cluster::start(&Programs::find()?, plan, &mut report)?,
+            None => Cluster::start(&Programs::find()?, plan, &mut timeline)?,
         };
-        carry_out(scenario, &mut cluster, &mut report)?;
+        carry_out(scenario, &mut cluster, &mut timeline)?;
         cluster.heal().context("make the cluster whole again")?;
         SHARED.set(Some(cluster));
         Ok(())
     };
     let result = run();
-    (report, result)
+    (timeline, result)
 }
 
 fn on_its_own(scenario: &Scenario, plan: Plan) -> Story {
     // More at once would be too much for the host.
     SHARED.take();
     inside::done();
-    let mut report = Report::new(false);
+    let mut timeline = Timeline::new(false);
     let run = || {
-        let mut cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;
-        carry_out(scenario, &mut cluster, &mut report)
+        let mut cluster = Cluster::start(&Programs::find()?, plan, &mut timeline)?;
+        carry_out(scenario, &mut cluster, &mut timeline)
     };
     let result = run();
-    (report, result)
+    (timeline, result)
 }
 
-fn carry_out(scenario: &Scenario, cluster: &mut Cluster, report: &mut Report) -> Result<()> {
-    let violations = match (scenario.run)(cluster, report) {
+fn carry_out(scenario: &Scenario, cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
+    let violations = match (scenario.run)(cluster, timeline) {
         Ok(outcome) => outcome.violations,
         Err(error) => vec![format!("{error:#}")],
     };
