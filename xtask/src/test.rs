@@ -84,6 +84,7 @@ impl Options {
                 "--bins",
                 "--test=attach",
                 "--test=cli",
+                "--test=documents",
                 "--test=simulation",
                 "--test=verdicts",
             ],

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vip_common::layout::DEFAULT_BUCKETS;
+use vip_common::abi::DEFAULT_BUCKETS;
 use vip_common::testing::Random;
-use vip_userspace::rank::{self, Identity};
+use vip_node::rank::{self, Identity};
 
 use crate::report::{Better, Column, Figure, Label, Report, Row, median, quantile};
 use crate::steer::thread_time;

@@ -18,14 +18,15 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
-use vip_common::layout::bench::Feed;
-use vip_common::layout::{AllowKey, Be16, Be32, Counter, DEFAULT_BUCKETS, Mac, RankRow, flag};
+use vip_common::abi::bench::Feed;
+use vip_common::abi::{AllowKey, Counter, DEFAULT_BUCKETS, RankRow, flag};
 use vip_common::testing::{
     CLIENT, CLIENT_MAC, PORT, Segment, VIP, VIP6, World, backend, node_address, node_mac,
 };
+use vip_common::wire::addr::{Be16, Be32, Mac};
 use vip_common::wire::tcp;
-use vip_userspace::datapath::{Datapath, Plan, TC_INGRESS};
-use vip_userspace::rank::{self, Identity};
+use vip_node::rank::{self, Identity};
+use vip_userspace::datapath::{Datapath, DesiredState, TC_INGRESS};
 
 use crate::plot::Chart;
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
@@ -469,7 +470,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
         }
         *row = RankRow::new(order);
     }
-    let mut plan = Plan::of(&world.state, rows);
+    let mut plan = DesiredState::of(&world.state, rows);
     plan.allowed = if kind == Kind::Allow {
         networks()
     } else {
