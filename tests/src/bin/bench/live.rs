@@ -13,7 +13,7 @@ use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, XdpMode};
 
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
-use crate::steer::{Case, Floors, Kind, MANY, Target, ip, product, steered, thread_time};
+use crate::steer::{Floors, Kind, MANY, Target, ip, product, steered, thread_time};
 
 /// Frames that the kernel takes at once, as a driver's NAPI poll does.
 const BATCH: u32 = 64;
