@@ -73,26 +73,73 @@ fn socket(socket: Socket) -> impl FnOnce(&mut World) {
     move |world| world.socket = socket
 }
 
-#[test]
-fn every_segment_goes_where_the_table_says() {
-    use Counter::*;
-    use tcp::{ACK, FIN, RST, SYN};
-    let same = |_: &mut World| {};
-    let peer = |first, flags| Tcp {
+type Row = (&'static str, World, Tcp, Verdict);
+
+fn same(_: &mut World) {}
+
+fn peer(first: usize, flags: u8) -> Tcp {
+    Tcp {
         from: node_mac(2),
         ttl: hops::FIRST,
         ..to(first, flags)
+    }
+}
+
+fn with_ttl(ttl: u8, segment: Tcp) -> Tcp {
+    Tcp { ttl, ..segment }
+}
+
+fn banned(flags: u8) -> Tcp {
+    let segment = Tcp {
+        source: BANNED.into(),
+        ..to(1, flags)
     };
-    let with_ttl = |ttl, segment: Tcp| Tcp { ttl, ..segment };
-    let banned = |flags| {
-        let segment = Tcp {
-            source: BANNED.into(),
-            ..to(1, flags)
-        };
-        segment.first_at(&World::new(3, 0), 1)
-    };
-    let rows: Vec<(&str, World, Tcp, Verdict)> = vec![
-        // From a client: from the first rank on.
+    segment.first_at(&World::new(3, 0), 1)
+}
+
+/// By both families: the verdict, and what becomes of the frame.
+fn check(rows: Vec<Row>) {
+    for (name, world, segment, expected) in rows {
+        for segment in [segment, by_ipv6(segment)] {
+            let mut frame = segment.build();
+            let before = frame.clone();
+            let (verdict, action) = world.run(&mut frame);
+            let bytes = match expected.kind {
+                Kind::Forward | Kind::Local => frame.len() as u32,
+                _ => 0,
+            };
+            let expected = if segment.source.ipv4().is_some() {
+                expected
+            } else {
+                about_ipv6(expected)
+            };
+            assert_eq!(verdict, expected.of(bytes), "{name}: {segment:?}");
+            if expected.kind != Kind::Forward {
+                assert_eq!(frame, before, "{name}: untouched");
+                continue;
+            }
+            assert_eq!(action, Action::Transmit, "{name}");
+            assert_eq!(frame[..6], expected.mac.to_wire(), "{name}: destination");
+            assert_eq!(frame[6..12], node_mac(0).to_wire(), "{name}: source");
+            assert!(checksums_are_right(&frame), "{name}: checksum");
+            // Where the hops are, and what follows their header's checksum.
+            let (hops, rest) = if segment.source.ipv4().is_some() {
+                (22, 26)
+            } else {
+                (21, 22)
+            };
+            let left = hops::lowered(segment.ttl);
+            assert_eq!(frame[hops], left, "{name}: hops");
+            assert_eq!(frame[rest..], before[rest..], "{name}: the rest");
+        }
+    }
+}
+
+#[test]
+fn a_clients_segment_goes_to_the_first_rank_that_may_have_it() {
+    use Counter::NoSocket;
+    use tcp::{ACK, SYN};
+    check(vec![
         (
             "SYN to the first",
             world(same),
@@ -141,7 +188,14 @@ fn every_segment_goes_where_the_table_says() {
             to(1, SYN),
             Verdict::pass(NoSocket),
         ),
-        // At its own rank the node asks its stack.
+    ]);
+}
+
+#[test]
+fn at_its_own_rank_a_node_asks_its_sockets() {
+    use Counter::{LocalSegment, LocalSyn};
+    use tcp::{ACK, SYN};
+    check(vec![
         (
             "SYN, listener",
             world(socket(Socket::Listener)),
@@ -174,7 +228,14 @@ fn every_segment_goes_where_the_table_says() {
             local(LocalSegment, false),
         ),
         ("data, none", world(same), to(0, ACK), forward(1, false)),
-        // What is left of a connection takes what belongs to it, and a new connection if it may.
+    ]);
+}
+
+#[test]
+fn a_time_wait_socket_takes_its_own_and_a_new_connection_if_it_may() {
+    use Counter::{LocalCookie, LocalSegment, LocalSyn};
+    use tcp::{ACK, FIN, RST, SYN};
+    check(vec![
         (
             "the last FIN, sent again",
             world(socket(remains(SEQUENCE + 1))),
@@ -266,7 +327,14 @@ fn every_segment_goes_where_the_table_says() {
             to(0, ACK | RST),
             forward(1, false),
         ),
-        // From a peer: from the own rank on, never back up.
+    ]);
+}
+
+#[test]
+fn a_peers_segment_goes_down_from_the_own_rank() {
+    use Counter::{LocalSegment, NoSocket, TtlExceeded};
+    use tcp::ACK;
+    check(vec![
         (
             "from_peer, mine",
             world(socket(Socket::Connection)),
@@ -341,7 +409,14 @@ fn every_segment_goes_where_the_table_says() {
             peer(2, ACK),
             forward(1, false),
         ),
-        // A client with few hops left: as if they had been made between nodes.
+    ]);
+}
+
+#[test]
+fn few_hops_left_are_as_if_made_between_nodes() {
+    use Counter::{LocalSegment, LocalSyn, NoSocket, TtlExceeded};
+    use tcp::{ACK, SYN};
+    check(vec![
         (
             "a client with three hops made",
             world(same),
@@ -376,7 +451,14 @@ fn every_segment_goes_where_the_table_says() {
             to(0, ACK),
             Verdict::pass(NoSocket),
         ),
-        // A node that has just come keeps what is its own, and sends nothing on.
+    ]);
+}
+
+#[test]
+fn a_joining_node_keeps_its_own_and_forwards_nothing() {
+    use Counter::{Joining, LocalSegment, LocalSyn};
+    use tcp::{ACK, SYN};
+    check(vec![
         (
             "joining, a connection of its own",
             world(|w| {
@@ -407,7 +489,14 @@ fn every_segment_goes_where_the_table_says() {
             to(1, SYN),
             Verdict::drop(Joining),
         ),
-        // Not for the VIP, or not so that we want it.
+    ]);
+}
+
+#[test]
+fn a_segment_that_is_not_for_the_vip_is_left_alone_or_dropped() {
+    use Counter::{OtherHost, UndeclaredPort};
+    use tcp::SYN;
+    check(vec![
         (
             "another address",
             world(same),
@@ -453,7 +542,14 @@ fn every_segment_goes_where_the_table_says() {
             },
             forward(1, true),
         ),
-        // Not everybody may use a service with an allow list or a limit.
+    ]);
+}
+
+#[test]
+fn an_allow_list_and_a_limit_hold_at_the_first_node() {
+    use Counter::{NoSocket, NotAllowed, SynLimited};
+    use tcp::{ACK, SYN};
+    check(vec![
         (
             "on the list",
             World::new(3, 0).refusing(flag::ALLOW_LIST | flag::SYN_LIMIT),
@@ -500,41 +596,7 @@ fn every_segment_goes_where_the_table_says() {
             with_ttl(hops::FIRST, banned(SYN)),
             Verdict::drop(SynLimited),
         ),
-    ];
-    for (name, world, segment, expected) in rows {
-        for segment in [segment, by_ipv6(segment)] {
-            let mut frame = segment.build();
-            let before = frame.clone();
-            let (verdict, action) = world.run(&mut frame);
-            let bytes = match expected.kind {
-                Kind::Forward | Kind::Local => frame.len() as u32,
-                _ => 0,
-            };
-            let expected = if segment.source.ipv4().is_some() {
-                expected
-            } else {
-                about_ipv6(expected)
-            };
-            assert_eq!(verdict, expected.of(bytes), "{name}: {segment:?}");
-            if expected.kind != Kind::Forward {
-                assert_eq!(frame, before, "{name}: untouched");
-                continue;
-            }
-            assert_eq!(action, Action::Transmit, "{name}");
-            assert_eq!(frame[..6], expected.mac.to_wire(), "{name}: destination");
-            assert_eq!(frame[6..12], node_mac(0).to_wire(), "{name}: source");
-            assert!(checksums_are_right(&frame), "{name}: checksum");
-            // Where the hops are, and what follows their header's checksum.
-            let (hops, rest) = if segment.source.ipv4().is_some() {
-                (22, 26)
-            } else {
-                (21, 22)
-            };
-            let left = hops::lowered(segment.ttl);
-            assert_eq!(frame[hops], left, "{name}: hops");
-            assert_eq!(frame[rest..], before[rest..], "{name}: the rest");
-        }
-    }
+    ]);
 }
 
 #[test]
