@@ -57,7 +57,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let told = cluster.vip(owner, &["events"])?;
     for expected in [
         "which is no node of the cluster, claims the VIP: announced against it".to_owned(),
-        format!("{stranger} claims the VIP no more"),
+        format!("{stranger} no longer claims the VIP"),
     ] {
         outcome.promise(told.contains(&expected), || {
             format!("no {expected:?} among the events: {told}")

@@ -118,7 +118,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
 
     let events = cluster.vip(0, &["events"])?;
     for expected in [
-        format!("{VIP} is no VIP any more: taken off lo"),
+        format!("{VIP} is no longer a VIP: removed from lo"),
         format!("{NEW} was on lo already"),
     ] {
         outcome.promise(events.contains(&expected), || {

@@ -122,11 +122,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (requests, mut asked) = mpsc::channel(16);
     privileges::drop_surplus().context("cannot give up capabilities")?;
     if let Err(error) = locked {
-        supervisor.note(Event::Failed {
-            what: "memory is not locked: a machine short of memory may lose the VIP for a moment"
-                .into(),
-            cause: memory::explain(&error),
-        });
+        supervisor.note(Event::failed(
+            "memory is not locked: a machine short of memory may lose the VIP for a moment",
+            memory::explain(&error),
+        ));
     }
 
     let mut mute = false;
@@ -150,7 +149,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             },
             asked = signals.next() => match asked {
                 Asked::End => supervisor.resign(),
-                Asked::Nothing(signal) => supervisor.note(Event::SignalIgnored { signal }),
+                Asked::Nothing(signal) => supervisor.note(Event::signal_ignored(signal)),
             },
             Some(outcome) = outcomes.recv() => match outcome {
                 Outcome::Probe(probed) => supervisor.on_probe(&probed),
@@ -294,10 +293,10 @@ async fn listen_http(http: &mut Server, mute: &mut bool, supervisor: &mut Superv
         Err(_) if *mute => {}
         Err(error) => {
             *mute = true;
-            supervisor.note(Event::Failed {
-                what: "cannot listen for HTTP (`listen` in [http]); trying again".into(),
-                cause: error.to_string(),
-            });
+            supervisor.note(Event::failed(
+                "cannot listen for HTTP (`listen` in [http]); trying again",
+                error.to_string(),
+            ));
         }
     }
 }

@@ -26,6 +26,8 @@ use super::event::Record;
 use super::metrics::{self, ProbeTimes};
 use super::status::Status;
 use crate::config::Listen;
+use vip_node::hooks::Hook;
+use vip_node::node::Fault;
 
 /// What the loop is asked.
 #[derive(Debug)]
@@ -240,35 +242,43 @@ async fn status(state: &State) -> anyhow::Result<Status> {
     ask(state, Question::Status).await?
 }
 
-/// Whether the node could own the VIP, and is one of a cluster, one line a condition, as the API server's own `/readyz`
-/// says it.
+/// Whether the node could own the VIP and hears other agents: a line for each condition, in the
+/// form of the API server's own `/readyz`.
 fn readiness(status: &Status) -> Answer {
-    let mut lines = String::new();
     let mut ready = true;
-    for fault in vip_node::node::Fault::ALL {
-        let present = status.faults.iter().any(|there| there == fault.text());
-        ready &= !present;
-        let sign = if present { "-" } else { "+" };
-        let result = if present { "failed" } else { "ok" };
-        let hook = status.hooks.iter().find(|hook| hook.name == fault.name());
-        let cause = hook
-            .and_then(|hook| hook.cause.as_ref())
-            .filter(|_| present);
-        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-        lines += &format!("[{sign}]{} {result}{cause}\n", fault.name());
-    }
-    let (sign, result) = match &status.hears_nobody {
-        None => ("+", "ok".to_owned()),
-        Some(why) => ("-", format!("failed: {why}")),
+    let mut lines = String::new();
+    let mut add = |name: &str, failed: Option<&str>| {
+        ready &= failed.is_none();
+        lines += &match failed {
+            None => format!("[+]{name} ok\n"),
+            Some("") => format!("[-]{name} failed\n"),
+            Some(cause) => format!("[-]{name} failed: {cause}\n"),
+        };
     };
-    ready &= status.hears_nobody.is_none();
-    lines += &format!("[{sign}]peers {result}\n");
+    for fault in Fault::ALL {
+        let failed = status.fault_codes.contains(&fault);
+        add(fault.name(), failed.then(|| cause(status, fault)));
+    }
+    add("peers", status.hears_nobody.as_deref());
     let (code, verdict) = if ready {
         (StatusCode::OK, "readyz check passed\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "readyz check failed\n")
     };
     text(code, lines + verdict)
+}
+
+/// Why a program does not run, if that is the fault; empty otherwise.
+fn cause(status: &Status, fault: Fault) -> &str {
+    let hook = match fault {
+        Fault::Ingress => Hook::Ingress,
+        Fault::Egress => Hook::Egress,
+        Fault::Carrier | Fault::Programs | Fault::Vip | Fault::Address | Fault::BfdPort => {
+            return "";
+        }
+    };
+    let hook = status.hooks.iter().find(|there| there.name == hook);
+    hook.and_then(|hook| hook.cause.as_deref()).unwrap_or("")
 }
 
 fn page() -> Answer {

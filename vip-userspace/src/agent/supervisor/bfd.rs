@@ -11,6 +11,7 @@ use crate::datapath::{BfdPort, Pins};
 use crate::net::Nic;
 use crate::net::bfd::{BfdSocket, is_port_taken};
 use crate::observe::event::{Event, Repair};
+use crate::observe::status;
 use vip_node::node::Fault;
 
 /// How this node has BFD's port.
@@ -89,11 +90,12 @@ impl Supervisor {
                 });
                 match repaired {
                     Ok(false) => {}
-                    Ok(true) => self.journal.note(Event::Repaired(Repair::BfdPort)),
-                    Err(error) => self.journal.note(Event::NotRepaired {
-                        what: Repair::BfdPort,
-                        cause: error.to_string(),
-                    }),
+                    Ok(true) => self.journal.note(Event::repaired(Repair::BfdPort)),
+                    Err(error) => {
+                        let cause = error.to_string();
+                        self.journal
+                            .note(Event::not_repaired(Repair::BfdPort, cause));
+                    }
                 }
                 let taken = match is_port_taken(self.nic.address) {
                     Ok(taken) => taken,
@@ -104,7 +106,7 @@ impl Supervisor {
                 };
                 match port.set_shared(taken) {
                     Ok(false) => {}
-                    Ok(true) => self.journal.note(Event::BfdPort { shared: taken }),
+                    Ok(true) => self.journal.note(Event::bfd_port(taken)),
                     Err(error) => tracing::warn!(%error, "cannot tell who else has the port"),
                 }
             }
@@ -127,25 +129,22 @@ impl Supervisor {
         let lost = matches!(self.sockets.bfd, Access::Lost(_));
         self.node_thread.tell(Command::Fault(Fault::BfdPort, lost));
         if let Access::Lost(why) = &self.sockets.bfd {
-            self.journal.note(Event::Failed {
-                what: format!(
-                    "UDP port {PORT} (BFD) cannot be opened, and is tried again every 2 s: end \
-                     the program that has it (FRR's bfdd, BIRD), or set `enabled = false` in [bfd]"
-                )
-                .into(),
-                cause: why.clone(),
-            });
+            let what = format!(
+                "UDP port {PORT} (BFD) cannot be opened, and is tried again every 2 s: end the \
+                 program that has it (FRR's bfdd, BIRD), or set `enabled = false` in [bfd]"
+            );
+            self.journal.note(Event::failed(what, why.clone()));
         }
     }
 
     /// For `vip status`.
-    pub(super) fn bfd_port(&self) -> Option<&'static str> {
+    pub(super) fn bfd_port(&self) -> Option<status::BfdPort> {
         match &self.sockets.bfd {
             Access::Off => None,
-            Access::Shared(port) if port.is_shared() => Some("shared"),
-            Access::Shared(_) => Some("sole"),
-            Access::Alone => Some("bound"),
-            Access::Lost(_) => Some("lost"),
+            Access::Shared(port) if port.is_shared() => Some(status::BfdPort::Shared),
+            Access::Shared(_) => Some(status::BfdPort::Sole),
+            Access::Alone => Some(status::BfdPort::Bound),
+            Access::Lost(_) => Some(status::BfdPort::Lost),
         }
     }
 }

@@ -67,8 +67,8 @@ impl Hooks {
         let describe = |(hook, watch): (Hook, Option<&Watch>)| {
             let watch = watch?;
             Some(status::Hook {
-                name: hook.name().to_owned(),
-                runs: watch.running().name().to_owned(),
+                name: hook,
+                runs: watch.running(),
                 ahead: watch.ahead().iter().map(ToString::to_string).collect(),
                 cause: watch.cause(),
             })
@@ -169,14 +169,13 @@ impl Supervisor {
         match self.datapath.attach(&name, index, mode, None) {
             Ok(attachment) => {
                 self.attached(attachment);
-                self.journal.note(Event::Repaired(Repair::Programs));
+                self.journal.note(Event::repaired(Repair::Programs));
                 true
             }
             Err(error) => {
-                self.journal.note(Event::NotRepaired {
-                    what: Repair::Programs,
-                    cause: error.to_string(),
-                });
+                let cause = error.to_string();
+                self.journal
+                    .note(Event::not_repaired(Repair::Programs, cause));
                 false
             }
         }
@@ -208,23 +207,14 @@ impl Supervisor {
         };
         let event = match placing {
             Placing::Stay => return,
-            Placing::GiveUp => Event::HookContested {
-                hook: hook.name(),
-                by: ahead(),
-            },
+            Placing::GiveUp => Event::hook_contested(hook, &ahead()),
             Placing::First => {
                 let before = ahead();
                 let (name, index) = (self.nic.name.clone(), self.nic.index);
                 let egress = self.attachment.egress;
                 match self.datapath.put_first(way, &name, index, egress) {
-                    Ok(()) => Event::HookMoved {
-                        hook: hook.name(),
-                        before,
-                    },
-                    Err(error) => Event::NotRepaired {
-                        what: Repair::Programs,
-                        cause: error.to_string(),
-                    },
+                    Ok(()) => Event::hook_moved(hook, &before),
+                    Err(error) => Event::not_repaired(Repair::Programs, error.to_string()),
                 }
             }
         };
@@ -283,7 +273,7 @@ impl Supervisor {
         let watch = self.hooks.connect.get_or_insert_default();
         if watch.may_move(now()) {
             self.cgroup = redirect(&mut self.datapath, &self.config);
-            self.journal.note(Event::Repaired(Repair::Connect));
+            self.journal.note(Event::repaired(Repair::Connect));
         }
     }
 
@@ -339,7 +329,7 @@ impl Supervisor {
         self.on_proof(Hook::Ingress, running);
         if running == Running::No && self.attachment.mode == Mode::Native {
             let falls_back = self.config.datapath.mode != XdpMode::Native;
-            self.journal.note(Event::XdpBlind { falls_back });
+            self.journal.note(Event::xdp_blind(falls_back));
             if falls_back {
                 self.fall_back();
             }
@@ -351,10 +341,11 @@ impl Supervisor {
         let (name, index) = (self.nic.name.clone(), self.nic.index);
         match self.datapath.fall_back_to_generic(&name, index) {
             Ok(attachment) => self.attached(attachment),
-            Err(error) => self.journal.note(Event::NotRepaired {
-                what: Repair::Programs,
-                cause: error.to_string(),
-            }),
+            Err(error) => {
+                let cause = error.to_string();
+                self.journal
+                    .note(Event::not_repaired(Repair::Programs, cause));
+            }
         }
     }
 
@@ -367,10 +358,9 @@ impl Supervisor {
         if !watch.on_proof(running) {
             return;
         }
-        let hook = hook.name();
         match (running, watch.cause()) {
-            (Running::Yes, _) => self.journal.note(Event::HookRuns { hook }),
-            (Running::No, Some(cause)) => self.journal.note(Event::HookFails { hook, cause }),
+            (Running::Yes, _) => self.journal.note(Event::hook_runs(hook)),
+            (Running::No, Some(cause)) => self.journal.note(Event::hook_fails(hook, cause)),
             _ => {}
         }
     }

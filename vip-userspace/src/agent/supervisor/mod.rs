@@ -30,10 +30,12 @@ use vip_common::wire::time::BootNanos;
 use self::first::First;
 use self::hooks::Hooks;
 use self::other_nics::OtherNics;
+use self::report::Claims;
 use self::segment::{Agent, Segment};
 use self::setup::{
     NicSockets, addresses_of, advert_interval, described, desired, own_addresses, params, redirect,
 };
+use self::status::Traffic;
 use super::clock::now;
 use super::node_thread::{Command, Known, NodeThread, Notice, StaticConfig, View};
 use super::state::StateDir;
@@ -52,7 +54,7 @@ use vip_node::choice::Resort;
 use vip_node::election::vrrp::State;
 use vip_node::health::Probe;
 use vip_node::hooks::Hook;
-use vip_node::node::{Claimant, NoDrain, Node, Unfit};
+use vip_node::node::{NoDrain, Node, Unfit};
 use vip_node::sources::Sources;
 
 /// A node as this one sees it.
@@ -65,9 +67,7 @@ struct Peer {
     /// What the last probe by each check found.
     probes: Vec<LastProbe>,
     rtt: Option<Duration>,
-    /// Frames and new connections at the last reconciliation, and a second since.
-    counted: (u64, u64),
-    rates: (f64, f64),
+    traffic: Traffic,
     /// What is known of its agent.
     agent: Agent,
 }
@@ -111,10 +111,7 @@ pub(super) struct Supervisor {
     since: BootNanos,
     takeovers: u64,
     last_failover: Option<Duration>,
-    /// Claims of the VIP by strangers that are known of, as the program counts them, and all.
-    claims: (u64, u64),
-    /// Who claims the VIP now, the latest one last.
-    claimants: Vec<(Mac, Claimant)>,
+    claims: Claims,
     /// What else is wrong on the segment.
     segment: Segment,
     /// How often the NIC's carrier had come or gone when it was last looked at.
@@ -197,27 +194,26 @@ impl Supervisor {
         }
         let mut journal = state_dir.begin()?;
         if let Some(cause) = state_dir.trouble() {
-            let what = "events and `vip drain` will not outlive a reboot (`state_dir`)".into();
-            journal.note(Event::Failed { what, cause });
+            let what = "events and `vip drain` will not outlive a reboot (`state_dir`)";
+            journal.note(Event::failed(what, cause));
         }
         for address in old {
-            journal.note(Event::AddressLeft { address });
+            journal.note(Event::address_left(address));
         }
         for (address, how) in placed {
             how.tell(address, &mut journal);
         }
         if let Err(error) = settled {
             let cause = format!("{error:#}");
-            journal.note(Event::OtherNics { cause });
+            journal.note(Event::other_nics(cause));
         }
-        journal.note(Event::Started {
-            version: env!("CARGO_PKG_VERSION"),
-            attached: described(&nic, attachment),
-            adopted: datapath.adopted(),
-        });
+        journal.note(Event::started(
+            env!("CARGO_PKG_VERSION"),
+            &described(&nic, attachment),
+            datapath.adopted(),
+        ));
         if let Some(cause) = hooks.ingress.cause() {
-            let hook = Hook::Ingress.name();
-            journal.note(Event::HookFails { hook, cause });
+            journal.note(Event::hook_fails(Hook::Ingress, cause));
         }
 
         let mut sources = Sources::new(config.nodes.len(), own);
@@ -247,8 +243,7 @@ impl Supervisor {
                         config.checks.len()
                     ],
                     rtt: None,
-                    counted: (0, 0),
-                    rates: (0.0, 0.0),
+                    traffic: Traffic::default(),
                     agent: Agent::default(),
                 })
             })
@@ -305,8 +300,10 @@ impl Supervisor {
             since: now,
             takeovers: 0,
             last_failover: None,
-            claims: (conflicts, 0),
-            claimants: Vec::new(),
+            claims: Claims {
+                counted: conflicts,
+                ..Claims::default()
+            },
             segment: Segment::new(surveys),
             carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
@@ -477,8 +474,8 @@ impl Supervisor {
     pub(super) fn on_credentials(&mut self, news: News) {
         self.credentials_trouble = news.clone().err();
         self.journal.note(match news {
-            Ok(()) => Event::CredentialsRead,
-            Err(cause) => Event::CredentialsUnread { cause },
+            Ok(()) => Event::credentials_read(),
+            Err(cause) => Event::credentials_unread(cause),
         });
     }
 
@@ -488,7 +485,7 @@ impl Supervisor {
     /// If the agent must be started anew.
     pub(super) async fn reconcile(&mut self) -> anyhow::Result<()> {
         if self.datapath.repair(&self.desired)? {
-            self.journal.note(Event::Repaired(Repair::Tables));
+            self.journal.note(Event::repaired(Repair::Tables));
         }
         self.node_thread.tell(Command::Reconcile);
         self.look_at_link().await?;
@@ -499,34 +496,16 @@ impl Supervisor {
         self.test_connect();
         self.learn_neighbours().await;
         if let Ok(counted) = conflicts(&self.datapath) {
-            if counted > self.claims.0
+            if counted > self.claims.counted
                 && let Ok(mac) = self.datapath.claimant()
             {
                 self.on_claim(mac);
             }
-            self.claims.0 = counted;
+            self.claims.counted = counted;
         }
         self.look_at_segment().await;
         self.sample();
         Ok(())
-    }
-
-    fn sample(&mut self) {
-        let now = now();
-        let seconds = now.since(self.sampled).as_secs_f64().max(0.001);
-        self.sampled = now;
-        for peer in &mut self.peers {
-            let Ok(counters) = self.datapath.backend_counters(peer.index) else {
-                continue;
-            };
-            let counted = (counters.packets, counters.syns);
-            let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
-            peer.rates = (
-                rate(counted.0, peer.counted.0),
-                rate(counted.1, peer.counted.1),
-            );
-            peer.counted = counted;
-        }
     }
 
     /// What happened from this event on.
@@ -550,7 +529,7 @@ impl Supervisor {
             self.node_thread.join(),
             "the thread that keeps the lease panicked: start the agent again, and report this"
         );
-        self.journal.note(Event::Stopped);
+        self.journal.note(Event::stopped());
         Ok(())
     }
 

@@ -79,12 +79,10 @@ impl Supervisor {
         if link.name != self.nic.name {
             let from = std::mem::replace(&mut self.nic.name, link.name);
             let to = self.nic.name.clone();
-            self.journal.note(Event::NicRenamed { from, to });
+            self.journal.note(Event::nic_renamed(&from, &to));
         }
         if let Some(mac) = link.mac.filter(|mac| *mac != self.nic.mac) {
-            self.journal.note(Event::NicAddress {
-                mac: Mac::from_wire(mac).to_string(),
-            });
+            self.journal.note(Event::nic_address(Mac::from_wire(mac)));
             self.use_mac(mac);
         }
         self.look_at_hooks(link.xdp).await;
@@ -149,9 +147,7 @@ impl Supervisor {
     fn cannot_follow(&mut self, cause: &str) {
         if self.not_followed.as_deref() != Some(cause) {
             self.not_followed = Some(cause.to_owned());
-            self.journal.note(Event::NotFollowed {
-                cause: cause.to_owned(),
-            });
+            self.journal.note(Event::not_followed(cause.to_owned()));
         }
     }
 
@@ -174,10 +170,8 @@ impl Supervisor {
             .tell(Command::Sockets(Box::new(thread_sockets)));
         self.tell_of_bfd();
         self.use_mac(self.nic.mac);
-        self.journal.note(Event::NicFollowed {
-            from,
-            to: described(&self.nic, attachment),
-        });
+        let to = described(&self.nic, attachment);
+        self.journal.note(Event::nic_followed(&from, &to));
         let link = self.netlink.link(self.nic.index).await?;
         self.node_thread.tell(Command::Fault(
             Fault::Carrier,
@@ -221,7 +215,7 @@ impl Supervisor {
         match addresses::leave_old(&self.netlink, &self.config).await {
             Ok(old) => {
                 for address in old {
-                    self.journal.note(Event::AddressLeft { address });
+                    self.journal.note(Event::address_left(address));
                 }
             }
             Err(error) => tracing::warn!("an address that is no VIP stays on lo: {error:#}"),
@@ -239,14 +233,13 @@ impl Supervisor {
                 match addresses::put(&self.netlink, &self.config, vip).await {
                     Ok(placed) => placed.tell(vip.address, &mut self.journal),
                     Err(error) => {
-                        self.journal.note(Event::NotRepaired {
-                            what: Repair::Address,
-                            cause: error.to_string(),
-                        });
+                        let cause = error.to_string();
+                        self.journal
+                            .note(Event::not_repaired(Repair::Address, cause));
                         return Ok(());
                     }
                 }
-                self.journal.note(Event::Repaired(Repair::Address));
+                self.journal.note(Event::repaired(Repair::Address));
             }
         }
         self.node_thread.tell(Command::Fault(Fault::Vip, false));
@@ -309,7 +302,7 @@ impl Supervisor {
         if addresses_of(&self.config).any(|vip| vip == heard.address) {
             self.on_claim(heard.mac);
             if let Ok(counted) = conflicts(&self.datapath) {
-                self.claims.0 = counted;
+                self.claims.counted = counted;
             }
         } else {
             self.note_answer(heard.address, heard.mac);

@@ -117,7 +117,7 @@ impl OtherNics {
     pub(super) fn settings(&self) -> Vec<status::Setting> {
         let setting = |note: &Note| status::Setting {
             interface: note.name.clone(),
-            name: note.key.name().to_owned(),
+            name: note.key,
             value: note.set,
             before: note.before,
         };
@@ -154,12 +154,12 @@ impl Supervisor {
             .cloned()
             .collect();
         for cause in new {
-            self.journal.note(Event::OtherNics { cause });
+            self.journal.note(Event::other_nics(cause));
         }
         if let Some(cause) = failure.clone()
             && failure != self.other_nics.failure
         {
-            self.journal.note(Event::OtherNics { cause });
+            self.journal.note(Event::other_nics(cause));
         }
         self.other_nics.failure = failure;
     }
@@ -243,12 +243,10 @@ impl Supervisor {
         let (now, told) = (now(), &mut self.other_nics.told);
         told.retain(|_, last| now.since(*last) < PATIENCE);
         if told.insert(mac.to_wire(), now).is_none() {
-            self.journal.note(Event::OtherNics {
-                cause: format!(
-                    "{mac}, {whose}, answers for the VIP: `vip check` on that node says which \
-                     config lets it"
-                ),
-            });
+            self.journal.note(Event::other_nics(format!(
+                "{mac}, {whose}, answers for the VIP: `vip check` on that node says which config \
+                 lets it"
+            )));
         }
         is_settled
     }
