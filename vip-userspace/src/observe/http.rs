@@ -1,7 +1,7 @@
-//! What the agent says by HTTP: metrics, probes for the kubelet, the status page.
+//! The agent's HTTP server: metrics, probes for the kubelet, the status page.
 //!
-//! It only reads. Whatever is asked goes to the agent's loop as a [`Question`]; an agent that
-//! does not answer is not healthy.
+//! It only reads. Each request goes to the agent's loop as a [`Question`]; an agent that does not
+//! answer is not healthy.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -29,16 +29,17 @@ use crate::config::Listen;
 use vip_node::hooks::Hook;
 use vip_node::node::Fault;
 
-/// What the loop is asked.
+/// A request to the loop.
 #[derive(Debug)]
 pub enum Question {
-    /// How is the agent?
+    /// For the status.
     Status(oneshot::Sender<anyhow::Result<Status>>),
-    /// What happened from this event on?
+    /// For the events from this number on.
     Events(u64, oneshot::Sender<Vec<Record>>),
 }
 
-/// The agent has not begun: what it waits for must come first. It is healthy, and not ready.
+/// The agent has not begun, since something that it needs is missing. It is healthy, and not
+/// ready.
 #[derive(Debug, thiserror::Error)]
 #[error("the agent waits for its network: {0}")]
 pub struct Waits(pub String);
@@ -74,7 +75,7 @@ struct State {
 }
 
 impl Server {
-    /// One that does not listen yet. With no place it never does.
+    /// A server that does not listen yet, and never will without a place.
     #[must_use]
     pub fn new(place: Option<Listen>, probes: ProbeTimes) -> (Self, mpsc::Receiver<Question>) {
         let (questions, asked) = mpsc::channel(16);
@@ -131,7 +132,7 @@ impl Server {
     pub fn serve(&self, stream: TcpStream) {
         let state = self.state.clone();
         drop(tokio::spawn(async move {
-            // More than enough are served already: whoever comes too much is let go.
+            // Enough are served already: the connection is closed.
             let Ok(_permit) = state.connections.try_acquire() else {
                 return;
             };
@@ -139,7 +140,7 @@ impl Server {
                 let state = state.clone();
                 async move { Ok::<_, Infallible>(answer(&request, &state).await) }
             });
-            // A client that breaks off, or says what is no HTTP, is nobody's problem but its own.
+            // A client that breaks off, or sends something else than HTTP, is not the agent's problem.
             let _broken = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(IDLE)

@@ -82,8 +82,8 @@ impl Journal {
         journal
     }
 
-    /// Logs an event, keeps it and counts it. What is wrong again and again, with nothing else in
-    /// between, is only counted: it would push out all that led to it.
+    /// Logs an event, keeps it and counts it. A trouble that repeats, with nothing else in between,
+    /// is only counted: it would push out the events that led to it.
     pub fn note(&mut self, event: Event) {
         *self.counts.entry(event.name.to_string()).or_default() += 1;
         if let Some(part) = event.repaired {
