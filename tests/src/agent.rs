@@ -9,7 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use vip_node::alarm::Kind;
+use vip_node::bfd;
+use vip_node::election::State;
+use vip_node::hooks::{Hook, Running};
+use vip_userspace::datapath::Mode;
 use vip_userspace::observe::status;
+use vip_userspace::observe::status::BfdPort;
 pub use vip_userspace::observe::status::Node as NodeStatus;
 
 use crate::process::{Process, output};
@@ -85,19 +91,19 @@ impl Status {
     /// The node owns the VIP.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.state == "active"
+        self.state == State::Active
     }
 
     /// The node waits for the owner to fail.
     #[must_use]
     pub fn is_backup(&self) -> bool {
-        self.state == "backup"
+        self.state == State::Backup
     }
 
     /// The node cannot own the VIP now, and names a fault.
     #[must_use]
     pub fn is_faulty(&self) -> bool {
-        self.state == "initialize" && !self.faults.is_empty()
+        self.state == State::Initialize && !self.faults.is_empty()
     }
 
     /// The node names this fault, and no other one.
@@ -106,29 +112,29 @@ impl Status {
         self.faults == [text]
     }
 
-    /// How XDP runs: `native`, `generic`, `tc`.
+    /// How the program on the way in runs.
     #[must_use]
-    pub fn xdp_mode(&self) -> &str {
-        &self.xdp.mode
+    pub fn xdp_mode(&self) -> Mode {
+        self.xdp.mode
     }
 
     /// How the agent has BFD's port.
     #[must_use]
-    pub fn has_bfd_port(&self, how: &str) -> bool {
-        self.bfd_port.as_deref() == Some(how)
+    pub fn has_bfd_port(&self, how: BfdPort) -> bool {
+        self.bfd_port == Some(how)
     }
 
     /// Whether all hooks are proved to run.
     #[must_use]
     pub fn hooks_run(&self) -> bool {
-        !self.hooks.is_empty() && self.hooks.iter().all(|hook| hook.runs == "yes")
+        !self.hooks.is_empty() && self.hooks.iter().all(|hook| hook.runs == Running::Yes)
     }
 
     /// Why a hook does not run, if it does not and the cause is known.
     #[must_use]
-    pub fn why_not_run(&self, hook: &str) -> Option<&str> {
+    pub fn why_not_run(&self, hook: Hook) -> Option<&str> {
         let mut hooks = self.hooks.iter();
-        let hook = hooks.find(|found| found.name == hook && found.runs == "no")?;
+        let hook = hooks.find(|found| found.name == hook && found.runs == Running::No)?;
         hook.cause.as_deref()
     }
 
@@ -143,7 +149,7 @@ impl Status {
 
     /// The text of an alarm about a node's name or an address.
     #[must_use]
-    pub fn alarm(&self, alarm: &str, about: &str) -> Option<&str> {
+    pub fn alarm(&self, alarm: Kind, about: &str) -> Option<&str> {
         let mut alarms = self.alarms.iter();
         let found = alarms.find(|there| there.alarm == alarm && there.about == about);
         found.map(|there| there.text.as_str())
@@ -164,7 +170,7 @@ impl Status {
 
 /// Whether there is a BFD session with a node, and it is in this state.
 #[must_use]
-pub fn session_is(node: &NodeStatus, state: &str) -> bool {
+pub fn session_is(node: &NodeStatus, state: bfd::State) -> bool {
     node.bfd.as_ref().is_some_and(|bfd| bfd.state == state)
 }
 

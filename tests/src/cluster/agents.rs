@@ -8,6 +8,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::{Cluster, PATIENCE};
+use vip_node::bfd::State;
+
 use crate::agent::{self, Agent, Status, session_is};
 use crate::clock::until;
 use crate::process::{Process, output, tail};
@@ -201,7 +203,7 @@ impl Cluster {
                         if own.off[node] {
                             !entry.alive
                         } else {
-                            let heard = entry.bfd.is_none() || session_is(entry, "up");
+                            let heard = entry.bfd.is_none() || session_is(entry, State::Up);
                             let served = entry.ready && entry.usable;
                             entry.alive && served && entry.mac.is_some() && heard
                         }

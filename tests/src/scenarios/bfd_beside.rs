@@ -4,6 +4,9 @@
 
 use anyhow::Result;
 
+use vip_node::bfd::State;
+use vip_userspace::observe::status::BfdPort;
+
 use crate::agent::{self, session_is};
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
@@ -86,9 +89,9 @@ fn our_downs(cluster: &Cluster) -> Result<u64> {
 }
 
 /// Waits until our agents hear each other, and know who else has the port.
-fn wait_for_ours(cluster: &mut Cluster, port: &str) -> Result<()> {
+fn wait_for_ours(cluster: &mut Cluster, port: BfdPort) -> Result<()> {
     cluster.wait_until_settled()?;
-    let what = format!("BFD's port is {port} on all nodes");
+    let what = format!("BFD's port is {port:?} on all nodes");
     cluster.wait_for_status(&what, &NODES, |_, _, status| status.has_bfd_port(port))
 }
 
@@ -112,7 +115,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     };
     cluster.wait_for_status("all agents run", &NODES, |_, _, _| true)?;
     others.wait(cluster)?;
-    wait_for_ours(cluster, "shared")?;
+    wait_for_ours(cluster, BfdPort::Shared)?;
     timeline.event("in either order of starting, all sessions are up");
 
     // Our agents restart: the first after a time in which the others look for it in vain.
@@ -124,16 +127,16 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         cluster.wait_for_status(&what, &rest, |own, _, status| {
             status
                 .node(own.host(node))
-                .is_some_and(|node| session_is(node, "down"))
+                .is_some_and(|node| session_is(node, State::Down))
         })?;
         // Each of the others says more than once that its session is down.
         std::thread::sleep(std::time::Duration::from_millis(2500));
         cluster.start_agent(node)?;
-        wait_for_ours(cluster, "shared")?;
+        wait_for_ours(cluster, BfdPort::Shared)?;
     }
     cluster.stop_agent(FIRST)?;
     cluster.start_agent(FIRST)?;
-    wait_for_ours(cluster, "shared")?;
+    wait_for_ours(cluster, BfdPort::Shared)?;
     others.wait(cluster)?;
     let downs = others.downs(cluster)? - before;
     outcome.promise(downs == 0, || {
@@ -147,11 +150,11 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let before = our_downs(cluster)?;
     others.frr[0].process.kill_and_reap();
     others.bird.process.kill_and_reap();
-    wait_for_port(cluster, &[FIRST, MIDDLE], "sole")?;
+    wait_for_port(cluster, &[FIRST, MIDDLE], BfdPort::Sole)?;
     others.frr[0] = Frr::start(cluster, Seat::Node(FIRST), &peers_of(FIRST), INTERVAL)?;
     others.bird = Bird::start(cluster, Seat::Node(MIDDLE), &peers_of(MIDDLE), INTERVAL)?;
     others.wait(cluster)?;
-    wait_for_ours(cluster, "shared")?;
+    wait_for_ours(cluster, BfdPort::Shared)?;
     let downs = our_downs(cluster)? - before;
     outcome.promise(downs == 0, || {
         format!("{downs} sessions of ours went down as FRR and BIRD restarted")
@@ -174,8 +177,8 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     Ok(outcome)
 }
 
-fn wait_for_port(cluster: &mut Cluster, nodes: &[usize], port: &str) -> Result<()> {
-    let what = format!("BFD's port is {port}");
+fn wait_for_port(cluster: &mut Cluster, nodes: &[usize], port: BfdPort) -> Result<()> {
+    let what = format!("BFD's port is {port:?}");
     cluster.wait_for_status(&what, nodes, |_, _, status| status.has_bfd_port(port))
 }
 
@@ -201,7 +204,7 @@ fn without_sharing(
     cluster.start_agent(FIRST)?;
     let fault = "UDP port 3784 (BFD) cannot be opened";
     cluster.wait_for_status("the fault is named", &[FIRST], |_, _, status| {
-        status.has_only_fault(fault) && status.has_bfd_port("lost")
+        status.has_only_fault(fault) && status.has_bfd_port(BfdPort::Lost)
     })?;
     let events = cluster.vip(FIRST, &["events"])?;
     outcome.promise(events.contains("FRR's bfdd"), || {
@@ -211,7 +214,7 @@ fn without_sharing(
 
     others.frr[0].process.kill_and_reap();
     cluster.wait_for_status("the port is had", &[FIRST], |_, _, status| {
-        status.faults.is_empty() && status.has_bfd_port("bound")
+        status.faults.is_empty() && status.has_bfd_port(BfdPort::Bound)
     })?;
     cluster.wait_until_settled()?;
     timeline.event("FRR has ended, and the agent has the port");
@@ -221,5 +224,5 @@ fn without_sharing(
     cluster.start_agent(FIRST)?;
     others.frr[0] = Frr::start(cluster, Seat::Node(FIRST), &peers_of(FIRST), INTERVAL)?;
     others.wait(cluster)?;
-    wait_for_ours(cluster, "shared")
+    wait_for_ours(cluster, BfdPort::Shared)
 }

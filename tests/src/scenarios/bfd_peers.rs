@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result};
 
+use vip_node::bfd::State;
+
 use crate::agent::session_is;
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
@@ -22,8 +24,8 @@ const BIRD: usize = 1;
 const FRR: usize = 2;
 
 /// Waits until a session of our agent is in a state, with a detection time in milliseconds.
-fn wait(cluster: &mut Cluster, peer: usize, state: &str, detection: Option<f64>) -> Result<()> {
-    let what = format!("the session with {} is {state}", cluster.name(peer));
+fn wait(cluster: &mut Cluster, peer: usize, state: State, detection: Option<f64>) -> Result<()> {
+    let what = format!("the session with {} is {state:?}", cluster.name(peer));
     cluster.wait_for_status(&what, &[OURS], |own, _, status| {
         status.node(own.host(peer)).is_some_and(|node| {
             let found = node.bfd.as_ref().map(|session| session.detection_ms);
@@ -38,27 +40,27 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let mut bird = Bird::start(cluster, Seat::Node(BIRD), &[Seat::Node(OURS)], 50)?;
     let mut frr = Frr::start(cluster, Seat::Node(FRR), &[Seat::Node(OURS)], 60)?;
     cluster.start_agent(OURS)?;
-    wait(cluster, BIRD, "up", Some(150.0))?;
+    wait(cluster, BIRD, State::Up, Some(150.0))?;
     // The slower of both counts: FRR's 60 ms, three times.
-    wait(cluster, FRR, "up", Some(180.0))?;
+    wait(cluster, FRR, State::Up, Some(180.0))?;
     timeline.event("sessions with BIRD and FRR are up");
 
     bird.set_interval(cluster, 100)?;
-    wait(cluster, BIRD, "up", Some(300.0))?;
+    wait(cluster, BIRD, State::Up, Some(300.0))?;
     bird.set_interval(cluster, 50)?;
-    wait(cluster, BIRD, "up", Some(150.0))?;
+    wait(cluster, BIRD, State::Up, Some(150.0))?;
     timeline.event("the session with BIRD followed its timers up and down");
 
     bird.process.kill_and_reap();
-    wait(cluster, BIRD, "down", None)?;
+    wait(cluster, BIRD, State::Down, None)?;
     frr.process.kill_and_reap();
-    wait(cluster, FRR, "down", None)?;
+    wait(cluster, FRR, State::Down, None)?;
     timeline.event("both were killed: their sessions are down");
 
     let bird = Bird::start(cluster, Seat::Node(BIRD), &[Seat::Node(OURS)], 50)?;
     let frr = Frr::start(cluster, Seat::Node(FRR), &[Seat::Node(OURS)], 60)?;
-    wait(cluster, BIRD, "up", None)?;
-    wait(cluster, FRR, "up", None)?;
+    wait(cluster, BIRD, State::Up, None)?;
+    wait(cluster, FRR, State::Up, None)?;
     let theirs = |cluster: &Cluster, wanted: [&str; 2]| {
         until("their sessions follow ours", PATIENCE, || {
             let bird = bird.session(cluster, Seat::Node(OURS))?.unwrap_or_default();

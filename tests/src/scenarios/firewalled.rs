@@ -4,6 +4,8 @@
 use anyhow::Result;
 
 use super::observed::ask;
+use vip_node::alarm::Kind;
+
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Timeline};
@@ -56,7 +58,7 @@ fn alone(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     cluster.wait_for_status("it owns the VIP", &[0], |_, _, status| status.is_active())?;
     for peer in ["10.0.0.12", "10.0.0.13"] {
         cluster.wait_for_status("it says who runs no agent", &[0], |_, _, status| {
-            let text = status.alarm("no_agent", peer);
+            let text = status.alarm(Kind::NoAgent, peer);
             text.is_some_and(|text| text.contains("runs no agent"))
         })?;
     }
@@ -85,12 +87,12 @@ fn cut_off(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
         cluster.start_agent(node)?;
         for peer in &peers {
             cluster.wait_for_status("it names what is dropped", &[node], |_, _, status| {
-                let text = status.alarm("unheard", peer).unwrap_or_default();
+                let text = status.alarm(Kind::Unheard, peer).unwrap_or_default();
                 text.contains("UDP 3784 and IP protocol 112") && text.contains(on_node)
             })?;
         }
         cluster.wait_for_status("the others name it too", &others, |_, _, status| {
-            let text = status.alarm("unheard", &name).unwrap_or_default();
+            let text = status.alarm(Kind::Unheard, &name).unwrap_or_default();
             text.contains("UDP 3784 and IP protocol 112") && text.contains(on_others)
         })?;
         if firewall == FIREWALL {
@@ -138,7 +140,7 @@ fn no_vrrp(cluster: &mut Cluster) -> Result<()> {
     for (here, there) in [(node, owner), (owner, node)] {
         let peer = name(cluster, there);
         cluster.wait_for_status("both owners name each other", &[here], |_, _, status| {
-            let text = status.alarm("two_owners", &peer);
+            let text = status.alarm(Kind::TwoOwners, &peer);
             text.is_some_and(|text| text.contains("IP protocol 112"))
         })?;
     }

@@ -7,6 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::observed::ask;
+use vip_node::hooks::Hook;
+use vip_userspace::datapath::Mode;
+use vip_userspace::observe::event::Repair;
+
 use crate::cluster::{Cluster, Plan};
 use crate::hooks::{identity, occupy};
 use crate::outcome::{Outcome, Timeline};
@@ -47,7 +51,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     }
     cluster.wait_until_settled()?;
     cluster.wait_for_status("hooks are proved", &cluster.nodes(), |_, _, status| {
-        status.xdp_mode() == "tc" && status.faults.is_empty() && status.hooks_run()
+        status.xdp_mode() == Mode::Tc && status.faults.is_empty() && status.hooks_run()
     })?;
     one_answer(cluster, &mut outcome)?;
     timeline.event("behind XDP, and before tcx programs that were there first: one answer each");
@@ -68,7 +72,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         cluster.wait_for_status(&what, &[node], |_, _, status| {
             let healed = status
                 .repairs
-                .get("programs")
+                .get(&Repair::Programs)
                 .is_some_and(|times| *times > 0);
             healed && status.hooks_run() && status.faults.is_empty()
         })?;
@@ -97,13 +101,14 @@ fn one_answer(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
 /// A program that is put before the agent's again and again.
 fn fight(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -> Result<()> {
     let owner = cluster.owner()?;
-    for (hook, fault) in [("tcx-ingress", "ingress"), ("tcx-egress", "egress")] {
+    for (hook, way) in [("tcx-ingress", Hook::Ingress), ("tcx-egress", Hook::Egress)] {
+        let fault = way.name();
         let arguments = ["--hook", hook, "--verdict", "end", "--insist-ms", "100"];
         let insists = occupy(cluster, owner, &arguments)?;
         let id = identity(&insists)?;
         let others = super::others_than(cluster, owner);
         cluster.wait_for_status("the node names the hook", &[owner], |_, _, status| {
-            let cause = status.why_not_run(fault);
+            let cause = status.why_not_run(way);
             cause.is_some_and(|cause| cause.contains(&id)) && status.is_faulty()
         })?;
         let successor = cluster.owner_among(&others)?;
@@ -123,7 +128,7 @@ fn fight(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) 
         // It gives up putting its own first, and says so once.
         std::thread::sleep(Duration::from_secs(6));
         let repairs = cluster.status(owner)?.repairs.clone();
-        let tried = repairs.get("programs").copied().unwrap_or(0);
+        let tried = repairs.get(&Repair::Programs).copied().unwrap_or(0);
         outcome.promise(tried < 10, || format!("{tried} repairs: it flaps"));
         let events = cluster.vip(owner, &["events"])?;
         let told = events.contains("again and again") && events.contains(&id);
@@ -157,7 +162,7 @@ fn blocked(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome
     let id = identity(&drops)?;
     cluster.start_agent(node)?;
     cluster.wait_for_status("it is not fit", &[node], |_, _, status| {
-        let hook = status.hooks.iter().find(|hook| hook.name == "ingress");
+        let hook = status.hooks.iter().find(|hook| hook.name == Hook::Ingress);
         hook.is_some_and(|hook| hook.cause.as_ref().is_some_and(|why| why.contains(&id)))
             && !status.faults.is_empty()
     })?;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use vip_node::alarm::Kind;
+
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::outcome::{Outcome, Timeline};
@@ -60,7 +62,7 @@ fn unsettled(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outco
     let alarms = until("the alarms are raised", ALARMED, || {
         let status = cluster.status(judge)?;
         let alarm = |node: usize| {
-            let text = status.alarm("source_macs", &cluster.host(node).address().to_string())?;
+            let text = status.alarm(Kind::SourceMacs, &cluster.host(node).address().to_string())?;
             Some(text.to_owned())
         };
         Ok(CHANGED

@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result};
 
+use vip_userspace::datapath::Mode;
+
 use crate::clock::until;
 use crate::cluster::plan::Planned;
 use crate::cluster::{Cluster, PATIENCE, Pace, Plan};
@@ -137,7 +139,7 @@ fn wired(wiring: Wiring, machines: Machines) -> Planned {
 
 /// A NIC whose driver cannot run XDP, as that of a bridge.
 fn generic(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
-    run(cluster, timeline, Some("generic"))
+    run(cluster, timeline, Some(Mode::Generic))
 }
 
 /// Whatever the kernel makes of it.
@@ -202,13 +204,13 @@ fn jumbo(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     run(
         cluster,
         timeline,
-        Some(if frags { "native" } else { "generic" }),
+        Some(if frags { Mode::Native } else { Mode::Generic }),
     )
 }
 
 /// The place of XDP is taken.
 fn occupied(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
-    run(cluster, timeline, Some("tc"))
+    run(cluster, timeline, Some(Mode::Tc))
 }
 
 /// The port that a node's bond sends by.
@@ -227,7 +229,7 @@ fn forwarded(cluster: &Cluster) -> Result<(u64, u64)> {
 }
 
 /// `mode`: the one that all nodes must have chosen, if that is known beforehand.
-fn run(cluster: &mut Cluster, timeline: &mut Timeline, mode: Option<&str>) -> Result<Outcome> {
+fn run(cluster: &mut Cluster, timeline: &mut Timeline, mode: Option<Mode>) -> Result<Outcome> {
     let mut violations = Vec::new();
     for node in cluster.nodes() {
         let status = cluster.status(node)?;

@@ -249,11 +249,13 @@ fn events(cluster: &mut Cluster, owner: usize, outcome: &mut Outcome) -> Result<
         let text = std::fs::read_to_string(log).unwrap_or_default();
         let records = text.lines().map(serde_json::from_str::<Record>);
         let mut records = records.map_while(Result::ok);
-        Ok(records.find(|record| record.event == "became_owner" && record.duration_ms.is_some()))
+        Ok(records.find(|record| {
+            record.event.name == "became_owner" && record.event.duration_ms.is_some()
+        }))
     })?;
     let was = cluster.host(owner).address().to_string();
     let names_it = |cause: &String| cause.contains(&was);
-    outcome.promise(follow.cause.as_ref().is_some_and(names_it), || {
+    outcome.promise(follow.event.cause.as_ref().is_some_and(names_it), || {
         format!("the cause is not {was}: {follow:?}")
     });
     let (_, metrics) = ask(cluster, successor, "/metrics")?;

@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result};
 
+use vip_node::alarm::Kind;
+
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
@@ -33,10 +35,10 @@ fn configure(cluster: &Cluster, nodes: &[u8]) -> Result<String> {
 fn wait(
     cluster: &mut Cluster,
     node: usize,
-    (alarm, about): (&str, &str),
+    (alarm, about): (Kind, &str),
     words: Option<&str>,
 ) -> Result<()> {
-    let what = format!("{}: {alarm} about {about}: {words:?}", cluster.name(node));
+    let what = format!("{}: {alarm:?} about {about}: {words:?}", cluster.name(node));
     cluster.wait_for_status(&what, &[node], |_, _, status| {
         match (status.alarm(alarm, about), words) {
             (Some(text), Some(words)) => text.contains(words),
@@ -65,15 +67,15 @@ fn lists(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
     wait(
         cluster,
         1,
-        ("stranger", "10.0.0.13"),
+        (Kind::Stranger, "10.0.0.13"),
         Some("not in `nodes`"),
     )?;
-    wait(cluster, 2, ("unheard", "10.0.0.12"), Some("`nodes`"))?;
+    wait(cluster, 2, (Kind::Unheard, "10.0.0.12"), Some("`nodes`"))?;
     cluster.stop_agent(1)?;
     cluster.start_agent_with(1, &all)?;
     cluster.wait_until_settled()?;
-    wait(cluster, 1, ("stranger", "10.0.0.13"), None)?;
-    wait(cluster, 2, ("unheard", "10.0.0.12"), None)?;
+    wait(cluster, 1, (Kind::Stranger, "10.0.0.13"), None)?;
+    wait(cluster, 2, (Kind::Unheard, "10.0.0.12"), None)?;
 
     timeline.event("a node that one list lacks: named by both");
 
@@ -93,15 +95,15 @@ fn lists(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
     for node in [0, 1] {
         cluster.start_agent_with(node, &all)?;
         let words = format!("VRRP for {VIP}");
-        wait(cluster, node, ("stranger", "10.0.0.23"), Some(&words))?;
+        wait(cluster, node, (Kind::Stranger, "10.0.0.23"), Some(&words))?;
     }
     for peer in ["10.0.0.11", "10.0.0.12"] {
-        wait(cluster, 2, ("unheard", peer), Some("`nodes`"))?;
+        wait(cluster, 2, (Kind::Unheard, peer), Some("`nodes`"))?;
     }
     timeline.event("a node with another address that owns the VIP: named by all");
     cluster.stop_agent(2)?;
     for node in [0, 1] {
-        wait(cluster, node, ("stranger", "10.0.0.23"), None)?;
+        wait(cluster, node, (Kind::Stranger, "10.0.0.23"), None)?;
     }
     timeline.event("its agent has ended: nothing is left of it");
     let host = cluster.host(2);
@@ -117,9 +119,9 @@ fn off_link(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     // One route too many: the frames for one node go to the router.
     let detour = "10.0.0.13/32 via 10.0.0.1";
     sh(cluster.host(0), &format!("ip route add {detour}"))?;
-    wait(cluster, 0, ("off_link", "10.0.0.13"), Some("10.0.0.1"))?;
+    wait(cluster, 0, (Kind::OffLink, "10.0.0.13"), Some("10.0.0.1"))?;
     sh(cluster.host(0), &format!("ip route del {detour}"))?;
-    wait(cluster, 0, ("off_link", "10.0.0.13"), None)?;
+    wait(cluster, 0, (Kind::OffLink, "10.0.0.13"), None)?;
     cluster.wait_until_settled()?;
 
     // As some hosters have it: no subnet, and a router for all.

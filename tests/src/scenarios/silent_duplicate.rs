@@ -3,6 +3,8 @@
 
 use anyhow::Result;
 
+use vip_node::alarm::Kind;
+
 use crate::arp::ArpReport;
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
@@ -54,7 +56,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         announced(seen) > known
     })?;
     cluster.wait_for_status("the node names the host", &[node], |_, _, status| {
-        status.alarm("duplicate", &stranger).is_some()
+        status.alarm(Kind::Duplicate, &stranger).is_some()
     })?;
     timeline.event("both VIPs and a node's own address are on another host: it is named");
     etcd(cluster, "del", "")?;
@@ -65,7 +67,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let told = cluster.vip(owner, &["events"])?;
     for expected in [
         "which is no node of the cluster, claims the VIP: announced against it".to_owned(),
-        format!("{stranger} claims the VIP no more"),
+        format!("{stranger} no longer claims the VIP"),
     ] {
         outcome.promise(told.contains(&expected), || {
             format!("no {expected:?} among the events: {told}")

@@ -126,7 +126,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
     let events = cluster.vip(0, &["events"])?;
     for expected in [
-        format!("{VIP} is no VIP any more: taken off lo"),
+        format!("{VIP} is no longer a VIP: removed from lo"),
         format!("{NEW} was on lo already"),
     ] {
         outcome.promise(events.contains(&expected), || {

@@ -75,7 +75,7 @@ impl EventLoop {
                 },
                 asked = self.signals.next() => match asked {
                     Asked::End => supervisor.resign(),
-                    Asked::Nothing(signal) => supervisor.note(Event::SignalIgnored { signal }),
+                    Asked::Nothing(signal) => supervisor.note(Event::signal_ignored(signal)),
                 },
                 Some(outcome) = self.outcomes.recv() => match outcome {
                     Outcome::Probe(probed) => supervisor.on_probe(&probed),
@@ -114,10 +114,10 @@ async fn listen_http(http: &mut Server, was_told: &mut bool, supervisor: &mut Su
         Err(_) if *was_told => {}
         Err(error) => {
             *was_told = true;
-            supervisor.note(Event::Failed {
-                what: "cannot listen for HTTP (`listen` in [http]); trying again".into(),
-                cause: error.to_string(),
-            });
+            supervisor.note(Event::failed(
+                "cannot listen for HTTP (`listen` in [http]); trying again",
+                error.to_string(),
+            ));
         }
     }
 }

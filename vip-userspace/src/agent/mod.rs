@@ -101,11 +101,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     forward_program_log(&mut supervisor);
     privileges::drop_surplus().context("cannot give up capabilities")?;
     if let Err(error) = locked {
-        supervisor.note(Event::Failed {
-            what: "memory is not locked: a machine short of memory may lose the VIP for a moment"
-                .into(),
-            cause: memory::explain(&error),
-        });
+        supervisor.note(Event::failed(
+            "memory is not locked: a machine short of memory may lose the VIP for a moment",
+            memory::explain(&error),
+        ));
     }
     let event_loop = EventLoop {
         run_dir: config.run_dir.clone(),

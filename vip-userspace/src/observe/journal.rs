@@ -37,7 +37,7 @@ pub struct Journal {
     lines: usize,
     kept: VecDeque<Record>,
     next: u64,
-    counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<String, u64>,
     repairs: BTreeMap<Repair, u64>,
 }
 
@@ -80,19 +80,24 @@ impl Journal {
         journal
     }
 
-    /// Logs an event, keeps it and counts it. What is wrong again and again, with nothing else in
-    /// between, is only counted: it would push out all that led to it.
+    /// Logs an event, keeps it and counts it. A trouble that repeats, with nothing else in between,
+    /// is only counted: it would push out the events that led to it.
     pub fn note(&mut self, event: Event) {
-        *self.counts.entry(event.name()).or_default() += 1;
-        if let Some(what) = event.repair() {
-            *self.repairs.entry(what).or_default() += 1;
+        *self.counts.entry(event.name.to_string()).or_default() += 1;
+        if let Some(part) = event.repaired {
+            *self.repairs.entry(part).or_default() += 1;
         }
-        let record = event.record(self.next, Timestamp::now());
-        if self.kept.back().is_some_and(|last| repeats(last, &record)) {
+        let last = self.kept.back();
+        if event.severity > Severity::Info && last.is_some_and(|last| event.repeats(&last.event)) {
             return;
         }
+        event.log();
+        let record = Record {
+            sequence: self.next,
+            time: Timestamp::now(),
+            event,
+        };
         self.next += 1;
-        record.log();
         let text = line(&record);
         self.kept.push_back(record);
         if self.kept.len() > KEPT {
@@ -115,14 +120,14 @@ impl Journal {
 
     /// How many there were of each since the agent started.
     #[must_use]
-    pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
+    pub fn counts(&self) -> &BTreeMap<String, u64> {
         &self.counts
     }
 
-    /// How often each thing was repaired since the agent started.
+    /// How often each part was repaired since the agent started.
     #[must_use]
-    pub fn repairs(&self, what: Repair) -> u64 {
-        self.repairs.get(&what).copied().unwrap_or(0)
+    pub fn repairs(&self, part: Repair) -> u64 {
+        self.repairs.get(&part).copied().unwrap_or(0)
     }
 
     /// Has the file written anew, with what is kept and nothing else.
@@ -261,21 +266,6 @@ impl Disk {
     }
 }
 
-/// Whether the same thing is wrong again.
-fn repeats(last: &Record, record: &Record) -> bool {
-    let content = |record: &Record| {
-        let Record {
-            event,
-            message,
-            node,
-            cause,
-            ..
-        } = record.clone();
-        (event, message, node, cause)
-    };
-    record.severity > Severity::Info && content(last) == content(record)
-}
-
 fn line(record: &Record) -> String {
     // It holds nothing that JSON cannot say.
     serde_json::to_string(record).unwrap_or_default() + "\n"
@@ -302,9 +292,7 @@ mod tests {
     use super::*;
 
     fn dead(node: usize) -> Event {
-        Event::NodeDead {
-            node: format!("cp{node}"),
-        }
+        Event::node_dead(format!("cp{node}"))
     }
 
     #[test]
@@ -324,7 +312,7 @@ mod tests {
         let records = read(&path).expect("there");
         let seen: Vec<_> = records
             .iter()
-            .map(|record| (record.sequence, record.node.as_deref()))
+            .map(|record| (record.sequence, record.event.node.as_deref()))
             .collect();
         assert_eq!(seen, [(0, Some("cp1")), (1, Some("cp2")), (2, Some("cp3"))]);
         assert!(journal.since(1).eq(&records[1..]));
@@ -398,7 +386,12 @@ mod tests {
         let records = read(&new.path().join(EVENTS)).expect("there");
         let seen: Vec<_> = records
             .iter()
-            .map(|record| (record.sequence, record.node.as_deref().expect("a node")))
+            .map(|record| {
+                (
+                    record.sequence,
+                    record.event.node.as_deref().expect("a node"),
+                )
+            })
             .collect();
         assert_eq!(seen, [(0, "cp3"), (1, "cp4"), (2, "cp1"), (3, "cp2")]);
     }

@@ -1,5 +1,4 @@
-//! What is said on the agent's socket: one request, a line of JSON, and one reply, all that
-//! comes until the end.
+//! The agent's Unix socket: a request is one line of JSON, its reply all that comes until the end.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,11 +13,11 @@ use crate::run_dir::RunDir;
 /// The agent answers in well under a millisecond, or at the end of a handover, unless it hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the agent can be asked.
+/// A request to the agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// How is it? Answered with a [`Status`](super::status::Status).
+    /// For its [`Status`](super::status::Status).
     Status,
     /// Let another node own the VIP. Answered with its name, once it does.
     Handover {
@@ -48,13 +47,13 @@ pub struct Drained {
     pub not_noted: Option<String>,
 }
 
-/// What it answers.
+/// The agent's reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply<T> {
     /// What was asked for.
     Ok(T),
-    /// Why not.
+    /// The reason why there is none.
     Error(String),
 }
 

@@ -47,8 +47,8 @@ impl Placed {
     /// Notes what operators should know.
     pub(super) fn tell(self, address: IpAddr, journal: &mut Journal) {
         match self {
-            Self::Theirs => journal.note(Event::AddressTheirs { address }),
-            Self::Now { ended } if ended > 0 => journal.note(Event::Stranded { address, ended }),
+            Self::Theirs => journal.note(Event::address_theirs(address)),
+            Self::Now { ended } if ended > 0 => journal.note(Event::stranded(address, ended)),
             Self::Now { .. } | Self::Before => {}
         }
     }

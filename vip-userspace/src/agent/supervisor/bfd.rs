@@ -7,6 +7,7 @@ use super::bfd_access::Access;
 use crate::agent::node_thread::Command;
 use crate::net::bfd::is_port_taken;
 use crate::observe::event::{Event, Repair};
+use crate::observe::status;
 use vip_node::{Fault, Input};
 
 impl Supervisor {
@@ -24,11 +25,10 @@ impl Supervisor {
                 });
                 match repaired {
                     Ok(false) => {}
-                    Ok(true) => self.journal.note(Event::Repaired(Repair::BfdPort)),
-                    Err(error) => self.journal.note(Event::NotRepaired {
-                        what: Repair::BfdPort,
-                        cause: error.to_string(),
-                    }),
+                    Ok(true) => self.journal.note(Event::repaired(Repair::BfdPort)),
+                    Err(error) => self
+                        .journal
+                        .note(Event::not_repaired(Repair::BfdPort, error.to_string())),
                 }
                 let taken = match is_port_taken(self.nic.address) {
                     Ok(taken) => taken,
@@ -39,7 +39,7 @@ impl Supervisor {
                 };
                 match port.set_shared(taken) {
                     Ok(false) => {}
-                    Ok(true) => self.journal.note(Event::BfdPort { shared: taken }),
+                    Ok(true) => self.journal.note(Event::bfd_port(taken)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot tell the eBPF program whether another program has UDP port {PORT}")
                     }
@@ -67,25 +67,24 @@ impl Supervisor {
             present: lost,
         });
         if let Access::Lost(why) = &self.sockets.bfd {
-            self.journal.note(Event::Failed {
-                what: format!(
+            self.journal.note(Event::failed(
+                format!(
                     "UDP port {PORT} (BFD) cannot be opened, and is tried again every 2 s: end \
                      the program that has it (FRR's bfdd, BIRD), or set `enabled = false` in [bfd]"
-                )
-                .into(),
-                cause: why.clone(),
-            });
+                ),
+                why.clone(),
+            ));
         }
     }
 
     /// For `vip status`.
-    pub(super) fn bfd_port(&self) -> Option<&'static str> {
+    pub(super) fn bfd_port(&self) -> Option<status::BfdPort> {
         match &self.sockets.bfd {
             Access::Off => None,
-            Access::Shared(port) if port.is_shared() => Some("shared"),
-            Access::Shared(_) => Some("sole"),
-            Access::Alone => Some("bound"),
-            Access::Lost(_) => Some("lost"),
+            Access::Shared(port) if port.is_shared() => Some(status::BfdPort::Shared),
+            Access::Shared(_) => Some(status::BfdPort::Sole),
+            Access::Alone => Some(status::BfdPort::Bound),
+            Access::Lost(_) => Some(status::BfdPort::Lost),
         }
     }
 }

@@ -58,8 +58,8 @@ impl Hooks {
         let describe = |(hook, watch): (Hook, Option<&Watch>)| {
             let watch = watch?;
             Some(status::Hook {
-                name: hook.name().to_owned(),
-                runs: watch.running().name().to_owned(),
+                name: hook,
+                runs: watch.running(),
                 ahead: watch.ahead().iter().map(ToString::to_string).collect(),
                 cause: watch.cause(),
             })

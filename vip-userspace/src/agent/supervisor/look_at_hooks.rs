@@ -84,14 +84,12 @@ impl Supervisor {
         match self.datapath.attach(&name, index, mode, None) {
             Ok(attachment) => {
                 self.attached(attachment);
-                self.journal.note(Event::Repaired(Repair::Programs));
+                self.journal.note(Event::repaired(Repair::Programs));
                 true
             }
             Err(error) => {
-                self.journal.note(Event::NotRepaired {
-                    what: Repair::Programs,
-                    cause: error.to_string(),
-                });
+                self.journal
+                    .note(Event::not_repaired(Repair::Programs, error.to_string()));
                 false
             }
         }
@@ -123,23 +121,14 @@ impl Supervisor {
         };
         let event = match placing {
             Placing::Stay => return,
-            Placing::GiveUp => Event::HookContested {
-                hook: hook.name(),
-                by: ahead(),
-            },
+            Placing::GiveUp => Event::hook_contested(hook, &ahead()),
             Placing::First => {
                 let before = ahead();
                 let (name, index) = (self.nic.name.clone(), self.nic.index);
                 let egress = self.attachment.egress;
                 match self.datapath.put_first(way, &name, index, egress) {
-                    Ok(()) => Event::HookMoved {
-                        hook: hook.name(),
-                        before,
-                    },
-                    Err(error) => Event::NotRepaired {
-                        what: Repair::Programs,
-                        cause: error.to_string(),
-                    },
+                    Ok(()) => Event::hook_moved(hook, &before),
+                    Err(error) => Event::not_repaired(Repair::Programs, error.to_string()),
                 }
             }
         };
@@ -198,7 +187,7 @@ impl Supervisor {
         let watch = self.hooks.connect.get_or_insert_default();
         if watch.may_move(now()) {
             self.cgroup = redirect(&mut self.datapath, &self.config);
-            self.journal.note(Event::Repaired(Repair::Connect));
+            self.journal.note(Event::repaired(Repair::Connect));
         }
     }
 
@@ -254,7 +243,7 @@ impl Supervisor {
         self.on_proof(Hook::Ingress, running);
         if running == Running::No && self.attachment.mode == Mode::Native {
             let falls_back = self.config.datapath.mode != XdpMode::Native;
-            self.journal.note(Event::XdpBlind { falls_back });
+            self.journal.note(Event::xdp_blind(falls_back));
             if falls_back {
                 self.fall_back();
             }
@@ -266,10 +255,9 @@ impl Supervisor {
         let (name, index) = (self.nic.name.clone(), self.nic.index);
         match self.datapath.fall_back_to_generic(&name, index) {
             Ok(attachment) => self.attached(attachment),
-            Err(error) => self.journal.note(Event::NotRepaired {
-                what: Repair::Programs,
-                cause: error.to_string(),
-            }),
+            Err(error) => self
+                .journal
+                .note(Event::not_repaired(Repair::Programs, error.to_string())),
         }
     }
 
@@ -282,10 +270,9 @@ impl Supervisor {
         if !watch.on_proof(running) {
             return;
         }
-        let hook = hook.name();
         match (running, watch.cause()) {
-            (Running::Yes, _) => self.journal.note(Event::HookRuns { hook }),
-            (Running::No, Some(cause)) => self.journal.note(Event::HookFails { hook, cause }),
+            (Running::Yes, _) => self.journal.note(Event::hook_runs(hook)),
+            (Running::No, Some(cause)) => self.journal.note(Event::hook_fails(hook, cause)),
             _ => {}
         }
     }

@@ -44,12 +44,12 @@ impl Supervisor {
             .cloned()
             .collect();
         for cause in new {
-            self.journal.note(Event::OtherNics { cause });
+            self.journal.note(Event::other_nics(cause));
         }
         if let Some(cause) = failure.clone()
             && failure != self.other_nics.failure
         {
-            self.journal.note(Event::OtherNics { cause });
+            self.journal.note(Event::other_nics(cause));
         }
         self.other_nics.failure = failure;
     }
@@ -136,12 +136,10 @@ impl Supervisor {
         let (now, told) = (now(), &mut self.other_nics.told);
         told.retain(|_, last| now.since(*last) < PATIENCE);
         if told.insert(mac.to_wire(), now).is_none() {
-            self.journal.note(Event::OtherNics {
-                cause: format!(
-                    "{mac}, {whose}, answers for the VIP: `vip check` on that node names the \
+            self.journal.note(Event::other_nics(format!(
+                "{mac}, {whose}, answers for the VIP: `vip check` on that node names the \
                      setting of the kernel"
-                ),
-            });
+            )));
         }
         is_settled
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::spawn;
 use vip_common::abi::BackendIndex;
 use vip_common::wire::addr::Mac;
-use vip_common::wire::bfd::TTL;
+use vip_common::wire::bfd::{State, TTL};
 use vip_common::wire::time::BootNanos;
 
 use super::Supervisor;
@@ -288,7 +288,7 @@ impl Supervisor {
             let agent = &mut peer.agent;
             agent.advert = view.adverts.get(index).copied().flatten();
             let session = view.sessions.get(index).and_then(Option::as_ref);
-            agent.facts.up = session.is_some_and(|session| session.state == "up");
+            agent.facts.up = session.is_some_and(|session| session.state == State::Up);
             agent.facts.heard = session.and_then(|session| session.heard);
             let off_link = matches!(agent.facts.route, Route::Via(_));
             let trouble = agent.facts.diagnose(now).filter(|_| bfd || off_link);
@@ -320,8 +320,8 @@ impl Supervisor {
             return;
         };
         self.journal.note(match text {
-            Some(text) => Event::Alarm { kind, text },
-            None => Event::AlarmOver { kind, about },
+            Some(text) => Event::alarm(kind, text),
+            None => Event::alarm_over(kind, &about),
         });
     }
 
@@ -337,7 +337,7 @@ impl Supervisor {
         let heard = others().any(|(index, _)| {
             let session = view.sessions.get(index).and_then(Option::as_ref);
             let state = session.map(|session| session.state);
-            matches!(state, Some("init" | "up"))
+            matches!(state, Some(State::Init | State::Up))
                 || is_recent(now, view.adverts.get(index).copied().flatten())
         });
         let mute: Vec<&str> = others()

@@ -6,6 +6,7 @@
 mod addresses;
 mod bfd;
 mod bfd_access;
+mod claims;
 mod drain;
 mod first;
 mod handover;
@@ -33,10 +34,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
-use vip_common::abi::Counter;
-use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
+use self::claims::Claims;
 use self::hooks::Hooks;
 use self::other_nics::OtherNics;
 use self::peer::Peer;
@@ -52,9 +52,9 @@ use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
+use vip_node::Input;
 use vip_node::election::State;
 use vip_node::sources::Sources;
-use vip_node::{Claimant, Input};
 
 /// Everything the loop drives.
 pub(super) struct Supervisor {
@@ -86,9 +86,7 @@ pub(super) struct Supervisor {
     since: BootNanos,
     takeovers: u64,
     last_failover: Option<Duration>,
-    conflicts: Conflicts,
-    /// Hosts that claim the VIP now, the latest one last.
-    claimants: Vec<VipClaim>,
+    claims: Claims,
     /// What else is wrong on the segment.
     segment: Segment,
     /// How often the NIC's carrier had come or gone when it was last looked at.
@@ -100,29 +98,6 @@ pub(super) struct Supervisor {
     probe_times: ProbeTimes,
     /// What is wrong with the credentials for health checks.
     credentials_trouble: Option<String>,
-}
-
-/// How often hosts that may not claim the VIP did so.
-struct Conflicts {
-    /// As the programs had counted when the agent looked last.
-    counted: u64,
-    /// As the node thread has reported since the agent started.
-    reported: u64,
-}
-
-impl Conflicts {
-    const fn since(counted: u64) -> Self {
-        Self {
-            counted,
-            reported: 0,
-        }
-    }
-}
-
-/// A host that claims the VIP and may not.
-struct VipClaim {
-    mac: Mac,
-    claimant: Claimant,
 }
 
 impl Supervisor {
@@ -153,7 +128,7 @@ impl Supervisor {
     /// If the agent must be started anew.
     pub(super) async fn reconcile(&mut self) -> anyhow::Result<()> {
         if self.datapath.repair(&self.desired)? {
-            self.journal.note(Event::Repaired(Repair::Tables));
+            self.journal.note(Event::repaired(Repair::Tables));
         }
         self.node_thread.tell(Command::Reconcile);
         self.look_at_link().await?;
@@ -163,13 +138,13 @@ impl Supervisor {
         self.look_at_bfd();
         self.test_connect();
         self.learn_neighbours().await;
-        if let Ok(counted) = conflicts(&self.datapath) {
-            if counted > self.conflicts.counted
+        if let Ok(counted) = claims::count(&self.datapath) {
+            if counted > self.claims.counted
                 && let Ok(mac) = self.datapath.claimant()
             {
                 self.on_claim(mac);
             }
-            self.conflicts.counted = counted;
+            self.claims.counted = counted;
         }
         self.look_at_segment().await;
         self.sample();
@@ -208,7 +183,7 @@ impl Supervisor {
             self.node_thread.join(),
             "the thread that renews the answer lease panicked: start the agent again, and report this"
         );
-        self.journal.note(Event::Stopped);
+        self.journal.note(Event::stopped());
         Ok(())
     }
 
@@ -218,9 +193,4 @@ impl Supervisor {
             .then(|| self.datapath.log())
             .flatten()
     }
-}
-
-/// Claims of the VIP by strangers that the program has seen.
-fn conflicts(datapath: &Datapath) -> anyhow::Result<u64> {
-    Ok(datapath.counter(Counter::ArpConflict)? + datapath.counter(Counter::NdpConflict)?)
 }

@@ -104,7 +104,7 @@ impl OtherNics {
     pub(super) fn settings(&self) -> Vec<status::Setting> {
         let setting = |note: &Note| status::Setting {
             interface: note.name.clone(),
-            name: note.key.name().to_owned(),
+            name: note.key,
             value: note.set,
             before: note.before,
         };

@@ -73,8 +73,8 @@ impl Supervisor {
     pub(in crate::agent) fn on_credentials(&mut self, news: News) {
         self.credentials_trouble = news.clone().err();
         self.journal.note(match news {
-            Ok(()) => Event::CredentialsRead,
-            Err(cause) => Event::CredentialsUnread { cause },
+            Ok(()) => Event::credentials_read(),
+            Err(cause) => Event::credentials_unread(cause),
         });
     }
 }

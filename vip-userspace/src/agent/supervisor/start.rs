@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use vip_common::abi::BackendIndex;
 
+use super::Supervisor;
 use super::addresses::{self, Placed};
+use super::claims::{self, Claims};
 use super::first::{self, First};
 use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
@@ -17,7 +19,6 @@ use super::segment::Segment;
 use super::setup::{
     NicSockets, addresses_of, advert_interval, described, desired, own_addresses, params, redirect,
 };
-use super::{Conflicts, Supervisor, conflicts};
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::{Outcome, start_probes};
 use crate::agent::state::StateDir;
@@ -102,7 +103,7 @@ impl Start<'_> {
 
         let sources = sources(&on.state, config.nodes.len(), own);
         let peers = Peer::all(&config, &on.state);
-        let counted = conflicts(&on.datapath)?;
+        let counted = claims::count(&on.datapath)?;
         let thread = Thread {
             config: &config,
             nic: &nic,
@@ -138,8 +139,10 @@ impl Start<'_> {
             since: now,
             takeovers: 0,
             last_failover: None,
-            conflicts: Conflicts::since(counted),
-            claimants: Vec::new(),
+            claims: Claims {
+                counted,
+                ..Claims::default()
+            },
             segment: Segment::new(self.surveys),
             carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
@@ -260,27 +263,26 @@ impl Beginning {
     fn note(self, state_dir: &mut StateDir) -> anyhow::Result<Journal> {
         let mut journal = state_dir.begin()?;
         if let Some(cause) = state_dir.trouble() {
-            let what = "events and `vip drain` will not outlive a reboot (`state_dir`)".into();
-            journal.note(Event::Failed { what, cause });
+            let what = "events and `vip drain` will not outlive a reboot (`state_dir`)";
+            journal.note(Event::failed(what, cause));
         }
         for address in self.left {
-            journal.note(Event::AddressLeft { address });
+            journal.note(Event::address_left(address));
         }
         for PlacedVip { address, how } in self.placed {
             how.tell(address, &mut journal);
         }
         if let Err(error) = self.settled {
             let cause = format!("{error:#}");
-            journal.note(Event::OtherNics { cause });
+            journal.note(Event::other_nics(cause));
         }
-        journal.note(Event::Started {
-            version: env!("CARGO_PKG_VERSION"),
-            attached: self.attached,
-            adopted: self.adopted,
-        });
+        journal.note(Event::started(
+            env!("CARGO_PKG_VERSION"),
+            &self.attached,
+            self.adopted,
+        ));
         if let Some(cause) = self.ingress_fails {
-            let hook = Hook::Ingress.name();
-            journal.note(Event::HookFails { hook, cause });
+            journal.note(Event::hook_fails(Hook::Ingress, cause));
         }
         Ok(journal)
     }

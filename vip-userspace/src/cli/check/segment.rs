@@ -21,6 +21,8 @@ use crate::net::{Neighbours, Nic};
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::observe::trouble::text;
+use vip_node::alarm::Kind;
+use vip_node::bfd::State;
 use vip_node::hearing::{Facts, Port, Route, Trouble};
 
 /// What the lines are called.
@@ -223,9 +225,10 @@ fn told(status: &Status, peer: &Node) -> Vec<Finding> {
     let findings: Vec<Finding> = alarms
         .filter(|alarm| alarm.about == peer.name)
         .map(|alarm| {
-            let grade = match alarm.alarm.as_str() {
-                "no_agent" => Grade::Warning,
-                _ => Grade::Failure,
+            let grade = if alarm.alarm == Kind::NoAgent {
+                Grade::Warning
+            } else {
+                Grade::Failure
             };
             finding(grade, NODES, alarm.text.clone())
         })
@@ -234,12 +237,12 @@ fn told(status: &Status, peer: &Node) -> Vec<Finding> {
     let session = session.and_then(|node| node.bfd.as_ref());
     match session {
         Some(session) if findings.is_empty() => {
-            let up = session.state == "up";
+            let up = session.state == State::Up;
             let grade = if up { Grade::Ok } else { Grade::Warning };
             let text = format!(
                 "{} answers, and its BFD session is {}",
                 called(peer),
-                session.state
+                session.state.name()
             );
             vec![finding(grade, NODES, text)]
         }
