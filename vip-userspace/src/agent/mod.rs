@@ -45,7 +45,7 @@ use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
 use crate::observe::metrics::ProbeTimes;
 use crate::observe::socket::{Reply, Request};
-use crate::probe::{News, ProbeResult, Prober, Settings, Trust};
+use crate::probe::{News, ProbeResult, Prober, Settings};
 
 /// Between looks at whether everything is as it should be.
 const RECONCILE: Duration = Duration::from_secs(2);
@@ -237,7 +237,7 @@ struct Probed {
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
 fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
-    let trust = Trust::from(&health.tls);
+    let trust = health.tls.clone();
     for (number, check) in config.checks.iter().enumerate() {
         let prober = Arc::new(Prober::new(Settings {
             ask: check.ask.clone(),

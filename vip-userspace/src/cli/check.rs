@@ -29,7 +29,7 @@ use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Heard, Neighbours, Nic};
-use crate::probe::{self, Authority, Credentials, Trust};
+use crate::probe::{self, Authority, Credentials};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
 /// page, less the headroom of 256 bytes, the shared info of 320 and the Ethernet header
@@ -434,7 +434,7 @@ fn authority(config: &Config) -> Option<Finding> {
     if !config.checks.iter().any(asks_tls) {
         return None;
     }
-    Some(match Trust::from(&config.health.tls).check()? {
+    Some(match config.health.tls.check()? {
         Authority::Read(path) => {
             let text = format!("the CA in {} was read", path.display());
             finding(Grade::Ok, "health", text)

@@ -27,7 +27,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::config::Tls;
 use credentials::{Secret, Store};
 use late::Late;
 use trust::Verification;
@@ -41,16 +40,6 @@ pub enum Trust {
     Ca(PathBuf),
     /// Not at all: whatever answers is believed.
     Insecure,
-}
-
-impl From<&Tls> for Trust {
-    fn from(tls: &Tls) -> Self {
-        match tls {
-            Tls::WellKnownCa => Self::WellKnownCa,
-            Tls::Ca(path) => Self::Ca(path.clone()),
-            Tls::Insecure => Self::Insecure,
-        }
-    }
 }
 
 /// What a server is asked.
