@@ -46,14 +46,14 @@ keys! {
 keys! {
     /// An entry of `services`.
     pub(super) struct ServiceKeys {
-        /// The port that clients connect to.
+        /// The port that clients connect to; each once, also beside the API's.
         pub(super) port: u16 {
             kind: port(),
             required: "9345",
             example: "9345",
         }
 
-        /// The port that the nodes listen on.
+        /// The port that the nodes listen on; each once for a VIP.
         pub(super) target_port: Option<u16> {
             kind: port(),
             unset: "`port`",
