@@ -8,18 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use vip_common::wire::time::BootNanos;
 
 use crate::clock::now;
-use crate::config::{Config, Tls};
-use crate::probe::{Found, News, Prober, Settings, Trust};
-
-impl From<&Tls> for Trust {
-    fn from(tls: &Tls) -> Self {
-        match tls {
-            Tls::WellKnownCa => Self::WellKnownCa,
-            Tls::Ca(path) => Self::Ca(path.clone()),
-            Tls::Insecure => Self::Insecure,
-        }
-    }
-}
+use crate::config::Config;
+use crate::probe::{Found, News, Prober, Settings};
 
 /// What the tasks that probe have to tell.
 pub(super) enum Outcome {
@@ -44,7 +34,7 @@ pub(super) struct Probed {
 /// A task for each check of a node, so that a server that hangs delays only its own probes.
 pub(super) fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
-    let trust = Trust::from(&health.tls);
+    let trust = health.tls.clone();
     for (number, check) in config.checks.iter().enumerate() {
         let prober = Arc::new(Prober::new(Settings {
             ask: check.ask.clone(),

@@ -18,8 +18,9 @@ use self::pod::pod;
 use self::unit::unit;
 use super::error::BadInput;
 use super::output::print;
-use crate::config::{Config, Flags, Listen, Tls};
+use crate::config::{Config, Flags, Listen};
 use crate::files;
+use crate::probe::Trust;
 
 pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     let flags = Flags {
@@ -109,7 +110,7 @@ fn paths(config: &Config) -> Vec<&Path> {
         &*config.state_dir,
         &*config.datapath.bpffs,
     ];
-    if let Tls::Ca(path) = &config.health.tls {
+    if let Trust::Ca(path) = &config.health.tls {
         paths.push(path);
     }
     paths.extend(

@@ -96,7 +96,7 @@ impl Supervisor {
         segment.under_way = true;
         let wanted = Wanted {
             listen: Some(Router {
-                id: self.config.vrrp.router_id,
+                id: self.config.router_id(),
                 vip: self.config.vip().address,
             }),
             routes,

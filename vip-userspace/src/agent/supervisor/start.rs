@@ -330,7 +330,7 @@ impl Thread<'_> {
             own,
             vips: addresses_of(config).collect(),
             own_addresses: own_addresses(config, nic),
-            router_id: config.vrrp.router_id,
+            router_id: config.router_id(),
             interval: advert_interval(config),
             mode: config.vrrp.mode,
             checks: config.checks.len(),

@@ -15,7 +15,7 @@ use crate::config::{Check, Config, Listen};
 use crate::net::Nic;
 use crate::net::bfd::is_port_taken;
 use crate::net::netlink::Netlink;
-use crate::probe::{Ask, Authority, Credentials, Trust};
+use crate::probe::{Ask, Authority, Credentials};
 
 pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -129,7 +129,7 @@ fn authority(config: &Config) -> Option<Finding> {
     if !config.checks.iter().any(asks_tls) {
         return None;
     }
-    Some(match Trust::from(&config.health.tls).check()? {
+    Some(match config.health.tls.check()? {
         Authority::Read(path) => {
             let text = format!("the CA in {} was read", path.display());
             finding(Grade::Ok, "health", text)

@@ -112,7 +112,7 @@ async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) ->
     };
     let wanted = Wanted {
         listen: Some(Router {
-            id: config.vrrp.router_id,
+            id: config.router_id(),
             vip: config.vip().address,
         }),
         routes: addresses.clone(),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::options::FILE;
 use super::quoted::quoted;
-use crate::config::{Config, RUN_DIR, STATE_DIR, Tls};
-use crate::probe::{Ask, Credentials};
+use crate::config::{Config, RUN_DIR, STATE_DIR};
+use crate::probe::{Ask, Credentials, Trust};
 
 pub(super) fn file(config: &Config) -> String {
     let list = |list: Vec<String>| {
@@ -38,7 +38,7 @@ pub(super) fn file(config: &Config) -> String {
     let _infallible = write!(
         file,
         "\n[vrrp]\nrouter_id = {}\ninterval = \"{}ms\"\n",
-        config.vrrp.router_id,
+        config.router_id(),
         config.vrrp.interval.as_millis(),
     );
     let mut health = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn file(config: &Config) -> String {
             quoted(path.to_str().unwrap_or_default())
         ));
     };
-    if let Tls::Ca(path) = &config.health.tls {
+    if let Trust::Ca(path) = &config.health.tls {
         line("ca", path);
     }
     match &config.health.credentials {
@@ -59,7 +59,7 @@ pub(super) fn file(config: &Config) -> String {
             line("client_key", key);
         }
     }
-    if config.health.tls == Tls::Insecure {
+    if config.health.tls == Trust::Insecure {
         health.push("insecure = true".to_owned());
     }
     match config.checks.first().map(|check| &check.ask) {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::options::{FILE, Options};
 use super::quoted::quoted;
-use crate::config::{Config, Listen, Tls};
+use crate::config::{Config, Listen};
+use crate::probe::Trust;
 
 const PRIVILEGED: &str = "      securityContext:\n        \
            privileged: true\n        \
@@ -158,9 +159,9 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
         read_only,
     };
     let tls = match &config.health.tls {
-        Tls::WellKnownCa => Some(Path::new(options.distribution.tls())),
-        Tls::Ca(path) => path.parent(),
-        Tls::Insecure => None,
+        Trust::WellKnownCa => Some(Path::new(options.distribution.tls())),
+        Trust::Ca(path) => path.parent(),
+        Trust::Insecure => None,
     };
     // Whole directories, so that files that are replaced are seen.
     let credentials = config.health.credentials.iter();
