@@ -5,11 +5,19 @@ use anyhow::Result;
 
 use super::observed::ask;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::sh;
 
-/// What many hosts have: what was asked for may come back, and two ports are open.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "firewalled",
+    promise: "firewalled_node_says_so_and_is_not_ready",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
+
+/// As on many hosts: replies may come in, and two ports are open.
 const FIREWALL: &str = "nft 'table inet test { chain input { \
      type filter hook input priority 0; policy drop; iif lo accept; \
      ct state established,related accept; tcp dport { 22, 6443 } accept; }; }'";
@@ -25,10 +33,10 @@ const OUTPUT: &str = "nft 'table inet test { chain output { \
 
 const OPEN: &str = "nft delete table inet test";
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("firewalled");
     alone(cluster, &mut outcome)?;
-    report.event("the first agent of a cluster is ready");
+    timeline.event("the first agent of a cluster is ready");
     for node in cluster.nodes() {
         if cluster.agent_pid(node).is_none() {
             cluster.start_agent(node)?;
@@ -36,18 +44,16 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     }
     cluster.wait_until_settled()?;
     cut_off(cluster, &mut outcome)?;
-    report.event("a node behind a firewall says so, and is not ready");
+    timeline.event("a node behind a firewall says so, and is not ready");
     no_vrrp(cluster)?;
-    report.event("a firewall that drops VRRP alone is named by both owners");
+    timeline.event("a firewall that drops VRRP alone is named by both owners");
     Ok(outcome)
 }
 
 /// The servers of all nodes run, and the agent of one: it must not wait for the others.
 fn alone(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     cluster.start_agent(0)?;
-    cluster.wait_for_status("it owns the VIP", &[0], |_, _, status| {
-        status.state == "active"
-    })?;
+    cluster.wait_for_status("it owns the VIP", &[0], |_, _, status| status.is_active())?;
     for peer in ["10.0.0.12", "10.0.0.13"] {
         cluster.wait_for_status("it says who runs no agent", &[0], |_, _, status| {
             let text = status.alarm("no_agent", peer);

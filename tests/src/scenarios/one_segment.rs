@@ -3,9 +3,17 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, VIP, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "one_segment",
+    promise: "one_segment_with_one_list_of_nodes_or_it_is_said",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// The agents' configuration with these nodes, by the last byte of their addresses.
 fn configure(cluster: &Cluster, nodes: &[u8]) -> Result<String> {
@@ -38,16 +46,16 @@ fn wait(
     })
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("one_segment");
-    lists(cluster, report)?;
-    report.event("lists that differ: named on both sides");
+    lists(cluster, timeline)?;
+    timeline.event("lists that differ: named on both sides");
     off_link(cluster, &mut outcome)?;
-    report.event("nodes behind a router: named, and refused where it can never work");
+    timeline.event("nodes behind a router: named, and refused where it can never work");
     Ok(outcome)
 }
 
-fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
+fn lists(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
     // The second one's list lacks the third.
     let all = configure(cluster, &[11, 12, 13])?;
     let fewer = configure(cluster, &[11, 12])?;
@@ -67,7 +75,7 @@ fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     wait(cluster, 1, ("stranger", "10.0.0.13"), None)?;
     wait(cluster, 2, ("unheard", "10.0.0.12"), None)?;
 
-    report.event("a node that one list lacks: named by both");
+    timeline.event("a node that one list lacks: named by both");
 
     // The third one has another address now, and the others were not told. It is there first, and
     // owns the VIP.
@@ -81,9 +89,7 @@ fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     )?;
     let other = configure(cluster, &[11, 12, 23])?;
     cluster.start_agent_with(2, &other)?;
-    cluster.wait_for_status("it owns the VIP", &[2], |_, _, status| {
-        status.state == "active"
-    })?;
+    cluster.wait_for_status("it owns the VIP", &[2], |_, _, status| status.is_active())?;
     for node in [0, 1] {
         cluster.start_agent_with(node, &all)?;
         let words = format!("VRRP for {VIP}");
@@ -92,12 +98,12 @@ fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     for peer in ["10.0.0.11", "10.0.0.12"] {
         wait(cluster, 2, ("unheard", peer), Some("`nodes`"))?;
     }
-    report.event("a node with another address that owns the VIP: named by all");
+    timeline.event("a node with another address that owns the VIP: named by all");
     cluster.stop_agent(2)?;
     for node in [0, 1] {
         wait(cluster, node, ("stranger", "10.0.0.23"), None)?;
     }
-    report.event("its agent has ended: nothing is left of it");
+    timeline.event("its agent has ended: nothing is left of it");
     let host = cluster.host(2);
     sh(
         host,

@@ -23,8 +23,8 @@ use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 
-use super::clock::now;
 use super::{privileges, realtime};
+use crate::clock::now;
 use crate::config::VrrpMode;
 use crate::datapath::{DesiredState, StateMap, raise};
 use crate::net::Neighbours;

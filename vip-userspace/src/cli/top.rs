@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal as _};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use crate::observe::event::{Record, Severity};
 use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::{Node, Status};
+use crate::run_dir::{self, RunDir};
 
 /// Between questions to the agent.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const HISTORY: usize = 120;
 /// Lines of events.
 const EVENTS: u16 = 8;
 
-pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(run_directory: &RunDir) -> anyhow::Result<ExitCode> {
     // Without an agent there is nothing to show, and no reason to touch the terminal.
     let mut view = View::default();
     view.take(ask(run_directory, &Request::Status)?, Instant::now());
@@ -44,7 +44,7 @@ pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn watch(
-    run_directory: &Path,
+    run_directory: &RunDir,
     terminal: &mut ratatui::DefaultTerminal,
     mut view: View,
 ) -> anyhow::Result<()> {
@@ -57,7 +57,7 @@ fn watch(
                 Err(error) => view.trouble = Some(format!("{error:#}")),
             }
             let directory = state::directory(None, run_directory);
-            view.events = journal::read(&directory.join(journal::FILE)).unwrap_or_default();
+            view.events = journal::read(&directory.join(run_dir::EVENTS)).unwrap_or_default();
         }
         terminal
             .draw(|frame| view.draw(frame))

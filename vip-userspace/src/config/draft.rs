@@ -352,7 +352,7 @@ impl Draft {
             local: self.local,
             datapath: self.datapath,
             http: self.http.map(|(listen, _)| listen),
-            run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
+            run_dir: self.run_dir.map_or(RUN_DIR.into(), Into::into),
             state_dir: self.state_dir.unwrap_or(STATE_DIR.into()),
         };
         let last_byte = match config.vip().address {

@@ -29,6 +29,7 @@ use self::values::{
     advert_interval, check_kind, directory, endpoint, host, interface, listen, run_directory,
 };
 use crate::probe::{Ask, Credentials};
+use crate::run_dir::RunDir;
 use vip_node::rank;
 
 /// Where the agent keeps its socket and its lock, unless configured otherwise.
@@ -70,7 +71,7 @@ pub struct Config {
     /// Where the agent listens for HTTP: metrics, probes, status page. `None`: nowhere.
     pub http: Option<Listen>,
     /// Where the status socket lies, and what is noted about the running kernel.
-    pub run_dir: PathBuf,
+    pub run_dir: RunDir,
     /// Where lies what must outlive a reboot: the last events, and whether the node is drained.
     pub state_dir: PathBuf,
 }
@@ -313,12 +314,12 @@ pub enum ConfigError {
         message: String,
     },
     /// The file cannot be read.
-    #[error("cannot read {}: {source}; give the path of a configuration file", path.display())]
+    #[error("cannot read {}: {error}; give the path of a configuration file", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// Neither a file nor flags.
     #[error(
@@ -478,9 +479,9 @@ impl Flags {
         let nothing = self.overrides.vip.is_none() && self.overrides.nodes.is_none();
         let (name, text) = match &self.config {
             Some(path) => {
-                let read = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                let read = fs::read_to_string(path).map_err(|error| ConfigError::Read {
                     path: path.clone(),
-                    source,
+                    error,
                 });
                 (path.display().to_string(), read?)
             }

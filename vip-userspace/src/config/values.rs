@@ -6,7 +6,7 @@ use super::draft::Terms;
 use super::fault::{Fault, Place};
 use super::table::{Table, list, number, table, text, wrong_type};
 use super::*;
-use crate::agent::SOCKET;
+use crate::run_dir::SOCKET;
 
 pub(super) fn buckets(value: Spanned<DeValue<'_>>) -> Result<u32, Fault> {
     let range = i64::from(rank::MIN_BUCKETS)..=i64::from(rank::MAX_BUCKETS);

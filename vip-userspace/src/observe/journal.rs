@@ -1,4 +1,4 @@
-//! The last events, kept in a file of the state directory: `vip events` reads them there also
+//! The last events, kept in a file of the state directory, one JSON object a line, oldest first: `vip events` reads them there also
 //! while no agent runs and after a reboot, and the next agent goes on with it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +13,7 @@ use jiff::Timestamp;
 
 use super::event::{Event, Record, Repair, Severity};
 use crate::files;
-
-/// The file, below the state directory: one JSON object a line, oldest first.
-pub const FILE: &str = "events.jsonl";
+use crate::run_dir::EVENTS;
 
 /// Who may read it.
 const MODE: u32 = 0o600;
@@ -49,8 +47,8 @@ impl Journal {
     /// once.
     #[must_use]
     pub fn open(directory: &Path, former: Option<&Path>) -> Self {
-        let path = directory.join(FILE);
-        let former = former.map(|directory| directory.join(FILE));
+        let path = directory.join(EVENTS);
+        let former = former.map(|directory| directory.join(EVENTS));
         let mut kept: VecDeque<Record> = read(&path).unwrap_or_default().into();
         let mut next = kept.back().map_or(0, |last| last.sequence + 1);
         let moved = former.as_deref().map(read).transpose().ok().flatten();
@@ -312,7 +310,7 @@ mod tests {
     #[test]
     fn events_survive_the_agent_and_a_half_written_line() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(EVENTS);
         let mut journal = Journal::open(directory.path(), None);
         journal.note(dead(1));
         journal.note(dead(2));
@@ -350,11 +348,11 @@ mod tests {
         journal.disk.lock().failed = Instant::now().checked_sub(RETRY);
         journal.note(dead(4));
         assert!(journal.disk.flush());
-        let records = read(&directory.join(FILE)).expect("there");
+        let records = read(&directory.join(EVENTS)).expect("there");
         assert_eq!(records.len(), 4);
         journal.note(dead(5));
         assert!(journal.disk.flush());
-        assert_eq!(read(&directory.join(FILE)).expect("there").len(), 5);
+        assert_eq!(read(&directory.join(EVENTS)).expect("there").len(), 5);
     }
 
     #[test]
@@ -371,7 +369,7 @@ mod tests {
     #[test]
     fn the_file_keeps_the_last_events_and_does_not_grow() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(EVENTS);
         let mut journal = Journal::open(directory.path(), None);
         for node in 0..MOST_LINES + KEPT {
             journal.note(dead(node));
@@ -396,8 +394,8 @@ mod tests {
             }
         }
         drop(Journal::open(new.path(), Some(old.path())));
-        assert!(!old.path().join(FILE).exists());
-        let records = read(&new.path().join(FILE)).expect("there");
+        assert!(!old.path().join(EVENTS).exists());
+        let records = read(&new.path().join(EVENTS)).expect("there");
         let seen: Vec<_> = records
             .iter()
             .map(|record| (record.sequence, record.node.as_deref().expect("a node")))

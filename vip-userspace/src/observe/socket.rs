@@ -3,14 +3,13 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::SOCKET;
+use crate::run_dir::RunDir;
 
 /// The agent answers in well under a millisecond, or at the end of a handover, unless it hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,8 +71,8 @@ impl<T> From<anyhow::Result<T>> for Reply<T> {
 ///
 /// # Errors
 /// There is none, it does not answer, or it says no.
-pub fn ask<T: DeserializeOwned>(run_directory: &Path, request: &Request) -> anyhow::Result<T> {
-    let path = run_directory.join(SOCKET);
+pub fn ask<T: DeserializeOwned>(run_dir: &RunDir, request: &Request) -> anyhow::Result<T> {
+    let path = run_dir.socket();
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow::anyhow!(
             "no agent at {}: is `vip run` running on this node?",

@@ -50,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) counters: BTreeSet<String>,
     pub(crate) events: BTreeSet<String>,
     pub(crate) alarms: BTreeSet<String>,
+    /// Alerts for Prometheus.
+    pub(crate) alerts: BTreeSet<String>,
     /// String literals of tests and tools.
     pub(crate) other_literals: BTreeSet<String>,
     /// Every word of code, comments left out.
@@ -69,6 +71,7 @@ impl Known {
             counters: BTreeSet::new(),
             events: BTreeSet::new(),
             alarms: BTreeSet::new(),
+            alerts: alerts(&root.join("deploy/prometheus/alerts.yaml")),
             other_literals: BTreeSet::new(),
             words: BTreeSet::new(),
             items: BTreeSet::new(),
@@ -170,6 +173,14 @@ fn tasks(source: &Path) -> BTreeSet<String> {
         kebab
     };
     names.map(kebab_case).collect()
+}
+
+fn alerts(rules: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(rules).expect("the rules");
+    let names = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    names.map(str::to_owned).collect()
 }
 
 /// The keys of a section: the program names them when it meets one that is none.

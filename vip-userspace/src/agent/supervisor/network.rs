@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use vip_common::wire::addr::Mac;
 
 use super::hooks::Hooks;
+use super::segment::KnownMac;
 use super::setup::{NicSockets, addresses_of, described};
 use super::{Supervisor, addresses, conflicts};
 use crate::agent::node_thread::Command;
@@ -283,7 +284,8 @@ impl Supervisor {
                 for neighbour in neighbours {
                     if let Some(mac) = neighbour.mac.map(Mac::from_wire) {
                         self.learn(neighbour.address, mac);
-                        self.segment.known_macs.push((mac, neighbour.address));
+                        let address = neighbour.address;
+                        self.segment.known_macs.push(KnownMac { mac, address });
                     }
                 }
             }
@@ -324,12 +326,12 @@ impl Supervisor {
         {
             self.node_thread.tell(Input::Neighbor(peer.index));
         }
-        // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
-        // a probe for it comes here, and was counted there.
+        // The program answers questions for the VIP and drops announcements of it. A reply to an
+        // address probe for it comes here, and the program has counted it.
         if addresses_of(&self.config).any(|vip| vip == heard.address) {
             self.on_claim(heard.mac);
             if let Ok(counted) = conflicts(&self.datapath) {
-                self.claims.0 = counted;
+                self.conflicts.counted = counted;
             }
         } else {
             self.note_answer(heard.address, heard.mac);

@@ -4,9 +4,9 @@ use vip_common::abi::BackendIndex;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::Diagnostic;
 
-use super::Supervisor;
-use crate::agent::clock::now;
+use super::{Supervisor, VipClaim};
 use crate::agent::node_thread::Notice;
+use crate::clock::now;
 use crate::observe::event::{Event, Repair};
 use vip_node::election::State;
 use vip_node::health::{Probe, Transition};
@@ -62,29 +62,17 @@ impl Supervisor {
                 self.since = now();
             }
             Report::Conflict { mac, claimant, .. } => {
-                self.claims.1 += 1;
-                self.claimants.retain(|(known, _)| known != mac);
-                self.claimants.push((*mac, *claimant));
+                self.conflicts.reported += 1;
+                self.claimants.retain(|known| known.mac != *mac);
+                self.claimants.push(VipClaim {
+                    mac: *mac,
+                    claimant: *claimant,
+                });
             }
             Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
-            Report::ConflictOver { mac, .. } => self.claimants.retain(|(known, _)| known != mac),
+            Report::ConflictOver { mac, .. } => self.claimants.retain(|known| known.mac != *mac),
             Report::TwoOwners { node, present } => self.on_two_owners(*node, *present),
             _ => {}
-        }
-    }
-
-    /// What the probe found that changed the picture. A later one may have ended meanwhile, and
-    /// have found something else.
-    fn cause(&self, node: BackendIndex, check: usize, found: &Probe) -> String {
-        let last = &self.peers[node.get()].probes[check];
-        match found {
-            _ if last.found.as_ref() == Some(found) => last.text.clone(),
-            Probe::Ready => "ready".to_owned(),
-            Probe::Unknown(text) | Probe::NotReady(text) | Probe::Hung { reason: text, .. } => {
-                text.clone()
-            }
-            Probe::Refused => "connection refused".to_owned(),
-            Probe::Silent => "no answer".to_owned(),
         }
     }
 
@@ -162,13 +150,13 @@ impl Supervisor {
                 change,
             } => {
                 let port = self.config.checks[check].port;
-                let cause = |found: Probe| self.cause(node, check, &found);
+                let cause = |found: Probe| found.text().to_owned();
                 let node = name(node);
                 match change {
                     Transition::Alive => Event::ProbesAnswered { node },
-                    Transition::Dead => Event::ProbesUnanswered {
+                    Transition::Dead(found) => Event::ProbesUnanswered {
                         node,
-                        cause: cause(Probe::Silent),
+                        cause: cause(found),
                     },
                     Transition::Ready => Event::ServerReady { node, port },
                     Transition::Unknown(Probe::Ready) => Event::ServerUnknown {

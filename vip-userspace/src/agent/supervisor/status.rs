@@ -8,8 +8,8 @@ use vip_common::abi::{BackendIndex, Counter};
 use vip_common::wire::addr::Mac;
 
 use super::Supervisor;
-use crate::agent::clock::now;
 use crate::agent::node_thread::View;
+use crate::clock::now;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
 use vip_node::election::State;
@@ -60,14 +60,14 @@ impl Supervisor {
                 probe: if server == Server::Unready {
                     self.why_unready(peer, 0)
                 } else {
-                    peer.probes[0].text.clone()
+                    peer.last_probe(0).to_owned()
                 },
                 rtt_ms: peer.rtt.map(millis),
                 packets: counters.packets,
                 bytes: counters.bytes,
                 connections: counters.syns,
-                packets_per_second: peer.rates.0,
-                connections_per_second: peer.rates.1,
+                packets_per_second: peer.rates.packets_per_second,
+                connections_per_second: peer.rates.connections_per_second,
             })
         });
         let counters = Counter::ALL
@@ -99,11 +99,11 @@ impl Supervisor {
             takeovers: self.takeovers,
             last_failover_ms: self.last_failover.map(millis),
             source_mac_changes: self.sources.changes(),
-            conflicts: self.claims.1,
-            claimant: self.claimants.last().map(|(mac, _)| mac.to_string()),
-            claim: self.claimants.last().map(|(mac, claimant)| {
-                let claim = self.claim(*mac, *claimant);
-                match claimant.node() {
+            conflicts: self.conflicts.reported,
+            claimant: self.claimants.last().map(|last| last.mac.to_string()),
+            claim: self.claimants.last().map(|last| {
+                let claim = self.claim(last.mac, last.claimant);
+                match last.claimant.node() {
                     Some(node) => format!("{}: {claim}", named(node).name),
                     None => claim,
                 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
-use super::{Finding, Grade, ask_all, finding, list};
+use super::ask::ask_all;
+use super::finding::{Finding, Grade, finding, list};
 use crate::agent::survey::{self, Found, Wanted};
 use crate::config::{Config, Node};
 use crate::datapath::socket_lookup_programs;
@@ -67,8 +68,8 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
                 Grade::Warning,
                 NODES,
                 format!(
-                    "{} is reached by {other}, and agents speak to it by {}: see which of the two has \
-                     the shorter prefix or the better metric",
+                    "{} is reached by {other}, and agents reach it by {}: compare the prefixes and the \
+                     metrics of the two routes",
                     called(peer),
                     nic.name
                 ),
@@ -129,7 +130,7 @@ async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) ->
     }
 }
 
-/// Who says something at the agent's own port.
+/// Sources of the packets that come to the agent's own port.
 async fn listen(socket: Option<BfdSocket>) -> Option<Vec<IpAddr>> {
     let socket = socket?;
     let end = Instant::now() + LISTEN;
