@@ -201,7 +201,7 @@ impl Verdict {
         self.bytes
     }
 
-    /// Whether the frame opens a connection at [`Self::backend`].
+    /// Whether the frame opens a connection at that backend.
     #[inline(always)]
     #[must_use]
     pub const fn opens(&self) -> bool {
