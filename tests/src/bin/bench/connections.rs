@@ -239,7 +239,10 @@ impl Setup {
             Balancer::Vip => {
                 let nodes = cluster.nodes();
                 cluster.wait_for_status("the echo servers are ready", &nodes, |_, _, status| {
-                    let service = status.services.iter().find(|one| one.endpoint.to_string() == vip);
+                    let service = status
+                        .services
+                        .iter()
+                        .find(|one| one.endpoint.to_string() == vip);
                     service.is_some_and(|service| service.usable.len() == 3)
                 })?;
                 vip
