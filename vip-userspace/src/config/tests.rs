@@ -921,10 +921,10 @@ proptest! {
     }
 
     #[test]
-    fn durations_are_read_as_written(milliseconds in 0_u64..100_000_000) {
-        let wanted = Ok(Duration::from_millis(milliseconds));
-        prop_assert_eq!(milliseconds(&format!("{milliseconds}ms")), wanted.clone());
-        let seconds = format!("{}.{:03}s", milliseconds / 1000, milliseconds % 1000);
+    fn durations_are_read_as_written(number in 0_u64..100_000_000) {
+        let wanted = Ok(Duration::from_millis(number));
+        prop_assert_eq!(milliseconds(&format!("{number}ms")), wanted.clone());
+        let seconds = format!("{}.{:03}s", number / 1000, number % 1000);
         prop_assert_eq!(milliseconds(&seconds), wanted);
     }
 }
