@@ -387,9 +387,9 @@ impl Supervisor {
             }
         };
         let port = self.config.checks[why.check].port;
-        let others = why.others.iter().map(|(index, unfit)| {
-            let peer = &self.peers[index.get()];
-            let why = match unfit {
+        let others = why.others.iter().map(|other| {
+            let peer = &self.peers[other.node.get()];
+            let why = match other.why {
                 Unfit::Dead => "does not live".to_owned(),
                 Unfit::Silent => "is silent".to_owned(),
                 Unfit::Draining => "drains".to_owned(),
