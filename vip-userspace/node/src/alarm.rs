@@ -77,8 +77,8 @@ pub struct Change {
 pub struct Alarms(BTreeMap<(Kind, String), Alarm>);
 
 impl Alarms {
-    /// Raises an alarm that ends at `until`, or when it is lowered. Returns a change if it was not up
-    /// with this text.
+    /// Raises an alarm that ends at `until`, or when it is lowered. Returns a change if it was not
+    /// up with this text.
     pub fn raise(
         &mut self,
         kind: Kind,
@@ -136,8 +136,8 @@ impl Alarms {
     }
 }
 
-/// How long an alarm about packets of a host lasts after the last packet: three surveys of a segment
-/// with problems.
+/// How long an alarm about packets of a host lasts after the last packet: three surveys of a
+/// segment with problems.
 pub const HEARD: Duration = Duration::from_secs(15);
 
 #[cfg(test)]

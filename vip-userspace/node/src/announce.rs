@@ -1,5 +1,5 @@
-//! When to announce an address: in a burst after it has moved, and the VIP once a minute from then on
-//! for hosts that missed the burst.
+//! When to announce an address: in a burst after it has moved, and the VIP once a minute from then
+//! on for hosts that missed the burst.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Which nodes get new connections, given servers' health, drained nodes and silent nodes.
 //!
-//! The three are independent. A server is *ready*, *unready*, or serves without saying whether it is
-//! ready (*unknown*): see [`health`](crate::health). A node *drains* after `vip drain`. A node is
-//! *silent* while its packets do not arrive. If no node would be left, servers' states are ignored
-//! first; a draining node gets connections only if no other one lives.
+//! The three are independent. A server is *ready*, *unready*, or serves without saying whether it
+//! is ready (*unknown*): see [`health`](crate::health). A node *drains* after `vip drain`. A node
+//! is *silent* while its packets do not arrive. If no node would be left, servers' states are
+//! ignored first; a draining node gets connections only if no other one lives.
 
 use vip_common::abi::BackendMask;
 

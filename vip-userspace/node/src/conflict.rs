@@ -24,8 +24,8 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Time from a foreign claim to the next probe.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Time between the owner's probes, a quarter more or less. Only an answer shows a host that has the
-/// VIP and does not announce it.
+/// Time between the owner's probes, a quarter more or less. Only an answer shows a host that has
+/// the VIP and does not announce it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Time after its last repetition when a claim is over. The owner probes three times in it.
@@ -34,8 +34,8 @@ const LAPSE: Duration = Duration::from_secs(12);
 /// Claims that are kept. A further one replaces the oldest.
 pub(crate) const MAX_CLAIMS: usize = 8;
 
-/// How long another node may answer for the VIP while this one owns it, until that is reported. In a
-/// handover both answer for a moment.
+/// How long another node may answer for the VIP while this one owns it, until that is reported. In
+/// a handover both answer for a moment.
 const RIVAL_PATIENCE: Duration = Duration::from_millis(2500);
 
 /// The node's state by which a claim is judged.
@@ -50,8 +50,8 @@ pub(crate) struct Situation {
     /// Nodes whose agents are heard. Their ARP for the VIP comes from the agent, since the programs
     /// drop all other.
     pub(crate) heard: BackendMask,
-    /// When an advertisement of an owner must have arrived, if there is an owner. Before that, a node
-    /// that claims the VIP may be the owner.
+    /// When an advertisement of an owner must have arrived, if there is an owner. Before that, a
+    /// node that claims the VIP may be the owner.
     pub(crate) owner_known_at: BootNanos,
 }
 
@@ -137,8 +137,8 @@ impl Conflicts {
         self.watch = now;
     }
 
-    /// A host claims the VIP. `node`: the node of the cluster that it is, if it is one; `agent`: that
-    /// node may run an agent, as far as its kernel shows.
+    /// A host claims the VIP. `node`: the node of the cluster that it is, if it is one; `agent`:
+    /// that node may run an agent, as far as its kernel shows.
     pub(crate) fn on_claim(
         &mut self,
         now: BootNanos,
@@ -169,7 +169,8 @@ impl Conflicts {
         let by = match (node, situation.owner) {
             (None, _) => Claimant::Stranger,
             (Some(node), Some(owner)) if agent => Claimant::Unheard { node, owner },
-            // It may be the owner, hidden by a firewall. Another alarm reports that it is not heard.
+            // It may be the owner, hidden by a firewall. Another alarm reports that it is not
+            // heard.
             (Some(_), None) if agent => return,
             (Some(node), _) => Claimant::NoAgent(node),
         };
@@ -185,7 +186,8 @@ impl Conflicts {
         }
     }
 
-    /// Sends the probes before a claim. `may_claim`: this node does not own the VIP and has no fault.
+    /// Sends the probes before a claim. `may_claim`: this node does not own the VIP and has no
+    /// fault.
     pub(crate) fn probe(&mut self, now: BootNanos, may_claim: bool, out: &mut Vec<Action>) {
         if may_claim && self.probes_left > 0 && now >= self.next {
             self.probes_left -= 1;
@@ -256,8 +258,8 @@ impl Conflicts {
         true
     }
 
-    /// Another node answers for the VIP, which this one owns. So one of the two, or neither, receives
-    /// the other's advertisements.
+    /// Another node answers for the VIP, which this one owns. So one of the two, or neither,
+    /// receives the other's advertisements.
     fn on_rival(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Action>) {
         let known = self.rival.filter(|known| known.node == node);
         let mut rival = known.unwrap_or(Rival {

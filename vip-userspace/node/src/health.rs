@@ -145,8 +145,9 @@ impl Check {
     /// Takes the result of a probe.
     ///
     /// The first probe decides at once. After that, an answer of any kind proves life at once, and
-    /// `fall` silent probes in a row mean death. A server becomes ready, or usable, after `rise` good
-    /// probes. It stops to be so after `fall` bad ones, or after a single one if nothing listens.
+    /// `fall` silent probes in a row mean death. A server becomes ready, or usable, after `rise`
+    /// good probes. It stops to be so after `fall` bad ones, or after a single one if nothing
+    /// listens.
     fn on_probe(&mut self, probe: &Probe) {
         let at_once = Thresholds { rise: 1, fall: 1 };
         let first = !std::mem::replace(&mut self.probed, true);
@@ -257,8 +258,8 @@ impl Health {
         check.map_or(Server::Unready, Check::server)
     }
 
-    /// Whether new connections may go to a backend's server, by one of the checks. False if there is no
-    /// such backend or check.
+    /// Whether new connections may go to a backend's server, by one of the checks. False if there
+    /// is no such backend or check.
     #[must_use]
     pub fn usable(&self, index: BackendIndex, check: usize) -> bool {
         let check = self.check(index, check);

@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// few seconds.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Time without a BFD packet after which an agent sends none any more. While a session is down, each
-/// side sends about one a second (RFC 5880, section 6.8.3).
+/// Time without a BFD packet after which an agent sends none any more. While a session is down,
+/// each side sends about one a second (RFC 5880, section 6.8.3).
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long a refusal counts: two surveys. Kernels limit ICMP errors to one a second, so some
@@ -55,7 +55,8 @@ pub struct OnNic {
     pub ttl: u8,
 }
 
-/// Observations about another node's agent. Times are those of the last one; `None`: there was none.
+/// Observations about another node's agent. Times are those of the last one; `None`: there was
+/// none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
     /// The BFD session is up.

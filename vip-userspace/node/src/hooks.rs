@@ -1,5 +1,5 @@
-//! Whether the programs of this node run. An attached program need not run: a driver may skip it, and
-//! another product's program before it may end the chain.
+//! Whether the programs of this node run. An attached program need not run: a driver may skip it,
+//! and another product's program before it may end the chain.
 
 use std::fmt;
 use std::time::Duration;
@@ -99,8 +99,8 @@ impl fmt::Display for Program {
     }
 }
 
-/// Shows whether the ingress program runs. It counts each ARP and Neighbor Discovery frame, and each
-/// of those frames that the agent's packet sockets receive has passed it.
+/// Shows whether the ingress program runs. It counts each ARP and Neighbor Discovery frame, and
+/// each of those frames that the agent's packet sockets receive has passed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IngressProof {
     running: Running,
@@ -134,8 +134,8 @@ const MISSED: u32 = 3;
 const MISSES: u32 = 2;
 
 impl IngressProof {
-    /// The program is attached. `counted`: the frames that it, or an earlier one with the same maps,
-    /// has counted so far.
+    /// The program is attached. `counted`: the frames that it, or an earlier one with the same
+    /// maps, has counted so far.
     #[must_use]
     pub fn begin(counted: u64) -> Self {
         Self {
@@ -153,8 +153,8 @@ impl IngressProof {
         self.running
     }
 
-    /// A socket received a frame. `counted` reads the program's counter. It is called only while it is
-    /// not known whether the program runs.
+    /// A socket received a frame. `counted` reads the program's counter. It is called only while it
+    /// is not known whether the program runs.
     pub fn on_frame(&mut self, counted: impl FnOnce() -> Option<u64>) {
         self.frames = self.frames.saturating_add(1);
         self.fresh = self.fresh.saturating_add(1);
@@ -168,8 +168,8 @@ impl IngressProof {
         }
     }
 
-    /// A periodic look. `counted`: the frames that the program has counted so far. Returns the nodes to
-    /// ask.
+    /// A periodic look. `counted`: the frames that the program has counted so far. Returns the
+    /// nodes to ask.
     pub fn on_look(&mut self, counted: u64) -> Ask {
         let delta = counted.saturating_sub(self.counted);
         let fresh = std::mem::take(&mut self.fresh);
@@ -284,8 +284,8 @@ impl Watch {
         std::mem::replace(&mut self.running, running) != running
     }
 
-    /// Whether the node must not own the VIP: the program does not run, or another one before it might
-    /// keep it from running.
+    /// Whether the node must not own the VIP: the program does not run, or another one before it
+    /// might keep it from running.
     #[must_use]
     pub fn is_fault(&self) -> bool {
         match self.running {

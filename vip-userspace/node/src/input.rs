@@ -29,8 +29,8 @@ pub struct Params {
     pub thresholds: Thresholds,
     /// Whether to send ARP probes for the VIP (RFC 5227).
     pub probe_address: bool,
-    /// How far ahead the lease is set at most; it is renewed when half of that is left. A simulation
-    /// may choose another value than [`MAX_LEASE`](crate::election::MAX_LEASE).
+    /// How far ahead the lease is set at most; it is renewed when half of that is left. A
+    /// simulation may choose another value than [`MAX_LEASE`](crate::election::MAX_LEASE).
     pub max_lease: Duration,
     /// Seed of BFD's jitter and discriminators. It must be secret and differ between nodes: an
     /// attacker on the segment who knows a session's discriminators can end the session.

@@ -1,8 +1,8 @@
-//! The decisions of a node: `(now, input) -> actions`, without clock, socket or map. The agent and the
-//! simulator run the same code.
+//! The decisions of a node: `(now, input) -> actions`, without clock, socket or map. The agent and
+//! the simulator run the same code.
 //!
-//! [`Node`] puts these parts together. It passes inputs to them, and turns their events into actions.
-//! Each part owns its state in private fields. An arrow means "asks"; there is no circle.
+//! [`Node`] puts these parts together. It passes inputs to them, and turns their events into
+//! actions. Each part owns its state in private fields. An arrow means "asks"; there is no circle.
 //!
 //! ```text
 //!        Input: packets, probes, faults, commands      Action: packets, lease, masks, reports
@@ -25,9 +25,10 @@
 //! +----------------------------------------------------------------------------------------+
 //! ```
 //!
-//! Four modules decide about this host alone: [`hooks`] (do the programs run?), [`settings`] (kernel
-//! settings), [`ways`] (other NICs for answers) and [`sources`] (MACs of other nodes). [`hearing`] and
-//! [`alarm`] find and hold problems of the segment. [`rank`] computes the rank table.
+//! Four modules decide about this host alone: [`hooks`] (do the programs run?), [`settings`]
+//! (kernel settings), [`ways`] (other NICs for answers) and [`sources`] (MACs of other nodes).
+//! [`hearing`] and [`alarm`] find and hold problems of the segment. [`rank`] computes the rank
+//! table.
 
 mod action;
 mod announce;

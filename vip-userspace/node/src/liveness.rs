@@ -241,7 +241,8 @@ impl Liveness {
         }
     }
 
-    /// Declares a node dead whose kernel does not answer any more. `alive`: probes show that it lives.
+    /// Declares a node dead whose kernel does not answer any more. `alive`: probes show that it
+    /// lives.
     pub(crate) fn conclude(
         &mut self,
         now: BootNanos,
@@ -400,8 +401,8 @@ impl Liveness {
         }
     }
 
-    /// Asks a node's kernel if it is time: to tell a crashed agent from a dead node, or, of a healthy
-    /// node, to learn whether it answers at all.
+    /// Asks a node's kernel if it is time: to tell a crashed agent from a dead node, or, of a
+    /// healthy node, to learn whether it answers at all.
     fn ask(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
         let (fast, slow) = (self.fast_interval(), self.slow_interval());
         let Some(peer) = self.peer_mut(node) else {

@@ -2,8 +2,8 @@
 //!
 //! A node whose agent has just started is *joining*: it does not know the other nodes' health yet,
 //! and they do not know its own. It forwards nothing until its BFD session with each other node is
-//! up on both sides and each node's Ethernet address is known, or a time limit is over. Otherwise it
-//! would skip nodes that it has not heard yet, and their connections would be reset.
+//! up on both sides and each node's Ethernet address is known, or a time limit is over. Otherwise
+//! it would skip nodes that it has not heard yet, and their connections would be reset.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ impl Membership {
         }
     }
 
-    /// The agent starts. `known`: the nodes that an earlier agent found alive; empty if there was no
-    /// earlier agent.
+    /// The agent starts. `known`: the nodes that an earlier agent found alive; empty if there was
+    /// no earlier agent.
     pub(crate) fn on_start(&mut self, now: BootNanos, known: BackendMask) {
         if known.is_empty() {
             self.joining = self.joining_time.map(|time| now.after(time));

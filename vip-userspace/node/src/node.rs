@@ -1,8 +1,8 @@
 //! One node, put together from its parts. It has no rules of its own, but those that need several
 //! parts.
 //!
-//! The [election](crate::election) makes one node the owner. [Liveness](crate::liveness) finds a lost
-//! owner within a few BFD packets, so that backups need not wait for VRRP's time-out.
+//! The [election](crate::election) makes one node the owner. [Liveness](crate::liveness) finds a
+//! lost owner within a few BFD packets, so that backups need not wait for VRRP's time-out.
 //! [Selection](crate::selection) decides which nodes get connections. [Faults](crate::faults) keep
 //! this node from owning the VIP. The documentation of the crate has a picture.
 
@@ -97,9 +97,9 @@ impl Node {
         }
     }
 
-    /// Starts it. `answer_until` and `known` are the lease and the health that an earlier agent left in
-    /// the map. If that lease has not ended, this node owns the VIP at once. (One that ends further
-    /// ahead than [`Params::max_lease`] is ignored: no agent sets it so.)
+    /// Starts it. `answer_until` and `known` are the lease and the health that an earlier agent
+    /// left in the map. If that lease has not ended, this node owns the VIP at once. (One that ends
+    /// further ahead than [`Params::max_lease`] is ignored: no agent sets it so.)
     pub fn on_start(
         &mut self,
         now: BootNanos,
@@ -176,8 +176,8 @@ impl Node {
 
     /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing.
     ///
-    /// The caller takes in all packets that wait in its sockets first. Otherwise packets that arrived
-    /// in time would count as missing because this node was late.
+    /// The caller takes in all packets that wait in its sockets first. Otherwise packets that
+    /// arrived in time would count as missing because this node was late.
     pub fn on_timer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         self.wake(now, out);
         let mut events = std::mem::take(&mut self.events);
@@ -356,8 +356,8 @@ impl Node {
         }
     }
 
-    /// An owner whose lease has ended did not run in time. It becomes a backup before anything else,
-    /// so that the input does not extend the lease.
+    /// An owner whose lease has ended did not run in time. It becomes a backup before anything
+    /// else, so that the input does not extend the lease.
     fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         if self.election.overslept(now) {
             let actions = self.election.on_timer(now);
@@ -685,8 +685,8 @@ impl Node {
         let to = To::All;
         match self.transfer.advertising() {
             Advertising::Usual => out.push(Action::SendAdvert { to, priority }),
-            // The other nodes learn that this one is still there. The successor, which outranks that
-            // priority, is asked again, since packets get lost.
+            // The other nodes learn that this one is still there. The successor, which outranks
+            // that priority, is asked again, since packets get lost.
             Advertising::ResigningTo(successor) => {
                 let priority = PRIORITY_HANDING_OVER;
                 out.push(Action::SendAdvert { to, priority });

@@ -153,8 +153,8 @@ impl Ownership {
         (self.heard, self.is_own) = (None, false);
     }
 
-    /// This node owns the VIP from now on. Returns how it came to. `resumes`: an earlier agent owned
-    /// the VIP, and its lease has not ended.
+    /// This node owns the VIP from now on. Returns how it came to. `resumes`: an earlier agent
+    /// owned the VIP, and its lease has not ended.
     pub(crate) fn take_over(
         &mut self,
         now: BootNanos,

@@ -44,8 +44,8 @@
 //!
 //! # The same on every machine
 //! All arithmetic is on integers of fixed size, logarithms included: `f64::ln` may differ in
-//! its last bit from one C library to another, and one such bit can be one bucket with another order
-//! on one of the nodes. A test compares digests of some tables.
+//! its last bit from one C library to another, and one such bit can be one bucket with another
+//! order on one of the nodes. A test compares digests of some tables.
 
 use std::array;
 use std::cmp::Reverse;

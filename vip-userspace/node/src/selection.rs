@@ -205,8 +205,8 @@ impl Selection {
     }
 
     /// Combines probes and liveness. No frames are steered to a node whose agent was never heard:
-    /// its API server may be ready, but its stack does not have the VIP. Local connections go to the
-    /// node's own address, so they do not need the VIP there.
+    /// its API server may be ready, but its stack does not have the VIP. Local connections go to
+    /// the node's own address, so they do not need the VIP there.
     fn living(&self, by: By, members: &Membership, liveness: &Liveness) -> Living {
         let mut alive = self.health.all_alive();
         let mut silent = BackendMask::EMPTY;

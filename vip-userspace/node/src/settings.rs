@@ -1,11 +1,11 @@
-//! Kernel settings of interfaces that keep the kernel from sending ARP for the VIPs, and let clients'
-//! packets in: which ones to set, and which ones to reset.
+//! Kernel settings of interfaces that keep the kernel from sending ARP for the VIPs, and let
+//! clients' packets in: which ones to set, and which ones to reset.
 //!
 //! A VIP is an address of `lo`, so of the whole host. By default the kernel answers ARP for it on
-//! every NIC (`arp_ignore` 0), and uses it as the sender of its own requests (`arp_announce` 0). With
-//! `arp_ignore` 1 it answers only for addresses of the NIC itself. The value 3 is not enough. It hides
-//! addresses of scope host, but not with `route_localnet`, which kube-proxy sets. It also lets other
-//! NICs answer for the node's own address, so that peers would steer to the wrong one.
+//! every NIC (`arp_ignore` 0), and uses it as the sender of its own requests (`arp_announce` 0).
+//! With `arp_ignore` 1 it answers only for addresses of the NIC itself. The value 3 is not enough.
+//! It hides addresses of scope host, but not with `route_localnet`, which kube-proxy sets. It also
+//! lets other NICs answer for the node's own address, so that peers would steer to the wrong one.
 //!
 //! Before an agent sets a value, it makes a note of it and of the previous value. If a setting has
 //! neither of these values later, another program has set it, and it is left alone.

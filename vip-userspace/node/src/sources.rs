@@ -3,8 +3,8 @@
 //! A node that receives a forwarded frame goes on from its own rank. It recognizes such a frame by
 //! its source MAC, which is mostly the one that ARP resolves to. But a bond of mode 5 or 6 sends by
 //! each of its ports with the port's own MAC, and some hypervisors translate MACs. So this module
-//! looks at frames that nodes send to each other anyway, and learns one more MAC for each node. That
-//! is enough for a bond of two ports.
+//! looks at frames that nodes send to each other anyway, and learns one more MAC for each node.
+//! That is enough for a bond of two ports.
 //!
 //! If a node's MACs keep changing, an alarm is raised. Its frames are then steered like those of a
 //! client: they end after N + 1 hops, but not always at their connection.
@@ -72,8 +72,8 @@ impl Sources {
         self.nodes[index.get()].mac = mac;
     }
 
-    /// A node has sent a frame with this source MAC. The caller has made sure that the node itself sent
-    /// it. Returns whether the MAC was not known.
+    /// A node has sent a frame with this source MAC. The caller has made sure that the node itself
+    /// sent it. Returns whether the MAC was not known.
     pub fn on_frame(&mut self, now: BootNanos, index: BackendIndex, mac: Mac) -> bool {
         let node = &mut self.nodes[index.get()];
         // Before ARP has resolved its address, any MAC may be the usual one.

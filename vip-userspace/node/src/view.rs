@@ -22,7 +22,8 @@ pub(crate) struct View<'n> {
 }
 
 impl View<'_> {
-    /// Whether a node could own the VIP: its BFD session is up, or, without BFD, its server answers.
+    /// Whether a node could own the VIP: its BFD session is up, or, without BFD, its server
+    /// answers.
     pub(crate) fn could_own(&self, node: BackendIndex) -> bool {
         match self.liveness.session(node) {
             Some(session) => session.is_up(),
@@ -36,9 +37,9 @@ impl View<'_> {
     }
 
     /// How long this node waits after the owner is lost before it takes over: one BFD interval for
-    /// each living node that ranks above it. Nodes may disagree for a moment about which servers are
-    /// ready, and then compute the same wait. So each one adds a share of half an interval for its
-    /// place by configured priority. `bfd`: the BFD interval; without BFD the wait is zero.
+    /// each living node that ranks above it. Nodes may disagree for a moment about which servers
+    /// are ready, and then compute the same wait. So each one adds a share of half an interval for
+    /// its place by configured priority. `bfd`: the BFD interval; without BFD the wait is zero.
     pub(crate) fn takeover_delay(&self, bfd: Option<Duration>) -> Duration {
         let Some(interval) = bfd else {
             return Duration::ZERO;
@@ -97,8 +98,8 @@ impl View<'_> {
         })
     }
 
-    /// Why a node would not take the VIP, or not keep it; `None` if it would. An unready or draining
-    /// node keeps it only while no other node, this one included, is usable.
+    /// Why a node would not take the VIP, or not keep it; `None` if it would. An unready or
+    /// draining node keeps it only while no other node, this one included, is usable.
     fn unsuited(&self, index: BackendIndex) -> Option<Unsuited> {
         if !self.could_own(index) {
             return Some(Unsuited::Unheard);

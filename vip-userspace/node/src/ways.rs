@@ -31,7 +31,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the kernel's name of a virtual device's kind (`IFLA_INFO_KIND`); `None`: it is not virtual.
+    /// By the kernel's name of a virtual device's kind (`IFLA_INFO_KIND`); `None`: it is not
+    /// virtual.
     #[must_use]
     pub fn of(kind: Option<&str>) -> Self {
         match kind {

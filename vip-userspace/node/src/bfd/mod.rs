@@ -172,10 +172,10 @@ impl Session {
         self.heard
     }
 
-    /// Time from the last packet with the P bit to its answer: the network's round trip, and the time
-    /// until the other side's agent ran. `None` before the first answer. (Poll sequences only to
-    /// measure this would do harm. Each answer is a packet to one peer alone, and delays only that
-    /// peer's detection time, so the peers would not detect a failure at about the same time.)
+    /// Time from the last packet with the P bit to its answer: the network's round trip, and the
+    /// time until the other side's agent ran. `None` before the first answer. (Poll sequences only
+    /// to measure this would do harm. Each answer is a packet to one peer alone, and delays only
+    /// that peer's detection time, so the peers would not detect a failure at about the same time.)
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
@@ -219,11 +219,11 @@ impl Session {
         self.transmit.max(wanted).duration()
     }
 
-    /// While up: the earliest time at which the other side's detection time can expire, if this side
-    /// sends nothing more. The other side computes it (section 6.8.4) from this side's last packet:
-    /// this side's multiplier, times the greater of the interval in that packet and the interval that
-    /// the other side requires. While timers change, the other side may know the old or the new
-    /// values, so the smaller ones count.
+    /// While up: the earliest time at which the other side's detection time can expire, if this
+    /// side sends nothing more. The other side computes it (section 6.8.4) from this side's last
+    /// packet: this side's multiplier, times the greater of the interval in that packet and the
+    /// interval that the other side requires. While timers change, the other side may know the old
+    /// or the new values, so the smaller ones count.
     ///
     /// This is exact if the last packet arrives, and if packets of the other side are not reordered
     /// while it changes its own timers.
@@ -239,8 +239,8 @@ impl Session {
     }
 
     /// Tells the other side that this node drains, or does not any more: by the diagnostic
-    /// "concatenated path down" (section 6.8.17), in which the path is the one to the API server. If
-    /// the session is up, a packet is sent at once.
+    /// "concatenated path down" (section 6.8.17), in which the path is the one to the API server.
+    /// If the session is up, a packet is sent at once.
     pub fn set_path_down(&mut self, now: BootNanos, down: bool, out: &mut Vec<Action>) {
         if self.path_down == down {
             return;
@@ -394,11 +394,11 @@ impl Session {
     /// Whether a packet without this session's discriminator cannot be attributed to it.
     ///
     /// A system that has restarted does not know this side's discriminator, and sends Down with a
-    /// zero in its place. Any host on the segment could forge such a packet. So while the session is
-    /// up, it must at least carry the other side's discriminator. One with another discriminator
-    /// counts only after the detection time has expired, as it does for a system that has restarted.
-    /// (RFC 5881, section 3, would assign it to this session. RFC 5880, section 6.8.6, allows the
-    /// selection to depend on the discriminator.)
+    /// zero in its place. Any host on the segment could forge such a packet. So while the session
+    /// is up, it must at least carry the other side's discriminator. One with another discriminator
+    /// counts only after the detection time has expired, as it does for a system that has
+    /// restarted. (RFC 5881, section 3, would assign it to this session. RFC 5880, section 6.8.6,
+    /// allows the selection to depend on the discriminator.)
     fn is_unproved(&self, packet: &ControlPacket) -> bool {
         let is_another = |remote: Remote| remote.discriminator != packet.my_discriminator;
         self.state == State::Up && self.remote.is_some_and(is_another)
@@ -454,8 +454,8 @@ impl Session {
         self.transmit_soon(now, out);
     }
 
-    /// Sends a packet about a change now, not in a second. But packets stay at least as far apart as
-    /// while up: two sides that answer each other at once, with reordered packets, could do so
+    /// Sends a packet about a change now, not in a second. But packets stay at least as far apart
+    /// as while up: two sides that answer each other at once, with reordered packets, could do so
     /// without end.
     fn transmit_soon(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         let pace = self.params.interval.min(self.transmit_interval());
@@ -479,8 +479,8 @@ impl Session {
         self.receive = self.required_min_rx;
     }
 
-    /// Changes the interval while up (section 6.8.3), by a Poll sequence. Until it ends, packets are
-    /// sent at least as often, and expected at most as often, as the other side knows.
+    /// Changes the interval while up (section 6.8.3), by a Poll sequence. Until it ends, packets
+    /// are sent at least as often, and expected at most as often, as the other side knows.
     fn set_intervals(&mut self, interval: Micros) {
         self.advertise(interval, interval);
         self.polling = true;
@@ -511,8 +511,8 @@ impl Session {
         }
     }
 
-    /// When the packet after one at `sent` is due: the interval less a random part, up to a quarter;
-    /// at least a tenth if the multiplier is one (section 6.8.7).
+    /// When the packet after one at `sent` is due: the interval less a random part, up to a
+    /// quarter; at least a tenth if the multiplier is one (section 6.8.7).
     fn due(&mut self, sent: BootNanos) -> BootNanos {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;

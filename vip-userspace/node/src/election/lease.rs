@@ -48,8 +48,8 @@ impl Lease {
         self.answer_until.before(half)
     }
 
-    /// Sets the end to `until`, or, if that is too far ahead, as far ahead as allowed. Returns the new
-    /// end if it changed.
+    /// Sets the end to `until`, or, if that is too far ahead, as far ahead as allowed. Returns the
+    /// new end if it changed.
     pub(crate) fn renew(&mut self, now: BootNanos, until: BootNanos) -> Option<BootNanos> {
         let furthest = now.after(self.max);
         if until <= furthest {

@@ -2,8 +2,8 @@
 //!
 //! # The answer lease
 //!
-//! The owner answers for the VIP until its lease ends. No other node takes over on a time-out before
-//! that. There are two time-outs, so the lease ends at the earlier of two times:
+//! The owner answers for the VIP until its lease ends. No other node takes over on a time-out
+//! before that. There are two time-outs, so the lease ends at the earlier of two times:
 //!
 //! - two and a half advertisement intervals after the last advertisement,
 //! - half a BFD interval before the first peer's detection time can expire.
@@ -221,8 +221,8 @@ impl Election {
         })
     }
 
-    /// The engine's actions, without those that the lease makes unnecessary. [`Self::renew`] sets an
-    /// extended lease, once for all inputs of one time.
+    /// The engine's actions, without those that the lease makes unnecessary. [`Self::renew`] sets
+    /// an extended lease, once for all inputs of one time.
     fn translate(&mut self, actions: impl IntoIterator<Item = vrrp::Action>) -> Vec<Action> {
         let translate = |action| match action {
             vrrp::Action::RenewLease { .. } => Some(Action::LeaseMoved),
@@ -235,14 +235,14 @@ impl Election {
     }
 }
 
-/// A node's priority: `base` while its API server is usable, otherwise a quarter of it. A quarter is
-/// less than the default priority of each of the first seven nodes.
+/// A node's priority: `base` while its API server is usable, otherwise a quarter of it. A quarter
+/// is less than the default priority of each of the first seven nodes.
 pub(crate) fn priority(base: u8, usable: bool) -> u8 {
     if usable { base } else { (base / 4).max(1) }
 }
 
-/// The VRRP priority, `1..=250`, of a node for which none is configured, by its place in the list of
-/// nodes. The first steps are large, so that the nodes' skew times differ clearly.
+/// The VRRP priority, `1..=250`, of a node for which none is configured, by its place in the list
+/// of nodes. The first steps are large, so that the nodes' skew times differ clearly.
 #[must_use]
 pub fn default_priority(place: usize) -> u8 {
     const FIRST: [u8; 7] = [250, 220, 190, 160, 130, 100, 70];

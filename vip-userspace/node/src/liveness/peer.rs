@@ -161,8 +161,8 @@ impl Peer {
         self.neighbor.answered();
     }
 
-    /// It showed that it lives. `was_heard`: its agent was heard since it was last dead; `later`: when
-    /// to ask it next if its agent is gone. Returns whether it was dead.
+    /// It showed that it lives. `was_heard`: its agent was heard since it was last dead; `later`:
+    /// when to ask it next if its agent is gone. Returns whether it was dead.
     pub(super) fn on_sign_of_life(&mut self, was_heard: bool, later: BootNanos) -> bool {
         let next = match self.state {
             State::Monitored { next, .. } => next.min(later),
@@ -195,9 +195,9 @@ impl Peer {
         }
     }
 
-    /// Declares it dead if it has not answered the last [`QUESTIONS`] and used to answer, or if probes
-    /// of its server fail too (`alive` is false). `interval`: between questions. Returns whether it
-    /// died now.
+    /// Declares it dead if it has not answered the last [`QUESTIONS`] and used to answer, or if
+    /// probes of its server fail too (`alive` is false). `interval`: between questions. Returns
+    /// whether it died now.
     pub(super) fn conclude(&mut self, now: BootNanos, interval: Duration, alive: bool) -> bool {
         let (State::Suspect { asked, next } | State::Monitored { asked, next }) = &mut self.state
         else {

@@ -1,5 +1,5 @@
-//! A digest of all actions of a run's nodes, and of their times. A change that only moves or renames
-//! code must not change it.
+//! A digest of all actions of a run's nodes, and of their times. A change that only moves or
+//! renames code must not change it.
 //!
 //! It is computed from numbers in this file, not from names, so that it does not depend on names.
 

@@ -402,8 +402,8 @@ impl World {
         self.at(self.now + 1, Happening::Probes { node, life });
     }
 
-    /// An agent probes the API servers. To save time, only results that change a state are passed on,
-    /// twice each, as the thresholds require.
+    /// An agent probes the API servers. To save time, only results that change a state are passed
+    /// on, twice each, as the thresholds require.
     fn probe(&mut self, node: usize, life: u64) {
         if self.hosts[node].life != life || self.hosts[node].agent.is_none() {
             return;

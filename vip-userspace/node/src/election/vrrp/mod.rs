@@ -22,10 +22,10 @@
 //! did not run in the meantime: it resigns and becomes a backup, since another node may own the
 //! VIP.
 //!
-//! The RFC does not know three things. The [`Node`](crate::Node) adds them from outside: the
-//! owner is known to be gone before the deadline ([`Machine::shorten_active_down_timer`]), the lease must end earlier
-//! ([`Machine::limit_lease`]), and the owner is not fit to own the VIP
-//! (`unfit` of [`Machine::on_advert`]).
+//! The RFC does not know three things. The [`Node`](crate::Node) adds them from outside: the owner
+//! is known to be gone before the deadline ([`Machine::shorten_active_down_timer`]), the lease must
+//! end earlier ([`Machine::limit_lease`]), and the owner is not fit to own the VIP (`unfit` of
+//! [`Machine::on_advert`]).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -223,8 +223,8 @@ impl Machine {
     /// Takes an advertisement for this virtual router (sections 6.4.2 and 6.4.3). The caller has
     /// checked its TTL (255), its sender (a peer) and its router id.
     ///
-    /// `unfit`: this node is fit to be the owner and the sender is not. Then the VIP may be taken from
-    /// the sender although `preempt` is off.
+    /// `unfit`: this node is fit to be the owner and the sender is not. Then the VIP may be taken
+    /// from the sender although `preempt` is off.
     pub fn on_advert(
         &mut self,
         now: BootNanos,
@@ -242,8 +242,8 @@ impl Machine {
                 interval, owner, ..
             } => {
                 if advert.priority == PRIORITY_RESIGNED {
-                    // The RFC accepts it from every node. But a late resignation, of a node that has
-                    // a successor already, must not make a third one take over.
+                    // The RFC accepts it from every node. But a late resignation, of a node that
+                    // has a successor already, must not make a third one take over.
                     if owner.is_none_or(|owner| owner == source) {
                         self.wait(now, 0, interval, owner);
                     }
@@ -339,8 +339,8 @@ impl Machine {
         self.params.priority = priority.max(1);
     }
 
-    /// An owner whose lease has ended did not advertise in time. Another node may have taken over, so
-    /// it becomes a backup.
+    /// An owner whose lease has ended did not advertise in time. Another node may have taken over,
+    /// so it becomes a backup.
     fn step_down_if_overslept(&mut self, now: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Active { answer_until, .. } if now >= answer_until => {
