@@ -1,4 +1,4 @@
-//! What a node does and reports.
+//! The outputs of a node: actions and reports.
 
 use std::time::Duration;
 
@@ -11,179 +11,180 @@ use crate::choice::Resort;
 use crate::faults::Fault;
 use crate::health::Transition;
 
-/// Where an advertisement goes.
+/// The receivers of an advertisement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum To {
-    /// To all other nodes.
+    /// All other nodes.
     All,
-    /// To one of them.
+    /// One of them alone.
     One(BackendIndex),
 }
 
-/// What the shell has to do, in the order given.
+/// What the caller has to do, in the order given.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
-    /// Let the kernel answer for the VIP until then; [`BootNanos::ZERO`]: no more.
+    /// Write the answer lease to the map: the kernel answers for the VIP until then.
+    /// [`BootNanos::ZERO`]: not any more.
     SetAnswerUntil(BootNanos),
     /// Write health to the map.
     SetMasks(Masks),
     /// Send an advertisement.
     SendAdvert {
-        /// To whom.
+        /// The receivers.
         to: To,
-        /// With this priority, 0 to resign.
+        /// The priority in it, 0 to resign.
         priority: u8,
     },
     /// Send a BFD packet.
     SendBfd {
-        /// To whom.
+        /// The receiver.
         to: BackendIndex,
-        /// What.
+        /// The packet.
         packet: ControlPacket,
     },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),
-    /// Ask a node alone by ARP or Neighbor Discovery whether it still has its address.
+    /// Send a unicast ARP request or Neighbor Solicitation for a node's own address.
     AskNeighbor(BackendIndex),
-    /// Announce the VIP: gratuitous ARP.
+    /// Announce the VIP by gratuitous ARP or an unsolicited Neighbor Advertisement.
     Announce,
     /// Announce this node's own addresses in the same way.
     AnnounceOwn,
-    /// Ask the segment who has the VIP (RFC 5227, an ARP probe).
+    /// Send an ARP probe for the VIP (RFC 5227), or its IPv6 counterpart.
     ProbeAddress,
-    /// Tell whoever listens: log, metrics, status.
+    /// Report something to log, metrics and status.
     Report(Report),
-    /// The node has given up all it held; the agent may end.
+    /// The node has given up the VIP and ended its sessions; the agent may end.
     Done,
 }
 
-/// What changed, and why.
+/// A change, and its cause.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Report {
     /// This node became the owner.
     Active(Takeover),
-    /// This node is no owner (any more).
+    /// This node does not own the VIP (any more).
     Backup(Loss),
-    /// Another node is the owner now, as far as this one hears, or none.
+    /// Another node is the owner now, as far as this one knows, or none.
     Owner {
         /// The owner.
         owner: Option<BackendIndex>,
-        /// The one before, if it is known.
+        /// The owner before it, if it was another node.
         before: Option<Former>,
     },
     /// A BFD session came up.
     BfdUp(BackendIndex),
     /// A BFD session went down.
     BfdDown {
-        /// With which node.
+        /// The other node.
         node: BackendIndex,
-        /// Why.
+        /// The cause, as BFD names it.
         diagnostic: Diagnostic,
     },
-    /// A node does not answer at all.
+    /// A node is dead: nothing on it answers.
     Dead(BackendIndex),
-    /// A node that was silent answers.
+    /// A node that was dead answers.
     Answers(BackendIndex),
-    /// A node that lives answers no ICMP echo requests, or answers them again.
+    /// A node that lives does not answer ICMP echo requests, or answers them again.
     Echo {
-        /// Which node.
+        /// The node.
         node: BackendIndex,
-        /// It answers none.
+        /// It does not answer.
         lost: bool,
     },
-    /// Probes found that a node or its server is in another state.
+    /// Probes found a node or its server in another state.
     Health {
-        /// Which node.
+        /// The node.
         node: BackendIndex,
-        /// The check by which that is so.
+        /// Index of the check.
         check: usize,
-        /// The state, and what the probe found.
+        /// The new state, and the probe's result.
         change: Transition,
     },
     /// New connections go to nodes of another kind.
     NewConnections {
-        /// The check by which that is so.
+        /// Index of the check.
         check: usize,
-        /// The kind.
+        /// The kind of nodes.
         resort: Resort,
     },
-    /// A node, this one or another, takes no new connections, or takes them again.
+    /// A node, this one or another, begins or ends to drain.
     Draining {
-        /// Which node.
+        /// The node.
         node: BackendIndex,
-        /// It takes none.
+        /// It begins.
         draining: bool,
     },
-    /// A fault came or went.
+    /// A fault appeared or was removed.
     Fault {
-        /// Which.
+        /// The fault.
         fault: Fault,
-        /// It came.
+        /// It appeared.
         present: bool,
     },
-    /// Somebody else claims the VIP; whether it is defended.
+    /// Another host claims the VIP (RFC 5227).
     Conflict {
         /// Its Ethernet address.
         mac: Mac,
-        /// Who it is.
+        /// The host, as far as it is known.
         claimant: Claimant,
-        /// Whether the VIP was announced against it.
+        /// Whether this node defended the VIP by an announcement.
         defended: bool,
-        /// Whether it is news: that one did not claim it until now.
+        /// Whether it is the first claim of this host that is not over.
         fresh: bool,
     },
-    /// Whoever claimed the VIP does so no more, as far as this node hears.
+    /// A host does not claim the VIP any more, as far as this node hears.
     ConflictOver {
         /// Its Ethernet address.
         mac: Mac,
-        /// Who it is.
+        /// The host, as far as it is known.
         claimant: Claimant,
     },
-    /// This node owns the VIP, and another node answers for it as well, for longer than a
-    /// handover takes; or it does so no more.
+    /// This node owns the VIP, and another node has answered for it for longer than a handover
+    /// takes; or has stopped to.
     TwoOwners {
         /// The other node.
         node: BackendIndex,
         /// It answers.
         present: bool,
     },
-    /// The VIP is handed over to that node.
+    /// A handover to that node has begun.
     HandingOver(BackendIndex),
-    /// It has it.
+    /// That node has taken the VIP.
     HandedOver(BackendIndex),
-    /// Why the VIP was not handed over.
+    /// The VIP was not handed over.
     NotHandedOver(NoHandover),
     /// The priority changed with the node's health.
     Priority(u8),
 }
 
-/// A node that was the owner.
+/// A former owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Former {
-    /// Which.
+    /// The node.
     pub node: BackendIndex,
     /// Why it is not the owner any more.
     pub why: Departure,
 }
 
-/// Who claims the VIP, and is no agent that is heard.
+/// A host that claims the VIP and whose agent is not heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claimant {
     /// No node of the cluster, as far as is known.
     Stranger,
-    /// Something on this node, which runs no agent.
+    /// That node, which runs no agent.
     NoAgent(BackendIndex),
-    /// This node, whose agent is not heard.
+    /// A node whose agent may run, but is not heard.
     Unheard {
-        /// It.
+        /// The node.
         node: BackendIndex,
-        /// Who owns the VIP.
+        /// The owner of the VIP.
         owner: BackendIndex,
     },
 }
 
 impl Claimant {
-    /// The node of the cluster that it is.
+    /// The node of the cluster that it is; `None` for a stranger.
     #[must_use]
     pub const fn node(self) -> Option<BackendIndex> {
         match self {
@@ -196,31 +197,30 @@ impl Claimant {
 /// How a node became the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Takeover {
-    /// The agent before this one owned the VIP a moment ago, and its lease still stood.
+    /// An earlier agent of this node owned the VIP, and its lease had not ended.
     Resumed,
-    /// Nobody owned it, as far as this node heard.
+    /// No node owned it, as far as this node knows.
     Nobody,
     /// From another node.
     From {
-        /// Whose it was.
+        /// The former owner.
         node: BackendIndex,
-        /// Why it is not any more.
+        /// Why it is not the owner any more.
         why: Departure,
-        /// How long ago that node gave its last sign of life, or resigned: the clients' outage
-        /// is no longer than that, and the time an announcement takes. Zero if it never ceased to
-        /// answer.
+        /// Time since that node's last packet, or its resignation. The clients' outage is at most
+        /// that, plus the time that an announcement takes. Zero if it did not stop to answer.
         after: Duration,
     },
 }
 
-/// Why a node is the owner no more.
+/// Why a node is not the owner any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Departure {
-    /// It gave the VIP up.
+    /// It resigned.
     Resigned,
-    /// It fell silent.
+    /// Its packets stopped.
     Silent,
-    /// Another one has more reason to be the owner.
+    /// Another node outranks it.
     Outranked,
 }
 
@@ -229,44 +229,52 @@ pub enum Departure {
 pub enum Loss {
     /// It has just started.
     Started,
-    /// That node has more reason to be the owner.
+    /// That node outranks it.
     Outranked(BackendIndex),
     /// The VIP was handed over to that node.
     HandedOver(BackendIndex),
-    /// It did not run for so long that its lease ended.
+    /// Its agent did not run in time, and its lease ended.
     Overslept,
-    /// It lacks something.
+    /// It has this fault.
     Fault(Fault),
-    /// The agent is to end.
+    /// The agent ends.
     Shutdown,
 }
 
-/// Why the VIP stays.
+/// Why the VIP is not handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NoHandover {
-    /// This node does not own it, but that one, if any is heard.
+    /// This node does not own it; the owner, if it is known.
     NotOwner(Option<BackendIndex>),
-    /// The node that was named is this one.
+    /// The named node is this one.
     Own,
-    /// The node that was named would not have it, or not for long.
-    Unsuited(BackendIndex, Unsuited),
-    /// None of the other nodes would, and why each would not.
-    NoSuccessor(Vec<(BackendIndex, Unsuited)>),
-    /// The node did not take it.
+    /// The named node would not take the VIP, or not keep it.
+    Unsuited(UnsuitedNode),
+    /// No other node would; each of them, and its reason.
+    NoSuccessor(Vec<UnsuitedNode>),
+    /// That node did not advertise as the owner in time.
     NoAnswer(BackendIndex),
 }
 
-/// Why a node is not to have the VIP by a handover.
+/// A node to which the VIP is not handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnsuitedNode {
+    /// The node.
+    pub node: BackendIndex,
+    /// Why it is unsuited.
+    pub why: Unsuited,
+}
+
+/// Why the VIP is not handed over to a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsuited {
-    /// Its agent is not heard (without BFD: the node does not answer).
+    /// Its agent is not heard; without BFD: its server does not answer.
     Unheard,
-    /// Its operator wants no new connections there, and a node that may have them would take the
-    /// VIP from it.
+    /// It drains, so a usable node would take the VIP from it.
     Draining,
-    /// Its server is not ready, and a node whose server is would take the VIP from it.
+    /// Its server is not ready, so a usable node would take the VIP from it.
     Unready,
-    /// This node has a higher priority and preempts: it would take the VIP back.
+    /// This node has a higher priority and preempts, so it would take the VIP back.
     Outranked {
         /// This node's priority.
         own: u8,
@@ -275,32 +283,41 @@ pub enum Unsuited {
     },
 }
 
-/// Why a node is not to be drained.
+/// Why a node must not be drained.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NoDrain {
-    /// Nobody as good is left for new connections.
+    /// No other node is as good for new connections.
     LastUsable(LastUsable),
-    /// It owns the VIP, and no other node is heard that could.
+    /// It owns the VIP, and no other agent is heard.
     LastAgent,
 }
 
-/// That nobody as good is left for new connections.
+/// No other node is as good for new connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastUsable {
-    /// The check by which that is so.
+    /// Index of the check by which that is so.
     pub check: usize,
-    /// The other nodes, and why it is none of them.
-    pub others: Vec<(BackendIndex, Unfit)>,
+    /// All other nodes.
+    pub others: Vec<UnfitNode>,
 }
 
-/// Why a node is not one for new connections.
+/// A node that does not get new connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnfitNode {
+    /// The node.
+    pub node: BackendIndex,
+    /// Why it does not get them.
+    pub why: Unfit,
+}
+
+/// Why a node does not get new connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unfit {
     /// It does not answer, or was never heard.
     Dead,
-    /// Its packets stay out.
+    /// Its packets stopped, and whether it lives is not known yet.
     Silent,
-    /// Its operator wants none there.
+    /// It drains.
     Draining,
     /// Its server is not ready, hangs or refuses.
     Unready,

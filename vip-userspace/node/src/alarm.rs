@@ -1,18 +1,20 @@
-//! What is wrong on the segment, for as long as it is: somebody must deal with it, and no agent can.
+//! Problems of the segment that only an operator can solve. An alarm is up as long as its problem
+//! lasts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use vip_common::wire::time::BootNanos;
 
-/// What is wrong.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+/// The kind of a problem.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A host speaks VRRP or BFD to this cluster and is not in its list of nodes.
+    /// A host that is not in the list of nodes sends VRRP or BFD packets to this cluster.
     Stranger,
-    /// What the agents of another node and of this one say to each other does not arrive.
+    /// VRRP or BFD packets between another node's agent and this one do not arrive.
     Unheard,
     /// Another node runs no agent.
     NoAgent,
@@ -22,13 +24,12 @@ pub enum Kind {
     TwoOwners,
     /// Another host has this node's own address.
     Duplicate,
-    /// The Ethernet addresses that another node's frames come from do not settle, or are a third
-    /// node's, too.
+    /// The source MACs of another node's frames keep changing, or are also a third node's.
     SourceMacs,
 }
 
 impl Kind {
-    /// All there are.
+    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Stranger,
         Self::Unheard,
@@ -39,7 +40,7 @@ impl Kind {
         Self::SourceMacs,
     ];
 
-    /// For programs.
+    /// Name in JSON and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,29 +58,30 @@ impl Kind {
 /// An alarm that is up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Alarm {
-    /// What it is, for people.
+    /// The problem, as a text for operators.
     pub text: String,
-    /// It is over if it is not raised again until then; `None`: it is lowered.
+    /// When it ends unless it is raised again; `None`: it lasts until it is lowered.
     until: Option<BootNanos>,
 }
 
-/// What changed.
+/// An alarm was raised, got another text, or ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
-    /// Of which kind.
+    /// The kind of the problem.
     pub kind: Kind,
-    /// A node's name, or an address.
+    /// Name of the node that it is about, or an address.
     pub about: String,
-    /// What is wrong; `None`: it is over.
+    /// The problem, as a text for operators; `None`: it is over.
     pub text: Option<String>,
 }
 
-/// All alarms of a node, by kind and by whom they are about.
+/// All alarms of a node, by kind and by the node or address that they are about.
 #[derive(Clone, Debug, Default)]
 pub struct Alarms(BTreeMap<(Kind, String), Alarm>);
 
 impl Alarms {
-    /// Raises an alarm, until it is lowered, or for so long after `now`. Tells whether it is news.
+    /// Raises an alarm that ends at `until`, or when it is lowered. Returns a change if it was not
+    /// up with this text.
     pub fn raise(
         &mut self,
         kind: Kind,
@@ -106,7 +108,7 @@ impl Alarms {
         Some(Change { kind, about, text })
     }
 
-    /// Lowers those that were not raised again in time.
+    /// Ends alarms whose time is over.
     pub fn expire(&mut self, now: BootNanos) -> Vec<Change> {
         let over = |alarm: &Alarm| alarm.until.is_some_and(|until| until <= now);
         let gone = self.0.extract_if(.., |_, alarm| over(alarm));
@@ -124,7 +126,7 @@ impl Alarms {
         self.0.contains_key(&(kind, about.to_owned()))
     }
 
-    /// Those that are up: kind, whom it is about, and the alarm.
+    /// The alarms that are up: kind, the node or address that it is about, and the alarm.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, &str, &Alarm)> {
         let alarms = self.0.iter();
         alarms.map(|((kind, about), alarm)| (*kind, about.as_str(), alarm))
@@ -137,8 +139,8 @@ impl Alarms {
     }
 }
 
-/// How long a host that was heard counts as one that speaks: three looks at a segment on which
-/// something is wrong.
+/// How long an alarm about packets of a host lasts after the last packet: three surveys of a
+/// segment with problems.
 pub const HEARD: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alarm_is_news_once_and_ends_by_itself_or_by_word() {
+    fn alarm_is_reported_once_and_expires_or_is_lowered() {
         let mut alarms = Alarms::default();
         let at = |seconds| BootNanos(1).after(Duration::from_secs(seconds));
         let hear = |alarms: &mut Alarms, second| {

@@ -1,11 +1,11 @@
-//! When to announce an address: a burst when it has moved, and for the VIP from then on now and
-//! then for those who missed it.
+//! When to announce an address: in a burst after it has moved, and the VIP once a minute from then
+//! on for hosts that missed the burst.
 
 use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
 
-/// After the takeover. Switches and hosts may drop the first ones while they are busy learning.
+/// Times since the takeover. Switches and hosts may drop the first announcements.
 const BURST: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_millis(50),
@@ -13,48 +13,55 @@ const BURST: [Duration; 4] = [
     Duration::from_millis(1000),
 ];
 
-/// Between announcements after the burst.
+/// Time between announcements after the burst.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The announcements of one owner, or of a node's own address.
+/// The announcements of one address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Schedule {
-    /// When the VIP was taken over, and the number of announcements since; `None` on a node
-    /// that does not own the VIP.
-    since: Option<(BootNanos, u32)>,
+    /// `None` while nothing is announced.
+    run: Option<Run>,
+}
+
+/// Announcements since a move.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Time of the move.
+    start: BootNanos,
+    /// Announcements since then.
+    sent: u32,
 }
 
 impl Schedule {
-    /// The VIP was taken over.
+    /// The address has moved here.
     pub(crate) fn begin(&mut self, now: BootNanos) {
-        self.since = Some((now, 0));
+        self.run = Some(Run {
+            start: now,
+            sent: 0,
+        });
     }
 
-    /// Hosts may have heard of another owner: begins again, unless it has only just begun.
+    /// Hosts may have heard another owner: begins again, unless the burst is not over.
     pub(crate) fn repeat(&mut self, now: BootNanos) {
         let last = BURST[BURST.len() - 1];
-        if self
-            .since
-            .is_some_and(|(start, _)| now >= start.after(last))
-        {
+        if self.run.is_some_and(|run| now >= run.start.after(last)) {
             self.begin(now);
         }
     }
 
     /// Whether the burst is over.
     pub(crate) fn is_past_burst(&self) -> bool {
-        self.since
-            .is_some_and(|(_, sent)| sent as usize >= BURST.len())
+        self.run.is_some_and(|run| run.sent as usize >= BURST.len())
     }
 
-    /// The VIP was given up.
+    /// The address is not announced any more.
     pub(crate) fn end(&mut self) {
-        self.since = None;
+        self.run = None;
     }
 
     /// When the next announcement is due; `None` if none is.
     pub(crate) fn deadline(&self) -> Option<BootNanos> {
-        let (start, sent) = self.since?;
+        let Run { start, sent } = self.run?;
         let last = BURST[BURST.len() - 1];
         Some(match BURST.get(sent as usize) {
             Some(&delay) => start.after(delay),
@@ -62,11 +69,11 @@ impl Schedule {
         })
     }
 
-    /// Whether to announce now. Says so once for each announcement that is due.
+    /// Whether to announce now. True once for each announcement that is due.
     pub(crate) fn due(&mut self, now: BootNanos) -> bool {
         let due = self.deadline().is_some_and(|deadline| deadline <= now);
-        if due && let Some((_, sent)) = &mut self.since {
-            *sent += 1;
+        if due && let Some(run) = &mut self.run {
+            run.sent += 1;
         }
         due
     }

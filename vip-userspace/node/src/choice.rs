@@ -1,53 +1,62 @@
-//! Which nodes get the new connections: what checks find, what operators want and who is silent,
-//! put together into the one set that the packet path reads.
+//! Which nodes get new connections, given servers' health, drained nodes and silent nodes.
 //!
-//! Three facts are kept apart. A server is *ready*, *unready*, or serves and nothing more is
-//! known of it (*unknown*): see [`health`](super::health). A node *drains* because its operator
-//! said so. A node is *silent* while its packets stay out. Only a server's state gives way when no
-//! node would be left; that a node drains holds as long as any other one lives.
+//! The three are independent. A server is *ready*, *unready*, or serves without saying whether it
+//! is ready (*unknown*): see [`health`](crate::health). A node *drains* after `vip drain`. A node
+//! is *silent* while its packets do not arrive. If no node would be left, servers' states are
+//! ignored first; a draining node gets connections only if no other one lives.
 
-use serde::{Deserialize, Serialize};
 use vip_common::abi::BackendMask;
 
-/// What is known of all nodes, for one check.
+/// Sets of nodes, for one check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
-    /// They answer.
+    /// They live.
     pub alive: BackendMask,
-    /// They were heard, and are not any more; whether they live is being found out.
+    /// They are not heard any more, and whether they live is not known yet.
     pub silent: BackendMask,
-    /// Their operators want no new connections there.
+    /// They drain.
     pub draining: BackendMask,
-    /// Their servers are ready, or serve and nothing more is known of them.
+    /// Their servers are ready, or serve and it is unknown whether they are ready.
     pub usable: BackendMask,
-    /// Their servers answer, whatever they say.
+    /// Their servers answer probes, ready or not.
     pub answering: BackendMask,
     /// Their servers were not asked yet.
     pub unasked: BackendMask,
 }
 
-/// How far the choice had to go to find any node, the best case first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+/// The kind of nodes that get new connections, the best case first.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Resort {
     /// Nodes whose server is ready or at least serves; before there are any, those that were not
     /// asked yet.
     #[default]
     Usable,
-    /// There are none: nodes whose server answers, though it says that it is not ready (etcd has
-    /// lost its quorum, say). One that hangs or refuses stays out.
+    /// There are none: nodes whose server answers that it is not ready (etcd has lost its quorum,
+    /// say). A server that hangs or refuses gets none.
     Answering,
-    /// There are none: all that live and do not drain. Never worse than no balancer at all.
+    /// There are none: all that live and do not drain, as without health checks.
     Living,
     /// There are none: those that drain, too.
     Draining,
 }
 
 impl Resort {
-    /// All there are, the best case first.
+    /// All of them, the best case first.
     pub const ALL: [Self; 4] = [Self::Usable, Self::Answering, Self::Living, Self::Draining];
 
-    /// For programs.
+    /// Name in JSON and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -58,7 +67,7 @@ impl Resort {
         }
     }
 
-    /// For people.
+    /// Text for operators.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -70,9 +79,18 @@ impl Resort {
     }
 }
 
-/// The nodes that get new connections. Never one that does not live.
+/// The nodes that get new connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// Alive, all of them. Empty only if no node is alive.
+    pub nodes: BackendMask,
+    /// The kind of nodes.
+    pub resort: Resort,
+}
+
+/// Chooses the nodes that get new connections.
 #[must_use]
-pub fn choose(facts: &Facts) -> (BackendMask, Resort) {
+pub fn choose(facts: &Facts) -> Choice {
     let living = facts.alive.without(facts.draining);
     let heard = living.without(facts.silent);
     let choices = [
@@ -84,8 +102,12 @@ pub fn choose(facts: &Facts) -> (BackendMask, Resort) {
     ];
     choices
         .into_iter()
-        .find(|(nodes, _)| !nodes.is_empty())
-        .unwrap_or((BackendMask::EMPTY, Resort::Draining))
+        .map(|(nodes, resort)| Choice { nodes, resort })
+        .find(|choice| !choice.nodes.is_empty())
+        .unwrap_or(Choice {
+            nodes: BackendMask::EMPTY,
+            resort: Resort::Draining,
+        })
 }
 
 #[cfg(test)]
@@ -111,7 +133,8 @@ mod tests {
             ..Facts::default()
         };
         change(&mut facts);
-        choose(&facts)
+        let Choice { nodes, resort } = choose(&facts);
+        (nodes, resort)
     }
 
     #[test]
@@ -180,12 +203,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn somebody_gets_connections_while_anybody_lives_and_nobody_who_does_not(
+        fn a_node_gets_connections_while_any_lives_and_no_dead_one_does(
             alive in any_set(), silent in any_set(), draining in any_set(),
             usable in any_set(), answering in any_set(), unasked in any_set(),
         ) {
             let facts = Facts { alive, silent, draining, usable, answering, unasked };
-            let (nodes, resort) = choose(&facts);
+            let Choice { nodes, resort } = choose(&facts);
             prop_assert_eq!(nodes.is_empty(), alive.is_empty());
             prop_assert!(nodes.without(alive).is_empty());
             let drains = !nodes.and(draining).is_empty();

@@ -1,5 +1,5 @@
-//! Detection of address conflicts (RFC 5227): the questions before the VIP is claimed, those of its
-//! owner, which find whoever has it and says nothing, and the claims of others than agents.
+//! Detection of address conflicts (RFC 5227): ARP probes before the VIP is claimed, probes by its
+//! owner, which find a host that has the VIP and does not announce it, and claims by other hosts.
 
 use std::time::Duration;
 
@@ -11,47 +11,47 @@ use crate::action::{Action, Claimant, Report};
 use crate::input::Params;
 use crate::random::mix;
 
-/// RFC 5227, section 2.1.1: probes before an address is used.
+/// ARP probes before an address is used (`PROBE_NUM`, RFC 5227, section 1.1).
 const PROBES: u32 = 3;
 
-/// Between them, and from the last one to the claim. The RFC's one to two seconds are for hosts
-/// that wait for spanning trees; a control plane must not.
+/// Time between them, and from the last one to the claim. The RFC's one to two seconds allow for
+/// spanning tree delays, which would be too long for a control plane.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// RFC 5227, section 2.4 (`DEFEND_INTERVAL`): an address is defended no more often.
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Before an address that somebody else claims is asked for again.
+/// Time from a foreign claim to the next probe.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Between the owner's questions whether somebody else has the VIP, a quarter more or less: a host
-/// that has it and says nothing is found by its answer alone.
+/// Time between the owner's probes, a quarter more or less. Only an answer shows a host that has
+/// the VIP and does not announce it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A claim that is not repeated for so long is over: the owner has asked three times by then.
+/// Time after its last repetition when a claim is over. The owner probes three times in it.
 const LAPSE: Duration = Duration::from_secs(12);
 
-/// Claims that are kept in mind. More make the oldest one be forgotten.
+/// Claims that are kept. A further one replaces the oldest.
 pub(crate) const MAX_CLAIMS: usize = 8;
 
-/// How long another node may answer for the VIP while this one owns it: in a handover both do for a
-/// moment.
+/// How long another node may answer for the VIP while this one owns it, until that is reported. In
+/// a handover both answer for a moment.
 const RIVAL_PATIENCE: Duration = Duration::from_millis(2500);
 
-/// What a claim is judged by.
+/// The node's state by which a claim is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Situation {
     /// This node owns the VIP.
     pub(crate) is_owner: bool,
     /// It stays the owner: it neither hands over nor leaves.
     pub(crate) stays: bool,
-    /// Who owns the VIP, as far as is known.
+    /// The owner of the VIP, as far as it is known.
     pub(crate) owner: Option<BackendIndex>,
-    /// Nodes whose agents are heard. What such a node says of the VIP is said by its agent: its
-    /// programs let nobody else speak.
+    /// Nodes whose agents are heard. Their ARP for the VIP comes from the agent, since the programs
+    /// drop all other.
     pub(crate) heard: BackendMask,
-    /// When the owner, if there is one among the agents, must have been heard. Before that, a node
-    /// that says it has the VIP may well be right.
+    /// When an advertisement of an owner must have arrived, if there is an owner. Before that, a
+    /// node that claims the VIP may be the owner.
     pub(crate) owner_known_at: BootNanos,
 }
 
@@ -61,12 +61,12 @@ impl Situation {
     }
 }
 
-/// A claim of the VIP by somebody who is no agent that is heard.
+/// A claim of the VIP by a host whose agent is not heard.
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     mac: Mac,
     by: Claimant,
-    /// When it was made last.
+    /// Time of its last repetition.
     last: BootNanos,
 }
 
@@ -76,34 +76,34 @@ struct Rival {
     node: BackendIndex,
     since: BootNanos,
     last: BootNanos,
-    /// Whether that was reported.
+    /// Whether it was reported.
     told: bool,
 }
 
-/// Looks for somebody else who has the VIP.
+/// The state of conflict detection.
 #[derive(Clone, Debug)]
 pub(crate) struct Conflicts {
-    /// Whether the segment is asked at all.
+    /// Whether ARP probes are sent at all.
     asks: bool,
-    /// Makes the pauses between questions this node's own.
+    /// Seed of the jitter between the owner's probes.
     seed: u64,
     /// Probes still to send before the VIP may be claimed.
     probes_left: u32,
-    /// When the next one is due, or the claim allowed.
+    /// When the next one is due, or the claim is allowed.
     next: BootNanos,
     /// When the VIP was last defended.
     defended: Option<BootNanos>,
-    /// When the owner asks again whether somebody else has the VIP.
+    /// When the owner sends its next probe.
     watch: BootNanos,
-    /// How often it has asked.
+    /// Number of the owner's probes so far.
     asked: u64,
-    /// Who claims the VIP, [`MAX_CLAIMS`] at most, until that is over.
+    /// Claims that are not over, [`MAX_CLAIMS`] at most.
     claims: Vec<Claim>,
     rival: Option<Rival>,
 }
 
 impl Conflicts {
-    /// Nobody has claimed the VIP, and nobody was asked.
+    /// There is no claim, and no probe was sent.
     pub(crate) fn new(params: &Params) -> Self {
         Self {
             asks: params.probe_address,
@@ -118,7 +118,7 @@ impl Conflicts {
         }
     }
 
-    /// The agent starts. `resumes`: an agent before it owned the VIP a moment ago, and had asked.
+    /// The agent starts. `resumes`: an earlier agent owned the VIP a moment ago, and had probed.
     pub(crate) fn on_start(&mut self, now: BootNanos, resumes: bool) {
         if resumes {
             self.probes_left = 0;
@@ -126,7 +126,7 @@ impl Conflicts {
         self.next = now;
     }
 
-    /// A node of the cluster owns the VIP: nobody else needs to be asked.
+    /// Another node of the cluster owns the VIP, so no further probe is needed.
     pub(crate) fn on_owner(&mut self, now: BootNanos) {
         self.probes_left = 0;
         self.next = now;
@@ -137,7 +137,8 @@ impl Conflicts {
         self.watch = now;
     }
 
-    /// Somebody says that it has the VIP: the other node, if it is one, which may run an `agent`.
+    /// A host claims the VIP. `node`: the node of the cluster that it is, if it is one; `agent`:
+    /// that node may run an agent, as far as its kernel shows.
     pub(crate) fn on_claim(
         &mut self,
         now: BootNanos,
@@ -161,15 +162,15 @@ impl Conflicts {
             self.defended = Some(now);
             out.push(Action::Announce);
         } else if self.probes_left > 0 || now < self.next {
-            // It has not been claimed yet, and will not be while somebody else has it.
+            // This node has not claimed the VIP yet, and must not while another host has it.
             self.probes_left = PROBES;
             self.next = now.after(RETRY);
         }
         let by = match (node, situation.owner) {
             (None, _) => Claimant::Stranger,
             (Some(node), Some(owner)) if agent => Claimant::Unheard { node, owner },
-            // It may be the owner, and a firewall hide it: that it is not heard is told with more
-            // about it.
+            // It may be the owner, hidden by a firewall. Another alarm reports that it is not
+            // heard.
             (Some(_), None) if agent => return,
             (Some(node), _) => Claimant::NoAgent(node),
         };
@@ -185,8 +186,8 @@ impl Conflicts {
         }
     }
 
-    /// Asks the segment for the VIP before it is claimed. `may_claim`: this node does not own it,
-    /// and nothing keeps it from doing so.
+    /// Sends the probes before a claim. `may_claim`: this node does not own the VIP and has no
+    /// fault.
     pub(crate) fn probe(&mut self, now: BootNanos, may_claim: bool, out: &mut Vec<Action>) {
         if may_claim && self.probes_left > 0 && now >= self.next {
             self.probes_left -= 1;
@@ -195,8 +196,7 @@ impl Conflicts {
         }
     }
 
-    /// Asks now and then whether somebody else has the VIP that this node owns, and forgets who does
-    /// not answer any more.
+    /// Sends the owner's probes, and ends claims that are not repeated any more.
     pub(crate) fn watch(&mut self, now: BootNanos, situation: &Situation, out: &mut Vec<Action>) {
         let is_over = |claim: &mut Claim| {
             let lapsed = now >= claim.last.after(LAPSE);
@@ -211,7 +211,7 @@ impl Conflicts {
         }
         if situation.is_owner && self.asks && now >= self.watch {
             self.asked += 1;
-            // Not in step with anybody else's: from three quarters of the interval on.
+            // From three to five quarters of the interval, so that nodes do not probe in step.
             let jitter = mix(self.seed, self.asked) % 512;
             let wait = WATCH_INTERVAL * 3 / 4 + WATCH_INTERVAL * jitter as u32 / 1024;
             self.watch = now.after(wait);
@@ -219,23 +219,22 @@ impl Conflicts {
         }
     }
 
-    /// When a backup may claim the VIP at the earliest; `None` while the segment is still to be
-    /// asked.
+    /// When a backup may claim the VIP at the earliest; `None` while probes are still to be sent.
     pub(crate) fn claim_allowed(&self) -> Option<BootNanos> {
         (self.probes_left == 0).then_some(self.next)
     }
 
-    /// When to ask the segment next before a claim; `None` if it has been asked.
+    /// When the next probe before a claim is due; `None` if all were sent.
     pub(crate) fn next_probe(&self) -> Option<BootNanos> {
         (self.probes_left > 0).then_some(self.next)
     }
 
-    /// When the owner asks next; `None` if it never does.
+    /// When the owner's next probe is due; `None` if probes are off.
     pub(crate) fn next_watch(&self) -> Option<BootNanos> {
         self.asks.then_some(self.watch)
     }
 
-    /// When a claim is over, unless it is repeated before.
+    /// When the first claim is over, unless it is repeated before; `None` if there is none.
     pub(crate) fn next_lapse(&self) -> Option<BootNanos> {
         let claims = self.claims.iter().map(|claim| claim.last);
         let rival = self.rival.map(|rival| rival.last);
@@ -243,7 +242,7 @@ impl Conflicts {
         Some(first.after(LAPSE))
     }
 
-    /// Keeps a claim in mind. Returns whether it is news.
+    /// Keeps a claim. Returns whether it is a new one, or of another claimant.
     fn note(&mut self, claim: Claim, out: &mut Vec<Action>) -> bool {
         let claims = &mut self.claims;
         if let Some(known) = claims.iter_mut().find(|known| known.mac == claim.mac) {
@@ -259,8 +258,8 @@ impl Conflicts {
         true
     }
 
-    /// Another node answers for the VIP, which this one owns, too: only one of the two hears the
-    /// other's advertisements, or neither does.
+    /// Another node answers for the VIP, which this one owns. So one of the two, or neither,
+    /// receives the other's advertisements.
     fn on_rival(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Action>) {
         let known = self.rival.filter(|known| known.node == node);
         let mut rival = known.unwrap_or(Rival {
@@ -295,3 +294,6 @@ fn report_end(Claim { mac, by, .. }: Claim, out: &mut Vec<Action>) {
     let claimant = by;
     out.push(Action::Report(Report::ConflictOver { mac, claimant }));
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,29 +1,29 @@
-//! What keeps a node from owning the VIP.
+//! Faults of this node that keep it from owning the VIP.
 
-/// Why a node cannot own the VIP, whatever its priority.
+/// A fault with which a node cannot own the VIP, whatever its priority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The NIC has no carrier, is down or is gone.
     Carrier,
-    /// The programs are not on the NIC: nothing would answer or steer.
+    /// The programs are not attached to the NIC, so nothing would answer or steer.
     Programs,
-    /// The VIP is not on `lo`: the stack would not take what is steered here.
+    /// The VIP is not on `lo`, so the stack would not accept steered packets.
     Vip,
-    /// The node's own address is not on the NIC: its peers would not know it.
+    /// The node's own address is not on the NIC, so its peers would not recognize it.
     Address,
-    /// BFD's port cannot be opened, so this node hears no peer's agent, and no peer hears this one:
-    /// another program has it, and the kernel cannot share it.
+    /// UDP port 3784 cannot be opened, because another program has it and the kernel cannot share
+    /// it. So there are no BFD sessions.
     BfdPort,
-    /// The program on the way in does not run: the kernel would answer for the VIP, whoever owns
-    /// it.
+    /// The ingress program does not run, so the kernel would answer ARP for the VIP also while
+    /// another node owns it.
     Ingress,
-    /// The program on the way out does not run: the kernel would speak for the VIP.
+    /// The egress program does not run, so the kernel could send ARP for the VIP.
     Egress,
 }
 
 impl Fault {
-    /// All there are.
+    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Carrier,
         Self::Programs,
@@ -38,7 +38,7 @@ impl Fault {
         1 << self as u8
     }
 
-    /// For programs.
+    /// Name in JSON and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl Fault {
         }
     }
 
-    /// For people.
+    /// Text for operators.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl Fault {
 pub(crate) struct Faults(u8);
 
 impl Faults {
-    /// A fault came, or went. Whether that is news.
+    /// A fault appeared or was removed. Returns whether that changes anything.
     pub(crate) fn set(&mut self, fault: Fault, present: bool) -> bool {
         let before = self.0;
         if present {
@@ -83,15 +83,50 @@ impl Faults {
         before != self.0
     }
 
-    /// There is none.
+    /// Whether there is none.
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// All that are there.
+    /// The faults that are present.
     pub(crate) fn iter(self) -> impl Iterator<Item = Fault> {
         Fault::ALL
             .into_iter()
             .filter(move |fault| self.0 & fault.bit() != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn faults_are_a_set_and_only_changes_are_news(
+            changes in prop::collection::vec((prop::sample::select(Fault::ALL.to_vec()), any::<bool>()), 0..40),
+        ) {
+            let mut faults = Faults::default();
+            let mut wanted: Vec<Fault> = Vec::new();
+            for (fault, present) in changes {
+                let is_news = wanted.contains(&fault) != present;
+                prop_assert_eq!(faults.set(fault, present), is_news);
+                wanted.retain(|known| *known != fault);
+                wanted.extend(present.then_some(fault));
+                prop_assert_eq!(faults.is_empty(), wanted.is_empty());
+                let found: Vec<Fault> = faults.iter().collect();
+                prop_assert_eq!(found.len(), wanted.len());
+                prop_assert!(found.iter().all(|fault| wanted.contains(fault)));
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_texts_tell_faults_apart() {
+        for fault in Fault::ALL {
+            let same = |other: &Fault| other.name() == fault.name() || other.text() == fault.text();
+            assert_eq!(Fault::ALL.into_iter().filter(same).count(), 1);
+        }
     }
 }

@@ -1,46 +1,45 @@
-//! Whether a backend lives and what is known of its API server, from what probes find.
+//! The states of backends and their API servers, as probes find them.
 //!
-//! The kernels' socket tables notice an API server that has crashed before any probe does (a
-//! packet for it goes on to the next rank). So this is for nodes that are gone, and for servers
-//! that hang or say no.
+//! A crashed API server needs no probe: its kernel has no listener any more, and packets go on to
+//! the next rank. Probes are for nodes that are gone, and for servers that hang or are not ready.
 //!
-//! A server that serves and does not say whether it is ready (`/readyz` wants credentials, or it
-//! is not asked) is neither ready nor unready: *unknown*. It gets new connections as one that is
-//! ready does; one that hangs or refuses does not.
+//! A server may serve without saying whether it is ready: `/readyz` needs credentials, or is not
+//! asked. Its state is *unknown*, and it gets new connections as a ready one does. A server that
+//! hangs or refuses connections does not.
 
 use vip_common::abi::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS};
 use vip_common::wire::time::BootNanos;
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Probe {
     /// The API server says it is ready.
     Ready,
-    /// It serves, and whether it is ready it does not say; why not.
+    /// It serves, but does not say whether it is ready; the reason.
     Unknown(String),
-    /// It answers, but does not say so; with what it says.
+    /// It answers that it is not ready; its answer.
     NotReady(String),
-    /// It takes connections and then answers nothing in time.
+    /// It accepts connections, and then sends no answer in time.
     Hung {
-        /// How long that was.
+        /// A text that tells how long that was.
         reason: String,
-        /// When it took the connection: its last sign of life.
+        /// When it accepted the connection: its last sign of life.
         connected: BootNanos,
     },
-    /// The host answers that nothing listens.
+    /// The host answers with a TCP reset: there is no listener.
     Refused,
-    /// No answer in time, or no way to the host; which of both.
+    /// No answer in time, or no route to the host; which of both.
     Silent(String),
 }
 
 impl Probe {
-    /// The server may have new connections, as far as this probe goes.
+    /// Whether this result alone would let the server get new connections.
     #[must_use]
     pub const fn is_usable(&self) -> bool {
         matches!(self, Self::Ready | Self::Unknown(_))
     }
 
-    /// The host gave no sign of life.
+    /// Whether the host gave no sign of life.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         matches!(self, Self::Silent(_))
@@ -59,54 +58,54 @@ impl Probe {
         }
     }
 
-    /// The server answers, whatever it says.
+    /// Whether the server answered, ready or not.
     const fn is_answer(&self) -> bool {
         matches!(self, Self::Ready | Self::Unknown(_) | Self::NotReady(_))
     }
 }
 
-/// What is known of a server.
+/// State of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Server {
     /// It says that it is ready.
     Ready,
-    /// It serves, or was not probed yet, and whether it is ready is not known.
+    /// It serves, but it is unknown whether it is ready. Also before the first probe.
     Unknown,
-    /// It says no, hangs, refuses, or is not one of the cluster's.
+    /// It is not ready, hangs, refuses connections, or is not one of the cluster's.
     Unready,
 }
 
-/// How many probes in a row change the picture.
+/// Numbers of probes in a row that change a state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thresholds {
-    /// Good ones until a backend is ready again, at least 1.
+    /// Good ones until a server is ready again, at least 1.
     pub rise: u32,
     /// Bad ones until it is not, at least 1.
     pub fall: u32,
 }
 
-/// What changed, for the log and for those who wait for it.
+/// A change of a backend's or a server's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Transition {
-    /// It answers (again).
+    /// The backend answers (again).
     Alive,
-    /// It does not answer any more; with what was found.
+    /// The backend does not answer any more; the probe's result.
     Dead(Probe),
     /// Its server says that it is ready.
     Ready,
-    /// It serves, and whether it is ready is not known; with what was found.
+    /// Its server serves, but it is unknown whether it is ready; the probe's result.
     Unknown(Probe),
-    /// It is not ready; with what was found.
+    /// Its server is not ready; the probe's result.
     NotReady(Probe),
 }
 
-/// Something that probes find to be so, or not to be so.
+/// A property that probes confirm or deny.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Finding {
     holds: bool,
-    /// Probes in a row that found it so.
+    /// Probes in a row that confirmed it.
     good: u32,
-    /// Probes in a row that did not.
+    /// Probes in a row that denied it.
     bad: u32,
 }
 
@@ -119,7 +118,7 @@ impl Finding {
         }
     }
 
-    /// Takes a probe. It holds after `rise` good ones, and no more after `fall` bad ones.
+    /// Takes a probe. It holds after `rise` good ones, and not any more after `fall` bad ones.
     fn take(&mut self, good: bool, Thresholds { rise, fall }: Thresholds) {
         if good {
             self.bad = 0;
@@ -133,25 +132,24 @@ impl Finding {
     }
 }
 
-/// What one check finds of one backend. Taken for alive until its first probe: an agent that has
-/// just started must not steer worse than one that knows nothing of health. Its server counts for
-/// nothing before it was asked.
+/// One check of one backend. Before the first probe, the backend counts as alive, so that an agent
+/// that has just started drops no connection; its server counts as not asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Check {
     thresholds: Thresholds,
     probed: bool,
-    /// It was probed, by this agent or one before.
+    /// It was probed, by this agent or an earlier one.
     asked: bool,
     alive: Finding,
-    /// It answers, whatever it says.
+    /// It answers, ready or not.
     answering: Finding,
-    /// It is ready, or serves and nothing more is known.
+    /// It is ready, or serves and it is unknown whether it is ready.
     usable: Finding,
     ready: Finding,
 }
 
 impl Check {
-    /// Nothing is known yet.
+    /// Not probed yet.
     const fn new(thresholds: Thresholds) -> Self {
         Self {
             thresholds,
@@ -164,11 +162,12 @@ impl Check {
         }
     }
 
-    /// Takes what a probe found.
+    /// Takes the result of a probe.
     ///
-    /// The first probe counts at once, whatever it finds. After that an answer of any kind
-    /// proves life at once, and death takes `fall` silent probes in a row. To be ready, or usable,
-    /// takes `rise` good ones; to be so no longer `fall` others, but only one if nothing listens.
+    /// The first probe decides at once. After that, an answer of any kind proves life at once, and
+    /// `fall` silent probes in a row mean death. A server becomes ready, or usable, after `rise`
+    /// good probes. It stops to be so after `fall` bad ones, or after a single one if nothing
+    /// listens.
     fn on_probe(&mut self, probe: &Probe) {
         let at_once = Thresholds { rise: 1, fall: 1 };
         let first = !std::mem::replace(&mut self.probed, true);
@@ -217,28 +216,25 @@ impl Health {
         }
     }
 
-    /// Takes what a probe of a check found. What changes by it, at most two things; nothing for a
-    /// backend or a check that does not exist. That one is ready which was not probed yet is no
-    /// news.
+    /// Takes the result of a probe. Returns at most two transitions; none for a backend or a check
+    /// that does not exist. A first probe that finds a server ready is no transition.
     pub fn on_probe(&mut self, index: BackendIndex, check: usize, probe: Probe) -> Vec<Transition> {
         let probed = self.check(index, check).is_some_and(|check| check.probed);
         let first = if probed { None } else { Some(Server::Ready) };
-        let before = (
-            self.alive(index),
-            first.unwrap_or(self.server(index, check)),
-        );
+        let was_alive = self.alive(index);
+        let before = first.unwrap_or(self.server(index, check));
         let checks = self.backends.get_mut(index.get());
         let Some(found) = checks.and_then(|checks| checks.get_mut(check)) else {
             return vec![];
         };
         found.on_probe(&probe);
-        let after = (self.alive(index), self.server(index, check));
-        let life = match (before.0, after.0) {
+        let after = self.server(index, check);
+        let life = match (was_alive, self.alive(index)) {
             (true, false) => Some(Transition::Dead(probe.clone())),
             (false, true) => Some(Transition::Alive),
             _ => None,
         };
-        let server = (before.1 != after.1).then_some(match after.1 {
+        let server = (before != after).then_some(match after {
             Server::Ready => Transition::Ready,
             Server::Unknown => Transition::Unknown(probe),
             Server::Unready => Transition::NotReady(probe),
@@ -246,8 +242,8 @@ impl Health {
         life.into_iter().chain(server).collect()
     }
 
-    /// An agent before this one found that new connections may be brought there, or are better not.
-    /// Holds until the first probe.
+    /// Takes over from an earlier agent whether a server got new connections. Holds until the first
+    /// probe.
     pub fn remember(&mut self, index: BackendIndex, check: usize, usable: bool) {
         let checks = self.backends.get_mut(index.get());
         if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
@@ -267,28 +263,30 @@ impl Health {
         self.backends.first().map_or(0, Vec::len)
     }
 
-    /// Whether open connections may go to a backend. None to one that does not exist.
+    /// Whether a backend lives, so that open connections may go there. False if there is no such
+    /// backend.
     #[must_use]
     pub fn alive(&self, index: BackendIndex) -> bool {
         let checks = self.backends.get(index.get());
         checks.is_some_and(|checks| checks.iter().any(|check| check.alive.holds))
     }
 
-    /// What a check knows of the server on a backend.
+    /// State of a backend's server, by one of the checks.
     #[must_use]
     pub fn server(&self, index: BackendIndex, check: usize) -> Server {
         let check = self.check(index, check);
         check.map_or(Server::Unready, Check::server)
     }
 
-    /// Whether new connections may go to what a check is for. None to one that does not exist.
+    /// Whether new connections may go to a backend's server, by one of the checks. False if there
+    /// is no such backend or check.
     #[must_use]
     pub fn usable(&self, index: BackendIndex, check: usize) -> bool {
         let check = self.check(index, check);
         check.is_some_and(|check| check.usable.holds)
     }
 
-    /// All whose server was not asked by a check yet.
+    /// All backends whose server a check has not asked yet.
     #[must_use]
     pub fn all_unasked(&self, check: usize) -> BackendMask {
         set(|index| self.check(index, check).is_some_and(|check| !check.asked))
@@ -300,13 +298,13 @@ impl Health {
         set(|index| self.alive(index))
     }
 
-    /// All whose server a check finds [usable](Self::usable).
+    /// All backends whose server a check finds [usable](Self::usable).
     #[must_use]
     pub fn all_usable(&self, check: usize) -> BackendMask {
         set(|index| self.usable(index, check))
     }
 
-    /// All whose server answers a check, whatever it says.
+    /// All backends whose server answers a check, ready or not.
     #[must_use]
     pub fn all_answering(&self, check: usize) -> BackendMask {
         set(|index| {
@@ -316,7 +314,7 @@ impl Health {
     }
 }
 
-/// The set of all that are members.
+/// The set of all backends for which `member` is true.
 fn set(member: impl Fn(BackendIndex) -> bool) -> BackendMask {
     (0..MAX_BACKENDS)
         .filter_map(BackendIndex::new)

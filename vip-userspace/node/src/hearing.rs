@@ -1,27 +1,27 @@
-//! Why another node's agent is not heard, as far as that can be told from here: it does not run, a
-//! firewall drops what it says or what is said to it, or the two nodes are not on one link.
+//! Why another node's agent is not heard, as far as this node can find out: it does not run, a
+//! firewall drops packets in one direction or both, or the two nodes are not on one link.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
 
-/// How long something must be wrong until it is told: longer than an agent takes to start anew.
+/// How long a problem must last until it is reported: longer than an agent takes to restart.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A sign of life that is older than this says nothing about now: a few seconds are between two of
-/// them while a session is down.
+/// Age at which a sign of life does not count any more. While a session is down, there is one every
+/// few seconds.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// An agent that was not heard for so long says nothing any more: while a session is down, each side
-/// speaks once a second at least (RFC 5880, section 6.8.3).
+/// Time without a BFD packet after which an agent sends none any more. While a session is down,
+/// each side sends about one a second (RFC 5880, section 6.8.3).
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How long a refusal counts: two surveys. Kernels refuse once a second at most, so some questions stay without an
-/// answer though nobody listens.
+/// How long a refusal counts: two surveys. Kernels limit ICMP errors to one a second, so some
+/// datagrams to a closed port get no answer.
 const REFUSAL: Duration = Duration::from_secs(12);
 
-/// How another node is reached.
+/// The route to another node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Route {
     /// Not known (yet).
@@ -33,40 +33,50 @@ pub enum Route {
     Via(IpAddr),
 }
 
-/// What came of a datagram to a node's BFD port.
+/// The effect of a datagram to a node's BFD port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Port {
-    /// Nothing: somebody listens, or a firewall drops it or the answer.
+    /// None: a socket is open, or a firewall drops the datagram or the answer.
     Silent,
-    /// Its kernel says that nobody listens. (Some firewalls say so, too.)
+    /// ICMP port unreachable: no socket is open there. (Some firewalls send it too.)
     Refused,
-    /// A firewall on the way says that it is not let through.
+    /// ICMP administratively prohibited: a firewall on the way drops it.
     Prohibited,
     /// A firewall of this node drops it.
     Forbidden,
 }
 
-/// What is known of another node's agent. Times are those of the last sign; `None`: there was none.
+/// A BFD packet at the NIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OnNic {
+    /// When it was seen.
+    pub at: BootNanos,
+    /// Its TTL or hop limit: 255, unless a router forwarded it.
+    pub ttl: u8,
+}
+
+/// Observations about another node's agent. Times are those of the last one; `None`: there was
+/// none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
-    /// The BFD session is up: both hear each other.
+    /// The BFD session is up.
     pub up: bool,
-    /// Its kernel answered: ARP or Neighbour Discovery, or TCP.
+    /// Its kernel answered ARP, Neighbor Discovery or TCP.
     pub answered: Option<BootNanos>,
-    /// The agent got a BFD packet of it.
+    /// This agent received a BFD packet of it.
     pub heard: Option<BootNanos>,
-    /// A BFD packet of it came to the NIC, whatever became of it then, with this TTL.
-    pub on_nic: Option<(BootNanos, u8)>,
-    /// How it is reached.
+    /// The last BFD packet of it that arrived at the NIC, also one that a firewall dropped later.
+    pub on_nic: Option<OnNic>,
+    /// The route to it.
     pub route: Route,
     /// Its BFD port refused a datagram.
     pub refused: Option<BootNanos>,
-    /// What came of the last ones that were sent there.
+    /// The effect of the last datagrams to its BFD port.
     pub port: Option<Port>,
 }
 
 impl Facts {
-    /// Takes in what came of datagrams to the BFD port.
+    /// Takes the effect of datagrams to the BFD port.
     pub fn take_port(&mut self, now: BootNanos, port: Port) {
         self.port = Some(port);
         if port == Port::Refused {
@@ -74,19 +84,19 @@ impl Facts {
         }
     }
 
-    /// Nobody listens at the node's BFD port, as far as its kernel says.
+    /// Whether the node's kernel reported lately that its BFD port is closed.
     #[must_use]
     pub fn runs_no_agent(&self, now: BootNanos) -> bool {
         is_within(now, self.refused, REFUSAL)
     }
 
-    /// What is wrong, if anything is and it can be told.
+    /// The problem, if there is one that the observations show.
     #[must_use]
     pub fn diagnose(&self, now: BootNanos) -> Option<Trouble> {
         if let Route::Via(router) = self.route {
             return Some(Trouble::OffLink(router));
         }
-        // One that answers nothing at all is down, or cut off: that is told otherwise.
+        // A node that does not answer at all is down or cut off, which is reported elsewhere.
         if self.up || !is_within(now, self.answered, FRESH) {
             return None;
         }
@@ -96,9 +106,9 @@ impl Facts {
         if is_within(now, self.heard, SILENCE) {
             return Some(Trouble::NotHeardThere);
         }
-        // What came to the NIC while the agent got it as well is of an agent that has ended since.
+        // If this agent received packets at that time too, the other agent has ended since.
         let is_lost = |at: BootNanos| !is_within(at, self.heard, SILENCE);
-        if let Some((at, ttl)) = self.on_nic
+        if let Some(OnNic { at, ttl }) = self.on_nic
             && is_within(now, Some(at), FRESH)
             && is_lost(at)
         {
@@ -125,25 +135,25 @@ fn is_within(now: BootNanos, sign: Option<BootNanos>, time: Duration) -> bool {
 /// Why a node's agent is not heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trouble {
-    /// It is reached by way of this router.
+    /// The route to it leads by this router.
     OffLink(IpAddr),
-    /// It comes with this TTL, by way of a router.
+    /// Its packets arrive with this TTL, so a router forwarded them.
     Routed(u8),
-    /// It is heard, and does not hear this node.
+    /// It is heard, but its session is not up: it does not hear this node.
     NotHeardThere,
-    /// It comes to the NIC, and a firewall of this node drops it.
+    /// Its packets arrive at the NIC, and a firewall of this node drops them.
     DroppedHere,
-    /// What this node sends, a firewall of its own drops.
+    /// A firewall of this node drops the packets to it.
     NotSent,
-    /// Nobody listens there.
+    /// Its BFD port is closed: no agent runs there.
     NoAgent,
-    /// A firewall on the way says that it lets nothing through.
+    /// A firewall on the way reports that it drops the packets to it.
     Prohibited,
-    /// Nothing comes at all.
+    /// No packets arrive, and there is no other sign.
     Silent,
 }
 
-/// One node's troubles over time.
+/// The problem with one node's agent over time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Hearing {
     since: Option<BootNanos>,
@@ -151,11 +161,11 @@ pub struct Hearing {
 }
 
 impl Hearing {
-    /// Takes in what is wrong now. Returns what is to be told from now on, if that is something else
-    /// than before.
+    /// Takes the present problem. Returns what to report if that changed: a problem that lasts, or
+    /// `Some(None)` for its end.
     pub fn update(&mut self, now: BootNanos, trouble: Option<Trouble>) -> Option<Option<Trouble>> {
         self.since = trouble.and(self.since.or(Some(now)));
-        // A wrong route does not heal by waiting; whatever else comes with starts and ends of agents.
+        // A wrong route does not pass by itself. All else also occurs while agents start and end.
         let at_once = matches!(trouble, Some(Trouble::OffLink(_)));
         let due = at_once || self.since.is_some_and(|since| now.since(since) >= PATIENCE);
         let tells = trouble.filter(|_| due || self.told.is_some());
@@ -183,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_seen_tells_where_packets_are_lost() {
         let router = IpAddr::from([10, 0, 0, 1]);
-        let came = |ttl| Some((at(0), ttl));
+        let came = |ttl| Some(OnNic { at: at(0), ttl });
         let refused = Facts {
             refused: Some(at(0)),
             port: Some(Port::Silent),
@@ -270,7 +280,10 @@ mod tests {
         let ended = Facts {
             answered: Some(at(5)),
             heard: Some(at(0)),
-            on_nic: Some((at(1), 255)),
+            on_nic: Some(OnNic {
+                at: at(1),
+                ttl: 255,
+            }),
             ..answers()
         };
         assert_eq!(ended.diagnose(at(5)), None, "nothing is known yet");
@@ -279,9 +292,12 @@ mod tests {
             ..ended
         };
         assert_eq!(refused.diagnose(at(5)), Some(Trouble::NoAgent));
-        // It speaks on, and the agent gets nothing of it.
+        // It still sends packets, and this agent receives none of them.
         let dropped = Facts {
-            on_nic: Some((at(4), 255)),
+            on_nic: Some(OnNic {
+                at: at(4),
+                ttl: 255,
+            }),
             ..ended
         };
         assert_eq!(dropped.diagnose(at(5)), Some(Trouble::DroppedHere));

@@ -1,26 +1,25 @@
-//! Whether the programs of this node run. That one is attached does not say so: a driver may not
-//! run it, and a program of another product that stands before it may let none run behind.
+//! Whether the programs of this node run. An attached program need not run: a driver may skip it,
+//! and another product's program before it may end the chain.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use vip_common::wire::time::BootNanos;
 
-/// Where programs of the agent must run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// A hook at which a program of the agent must run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hook {
-    /// The NIC's way in: ARP for the VIP, and what is steered.
+    /// XDP or tcx ingress of the NIC: ARP for the VIP, and steering.
     Ingress,
-    /// The NIC's way out: the guard.
+    /// tcx egress of the NIC: drops ARP for the VIP that the agent did not send.
     Egress,
-    /// `connect` of local sockets.
+    /// `connect` of local sockets (cgroup).
     Connect,
 }
 
 impl Hook {
-    /// As status and metrics call it.
+    /// Name in status and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,21 +30,21 @@ impl Hook {
     }
 }
 
-/// Whether a program runs, as far as its effects show.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// Whether a program runs, as its counters show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Running {
-    /// Nothing has shown it yet.
+    /// Not known yet.
     #[default]
     Unproven,
-    /// It was seen to.
+    /// It counted a frame.
     Yes,
-    /// Something that it must have counted, it did not.
+    /// It did not count frames that must have passed it.
     No,
 }
 
 impl Running {
-    /// As status calls it.
+    /// Name in status.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,7 +55,7 @@ impl Running {
     }
 }
 
-/// By what a program is run.
+/// The kernel's mechanism that runs a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum By {
     /// XDP, before all others.
@@ -77,14 +76,14 @@ impl fmt::Display for By {
     }
 }
 
-/// A program of somebody else.
+/// Another product's program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
-    /// By what it is run.
+    /// The mechanism that runs it.
     pub by: By,
-    /// The kernel's number; `None` for a filter that is no program.
+    /// The kernel's program ID; `None` for a filter that is no program.
     pub id: Option<u32>,
-    /// Its name, of 15 bytes at most, empty if the kernel does not tell; of a filter that is no
+    /// Its name, up to 15 bytes; empty if the kernel does not provide it. For a filter that is no
     /// program, its kind.
     pub name: String,
 }
@@ -102,43 +101,43 @@ impl fmt::Display for Program {
     }
 }
 
-/// Proof that the program on the way in runs. It counts each frame of ARP and Neighbour
-/// Discovery, and whatever of these the agent's packet sockets get has passed it.
+/// Shows whether the ingress program runs. It counts each ARP and Neighbor Discovery frame, and
+/// each of those frames that the agent's packet sockets receive has passed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IngressProof {
     running: Running,
     /// Frames that the program had counted at the last look.
     counted: u64,
-    /// Frames that the sockets got since the program last counted one.
+    /// Frames that the sockets received since the program last counted one.
     frames: u32,
     /// Of these, since the last look.
     fresh: u32,
-    /// Looks in a row at which the sockets had got frames and the program had counted none.
+    /// Looks in a row at which the sockets had received frames and the program had counted none.
     misses: u32,
 }
 
-/// Whom to ask, so that there is something to count.
+/// The nodes to ask by ARP, so that there are frames to count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
-    /// Nobody: frames come by themselves.
+    /// None: frames arrive without questions.
     Nobody,
-    /// One node, as nothing came by itself.
+    /// One node, since no frames arrived.
     One,
-    /// All nodes: something is to be found out.
+    /// All nodes, since it is not known whether the program runs.
     All,
 }
 
-/// Frames that the sockets got and the program did not count, until it is taken not to run. More
-/// than one, since those in flight while it was attached may have passed it.
+/// Frames that the sockets received and the program did not count, from which on it counts as not
+/// running. More than one, since frames in flight while it was attached do not pass it.
 const MISSED: u32 = 3;
 
-/// Looks with such frames. At the first one they may be such as were counted before the look
-/// before and read after it.
+/// Looks in a row with such frames. At a single one, the frames may have been counted before the
+/// previous look and read after it.
 const MISSES: u32 = 2;
 
 impl IngressProof {
-    /// The program is attached; `counted` frames have passed it so far, or an earlier one with
-    /// the same maps.
+    /// The program is attached. `counted`: the frames that it, or an earlier one with the same
+    /// maps, has counted so far.
     #[must_use]
     pub fn begin(counted: u64) -> Self {
         Self {
@@ -150,14 +149,14 @@ impl IngressProof {
         }
     }
 
-    /// What is known.
+    /// Whether the program runs.
     #[must_use]
     pub fn running(&self) -> Running {
         self.running
     }
 
-    /// A socket got a frame. While nothing is known, what the program has counted by now is asked
-    /// for.
+    /// A socket received a frame. `counted` reads the program's counter. It is called only while it
+    /// is not known whether the program runs.
     pub fn on_frame(&mut self, counted: impl FnOnce() -> Option<u64>) {
         self.frames = self.frames.saturating_add(1);
         self.fresh = self.fresh.saturating_add(1);
@@ -171,13 +170,13 @@ impl IngressProof {
         }
     }
 
-    /// A look from time to time: `counted` frames have passed the program by now. Says whom to
-    /// ask.
+    /// A periodic look. `counted`: the frames that the program has counted so far. Returns the
+    /// nodes to ask.
     pub fn on_look(&mut self, counted: u64) -> Ask {
         let delta = counted.saturating_sub(self.counted);
         let fresh = std::mem::take(&mut self.fresh);
         if delta > 0 {
-            // One that runs now and then does not run.
+            // A program that counts only some of the frames does not run.
             if self.running != Running::No || delta >= u64::from(fresh) {
                 self.seen(counted);
                 return Ask::Nobody;
@@ -206,30 +205,30 @@ impl IngressProof {
     }
 }
 
-/// How often a program is put before others' within [`CALM`].
+/// How often a program is moved before others within [`CALM`].
 const MOVES: u32 = 3;
 
-/// After so long without a move, all is forgotten.
+/// Time without a move after which the number of moves starts from zero.
 const CALM: Duration = Duration::from_secs(600);
 
-/// What to do about a program that others stand before.
+/// What to do if other programs run before the agent's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placing {
-    /// Nothing.
+    /// Leave it where it is.
     Stay,
-    /// Put it before them.
+    /// Move it before them.
     First,
-    /// Nothing, and say so: they come back before it again and again.
+    /// Leave it where it is, and report that: the others move before it each time.
     GiveUp,
 }
 
-/// A hook and what is known of the program there.
+/// The state of the agent's program at one hook.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Watch {
     running: Running,
-    /// Others' programs that get frames before it, the first one first.
+    /// Other programs that run before it, in order.
     ahead: Vec<Program>,
-    /// Times that it was put before others' lately, and when last.
+    /// Number of moves lately, and the time of the last one.
     moves: u32,
     moved: BootNanos,
     gave_up: bool,
@@ -242,19 +241,19 @@ impl Watch {
         self.running
     }
 
-    /// What stands before it, the first one first.
+    /// The programs that run before it, in order.
     #[must_use]
     pub fn ahead(&self) -> &[Program] {
         &self.ahead
     }
 
-    /// Those of them that it can be put before: XDP programs run before all tc programs.
+    /// Those of them that it can be moved before. (XDP programs run before all tc programs.)
     pub fn movable(&self) -> impl Iterator<Item = &Program> {
         self.ahead.iter().filter(|program| program.by != By::Xdp)
     }
 
-    /// These programs of others stand before it now. Says what to do about those that it can be
-    /// put before.
+    /// Takes the programs that run before it now, and decides about those that it can be moved
+    /// before.
     pub fn on_look(&mut self, now: BootNanos, ahead: Vec<Program>) -> Placing {
         self.ahead = ahead;
         if self.movable().next().is_none() {
@@ -268,7 +267,7 @@ impl Watch {
         }
     }
 
-    /// Whether the program may be attached once more: a few times, and then not for a while.
+    /// Whether the program may be attached anew now. The number of times is limited.
     pub fn may_move(&mut self, now: BootNanos) -> bool {
         if now.since(self.moved) > CALM {
             self.moves = 0;
@@ -282,13 +281,13 @@ impl Watch {
         true
     }
 
-    /// What a proof says. Returns whether that is news.
+    /// Takes whether the program runs. Returns whether that changed.
     pub fn on_proof(&mut self, running: Running) -> bool {
         std::mem::replace(&mut self.running, running) != running
     }
 
-    /// Whether the node must not own the VIP: the program does not run, or it may not, since
-    /// somebody else's stands before it.
+    /// Whether the node must not own the VIP: the program does not run, or another one before it
+    /// might keep it from running.
     #[must_use]
     pub fn is_fault(&self) -> bool {
         match self.running {
@@ -298,7 +297,7 @@ impl Watch {
         }
     }
 
-    /// Why it does not run, or may not.
+    /// Why it does not run, or might not; a text for operators.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
         let ahead: Vec<String> = self.ahead.iter().map(ToString::to_string).collect();
@@ -346,7 +345,7 @@ mod tests {
         assert_eq!(runs.running(), Running::Yes);
         proof.on_frame(|| Some(5));
         assert_eq!(proof.running(), Running::No);
-        // What clients ask for the VIP never comes to a socket, and is counted.
+        // ARP requests of clients for the VIP reach no socket, but are counted.
         let mut asked = IngressProof::begin(5);
         assert_eq!(asked.on_look(9), Ask::Nobody);
         assert_eq!(asked.running(), Running::Yes);
@@ -407,7 +406,7 @@ mod tests {
         assert_eq!(watch.on_look(second(12), others()), Placing::Stay);
         let later = second(10).after(CALM);
         assert_eq!(watch.on_look(later, others()), Placing::First);
-        // XDP comes before all else.
+        // XDP programs run before all others.
         assert_eq!(
             Watch::default().on_look(second(0), vec![program(By::Xdp)]),
             Placing::Stay

@@ -1,4 +1,4 @@
-//! What a node is told: its parameters and what happens.
+//! The inputs of a node: its parameters, and events.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use crate::bfd;
 use crate::faults::Fault;
 use crate::health::{Probe, Thresholds};
 
-/// What a node is and knows of the others.
+/// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// This node's place in `nodes`.
+    /// This node's index in `nodes`.
     pub own: BackendIndex,
-    /// All nodes, in the order of the configuration, which is the same on each of them.
+    /// All nodes, in the order of the configuration, which is the same on each node.
     pub nodes: Vec<Member>,
-    /// VRRP.
+    /// VRRP timers and preemption.
     pub vrrp: VrrpParams,
     /// BFD; `None` if it is off.
     pub bfd: Option<bfd::Params>,
-    /// Checks of each API server; the first one is that of the API itself.
+    /// Number of checks of each server; the first check is that of the API.
     pub checks: usize,
-    /// Probes that change the picture.
+    /// Probes in a row that change a server's state.
     pub thresholds: Thresholds,
-    /// Whether to ask the segment for the VIP before the first claim (RFC 5227).
+    /// Whether to send ARP probes for the VIP (RFC 5227).
     pub probe_address: bool,
-    /// How far ahead of now the lease is set at most: [`MAX_LEASE`](crate::election::MAX_LEASE), but in a simulation. It is
-    /// renewed when half of that is left.
+    /// How far ahead the lease is set at most; it is renewed when half of that is left. A
+    /// simulation may choose another value than [`MAX_LEASE`](crate::election::MAX_LEASE).
     pub max_lease: Duration,
-    /// Makes the random numbers (BFD's jitter and discriminators) this node's own. Nobody else may
-    /// guess it: who knows a session's discriminators can end it.
+    /// Seed of BFD's jitter and discriminators. It must be secret and differ between nodes: an
+    /// attacker on the segment who knows a session's discriminators can end the session.
     pub seed: u64,
 }
 
@@ -42,11 +42,11 @@ pub struct Params {
 pub struct Member {
     /// Its address on the segment.
     pub address: IpAddr,
-    /// Its VRRP priority while it is healthy, as far as this node knows, `1..=255`.
+    /// Its configured VRRP priority, `1..=255`.
     pub priority: u8,
 }
 
-/// VRRP, the same for all nodes.
+/// VRRP timers and preemption, the same on all nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VrrpParams {
     /// Time between advertisements.
@@ -57,61 +57,61 @@ pub struct VrrpParams {
     pub preempt_delay: Duration,
 }
 
-/// What happens to a node.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// An advertisement of our virtual router came from this node.
+    /// An advertisement of this virtual router was received.
     Advert {
-        /// Who sent it.
+        /// The sender.
         source: BackendIndex,
-        /// What it says.
+        /// The advertisement.
         advert: Advertisement,
     },
-    /// A BFD packet came from this node.
+    /// A BFD packet was received.
     Bfd {
-        /// Who sent it.
+        /// The sender.
         source: BackendIndex,
-        /// What it says.
+        /// The packet.
         packet: ControlPacket,
     },
-    /// A node answered an echo request.
+    /// A node answered an ICMP echo request.
     Echo(BackendIndex),
     /// A node's kernel was heard by ARP or Neighbor Discovery.
     Neighbor(BackendIndex),
-    /// A node's Ethernet address is known: frames can be handed on to it.
+    /// A node's Ethernet address is known, so that frames can be forwarded to it.
     Located(BackendIndex),
     /// A probe ended.
     Probe {
-        /// Whose server was probed.
+        /// The node whose server was probed.
         node: BackendIndex,
-        /// By which check.
+        /// Index of the check.
         check: usize,
-        /// What it found.
+        /// The result.
         found: Probe,
     },
-    /// Something this node needs is missing, or is there (again).
+    /// A fault of this node appeared or was removed.
     Fault {
-        /// What.
+        /// The fault.
         fault: Fault,
-        /// It is missing.
+        /// It appeared.
         present: bool,
     },
-    /// Somebody says that it has the VIP.
+    /// A host claims the VIP by ARP or Neighbor Discovery.
     Claim {
         /// Its Ethernet address.
         mac: Mac,
-        /// The other node that has it, if one does.
+        /// The other node that it is, if it is one.
         node: Option<BackendIndex>,
-        /// That node may run an agent, as far as its kernel says.
+        /// That node may run an agent, as far as its kernel shows.
         agent: bool,
     },
-    /// ARP would answer something else than a moment ago, or other switches must learn where this
-    /// node is: another Ethernet address, another NIC, a link that was gone.
+    /// This node's Ethernet address or NIC changed, or its link was down. Hosts and switches must
+    /// learn where it is.
     Moved,
-    /// The operator wants another node to own the VIP: this one, or whichever is best.
+    /// `vip handover`: to the named node, or to the best one.
     Handover(Option<BackendIndex>),
-    /// The operator wants no new connections to be brought to this node, or wants them again.
+    /// `vip drain` (true) or `vip undrain`.
     Drain(bool),
-    /// The agent is to end.
+    /// The agent must end.
     Shutdown,
 }

@@ -1,8 +1,34 @@
-//! What a node decides: `(now, input) -> actions`. No clock, no socket, no map.
+//! The decisions of a node: `(now, input) -> actions`, without clock, socket or map. The agent and
+//! the simulator run the same code.
 //!
-//! [`Node`] puts the parts together that elect the owner of the VIP, find out who lives, and choose
-//! where new connections go. Each part owns its state. The modules after them decide about this host
-//! alone: programs on its NICs, kernel settings, routes, alarms.
+//! [`Node`] puts these parts together. It passes inputs to them, and turns their events into
+//! actions. Each part owns its state in private fields. An arrow means "asks"; there is no circle.
+//!
+//! ```text
+//!        Input: packets, probes, faults, commands      Action: packets, lease, masks, reports
+//!                          |                                          ^
+//! +-- node ----------------v------------------------------------------|--------------------+
+//! |                                                                                        |
+//! |               view: the next owner, and the takeover delay                             |
+//! |                |               |                   |                   |               |
+//! |                v               |                   v                   v               |
+//! |     selection: masks           |        ownership: owners     election: VRRP and       |
+//! |     for connections            |        that are heard        the answer lease         |
+//! |      |    |    |               |                   |                                   |
+//! |      v    |    v               v                   v                                   |
+//! |  health   |   liveness: BFD sessions, and questions to kernels                         |
+//! |  choice   v    v                                                                       |
+//! |         membership: nodes that were heard; joining                                     |
+//! |                                                                                        |
+//! |  By themselves:  transfer   handover and shutdown     conflict   RFC 5227              |
+//! |                  faults     of this node              announce   gratuitous ARP        |
+//! +----------------------------------------------------------------------------------------+
+//! ```
+//!
+//! Four modules decide about this host alone: [`hooks`] (do the programs run?), [`settings`]
+//! (kernel settings), [`ways`] (other NICs for answers) and [`sources`] (MACs of other nodes).
+//! [`hearing`] and [`alarm`] find and hold problems of the segment. [`rank`] computes the rank
+//! table.
 
 mod action;
 mod announce;

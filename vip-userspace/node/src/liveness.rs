@@ -1,18 +1,24 @@
-//! Who lives: BFD sessions, and the questions that tell a crashed agent from a dead node.
+//! Which nodes live: BFD sessions, and questions that tell a crashed agent from a dead node.
 //!
-//! A node's kernel is asked in two ways, by ICMP echo and by ARP (Neighbor Discovery with IPv6).
-//! Firewalls drop echo requests, or let through so many a second; ARP they mostly leave alone. Both
-//! are tried all the time, slowly, while the node is well: silence proves death only where an answer
-//! was to be expected, by all means that ever answered. Otherwise probes of the server decide.
+//! A node's kernel is asked in two ways: by ICMP echo request, and by ARP (IPv6: Neighbor
+//! Discovery). Firewalls may drop echo requests or limit their rate, but seldom drop ARP. Healthy
+//! nodes are asked too, slowly, to learn which of the two they answer. A node is declared dead only
+//! if it used to answer at least one of them; otherwise probes of its API server decide.
 //!
 //! ```text
-//!               BFD packets stay out              3 questions unanswered
+//!               no BFD packets in the             3 questions
+//!               detection time                    without an answer
 //! Reachable ─────────────────────────▶ Suspect ──────────────────────────▶ Dead
 //!  ▲  │  ▲                                │ an answer                      ▲ │
 //!  │  │  └────────── BFD is up ────────┐  ▼                                │ │
-//!  │  └─ its agent said that it ends ─▶ Monitored ─ 3 questions unanswered ┘ │
-//!  └──────────────────────────────── an answer ─────────────────────────────┘
+//!  │  └─ BFD: AdminDown or Down ──────▶ Monitored ─ 3 without an answer ───┘ │
+//!  └──────────────────────────────── an answer ──────────────────────────────┘
 //! ```
+//!
+//! An answer leads to Monitored if the node's agent was heard since the node was last dead and its
+//! BFD session is down, and to Reachable otherwise.
+
+mod peer;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -21,170 +27,76 @@ use vip_common::abi::BackendIndex;
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
 
+pub(crate) use self::peer::Sign;
+
+use self::peer::Peer;
 use crate::bfd::{self, Session};
 use crate::health::Probe;
 use crate::input::Params;
 use crate::membership::Membership;
 use crate::random::mix;
 
-/// Questions that a silent node may leave unanswered until it is taken for dead.
-const QUESTIONS: u32 = 3;
-
-/// Between questions to a silent node at least. A host answers within a fraction of that.
+/// Least time between questions to a node whose agent is not heard. A host answers much faster.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Between the questions to a node that is well, at least. Beside it they are 20 BFD intervals
-/// apart, times the number of other nodes: each node is asked about once a second by all.
-const EXERCISE: Duration = Duration::from_secs(1);
+/// Least time between questions to a healthy node, times the number of other nodes: all nodes
+/// together ask each one about once a second. With slow BFD it is 20 BFD intervals instead.
+const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Questions to a node that is well that may be left unanswered in a row. One may be lost.
-const LOST: u32 = 3;
-
-/// What comes of an input. The node acts on it in the order given.
+/// What the node has to do or to know, in the order given.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
     /// Send a BFD packet.
     SendBfd {
-        /// To whom.
+        /// The receiver.
         to: BackendIndex,
-        /// What.
+        /// The packet.
         packet: ControlPacket,
     },
-    /// Ask a node's kernel, by ICMP echo and by ARP or Neighbor Discovery.
+    /// Ask a node's kernel for an answer, by ICMP echo and by ARP or Neighbor Discovery.
     Ask(BackendIndex),
     /// A BFD session came up: both agents hear each other.
     Up(BackendIndex),
     /// A BFD session went down.
     Down {
-        /// With which node.
+        /// The other node.
         node: BackendIndex,
-        /// Why.
+        /// The cause, as BFD names it.
         diagnostic: Diagnostic,
     },
     /// A node does not answer at all.
     Dead(BackendIndex),
     /// A node that was dead answers.
     Answers(BackendIndex),
-    /// A node that lives answers no echo requests, or answers them again.
+    /// A node that lives does not answer echo requests, or answers them again.
     Echo {
-        /// Which node.
+        /// The node.
         node: BackendIndex,
-        /// It answers none.
+        /// It does not answer.
         lost: bool,
     },
 }
 
-/// What BFD and the questions say of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Nothing speaks against it.
-    Reachable,
-    /// Its agent fell silent. Its kernel's answers tell whether the node is gone, too: an agent
-    /// that crashed takes no connection with it, a node does.
-    Suspect {
-        /// Questions asked.
-        asked: u32,
-        /// When to send the next one, or give up.
-        next: BootNanos,
-    },
-    /// Its agent is gone, but its kernel answers: it has its connections, and takes new ones.
-    /// It is asked again and again, as no BFD session would tell of its end. A node that shuts
-    /// down ends its agent first.
-    Monitored {
-        /// Questions asked since the last answer, [`QUESTIONS`] at most.
-        asked: u32,
-        /// When to send the next one, or give up.
-        next: BootNanos,
-    },
-    /// Nothing answers.
-    Dead,
-}
-
-/// A node as connections are concerned, where probes of its server are counted in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Sign {
-    /// Its kernel has its connections.
-    pub(crate) lives: bool,
-    /// Its agent is not heard, and whether the node lives is being found out.
-    pub(crate) is_silent: bool,
-}
-
-/// Whether a node answers one kind of question.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Means {
-    /// `None` while that is not known.
-    answers: Option<bool>,
-    /// Questions asked while the node was well, since the last answer.
-    unanswered: u32,
-}
-
-impl Means {
-    /// The node, which is well, is asked. True if it has come out that it does not answer.
-    fn ask(&mut self) -> bool {
-        let lost = self.unanswered >= LOST && self.answers != Some(false);
-        if lost {
-            self.answers = Some(false);
-        }
-        self.unanswered = self.unanswered.saturating_add(1);
-        lost
-    }
-
-    /// It answered. True if it had been found not to.
-    fn answered(&mut self) -> bool {
-        self.unanswered = 0;
-        self.answers.replace(true) == Some(false)
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Peer {
-    session: Option<Session>,
-    state: State,
-    /// When it last fell silent, or was found dead: what was heard before proves nothing since.
-    lost: BootNanos,
-    /// When it is to be asked next while it is well, to see whether it answers.
-    exercise: BootNanos,
-    /// Whether its kernel answers ICMP echo requests, and ARP or Neighbor Discovery.
-    echo: Means,
-    neighbor: Means,
-}
-
-impl Peer {
-    /// When to ask its kernel next; never, if there is nothing to find out.
-    fn next_question(&self) -> BootNanos {
-        match self.state {
-            State::Suspect { next, .. } | State::Monitored { next, .. } => next,
-            State::Reachable if self.session.as_ref().is_some_and(Session::is_up) => self.exercise,
-            State::Reachable | State::Dead => BootNanos(u64::MAX),
-        }
-    }
-}
-
-/// What is known of the other nodes' life.
+/// What is known of each other node.
 #[derive(Clone, Debug)]
 pub(crate) struct Liveness {
     bfd: Option<bfd::Params>,
     /// By backend index; `None` for this node itself.
     peers: Vec<Option<Peer>>,
-    /// Ups and downs of a session that are not acted upon yet. Kept to save an allocation with
-    /// each BFD packet.
+    /// Changes of a session's state that are not acted upon yet. A field, so that BFD packets cause
+    /// no allocation.
     changes: Vec<bfd::Action>,
 }
 
 impl Liveness {
-    /// Nothing speaks against any node.
+    /// All nodes count as reachable, and no session is started.
     pub(crate) fn new(params: &Params) -> Self {
-        let peer = |index: usize| Peer {
-            session: params.bfd.map(|bfd| {
+        let peer = |index: usize| {
+            Peer::new(params.bfd.map(|bfd| {
                 let seed = mix(params.seed, index as u64);
                 let discriminator = NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
                 Session::new(bfd, discriminator, seed)
-            }),
-            state: State::Reachable,
-            lost: BootNanos::ZERO,
-            exercise: BootNanos::ZERO,
-            echo: Means::default(),
-            neighbor: Means::default(),
+            }))
         };
         let peers = (0..params.nodes.len())
             .map(|index| (index != params.own.get()).then(|| peer(index)))
@@ -196,17 +108,12 @@ impl Liveness {
         }
     }
 
-    /// Starts all sessions. Nodes that were heard, by an earlier agent, may have died while nobody
-    /// looked, or their agents may.
+    /// Starts all sessions. Nodes that an earlier agent heard may have died since its end, so their
+    /// kernels are asked at once.
     pub(crate) fn on_start(&mut self, now: BootNanos, members: &Membership, out: &mut Vec<Event>) {
         for index in members.others().filter(|index| members.was_heard(*index)) {
-            if let Some(peer) = self.peer_mut(index)
-                && peer.session.is_some()
-            {
-                peer.state = State::Monitored {
-                    asked: 0,
-                    next: now,
-                };
+            if let Some(peer) = self.peer_mut(index) {
+                peer.remember(now);
             }
         }
         for index in members.others() {
@@ -238,7 +145,7 @@ impl Liveness {
         out: &mut Vec<Event>,
     ) {
         if let Some(peer) = self.peer_mut(node)
-            && peer.echo.answered()
+            && peer.on_echo()
         {
             out.push(Event::Echo { node, lost: false });
         }
@@ -254,12 +161,12 @@ impl Liveness {
         out: &mut Vec<Event>,
     ) {
         if let Some(peer) = self.peer_mut(node) {
-            peer.neighbor.answered();
+            peer.on_neighbor();
         }
         self.on_sign_of_life(now, members, node, out);
     }
 
-    /// A node gave a sign of life.
+    /// A node showed that it lives: an answer, a probe, or its BFD session.
     pub(crate) fn on_sign_of_life(
         &mut self,
         now: BootNanos,
@@ -267,27 +174,16 @@ impl Liveness {
         node: BackendIndex,
         out: &mut Vec<Event>,
     ) {
-        let later = now.after(self.question_pause());
-        let Some(peer) = self.peer_mut(node) else {
-            return;
-        };
-        let heard = peer.session.as_ref().is_none_or(Session::is_up);
-        let next = match peer.state {
-            State::Monitored { next, .. } => next.min(later),
-            State::Reachable | State::Suspect { .. } | State::Dead => later,
-        };
-        let is = if heard || !members.was_heard(node) {
-            State::Reachable
-        } else {
-            State::Monitored { asked: 0, next }
-        };
-        if std::mem::replace(&mut peer.state, is) == State::Dead {
+        let later = now.after(self.fast_interval());
+        if let Some(peer) = self.peer_mut(node)
+            && peer.on_sign_of_life(members.was_heard(node), later)
+        {
             out.push(Event::Answers(node));
         }
     }
 
     /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing. `alive`: whether
-    /// probes find life on a node.
+    /// probes show that a node lives.
     pub(crate) fn on_timer(
         &mut self,
         now: BootNanos,
@@ -312,7 +208,7 @@ impl Liveness {
             self.ask(now, index, out);
         }
         if let Some(next) = next_packet {
-            // One wake-up for the packets to all peers, and one move of the lease.
+            // The packets to all peers leave at one time, and the lease moves once.
             for index in members.others() {
                 self.drive(index, out, |session, out| {
                     session.coalesce_tx(now, next, out);
@@ -321,7 +217,7 @@ impl Liveness {
         }
     }
 
-    /// Tells the peers that this node takes no new connections, or takes them again.
+    /// Tells the peers that this node drains, or does not any more.
     pub(crate) fn set_path_down(
         &mut self,
         now: BootNanos,
@@ -336,17 +232,17 @@ impl Liveness {
         }
     }
 
-    /// Tells the peers that the silence to come is meant.
+    /// Sets all sessions to AdminDown, so that the peers do not suspect this node.
     pub(crate) fn end(&mut self, now: BootNanos, members: &Membership, out: &mut Vec<Event>) {
         for index in members.others() {
             self.drive(index, out, |session, out| session.admin_down(now, out));
-            // That its own sessions are down now is no news.
+            // This node has caused that itself, so there is nothing to act upon.
             self.changes.clear();
         }
     }
 
-    /// Takes a node for dead that has left all questions unanswered, if it used to answer any, or
-    /// if probes of its server found it dead, too.
+    /// Declares a node dead whose kernel does not answer any more. `alive`: probes show that it
+    /// lives.
     pub(crate) fn conclude(
         &mut self,
         now: BootNanos,
@@ -354,56 +250,28 @@ impl Liveness {
         alive: bool,
         out: &mut Vec<Event>,
     ) {
-        let pause = self.question_pause();
-        let Some(peer) = self.peer_mut(node) else {
-            return;
-        };
-        let (State::Suspect { asked, next } | State::Monitored { asked, next }) = &mut peer.state
-        else {
-            return;
-        };
-        if now.since(*next) > pause {
-            // This node did not run, and may have missed the answers.
-            *asked = 0;
-        }
-        let (asked, next) = (*asked, *next);
-        let expected = [peer.echo, peer.neighbor]
-            .iter()
-            .any(|means| means.answers == Some(true));
-        if asked >= QUESTIONS && (!alive || expected && now >= next) {
-            peer.state = State::Dead;
-            peer.lost = now;
+        let interval = self.fast_interval();
+        if let Some(peer) = self.peer_mut(node)
+            && peer.conclude(now, interval, alive)
+        {
             out.push(Event::Dead(node));
         }
     }
 
-    /// A probe as it is to count now. One that waits on a connection tells of the time when that was
-    /// made, and that may be before the node was lost.
+    /// A probe's result as it counts now. One that got no answer on an open connection proves life
+    /// only at the time of the connection. If that was before the node was lost, it is silence.
     pub(crate) fn dated(&self, node: BackendIndex, probe: Probe) -> Probe {
-        match (&probe, self.peer(node)) {
-            (Probe::Hung { reason, connected }, Some(peer)) if *connected < peer.lost => {
-                Probe::Silent(reason.clone())
-            }
-            _ => probe,
+        match self.peer(node) {
+            Some(peer) => peer.dated(probe),
+            None => probe,
         }
     }
 
-    /// What is known of a node; `None` for this one. `probed`: probes find life on it. A BFD session
-    /// that is up proves life. New connections avoid a silent node at once; open ones, which a
-    /// crashed agent does not harm, only once the node itself does not answer.
+    /// What follows for connections to a node; `None` for this one. `probed`: probes show that it
+    /// lives. A BFD session that is up shows it too. New connections avoid a silent node at once;
+    /// open ones only once it is dead, since they survive a crash of its agent.
     pub(crate) fn sign(&self, node: BackendIndex, probed: bool) -> Option<Sign> {
-        let peer = self.peer(node)?;
-        let (lives, is_silent) = match peer.state {
-            State::Reachable => {
-                let heard = peer.session.as_ref().is_some_and(Session::is_up);
-                (probed || heard, false)
-            }
-            // The last question may still be on its way.
-            State::Monitored { asked, .. } => (probed, asked > 1),
-            State::Suspect { .. } => (probed, true),
-            State::Dead => (false, true),
-        };
-        Some(Sign { lives, is_silent })
+        Some(self.peer(node)?.sign(probed))
     }
 
     /// The BFD session with a node, if there is to be one.
@@ -411,31 +279,25 @@ impl Liveness {
         self.peer(node)?.session.as_ref()
     }
 
-    /// Whether a node's agent is heard by BFD.
+    /// Whether the BFD session with a node is up on this side.
     pub(crate) fn is_up(&self, node: BackendIndex) -> bool {
-        self.session(node).is_some_and(Session::is_up)
+        self.peer(node).is_some_and(Peer::is_up)
     }
 
-    /// Whether this node and another one hear each other.
+    /// Whether the BFD session with a node is up on both sides.
     pub(crate) fn hear_each_other(&self, node: BackendIndex) -> bool {
         self.session(node)
             .is_some_and(|session| session.is_up() && session.remote_state() == bfd::State::Up)
     }
 
-    /// When a node was last lost.
-    #[cfg(test)]
-    pub(crate) fn lost_at(&self, node: BackendIndex) -> Option<BootNanos> {
-        self.peer(node).map(|peer| peer.lost)
-    }
-
     /// Whether a node's kernel answers ICMP echo; `None` while that is not known, and for this
     /// node.
     pub(crate) fn answers_echo(&self, node: BackendIndex) -> Option<bool> {
-        self.peer(node)?.echo.answers
+        self.peer(node)?.answers_echo()
     }
 
-    /// When the first peer could miss this node's BFD packets, less half an interval: for the
-    /// clocks, which are not the same, and for the time that packets take.
+    /// Half a BFD interval before the first peer's detection time can expire; `None` if no session
+    /// is up. The half interval is for differences between clocks and for packets' travel time.
     pub(crate) fn first_missed(&self) -> Option<BootNanos> {
         let margin = self.bfd?.interval / 2;
         let first = self
@@ -492,7 +354,7 @@ impl Liveness {
         );
     }
 
-    /// What the ups and downs of a session mean.
+    /// Acts on changes of a session's state.
     fn act_on_changes(
         &mut self,
         now: BootNanos,
@@ -505,7 +367,7 @@ impl Liveness {
                 bfd::Action::Send(_) => {}
                 bfd::Action::Up => {
                     if let Some(peer) = self.peer_mut(node) {
-                        peer.exercise = now;
+                        peer.on_up(now);
                     }
                     out.push(Event::Up(node));
                     self.on_sign_of_life(now, members, node, out);
@@ -522,65 +384,52 @@ impl Liveness {
         }
     }
 
-    /// A node's BFD packets stay out: its agent is gone, and maybe the node.
+    /// The detection time of a node's session expired: its agent is gone, and maybe the node.
     fn suspect(&mut self, now: BootNanos, node: BackendIndex) {
         if let Some(peer) = self.peer_mut(node) {
-            peer.state = State::Suspect {
-                asked: 0,
-                next: now,
-            };
-            peer.lost = now;
+            peer.suspect(now);
         }
     }
 
-    /// A node's agent said that it ends. Its connections are its kernel's.
+    /// A node's agent ends its session. The node's kernel keeps its connections.
     fn monitor(&mut self, now: BootNanos, members: &Membership, node: BackendIndex) {
-        let next = now.after(self.question_pause());
+        let next = now.after(self.fast_interval());
         if let Some(peer) = self.peer_mut(node)
             && members.was_heard(node)
-            && peer.state == State::Reachable
         {
-            peer.state = State::Monitored { asked: 0, next };
+            peer.monitor(next);
         }
     }
 
-    /// Asks a node's kernel if it is time: to tell a crashed agent from a dead node, or to find out
-    /// whether that could be told.
+    /// Asks a node's kernel if it is time: to tell a crashed agent from a dead node, or, of a
+    /// healthy node, to learn whether it answers at all.
     fn ask(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
-        let (pause, slow) = (self.question_pause(), self.exercise_pause());
+        let (fast, slow) = (self.fast_interval(), self.slow_interval());
         let Some(peer) = self.peer_mut(node) else {
             return;
         };
         if now < peer.next_question() {
             return;
         }
-        match &mut peer.state {
-            State::Dead => return,
-            State::Reachable => {
-                peer.exercise = now.after(slow);
-                peer.neighbor.ask();
-                if peer.echo.ask() {
-                    out.push(Event::Echo { node, lost: true });
-                }
-            }
-            State::Suspect { asked, next } | State::Monitored { asked, next } => {
-                *next = now.after(if *asked < QUESTIONS { pause } else { slow });
-                *asked = (*asked + 1).min(QUESTIONS);
-            }
+        if peer.ask(now, fast, slow) {
+            out.push(Event::Echo { node, lost: true });
         }
         out.push(Event::Ask(node));
     }
 
-    /// Between questions to a silent node.
-    fn question_pause(&self) -> Duration {
+    /// Time between questions to a node whose agent is not heard.
+    fn fast_interval(&self) -> Duration {
         let bfd = self.bfd.map(|bfd| bfd.interval);
         bfd.unwrap_or_default().max(QUESTION_INTERVAL)
     }
 
-    /// Between questions to a node that is well, or of which nothing can be concluded.
-    fn exercise_pause(&self) -> Duration {
+    /// Time between questions to a healthy node, or to one whose silence proves nothing.
+    fn slow_interval(&self) -> Duration {
         let bfd = self.bfd.map(|bfd| bfd.interval);
         let others = self.peers.iter().flatten().count().max(1) as u32;
-        EXERCISE.max(bfd.unwrap_or_default() * 20) * others
+        SLOW_INTERVAL.max(bfd.unwrap_or_default() * 20) * others
     }
 }
+
+#[cfg(test)]
+mod tests;

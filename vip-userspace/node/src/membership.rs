@@ -1,9 +1,9 @@
-//! Who belongs to the cluster, who of them was heard, and whether this node has come to know them.
+//! The members of the cluster, those that were heard, and whether this node is still joining.
 //!
-//! A node whose agent has just come is *joining*: it does not know yet who is there, and the others
-//! do not know that it is. It withholds all traffic from the others until each of them has said by
-//! BFD that it hears this node, and until frames can be handed on to each. Otherwise it would pass
-//! over nodes that it has not heard yet, and their connections would be reset.
+//! A node whose agent has just started is *joining*: it does not know the other nodes' health yet,
+//! and they do not know its own. It forwards nothing until its BFD session with each other node is
+//! up on both sides and each node's Ethernet address is known, or a time limit is over. Otherwise
+//! it would skip nodes that it has not heard yet, and their connections would be reset.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use vip_common::wire::time::BootNanos;
 
 use crate::input::{Member, Params};
 
-/// Least time that a node which has just come waits for the others. Nodes that run answer each
-/// other within a few BFD packets, whoever began.
+/// Least time limit of joining. Two agents that run bring their BFD session up within a few
+/// packets.
 const JOINING: Duration = Duration::from_millis(500);
 
-/// BFD intervals that it waits at least.
+/// The same, in BFD intervals.
 const JOINING_INTERVALS: u32 = 10;
 
 /// The members of the cluster, as this node knows them.
@@ -24,21 +24,20 @@ const JOINING_INTERVALS: u32 = 10;
 pub(crate) struct Membership {
     own: BackendIndex,
     members: Vec<Member>,
-    /// Least time to wait for the others; `None` without BFD, where there is nothing to hear
-    /// agents by.
+    /// The time limit of joining; `None` without BFD, where agents cannot be heard.
     joining_time: Option<Duration>,
-    /// Nodes whose agent was heard, so that the VIP lies on their `lo`: only then does their stack
-    /// take what is steered there. (It stays there when the agent ends.) A node that was dead must
-    /// be heard again: it may have booted, and its stack know nothing of the VIP.
+    /// Nodes whose agent was heard. An agent puts the VIP on `lo`, where it stays when the agent
+    /// ends, and without it the node's stack does not accept steered packets. A node that was dead
+    /// must be heard again: it may have booted without the VIP.
     heard: BackendMask,
-    /// Nodes that frames can be handed on to.
+    /// Nodes whose Ethernet address is known, so that frames can be forwarded to them.
     located: BackendMask,
-    /// This node is joining: until then at most.
+    /// When joining ends at the latest; `None` if this node is not joining.
     joining: Option<BootNanos>,
 }
 
 impl Membership {
-    /// All members; none of the others was heard.
+    /// No other member was heard. Without BFD all count as heard.
     pub(crate) fn new(params: &Params) -> Self {
         let bfd = params.bfd.map(|bfd| bfd.interval);
         Self {
@@ -55,7 +54,8 @@ impl Membership {
         }
     }
 
-    /// The agent starts. `known` is who lived as an earlier agent left it; nobody if there was none.
+    /// The agent starts. `known`: the nodes that an earlier agent found alive; empty if there was
+    /// no earlier agent.
     pub(crate) fn on_start(&mut self, now: BootNanos, known: BackendMask) {
         if known.is_empty() {
             self.joining = self.joining_time.map(|time| now.after(time));
@@ -96,25 +96,25 @@ impl Membership {
         self.heard = self.heard.with(index, true);
     }
 
-    /// A node died. It must be heard again, unless there is nothing to hear it by.
+    /// A node died. With BFD, it must be heard again.
     pub(crate) fn lose(&mut self, index: BackendIndex) {
         if self.joining_time.is_some() {
             self.heard = self.heard.with(index, false);
         }
     }
 
-    /// Frames can be handed on to a node.
+    /// A node's Ethernet address is known.
     pub(crate) fn locate(&mut self, index: BackendIndex) {
         self.located = self.located.with(index, true);
     }
 
-    /// Whether a node's stack takes what is steered there.
+    /// Whether a node's agent was heard, so that its stack accepts steered packets.
     pub(crate) const fn was_heard(&self, index: BackendIndex) -> bool {
         self.heard.contains(index)
     }
 
-    /// Ends the joining where its time is over, or where all others are known. `hears`: a node and
-    /// this one hear each other.
+    /// Ends joining once its time limit is over or all other nodes are known. `hears`: whether the
+    /// BFD session with a node is up on both sides.
     pub(crate) fn settle(&mut self, now: BootNanos, hears: impl Fn(BackendIndex) -> bool) {
         let Some(until) = self.joining else {
             return;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_died_must_be_heard_again_unless_there_is_nothing_to_hear_it_by() {
+    fn a_node_that_died_must_be_heard_again_with_bfd() {
         for bfd in [false, true] {
             let mut members = Membership::new(&params(0, bfd));
             members.hear(index(1));

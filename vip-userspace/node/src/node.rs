@@ -1,13 +1,10 @@
-//! The whole node, as far as it decides: who owns the VIP, who lives, who may have connections.
+//! One node, put together from its parts. It has no rules of its own, but those that need several
+//! parts.
 //!
-//! It puts the parts together. The [election](crate::election) makes one node the owner. BFD sessions
-//! and questions to the kernels tell who [lives](crate::liveness); a node whose agent is gone is found
-//! within a few packets, which hastens the election. Probes of the API servers decide who is
-//! [selected](crate::selection) for connections. [Faults](crate::faults) of this node's own NIC,
-//! programs and addresses keep it from owning the VIP.
-//!
-//! Pure: the clock is handed in, and all that is to be done comes out as [`Action`]s. The agent
-//! and the simulator drive the same code.
+//! The [election](crate::election) makes one node the owner. [Liveness](crate::liveness) finds a
+//! lost owner within a few BFD packets, so that backups need not wait for VRRP's time-out.
+//! [Selection](crate::selection) decides which nodes get connections. [Faults](crate::faults) keep
+//! this node from owning the VIP. The documentation of the crate has a picture.
 
 use std::time::Duration;
 
@@ -49,21 +46,21 @@ pub struct Node {
     /// Announcements of this node's own addresses.
     own_schedule: Schedule,
     started: bool,
-    /// Kept to save an allocation with each input.
+    /// A field, so that inputs cause no allocation.
     events: Vec<liveness::Event>,
 }
 
-/// What the election acts upon.
+/// The cause of an action of the election.
 #[derive(Clone, Copy, Debug)]
 enum Trigger {
-    /// The node starts, or lacks nothing any more.
+    /// The node starts, or its last fault was removed.
     Start {
-        /// The lease of an agent before this one still stands.
+        /// The lease of an earlier agent has not ended.
         resumes: bool,
     },
-    /// Time has passed.
+    /// A timer.
     Time,
-    /// Something that an owner loses the VIP by.
+    /// An event by which an owner loses the VIP.
     Loss(Loss),
 }
 
@@ -72,7 +69,7 @@ impl Trigger {
     fn loss(self) -> Loss {
         match self {
             Self::Start { .. } => Loss::Started,
-            // An owner's time does not run out, unless it does not run itself.
+            // By a timer an owner loses the VIP only if it did not run in time.
             Self::Time => Loss::Overslept,
             Self::Loss(loss) => loss,
         }
@@ -100,10 +97,9 @@ impl Node {
         }
     }
 
-    /// Starts it. `answer_until` is the lease that lies in the map: where it ends ahead of `now`, an
-    /// agent before this one owned the VIP until a moment ago, and this one goes on. `known` is
-    /// the health that an agent before this one has left in the map. (A lease that ends further ahead
-    /// than [`Params::max_lease`] was no agent's.)
+    /// Starts it. `answer_until` and `known` are the lease and the health that an earlier agent
+    /// left in the map. If that lease has not ended, this node owns the VIP at once. (One that ends
+    /// further ahead than [`Params::max_lease`] is ignored: no agent sets it so.)
     pub fn on_start(
         &mut self,
         now: BootNanos,
@@ -135,7 +131,7 @@ impl Node {
         self.settle(now, out);
     }
 
-    /// Something happened.
+    /// Takes an event.
     pub fn on_input(&mut self, now: BootNanos, input: Input, out: &mut Vec<Action>) {
         self.wake(now, out);
         match input {
@@ -180,8 +176,8 @@ impl Node {
 
     /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing.
     ///
-    /// Whatever waits in sockets is to be handed in first: what came in time must not count as
-    /// missing because this node was late.
+    /// The caller takes in all packets that wait in its sockets first. Otherwise packets that
+    /// arrived in time would count as missing because this node was late.
     pub fn on_timer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         self.wake(now, out);
         let mut events = std::mem::take(&mut self.events);
@@ -201,7 +197,7 @@ impl Node {
         self.settle(now, out);
     }
 
-    /// When to call [`Self::on_timer`], unless something happens before.
+    /// When to call [`Self::on_timer`]; the end of time before the start.
     #[must_use]
     pub fn next_deadline(&self) -> BootNanos {
         if !self.started {
@@ -227,66 +223,66 @@ impl Node {
         others.into_iter().flatten().fold(first, BootNanos::min)
     }
 
-    /// What VRRP says this node is.
+    /// This node's VRRP state.
     #[must_use]
     pub fn state(&self) -> State {
         self.election.state()
     }
 
-    /// The priority in force.
+    /// The VRRP priority in force, `1..=255`.
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.election.priority()
     }
 
-    /// Who owns the VIP, as far as this node knows.
+    /// The owner of the VIP, as far as this node knows.
     #[must_use]
     pub fn owner(&self) -> Option<BackendIndex> {
         self.ownership.owner()
     }
 
-    /// Until when this node answers for the VIP.
+    /// End of the answer lease; zero if there is none.
     #[must_use]
     pub fn answer_until(&self) -> BootNanos {
         self.election.answer_until()
     }
 
-    /// Health as the packet path sees it.
+    /// The masks for the packet path.
     #[must_use]
     pub fn masks(&self) -> Masks {
         self.selection.masks(&self.members, &self.liveness)
     }
 
-    /// The BFD session with a node, if there is to be one.
+    /// The BFD session with a node; `None` for this node, and without BFD.
     #[must_use]
     pub fn bfd(&self, node: BackendIndex) -> Option<&Session> {
         self.liveness.session(node)
     }
 
-    /// When a node's last advertisement came, if one did.
+    /// Time of a node's last advertisement; `None` if there was none.
     #[must_use]
     pub fn advert(&self, node: BackendIndex) -> Option<BootNanos> {
         self.ownership.advert(node)
     }
 
-    /// What keeps this node from owning the VIP.
+    /// The faults that keep this node from owning the VIP.
     pub fn faults(&self) -> impl Iterator<Item = Fault> {
         self.faults.iter()
     }
 
-    /// Whether it has left for good.
+    /// Whether the node has ended, after [`Input::Shutdown`].
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.transfer.has_left()
     }
 
-    /// What is known of a node's server, by one of the checks.
+    /// State of a node's server, by one of the checks.
     #[must_use]
     pub fn server(&self, node: BackendIndex, check: usize) -> Server {
         self.selection.server(node, check)
     }
 
-    /// Where new connections go, by one of the checks.
+    /// The kind of nodes that get new connections, by one of the checks.
     #[must_use]
     pub fn resort(&self, check: usize) -> Resort {
         self.selection.resort(check)
@@ -299,17 +295,16 @@ impl Node {
         self.liveness.answers_echo(node)
     }
 
-    /// Whether a node takes no new connections because its operator said so.
+    /// Whether a node drains.
     #[must_use]
     pub fn is_draining(&self, node: BackendIndex) -> bool {
         self.selection.is_draining(node)
     }
 
-    /// Whether this node may be drained: an error if nobody as good would be left for new
-    /// connections, or nobody for the VIP.
+    /// Whether this node may be drained.
     ///
     /// # Errors
-    /// Why it is none of the others.
+    /// No other node is as good for new connections, or none could own the VIP; why not.
     pub fn may_drain(&self) -> Result<(), NoDrain> {
         self.selection
             .may_drain(&self.members, &self.liveness)
@@ -331,7 +326,7 @@ impl Node {
         }
     }
 
-    /// What a claim of the VIP is judged by.
+    /// This node's state, by which a claim of the VIP is judged.
     fn situation(&self) -> Situation {
         let others = self.members.others();
         let heard = others.filter(|index| self.liveness.is_up(*index));
@@ -344,7 +339,8 @@ impl Node {
         }
     }
 
-    /// When the election's own timer fires: for a backup not before it may claim the VIP.
+    /// When the election's timer fires. For a backup that is after the ARP probes, and after the
+    /// nodes that rank above it had time to take over.
     fn next_claim(&self) -> BootNanos {
         const NEVER: BootNanos = BootNanos(u64::MAX);
         let deadline = self.election.next_deadline();
@@ -360,8 +356,8 @@ impl Node {
         }
     }
 
-    /// An owner that comes back after its lease has ended was away, and steps down before
-    /// anything else: what it does next must not move the lease on.
+    /// An owner whose lease has ended did not run in time. It becomes a backup before anything
+    /// else, so that the input does not extend the lease.
     fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         if self.election.overslept(now) {
             let actions = self.election.on_timer(now);
@@ -369,7 +365,7 @@ impl Node {
         }
     }
 
-    /// Tells [`Liveness`] something, and acts on what comes of it.
+    /// Passes an input to [`Liveness`], and acts on the events.
     fn live(
         &mut self,
         now: BootNanos,
@@ -394,7 +390,7 @@ impl Node {
                     self.members.hear(node);
                     out.push(Action::Report(Report::BfdUp(node)));
                     if self.election.is_owner() {
-                        // A node has come back, and others with it that heard another owner.
+                        // The node was away, and hosts beside it may have heard another owner.
                         self.schedule.repeat(now);
                     }
                 }
@@ -417,9 +413,8 @@ impl Node {
         self.events = events;
     }
 
-    /// A node's BFD packets stay out. If it owned the VIP, a backup need not wait for its
-    /// advertisements to stay out, too; but an owner whose advertisements come in is there, whatever
-    /// became of its BFD packets.
+    /// A BFD detection time expired. If that node owned the VIP, a backup does not wait for VRRP's
+    /// time-out as well, unless advertisements of the owner still arrive.
     fn on_silence(&mut self, now: BootNanos, node: BackendIndex) {
         let (Some(bfd), Some(silent)) = (self.bfd, self.members.member(node)) else {
             return;
@@ -427,7 +422,7 @@ impl Node {
         let heard = self.election.heard().unwrap_or(now);
         let detection: Duration = bfd.interval * u32::from(bfd.detect_mult.get());
         if self.election.waits_for() == Some(silent.address) && now.since(heard) >= detection / 2 {
-            self.election.hasten(now);
+            self.election.shorten_active_down_timer(now);
         }
     }
 
@@ -477,14 +472,14 @@ impl Node {
         }
         if self.transfer.is_leaving() {
             if !resigns {
-                // The next owner has spoken.
+                // The next owner advertises.
                 out.push(Action::Report(Report::HandedOver(source)));
                 self.go(out);
             }
             return;
         }
-        // Whoever speaks: it may also be the owner of the other part of a segment that has
-        // come together again.
+        // It need not be the named successor: when a partition ends, the other part's owner
+        // advertises too.
         if self.transfer.hands_over() && !resigns {
             self.transfer.stay();
             let actions = self.election.yield_to(now, address, advert.interval);
@@ -495,8 +490,8 @@ impl Node {
             self.follow(now, source, advert);
             return;
         }
-        // One that leaves or hands over says so again and again, and to others that it is still
-        // there. That is no reason to wait any longer.
+        // In a transfer, a node repeats its resignation, and advertises to other nodes. Neither
+        // makes a backup wait longer.
         if resigned_before && advert.priority <= PRIORITY_HANDING_OVER {
             return;
         }
@@ -509,19 +504,19 @@ impl Node {
         let actions = self.election.on_advert(now, address, advert, unfit);
         self.carry_out(now, Trigger::Loss(Loss::Outranked(source)), actions, out);
         match self.election.state() {
-            // Two owners met, and this one stays: hosts may have believed the other.
+            // Two owners met, and this one stays. Hosts may have learned the other's address.
             State::Active if was_owner && !resigns => self.schedule.repeat(now),
-            // Its turn, and not the skew time, decides who is next.
+            // With BFD, `takeover_delay` decides which node is next, not the skew time.
             State::Backup
                 if resigns && self.bfd.is_some() && self.election.waits_for() == Some(address) =>
             {
-                self.election.hasten(now);
+                self.election.shorten_active_down_timer(now);
             }
             State::Initialize | State::Backup | State::Active => {}
         }
     }
 
-    /// Notes who owns the VIP.
+    /// Passes an advertisement to [`Ownership`].
     fn follow(&mut self, now: BootNanos, source: BackendIndex, advert: &Advertisement) {
         if let Some(member) = self.members.member(source) {
             let patience = self.transfer.patience();
@@ -536,7 +531,7 @@ impl Node {
         }
     }
 
-    /// The priority follows the node's health.
+    /// Sets the priority by this node's own health.
     fn set_priority(&mut self, out: &mut Vec<Action>) {
         let base = self.members.own_member().priority;
         let wanted = priority(base, self.selection.is_usable(self.members.own()));
@@ -565,7 +560,7 @@ impl Node {
         }
     }
 
-    /// What hosts and switches know of this node is not so any more.
+    /// Announces this node's addresses anew.
     fn on_moved(&mut self, now: BootNanos) {
         if !self.started || self.transfer.has_left() {
             return;
@@ -594,7 +589,7 @@ impl Node {
         };
         self.transfer.hand_over(now, to);
         out.push(Action::Report(Report::HandingOver(to)));
-        // To it alone: nobody else feels called.
+        // To the successor alone, so that no other node takes over.
         out.push(Action::SendAdvert {
             to: To::One(to),
             priority: PRIORITY_RESIGNED,
@@ -606,8 +601,7 @@ impl Node {
             return;
         }
         let hands_over = self.election.is_owner() && self.view().has_successor();
-        // The peers are told that the silence to come is meant, before the next of them takes
-        // over.
+        // The peers learn that this agent ends before one of them takes over.
         self.live(now, out, |liveness, members, out| {
             liveness.end(now, members, out);
         });
@@ -621,7 +615,7 @@ impl Node {
         }
     }
 
-    /// Goes on with a handover, or with leaving: such an owner answers until the next one speaks.
+    /// Takes the next step of a transfer.
     fn go_on_with_transfer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         match self.transfer.due(now, self.election.is_owner()) {
             Due::Nothing => {}
@@ -641,17 +635,17 @@ impl Node {
         }
     }
 
-    /// Leaves for good.
+    /// The last step of a shutdown.
     fn go(&mut self, out: &mut Vec<Action>) {
         self.transfer.go();
         self.end_lease(out);
-        // Whatever it would send has been sent, or is not to be.
+        // Its resignation was sent already, or must not be sent.
         self.election.stop();
         self.schedule.end();
         out.push(Action::Done);
     }
 
-    /// Acts on what the election says.
+    /// Carries out actions of the election.
     fn carry_out(
         &mut self,
         now: BootNanos,
@@ -662,7 +656,7 @@ impl Node {
         for action in actions {
             match action {
                 election::Action::LeaseMoved => {
-                    // It is set by `settle`, once for all that happens now.
+                    // `settle` writes it, once for all inputs of one time.
                     if let Some(limit) = self.liveness.first_missed() {
                         self.election.limit_lease(limit);
                     }
@@ -686,13 +680,13 @@ impl Node {
         }
     }
 
-    /// Sends the advertisement that the election wants to be sent, or what a transfer makes of it.
+    /// Sends an advertisement of the election, as a transfer modifies it.
     fn advertise(&self, priority: u8, out: &mut Vec<Action>) {
         let to = To::All;
         match self.transfer.advertising() {
             Advertising::Usual => out.push(Action::SendAdvert { to, priority }),
-            // Still here for all others, and no reason for the successor to yield, which is asked
-            // again: packets get lost.
+            // The other nodes learn that this one is still there. The successor, which outranks
+            // that priority, is asked again, since packets get lost.
             Advertising::ResigningTo(successor) => {
                 let priority = PRIORITY_HANDING_OVER;
                 out.push(Action::SendAdvert { to, priority });
@@ -710,7 +704,7 @@ impl Node {
         out.extend(ended.map(Action::SetAnswerUntil));
     }
 
-    /// Brings the lease, the masks and the owner's name in line with what was decided.
+    /// Updates lease, masks and owner after an input, and makes announcements that are due.
     fn settle(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         let renewed = self.election.renew(now, self.liveness.first_missed());
         out.extend(renewed.map(Action::SetAnswerUntil));
@@ -721,7 +715,7 @@ impl Node {
         let leaves = self.transfer.is_leaving() || self.transfer.has_left();
         let news = self.ownership.settle(now, is_owner, leaves, &self.liveness);
         out.extend(news.map(Action::Report));
-        // This node's own address first: the others know the VIP's announcements by it.
+        // This node's own address first: other nodes recognize the VIP's announcements by it.
         if self.own_schedule.due(now) {
             out.push(Action::AnnounceOwn);
             if self.own_schedule.is_past_burst() {

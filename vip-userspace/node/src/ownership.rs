@@ -1,4 +1,4 @@
-//! Who owns the VIP, as far as this node hears, who owned it before, and why not any more.
+//! The owner of the VIP as this node knows it, the owners before it, and why each lost the VIP.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,69 +9,69 @@ use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
 
 use crate::action::{Departure, Former, Report, Takeover};
 use crate::bfd::Session;
+use crate::election::Rank;
 use crate::input::Params;
 use crate::liveness::Liveness;
 use crate::transfer::PRIORITY_HANDING_OVER;
 
-/// Advertisement intervals after which an owner is not counted as one any more: one more than it
-/// takes to be taken for dead.
+/// Advertisement intervals without an advertisement after which an owner is forgotten: one more
+/// than after which backups take over.
 const INTERVALS_TO_OBLIVION: u32 = 4;
 
-/// Advertisement intervals after which a node without BFD counts as silent.
+/// Without BFD: advertisement intervals after which a node counts as silent.
 const INTERVALS_TO_SILENCE: u32 = 3;
 
-/// The owner that is heard.
+/// Another node that advertises as the owner.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     index: BackendIndex,
-    /// By these, the better of two owners is told.
-    rank: (u8, IpAddr),
-    /// Not the owner any more if nothing is heard of it until then.
+    /// The better of two owners has the higher one.
+    rank: Rank,
+    /// When it is forgotten, unless another advertisement arrives.
     until: BootNanos,
 }
 
-/// Another node that said it owns the VIP.
+/// Another node that advertised as the owner.
 #[derive(Clone, Copy, Debug)]
 struct Predecessor {
     index: BackendIndex,
-    /// When it said so last.
+    /// Time of its last advertisement.
     heard: BootNanos,
-    /// When it gave the VIP up, if it did.
+    /// Time of its first resignation after that.
     resigned: Option<BootNanos>,
 }
 
-/// Who resigned last, and has not said that it stays after all.
+/// The node that resigned last and has not advertised as a lasting owner since.
 #[derive(Clone, Copy, Debug)]
 struct Resigned {
     index: BackendIndex,
-    /// So long it may go on speaking to others, as one that hands over does.
+    /// Until then it may go on advertising to other nodes, as in a handover.
     until: BootNanos,
 }
 
-/// Who owns the VIP.
+/// What is known of the VIP's owners.
 #[derive(Clone, Debug)]
 pub(crate) struct Ownership {
     own: BackendIndex,
-    /// Between advertisements.
+    /// Time between advertisements.
     interval: Duration,
-    /// By backend index: when a node said last that it owns the VIP, or gives it up.
+    /// By backend index: time of the last advertisement or resignation.
     adverts: Vec<Option<BootNanos>>,
-    /// The best owner that is heard, this node aside. (There are two where a segment has fallen
-    /// apart.)
+    /// The best other owner that is heard. (A partitioned segment can have two.)
     heard: Option<Owner>,
     /// This node owns the VIP.
     is_own: bool,
-    /// Who was last reported to be the owner.
+    /// The owner that was reported last.
     reported: Option<BackendIndex>,
-    /// The last other node that said it owns the VIP.
+    /// The last other node that advertised as the owner.
     predecessor: Option<Predecessor>,
-    /// And the one before, whose end is told when the later one speaks.
+    /// The one before, which is reported when its successor advertises.
     predecessor_before: Option<Predecessor>,
     resigned: Option<Resigned>,
 }
 
 impl Ownership {
-    /// Nobody was heard.
+    /// No node was heard.
     pub(crate) fn new(params: &Params) -> Self {
         Self {
             own: params.own,
@@ -86,8 +86,8 @@ impl Ownership {
         }
     }
 
-    /// An advertisement came from a member. `patience`: how long one that hands over may go on
-    /// speaking to others.
+    /// An advertisement came from a member. `patience`: how long a node that hands over may go on
+    /// advertising to other nodes.
     pub(crate) fn on_advert(
         &mut self,
         now: BootNanos,
@@ -105,7 +105,7 @@ impl Ownership {
             if let Some(last) = &mut self.predecessor
                 && last.index == source
             {
-                // It may say so more than once.
+                // It may resign more than once.
                 last.resigned = last.resigned.or(Some(now));
             }
             self.heard = self.heard.filter(|owner| owner.index != source);
@@ -119,8 +119,11 @@ impl Ownership {
         if !hands_over {
             self.resigned = self.resigned.filter(|resigned| resigned.index != source);
         }
-        let rank = (advert.priority, address);
-        // BFD knows of an owner's end before its advertisements have stayed out for long enough.
+        let rank = Rank {
+            priority: advert.priority,
+            address,
+        };
+        // BFD detects an owner's end before its advertisements time out.
         let better = |owner: Owner| {
             owner.index == source
                 || now >= owner.until
@@ -134,7 +137,7 @@ impl Ownership {
             self.predecessor = Some(Predecessor {
                 index: source,
                 heard: now,
-                // While it hands over it says that it is still there.
+                // During a handover it still advertises to other nodes.
                 resigned: known.and_then(|last| last.resigned).filter(|_| hands_over),
             });
             self.heard = Some(Owner {
@@ -145,13 +148,13 @@ impl Ownership {
         }
     }
 
-    /// This node has handed the VIP over: whoever speaks next is the owner.
+    /// This node has handed the VIP over: the next node that advertises is the owner.
     pub(crate) fn forget(&mut self) {
         (self.heard, self.is_own) = (None, false);
     }
 
-    /// How this node comes to own the VIP, which it does from now on. `resumes`: an agent before
-    /// this one owned it, and its lease still stands.
+    /// This node owns the VIP from now on. Returns how it came to. `resumes`: an earlier agent
+    /// owned the VIP, and its lease has not ended.
     pub(crate) fn take_over(
         &mut self,
         now: BootNanos,
@@ -179,9 +182,9 @@ impl Ownership {
         Takeover::From { node, why, after }
     }
 
-    /// Brings the owner in line with what was decided. Returns the news, if another node is the
-    /// owner now, or nobody is heard. `is_own`: this node owns the VIP. `leaves`: it does not listen
-    /// any more, so that a node it does not hear may well be there.
+    /// Updates the owner after an input. Returns a report if another node is the owner now, or if
+    /// there is none. `is_own`: this node owns the VIP. `leaves`: this node has ended its BFD
+    /// sessions, so that an owner it does not hear may still be there.
     pub(crate) fn settle(
         &mut self,
         now: BootNanos,
@@ -197,7 +200,7 @@ impl Ownership {
         }
         let before = self.reported.filter(|before| *before != self.own);
         self.reported = owner;
-        // That it is the owner itself was told with more about it.
+        // `Report::Active` tells of this node itself.
         (owner != Some(self.own)).then(|| Report::Owner {
             owner,
             before: before.map(|node| Former {
@@ -207,7 +210,7 @@ impl Ownership {
         })
     }
 
-    /// Who owns the VIP, as far as this node knows.
+    /// The owner of the VIP, as far as this node knows.
     pub(crate) fn owner(&self) -> Option<BackendIndex> {
         let heard = self.heard.map(|owner| owner.index);
         heard.or(self.is_own.then_some(self.own))
@@ -218,26 +221,26 @@ impl Ownership {
         self.adverts.get(node.get()).copied().flatten()
     }
 
-    /// Whether a node has resigned lately: it may go on speaking to others for a while, as one that
-    /// hands over does.
+    /// Whether a node has resigned lately. Until the transfer times out it may go on advertising to
+    /// other nodes, as in a handover.
     pub(crate) fn has_resigned(&self, now: BootNanos, node: BackendIndex) -> bool {
         self.resigned
             .is_some_and(|resigned| resigned.index == node && now < resigned.until)
     }
 
-    /// Whether a node was the last one to resign, and has not said since that it stays.
+    /// Whether a node was the last one to resign and has not advertised as a lasting owner since.
     pub(crate) fn resigned_last(&self, node: BackendIndex) -> bool {
         self.resigned.is_some_and(|resigned| resigned.index == node)
     }
 
-    /// Why a node that owned the VIP does so no more.
+    /// Why a node does not own the VIP any more.
     fn departure(&self, now: BootNanos, node: BackendIndex, liveness: &Liveness) -> Departure {
         let known = [self.predecessor, self.predecessor_before];
         let last = known.into_iter().flatten().find(|last| last.index == node);
         self.why_not(now, node, last, liveness)
     }
 
-    /// The same, by what it said last.
+    /// The same, given its last advertisements.
     fn why_not(
         &self,
         now: BootNanos,
@@ -258,5 +261,166 @@ impl Ownership {
         } else {
             Departure::Silent
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vip_common::wire::vrrp::{Addresses, Centiseconds};
+
+    use super::*;
+    use crate::testing::{Segment, at, index, params};
+
+    /// How long a node that hands over may go on advertising to others.
+    const PATIENCE: Duration = Duration::from_millis(1800);
+
+    /// The third node, with or without BFD.
+    struct Bench {
+        ownership: Ownership,
+        liveness: Liveness,
+    }
+
+    impl Bench {
+        fn new(bfd: bool) -> Self {
+            let params = params(2, bfd);
+            let liveness = if bfd {
+                Segment::up(3).ends.remove(2).liveness
+            } else {
+                Liveness::new(&params)
+            };
+            let ownership = Ownership::new(&params);
+            Self {
+                ownership,
+                liveness,
+            }
+        }
+
+        fn advert(&mut self, ms: u64, source: usize, priority: u8) -> Option<Report> {
+            let advert = Advertisement {
+                router_id: 10,
+                priority,
+                interval: Centiseconds::new(10).unwrap(),
+                addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
+            };
+            let address = params(2, false).nodes[source].address;
+            self.ownership.on_advert(
+                at(ms),
+                index(source),
+                address,
+                &advert,
+                PATIENCE,
+                &self.liveness,
+            );
+            self.settle(ms)
+        }
+
+        fn settle(&mut self, ms: u64) -> Option<Report> {
+            self.ownership.settle(at(ms), false, false, &self.liveness)
+        }
+    }
+
+    /// News of another owner.
+    fn news(owner: Option<usize>, before: Option<(usize, Departure)>) -> Option<Report> {
+        Some(Report::Owner {
+            owner: owner.map(index),
+            before: before.map(|(node, why)| Former {
+                node: index(node),
+                why,
+            }),
+        })
+    }
+
+    #[test]
+    fn better_of_two_owners_is_believed() {
+        let mut bench = Bench::new(false);
+        assert_eq!(bench.advert(0, 1, 220), news(Some(1), None));
+        assert_eq!(bench.advert(10, 0, 210), None);
+        assert_eq!(bench.ownership.owner(), Some(index(1)));
+        let outranked = Some((1, Departure::Outranked));
+        assert_eq!(bench.advert(20, 0, 230), news(Some(0), outranked));
+        assert_eq!(bench.ownership.advert(index(1)), Some(at(0)));
+    }
+
+    #[test]
+    fn owner_is_forgotten_four_intervals_after_its_last_advertisement() {
+        let mut bench = Bench::new(false);
+        bench.advert(0, 0, 250);
+        assert_eq!(bench.settle(399), None);
+        let silent = Some((0, Departure::Silent));
+        assert_eq!(bench.settle(400), news(None, silent));
+    }
+
+    #[test]
+    fn resignation_ends_the_ownership_and_is_no_silence() {
+        let mut bench = Bench::new(false);
+        bench.advert(0, 0, 250);
+        let resigned = Some((0, Departure::Resigned));
+        assert_eq!(bench.advert(10, 0, PRIORITY_RESIGNED), news(None, resigned));
+        assert!(bench.ownership.has_resigned(at(10), index(0)));
+        assert!(!bench.ownership.has_resigned(at(1810), index(0)));
+        // The priority of a handover does not mean that it stays. Its usual one does.
+        bench.advert(20, 0, PRIORITY_HANDING_OVER);
+        assert!(bench.ownership.resigned_last(index(0)));
+        bench.advert(30, 0, 250);
+        assert!(!bench.ownership.resigned_last(index(0)));
+    }
+
+    #[test]
+    fn takeover_names_the_former_owner_and_how_long_it_was_away() {
+        let mut bench = Bench::new(false);
+        let take_over = |bench: &mut Bench, ms, resumes| {
+            bench.ownership.take_over(at(ms), resumes, &bench.liveness)
+        };
+        assert_eq!(take_over(&mut bench, 0, false), Takeover::Nobody);
+        bench.advert(0, 0, 250);
+        assert_eq!(take_over(&mut bench, 1, true), Takeover::Resumed);
+        let node = index(0);
+        let from = |why, ms| Takeover::From {
+            node,
+            why,
+            after: Duration::from_millis(ms),
+        };
+        bench.advert(100, 0, 250);
+        let silent = take_over(&mut bench, 440, false);
+        assert_eq!(silent, from(Departure::Silent, 340));
+        bench.advert(500, 0, 250);
+        bench.advert(510, 0, PRIORITY_RESIGNED);
+        bench.advert(520, 0, PRIORITY_RESIGNED);
+        let resigned = take_over(&mut bench, 530, false);
+        assert_eq!(resigned, from(Departure::Resigned, 20));
+        bench.advert(600, 0, 250);
+        let outranked = take_over(&mut bench, 610, false);
+        assert_eq!(outranked, from(Departure::Outranked, 0));
+        assert_eq!(take_over(&mut bench, 620, false), Takeover::Nobody);
+    }
+
+    #[test]
+    fn successor_of_an_owner_that_bfd_lost_is_believed_at_once() {
+        let mut bench = Bench::new(true);
+        bench.advert(5000, 0, 250);
+        assert_eq!(bench.advert(5010, 1, 220), None, "the owner is heard");
+        let mut segment = Segment::up(3);
+        segment.kill(0);
+        segment.run(160);
+        bench.liveness = segment.ends.remove(2).liveness;
+        let silent = Some((0, Departure::Silent));
+        assert_eq!(bench.advert(5020, 1, 220), news(Some(1), silent));
+    }
+
+    #[test]
+    fn node_itself_is_no_news_and_one_that_leaves_misses_nobody() {
+        let mut bench = Bench::new(false);
+        bench.advert(0, 0, 250);
+        let leaves = bench
+            .ownership
+            .settle(at(400), false, true, &bench.liveness);
+        assert_eq!(leaves, None);
+        assert_eq!(bench.ownership.owner(), None);
+        let own = bench
+            .ownership
+            .settle(at(400), true, false, &bench.liveness);
+        assert_eq!((own, bench.ownership.owner()), (None, Some(index(2))));
+        bench.ownership.forget();
+        assert_eq!(bench.ownership.owner(), None);
     }
 }

@@ -44,8 +44,8 @@
 //!
 //! # The same on every machine
 //! All arithmetic is on integers of fixed size, logarithms included: `f64::ln` may differ in
-//! its last bit from one C library to another, and one such bit is one bucket of which two
-//! nodes think differently. A test holds the digest of some tables fast.
+//! its last bit from one C library to another, and one such bit can be one bucket with another
+//! order on one of the nodes. A test compares digests of some tables.
 
 use std::array;
 use std::cmp::Reverse;
@@ -62,12 +62,12 @@ pub const MIN_BUCKETS: u32 = 16;
 /// Most buckets a table can have.
 pub const MAX_BUCKETS: u32 = 1 << 20;
 
-/// A backend as far as ranks go.
+/// The properties of a backend that its ranks depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The node's own address.
     pub address: IpAddr,
-    /// Its share, relative to those of the others; at least 1.
+    /// Its share of first ranks, relative to those of the others; at least 1.
     pub weight: u16,
 }
 
@@ -79,7 +79,7 @@ pub enum RankError {
         "{0} buckets: must be a power of two from {MIN_BUCKETS} to {MAX_BUCKETS}; 65536 is a good number"
     )]
     Buckets(u32),
-    /// More than a row has places.
+    /// More than fit into a row.
     #[error("{0} backends: at most {MAX_BACKENDS} are possible; leave some out")]
     Backends(usize),
     /// The same address twice.
@@ -90,7 +90,7 @@ pub enum RankError {
     Weight(IpAddr),
 }
 
-/// The table: one row a bucket, filled with places in `backends`.
+/// Computes the table: one row for each bucket, with indices into `backends`.
 ///
 /// # Errors
 /// A number of buckets or backends that is out of range, two backends with one address, or a
@@ -132,8 +132,8 @@ pub fn table(
     Ok(rows)
 }
 
-/// The key when none is configured: SipHash-1-3 of the VIP's bytes under two fixed keys. Not a
-/// secret, but the same on every node of a cluster and another one in the next.
+/// The key if none is configured: SipHash-1-3 of the VIP's bytes under two fixed keys. It is not
+/// secret. It is the same on every node of a cluster, and another one in each other cluster.
 #[must_use]
 pub fn default_key(vip: IpAddr) -> [u64; 2] {
     [0, 1].map(|half| {
@@ -228,7 +228,7 @@ fn distance(score: u64, weight: u16) -> u64 {
     (((33 << DIGITS) - log2) << (48 - DIGITS)) / u64::from(weight)
 }
 
-/// What the bytes fed to SipHash are for.
+/// The use of a stream, as the first byte of its SipHash input.
 #[derive(Clone, Copy)]
 enum Purpose {
     Permute = 1,

@@ -1,39 +1,46 @@
-//! Which nodes get connections: probes of their servers, the operators' wishes and the nodes' life,
-//! put together into the masks that the programs read.
+//! Which nodes get connections. Probes of servers, drained nodes and the nodes' liveness are
+//! combined into the masks that the programs read.
 
 use vip_common::abi::{BackendIndex, BackendMask, MAX_CHECKS, Masks};
 
-use crate::action::{Action, LastUsable, Report, Unfit};
-use crate::choice::{Facts, Resort, choose};
+use crate::action::{Action, LastUsable, Report, Unfit, UnfitNode};
+use crate::choice::{Choice, Facts, Resort, choose};
 use crate::health::{Health, Probe, Server, Transition};
 use crate::input::Params;
 use crate::liveness::Liveness;
 use crate::membership::Membership;
 
-/// How a connection gets to a node.
+/// The way by which a connection reaches a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum By {
-    /// Frames for the VIP are handed on to it.
+    /// Frames for the VIP are forwarded to it.
     Steering,
-    /// A process or pod of this node is connected to the node's own address.
+    /// A `connect` on this node is redirected to the other node's own address.
     Connecting,
 }
 
-/// Which nodes get connections.
+/// The nodes to which connections can get, by their own liveness.
+#[derive(Clone, Copy)]
+struct Living {
+    alive: BackendMask,
+    /// Those of them, and others, whose agents are not heard.
+    silent: BackendMask,
+}
+
+/// Health of servers, drained nodes, and the masks made of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     health: Health,
-    /// Nodes that take no new connections, as far as this one knows. Of one whose agent is
-    /// silent, what it said last.
+    /// Nodes that drain. For a node whose agent is silent, its last BFD packet counts.
     draining: BackendMask,
-    /// What the programs read, as it was last written.
+    /// The masks that were written last; `None` before that.
     masks: Option<Masks>,
-    /// Where new connections go, by each check, as it was last reported.
+    /// By check: the resort that was reported last.
     resorts: [Resort; MAX_CHECKS],
 }
 
 impl Selection {
-    /// Nothing is known of any server.
+    /// No server was probed, and no node drains.
     pub(crate) fn new(params: &Params) -> Self {
         Self {
             health: Health::new(params.nodes.len(), params.checks, params.thresholds),
@@ -43,8 +50,8 @@ impl Selection {
         }
     }
 
-    /// An agent before this one left `known`: which nodes drain, and to which servers new
-    /// connections were brought. That counts for `index`, which lived.
+    /// Takes over what an earlier agent knew of a node that it found alive: whether it drains, or
+    /// which of its servers got new connections.
     pub(crate) fn remember(&mut self, index: BackendIndex, known: &Masks, out: &mut Vec<Action>) {
         if known.draining.contains(index) {
             self.set_draining(index, true, out);
@@ -56,7 +63,7 @@ impl Selection {
         }
     }
 
-    /// A probe ended. Returns what changed by it.
+    /// A probe ended. Returns the transitions that follow.
     pub(crate) fn on_probe(
         &mut self,
         node: BackendIndex,
@@ -66,7 +73,7 @@ impl Selection {
         self.health.on_probe(node, check, found)
     }
 
-    /// A node takes no new connections, or takes them again.
+    /// A node begins or ends to drain.
     pub(crate) fn set_draining(
         &mut self,
         node: BackendIndex,
@@ -79,40 +86,40 @@ impl Selection {
         }
     }
 
-    /// Whether a node takes no new connections because its operator said so.
+    /// Whether a node drains.
     pub(crate) const fn is_draining(&self, node: BackendIndex) -> bool {
         self.draining.contains(node)
     }
 
-    /// Whether nothing speaks against new connections to the API there, as far as a node's server and
-    /// its operator go.
+    /// Whether a node may get new connections to the API, as far as its server is concerned and
+    /// draining. A server that was not asked yet may.
     pub(crate) fn is_usable(&self, node: BackendIndex) -> bool {
         let unasked = self.health.all_unasked(0).contains(node);
         (unasked || self.health.usable(node, 0)) && !self.draining.contains(node)
     }
 
-    /// Whether probes find life on a node.
+    /// Whether probes show that a node lives.
     pub(crate) fn is_alive(&self, node: BackendIndex) -> bool {
         self.health.alive(node)
     }
 
-    /// What is known of a node's server, by one of the checks.
+    /// State of a node's server, by one of the checks.
     pub(crate) fn server(&self, node: BackendIndex, check: usize) -> Server {
         self.health.server(node, check)
     }
 
-    /// Where new connections go, by one of the checks.
+    /// The kind of nodes that get new connections, by one of the checks.
     pub(crate) fn resort(&self, check: usize) -> Resort {
         self.resorts.get(check).copied().unwrap_or_default()
     }
 
-    /// What the programs are to read.
+    /// The masks for the programs.
     pub(crate) fn masks(&self, members: &Membership, liveness: &Liveness) -> Masks {
         self.masks
             .unwrap_or_else(|| self.choose(members, liveness).0)
     }
 
-    /// Brings what the programs read in line with what is known.
+    /// Updates masks and resorts after an input, and reports changes.
     pub(crate) fn settle(
         &mut self,
         members: &Membership,
@@ -135,7 +142,7 @@ impl Selection {
     /// Whether this node may be drained as far as connections are concerned.
     ///
     /// # Errors
-    /// Nobody as good would be left for new ones, and why it is none of the others.
+    /// New connections would have to go to a worse kind of nodes; why no other node is as good.
     pub(crate) fn may_drain(
         &self,
         members: &Membership,
@@ -145,21 +152,22 @@ impl Selection {
             let before = self.facts(check, By::Steering, members, liveness);
             let mut after = before;
             after.draining = before.draining.with(members.own(), true);
-            if choose(&after).1 > choose(&before).1 {
-                let others = members.others();
-                return Err(LastUsable {
-                    check,
-                    others: others.map(|index| (index, unfit(index, &before))).collect(),
-                });
+            if choose(&after).resort > choose(&before).resort {
+                let unfit = |node| UnfitNode {
+                    node,
+                    why: unfit(node, &before),
+                };
+                let others = members.others().map(unfit).collect();
+                return Err(LastUsable { check, others });
             }
         }
         Ok(())
     }
 
-    /// The masks, and for each check where new connections go.
+    /// The masks, and the resort of each check.
     fn choose(&self, members: &Membership, liveness: &Liveness) -> (Masks, [Resort; MAX_CHECKS]) {
         let mut masks = Masks {
-            alive: self.lives_and_is_silent(By::Steering, members, liveness).0,
+            alive: self.living(By::Steering, members, liveness).alive,
             draining: self.draining,
             ..Masks::default()
         };
@@ -168,19 +176,20 @@ impl Selection {
         }
         let mut resorts = [Resort::default(); MAX_CHECKS];
         for check in 0..self.health.checks() {
-            let steered = self.facts(check, By::Steering, members, liveness);
-            (masks.new_connections[check], resorts[check]) = choose(&steered);
-            let connected = self.facts(check, By::Connecting, members, liveness);
-            (masks.connect[check], _) = choose(&connected);
+            let facts = self.facts(check, By::Steering, members, liveness);
+            let Choice { nodes, resort } = choose(&facts);
+            (masks.new_connections[check], resorts[check]) = (nodes, resort);
+            let facts = self.facts(check, By::Connecting, members, liveness);
+            masks.connect[check] = choose(&facts).nodes;
         }
         (masks, resorts)
     }
 
-    /// What is known of all nodes, for a check.
+    /// The facts about all nodes, for a check.
     fn facts(&self, check: usize, by: By, members: &Membership, liveness: &Liveness) -> Facts {
-        let (alive, silent) = self.lives_and_is_silent(by, members, liveness);
+        let Living { alive, silent } = self.living(by, members, liveness);
         let mut unasked = self.health.all_unasked(check);
-        // This node's own server least: it starts when the node does.
+        // Not this node's own server if there is another one: it starts with the node.
         let others = unasked.with(members.own(), false);
         if !others.and(alive).without(silent).is_empty() {
             unasked = others;
@@ -195,15 +204,10 @@ impl Selection {
         }
     }
 
-    /// What probes say, and what the peers' silence adds to it. A node whose agent was never heard
-    /// is steered nothing: its API server may be ready, but its stack does not have the VIP. That
-    /// is nothing to local connections, which go to its own address.
-    fn lives_and_is_silent(
-        &self,
-        by: By,
-        members: &Membership,
-        liveness: &Liveness,
-    ) -> (BackendMask, BackendMask) {
+    /// Combines probes and liveness. No frames are steered to a node whose agent was never heard:
+    /// its API server may be ready, but its stack does not have the VIP. Local connections go to
+    /// the node's own address, so they do not need the VIP there.
+    fn living(&self, by: By, members: &Membership, liveness: &Liveness) -> Living {
         let mut alive = self.health.all_alive();
         let mut silent = BackendMask::EMPTY;
         for index in members.others() {
@@ -214,11 +218,11 @@ impl Selection {
             alive = alive.with(index, reached && sign.lives);
             silent = silent.with(index, !reached || sign.is_silent);
         }
-        (alive, silent)
+        Living { alive, silent }
     }
 }
 
-/// Why a node would not get the new connections.
+/// Why a node does not get new connections.
 fn unfit(node: BackendIndex, facts: &Facts) -> Unfit {
     if !facts.alive.contains(node) {
         Unfit::Dead
@@ -228,5 +232,195 @@ fn unfit(node: BackendIndex, facts: &Facts) -> Unfit {
         Unfit::Silent
     } else {
         Unfit::Unready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Segment, at, index, params};
+
+    fn set(nodes: &[usize]) -> BackendMask {
+        let add = |set: BackendMask, node: &usize| set.with(index(*node), true);
+        nodes.iter().fold(BackendMask::EMPTY, add)
+    }
+
+    /// The selection of the first of three nodes, which hears the others.
+    struct Bench {
+        segment: Segment,
+        selection: Selection,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                segment: Segment::up(3),
+                selection: Selection::new(&params(0, true)),
+            }
+        }
+
+        /// All servers are ready.
+        fn ready() -> Self {
+            let mut bench = Self::new();
+            for node in 0..3 {
+                bench.probe(node, Probe::Ready);
+            }
+            bench
+        }
+
+        fn probe(&mut self, node: usize, found: Probe) {
+            self.selection.on_probe(index(node), 0, found);
+        }
+
+        fn drain(&mut self, node: usize) {
+            let draining = true;
+            let mut out = Vec::new();
+            self.selection.set_draining(index(node), draining, &mut out);
+            let node = index(node);
+            let report = Report::Draining { node, draining };
+            assert_eq!(out, [Action::Report(report)]);
+        }
+
+        fn settle(&mut self) -> Vec<Action> {
+            let mut out = Vec::new();
+            let own = &self.segment.ends[0];
+            self.selection.settle(&own.members, &own.liveness, &mut out);
+            out
+        }
+
+        fn masks(&mut self) -> Masks {
+            self.settle();
+            let own = &self.segment.ends[0];
+            self.selection.masks(&own.members, &own.liveness)
+        }
+
+        fn may_drain(&self) -> Result<(), LastUsable> {
+            let own = &self.segment.ends[0];
+            self.selection.may_drain(&own.members, &own.liveness)
+        }
+    }
+
+    #[test]
+    fn masks_are_written_when_they_change_and_only_then() {
+        let mut bench = Bench::ready();
+        let [Action::SetMasks(masks)] = bench.settle()[..] else {
+            panic!("the masks alone");
+        };
+        assert_eq!(masks.new_connections[0], set(&[0, 1, 2]));
+        assert_eq!(bench.settle(), []);
+        bench.probe(2, Probe::Refused);
+        let [Action::SetMasks(masks)] = bench.settle()[..] else {
+            panic!("the masks alone");
+        };
+        assert_eq!(masks.new_connections[0], set(&[0, 1]));
+        assert_eq!(masks.alive, set(&[0, 1, 2]));
+    }
+
+    #[test]
+    fn resort_is_reported_when_it_changes() {
+        let mut bench = Bench::ready();
+        bench.settle();
+        for node in 0..3 {
+            bench.probe(node, Probe::NotReady(String::new()));
+        }
+        let (check, resort) = (0, Resort::Answering);
+        let report = Action::Report(Report::NewConnections { check, resort });
+        assert!(bench.settle().contains(&report));
+        assert_eq!(bench.selection.resort(0), Resort::Answering);
+        assert_eq!(bench.settle(), []);
+    }
+
+    #[test]
+    fn node_whose_agent_was_never_heard_is_connected_to_and_steered_nothing() {
+        let mut bench = Bench::ready();
+        bench.segment = Segment::new(3);
+        let masks = bench.masks();
+        assert_eq!(
+            (masks.alive, masks.new_connections[0]),
+            (set(&[0]), set(&[0]))
+        );
+        assert_eq!(masks.connect[0], set(&[0, 1, 2]));
+    }
+
+    #[test]
+    fn silent_node_gets_no_new_connections_and_keeps_its_open_ones() {
+        let mut bench = Bench::ready();
+        bench.segment.kill(2);
+        bench.segment.run(160);
+        let masks = bench.masks();
+        assert_eq!(masks.new_connections[0], set(&[0, 1]));
+        assert_eq!(masks.alive, set(&[0, 1, 2]));
+        bench.segment.run(200);
+        assert_eq!(bench.masks().alive, set(&[0, 1]));
+    }
+
+    #[test]
+    fn own_server_counts_least_before_any_server_was_asked() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.masks().new_connections[0], set(&[1, 2]));
+        assert!(
+            bench.selection.is_usable(index(0)),
+            "nothing speaks against it"
+        );
+    }
+
+    #[test]
+    fn node_that_joins_forwards_nothing() {
+        let mut bench = Bench::ready();
+        bench.segment.ends[0]
+            .members
+            .on_start(at(0), BackendMask::EMPTY);
+        assert_eq!(bench.masks().no_forward, BackendMask::ALL);
+        bench.segment.ends[0].members.settle(at(500), |_| false);
+        assert_eq!(bench.masks().no_forward, BackendMask::EMPTY);
+    }
+
+    #[test]
+    fn earlier_agents_findings_hold_until_the_first_probe() {
+        let mut bench = Bench::new();
+        let mut known = Masks {
+            draining: set(&[1]),
+            ..Masks::default()
+        };
+        known.new_connections[0] = set(&[0]);
+        for node in 0..3 {
+            bench
+                .selection
+                .remember(index(node), &known, &mut Vec::new());
+        }
+        let masks = bench.masks();
+        assert_eq!(
+            (masks.new_connections[0], masks.draining),
+            (set(&[0]), set(&[1]))
+        );
+        bench.probe(2, Probe::Ready);
+        assert_eq!(bench.masks().new_connections[0], set(&[0, 2]));
+    }
+
+    #[test]
+    fn last_usable_node_is_named_with_the_reason_for_each_other_one() {
+        let mut bench = Bench::ready();
+        assert_eq!(bench.may_drain(), Ok(()));
+        bench.drain(1);
+        bench.probe(2, Probe::NotReady(String::new()));
+        let others = |first, second| {
+            let unfit = |(node, why)| UnfitNode {
+                node: index(node),
+                why,
+            };
+            [(1, first), (2, second)].map(unfit).to_vec()
+        };
+        let last = |others| Err(LastUsable { check: 0, others });
+        let why = others(Unfit::Draining, Unfit::Unready);
+        assert_eq!(bench.may_drain(), last(why));
+        bench.segment.kill(2);
+        bench.segment.run(160);
+        let why = others(Unfit::Draining, Unfit::Silent);
+        assert_eq!(bench.may_drain(), last(why));
+        bench.segment.run(200);
+        let why = others(Unfit::Draining, Unfit::Dead);
+        assert_eq!(bench.may_drain(), last(why));
+        bench.drain(0);
+        assert_eq!(bench.may_drain(), Ok(()), "it drains already");
     }
 }

@@ -1,14 +1,14 @@
-//! Settings of the kernel, of one interface each, that keep it from speaking for the VIPs and let
-//! clients' packets in: which to set, and which to set back.
+//! Kernel settings of interfaces that keep the kernel from sending ARP for the VIPs, and let
+//! clients' packets in: which ones to set, and which ones to reset.
 //!
-//! A VIP lies on `lo`, and the whole host has it. Unless told otherwise, the kernel answers ARP
-//! for it on every NIC (`arp_ignore` 0), and names it as the sender of requests of its own
-//! (`arp_announce` 0). Only addresses of the NIC itself are to be answered for (`arp_ignore` 1):
-//! 3 hides addresses of scope host, but not while `route_localnet` is set, as kube-proxy sets it,
-//! and it lets other NICs answer for the node's own address, so that peers steer to the wrong one.
+//! A VIP is an address of `lo`, so of the whole host. By default the kernel answers ARP for it on
+//! every NIC (`arp_ignore` 0), and uses it as the sender of its own requests (`arp_announce` 0).
+//! With `arp_ignore` 1 it answers only for addresses of the NIC itself. The value 3 is not enough.
+//! It hides addresses of scope host, but not with `route_localnet`, which kube-proxy sets. It also
+//! lets other NICs answer for the node's own address, so that peers would steer to the wrong one.
 //!
-//! What an agent sets it notes before, with the value that was there. A noted value that has
-//! another value now is somebody else's, and is left alone.
+//! Before an agent sets a value, it makes a note of it and of the previous value. If a setting has
+//! neither of these values later, another program has set it, and it is left alone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,10 +30,10 @@ pub enum Key {
 }
 
 impl Key {
-    /// All there are.
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::ArpIgnore, Self::ArpAnnounce, Self::RpFilter];
 
-    /// As the kernel calls it, below `net.ipv4.conf`.
+    /// The kernel's name, below `net.ipv4.conf.<interface>`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Key {
         }
     }
 
-    /// What an effective value makes the kernel do that it must not do.
+    /// Whether the kernel does not behave as needed with this effective value.
     const fn is_wrong(self, effective: u32, route_localnet: bool) -> bool {
         match self {
             // 4 to 7 and all above 8 act as 0 (`arp_ignore` in net/ipv4/arp.c).
@@ -58,7 +58,7 @@ impl Key {
         }
     }
 
-    /// What to set.
+    /// The value to set.
     const fn right(self) -> u32 {
         match self {
             Self::ArpIgnore => 1,
@@ -76,16 +76,16 @@ impl fmt::Display for Key {
 /// The values of one interface, or of `conf.all`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Values {
-    /// That of [`Key::ArpIgnore`].
+    /// Value of [`Key::ArpIgnore`].
     pub arp_ignore: u32,
-    /// That of [`Key::ArpAnnounce`].
+    /// Value of [`Key::ArpAnnounce`].
     pub arp_announce: u32,
-    /// That of [`Key::RpFilter`].
+    /// Value of [`Key::RpFilter`].
     pub rp_filter: u32,
 }
 
 impl Values {
-    /// One of them.
+    /// The value of a setting.
     #[must_use]
     pub const fn get(&self, key: Key) -> u32 {
         match key {
@@ -95,7 +95,7 @@ impl Values {
         }
     }
 
-    /// The place of one of them.
+    /// The value of a setting, to change it.
     pub const fn get_mut(&mut self, key: Key) -> &mut u32 {
         match key {
             Key::ArpIgnore => &mut self.arp_ignore,
@@ -114,31 +114,31 @@ pub struct Interface {
     pub name: String,
     /// Whether the kernel answers ARP on it: Ethernet, and no port of a bridge or a bond.
     pub arp: bool,
-    /// Its values.
+    /// Its own values, without those of `conf.all`.
     pub values: Values,
 }
 
-/// What the kernel has.
+/// The present settings of the kernel.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Seen {
     /// `conf.all`.
     pub all: Values,
-    /// Whether addresses of scope host count as others do: `route_localnet` of `conf.all` or `lo`.
+    /// `route_localnet` of `conf.all` or `lo`: addresses of scope host are treated as others.
     pub route_localnet: bool,
     /// All interfaces but `lo`.
     pub interfaces: Vec<Interface>,
 }
 
-/// What this node needs.
+/// What this node requires of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
-    /// The kernel does not speak for addresses of IPv4 that lie on `lo`.
+    /// The kernel sends no ARP for IPv4 addresses of `lo`.
     pub silent: bool,
-    /// Packets may come in by this interface whose answers leave by another one.
+    /// Index of the interface that accepts packets whose answers leave by another one.
     pub loose: Option<u32>,
 }
 
-/// What was set, and what was there before.
+/// A setting that an agent has changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note {
     /// Index of the interface.
@@ -147,14 +147,14 @@ pub struct Note {
     pub name: String,
     /// The setting.
     pub key: Key,
-    /// The value that was there.
+    /// The value before that.
     pub before: u32,
     /// The value that was set.
     pub set: u32,
 }
 
 impl fmt::Display for Note {
-    /// One line of the file in the run directory. The name comes last: it may be anything.
+    /// One line of the file in the run directory. The name comes last, since it may contain spaces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             index,
@@ -197,35 +197,35 @@ pub struct Change {
     pub name: String,
     /// The setting.
     pub key: Key,
-    /// The value that is there.
+    /// The present value.
     pub from: u32,
     /// The value to write.
     pub to: u32,
 }
 
-/// `conf.all` has a value with which no value of an interface's own helps.
+/// A value of `conf.all` with which no value of an interface is right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hindrance {
     /// The setting.
     pub key: Key,
     /// The value of `conf.all`.
     pub all: u32,
-    /// The interfaces that speak because of it.
+    /// Names of the interfaces on which the kernel sends ARP because of it.
     pub names: Vec<String>,
 }
 
-/// What is to be done.
+/// The changes to make.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Decision {
-    /// What is noted once all is done.
+    /// All notes once the changes are made.
     pub notes: Vec<Note>,
-    /// What to write, in any order, once the old and the new notes are written.
+    /// The values to write, in any order, after the old and the new notes were written to the file.
     pub changes: Vec<Change>,
-    /// What cannot be helped.
+    /// Problems that only the operator can solve.
     pub hindrances: Vec<Hindrance>,
 }
 
-/// Decides what to write, given what agents on this host have noted.
+/// Decides which values to write, given the notes of earlier agents on this host.
 #[must_use]
 pub fn decide(seen: &Seen, noted: &[Note], wanted: Wanted) -> Decision {
     let mut decision = Decision::default();
@@ -234,7 +234,7 @@ pub fn decide(seen: &Seen, noted: &[Note], wanted: Wanted) -> Decision {
         let mut speaks = Vec::new();
         for interface in &seen.interfaces {
             let current = interface.values.get(key);
-            // Whatever else is there now was set by somebody else, and is theirs.
+            // Another value than the noted one was set by another program.
             let note = noted
                 .iter()
                 .find(|note| note.index == interface.index && note.key == key)
@@ -290,16 +290,16 @@ impl fmt::Display for Hindrance {
         let right = key.right();
         write!(
             f,
-            "net.ipv4.conf.all.{key} = {all} lets the kernel speak for the VIPs on {names}: \
+            "net.ipv4.conf.all.{key} = {all} lets the kernel send ARP for the VIPs on {names}: \
              set it to {right} (`sysctl -w net.ipv4.conf.all.{key}={right}`)"
         )
     }
 }
 
-/// The first few names, and how many there are beside them.
+/// The first few names, and the number of the others.
 #[must_use]
 pub fn some(names: &[String]) -> String {
-    /// As many as a line of a terminal has room for.
+    /// As many as fit into a terminal's line.
     const SHOWN: usize = 6;
     let shown = names.len().min(SHOWN);
     let text = names[..shown].join(", ");
@@ -353,7 +353,7 @@ mod tests {
         }
     }
 
-    /// What is written to an interface's own value of `arp_ignore`, if anything is.
+    /// The value that is written to an interface's own `arp_ignore`, if any is.
     fn ignore(all: u32, own: u32, route_localnet: bool) -> Option<u32> {
         let seen = host([all, 2, 0], [own, 2, 0], route_localnet);
         let decision = decide(&seen, &[], SILENT);
@@ -431,12 +431,12 @@ mod tests {
         let mut seen = host([0; 3], [0; 3], false);
         let first = decide(&seen, &[], SILENT);
         carry_out(&mut seen, &first);
-        // As strict: left alone, also when nothing is wanted any more.
+        // As strict: left alone.
         seen.interfaces[0].values.arp_ignore = 2;
         let second = decide(&seen, &first.notes, SILENT);
         assert_eq!(second.changes, []);
         assert!(second.notes.iter().all(|note| note.key != Key::ArpIgnore));
-        // Too loose: set again, and that is what is set back.
+        // Too loose: set again, and reset to that value later.
         seen.interfaces[0].values.arp_ignore = 5;
         let third = decide(&seen, &first.notes, SILENT);
         assert_eq!(third.notes[0].before, 5);

@@ -1,14 +1,13 @@
-//! Where the frames of other nodes come from.
+//! The source MACs of other nodes' frames.
 //!
-//! A node that was handed a frame goes on from its own rank, if it knows that a node has sent it:
-//! by the Ethernet source. This is mostly the address that the node is reached at, which ARP
-//! tells. But a bond of mode 5 or 6 sends by each of its ports, with the port's own address, and
-//! hypervisors that translate MACs put theirs in. So what members send to each other anyway is
-//! looked at, and one more address is learned for each of them. One is enough for a bond of two
-//! ports; where addresses go on changing, an alarm says so, and frames from there are steered like
-//! a client's: they end after N + 1 hops, but not always where their connection is.
+//! A node that receives a forwarded frame goes on from its own rank. It recognizes such a frame by
+//! its source MAC, which is mostly the one that ARP resolves to. But a bond of mode 5 or 6 sends by
+//! each of its ports with the port's own MAC, and some hypervisors translate MACs. So this module
+//! looks at frames that nodes send to each other anyway, and learns one more MAC for each node.
+//! That is enough for a bond of two ports.
 //!
-//! Pure: the clock is handed in, and what is to be done comes out.
+//! If a node's MACs keep changing, an alarm is raised. Its frames are then steered like those of a
+//! client: they end after N + 1 hops, but not always at their connection.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,23 +16,23 @@ use vip_common::abi::BackendIndex;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
-/// So many changes within [`WINDOW`], and addresses do not settle. A cable that is plugged in
-/// elsewhere makes one, a bond that changes its port twice a few.
+/// Changes within [`WINDOW`] from which on a node's MACs count as unsettled. A cable that is moved
+/// makes one, a bond that changes its active port twice a few.
 const CHANGES: usize = 4;
 
-/// Time in which changes count, and without one of which addresses have settled.
+/// Time in which changes are counted. MACs settle after as long without a change.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What is known of one node.
+/// The MACs of one node.
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// Where it is reached.
+    /// The one that ARP or Neighbor Discovery resolves to.
     mac: Mac,
-    /// Where else its frames come from.
+    /// Another one that its frames come from.
     source: Mac,
-    /// When that changed last, the latest change first.
+    /// Times of the last changes of `source`, the latest first.
     changes: Vec<BootNanos>,
-    /// Addresses that its frames came from last, the latest first: for people.
+    /// The last values of `source`, the latest first, for the alarm.
     seen: Vec<Mac>,
     unsettled: bool,
 }
@@ -44,7 +43,7 @@ impl Node {
     }
 }
 
-/// Where the frames of all other nodes come from.
+/// The MACs of all other nodes.
 #[derive(Clone, Debug)]
 pub struct Sources {
     own: BackendIndex,
@@ -53,7 +52,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// So many nodes, of which nothing is known.
+    /// For that many nodes, whose MACs are not known.
     #[must_use]
     pub fn new(nodes: usize, own: BackendIndex) -> Self {
         Self {
@@ -63,21 +62,21 @@ impl Sources {
         }
     }
 
-    /// What an agent before this one has learned.
+    /// Takes over a MAC that an earlier agent has learned.
     pub fn restore(&mut self, index: BackendIndex, source: Mac) {
         self.nodes[index.get()].source = source;
     }
 
-    /// Where a node is reached.
+    /// ARP or Neighbor Discovery resolved a node's address.
     pub fn on_neighbour(&mut self, index: BackendIndex, mac: Mac) {
         self.nodes[index.get()].mac = mac;
     }
 
-    /// A node itself, and nobody for it, has sent a frame from this address. Returns whether that
-    /// was not known.
+    /// A node has sent a frame with this source MAC. The caller has made sure that the node itself
+    /// sent it. Returns whether the MAC was not known.
     pub fn on_frame(&mut self, now: BootNanos, index: BackendIndex, mac: Mac) -> bool {
         let node = &mut self.nodes[index.get()];
-        // Before ARP has told where it is reached, nobody knows what would be another one.
+        // Before ARP has resolved its address, any MAC may be the usual one.
         if index == self.own || node.mac.is_unknown() || node.has(mac) || mac.is_unknown() {
             return false;
         }
@@ -93,7 +92,7 @@ impl Sources {
         true
     }
 
-    /// Time has passed.
+    /// To be called from time to time: ends the unsettled state.
     pub fn on_time(&mut self, now: BootNanos) {
         for node in &mut self.nodes {
             let last = node.changes.first().copied().unwrap_or_default();
@@ -101,27 +100,27 @@ impl Sources {
         }
     }
 
-    /// Where else than where it is reached a node's frames come from; [`Mac::UNKNOWN`] if from
-    /// nowhere else.
+    /// The MAC of a node's frames beside the one that ARP resolves to; [`Mac::UNKNOWN`] if there is
+    /// none.
     #[must_use]
     pub fn of(&self, index: BackendIndex) -> Mac {
         self.nodes[index.get()].source
     }
 
-    /// The node whose frames come from there, or which is reached there.
+    /// The node with this MAC, of either kind.
     #[must_use]
     pub fn node(&self, mac: Mac) -> Option<BackendIndex> {
         let place = self.nodes.iter().position(|node| node.has(mac))?;
         BackendIndex::new(place)
     }
 
-    /// Changes of these addresses so far.
+    /// Number of MACs learned so far.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// What is wrong with a node's addresses, for people. `names` are those of all nodes.
+    /// The problem with a node's MACs, as a text for operators. `names` are those of all nodes.
     #[must_use]
     pub fn alarm(&self, index: BackendIndex, names: &[&str]) -> Option<String> {
         let node = &self.nodes[index.get()];
@@ -129,7 +128,7 @@ impl Sources {
         if node.unsettled {
             alarm = String::from("its frames come from one MAC after the other");
             for (place, mac) in node.seen.iter().enumerate() {
-                // Nothing can go wrong with a string.
+                // Writing to a string cannot fail.
                 let _ = write!(alarm, "{} {mac}", if place == 0 { ":" } else { "," });
             }
             alarm += "; use bond mode 1 or 4 there, and no translation of MACs";
@@ -199,7 +198,7 @@ mod tests {
         assert_eq!(sources.node(mac(2)), Some(index(1)));
         assert_eq!(sources.node(Mac::UNKNOWN), None);
         assert_eq!(sources.alarm(index(1), &NAMES), None);
-        // Its own frames it does not see, and what is no address it does not learn.
+        // A node does not receive its own frames, and learns no invalid address.
         assert!(!frame(&mut sources, at(0), 0, 7));
         assert!(!sources.on_frame(at(0), index(1), Mac::UNKNOWN));
     }

@@ -1,18 +1,17 @@
-//! The cluster as a node sees it, for decisions about who is to own the VIP.
+//! Decisions about the next owner of the VIP, which need several parts of the node.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use vip_common::abi::BackendIndex;
 
-use crate::action::{NoHandover, Unsuited};
-use crate::election::{Election, priority};
+use crate::action::{NoHandover, Unsuited, UnsuitedNode};
+use crate::election::{Election, Rank, priority};
 use crate::liveness::Liveness;
 use crate::membership::Membership;
 use crate::ownership::Ownership;
 use crate::selection::Selection;
 
-/// The parts of a node, to look at.
+/// Read access to the parts of a node.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'n> {
     pub(crate) members: &'n Membership,
@@ -23,7 +22,8 @@ pub(crate) struct View<'n> {
 }
 
 impl View<'_> {
-    /// Whether a node could take the VIP: its agent is heard, or, without BFD, its server answers.
+    /// Whether a node could own the VIP: its BFD session is up, or, without BFD, its server
+    /// answers.
     pub(crate) fn could_own(&self, node: BackendIndex) -> bool {
         match self.liveness.session(node) {
             Some(session) => session.is_up(),
@@ -31,21 +31,24 @@ impl View<'_> {
         }
     }
 
-    /// Whether any other node could take the VIP.
+    /// Whether any other node could own the VIP.
     pub(crate) fn has_successor(&self) -> bool {
         self.members.others().any(|node| self.could_own(node))
     }
 
-    /// How long to let others go first once the owner is gone: a BFD interval for each living
-    /// node that stands before this one, so that not all of them take over at once. Nodes may
-    /// disagree for a moment about who is ready, and each let the other go first, or neither. Then
-    /// their places by configured priority, worth half an interval in all, keep them apart.
+    /// How long this node waits after the owner is lost before it takes over: one BFD interval for
+    /// each living node that ranks above it. Nodes may disagree for a moment about which servers
+    /// are ready, and then compute the same wait. So each one adds a share of half an interval for
+    /// its place by configured priority. `bfd`: the BFD interval; without BFD the wait is zero.
     pub(crate) fn takeover_delay(&self, bfd: Option<Duration>) -> Duration {
         let Some(interval) = bfd else {
             return Duration::ZERO;
         };
         let configured = self.members.own_member();
-        let own = (self.election.priority(), configured.address);
+        let own = Rank {
+            priority: self.election.priority(),
+            ..Rank::of(configured)
+        };
         let mut before = 0;
         let mut configured_before = 0;
         for index in self.members.others() {
@@ -53,8 +56,7 @@ impl View<'_> {
                 continue;
             };
             if self.election.waits_for() != Some(node.address) {
-                let rank = (node.priority, node.address);
-                configured_before += u32::from(rank > (configured.priority, configured.address));
+                configured_before += u32::from(Rank::of(node) > Rank::of(configured));
             }
             let lives = self.liveness.is_up(index);
             let resigned = self.ownership.resigned_last(index);
@@ -64,10 +66,10 @@ impl View<'_> {
         interval * before + interval * configured_before / (2 * others)
     }
 
-    /// The node to hand the VIP over to, which this node owns: the one that was named, or the best.
+    /// The node to which this one, the owner, hands the VIP over: the named one, or the best.
     ///
     /// # Errors
-    /// Why it is not that one, or none.
+    /// Why the named node, or each other node, is unsuited.
     pub(crate) fn successor(&self, to: Option<BackendIndex>) -> Result<BackendIndex, NoHandover> {
         if let Some(to) = to {
             if to == self.members.own() {
@@ -75,7 +77,7 @@ impl View<'_> {
             }
             return match self.unsuited(to) {
                 None => Ok(to),
-                Some(why) => Err(NoHandover::Unsuited(to, why)),
+                Some(why) => Err(NoHandover::Unsuited(UnsuitedNode { node: to, why })),
             };
         }
         let suited = self
@@ -88,13 +90,16 @@ impl View<'_> {
         });
         best.ok_or_else(|| {
             let others = self.members.others();
-            let why = others.filter_map(|index| Some((index, self.unsuited(index)?)));
-            NoHandover::NoSuccessor(why.collect())
+            let unsuited = others.filter_map(|node| {
+                let why = self.unsuited(node)?;
+                Some(UnsuitedNode { node, why })
+            });
+            NoHandover::NoSuccessor(unsuited.collect())
         })
     }
 
-    /// Why the VIP would not go to a node, or not stay there; `None` if it would. An unready or
-    /// draining node keeps it only while no node is better, this one included.
+    /// Why a node would not take the VIP, or not keep it; `None` if it would. An unready or
+    /// draining node keeps it only while no other node, this one included, is usable.
     fn unsuited(&self, index: BackendIndex) -> Option<Unsuited> {
         if !self.could_own(index) {
             return Some(Unsuited::Unheard);
@@ -112,14 +117,171 @@ impl View<'_> {
             });
         }
         let own = self.election.priority();
-        let (theirs, _) = self.rank(index)?;
+        let theirs = self.rank(index)?.priority;
         (self.election.preempts() && theirs < own).then_some(Unsuited::Outranked { own, theirs })
     }
 
-    /// By what the election prefers a node: its priority, as this node believes it, and its address.
-    fn rank(&self, index: BackendIndex) -> Option<(u8, IpAddr)> {
+    /// A node's rank in the election, with the priority that follows from its known health.
+    fn rank(&self, index: BackendIndex) -> Option<Rank> {
         let node = self.members.member(index)?;
         let usable = self.selection.is_usable(index);
-        Some((priority(node.priority, usable), node.address))
+        Some(Rank {
+            priority: priority(node.priority, usable),
+            ..Rank::of(node)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use vip_common::wire::time::BootNanos;
+    use vip_common::wire::vrrp::{Addresses, Advertisement, PRIORITY_RESIGNED};
+
+    use super::*;
+    use crate::health::Probe;
+    use crate::input::Params;
+    use crate::testing::{Segment, at, index, params};
+
+    const INTERVAL: Duration = Duration::from_millis(50);
+
+    fn unsuited((node, why): (usize, Unsuited)) -> UnsuitedNode {
+        let node = index(node);
+        UnsuitedNode { node, why }
+    }
+
+    /// The parts of one of three nodes, all of which hear each other.
+    struct Parts {
+        params: Params,
+        segment: Segment,
+        selection: Selection,
+        election: Election,
+        ownership: Ownership,
+    }
+
+    impl Parts {
+        fn new(own: usize) -> Self {
+            let params = params(own, true);
+            Self {
+                segment: Segment::up(3),
+                selection: Selection::new(&params),
+                election: Election::new(&params),
+                ownership: Ownership::new(&params),
+                params,
+            }
+        }
+
+        fn view(&self) -> View<'_> {
+            let end = &self.segment.ends[self.params.own.get()];
+            View {
+                members: &end.members,
+                liveness: &end.liveness,
+                selection: &self.selection,
+                election: &self.election,
+                ownership: &self.ownership,
+            }
+        }
+
+        fn probe(&mut self, node: usize, found: Probe) {
+            self.selection.on_probe(index(node), 0, found);
+        }
+
+        /// An advertisement of the first node.
+        fn advert(&mut self, priority: u8) {
+            let advert = Advertisement {
+                router_id: 10,
+                priority,
+                interval: self.params.vrrp.interval,
+                addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
+            };
+            let (now, address) = (at(5000), self.params.nodes[0].address);
+            let liveness = &self.segment.ends[self.params.own.get()].liveness;
+            let patience = Duration::from_secs(1);
+            self.ownership
+                .on_advert(now, index(0), address, &advert, patience, liveness);
+            self.election.on_start(now, BootNanos::ZERO);
+            self.election.on_advert(now, address, &advert, false);
+        }
+
+        fn delay(&self) -> Duration {
+            self.view().takeover_delay(Some(INTERVAL))
+        }
+    }
+
+    #[test]
+    fn each_node_lets_the_living_ones_before_it_go_first() {
+        assert_eq!(Parts::new(0).delay(), Duration::ZERO);
+        // One interval for each node before it, and a quarter by their configured places.
+        assert_eq!(Parts::new(1).delay(), INTERVAL + INTERVAL / 4);
+        assert_eq!(Parts::new(2).delay(), INTERVAL * 2 + INTERVAL / 2);
+        assert_eq!(Parts::new(2).view().takeover_delay(None), Duration::ZERO);
+        let mut third = Parts::new(2);
+        third.segment.kill(0);
+        third.segment.run(160);
+        assert_eq!(third.delay(), INTERVAL + INTERVAL / 2);
+    }
+
+    #[test]
+    fn node_that_has_resigned_is_not_waited_for() {
+        let mut second = Parts::new(1);
+        second.advert(250);
+        assert_eq!(
+            second.delay(),
+            INTERVAL,
+            "it is the owner that is waited for"
+        );
+        second.advert(PRIORITY_RESIGNED);
+        assert_eq!(second.delay(), Duration::ZERO);
+    }
+
+    #[test]
+    fn node_whose_server_is_not_ready_goes_last() {
+        let mut second = Parts::new(1);
+        second.probe(0, Probe::Refused);
+        assert_eq!(second.delay(), INTERVAL / 4);
+    }
+
+    #[test]
+    fn best_suited_node_is_the_successor() {
+        let mut parts = Parts::new(0);
+        assert_eq!(parts.view().successor(None), Ok(index(1)));
+        assert_eq!(parts.view().successor(Some(index(2))), Ok(index(2)));
+        assert_eq!(parts.view().successor(Some(index(0))), Err(NoHandover::Own));
+        parts.probe(1, Probe::Refused);
+        assert_eq!(parts.view().successor(None), Ok(index(2)));
+        parts.segment.kill(2);
+        parts.segment.run(160);
+        let why = [(1, Unsuited::Unready), (2, Unsuited::Unheard)]
+            .map(unsuited)
+            .to_vec();
+        assert_eq!(
+            parts.view().successor(None),
+            Err(NoHandover::NoSuccessor(why))
+        );
+        // The own server is not ready either: the second node is as good as any.
+        parts.probe(0, Probe::Refused);
+        assert_eq!(parts.view().successor(None), Ok(index(1)));
+        assert!(parts.view().has_successor());
+        parts.segment.kill(1);
+        parts.segment.run(160);
+        assert!(!parts.view().has_successor());
+    }
+
+    #[test]
+    fn node_that_preempts_hands_over_to_nobody_below_it() {
+        let mut parts = Parts::new(1);
+        parts.params.vrrp.preempt = true;
+        parts.election = Election::new(&parts.params);
+        assert_eq!(parts.view().successor(None), Ok(index(0)));
+        let back = Unsuited::Outranked {
+            own: 220,
+            theirs: 190,
+        };
+        let why = NoHandover::Unsuited(unsuited((2, back)));
+        assert_eq!(parts.view().successor(Some(index(2))), Err(why));
+        // Less fit than the other, it does not take the VIP back.
+        parts.election.set_priority(220 / 4);
+        assert_eq!(parts.view().successor(Some(index(2))), Ok(index(2)));
     }
 }

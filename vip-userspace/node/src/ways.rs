@@ -1,37 +1,38 @@
-//! By which interfaces answers to clients may leave, beside the VIP's own NIC.
+//! The interfaces by which answers to clients may leave, beside the VIP's own NIC.
 //!
-//! The kernel routes an answer by its destination, whatever NIC the question came in by. So a
-//! node with its default route elsewhere answers clients behind a router by another NIC. What
-//! leads to pods alone is no such way: they reach a VIP by this host itself.
+//! The kernel routes an answer by its destination, independently of the NIC at which the request
+//! arrived. So a node with its default route on another NIC answers remote clients by that one. An
+//! interface that leads to pods alone does not count: pods reach the VIP by this host itself.
 
 use std::collections::BTreeSet;
 
-/// A way to somewhere, of the main table.
+/// A route of the main table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
-    /// Index of the interface that it leads by.
+    /// Index of its interface.
     pub interface: u32,
-    /// To wherever nothing else leads.
+    /// It is a default route.
     pub default: bool,
-    /// By way of a router.
+    /// It has a gateway.
     pub gateway: bool,
-    /// Of IPv4.
+    /// It is of IPv4, not IPv6.
     pub ipv4: bool,
 }
 
-/// What an interface leads to.
+/// The kind of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A network card, or a bond, team, VLAN or macvlan of one.
     Card,
-    /// A bridge: that of containers, or the one that a card is a port of.
+    /// A bridge: of containers, or with a network card as a port.
     Bridge,
     /// Anything else: tunnels, the host's ends of pods' interfaces.
     Other,
 }
 
 impl Kind {
-    /// By the kernel's word for the kind of a virtual device.
+    /// By the kernel's name of a virtual device's kind (`IFLA_INFO_KIND`); `None`: it is not
+    /// virtual.
     #[must_use]
     pub fn of(kind: Option<&str>) -> Self {
         match kind {
@@ -42,7 +43,8 @@ impl Kind {
     }
 }
 
-/// Interfaces by which answers may leave, other than `nic`. `kind` knows what an interface is.
+/// Indices of the interfaces by which answers may leave, other than `nic`. `kind`: the kind of an
+/// interface.
 #[must_use]
 pub fn others(
     routes: impl IntoIterator<Item = Route>,

@@ -30,17 +30,18 @@ pub use vip_common::wire::bfd::State;
 use vip_common::wire::bfd::{ControlPacket, Diagnostic, Micros};
 use vip_common::wire::time::BootNanos;
 
-/// The interval while the session is not up, at least: an unreachable peer must not be flooded
+/// Least transmit interval while the session is not up, so that an unreachable peer is not flooded
 /// (section 6.8.3).
 const SLOW: Micros = Micros(1_000_000);
 
-/// The least that packets are apart, in thousandths of the interval (section 6.8.7).
+/// Least time between packets, in thousandths of the interval (section 6.8.7).
 const LEAST_PERMILLE: u32 = 750;
 
-/// How a session is configured.
+/// The configuration of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Params {
-    /// Packets that must stay out until this side is taken for dead.
+    /// `bfd.DetectMult`: intervals without a packet after which the other side declares this one
+    /// down.
     pub detect_mult: NonZeroU8,
     /// `DesiredMinTxInterval` while up, and `RequiredMinRxInterval`: 1 ms or more.
     pub interval: Duration,
@@ -52,18 +53,18 @@ impl Params {
     }
 }
 
-/// What the caller has to do or to know.
+/// What the caller has to do, or is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Send a packet.
     Send(ControlPacket),
     /// Both sides hear each other.
     Up,
-    /// They do not any more; why.
+    /// They do not any more; the cause.
     Down(Diagnostic),
 }
 
-/// What the other side said last (section 6.8.1).
+/// The other side's last packet (section 6.8.1).
 #[derive(Clone, Copy, Debug)]
 struct Remote {
     discriminator: NonZeroU32,
@@ -72,7 +73,7 @@ struct Remote {
     detect_mult: NonZeroU8,
     desired_min_tx: Micros,
     required_min_rx: Micros,
-    /// When it was said.
+    /// When it was received.
     heard: BootNanos,
 }
 
@@ -85,39 +86,40 @@ pub struct Session {
     /// `bfd.SessionState`, `bfd.LocalDiag`.
     state: State,
     diagnostic: Diagnostic,
-    /// Connections are better not brought here.
+    /// The node drains: see [`Session::set_path_down`].
     path_down: bool,
     remote: Option<Remote>,
     started: bool,
-    /// `bfd.DesiredMinTxInterval` and `bfd.RequiredMinRxInterval` as packets say them.
+    /// `bfd.DesiredMinTxInterval` and `bfd.RequiredMinRxInterval` as packets carry them.
     desired_min_tx: Micros,
     required_min_rx: Micros,
-    /// The same as they are acted upon: behind while a Poll sequence is on (section 6.8.3).
+    /// The same as they are in force: during a Poll sequence still the old ones (section 6.8.3).
     transmit: Micros,
     receive: Micros,
-    /// The smallest multiplier that the other side may be counting with.
-    patience: NonZeroU8,
-    /// A Poll sequence is on: packets carry the bit until one with Final comes.
+    /// The smallest multiplier that the other side may use for this one's detection time.
+    least_multiplier: NonZeroU8,
+    /// A Poll sequence is on: packets carry the P bit until one with the F bit arrives.
     polling: bool,
-    /// Packets with the bit whose Final has not come, and how many of them were sent before the
-    /// timers changed last. A Final does not say what it answers, so that many are not counted.
+    /// Packets with the P bit that have no answer yet, and those of them that were sent before the
+    /// timers changed last. An answer does not tell which packet it is for, so the first `outdated`
+    /// answers do not end the Poll sequence.
     unanswered: u32,
     outdated: u32,
     /// When the last periodic packet left, and the next one is due.
     sent: BootNanos,
     next: BootNanos,
-    /// When the other side was heard last.
+    /// When the other side's last packet was received.
     heard: BootNanos,
-    /// When the packet left that is to be answered by a Final, to see how long that takes.
+    /// When the packet was sent whose answer measures the round trip.
     asked: Option<BootNanos>,
-    /// How long it took the last time.
+    /// The last round trip.
     round_trip: Option<Duration>,
-    /// State of the jitter.
+    /// State of the jitter's random numbers.
     random: u64,
 }
 
 impl Session {
-    /// Down, and silent until it is started. `seed` is that of the jitter.
+    /// Down; sends nothing until it is started. `seed` is that of the jitter.
     #[must_use]
     pub fn new(params: Params, local_discriminator: NonZeroU32, seed: u64) -> Self {
         let slow = params.interval().max(SLOW);
@@ -132,7 +134,7 @@ impl Session {
             required_min_rx: params.interval(),
             transmit: slow,
             receive: params.interval(),
-            patience: params.detect_mult,
+            least_multiplier: params.detect_mult,
             polling: false,
             unanswered: 0,
             outdated: 0,
@@ -170,10 +172,10 @@ impl Session {
         self.heard
     }
 
-    /// How long the last answer took to a packet with Poll: the network's round trip, and the
-    /// time until the other side's agent ran. `None` while there was none. (Sequences for this
-    /// alone would do harm: each answer is a packet to one peer and not to the others, which then
-    /// find the sender dead sooner than that one does, and no longer at about the same time.)
+    /// Time from the last packet with the P bit to its answer: the network's round trip, and the
+    /// time until the other side's agent ran. `None` before the first answer. (Poll sequences only
+    /// to measure this would do harm. Each answer is a packet to one peer alone, and delays only
+    /// that peer's detection time, so the peers would not detect a failure at about the same time.)
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
@@ -185,7 +187,7 @@ impl Session {
         self.diagnostic
     }
 
-    /// Why the other side says that it went down last.
+    /// The diagnostic in the other side's last packet.
     #[must_use]
     pub fn remote_diagnostic(&self) -> Diagnostic {
         self.remote
@@ -198,8 +200,8 @@ impl Session {
         self.discriminator
     }
 
-    /// How long the other side may be silent (section 6.8.4): its multiplier times what it was
-    /// agreed to send at. Zero while nothing was heard.
+    /// The detection time (section 6.8.4): the other side's multiplier times its agreed transmit
+    /// interval. Zero before its first packet.
     #[must_use]
     pub fn detection_time(&self) -> Duration {
         self.remote.map_or(Duration::ZERO, |remote| {
@@ -217,23 +219,28 @@ impl Session {
         self.transmit.max(wanted).duration()
     }
 
-    /// While up: the earliest moment at which the other side can take this one for dead, if it
-    /// hears nothing more of it. What it computes (section 6.8.4) from the last packet of this
-    /// side: this side's multiplier times the greater of what that said and of what the other
-    /// side requires. While timers change it may have heard of the old ones only, so the
-    /// smaller of both counts. Sound if that last packet arrives, and packets of the other side
-    /// do not overtake each other while it changes its own timers.
+    /// While up: the earliest time at which the other side's detection time can expire, if this
+    /// side sends nothing more. The other side computes it (section 6.8.4) from this side's last
+    /// packet: this side's multiplier, times the greater of the interval in that packet and the
+    /// interval that the other side requires. While timers change, the other side may know the old
+    /// or the new values, so the smaller ones count.
+    ///
+    /// This is exact if the last packet arrives, and if packets of the other side are not reordered
+    /// while it changes its own timers.
     #[must_use]
     pub fn remote_detection_deadline(&self) -> Option<BootNanos> {
         let remote = self.remote.filter(|_| self.state == State::Up)?;
-        let promised = self.desired_min_tx.min(self.transmit);
-        let interval = promised.max(remote.required_min_rx).duration();
-        Some(self.sent.after(interval * u32::from(self.patience.get())))
+        let advertised = self.desired_min_tx.min(self.transmit);
+        let interval = advertised.max(remote.required_min_rx).duration();
+        Some(
+            self.sent
+                .after(interval * u32::from(self.least_multiplier.get())),
+        )
     }
 
-    /// Tells the other side, while the session is up, that connections are better not brought
-    /// here, or that they may be again: the diagnostic "concatenated path down" (RFC 5880,
-    /// section 6.8.17), the path going on to the API server. Says so at once.
+    /// Tells the other side that this node drains, or does not any more: by the diagnostic
+    /// "concatenated path down" (section 6.8.17), in which the path is the one to the API server.
+    /// If the session is up, a packet is sent at once.
     pub fn set_path_down(&mut self, now: BootNanos, down: bool, out: &mut Vec<Action>) {
         if self.path_down == down {
             return;
@@ -246,8 +253,7 @@ impl Session {
         }
     }
 
-    /// Whether the other side says that connections are better not brought to it; `None` while
-    /// it has not been heard.
+    /// Whether the other side drains, as its last packet tells; `None` if the session is not up.
     #[must_use]
     pub fn remote_path_down(&self) -> Option<bool> {
         let remote = self.remote.filter(|_| self.state == State::Up)?;
@@ -266,7 +272,7 @@ impl Session {
         self.next_packet().min(self.detection())
     }
 
-    /// When the other side will have been silent for too long.
+    /// When the detection time expires.
     fn detection(&self) -> BootNanos {
         self.remote.map_or(BootNanos(u64::MAX), |remote| {
             remote.heard.after(self.detection_time())
@@ -291,10 +297,10 @@ impl Session {
         }
     }
 
-    /// To be called when a packet of another session leaves: one of this session may go along, if
-    /// jitter could have made it leave now. The next packets of both are then due together,
-    /// `next` being the other's, so that a node with many sessions wakes up as often as one with
-    /// a single session. Packets stay jittered, by 25 % at most (section 6.8.7).
+    /// To be called when another session sends a packet, whose next one is due at `next`. This
+    /// session sends one too, if jitter could have made it due now, and plans its next one for the
+    /// same time. So a node with many sessions wakes up as often as one with a single session.
+    /// Packets stay jittered, by 25 % at most (section 6.8.7).
     pub fn coalesce_tx(&mut self, now: BootNanos, next: BootNanos, out: &mut Vec<Action>) {
         if !self.started || now < self.sent.after(self.jittered(LEAST_PERMILLE)) {
             return;
@@ -317,8 +323,8 @@ impl Session {
         }
     }
 
-    /// Section 6.8.6, from where the session is known. The caller has checked where the packet
-    /// came from.
+    /// Receives a packet (section 6.8.6). The caller has selected the session and checked the
+    /// packet's source.
     pub fn on_packet(&mut self, now: BootNanos, packet: &ControlPacket, out: &mut Vec<Action>) {
         let known = match packet.your_discriminator {
             0 => {
@@ -351,7 +357,7 @@ impl Session {
                 self.polling = false;
                 self.transmit = self.desired_min_tx;
                 self.receive = self.required_min_rx;
-                self.patience = self.params.detect_mult;
+                self.least_multiplier = self.params.detect_mult;
             }
         }
         if self.state == State::AdminDown {
@@ -376,7 +382,7 @@ impl Session {
         if packet.poll {
             // Section 6.8.7: at once, whatever the pace.
             out.push(Action::Send(self.packet(true)));
-            // The peer may have heard of new timers by it, but it does not move the schedule.
+            // The peer may learn new timers by it, but the next periodic packet is not delayed.
             self.sent = now;
         }
         if self.transmit_interval() < before {
@@ -385,20 +391,20 @@ impl Session {
         }
     }
 
-    /// Whether a packet that does not name this session has to wait for proof that it is of it.
+    /// Whether a packet without this session's discriminator cannot be attributed to it.
     ///
-    /// A system that has restarted does not know this side's discriminator, and says that it is
-    /// down. Anybody on the segment could say that of it. So while the session is up, a packet
-    /// must name at least the discriminator that the other side has. One with another counts only
-    /// after that other side has been silent for a detection time, as one that has restarted is.
-    /// (RFC 5881, section 3, gives it to this session; RFC 5880, section 6.8.6, lets the selection
-    /// depend on the discriminator, too.)
+    /// A system that has restarted does not know this side's discriminator, and sends Down with a
+    /// zero in its place. Any host on the segment could forge such a packet. So while the session
+    /// is up, it must at least carry the other side's discriminator. One with another discriminator
+    /// counts only after the detection time has expired, as it does for a system that has
+    /// restarted. (RFC 5881, section 3, would assign it to this session. RFC 5880, section 6.8.6,
+    /// allows the selection to depend on the discriminator.)
     fn is_unproved(&self, packet: &ControlPacket) -> bool {
         let is_another = |remote: Remote| remote.discriminator != packet.my_discriminator;
         self.state == State::Up && self.remote.is_some_and(is_another)
     }
 
-    /// Other timers, by a Poll sequence if the session is up.
+    /// Changes the timers, by a Poll sequence if the session is up.
     pub fn set_params(&mut self, now: BootNanos, params: Params, out: &mut Vec<Action>) {
         self.params = params;
         if self.state == State::Up {
@@ -410,7 +416,7 @@ impl Session {
         }
     }
 
-    /// Holds it down (section 6.8.16), and says so.
+    /// Goes to AdminDown (section 6.8.16), and tells the other side.
     pub fn admin_down(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         if self.state == State::AdminDown {
             return;
@@ -427,7 +433,7 @@ impl Session {
         }
     }
 
-    /// Lets it come up again.
+    /// Leaves AdminDown.
     pub fn admin_up(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         if self.state == State::AdminDown {
             self.state = State::Down;
@@ -448,9 +454,9 @@ impl Session {
         self.transmit_soon(now, out);
     }
 
-    /// The other side should hear of a change now, not in a second. But no sooner than packets
-    /// follow each other while up: two sides that answer each other at once, with packets that
-    /// overtake each other, would never come to rest.
+    /// Sends a packet about a change now, not in a second. But packets stay at least as far apart
+    /// as while up: two sides that answer each other at once, with reordered packets, could do so
+    /// without end.
     fn transmit_soon(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         let pace = self.params.interval.min(self.transmit_interval());
         let soonest = self.sent.after(pace * 3 / 4);
@@ -461,7 +467,8 @@ impl Session {
         }
     }
 
-    /// The pace of a session that is not up. Nobody relies on it, so nobody is asked.
+    /// The timers of a session that is not up. They need no Poll sequence, since no detection time
+    /// depends on them.
     fn slow_down(&mut self) {
         self.polling = false;
         self.unanswered = 0;
@@ -472,27 +479,27 @@ impl Session {
         self.receive = self.required_min_rx;
     }
 
-    /// Another pace while up (section 6.8.3): a Poll sequence, during which packets are sent no
-    /// more slowly, and expected no sooner, than the other side knows of.
+    /// Changes the interval while up (section 6.8.3), by a Poll sequence. Until it ends, packets
+    /// are sent at least as often, and expected at most as often, as the other side knows.
     fn set_intervals(&mut self, interval: Micros) {
         self.advertise(interval, interval);
         self.polling = true;
         self.outdated = self.unanswered;
     }
 
-    /// What packets say from now on. Acted upon at once is what the other side need not know of.
+    /// Sets the timers that packets carry. Changes that need no agreement are in force at once.
     fn advertise(&mut self, desired_min_tx: Micros, required_min_rx: Micros) {
         self.desired_min_tx = desired_min_tx;
         self.required_min_rx = required_min_rx;
         self.transmit = self.transmit.min(desired_min_tx);
         self.receive = self.receive.max(required_min_rx);
-        self.patience = self.patience.min(self.params.detect_mult);
+        self.least_multiplier = self.least_multiplier.min(self.params.detect_mult);
     }
 
     /// Sends a packet, and plans the next one.
     fn transmit(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         self.next = self.due(now);
-        // Section 6.8.7: not to one who wants to hear nothing.
+        // Section 6.8.7: not if the other side requires that none be sent.
         if self
             .remote
             .is_none_or(|remote| remote.required_min_rx != Micros(0))
@@ -504,8 +511,8 @@ impl Session {
         }
     }
 
-    /// When the packet after one at `sent` is due: the interval less up to a quarter, at random,
-    /// and at least a tenth where one packet is all there is to detection (section 6.8.7).
+    /// When the packet after one at `sent` is due: the interval less a random part, up to a
+    /// quarter; at least a tenth if the multiplier is one (section 6.8.7).
     fn due(&mut self, sent: BootNanos) -> BootNanos {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -515,12 +522,12 @@ impl Session {
         sent.after(self.jittered(permille))
     }
 
-    /// Thousandths of the interval.
+    /// That many thousandths of the transmit interval.
     fn jittered(&self, permille: u32) -> Duration {
         self.transmit_interval() * permille / 1000
     }
 
-    /// The longest that packets may be apart, in thousandths of the interval.
+    /// Greatest time between packets, in thousandths of the interval.
     fn most_permille(&self) -> u32 {
         if self.params.detect_mult.get() == 1 {
             900

@@ -27,7 +27,7 @@ struct Wire {
     /// When, to whom, what.
     flying: Vec<(BootNanos, usize, ControlPacket)>,
     delay: [u64; 2],
-    /// Nothing comes out of an end that is silent.
+    /// Packets from an end that is silent are lost.
     silent: [bool; 2],
     ups: [u32; 2],
     downs: [Vec<Diagnostic>; 2],
@@ -187,7 +187,7 @@ fn silence_is_noticed_in_the_detection_time_and_told_as_such() {
     assert!(wire.ends[0].is_up());
     wire.run(Duration::from_millis(60));
     assert_eq!(wire.downs[0], [Diagnostic::ControlDetectionTimeExpired]);
-    // The silent one hears at once that it is not heard.
+    // The silent one learns at once that it is not heard.
     assert_eq!(wire.downs[1], [Diagnostic::NeighborSignaledSessionDown]);
     wire.silent[1] = false;
     wire.run(Duration::from_secs(10));
@@ -238,12 +238,12 @@ fn restarted_peer_is_taken_up_again() {
     let mut wire = up(params(50, 3), params(50, 3));
     wire.ends[1] = session(params(50, 3), 11);
     wire.drive(1, |session, now, out| session.on_start(now, out));
-    // Its first packet proves nothing; that its old session is silent does.
+    // Its first packet proves nothing. The detection time of its old session does.
     wire.run(Duration::from_millis(90));
     assert_eq!(wire.downs[0], []);
     wire.run(Duration::from_millis(70));
     assert_eq!(wire.downs[0], [Diagnostic::ControlDetectionTimeExpired]);
-    // This side says so at once, so it takes no second until both are up again.
+    // This side sends a packet at once, so both are up again in less than a second.
     wire.run(Duration::from_millis(150));
     assert!(wire.both_up());
 }
@@ -264,7 +264,7 @@ fn a_packet_without_a_known_discriminator_does_not_end_a_session() {
             wire.both_up() && wire.downs == [vec![], vec![]],
             "{state:?}"
         );
-        // Nor does it make a silent one look alive.
+        // Nor does it keep a session up whose other side is gone.
         wire.silent[1] = true;
         for _ in 0..160 {
             wire.drive(0, |session, now, out| session.on_packet(now, &forged, out));
@@ -344,14 +344,14 @@ proptest! {
         }
         wire.run(Duration::from_millis(silent_after));
         wire.silent[0] = true;
-        // What it promised by what it has sent so far; packets on their way still arrive.
+        // As its packets so far allow; packets on their way still arrive.
         let patience = wire.ends[0].remote_detection_deadline().unwrap();
         while wire.downs[1].is_empty() {
             let before = wire.now;
             wire.run(Duration::from_micros(500));
             prop_assert!(
                 wire.downs[1].is_empty() || patience <= before.after(Duration::from_micros(500)),
-                "gone at {:?}, {:?} was promised", wire.now, patience
+                "gone at {:?}, not before {:?} was expected", wire.now, patience
             );
         }
     }

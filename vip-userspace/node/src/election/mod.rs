@@ -1,15 +1,17 @@
-//! Who owns the VIP: the election's engine, and the answer lease that goes with it.
+//! The election of the owner: its engine, VRRP, and the answer lease.
 //!
 //! # The answer lease
 //!
-//! The owner answers for the VIP until its lease ends, and no other node may take over on a time-out
-//! before that. There are two time-outs, so the lease ends with the earlier of two: two and a half
-//! advertisement intervals after the last advertisement, and half a BFD interval before any peer
-//! could miss this node's BFD packets. Both are moved on only by sending what the peers wait
-//! for: a node that cannot send, or is not running, loses the VIP in the kernel. Where timers are
-//! so long that this is more than [`MAX_LEASE`] ahead, the lease goes there in steps: the
-//! programs do not believe in one that ends far ahead
-//! ([`LONGEST_LEASE`](vip_common::abi::LONGEST_LEASE)).
+//! The owner answers for the VIP until its lease ends. No other node takes over on a time-out
+//! before that. There are two time-outs, so the lease ends at the earlier of two times:
+//!
+//! - two and a half advertisement intervals after the last advertisement,
+//! - half a BFD interval before the first peer's detection time can expire.
+//!
+//! Only sent packets extend either of them. So a node that cannot send, or does not run, loses the
+//! VIP in the kernel. With long timers the lease is extended in steps of [`MAX_LEASE`] at most: the
+//! programs ignore one that ends further ahead than
+//! [`LONGEST_LEASE`](vip_common::abi::LONGEST_LEASE).
 
 mod lease;
 pub mod vrrp;
@@ -24,15 +26,14 @@ pub use self::lease::MAX_LEASE;
 use self::lease::Lease;
 use self::vrrp::Machine;
 pub use self::vrrp::State;
-use crate::input::Params;
+use crate::input::{Member, Params};
 
 /// What the node has to do, in the order given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
-    /// An advertisement was sent, which moves the end of the lease on, as far as BFD lets it: see
-    /// [`Election::limit_lease`].
+    /// An advertisement extends the lease. BFD may limit it: see [`Election::limit_lease`].
     LeaseMoved,
-    /// The lease has ended: let the kernel answer no more.
+    /// The lease has ended: the kernel must not answer any more.
     LeaseEnded,
     /// Send an advertisement with this priority, 0 to resign.
     SendAdvert {
@@ -45,7 +46,22 @@ pub(crate) enum Action {
     BecomeBackup,
 }
 
-/// The election, as far as a node sees it: its engine is VRRP.
+/// The order of nodes in the election (RFC 9568, section 6.4.3): by priority, then by address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Rank {
+    pub(crate) priority: u8,
+    pub(crate) address: IpAddr,
+}
+
+impl Rank {
+    /// A member's rank while it is healthy.
+    pub(crate) const fn of(member: Member) -> Self {
+        let Member { address, priority } = member;
+        Self { priority, address }
+    }
+}
+
+/// The election as the other parts see it: VRRP and the lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Election {
     machine: Machine,
@@ -70,15 +86,15 @@ impl Election {
         }
     }
 
-    /// Begins to take part. Where the lease of an agent before this one ends ahead of now, this node
-    /// owns the VIP and goes on.
+    /// Starts VRRP. If `answer_until`, the lease of an earlier agent, has not ended, this node owns
+    /// the VIP at once.
     pub(crate) fn on_start(&mut self, now: BootNanos, answer_until: BootNanos) -> Vec<Action> {
         let actions = self.machine.on_start(now, answer_until);
         self.translate(actions)
     }
 
-    /// An advertisement came from another node. `unfit`: that node is not fit to be the owner, and
-    /// this one is.
+    /// An advertisement came from another node. `unfit`: that node's server is not usable, and this
+    /// one's is.
     pub(crate) fn on_advert(
         &mut self,
         now: BootNanos,
@@ -90,13 +106,13 @@ impl Election {
         self.translate(actions)
     }
 
-    /// Time has passed.
+    /// To be called at [`Self::next_deadline`] or later.
     pub(crate) fn on_timer(&mut self, now: BootNanos) -> Vec<Action> {
         let actions = self.machine.on_timer(now);
         self.translate(actions)
     }
 
-    /// An owner makes way for another node.
+    /// Becomes a backup of `owner`, whose advertisement interval is given.
     pub(crate) fn yield_to(
         &mut self,
         now: BootNanos,
@@ -107,18 +123,19 @@ impl Election {
         self.translate(actions)
     }
 
-    /// Takes part no more. An owner resigns.
+    /// Stops VRRP. An owner resigns.
     pub(crate) fn stop(&mut self) -> Vec<Action> {
         let actions = self.machine.on_shutdown();
         self.translate(actions)
     }
 
-    /// The owner is known to be gone: a backup waits no longer than until `at`.
-    pub(crate) fn hasten(&mut self, at: BootNanos) {
-        self.machine.hasten(at);
+    /// The owner is known to be gone: lets a backup's `Active_Down_Timer` fire at `at`, unless it
+    /// fires earlier.
+    pub(crate) fn shorten_active_down_timer(&mut self, at: BootNanos) {
+        self.machine.shorten_active_down_timer(at);
     }
 
-    /// Changes the priority. Whether it was another one.
+    /// Changes the priority. Returns whether it was another one.
     pub(crate) fn set_priority(&mut self, priority: u8) -> bool {
         let changes = priority != self.machine.priority();
         if changes {
@@ -132,25 +149,24 @@ impl Election {
         self.machine.limit_lease(limit);
     }
 
-    /// Renews the owner's lease, which ends by `limit` if there is one. Returns its end if that is
-    /// another one.
+    /// Renews the owner's lease, up to `limit` if BFD sets one. Returns the new end if it changed.
     pub(crate) fn renew(&mut self, now: BootNanos, limit: Option<BootNanos>) -> Option<BootNanos> {
         self.limit_lease(limit.unwrap_or(BootNanos(u64::MAX)));
         let until = self.machine.answer_until()?;
         self.lease.renew(now, until)
     }
 
-    /// Ends the lease. Returns its end if there was one.
+    /// Ends the lease. Returns the new end, zero, if there was a lease.
     pub(crate) fn end_lease(&mut self) -> Option<BootNanos> {
         self.lease.end()
     }
 
-    /// The lease in the map, as far as an agent can have set it.
+    /// The lease in the map, or zero if no agent can have set it.
     pub(crate) fn believable(&self, now: BootNanos, answer_until: BootNanos) -> BootNanos {
         self.lease.believable(now, answer_until)
     }
 
-    /// What VRRP says this node is.
+    /// This node's VRRP state.
     pub(crate) fn state(&self) -> State {
         self.machine.state()
     }
@@ -160,7 +176,7 @@ impl Election {
         self.machine.state() == State::Active
     }
 
-    /// Whether an owner comes back after its lease has ended: it was away.
+    /// Whether this node is the owner and its lease has ended: it did not run in time.
     pub(crate) fn overslept(&self, now: BootNanos) -> bool {
         self.is_owner() && now >= self.lease.answer_until()
     }
@@ -170,7 +186,7 @@ impl Election {
         self.machine.priority()
     }
 
-    /// Whether nodes take the VIP from an owner of lower priority.
+    /// Whether this node takes the VIP from an owner of lower priority.
     pub(crate) const fn preempts(&self) -> bool {
         self.preempts
     }
@@ -180,17 +196,17 @@ impl Election {
         self.lease.answer_until()
     }
 
-    /// The owner that a backup waits for; an owner itself.
+    /// Address of the owner whose advertisements a backup waits for; an owner's own address.
     pub(crate) fn waits_for(&self) -> Option<IpAddr> {
         self.machine.owner()
     }
 
-    /// When a backup heard its owner last, or began to wait.
+    /// When a backup received the owner's last advertisement, or began to wait.
     pub(crate) fn heard(&self) -> Option<BootNanos> {
         self.machine.heard()
     }
 
-    /// When to call [`Self::on_timer`], unless something happens before.
+    /// When to call [`Self::on_timer`]; the end of time while VRRP is stopped.
     pub(crate) fn next_deadline(&self) -> BootNanos {
         self.machine.next_deadline()
     }
@@ -205,8 +221,8 @@ impl Election {
         })
     }
 
-    /// The engine's actions. A lease that was moved on is set by [`Self::renew`], once for all that
-    /// happens at one time.
+    /// The engine's actions, without those that the lease makes unnecessary. [`Self::renew`] sets
+    /// an extended lease, once for all inputs of one time.
     fn translate(&mut self, actions: impl IntoIterator<Item = vrrp::Action>) -> Vec<Action> {
         let translate = |action| match action {
             vrrp::Action::RenewLease { .. } => Some(Action::LeaseMoved),
@@ -219,14 +235,14 @@ impl Election {
     }
 }
 
-/// The priority of a node whose own API server may be used, or may not. A quarter is less than any
-/// healthy node's among the first seven.
+/// A node's priority: `base` while its API server is usable, otherwise a quarter of it. A quarter
+/// is less than the default priority of each of the first seven nodes.
 pub(crate) fn priority(base: u8, usable: bool) -> u8 {
     if usable { base } else { (base / 4).max(1) }
 }
 
-/// The VRRP priority of a node that has none configured, by its place in the list of nodes. Steps
-/// are large where it matters, so that the nodes' skew times are well apart.
+/// The VRRP priority, `1..=250`, of a node for which none is configured, by its place in the list
+/// of nodes. The first steps are large, so that the nodes' skew times differ clearly.
 #[must_use]
 pub fn default_priority(place: usize) -> u8 {
     const FIRST: [u8; 7] = [250, 220, 190, 160, 130, 100, 70];
@@ -238,9 +254,73 @@ pub fn default_priority(place: usize) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use vip_common::abi::MAX_BACKENDS;
 
     use super::*;
+    use crate::testing::{at, params};
+
+    /// The first node, which has just become the owner, and the time.
+    fn owner() -> (Election, BootNanos) {
+        let mut election = Election::new(&params(0, true));
+        let actions = election.on_start(at(0), BootNanos::ZERO);
+        assert_eq!(actions, [Action::BecomeBackup], "there is no lease to end");
+        let now = election.next_deadline();
+        let actions = election.on_timer(now);
+        let advert = Action::SendAdvert { priority: 250 };
+        assert_eq!(actions, [Action::LeaseMoved, advert, Action::BecomeActive]);
+        (election, now)
+    }
+
+    #[test]
+    fn lease_of_an_owner_is_two_and_a_half_intervals_or_what_bfd_lets_it_be() {
+        let (mut election, now) = owner();
+        let until = now.after(Duration::from_millis(250));
+        assert_eq!(election.answer_until(), BootNanos::ZERO, "not yet renewed");
+        assert_eq!(election.renew(now, None), Some(until));
+        assert_eq!(election.renew(now, None), None);
+        let limit = now.after(Duration::from_millis(125));
+        assert_eq!(election.renew(now, Some(limit)), Some(limit));
+        assert_eq!(election.lease_deadline(), Some(limit));
+        let later = now.after(Duration::from_secs(1));
+        assert_eq!(election.renew(now, Some(later)), Some(until));
+    }
+
+    #[test]
+    fn owner_that_did_not_run_has_overslept_and_ends_its_lease() {
+        let (mut election, now) = owner();
+        let until = election.renew(now, None).unwrap();
+        assert!(!election.overslept(BootNanos(until.0 - 1)));
+        assert!(election.overslept(until));
+        let actions = election.on_timer(until);
+        assert_eq!(actions[0], Action::LeaseEnded);
+        assert_eq!(election.state(), State::Backup);
+        assert!(!election.overslept(until) && election.lease_deadline().is_none());
+        assert_eq!(election.end_lease(), None, "it has ended");
+    }
+
+    #[test]
+    fn backup_waits_no_longer_than_it_is_told_to() {
+        let mut election = Election::new(&params(0, true));
+        election.on_start(at(0), BootNanos::ZERO);
+        assert!(election.next_deadline() > at(300));
+        election.shorten_active_down_timer(at(200));
+        election.shorten_active_down_timer(at(250));
+        assert_eq!(election.next_deadline(), at(200));
+    }
+
+    #[test]
+    fn priority_is_news_when_it_changes() {
+        let mut election = Election::new(&params(0, true));
+        assert!(!election.set_priority(250));
+        assert!(election.set_priority(62) && election.priority() == 62);
+        assert_eq!(
+            [250, 70, 3, 1].map(|base| priority(base, false)),
+            [62, 17, 1, 1]
+        );
+        assert_eq!(priority(250, true), 250);
+    }
 
     #[test]
     fn priorities_fall_with_the_place_and_stay_in_range() {

@@ -1,7 +1,7 @@
-//! A digest of all that the nodes of a run do, and when: what only moves or renames code must
-//! leave it as it is.
+//! A digest of all actions of a run's nodes, and of their times. A change that only moves or
+//! renames code must not change it.
 //!
-//! It is made of numbers that stand here, not of names, so that it outlives a renaming.
+//! It is computed from numbers in this file, not from names, so that it does not depend on names.
 
 use std::hash::Hasher as _;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use vip_common::wire::bfd::Diagnostic;
 use vip_node::health::{Probe, Transition};
 use vip_node::{Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited};
 
-/// Digest of what has been done so far.
+/// Digest of the actions so far.
 #[derive(Default)]
 pub(super) struct Digest(SipHasher13);
 
@@ -133,10 +133,12 @@ impl Digest {
         match why {
             NoHandover::NotOwner(owner) => self.words(&[50, owner.map_or(u64::MAX, place)]),
             NoHandover::Own => self.words(&[51]),
-            NoHandover::Unsuited(index, why) => self.words(&[52, place(*index), unsuited(*why)]),
+            NoHandover::Unsuited(other) => {
+                self.words(&[52, place(other.node), unsuited(other.why)]);
+            }
             NoHandover::NoSuccessor(others) => {
-                for (index, why) in others {
-                    self.words(&[53, place(*index), unsuited(*why)]);
+                for other in others {
+                    self.words(&[53, place(other.node), unsuited(other.why)]);
                 }
             }
             NoHandover::NoAnswer(index) => self.words(&[54, place(*index)]),

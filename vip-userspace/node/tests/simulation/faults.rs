@@ -1,4 +1,4 @@
-//! What goes wrong, and how it ends.
+//! Injected faults, and their ends.
 
 use super::*;
 
@@ -28,7 +28,20 @@ impl World {
                 Happening::Successor { of, troubles },
             );
         }
-        let relief = match kind {
+        let relief = self.inject(kind, node);
+        self.at(soon, Happening::Relief(relief));
+        // Often the next fault begins before this one ends.
+        let next = if self.random.percent(40) {
+            self.within(1, 20)
+        } else {
+            soon + self.calm() + self.random.below(20 * self.unit())
+        };
+        self.at(next, Happening::Trouble);
+    }
+
+    /// Injects one of 16 kinds of faults at a node.
+    fn inject(&mut self, kind: u64, node: usize) -> Relief {
+        match kind {
             0 => {
                 self.hosts[node].agent = None;
                 Relief::Restart(node)
@@ -69,14 +82,8 @@ impl World {
             8 => {
                 self.hosts[node].carrier = false;
                 self.drive(node, |agent, now, out| {
-                    agent.on_input(
-                        now,
-                        Input::Fault {
-                            fault: Fault::Carrier,
-                            present: true,
-                        },
-                        out,
-                    );
+                    let (fault, present) = (Fault::Carrier, true);
+                    agent.on_input(now, Input::Fault { fault, present }, out);
                 });
                 Relief::Carrier(node)
             }
@@ -104,7 +111,7 @@ impl World {
                 Relief::Restart(node)
             }
             14 => {
-                // Whoever limits echo limits it on all nodes.
+                // A limit on echo requests applies to all nodes.
                 let limit = match self.random.below(3) {
                     0 => Firewall::Closed,
                     _ => Firewall::Limit(self.random.between(2, 20)),
@@ -119,15 +126,7 @@ impl World {
                 Relief::Echo(node)
             }
             _ => Relief::Calm,
-        };
-        self.at(soon, Happening::Relief(relief));
-        // Often the next comes on top of it.
-        let next = if self.random.percent(40) {
-            self.within(1, 20)
-        } else {
-            soon + self.calm() + self.random.below(20 * self.unit())
-        };
-        self.at(next, Happening::Trouble);
+        }
     }
 
     pub(super) fn relieve(&mut self, relief: Relief) {

@@ -1,9 +1,9 @@
-//! What is promised, and what is held against it.
+//! The checks of the invariants, which `main.rs` lists.
 
 use super::*;
 
 impl World {
-    /// What an agent reports.
+    /// A report of an agent.
     pub(super) fn hear(&mut self, node: usize, report: &Report) {
         self.say(|| format!("node {node}: {report:?}"));
         if let Report::Dead(index) = report {
@@ -13,10 +13,10 @@ impl World {
             return;
         }
         self.takeovers += 1;
-        // Promise 1.
+        // Invariant 1.
         let window = 12 * self.unit();
         let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
-        // Asked to take over, or better than an owner that said so itself.
+        // Asked to take over, or better than an owner that advertises.
         let priority = self.priority(node);
         let by_right = (0..self.hosts.len())
             .any(|other| other != node && self.wires[other][node].priority < priority);
@@ -31,7 +31,7 @@ impl World {
                 let foul = self.wires[from][to].foul.max(self.disturbed);
                 !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
             };
-            // A node that has just come may not know the others yet.
+            // A node that has just started may not know the others yet.
             let session = self.hosts[node]
                 .agent
                 .as_ref()
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// Promise 5.
+    /// Invariant 5.
     fn buried(&self, node: usize, dead: usize) {
         let window = 12 * self.unit();
         let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
@@ -75,7 +75,7 @@ impl World {
         fine(a) && fine(b) && clean(a, b) && clean(b, a) && self.loss == 0
     }
 
-    /// Promise 2.
+    /// Invariant 2.
     pub(super) fn watch(&mut self) {
         // An owner advertises every interval, and acts on what it hears within its slowness.
         let slowness: u64 = self
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// Promise 3.
+    /// Invariant 3.
     pub(super) fn settled(&self) {
         if self.now - self.troubled < self.calm() || self.loss > 0 {
             return;

@@ -2,18 +2,18 @@
 //! power cuts, freezes, partitions, loss, duplication, reordering, drifting clocks and slow
 //! nodes, for thousands of hours in seconds.
 //!
-//! A run is made by its seed alone. One that breaks a promise prints how to replay it:
+//! A run depends on its seed alone. One that violates an invariant prints how to replay it:
 //! `VIP_SIM_SEED=<seed> cargo test -p vip-node --test simulation replay -- --nocapture`.
 //!
-//! Before and after a change that is not to change anything, compare what
 //! `VIP_SIM_DIGESTS=100 cargo test -p vip-node --test simulation digests -- --nocapture`
-//! prints: a digest for each run of all that its nodes do, and when.
+//! prints a digest of each run: of all actions of its nodes, and their times. A change that only
+//! moves or renames code must not change them.
 //!
 //! Everything is measured in the BFD interval, the *unit*, from 10 ms to 10 s: latencies, pauses
 //! and faults scale with it, so that an hour at 10 s a unit holds as much trouble as 18 seconds
 //! at 50 ms. Most of the hours are of that kind, since an hour of 10 ms packets takes a minute.
 //!
-//! # What is promised
+//! # Invariants
 //!
 //! 1. A node that takes over on a time-out finds no lease up, neither of an owner that crashed,
 //!    hangs or lost its power nor of another successor, as long as nothing was lost or late
@@ -57,7 +57,7 @@ const SECOND: u64 = 1_000_000_000;
 /// A moment of virtual time, in nanoseconds.
 type Time = u64;
 
-/// What travels.
+/// A packet on its way.
 #[derive(Clone, Copy)]
 enum Message {
     /// An advertisement with this priority.
@@ -70,7 +70,7 @@ enum Message {
     NeighbourReply,
 }
 
-/// What is to happen.
+/// An event of the simulation.
 enum Happening {
     /// A message arrives.
     Arrival {
@@ -90,7 +90,7 @@ enum Happening {
     Relief(Relief),
 }
 
-/// What happens when; what was planned first comes first.
+/// Planned events by time. Those of the same time keep the order in which they were planned.
 struct Planned {
     time: Time,
     order: u64,
@@ -165,16 +165,16 @@ struct Host {
     firewall: Firewall,
     /// When an echo request last passed its limit.
     echoed: Time,
-    /// What waits in the sockets of a frozen agent.
+    /// Packets in the sockets of a frozen agent.
     inbox: VecDeque<(usize, Message)>,
-    /// What lies in the map: by the machine's own clock.
+    /// The lease in the map, by the machine's own clock.
     answer_until: u64,
     /// The clock: by which part of 2^32 it is fast, and when it began.
     drift: i64,
     booted: Time,
     /// How late everything is done.
     slowness: u64,
-    /// Counts deadlines and starts, so that old ones are told from new ones.
+    /// Counts deadlines and starts, so that outdated ones can be ignored.
     turn: u64,
     life: u64,
 }
@@ -190,7 +190,7 @@ impl Host {
         ((i128::from(passed) * i128::from(self.drift)) >> 32) as i64
     }
 
-    /// When the clock will say that.
+    /// When the machine's clock will show that time.
     fn when(&self, clock: BootNanos) -> Time {
         let shown = clock.0.saturating_sub(SECOND);
         let mut passed = shown;
@@ -256,7 +256,7 @@ struct World {
     random: Rng,
     order: u64,
     queue: BinaryHeap<Reverse<Planned>>,
-    /// What every advertisement says, its priority aside.
+    /// All advertisements, apart from the priority.
     advert: Advertisement,
     hosts: Vec<Host>,
     wires: Vec<Vec<Wire>>,

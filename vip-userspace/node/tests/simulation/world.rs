@@ -65,9 +65,9 @@ impl World {
         self.profile.unit
     }
 
-    /// After this long without trouble everything must have settled: peers are found dead in 3
-    /// units and some, doubted ones in 4 more; an election takes 4 intervals of 2 units; a BFD
-    /// session comes up within 3 packets of at least a second each; probes find what they find.
+    /// After this time without a fault all must have settled: peers are suspected in some 3 units,
+    /// and found dead in 4 more; an election takes 4 intervals of 2 units; a BFD
+    /// session comes up within 3 packets of at least a second each; probes take their time.
     pub(super) fn calm(&self) -> u64 {
         60 * self.unit() + 25 * SECOND
     }
@@ -149,7 +149,7 @@ impl World {
             }
             self.watch();
         }
-        // Promise 4: a piece of trouble moves the VIP away and perhaps back, in both parts of a
+        // Invariant 4: a fault moves the VIP away and perhaps back, in both parts of a
         // cluster that falls apart.
         let reasons = self.troubles * 3 + 10;
         if self.takeovers > reasons {
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// Drives an agent and carries out what it says.
+    /// Drives an agent and carries out its actions.
     pub(super) fn drive(
         &mut self,
         node: usize,
@@ -273,7 +273,7 @@ impl World {
         }
         // A slow node finds several at once.
         if host.frozen || host.slowness > 0 && !host.inbox.is_empty() {
-            // A socket buffer: what does not fit is lost, the newest first.
+            // A socket buffer: packets that do not fit are lost, the newest first.
             if host.inbox.len() < 500 {
                 host.inbox.push_back((from, message));
             } else {
@@ -323,7 +323,7 @@ impl World {
         });
     }
 
-    /// As the agent's thread does it: first what waits, then the clock.
+    /// As the agent's thread does it: first the packets that wait, then the clock.
     pub(super) fn wake(&mut self, node: usize) {
         if !self.hosts[node].runs() {
             return;
@@ -402,8 +402,8 @@ impl World {
         self.at(self.now + 1, Happening::Probes { node, life });
     }
 
-    /// An agent probes the API servers. Only what differs from what it believes is told (and
-    /// that twice, which is what it takes), to save time.
+    /// An agent probes the API servers. To save time, only results that change a state are passed
+    /// on, twice each, as the thresholds require.
     fn probe(&mut self, node: usize, life: u64) {
         if self.hosts[node].life != life || self.hosts[node].agent.is_none() {
             return;

@@ -58,9 +58,9 @@ impl Supervisor {
             }
         };
         let port = self.config.checks[why.check].port;
-        let others = why.others.iter().map(|(index, unfit)| {
-            let peer = &self.peers[index.get()];
-            let why = match unfit {
+        let others = why.others.iter().map(|other| {
+            let peer = &self.peers[other.node.get()];
+            let why = match other.why {
                 Unfit::Dead => "is down".to_owned(),
                 Unfit::Silent => "runs no agent that is heard".to_owned(),
                 Unfit::Draining => "is draining".to_owned(),

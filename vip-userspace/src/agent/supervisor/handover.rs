@@ -7,7 +7,7 @@ use vip_common::abi::BackendIndex;
 use super::Supervisor;
 use super::peer::Peer;
 use crate::agent::node_thread::{Command, HandoverResult};
-use vip_node::{NoHandover, Unsuited};
+use vip_node::{NoHandover, Unsuited, UnsuitedNode};
 
 /// What refusals are put into words with.
 struct Node {
@@ -82,8 +82,8 @@ fn text(why: &NoHandover, nodes: &[Node]) -> String {
         }
         NoHandover::NotOwner(None) => "this node does not own the VIP".to_owned(),
         NoHandover::Own => "the node that was named owns the VIP already".to_owned(),
-        NoHandover::Unsuited(index, why) => {
-            let what = unsuited(*why, &nodes[index.get()]);
+        NoHandover::Unsuited(UnsuitedNode { node, why }) => {
+            let what = unsuited(*why, &nodes[node.get()]);
             let (then, remedy) = match why {
                 Unsuited::Unheard => ("", "start it"),
                 Unsuited::Draining => (BACK, "`vip undrain` it"),
@@ -101,7 +101,7 @@ fn text(why: &NoHandover, nodes: &[Node]) -> String {
         NoHandover::NoSuccessor(others) => {
             let why = others
                 .iter()
-                .map(|(index, why)| unsuited(*why, &nodes[index.get()]));
+                .map(|other| unsuited(other.why, &nodes[other.node.get()]));
             let why = why.collect::<Vec<_>>().join("; ");
             format!("no other node would keep the VIP: {why}")
         }

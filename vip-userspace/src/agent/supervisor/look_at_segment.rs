@@ -19,7 +19,7 @@ use crate::net::overhear::{Overheard, Router};
 use crate::observe::event::Event;
 use crate::observe::trouble::{LET_THROUGH, text};
 use vip_node::alarm::{Change, HEARD, Kind};
-use vip_node::hearing::{Route, Trouble};
+use vip_node::hearing::{OnNic, Route, Trouble};
 
 /// Looks at what is there, every two seconds, from one survey to the next while nothing is wrong.
 const CALM: u32 = 10;
@@ -147,7 +147,7 @@ impl Supervisor {
     fn on_overheard(&mut self, now: BootNanos, address: IpAddr, heard: Overheard) {
         if let Some(agent) = self.agent_of(address) {
             if let Some(ttl) = heard.bfd {
-                agent.facts.on_nic = Some((now, ttl));
+                agent.facts.on_nic = Some(OnNic { at: now, ttl });
             }
             if heard.vrrp.is_some() {
                 agent.advert_on_nic = Some(now);

@@ -23,7 +23,7 @@ use crate::observe::status::Status;
 use crate::observe::trouble::text;
 use vip_node::alarm::Kind;
 use vip_node::bfd::State;
-use vip_node::hearing::{Facts, Port, Route, Trouble};
+use vip_node::hearing::{Facts, OnNic, Port, Route, Trouble};
 
 /// What the lines are called.
 const NODES: &str = "nodes";
@@ -192,7 +192,10 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
         .map(|heard| heard.contains(&peer.address));
     let mut facts = Facts {
         answered: Some(now),
-        on_nic: overheard.and_then(|heard| Some((now, heard.bfd?))),
+        on_nic: overheard.and_then(|heard| {
+            let ttl = heard.bfd?;
+            Some(OnNic { at: now, ttl })
+        }),
         ..Facts::default()
     };
     let ports = seen.found.ports.iter();

@@ -22,10 +22,10 @@
 //! did not run in the meantime: it resigns and becomes a backup, since another node may own the
 //! VIP.
 //!
-//! The RFC does not know three things. The [`node`](crate::node) adds them from outside: the
-//! owner is known to be gone before the deadline ([`Machine::hasten`]), the lease must end earlier
-//! ([`Machine::limit_lease`]), and the owner is not fit to own the VIP
-//! (`unfit` of [`Machine::on_advert`]).
+//! The RFC does not know three things. The [`Node`](crate::Node) adds them from outside: the owner
+//! is known to be gone before the deadline ([`Machine::shorten_active_down_timer`]), the lease must
+//! end earlier ([`Machine::limit_lease`]), and the owner is not fit to own the VIP (`unfit` of
+//! [`Machine::on_advert`]).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds, PRIORITY_RESIGNED};
 /// wait.
 pub const PRIORITY_ADDRESS_OWNER: u8 = 255;
 
-/// What a node is configured to do.
+/// A node's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Params {
     /// The node's own address, from which it advertises. Decides between equal priorities.
@@ -46,14 +46,14 @@ pub struct Params {
     pub priority: u8,
     /// Time between its advertisements when it is the owner.
     pub interval: Centiseconds,
-    /// Whether it takes the VIP from an owner of lower priority. RFC 9568 does by default; here
-    /// nothing should move without need.
+    /// Whether it takes the VIP from an owner of lower priority (`Preempt_Mode`). The RFC's default
+    /// is true; here it is false, since each move of the VIP has a cost.
     pub preempt: bool,
-    /// How long after its start it does so at the earliest (keepalived's `preempt_delay`).
+    /// Time after the start before which it does not preempt (keepalived's `preempt_delay`).
     pub preempt_delay: Duration,
 }
 
-/// RFC 9568, section 6.4.
+/// State of a virtual router (RFC 9568, section 6.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-/// What the shell has to do, in the order given.
+/// What the caller has to do, in the order given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Let the node answer for the VIP until then.
@@ -88,7 +88,7 @@ pub enum Action {
         /// End of the lease.
         until: BootNanos,
     },
-    /// Let the node answer for the VIP no more.
+    /// The node must not answer for the VIP any more.
     EndLease,
     /// Send an advertisement with this priority, 0 to resign.
     SendAdvert {
@@ -101,7 +101,7 @@ pub enum Action {
     BecomeBackup,
 }
 
-/// Intervals without an advertisement after which the owner is taken for dead (section 6.1).
+/// Intervals without an advertisement after which the Active Router counts as down (section 6.1).
 const INTERVALS_TO_DEATH: u32 = 3;
 
 /// One virtual router on one node.
@@ -123,16 +123,16 @@ enum Phase {
         intervals: u32,
         /// The owner's interval, `Active_Adver_Interval`.
         interval: Centiseconds,
-        /// Whom it waits for, if it was ever heard.
+        /// Address of the owner, if it was heard.
         owner: Option<IpAddr>,
-        /// Not to wait longer than that.
+        /// Latest time at which `Active_Down_Timer` fires.
         at_most: BootNanos,
     },
     Active {
         /// `Adver_Timer`.
         next_advert: BootNanos,
-        /// End of the lease by the last advertisement.
-        promised: BootNanos,
+        /// End of the lease as the last advertisement allows it.
+        advertised_until: BootNanos,
         /// End of the lease in force, which is no later.
         answer_until: BootNanos,
     },
@@ -151,7 +151,7 @@ impl Machine {
         machine
     }
 
-    /// Where it is.
+    /// State of the machine.
     #[must_use]
     pub fn state(&self) -> State {
         match self.phase {
@@ -167,13 +167,13 @@ impl Machine {
         self.params.priority
     }
 
-    /// Time between advertisements of this node.
+    /// Time between advertisements of this node as the owner.
     #[must_use]
     pub fn interval(&self) -> Centiseconds {
         self.params.interval
     }
 
-    /// Whom a backup waits for.
+    /// Address of the owner; `None` if a backup has not heard one, and in [`State::Initialize`].
     #[must_use]
     pub fn owner(&self) -> Option<IpAddr> {
         match self.phase {
@@ -183,7 +183,7 @@ impl Machine {
         }
     }
 
-    /// When a backup heard its owner last, or began to wait.
+    /// When a backup received the owner's last advertisement, or began to wait.
     #[must_use]
     pub fn heard(&self) -> Option<BootNanos> {
         match self.phase {
@@ -192,7 +192,7 @@ impl Machine {
         }
     }
 
-    /// Where an owner's lease ends.
+    /// End of an owner's lease; `None` for others.
     #[must_use]
     pub fn answer_until(&self) -> Option<BootNanos> {
         match self.phase {
@@ -220,8 +220,8 @@ impl Machine {
         }
     }
 
-    /// Starts it (section 6.4.1). `lease` is where the lease of an agent before this one ends:
-    /// if that is ahead, the node owns the VIP and simply goes on.
+    /// Starts it (section 6.4.1). `answer_until` is the end of an earlier agent's lease. If that is
+    /// ahead, the node owns the VIP at once.
     pub fn on_start(&mut self, now: BootNanos, answer_until: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Initialize => {
@@ -236,11 +236,11 @@ impl Machine {
         }
     }
 
-    /// Takes an advertisement for this virtual router (sections 6.4.2 and 6.4.3). The shell has
-    /// checked that its TTL is 255, its sender a peer and its router id ours.
+    /// Takes an advertisement for this virtual router (sections 6.4.2 and 6.4.3). The caller has
+    /// checked its TTL (255), its sender (a peer) and its router id.
     ///
-    /// `unfit`: this node is fit to be the owner and the sender is not, so that the VIP may be
-    /// taken from it without preemption being configured.
+    /// `unfit`: this node is fit to be the owner and the sender is not. Then the VIP may be taken
+    /// from the sender although `preempt` is off.
     pub fn on_advert(
         &mut self,
         now: BootNanos,
@@ -258,8 +258,8 @@ impl Machine {
                 interval, owner, ..
             } => {
                 if advert.priority == PRIORITY_RESIGNED {
-                    // The RFC takes it from anybody. But one that wakes up and resigns after
-                    // another has followed it must not bring a third one on.
+                    // The RFC accepts it from every node. But a late resignation, of a node that
+                    // has a successor already, must not make a third one take over.
                     if owner.is_none_or(|owner| owner == source) {
                         self.wait(now, 0, interval, owner);
                     }
@@ -272,8 +272,8 @@ impl Machine {
                 if theirs > (self.params.priority, self.params.address) {
                     actions.extend(self.yield_to(now, source, advert.interval));
                 } else {
-                    // Somebody resigns who believed to be the owner, or believes so with less
-                    // reason: tell it and the switches at once.
+                    // A lesser owner, or one that resigns. It and the switches must learn at once
+                    // where the VIP is.
                     actions.extend(self.advertise(now));
                 }
             }
@@ -281,34 +281,34 @@ impl Machine {
         actions
     }
 
-    /// Whether a backup leaves the advertisements of an owner with this priority unheard.
+    /// Whether a backup ignores the advertisements of an owner with this priority.
     fn takes_from(&self, now: BootNanos, priority: u8, unfit: bool) -> bool {
         let preempt = self.params.preempt && now >= self.preempt_from;
         (preempt || unfit) && priority < self.params.priority
     }
 
-    /// The owner is known to be gone: a backup need wait no longer than until `at`, instead of
-    /// its whole intervals.
-    pub fn hasten(&mut self, at: BootNanos) {
+    /// The owner is known to be gone: lets a backup's `Active_Down_Timer` fire at `at`, unless it
+    /// fires earlier.
+    pub fn shorten_active_down_timer(&mut self, at: BootNanos) {
         if let Phase::Backup { at_most, .. } = &mut self.phase {
             *at_most = at.min(*at_most);
         }
     }
 
-    /// Moves the end of the owner's lease to `limit`, or to what the last advertisement
-    /// promised, whichever is earlier.
+    /// Sets the end of the owner's lease to `limit`, or to the time that the last advertisement
+    /// allows, whichever is earlier.
     pub fn limit_lease(&mut self, limit: BootNanos) {
         if let Phase::Active {
-            promised,
+            advertised_until,
             answer_until,
             ..
         } = &mut self.phase
         {
-            *answer_until = limit.min(*promised);
+            *answer_until = limit.min(*advertised_until);
         }
     }
 
-    /// An owner makes way for another node.
+    /// Becomes a backup of another owner.
     pub fn yield_to(
         &mut self,
         now: BootNanos,
@@ -332,7 +332,7 @@ impl Machine {
         actions
     }
 
-    /// Ends it. An owner resigns, which lets the next one take over within its skew time.
+    /// Shutdown. An owner resigns, so that the next one takes over within its skew time.
     pub fn on_shutdown(&mut self) -> Vec<Action> {
         let was = self.state();
         self.phase = Phase::Initialize;
@@ -349,21 +349,21 @@ impl Machine {
         }
     }
 
-    /// Changes the priority. A backup's deadline moves with it, an owner says so with its next
-    /// advertisement.
+    /// Changes the priority; 0 is taken for 1. A backup's deadline changes with it. An owner
+    /// advertises it from its next advertisement on.
     pub fn set_priority(&mut self, priority: u8) {
         self.params.priority = priority.max(1);
     }
 
-    /// An owner whose lease has ended was not there to advertise. Others may have taken over, so
-    /// it must not simply go on.
+    /// An owner whose lease has ended did not advertise in time. Another node may have taken over,
+    /// so it becomes a backup.
     fn step_down_if_overslept(&mut self, now: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Active { answer_until, .. } if now >= answer_until => {
                 self.wait(now, INTERVALS_TO_DEATH, self.params.interval, None);
                 vec![
                     Action::EndLease,
-                    // Nobody waits longer than needed, if nobody has taken over yet.
+                    // If no node has taken over yet, the next one needs not wait longer.
                     Action::SendAdvert {
                         priority: PRIORITY_RESIGNED,
                     },
@@ -379,13 +379,13 @@ impl Machine {
         vec![answer_until, advert, Action::BecomeActive]
     }
 
-    /// Sends an advertisement as the owner. The lease comes first: it is counted from now.
+    /// Sends an advertisement as the owner. The lease is extended first: it is counted from now.
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
         let interval = self.params.interval.duration();
         let answer_until = now.after(interval * 5 / 2);
         self.phase = Phase::Active {
             next_advert: now.after(interval),
-            promised: answer_until,
+            advertised_until: answer_until,
             answer_until,
         };
         [

@@ -194,15 +194,15 @@ fn shutdown_lowers_the_lease_before_it_resigns() {
 #[test]
 fn lease_is_the_earlier_of_two_promises() {
     let (mut machine, now) = active(1, 128);
-    let promised = now.after(Duration::from_millis(250));
-    assert_eq!(machine.answer_until(), Some(promised));
+    let until = now.after(Duration::from_millis(250));
+    assert_eq!(machine.answer_until(), Some(until));
     machine.limit_lease(now.after(Duration::from_millis(100)));
     assert_eq!(
         machine.answer_until(),
         Some(now.after(Duration::from_millis(100)))
     );
     machine.limit_lease(now.after(Duration::from_millis(300)));
-    assert_eq!(machine.answer_until(), Some(promised));
+    assert_eq!(machine.answer_until(), Some(until));
     machine.limit_lease(now);
     assert_eq!(machine.on_timer(now)[0], Action::EndLease);
     assert_eq!(machine.answer_until(), None);
@@ -213,8 +213,8 @@ fn backup_that_knows_the_owner_gone_waits_no_longer_than_told() {
     let mut machine = machine(0, 128, false);
     machine.on_start(at(0), BootNanos::ZERO);
     machine.on_advert(at(200), address(1), &advert(250, interval(1000)), false);
-    machine.hasten(at(500));
-    machine.hasten(at(600));
+    machine.shorten_active_down_timer(at(500));
+    machine.shorten_active_down_timer(at(600));
     assert_eq!(machine.next_deadline(), at(500));
     // It was not gone.
     machine.on_advert(at(400), address(1), &advert(250, interval(1000)), false);
@@ -373,7 +373,7 @@ impl Segment {
         }
     }
 
-    /// Lets time pass. What arrives at a node asleep is kept until it wakes.
+    /// Lets time pass. Packets for a node that sleeps are kept until it wakes.
     fn run(&mut self, duration: Duration) {
         let end = self.now.after(duration);
         loop {
@@ -407,7 +407,7 @@ impl Segment {
         self.now = end;
     }
 
-    /// The longest an owner's silence can last: 3 intervals, skew and delivery.
+    /// Greatest time between packets of owners: 3 intervals, skew and delivery.
     fn takeover(&self) -> Duration {
         let living = self.nodes.iter().filter(|node| !node.dead && node.awake);
         let skew = living

@@ -1,8 +1,8 @@
-//! Whom `vip handover` lets the VIP go to, and why to nobody else.
+//! `vip handover`: the nodes to which the VIP goes, and the reasons against others.
 
 use super::*;
 
-/// What became of the request: whom it goes to, or why it stays.
+/// The answer to a request: the successor, or why the VIP stays.
 fn asked(bench: &mut Bench, now: BootNanos, to: Option<usize>) -> Result<usize, NoHandover> {
     let actions = bench.event(now, Input::Handover(to.map(index)));
     let mut reports = actions.iter().filter_map(|action| match action {
@@ -13,14 +13,15 @@ fn asked(bench: &mut Bench, now: BootNanos, to: Option<usize>) -> Result<usize, 
     let first = reports.next().unwrap();
     assert_eq!(reports.next(), None);
     if first.is_err() {
-        let speaks = |action: &Action| matches!(action, Action::SendAdvert { .. });
-        assert!(!actions.iter().any(speaks), "a refusal moves nothing");
+        let adverts = |action: &Action| matches!(action, Action::SendAdvert { .. });
+        assert!(!actions.iter().any(adverts), "a refusal moves nothing");
     }
     first
 }
 
 fn unsuited(node: usize, why: Unsuited) -> Result<usize, NoHandover> {
-    Err(NoHandover::Unsuited(index(node), why))
+    let node = index(node);
+    Err(NoHandover::Unsuited(UnsuitedNode { node, why }))
 }
 
 /// Three nodes that hear each other; the first one owns the VIP.
@@ -61,10 +62,11 @@ fn the_vip_does_not_go_to_a_node_that_would_not_keep_it() {
     let owner = &mut nodes[0];
     assert_eq!(asked(owner, now, Some(1)), unsuited(1, Unsuited::Draining));
     assert_eq!(asked(owner, now, Some(2)), unsuited(2, Unsuited::Unready));
-    let why = [
-        (index(1), Unsuited::Draining),
-        (index(2), Unsuited::Unready),
-    ];
+    let unsuited = |(node, why)| UnsuitedNode {
+        node: index(node),
+        why,
+    };
+    let why = [(1, Unsuited::Draining), (2, Unsuited::Unready)].map(unsuited);
     let nobody = Err(NoHandover::NoSuccessor(why.to_vec()));
     assert_eq!(asked(owner, now, None), nobody);
     exchange(&mut nodes, now, 3000, 1);
@@ -118,7 +120,7 @@ fn while_no_node_is_better_an_unfit_one_takes_it_and_keeps_it() {
 }
 
 #[test]
-fn an_owner_that_ends_hands_over_to_anybody_who_lives() {
+fn an_owner_that_ends_hands_over_to_any_node_that_lives() {
     let (mut nodes, mut now) = cluster();
     let no = Probe::NotReady("500".to_owned());
     tell_all(&mut nodes, now, 2, &no);
@@ -136,19 +138,12 @@ fn an_owner_that_ends_hands_over_to_anybody_who_lives() {
 }
 
 #[test]
-fn an_owner_that_preempts_says_that_it_would_take_the_vip_back() {
+fn an_owner_that_preempts_refuses_a_node_it_would_take_the_vip_back_from() {
     let mut preempts = params(1, false);
     preempts.vrrp.preempt = true;
     let mut bench = owner(preempts);
     for server in 0..3 {
-        bench.event(
-            at(2001),
-            Input::Probe {
-                node: index(server),
-                check: 0,
-                found: Probe::Ready,
-            },
-        );
+        bench.probe(at(2001), server, Probe::Ready);
     }
     let back = Unsuited::Outranked {
         own: 220,
@@ -161,15 +156,89 @@ fn an_owner_that_preempts_says_that_it_would_take_the_vip_back() {
     drained.vrrp.preempt = true;
     let mut bench = owner(drained);
     for server in 0..3 {
-        bench.event(
-            at(2001),
-            Input::Probe {
-                node: index(server),
-                check: 0,
-                found: Probe::Ready,
-            },
-        );
+        bench.probe(at(2001), server, Probe::Ready);
     }
     bench.event(at(2002), Input::Drain(true));
     assert_eq!(asked(&mut bench, at(2003), Some(2)), Ok(2));
+}
+
+#[test]
+fn handover_asks_one_node_alone_and_the_owner_answers_until_that_advertises() {
+    let mut bench = owner(params(0, false));
+    bench.probe(at(2001), 1, Probe::Ready);
+    bench.probe(at(2001), 2, Probe::Ready);
+    let actions = bench.event(at(2010), Input::Handover(Some(index(2))));
+    let resigned = Action::SendAdvert {
+        to: To::One(index(2)),
+        priority: PRIORITY_RESIGNED,
+    };
+    assert!(actions.contains(&resigned));
+    assert!(bench.node.answer_until() > at(2010), "it still answers");
+    // To the others it is still there, and to the successor, who is asked again each time,
+    // no reason to yield.
+    let adverts: Vec<_> = bench
+        .run(at(2200))
+        .iter()
+        .filter_map(|action| match action {
+            Action::SendAdvert { to, priority } => Some((*to, *priority)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(adverts, [(To::All, 1), (To::One(index(2)), 0)].repeat(2));
+    let actions = bench.advert(at(2210), 2, 190);
+    assert!(actions.contains(&Action::Report(Report::HandedOver(index(2)))));
+    assert_eq!(bench.node.answer_until(), BootNanos::ZERO);
+    assert_eq!(bench.node.owner(), Some(index(2)));
+}
+
+#[test]
+fn any_successor_takes_over_though_the_owner_still_advertises() {
+    for (to, batch) in [(1, 1), (2, 1), (1, 15), (2, 15)] {
+        // The takeover delay is longer than the advertisement interval.
+        let mut nodes = [0, 1, 2].map(|own| {
+            let mut params = params(own, true);
+            params.vrrp.interval = Centiseconds::new(1).unwrap();
+            Bench::new(params)
+        });
+        let now = exchange(&mut nodes, at(0), 5000, 1);
+        let active = |nodes: &[Bench]| -> Vec<usize> {
+            let states = nodes.iter().map(|bench| bench.node.state());
+            let numbered = states.enumerate();
+            numbered
+                .filter(|(_, state)| *state == State::Active)
+                .map(|(node, _)| node)
+                .collect()
+        };
+        assert_eq!(active(&nodes), [0]);
+        let handover = Input::Handover(Some(index(to)));
+        let bench = &mut nodes[0];
+        bench.node.on_input(now, handover, &mut bench.out);
+        exchange(&mut nodes, now, 500, batch);
+        assert_eq!(active(&nodes), [to], "in batches of {batch} ms");
+    }
+}
+
+#[test]
+fn handover_without_an_answer_leaves_the_vip_where_it_is() {
+    let mut bench = owner(params(0, false));
+    bench.probe(at(2001), 1, Probe::Ready);
+    bench.event(at(2010), Input::Handover(None));
+    let actions = bench.run(at(5000));
+    let failed = NoHandover::NoAnswer(index(1));
+    assert!(actions.contains(&Action::Report(Report::NotHandedOver(failed))));
+    assert_eq!(bench.node.state(), State::Active);
+    for (to, why) in [
+        (Some(index(0)), NoHandover::Own),
+        (
+            Some(index(2)),
+            NoHandover::Unsuited(UnsuitedNode {
+                node: index(2),
+                why: Unsuited::Unheard,
+            }),
+        ),
+    ] {
+        bench.probe(at(5001), 2, Probe::Silent(String::new()));
+        let actions = bench.event(at(5002), Input::Handover(to));
+        assert!(actions.contains(&Action::Report(Report::NotHandedOver(why))));
+    }
 }
