@@ -16,6 +16,7 @@ mod kubelet;
 mod kubernetes;
 mod netns;
 mod sh;
+mod structure;
 mod test;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Task {
     Kubelet,
     /// Check licences and sources of dependencies
     Deny(deny::Options),
+    /// Find source files that import each other in a circle
+    Structure,
     /// Run a benchmark, in an empty network namespace
     Bench(bench::Options),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Dist => dist::run(),
         Task::Kubelet => kubelet::run(),
         Task::Deny(options) => deny::run(&options),
+        Task::Structure => structure::run(),
         Task::Bench(options) => bench::run(&options),
     };
     match outcome {
