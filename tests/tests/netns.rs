@@ -35,6 +35,9 @@ const ALONE: &[&str] = &[
     "docs_are_followed",
 ];
 
+/// Of the others, so many run at a time: one of them takes a third of a processor.
+const AT_ONCE: usize = 3;
+
 /// Runs a scenario, and tells the whole story if it breaks a promise.
 fn check(scenario: Scenario, plan: Plan) -> Result<(), Failed> {
     let mut report = Report::new(false);
@@ -148,11 +151,11 @@ fn main() -> ExitCode {
     };
     trials.push(trial_of("five_nodes", OWNER_KILLED, five));
     trials.extend(real_api_server());
-    let (alone, paired) = trials.into_iter().partition(|trial| {
+    let (alone, together) = trials.into_iter().partition(|trial| {
         let name = trial.name();
         ALONE.iter().any(|part| name.contains(part))
     });
-    phases::run(arguments, paired, alone)
+    phases::run(arguments, AT_ONCE, together, alone)
 }
 
 /// A scenario with its cluster.
