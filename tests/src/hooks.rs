@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use vip_userspace::bpf::{self, Kind};
+use vip_userspace::kernel::bpf::{self, Kind};
 
 use vip_userspace::datapath::socket_lookup_programs;
 

@@ -17,7 +17,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getppid};
-use vip_userspace::bpf::{self, Instruction, Kind};
+use vip_userspace::kernel::bpf::{self, Instruction, Kind};
 
 use crate::isolation::{CGROUPS, make_mounts_private, mount_fresh};
 

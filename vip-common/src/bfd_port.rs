@@ -8,7 +8,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::{Be16, Be128, MAX_BACKENDS};
+use crate::abi::MAX_BACKENDS;
+use crate::wire::addr::{Be16, Be128};
 use crate::wire::bfd::{AGENT_PORT, PORT};
 
 /// Name of the map with a [`BfdPort`], its only entry.

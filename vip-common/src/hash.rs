@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::{Be16, Be32, Be128};
+use crate::wire::addr::{Be16, Be32, Be128};
 
 /// A TCP flow to a VIP as the stack of the node that has it names it, the addresses being those of
 /// IPv4 ([`Be32`]) or IPv6 ([`Be128`]).

@@ -5,15 +5,18 @@ use std::vec::Vec;
 
 use bytemuck::Zeroable as _;
 
-use crate::guard;
-use crate::hash::Flow;
-use crate::layout::{
-    Backend, BackendIndex, BackendMask, Be16, Be32, Be128, BootNanos, Config, LAYOUT_VERSION,
-    LONGEST_FENCE, Mac, Masks, RankRow, Service, State, Vip, flag,
+use crate::abi::{
+    Backend, BackendIndex, BackendMask, Config, LAYOUT_VERSION, LONGEST_LEASE, Masks, RankRow,
+    Service, State, Vip, flag,
 };
-use crate::node::{Address, Socket, Sockets, Tables};
-use crate::steer::{self, Action, Verdict};
-use crate::untag::untag;
+use crate::egress;
+use crate::env::{Address, Socket, Sockets, Tables};
+use crate::hash::Flow;
+use crate::ingress::untag::untag;
+use crate::ingress::{self, Action};
+use crate::verdict::{Kind, Verdict};
+use crate::wire::addr::{Be16, Be32, Be128, Mac};
+use crate::wire::time::BootNanos;
 use crate::wire::{arp, ethernet, icmp, ipv4, ipv6, ndp, tcp, vlan};
 
 /// The virtual address of the cluster.
@@ -129,12 +132,12 @@ impl World {
         }
     }
 
-    /// The same node with its fences up or down.
+    /// The same node with its leases up or down.
     #[must_use]
     pub fn owning(mut self, owner: bool) -> Self {
         for vip in &mut self.state.vips[..2] {
-            vip.owner_until = if owner {
-                NOW.after(LONGEST_FENCE)
+            vip.answer_until = if owner {
+                NOW.after(LONGEST_LEASE)
             } else {
                 BootNanos::ZERO
             };
@@ -181,8 +184,8 @@ impl World {
     /// If a tag that is there cannot be taken off.
     pub fn run(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
         assert!(untag(frame, self), "the tag is there");
-        let verdict = steer::decide(frame, self, self);
-        (verdict, steer::apply(verdict, frame, self))
+        let verdict = ingress::decide(frame, self, self);
+        (verdict, ingress::apply(verdict, frame, self))
     }
 }
 
@@ -716,7 +719,7 @@ pub fn check_input(input: &[u8]) {
     };
     world.listens = sockets & 8 != 0;
     if sockets & 32 != 0 {
-        world.state.masks.withheld = BackendMask::ALL;
+        world.state.masks.no_forward = BackendMask::ALL;
     }
     let mut frame = Vec::from(frame);
     assert!(untag(&mut frame, &world), "the tag is there");
@@ -729,19 +732,19 @@ fn check_ingress(world: &World, frame: &[u8]) {
     let mut after = Vec::from(frame);
     let (verdict, action) = world.run(&mut after);
     match verdict.kind() {
-        steer::Kind::Pass | steer::Kind::Local => {
+        Kind::Pass | Kind::Local => {
             assert_eq!(action, Action::Pass);
             // At most a port and the checksum above it.
             let changed = after.iter().zip(frame).filter(|(a, b)| a != b).count();
             assert!(changed <= 4, "{changed} bytes changed: {verdict:?}");
         }
-        steer::Kind::Drop => assert_eq!(action, Action::Drop),
-        steer::Kind::Forward => {
+        Kind::Drop => assert_eq!(action, Action::Drop),
+        Kind::Forward => {
             assert_eq!(action, Action::Transmit);
             // Whatever came in leaves with fewer hops, and no more than the first leaves.
             let hops = |frame: &[u8]| frame[if frame[12] == 8 { 22 } else { 21 }];
             let (came, left) = (hops(frame), hops(&after));
-            let fewer = left < came && left <= steer::hops::FIRST;
+            let fewer = left < came && left <= ingress::hops::FIRST;
             assert!(fewer, "{came} hops left, then {left}");
             let to = verdict.backend() as usize;
             assert!((1..3).contains(&to), "to no other node: {verdict:?}");
@@ -749,16 +752,19 @@ fn check_ingress(world: &World, frame: &[u8]) {
             assert_eq!(after[6..12], node_mac(0).to_wire());
             let alive = world.state.masks.alive.contains(backend(to));
             assert!(alive, "to a dead node: {verdict:?}");
-            let withheld = world.state.masks.withheld.contains(backend(to));
-            assert!(!withheld, "who may not know us: {verdict:?}");
+            let no_forward = world.state.masks.no_forward.contains(backend(to));
+            assert!(!no_forward, "who may not know us: {verdict:?}");
         }
-        steer::Kind::AnswerArp | steer::Kind::AnswerNdp => {
+        Kind::AnswerArp | Kind::AnswerNdp => {
             assert_eq!(action, Action::Transmit);
-            assert!(world.state.vips[0].owner_until > NOW, "answers for another");
+            assert!(
+                world.state.vips[0].answer_until > NOW,
+                "answers for another"
+            );
             assert_eq!(after[6..12], node_mac(0).to_wire());
         }
     }
-    if verdict.kind() != steer::Kind::AnswerNdp {
+    if verdict.kind() != Kind::AnswerNdp {
         assert_eq!(after.len(), frame.len());
     }
 }
@@ -766,15 +772,15 @@ fn check_ingress(world: &World, frame: &[u8]) {
 /// What leaves.
 fn check_egress(world: &World, frame: &[u8]) {
     let mut after = Vec::from(frame);
-    let verdict = guard::decide(&after, world);
-    let leaves = guard::apply(verdict, &mut after, world);
-    assert_eq!(leaves, verdict.kind() != guard::Kind::Drop, "{verdict:?}");
+    let verdict = egress::decide(&after, world);
+    let leaves = egress::apply(verdict, &mut after, world);
+    assert_eq!(leaves, verdict.kind() != egress::Kind::Drop, "{verdict:?}");
     assert_eq!(after.len(), frame.len());
     if leaves && !after.is_empty() {
         // Once is enough.
-        let again = guard::decide(&after, world).kind();
+        let again = egress::decide(&after, world).kind();
         assert!(
-            matches!(again, guard::Kind::Pass | guard::Kind::NamePort),
+            matches!(again, egress::Kind::Pass | egress::Kind::NamePort),
             "{verdict:?}, then {again:?}"
         );
     }

@@ -15,7 +15,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use vip_common::layout::bench::Feed;
+use vip_common::abi::bench::Feed;
 use vip_common::wire::{ethernet, ipv4, ipv6};
 
 #[map]

@@ -10,7 +10,7 @@ use aya_ebpf::macros::{map, sk_lookup};
 use aya_ebpf::maps::{Array, SockMap};
 use aya_ebpf::programs::SkLookupContext;
 use vip_common::bfd_port::{BfdPort, Receiver};
-use vip_common::layout::{Be16, Be32, Be128};
+use vip_common::wire::addr::{Be16, Be32, Be128};
 use vip_common::wire::bfd::PORT;
 
 #[map]

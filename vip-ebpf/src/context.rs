@@ -6,9 +6,9 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use bytemuck::Pod;
+use vip_common::env::{Address, Socket, Sockets};
 use vip_common::hash::Flow;
-use vip_common::layout::Be16;
-use vip_common::node::{Address, Socket, Sockets};
+use vip_common::wire::addr::Be16;
 use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp, vlan};
 
 use crate::helpers;

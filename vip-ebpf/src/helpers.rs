@@ -11,10 +11,10 @@ use aya_ebpf::helpers::generated::{
     bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
+use vip_common::connect::Target;
+use vip_common::env::{Address, Socket};
 use vip_common::hash::Flow;
-use vip_common::layout::{Be16, Be128};
-use vip_common::local::Target;
-use vip_common::node::{Address, Socket};
+use vip_common::wire::addr::{Be16, Be128};
 use vip_common::wire::{ethernet, ipv4, ipv6, tcp};
 
 /// `BPF_TCP_TIME_WAIT` and `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).

@@ -17,10 +17,12 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
-use vip_common::guard;
-use vip_common::layout::{Be16, Counter};
-use vip_common::steer::{self, Action, Kind, Next, Verdict};
-use vip_common::untag::untag;
+use vip_common::abi::Counter;
+use vip_common::egress;
+use vip_common::ingress::untag::untag;
+use vip_common::ingress::{self, Action};
+use vip_common::verdict::{Kind, Verdict, VerdictHandler};
+use vip_common::wire::addr::Be16;
 use vip_common::wire::{FrameMut as _, ethernet, vlan};
 
 use crate::context::{TcFrame, XdpFrame};
@@ -51,7 +53,7 @@ fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     if !untag(&mut frame, &Maps) {
         return xdp_action::XDP_DROP;
     }
-    steer::decide_and(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
+    ingress::decide_with(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
 }
 
 /// Everything that comes in by the NIC, as a socket buffer: where XDP is not to be had, or
@@ -71,7 +73,7 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     if !untag(&mut frame, &Maps) {
         return TC_ACT_SHOT;
     }
-    steer::decide_and(&frame, &Maps, &frame, ByTc(&context))
+    ingress::decide_with(&frame, &Maps, &frame, ByTc(&context))
 }
 
 /// Counts a verdict. Inlined where each verdict is found, and there most of this is known at
@@ -96,12 +98,12 @@ fn count(verdict: &Verdict) {
 #[derive(Clone, Copy)]
 struct ByXdp<'a, const FRAGS: bool>(&'a XdpContext);
 
-impl<const FRAGS: bool> Next for ByXdp<'_, FRAGS> {
+impl<const FRAGS: bool> VerdictHandler for ByXdp<'_, FRAGS> {
     /// An XDP action.
     type Outcome = u32;
 
     #[inline(always)]
-    fn found(self, verdict: Verdict) -> u32 {
+    fn handle(self, verdict: Verdict) -> u32 {
         let counter = verdict.counter();
         if counter == Counter::Untouched {
             return xdp_action::XDP_PASS;
@@ -109,7 +111,7 @@ impl<const FRAGS: bool> Next for ByXdp<'_, FRAGS> {
         count(&verdict);
         debug!(self.0, "frame counter={}", counter.index());
         let mut frame = XdpFrame::<FRAGS>::new(self.0);
-        match steer::apply(verdict, &mut frame, &Maps) {
+        match ingress::apply(verdict, &mut frame, &Maps) {
             Action::Pass => xdp_action::XDP_PASS,
             Action::Drop => xdp_action::XDP_DROP,
             Action::Transmit => xdp_action::XDP_TX,
@@ -121,12 +123,12 @@ impl<const FRAGS: bool> Next for ByXdp<'_, FRAGS> {
 #[derive(Clone, Copy)]
 struct ByTc<'a>(&'a TcContext);
 
-impl Next for ByTc<'_> {
+impl VerdictHandler for ByTc<'_> {
     /// A tcx action. [`TC_ACT_UNSPEC`] passes the frame on to the next program, whosever it is.
     type Outcome = i32;
 
     #[inline(always)]
-    fn found(self, verdict: Verdict) -> i32 {
+    fn handle(self, verdict: Verdict) -> i32 {
         let counter = verdict.counter();
         if counter == Counter::Untouched {
             return TC_ACT_UNSPEC;
@@ -134,7 +136,7 @@ impl Next for ByTc<'_> {
         count(&verdict);
         debug!(self.0, "frame counter={}", counter.index());
         let mut frame = TcFrame::new(self.0);
-        match steer::apply(verdict, &mut frame, &Maps) {
+        match ingress::apply(verdict, &mut frame, &Maps) {
             Action::Pass => TC_ACT_UNSPEC,
             Action::Drop => TC_ACT_SHOT,
             Action::Transmit => {
@@ -166,11 +168,11 @@ fn vip_egress(context: TcContext) -> i32 {
     if !untag(&mut frame, &Maps) {
         return TC_ACT_SHOT;
     }
-    let verdict = guard::decide(&frame, &Maps);
+    let verdict = egress::decide(&frame, &Maps);
     if let Some(counter) = verdict.counter() {
         maps::count(counter);
     }
-    if guard::apply(verdict, &mut frame, &Maps) {
+    if egress::apply(verdict, &mut frame, &Maps) {
         TC_ACT_UNSPEC
     } else {
         TC_ACT_SHOT

@@ -15,13 +15,15 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
-use vip_common::layout::{
-    AllowKey, BackendCounters, Be128, BootNanos, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS,
-    MAX_ALLOWED, MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, Mac, RankRow, Redirected, Service,
-    Source, State, listener,
+use vip_common::abi::{
+    AllowKey, BackendCounters, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS, MAX_ALLOWED,
+    MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankRow, Redirected, Service, Source, State,
+    listener,
 };
-use vip_common::limit::Bucket;
-use vip_common::node::Tables;
+use vip_common::env::Tables;
+use vip_common::rate_limit::Bucket;
+use vip_common::wire::addr::{Be128, Mac};
+use vip_common::wire::time::BootNanos;
 
 /// A global that the agent writes.
 #[repr(transparent)]

@@ -9,9 +9,10 @@ use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use vip_common::layout::{Be16, Be32, Be128, Counter, Redirected};
-use vip_common::local::{self, Target};
-use vip_common::node::Tables as _;
+use vip_common::abi::{Counter, Redirected};
+use vip_common::connect::{self, Target};
+use vip_common::env::Tables as _;
+use vip_common::wire::addr::{Be16, Be32, Be128};
 
 use crate::helpers;
 use crate::maps::{self, Maps};
@@ -131,14 +132,14 @@ fn is_pod(context: *mut c_void, agent: u64) -> bool {
 fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> {
     let state = Maps.state();
     if fields(context).protocol != TCP {
-        if fields(context).protocol == UDP && local::is_self_test(state, vip, port) {
+        if fields(context).protocol == UDP && connect::is_self_test(state, vip, port) {
             maps::count(Counter::ConnectTested);
         }
         return None;
     }
     // SAFETY: helpers that take the program's own context, or nothing.
     let random = unsafe { bpf_get_prandom_u32() };
-    let to = local::redirect(
+    let to = connect::redirect(
         state,
         vip,
         port,

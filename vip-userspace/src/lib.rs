@@ -1,20 +1,16 @@
 //! The agent: it owns the VIP (or not), watches nodes and API servers, and writes BPF maps.
 //!
-//! What decides is pure and lies in [`decide`]; clocks, sockets and maps live around it.
+//! What decides is pure and lies in [`vip_node`]; clocks, sockets and maps live around it.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod agent;
-pub mod bpf;
-pub mod btf;
-pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod datapath;
-pub mod decide;
 pub mod files;
+pub mod kernel;
 pub mod net;
 pub mod observe;
 pub mod probe;
 mod random;
-pub mod rank;

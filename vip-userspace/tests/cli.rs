@@ -244,7 +244,7 @@ fn stand_in(run_dir: &Path) {
                 json!({
                     "version": "0", "vip": "10.0.0.10:6443", "services": [], "local": null,
                     "owner": null, "state": "backup", "priority": 100, "faults": [],
-                    "fence_remaining_ms": 0, "state_for_ms": 0, "takeovers": 0,
+                    "answer_lease_remaining_ms": 0, "state_for_ms": 0, "takeovers": 0,
                     "last_failover_ms": null, "conflicts": 0, "claimant": null, "alarms": [],
                     "hears_nobody": null, "node": "cp1", "hooks": [], "nodes": [],
                     "xdp": { "interface": "eth0", "mode": "native", "egress": "tcx",

@@ -55,7 +55,7 @@ impl Keepalived {
         kill(self.child()?, signal).context("signal keepalived")
     }
 
-    /// `kill -9` of parent and child, so that nobody says farewell. The VIP stays on the NIC.
+    /// `kill -9` of parent and child, so that nobody says transfer. The VIP stays on the NIC.
     ///
     /// # Errors
     /// The child's pid cannot be read.

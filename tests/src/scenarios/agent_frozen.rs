@@ -1,4 +1,4 @@
-//! The owner's agent hangs (SIGSTOP). The fence in the kernel ends its claim with nobody's
+//! The owner's agent hangs (SIGSTOP). The lease in the kernel ends its claim with nobody's
 //! help, and before another node begins to answer: at no time do two nodes answer.
 
 use anyhow::Result;

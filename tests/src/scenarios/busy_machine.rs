@@ -1,4 +1,4 @@
-//! Every core of the machine is busy many times over. The thread that keeps the fence comes
+//! Every core of the machine is busy many times over. The thread that keeps the lease comes
 //! first: the VIP stays where it is, and no BFD session goes down.
 
 use std::time::{Duration, Instant};

@@ -29,12 +29,12 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         "arp",
         FORGED,
     ] {
-        let (before, time) = (cluster.status(owner)?, pacer_time(cluster, owner)?);
+        let (before, time) = (cluster.status(owner)?, node_thread_time(cluster, owner)?);
         send(cluster, owner, member, kind)?;
         let after = cluster.status(owner)?;
         let read = |status: &crate::agent::Status| status.received.values().sum::<u64>();
         let read = read(&after) - read(&before);
-        let time = pacer_time(cluster, owner)? - time;
+        let time = node_thread_time(cluster, owner)? - time;
         report.event(format!(
             "{kind}: of {COUNT} packets, and its peers' beside them, the agent read {read}; its \
              thread that keeps time ran for {:.1} ms",
@@ -78,13 +78,13 @@ fn send(cluster: &Cluster, node: usize, member: usize, kind: &str) -> Result<()>
 }
 
 /// For how long the thread of a node's agent that keeps time has run, in nanoseconds.
-fn pacer_time(cluster: &Cluster, node: usize) -> Result<u64> {
+fn node_thread_time(cluster: &Cluster, node: usize) -> Result<u64> {
     let pid = cluster.agent_pid(node).context("no agent was started")?;
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
     for thread in threads {
         let thread = thread.context("list its threads")?.path();
         let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
-        if name.trim() == "vip-pacer" {
+        if name.trim() == "vip-node" {
             let text =
                 std::fs::read_to_string(thread.join("schedstat")).context("read its time")?;
             let first = text

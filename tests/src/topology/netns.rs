@@ -97,7 +97,7 @@ impl Host for NetnsHost {
     }
 
     fn power_off(&mut self) -> Result<()> {
-        // First the wire, so that the deaths that follow send no farewell.
+        // First the wire, so that the deaths that follow send no transfer.
         self.switch
             .place
             .ip(&format!("link set {} down\n", self.name))?;

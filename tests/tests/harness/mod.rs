@@ -180,7 +180,7 @@ fn watches() -> Result<()> {
         );
         ensure!(
             after.ended.as_deref() != Some("eof"),
-            "a farewell: {before:?} {after:?}"
+            "a transfer: {before:?} {after:?}"
         );
     }
     Ok(())

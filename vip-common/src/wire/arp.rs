@@ -3,14 +3,14 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ethernet::ether_type;
-use crate::layout::{Be16, Be32, Mac};
+use crate::wire::addr::{Be16, Be32, Mac};
 
 /// Length of the packet in bytes, Ethernet header not included.
 pub const LENGTH: usize = size_of::<Packet>();
 
 /// Operations (RFC 826), in network byte order.
 pub mod operation {
-    use crate::layout::Be16;
+    use crate::wire::addr::Be16;
 
     /// Who has the target address?
     pub const REQUEST: Be16 = Be16::new(1);

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Frame as _;
+use super::frame::Frame as _;
 
 /// UDP port of single-hop sessions (RFC 5881, section 4).
 pub const PORT: u16 = 3784;

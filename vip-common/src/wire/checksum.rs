@@ -1,7 +1,6 @@
 //! The Internet checksum (RFC 1071), whole and by difference (RFC 1624).
 
-use super::Frame;
-use crate::layout::{Be16, Be128};
+use super::addr::{Be16, Be128};
 
 /// A sum of 16-bit words in one's complement, as the machine reads them: what byte order they
 /// are in makes no difference to it (RFC 1071, section 2(B)).
@@ -83,33 +82,12 @@ pub const fn adjusted(checksum: Be16, from: Be16, to: Be16) -> Be16 {
     Be16::from_raw(!((sum & 0xffff) + (sum >> 16)) as u16)
 }
 
-/// The sum of up to `8 * BLOCKS` bytes of a frame, of which there are a whole number of eights;
-/// `None` if the frame ends before them or there are more.
-#[inline(always)]
-pub fn blocks<F: Frame + ?Sized, const BLOCKS: usize>(
-    frame: &F,
-    offset: usize,
-    length: usize,
-) -> Option<Sum> {
-    if length > 8 * BLOCKS || !length.is_multiple_of(8) {
-        return None;
-    }
-    let mut sum = Sum::default();
-    let mut block = 0;
-    while block < BLOCKS {
-        if 8 * block < length {
-            sum = sum.eight(*frame.view::<[u8; 8]>(offset + 8 * block)?);
-        }
-        block += 1;
-    }
-    Some(sum)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::blocks;
 
     /// RFC 1071, the slow and obvious way.
     fn slow(bytes: &[u8]) -> u16 {

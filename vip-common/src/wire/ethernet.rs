@@ -2,14 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::{Be16, Mac};
+use crate::wire::addr::{Be16, Mac};
 
 /// Length of the header in bytes, without VLAN tags.
 pub const LENGTH: usize = size_of::<Header>();
 
 /// EtherTypes (IEEE 802 numbers, IANA), in network byte order.
 pub mod ether_type {
-    use crate::layout::Be16;
+    use crate::wire::addr::Be16;
 
     /// IPv4.
     pub const IPV4: Be16 = Be16::new(0x0800);

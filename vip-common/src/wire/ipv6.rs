@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Frame, ethernet};
-use crate::layout::{Be16, Be128};
+use super::ethernet;
+use super::frame::Frame;
+use crate::wire::addr::{Be16, Be128};
 
 /// Length of the header in bytes.
 pub const LENGTH: usize = size_of::<Header>();

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ipv6;
-use crate::layout::{Be16, Be128, Mac};
+use crate::wire::addr::{Be16, Be128, Mac};
 use crate::wire::checksum::Sum;
 
 /// Length of a message without options, in bytes.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::Be16;
+use crate::wire::addr::Be16;
 
 /// Length of a header without options, in bytes.
 pub const LENGTH: usize = size_of::<Header>();

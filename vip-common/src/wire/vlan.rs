@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ethernet;
-use crate::layout::Be16;
+use crate::wire::addr::Be16;
 
 /// Length of a tag in bytes.
 pub const LENGTH: usize = 4;

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Frame as _;
+use super::frame::Frame as _;
 
 /// IP protocol number (section 5.1.1.4).
 pub const PROTOCOL: u8 = 112;

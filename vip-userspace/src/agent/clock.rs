@@ -1,7 +1,7 @@
-//! The clock that the fence is measured by.
+//! The clock that the lease is measured by.
 
 use nix::time::{ClockId, clock_gettime};
-use vip_common::layout::BootNanos;
+use vip_common::wire::time::BootNanos;
 
 /// Now, by the clock that `bpf_ktime_get_boot_ns` reads.
 ///

@@ -1,5 +1,5 @@
 //! Keeps the agent's memory where it is: a thread that waits for a page of its own program to be
-//! read from a disk, on a machine that is short of memory, renews no fence.
+//! read from a disk, on a machine that is short of memory, renews no lease.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
-use crate::bpf;
+use crate::kernel::bpf;
 
 /// Locks all memory there is (the program itself, stacks, the rank table), and all that will be
 /// once it is used.

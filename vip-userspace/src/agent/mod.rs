@@ -1,6 +1,6 @@
-//! The shell around the decisions.
+//! The supervisor around the decisions.
 //!
-//! Nothing here decides. One thread keeps time: it drives the [`Node`](crate::decide::node) with
+//! Nothing here decides. One thread keeps time: it drives the [`Node`](vip_node::node) with
 //! what its sockets bring and its deadlines, and is the only writer of what the programs read.
 //! Everything that may be slow runs in a loop on tokio: the outcome of a probe, a change of the
 //! node's network, an ARP frame, a question from `vip status`, a signal.
@@ -9,13 +9,13 @@ pub mod clock;
 mod late;
 pub mod lock;
 mod memory;
+mod node_thread;
 pub mod notes;
-mod pacer;
 mod privileges;
 mod realtime;
-mod shell;
 mod signals;
 pub mod state;
+mod supervisor;
 pub mod survey;
 pub mod traces;
 
@@ -31,11 +31,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use vip_common::layout::BootNanos;
+use vip_common::wire::time::BootNanos;
 
-use self::shell::Shell;
 use self::signals::{Asked, Signals};
 use self::state::StateDir;
+use self::supervisor::Supervisor;
 use self::traces::How;
 use crate::config::Config;
 use crate::datapath::{self, Claim, Turn};
@@ -97,7 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (surveys, mut surveyed) = mpsc::channel(1);
     // Whatever cannot be had comes before anything is changed.
     let mut questions = listen(&config)?;
-    let started = Shell::start(
+    let started = Supervisor::start(
         config.clone(),
         nic,
         netlink.clone(),
@@ -106,7 +106,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         state,
         (probes, &mut outcomes),
     );
-    let (mut shell, mut notices) = match started.await {
+    let (mut supervisor, mut notices) = match started.await {
         Ok(started) => started,
         Err(error) => {
             remove_socket(&config);
@@ -118,11 +118,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     lock.keep();
     drop(turn);
-    let _log = forward_program_log(&mut shell);
+    let _log = forward_program_log(&mut supervisor);
     let (requests, mut asked) = mpsc::channel(16);
     privileges::drop_surplus().context("cannot give up capabilities")?;
     if let Err(error) = locked {
-        shell.note(Event::Failed {
+        supervisor.note(Event::Failed {
             what: "memory is not locked: a machine short of memory may lose the VIP for a moment"
                 .into(),
             cause: memory::explain(&error),
@@ -136,37 +136,37 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
-        let neighbours = shell.neighbours();
-        if watched != shell.nic() {
-            watched = shell.nic();
+        let neighbours = supervisor.neighbours();
+        if watched != supervisor.nic() {
+            watched = supervisor.nic();
             network = netlink.watch(watched)?;
         }
         tokio::select! {
             biased;
             notice = notices.recv() => match notice {
-                Some(notice) => shell.on_notice(notice),
+                Some(notice) => supervisor.on_notice(notice),
                 // The thread has ended: it was told to, and another node has the VIP now.
                 None => break,
             },
             asked = signals.next() => match asked {
-                Asked::End => shell.resign(),
-                Asked::Nothing(signal) => shell.note(Event::SignalIgnored { signal }),
+                Asked::End => supervisor.resign(),
+                Asked::Nothing(signal) => supervisor.note(Event::SignalIgnored { signal }),
             },
             Some(outcome) = outcomes.recv() => match outcome {
-                Outcome::Probe(probed) => shell.on_probe(&probed),
-                Outcome::Credentials(news) => shell.on_credentials(news),
+                Outcome::Probe(probed) => supervisor.on_probe(&probed),
+                Outcome::Credentials(news) => supervisor.on_credentials(news),
             },
-            Some(event) = network.next() => shell.on_network(event).await?,
-            Ok(heard) = neighbours.receive() => shell.on_neighbour(heard),
-            Some(found) = surveyed.recv() => shell.on_survey(found),
+            Some(event) = network.next() => supervisor.on_network(event).await?,
+            Ok(heard) = neighbours.receive() => supervisor.on_neighbour(heard),
+            Some(found) = surveyed.recv() => supervisor.on_survey(found),
             Ok((stream, _)) = questions.accept() => drop(spawn(hear(stream, requests.clone()))),
-            Some((request, stream)) = asked.recv() => answer(request, stream, &mut shell).await,
-            Some(question) = read.recv() => tell(question, &shell).await,
+            Some((request, stream)) = asked.recv() => answer(request, stream, &mut supervisor).await,
+            Some(question) = read.recv() => tell(question, &supervisor).await,
             stream = http.accept() => http.serve(stream),
-            _ = look.tick() => shell.look_at_sources(),
+            _ = look.tick() => supervisor.look_at_sources(),
             _ = tick.tick() => {
-                shell.reconcile().await?;
-                listen_http(&mut http, &mut mute, &mut shell).await;
+                supervisor.reconcile().await?;
+                listen_http(&mut http, &mut mute, &mut supervisor).await;
                 // Somebody may have tidied up.
                 if !config.run_dir.join(SOCKET).exists()
                     && let Ok(again) = listen(&config)
@@ -177,7 +177,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     remove_socket(&config);
-    shell.end()
+    supervisor.end()
 }
 
 /// A socket without its agent would only puzzle `vip status`.
@@ -288,13 +288,13 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
 
 /// Listens for HTTP, unless it does. Nothing that matters to clients depends on it, so a port in
 /// use is no reason to end; it is said once.
-async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
-    match http.listen(shell.address()).await {
+async fn listen_http(http: &mut Server, mute: &mut bool, supervisor: &mut Supervisor) {
+    match http.listen(supervisor.address()).await {
         Ok(()) => *mute = false,
         Err(_) if *mute => {}
         Err(error) => {
             *mute = true;
-            shell.note(Event::Failed {
+            supervisor.note(Event::Failed {
                 what: "cannot listen for HTTP (`listen` in [http]); trying again".into(),
                 cause: error.to_string(),
             });
@@ -303,11 +303,11 @@ async fn listen_http(http: &mut Server, mute: &mut bool, shell: &mut Shell) {
 }
 
 /// Answers what came by HTTP.
-async fn tell(question: Question, shell: &Shell) {
+async fn tell(question: Question, supervisor: &Supervisor) {
     // Whoever asked may have gone.
     match question {
-        Question::Status(to) => drop(to.send(shell.status().await)),
-        Question::Events(since, to) => drop(to.send(shell.events(since))),
+        Question::Status(to) => drop(to.send(supervisor.status().await)),
+        Question::Events(since, to) => drop(to.send(supervisor.events(since))),
     }
 }
 
@@ -336,7 +336,7 @@ async fn hear(stream: UnixStream, requests: mpsc::Sender<(Request, UnixStream)>)
 }
 
 /// Answers, where that takes time in a task of its own.
-async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
+async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Supervisor) {
     // Whoever has given up was told that it failed, so it is not to be done later.
     if SockRef::from(&stream)
         .peek(&mut [MaybeUninit::uninit()])
@@ -346,19 +346,19 @@ async fn answer(request: Request, mut stream: UnixStream, shell: &mut Shell) {
     }
     match request {
         Request::Status => {
-            let status = shell.status().await;
+            let status = supervisor.status().await;
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(status)).await;
             }));
         }
         Request::Drain { draining, force } => {
-            let done = shell.drain(draining, force).await;
+            let done = supervisor.drain(draining, force).await;
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(done)).await;
             }));
         }
         Request::Handover { to } => {
-            let asked = shell.handover(to.as_deref());
+            let asked = supervisor.handover(to.as_deref());
             drop(spawn(async move {
                 let result = match asked {
                     Ok(handover) => handover.end().await,
@@ -379,8 +379,8 @@ async fn reply<T: serde::Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
 }
 
 /// Reads the log of the eBPF programs, if it is wanted (`--log vip=debug`).
-fn forward_program_log(shell: &mut Shell) -> Option<tokio::task::JoinHandle<()>> {
-    let mut log = shell.program_log()?;
+fn forward_program_log(supervisor: &mut Supervisor) -> Option<tokio::task::JoinHandle<()>> {
+    let mut log = supervisor.program_log()?;
     Some(spawn(async move {
         // For a person who watches: often enough.
         let mut ticks = interval(Duration::from_millis(100));

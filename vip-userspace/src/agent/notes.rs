@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::decide::settings::{Decision, Note};
 use crate::net::netlink::Netlink;
+use vip_node::settings::{Decision, Note};
 
 /// File that says which addresses were put on `lo`, one a line.
 const ADDRESSES: &str = "addresses";
@@ -93,10 +93,10 @@ pub async fn change_settings(
         match netlink.change_setting(change).await {
             Ok(()) => tracing::info!(
                 interface = change.name,
-                setting = %change.key,
+                config = %change.key,
                 from = change.from,
                 to = change.to,
-                "kernel setting"
+                "kernel config"
             ),
             // Its interface may have gone meanwhile; then it is not asked for the next time.
             Err(error) => refused = Err(error.into()),
@@ -138,7 +138,7 @@ fn write<T: ToString>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::settings::Key;
+    use vip_node::settings::Key;
 
     #[test]
     fn notes_are_kept_in_files_that_go_with_the_last_line() {

@@ -1,4 +1,4 @@
-//! Real-time priority for the thread that keeps the fence.
+//! Real-time priority for the thread that keeps the lease.
 
 use std::io;
 

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use futures_util::future::{join, join_all};
 
-use crate::decide::hearing::{Port, Route};
 use crate::net::netlink::Netlink;
 use crate::net::overhear::{Overheard, Router, overhear};
 use crate::net::port::try_bfd_port;
 use crate::net::{NetError, Nic};
+use vip_node::hearing::{Port, Route};
 
 /// What to look for.
 #[derive(Clone, Debug)]

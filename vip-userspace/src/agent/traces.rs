@@ -11,8 +11,8 @@ use anyhow::Context as _;
 
 use super::notes;
 use crate::datapath::{self, Leftover};
-use crate::decide::settings::{self, Change, Wanted};
 use crate::net::netlink::Netlink;
+use vip_node::settings::{self, Change, Wanted};
 
 /// Whether something is removed, or only listed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

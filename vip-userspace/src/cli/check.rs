@@ -17,18 +17,19 @@ use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
-use vip_common::layout::Mac;
+use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::PORT;
 
 use super::output::print_line;
+use crate::agent;
 use crate::config::{Check, Config, Flags, Listen, Local, XdpMode};
 use crate::datapath::Features;
+use crate::kernel::cgroup;
 use crate::net::bfd::is_port_taken;
 use crate::net::bond::{self, Bond};
 use crate::net::netlink::Netlink;
 use crate::net::{Heard, Neighbours, Nic};
 use crate::probe::{self, Authority, Credentials, Trust};
-use crate::{agent, cgroup};
 
 /// Largest MTU with which drivers take a program that is not for frames in several buffers: a
 /// page, less the headroom of 256 bytes, the shared info of 320 and the Ethernet header

@@ -148,7 +148,7 @@ impl View {
             ),
             None => Span::styled("none heard", bad()),
         };
-        let fence = match status.fence_remaining_ms {
+        let lease = match status.answer_lease_remaining_ms {
             0 => "down".to_owned(),
             left => format!("up, {left} ms left"),
         };
@@ -162,7 +162,7 @@ impl View {
                 status.node, status.state, status.priority, status.takeovers
             )),
             Line::from(format!(
-                "Fence    {fence};  {} XDP on {}, guard by {}",
+                "Lease    {lease};  {} XDP on {}, guard by {}",
                 status.xdp.mode, status.xdp.interface, status.xdp.egress
             )),
         ];
@@ -350,7 +350,7 @@ mod tests {
             state: text("active"),
             priority: 100,
             faults: vec![text("no carrier")],
-            fence_remaining_ms: 90,
+            answer_lease_remaining_ms: 90,
             state_for_ms: 1000,
             takeovers: 1,
             last_failover_ms: None,

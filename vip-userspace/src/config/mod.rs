@@ -18,7 +18,7 @@ use std::time::Duration;
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use vip_common::layout::{
+use vip_common::abi::{
     DEFAULT_BUCKETS, MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_PORTS, MAX_VIPS,
 };
 
@@ -29,7 +29,7 @@ use self::values::{
     advert_interval, check_kind, directory, endpoint, host, interface, listen, run_directory,
 };
 use crate::probe::{Ask, Credentials};
-use crate::rank;
+use vip_node::rank;
 
 /// Where the agent keeps its socket and its lock, unless configured otherwise.
 pub const RUN_DIR: &str = "/run/vip";
@@ -161,7 +161,7 @@ pub struct Vrrp {
     pub router_id: u8,
     /// Time between the owner's advertisements: 10 ms to 40.95 s in whole centiseconds.
     pub interval: Duration,
-    /// `1..=255`; `None` if the place in the list of nodes decides ([`Config::node_priority`]).
+    /// `1..=255`; `None` if the place in the list of nodes decides ([`default_priority`](vip_node::election::default_priority)).
     pub priority: Option<u8>,
     /// Whether a node takes the VIP from a living owner of lower priority.
     pub preempt: bool,
@@ -393,17 +393,6 @@ impl Config {
     pub fn hash_key(&self) -> [u64; 2] {
         let default = || rank::default_key(self.vip().address);
         self.datapath.hash_key.unwrap_or_else(default)
-    }
-
-    /// The VRRP priority of a node that has none configured, by its place in the list. Steps
-    /// are large where it matters, so that the nodes' skew times are well apart.
-    #[must_use]
-    pub fn node_priority(index: usize) -> u8 {
-        const FIRST: [u8; 7] = [250, 220, 190, 160, 130, 100, 70];
-        FIRST.get(index).copied().unwrap_or_else(|| {
-            let more = u8::try_from(index - FIRST.len()).unwrap_or(u8::MAX);
-            40_u8.saturating_sub(more.saturating_mul(3)).max(1)
-        })
     }
 
     /// What the rank table is built from.

@@ -48,12 +48,12 @@ fn flags(arguments: &[&str]) -> Flags {
     Flags::from_arg_matches(&command.try_get_matches_from(arguments).unwrap()).unwrap()
 }
 
-/// The blocks of a language in the page. Behind the language a fence may say more.
+/// The blocks of a language in the page. Behind the language a lease may say more.
 fn blocks(language: &str) -> Vec<&'static str> {
     let inside = PAGE.split("```").skip(1).step_by(2);
     let blocks = inside.filter_map(|block| block.split_once('\n'));
     blocks
-        .filter(|(fence, _)| fence.split(' ').next() == Some(language))
+        .filter(|(answer_until, _)| answer_until.split(' ').next() == Some(language))
         .map(|(_, text)| text)
         .collect()
 }
@@ -847,18 +847,6 @@ fn router_id_is_never_zero_and_the_hash_key_is_the_clusters() {
         config("10.0.4.0:8443").hash_key()
     );
     assert_ne!(config("10.0.4.0").hash_key(), config("10.0.4.1").hash_key());
-}
-
-#[test]
-fn priorities_fall_with_the_place_and_stay_in_range() {
-    let priorities: Vec<u8> = (0..MAX_BACKENDS).map(Config::node_priority).collect();
-    assert_eq!(
-        priorities,
-        [
-            250, 220, 190, 160, 130, 100, 70, 40, 37, 34, 31, 28, 25, 22, 19, 16
-        ]
-    );
-    assert_eq!(Config::node_priority(usize::MAX), 1);
 }
 
 proptest! {

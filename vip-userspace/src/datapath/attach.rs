@@ -19,7 +19,8 @@ use nix::net::if_::if_nametoindex;
 
 use super::pins::{unpin, unpin_link};
 use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, ingress, program, program_error};
-use crate::{bpf, config};
+use crate::config;
+use crate::kernel::bpf;
 
 /// How the program on the way in is run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]

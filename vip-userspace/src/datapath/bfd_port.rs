@@ -21,7 +21,7 @@ use vip_common::bfd_port::{self, BfdPort as State};
 use super::maps::Value;
 use super::pins::unpin_link;
 use super::{DatapathError, Pins, map_error, program, program_error};
-use crate::bpf::{self, SK_LOOKUP};
+use crate::kernel::bpf::{self, SK_LOOKUP};
 use crate::net::bfd::BfdSocket;
 
 /// The object, as `cargo xtask build-ebpf` made it.

@@ -5,7 +5,7 @@ use aya::programs::loaded_programs;
 
 use super::DatapathError;
 use super::attach::{Egress, Way, tcx_programs};
-use crate::decide::hooks::{By, Program};
+use vip_node::hooks::{By, Program};
 
 /// A clsact filter, as rtnetlink tells of it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::{fs, io};
 
-use crate::bpf;
+use crate::kernel::bpf;
 
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const OBJ_GET: c_int = 7;

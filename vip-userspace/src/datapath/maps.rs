@@ -1,4 +1,4 @@
-//! The maps with their types, as `vip_common::layout` has them.
+//! The maps with their types, as `vip_common::abi` has them.
 
 use std::collections::HashSet;
 use std::iter::zip;
@@ -6,13 +6,15 @@ use std::iter::zip;
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, PerCpuArray};
-use vip_common::layout::{
-    AllowKey, BackendCounters, BackendIndex, BootNanos, Counter, LAYOUT_VERSION, Mac, Masks, State,
-    listener, maps as names,
+use vip_common::abi::{
+    AllowKey, BackendCounters, BackendIndex, Counter, LAYOUT_VERSION, Masks, State, listener,
+    maps as names,
 };
+use vip_common::wire::addr::Mac;
+use vip_common::wire::time::BootNanos;
 
 use super::rank_map::RankMap;
-use super::{DatapathError, Pins, Plan, map_error};
+use super::{DatapathError, DesiredState, Pins, map_error};
 
 /// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
 pub(super) const NAMES: [&str; 9] = [
@@ -103,7 +105,7 @@ impl StateMap {
     ///
     /// # Errors
     /// If the map cannot be written.
-    pub fn set_fence(&mut self, until: BootNanos) -> Result<(), DatapathError> {
+    pub fn set_answer_until(&mut self, until: BootNanos) -> Result<(), DatapathError> {
         self.update(|state| raise(state, until)).map(drop)
     }
 
@@ -149,7 +151,7 @@ impl StateMap {
 pub fn raise(state: &mut State, until: BootNanos) {
     let count = state.vips().len();
     for vip in &mut state.vips[..count] {
-        vip.owner_until = until;
+        vip.answer_until = until;
     }
 }
 
@@ -202,16 +204,16 @@ impl Maps {
     /// Whether the maps can be taken over as they are: same layout, same nodes in the same
     /// places, same hash. Were one of these another, a packet could meet old ranks with new
     /// addresses; then new maps are filled and the programs change over to them in one step.
-    pub(super) fn fits(&self, state: &State, plan: &Plan) -> bool {
+    pub(super) fn fits(&self, state: &State, desired: &DesiredState) -> bool {
         let config = &state.config;
         config.layout_version == LAYOUT_VERSION
-            && config.backend_count as usize == plan.backends.len()
-            && config.bucket_mask as usize + 1 == plan.rows.len()
-            && config.hash_key == plan.hash_key
-            && self.ranks.rows() == 2 * plan.rows.len()
-            && zip(&plan.backends, &state.backends)
+            && config.backend_count as usize == desired.backends.len()
+            && config.bucket_mask as usize + 1 == desired.rows.len()
+            && config.hash_key == desired.hash_key
+            && self.ranks.rows() == 2 * desired.rows.len()
+            && zip(&desired.backends, &state.backends)
                 .all(|(node, backend)| backend.address == node.address)
-            && zip(&plan.vips, &state.vips).all(|(vip, found)| found.address == vip.address)
+            && zip(&desired.vips, &state.vips).all(|(vip, found)| found.address == vip.address)
     }
 
     /// Makes the allow lists say this, and reports whether that was needed. What is new is put

@@ -23,12 +23,14 @@ use aya::maps::MapError;
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable as _;
-use vip_common::layout::{
-    Backend, BackendCounters, BackendIndex, BackendMask, Be32, Be128, BootNanos, Config, Counter,
-    LAYOUT_VERSION, MAX_BOND_PORTS, Mac, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
+use vip_common::abi::{
+    Backend, BackendCounters, BackendIndex, BackendMask, Config, Counter, LAYOUT_VERSION,
+    MAX_BOND_PORTS, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
 };
+use vip_common::wire::addr::{Be32, Be128, Mac};
+use vip_common::wire::time::BootNanos;
 
-use crate::{bpf, btf};
+use crate::kernel::{bpf, btf};
 
 pub use self::attach::{Attachment, Egress, Mode, Way};
 pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
@@ -138,7 +140,7 @@ impl DatapathError {
 
 /// What should lie in the maps and does not depend on anybody's health.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct DesiredState {
     /// This node's place among the backends.
     pub own_index: Option<BackendIndex>,
     /// Ethernet address of the NIC.
@@ -172,38 +174,38 @@ pub struct NodeAddresses {
     pub other: Be128,
 }
 
-impl Plan {
+impl DesiredState {
     /// Whether the programs may run twice on a frame, on a port and on its bridge: they decide the
     /// same again, unless a port was written or a source's share was used up.
     #[must_use]
     pub fn may_run_twice(&self) -> bool {
-        use vip_common::layout::{Service, flag};
+        use vip_common::abi::{Service, flag};
         let mut services = self.vips.iter().flat_map(Vip::services);
         !services.any(|service| Service::maps_port(service) || service.flags & flag::SYN_LIMIT != 0)
     }
 
-    /// Writes what it says into the state. Fences stay as they are, and so do health and the
+    /// Writes what it says into the state. Leases stay as they are, and so do health and the
     /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
     /// every node is alive and ready until somebody knows better; but nothing is sent there, nothing
     /// is reset, and no local connection is turned, as long as nobody does.
     ///
-    /// `rank_base` is where in the map the rows of the plan lie.
+    /// `rank_base` is where in the map the rows of the desired lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
             state.masks = Masks {
-                withheld: BackendMask::ALL,
-                local: Masks::default().local,
+                no_forward: BackendMask::ALL,
+                connect: Masks::default().connect,
                 ..Masks::all(self.backends.len())
             };
         }
         for (found, vip) in zip(&mut state.vips, &self.vips) {
-            let owner_until = if found.address == vip.address {
-                found.owner_until
+            let answer_until = if found.address == vip.address {
+                found.answer_until
             } else {
                 BootNanos::ZERO
             };
             *found = Vip {
-                owner_until,
+                answer_until,
                 ..*vip
             };
         }
@@ -243,7 +245,7 @@ impl Plan {
                 self.vips
                     .iter()
                     .flat_map(Vip::services)
-                    .any(vip_common::layout::Service::maps_port),
+                    .any(vip_common::abi::Service::maps_port),
             ),
             netns: self.netns,
             ..Config::zeroed()
@@ -259,7 +261,7 @@ impl Plan {
         mac == self.own_mac || !mac.is_unknown() && self.port_macs.contains(&mac)
     }
 
-    /// The plan that a state was made by, with these rows.
+    /// The desired that a state was made by, with these rows.
     #[must_use]
     pub fn of(state: &State, rows: Vec<RankRow>) -> Self {
         let config = &state.config;
@@ -305,7 +307,7 @@ impl Features {
     /// # Errors
     /// What [`Datapath::load`] says of a kernel that does not take them.
     pub fn probe() -> Result<Self, DatapathError> {
-        let nothing = Plan::of(&State::zeroed(), vec![RankRow::default()]);
+        let nothing = DesiredState::of(&State::zeroed(), vec![RankRow::default()]);
         let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
         let (name, _) = ingress(&mut datapath.ebpf)?;
         Ok(Self {
@@ -332,8 +334,8 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs and makes the maps say what the plan says. With `pins`, maps lie
-    /// pinned there and are adopted if they were made for the same cluster as the plan; else
+    /// Loads the programs and makes the maps say what the desired says. With `pins`, maps lie
+    /// pinned there and are adopted if they were made for the same cluster as the desired; else
     /// new ones take their place. Nothing is attached yet.
     ///
     /// `log_level` is that of the programs' own log (see [`Self::log`]); 0 is none.
@@ -342,13 +344,13 @@ impl Datapath {
     /// If the kernel refuses programs or maps, or the pins cannot be read or written.
     pub fn load(
         pins: Option<Pins>,
-        plan: &Plan,
+        desired: &DesiredState,
         log_level: u8,
     ) -> Result<(Self, StateMap), DatapathError> {
         let found = pins
             .as_ref()
             .and_then(Maps::pinned)
-            .filter(|(maps, state)| maps.fits(state.get(), plan))
+            .filter(|(maps, state)| maps.fits(state.get(), desired))
             .map(|(_, state)| *state.get());
         if let (Some(pins), None) = (&pins, &found) {
             pins.forget_maps()?;
@@ -367,7 +369,7 @@ impl Datapath {
             .override_global(aya_log::LEVEL, &log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
             .override_global(TW_RCV_NXT, &expects, true)
-            .map_max_entries(names::RANKS, 2 * plan.rows.len() as u32);
+            .map_max_entries(names::RANKS, 2 * desired.rows.len() as u32);
         if let Some(pins) = &pins {
             for name in maps::NAMES {
                 loader.map_pin_path(name, pins.map(name));
@@ -387,27 +389,27 @@ impl Datapath {
         let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
         // From here on no program can be loaded: it would need the maps' descriptors.
         let (mut maps, mut state) = Maps::take(&mut ebpf)?;
-        maps.allow(&plan.allowed)?;
+        maps.allow(&desired.allowed)?;
         let mut datapath = Self {
             maps,
             ebpf,
             pins,
             rank_base: state.get().config.rank_base,
-            own_index: plan.own_index,
-            backends: plan.backends.len(),
+            own_index: desired.own_index,
+            backends: desired.backends.len(),
             adopted,
             no_redirection,
             standby: None,
         };
         if state.get().config.layout_version != LAYOUT_VERSION {
-            datapath.maps.ranks.write(0, &plan.rows);
-        } else if !datapath.holds(plan) {
+            datapath.maps.ranks.write(0, &desired.rows);
+        } else if !datapath.holds(desired) {
             // The half not in use is written whole before the one word that names it.
-            let rows = plan.rows.len() as u32;
+            let rows = desired.rows.len() as u32;
             datapath.rank_base = if datapath.rank_base == 0 { rows } else { 0 };
-            datapath.maps.ranks.write(datapath.rank_base, &plan.rows);
+            datapath.maps.ranks.write(datapath.rank_base, &desired.rows);
         }
-        state.update(|state| plan.write(state, datapath.rank_base))?;
+        state.update(|state| desired.write(state, datapath.rank_base))?;
         Ok((datapath, state))
     }
 
@@ -423,21 +425,21 @@ impl Datapath {
         self.rank_base
     }
 
-    fn holds(&self, plan: &Plan) -> bool {
-        self.maps.ranks.holds(self.rank_base, &plan.rows)
+    fn holds(&self, desired: &DesiredState) -> bool {
+        self.maps.ranks.holds(self.rank_base, &desired.rows)
     }
 
-    /// Makes rank table and allow lists say what the plan says, and reports whether that was
+    /// Makes rank table and allow lists say what the desired says, and reports whether that was
     /// needed.
     ///
     /// # Errors
     /// If the allow lists cannot be read or written.
-    pub fn repair(&mut self, plan: &Plan) -> Result<bool, DatapathError> {
-        let damaged = !self.holds(plan);
+    pub fn repair(&mut self, desired: &DesiredState) -> Result<bool, DatapathError> {
+        let damaged = !self.holds(desired);
         if damaged {
-            self.maps.ranks.write(self.rank_base, &plan.rows);
+            self.maps.ranks.write(self.rank_base, &desired.rows);
         }
-        Ok(self.maps.allow(&plan.allowed)? || damaged)
+        Ok(self.maps.allow(&desired.allowed)? || damaged)
     }
 
     /// Attaches both programs to the NIC, or replaces the programs on the links that an

@@ -16,7 +16,7 @@ use super::attach::{Mode, Way};
 use super::maps::Maps;
 use super::pins::{self, Pins};
 use super::{EGRESS, INGRESS, TC_INGRESS, chain};
-use crate::decide::hooks::Program;
+use vip_node::hooks::Program;
 
 /// What an agent wants to have for itself.
 #[derive(Clone, Copy, Debug)]

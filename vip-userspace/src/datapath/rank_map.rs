@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use aya::maps::{Array, Map};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use vip_common::layout::{RankRow, maps::RANKS};
+use vip_common::abi::{RankRow, maps::RANKS};
 
 use super::{DatapathError, map_error};
 

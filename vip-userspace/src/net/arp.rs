@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytemuck::bytes_of;
-use vip_common::layout::{Be16, Be32, Mac};
+use vip_common::wire::addr::{Be16, Be32, Mac};
 use vip_common::wire::{Frame as _, arp, ethernet};
 
 use super::filter::{At, Filter};

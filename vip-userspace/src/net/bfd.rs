@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::net::if_::if_nametoindex;
 use socket2::{Protocol, Socket, Type};
-use vip_common::layout::Be128;
+use vip_common::wire::addr::Be128;
 use vip_common::wire::bfd::{AGENT_PORT, LENGTH, PORT, TTL};
 
 use super::filter::{At, Filter};
@@ -172,7 +172,7 @@ fn local_address(text: &str) -> Option<(Be128, u16)> {
     let (address, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
     let address = match address.len() {
-        8 => vip_common::layout::Be32::from_raw(word(0)?).into(),
+        8 => vip_common::wire::addr::Be32::from_raw(word(0)?).into(),
         _ => Be128::from_raw([word(0)?, word(8)?, word(16)?, word(24)?]),
     };
     Some((address, u16::from_str_radix(port, 16).ok()?))

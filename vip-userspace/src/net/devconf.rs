@@ -16,12 +16,13 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType,
 };
 use rtnetlink::packet_core::DefaultNla;
-use vip_common::layout::{MAX_BOND_PORTS, Mac};
+use vip_common::abi::MAX_BOND_PORTS;
+use vip_common::wire::addr::Mac;
 
 use super::NetError;
 use super::netlink::{Netlink, refused};
-use crate::decide::settings::{Change, Interface, Key, Seen, Values};
-use crate::decide::ways::{Kind, Route};
+use vip_node::settings::{Change, Interface, Key, Seen, Values};
+use vip_node::ways::{Kind, Route};
 
 /// `IFLA_INET_CONF` (include/uapi/linux/if_link.h).
 const IFLA_INET_CONF: u16 = 1;
@@ -261,10 +262,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::decide::settings::{self, Wanted};
-    use crate::decide::ways;
     use crate::net::testing::{self, A, A6, B, B6, Pair, Side, VIP, VIP6};
     use crate::net::{Groups, Neighbours, Nic};
+    use vip_node::settings::{self, Wanted};
+    use vip_node::ways;
 
     /// `b0` and its questions.
     async fn asker() -> (Nic, Neighbours) {

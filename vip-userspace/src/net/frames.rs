@@ -7,7 +7,7 @@ use nix::libc;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use vip_common::layout::{Be16, Be32, Mac};
+use vip_common::wire::addr::{Be16, Be32, Mac};
 use vip_common::wire::{arp, ethernet};
 
 use super::{Nic, raw};

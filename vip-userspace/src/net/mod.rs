@@ -1,7 +1,7 @@
 //! The node's network: links and addresses by netlink, VRRP, ARP and NDP by raw sockets.
 //!
 //! Thin: it tells what is there and does what it is told. What to do is decided in
-//! [`decide`](crate::decide).
+//! [`decide`](vip_node).
 
 mod arp;
 pub mod bfd;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bytemuck::bytes_of;
 use socket2::{Domain, Socket, Type};
-use vip_common::layout::{Be128, Mac};
+use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::{Frame as _, ethernet, icmp, ipv6, ndp};
 
 use super::filter::{At, Filter};

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 
-use vip_common::layout::Mac;
+use vip_common::wire::addr::Mac;
 
 use super::arp::ArpSocket;
 use super::frames::FrameSocket;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::libc;
 use socket2::SockFilter;
 use tokio::time::timeout;
-use vip_common::layout::Be128;
+use vip_common::wire::addr::Be128;
 use vip_common::wire::bfd::{self, ControlPacket, State};
 use vip_common::wire::vrrp::{self, Advertisement};
 use vip_common::wire::{Frame as _, ethernet, ipv4, ipv6};

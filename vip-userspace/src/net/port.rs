@@ -9,7 +9,7 @@ use socket2::{Protocol, Type};
 use vip_common::wire::bfd::PORT;
 
 use super::{NetError, datagram};
-use crate::decide::hearing::Port;
+use vip_node::hearing::Port;
 
 /// Datagrams that are sent before silence counts, and the time between them. Kernels tell a host once
 /// a second at most that nobody listens (`net.ipv4.icmp_ratelimit`), and BFD's own packets make them

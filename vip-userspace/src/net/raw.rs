@@ -7,7 +7,7 @@ use nix::libc;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use vip_common::layout::Be16;
+use vip_common::wire::addr::Be16;
 
 /// Hands a non-blocking socket to tokio, to wait until it can be read. Must be called within
 /// a tokio runtime.

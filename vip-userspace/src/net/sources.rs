@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use nix::libc;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
-use vip_common::layout::{Be128, Mac};
+use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::{Frame as _, bfd, ethernet, ipv4, ipv6, vrrp};
 
 use super::{NetError, Nic, raw};

@@ -17,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use vip_common::layout::{Be16, Be128};
+use vip_common::wire::addr::{Be16, Be128};
 use vip_common::wire::checksum::Sum;
 use vip_common::wire::ipv4::protocol;
 use vip_common::wire::tcp;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::alarm::Kind;
-use crate::decide::choice::Resort;
+use vip_node::alarm::Kind;
+use vip_node::choice::Resort;
 
 /// Something that changed. Nodes are called by their names.
 #[derive(Clone, PartialEq, Debug)]
@@ -304,7 +304,7 @@ pub enum Event {
 /// What is put right when it is not as it should be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Repair {
-    /// Health, addresses and fences in the map.
+    /// Health, addresses and leases in the map.
     State,
     /// The rank table or the allow lists.
     Tables,

@@ -245,7 +245,7 @@ async fn status(state: &State) -> anyhow::Result<Status> {
 fn readiness(status: &Status) -> Answer {
     let mut lines = String::new();
     let mut ready = true;
-    for fault in crate::decide::node::Fault::ALL {
+    for fault in vip_node::Fault::ALL {
         let present = status.faults.iter().any(|there| there == fault.text());
         ready &= !present;
         let sign = if present { "-" } else { "+" };

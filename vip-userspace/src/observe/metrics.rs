@@ -11,8 +11,8 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{HistogramOpts, HistogramVec, TextEncoder};
 
 use super::status::{Bfd, Node, Status};
-use crate::decide::alarm::Kind;
-use crate::decide::node::Fault;
+use vip_node::Fault;
+use vip_node::alarm::Kind;
 
 /// Content type of the text (version 0.0.4 of the format).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -132,9 +132,9 @@ fn families(status: &Status) -> Vec<MetricFamily> {
             members(f64::from(status.priority)),
         ),
         gauge(
-            "vip_fence_remaining_seconds",
+            "vip_answer_lease_remaining_seconds",
             "For how much longer this node answers for the VIP if its agent hangs now.",
-            members(seconds(status.fence_remaining_ms as f64)),
+            members(seconds(status.answer_lease_remaining_ms as f64)),
         ),
         counter(
             "vip_transitions_total",

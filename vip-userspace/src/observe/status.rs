@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::choice::Resort;
-use crate::decide::settings::some;
+use vip_node::choice::Resort;
+use vip_node::settings::some;
 
 /// All of it, as the agent writes it to its socket. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Status {
     /// What keeps this node from owning the VIP.
     pub faults: Vec<String>,
     /// For how much longer this node answers ARP for the VIP if the agent hangs now.
-    pub fence_remaining_ms: u64,
+    pub answer_lease_remaining_ms: u64,
     /// Since when this node is in its state.
     pub state_for_ms: u64,
     /// Times that this node became the owner.
@@ -304,9 +304,9 @@ impl fmt::Display for Status {
         for alarm in &self.alarms {
             writeln!(f, "Alarm    {}", alarm.text)?;
         }
-        match self.fence_remaining_ms {
-            0 => writeln!(f, "Fence    down: this node does not answer for the VIP")?,
-            left => writeln!(f, "Fence    up, {left} ms left")?,
+        match self.answer_lease_remaining_ms {
+            0 => writeln!(f, "Lease    down: this node does not answer for the VIP")?,
+            left => writeln!(f, "Lease    up, {left} ms left")?,
         }
         writeln!(
             f,

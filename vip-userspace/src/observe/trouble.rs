@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::decide::hearing::Trouble;
+use vip_node::hearing::Trouble;
 
 /// What must be let through between nodes.
 pub const LET_THROUGH: &str = "UDP 3784 and IP protocol 112 must be let through";

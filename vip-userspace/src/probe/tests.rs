@@ -151,7 +151,7 @@ async fn status_200_is_ready() {
 #[tokio::test]
 async fn any_other_status_is_not_ready_and_names_the_failed_checks() {
     let authority = Authority::new();
-    let body = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]shutdown failed: withheld\n";
+    let body = "[+]ping ok\n[-]etcd failed: reason no_forward\n[-]shutdown failed: no_forward\n";
     let port = serve(authority.server("127.0.0.1"), 503, body).await;
     let (prober, _folder) = trusting(&authority, port);
     assert_eq!(
@@ -301,7 +301,7 @@ async fn serve_late(
 #[tokio::test]
 async fn what_a_server_says_too_late_is_told_with_the_time_outs_that_follow() {
     let authority = Authority::new();
-    let body = "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
+    let body = "[+]ping ok\n[-]etcd failed: reason no_forward\nreadyz check failed\n";
     let delay = Arc::new(std::sync::Mutex::new(Duration::from_secs(2)));
     let tls = authority.server("127.0.0.1");
     let (port, open) = serve_late(tls, Arc::clone(&delay), 500, body).await;

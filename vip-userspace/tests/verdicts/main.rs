@@ -14,20 +14,25 @@ use aya::TestRunResult;
 use aya::programs::{TestRun, TestRunOptions};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
-use vip_common::guard;
-use vip_common::layout::{AllowKey, Be128, BootNanos, Counter, MAX_BACKENDS, Mac, flag};
-use vip_common::node::Socket;
-use vip_common::steer::{Action, Kind, Verdict};
+use vip_common::abi::{AllowKey, Counter, MAX_BACKENDS, flag, lease_stands};
+use vip_common::egress;
+use vip_common::env::Socket;
+use vip_common::ingress::Action;
+use vip_common::ingress::untag::untag;
 use vip_common::testing::{
     BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, NOW, PORT, Random, Segment, VIP, VIP6, World,
     arp_frame, arp_request, backend, ndp_frame, node_address, node_address6, node_mac,
     solicitation,
 };
-use vip_common::untag::untag;
+use vip_common::verdict::{Kind, Verdict};
+use vip_common::wire::addr::{Be128, Mac};
+use vip_common::wire::time::BootNanos;
 use vip_common::wire::vlan::tagged;
 use vip_common::wire::{arp, ethernet, ipv4, ipv6, ndp, tcp};
 use vip_userspace::agent::clock;
-use vip_userspace::datapath::{Allowed, Datapath, EGRESS, Features, Plan, StateMap, TC_INGRESS};
+use vip_userspace::datapath::{
+    Allowed, Datapath, DesiredState, EGRESS, Features, StateMap, TC_INGRESS,
+};
 
 /// Runs `test` in an empty network namespace with the VIP on `lo`.
 fn in_namespace(test: fn()) {
@@ -63,10 +68,10 @@ struct Kernel(Datapath, StateMap);
 
 impl Kernel {
     fn new(world: &World) -> Self {
-        let mut plan = Plan::of(&world.state, world.rows.clone());
-        plan.allowed = all_but(&[BANNED.into(), BANNED6], Be128::UNSPECIFIED, 0);
+        let mut desired = DesiredState::of(&world.state, world.rows.clone());
+        desired.allowed = all_but(&[BANNED.into(), BANNED6], Be128::UNSPECIFIED, 0);
         let (datapath, mut state) =
-            Datapath::load(None, &plan, 0).expect("the kernel takes the programs");
+            Datapath::load(None, &desired, 0).expect("the kernel takes the programs");
         for (index, node) in world.state.backends().iter().enumerate() {
             state
                 .set_mac(backend(index), node.mac)
@@ -90,8 +95,8 @@ impl Kernel {
                 state.masks = world.state.masks;
                 state.vips = world.state.vips;
                 for vip in &mut state.vips {
-                    if vip.owner_until.stands(NOW) {
-                        vip.owner_until.0 += ahead;
+                    if lease_stands(vip.answer_until, NOW) {
+                        vip.answer_until.0 += ahead;
                     }
                 }
                 state.config.maps_ports = world.state.config.maps_ports;
@@ -254,21 +259,21 @@ fn every_verdict_is_the_same_in_the_kernel() {
             frame[place] = value;
             frame
         };
-        let chained = Segment {
+        let from_peer = Segment {
             from: node_mac(2),
             ttl: 34,
             ..to(2, tcp::ACK)
         };
         let rewritten = Segment {
             from: REWRITTEN,
-            ..chained
+            ..from_peer
         };
         let segments = [
             ("SYN on", to(1, tcp::SYN)),
             ("data on", to(1, tcp::ACK)),
-            ("chained on", chained),
+            ("from_peer on", from_peer),
             (
-                "chained, last",
+                "from_peer, last",
                 Segment {
                     from: node_mac(2),
                     ttl: 34,
@@ -280,13 +285,37 @@ fn every_verdict_is_the_same_in_the_kernel() {
                 "its source is unknown",
                 Segment {
                     from: STRANGER,
-                    ..chained
+                    ..from_peer
                 },
             ),
-            ("a node's own", Segment { ttl: 64, ..chained }),
-            ("one more hop", Segment { ttl: 32, ..chained }),
-            ("no more hop", Segment { ttl: 31, ..chained }),
-            ("TTL", Segment { ttl: 1, ..chained }),
+            (
+                "a node's own",
+                Segment {
+                    ttl: 64,
+                    ..from_peer
+                },
+            ),
+            (
+                "one more hop",
+                Segment {
+                    ttl: 32,
+                    ..from_peer
+                },
+            ),
+            (
+                "no more hop",
+                Segment {
+                    ttl: 31,
+                    ..from_peer
+                },
+            ),
+            (
+                "TTL",
+                Segment {
+                    ttl: 1,
+                    ..from_peer
+                },
+            ),
             (
                 "a client's TTL",
                 Segment {
@@ -418,14 +447,14 @@ fn every_verdict_is_the_same_in_the_kernel() {
 
         assert_eq!(kernel.0.claimant().expect("the map is readable"), STRANGER);
 
-        // A fence that no agent sets.
+        // A lease that no agent sets.
         let mut for_ever = world.clone();
         for vip in &mut for_ever.state.vips[..2] {
-            vip.owner_until = BootNanos(u64::MAX);
+            vip.answer_until = BootNanos(u64::MAX);
         }
         kernel.follow(&for_ever);
         for frame in [arp_request(VIP), solicitation(VIP6, false)] {
-            let verdict = agree(&mut kernel, &for_ever, &frame, "a fence for ever");
+            let verdict = agree(&mut kernel, &for_ever, &frame, "a lease for ever");
             assert_eq!(verdict.kind(), Kind::Drop);
         }
 
@@ -562,7 +591,7 @@ fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
         let mut kernel = Kernel::new(&world);
         let mut seen = std::collections::HashSet::new();
         for round in 0..10_000 {
-            // Often enough for a fence to stand until the next time.
+            // Often enough for a lease to stand until the next time.
             if round % 20 == 0 {
                 world = world.owning(random.below(2) == 0);
                 world = world.refusing(random.pick(&[0, flag::ALLOW_LIST]));
@@ -624,8 +653,8 @@ fn the_guard_is_the_same_in_the_kernel() {
 fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) {
     let mut expected = frame.to_vec();
     assert!(untag(&mut expected, world), "the tag is there");
-    let verdict = guard::decide(&expected, world);
-    let leaves = guard::apply(verdict, &mut expected, world);
+    let verdict = egress::decide(&expected, world);
+    let leaves = egress::apply(verdict, &mut expected, world);
     let (result, out) = kernel.classify(EGRESS, frame);
     assert_eq!(result == u32::MAX, leaves, "{verdict:?}");
     assert!(leaves || result == 2, "{verdict:?}");
@@ -636,8 +665,8 @@ fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) {
 fn nothing_is_reset_before_anybody_has_written_who_lives() {
     in_namespace(|| {
         let world = World::new(3, 0);
-        let plan = Plan::of(&world.state, world.rows.clone());
-        let (datapath, state) = Datapath::load(None, &plan, 0).expect("the kernel takes them");
+        let desired = DesiredState::of(&world.state, world.rows.clone());
+        let (datapath, state) = Datapath::load(None, &desired, 0).expect("the kernel takes them");
         let mut kernel = Kernel(datapath, state);
         for segment in [
             Segment::new(0, 1, tcp::ACK),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use vip_common::layout::DEFAULT_BUCKETS;
+use vip_common::abi::DEFAULT_BUCKETS;
 use vip_common::testing::Random;
-use vip_userspace::rank::{self, Identity};
+use vip_node::rank::{self, Identity};
 
 use crate::report::{median, quantile, write_json};
 use crate::steer::thread_time;

@@ -19,14 +19,15 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use vip_common::layout::bench::Feed;
-use vip_common::layout::{AllowKey, Be16, Be32, Counter, DEFAULT_BUCKETS, Mac, RankRow, flag};
+use vip_common::abi::bench::Feed;
+use vip_common::abi::{AllowKey, Counter, DEFAULT_BUCKETS, RankRow, flag};
 use vip_common::testing::{
     CLIENT, CLIENT_MAC, PORT, Segment, VIP, VIP6, World, backend, node_address, node_mac,
 };
+use vip_common::wire::addr::{Be16, Be32, Mac};
 use vip_common::wire::tcp;
-use vip_userspace::datapath::{Datapath, Plan, TC_INGRESS};
-use vip_userspace::rank::{self, Identity};
+use vip_node::rank::{self, Identity};
+use vip_userspace::datapath::{Datapath, DesiredState, TC_INGRESS};
 
 use crate::report::{Goal, commit, machine, median, quartiles, write_json};
 
@@ -483,7 +484,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
         }
         *row = RankRow::new(order);
     }
-    let mut plan = Plan::of(&world.state, rows);
+    let mut plan = DesiredState::of(&world.state, rows);
     plan.allowed = if kind == Kind::Allow {
         networks()
     } else {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use vip_common::layout::Mac;
+use vip_common::wire::addr::Mac;
 
 use super::{Finding, Grade, finding};
 use crate::agent::notes;
 use crate::config::Config;
-use crate::decide::settings::{self, Key, Wanted, some};
-use crate::decide::ways::{self, Kind};
 use crate::net::netlink::Netlink;
 use crate::net::{HostNic, Nic};
+use vip_node::settings::{self, Key, Wanted, some};
+use vip_node::ways::{self, Kind};
 
 /// Whether the kernel is silent about the VIPs, and whether answers that leave by another NIC are
 /// as they should be.

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vip_common::layout::{BootNanos, Mac};
+use vip_common::wire::addr::Mac;
+use vip_common::wire::time::BootNanos;
 
 use super::{Finding, Grade, ask_all, finding, list};
 use crate::agent::survey::{self, Found, Wanted};
 use crate::config::{Config, Node};
 use crate::datapath::socket_lookup_programs;
-use crate::decide::hearing::{Facts, Port, Route, Trouble};
 use crate::net::bfd::BfdSocket;
 use crate::net::netlink::Netlink;
 use crate::net::overhear::{LISTEN, Router};
@@ -20,6 +20,7 @@ use crate::net::{Neighbours, Nic};
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::observe::trouble::text;
+use vip_node::hearing::{Facts, Port, Route, Trouble};
 
 /// What the lines are called.
 const NODES: &str = "nodes";

@@ -1,0 +1,91 @@
+//! Searches in the [`State`], in loops that the verifier sees an end of.
+
+use super::backends::BackendIndex;
+use super::limits::{MAX_BACKENDS, MAX_PORTS, MAX_VIPS};
+use super::service::{Service, Vip};
+use super::state::State;
+use crate::wire::addr::{Be32, Be128, Mac};
+
+/// The VIP with this address of IPv4.
+#[inline(always)]
+pub(crate) fn find_ipv4(state: &State, address: Be32) -> Option<&Vip> {
+    // The verifier wants to see an end. (The least of both, not two conditions: those LLVM
+    // unrolls sixteen times.)
+    let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
+    let mut index = 0;
+    while index < count {
+        // That it is one of IPv4 is known.
+        if state.vips[index].address.to_raw()[3] == address.raw() {
+            return Some(&state.vips[state.hide_from_verifier::<MAX_VIPS>(index)]);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// The VIP with this address, of either family.
+#[inline(always)]
+pub(crate) fn find(state: &State, address: Be128) -> Option<&Vip> {
+    let count = (state.config.vip_count as usize).min(MAX_VIPS);
+    // From the first on, though those of IPv4 come before those of IPv6: the verifier follows
+    // an index that begins with a number, not one that begins with a variable.
+    let mut index = 0;
+    while index < count {
+        if state.vips[index].address == address {
+            return Some(&state.vips[state.hide_from_verifier::<MAX_VIPS>(index)]);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// The first service of a VIP that is `wanted`.
+#[inline(always)]
+pub(crate) fn service<'v>(
+    state: &State,
+    vip: &'v Vip,
+    wanted: impl Fn(&Service) -> bool,
+) -> Option<&'v Service> {
+    let count = (vip.service_count as usize).min(MAX_PORTS);
+    let mut index = 0;
+    while index < count {
+        if wanted(&vip.services[index]) {
+            return Some(&vip.services[state.hide_from_verifier::<MAX_PORTS>(index)]);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// Whether frames from this Ethernet address are another node's.
+#[inline(always)]
+pub(crate) fn is_peer(state: &State, mac: Mac) -> bool {
+    // Nearly all frames come from clients and routers, and the filter tells most of them apart
+    // without a look at the backends.
+    state.config.peers.may_hold(mac) && is_node(state, mac, |_| true)
+}
+
+/// Whether the Ethernet address is that of another node that is alive: of one whose agent was
+/// heard, and may so own the VIP.
+#[inline(always)]
+pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
+    is_node(state, mac, |index| {
+        BackendIndex::new(index).is_some_and(|one| state.masks.alive.contains(one))
+    })
+}
+
+/// Whether the Ethernet address is that of another node, which is `wanted`: the one that it is
+/// reached at, or the one that its frames come from.
+#[inline(always)]
+fn is_node(state: &State, mac: Mac, wanted: impl Fn(usize) -> bool) -> bool {
+    let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
+    let mut index = 0;
+    while index < count {
+        let backend = &state.backends[index];
+        if backend.mac == mac || backend.source == mac {
+            return index as u32 != state.config.own_index && !mac.is_unknown() && wanted(index);
+        }
+        index += 1;
+    }
+    false
+}

@@ -1,0 +1,149 @@
+//! Priority-tagged frames: the kernel reads a frame with the tag of VLAN 0 as if it had none, so
+//! the programs must, too.
+//!
+//! Tags that NICs take off lie beside the frame and are in nobody's way. This is about tags in
+//! band. A frame that is about a VIP loses them before anything is decided, and so goes to other
+//! nodes without them: it is on its last hop, and the priority was for the way here. All other
+//! frames are left as they are, as a bridge may hand them on to others.
+
+use crate::abi::State;
+use crate::abi::lookup::{find, find_ipv4};
+use crate::env::Tables;
+use crate::wire::addr::Be16;
+use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, ipv6, ndp, vlan};
+
+/// Takes the tags of VLAN 0 off a frame that is about a VIP, in either direction: up to two, as
+/// a provider's may be before a customer's. False if the frame is damaged now.
+#[inline(always)]
+pub fn untag<F: FrameMut, T: Tables>(frame: &mut F, tables: &T) -> bool {
+    let tagged = frame
+        .view::<ethernet::Header>(0)
+        .is_some_and(|ethernet| vlan::is_tag(ethernet.ether_type()));
+    // What nearly every frame does, after the fewest possible instructions.
+    if !tagged {
+        return true;
+    }
+    match tags(frame, tables.state()) {
+        0 => true,
+        1 => frame.remove_tag(),
+        _ => frame.remove_tag() && frame.remove_tag(),
+    }
+}
+
+/// How many tags are to be taken off.
+#[inline(always)]
+fn tags<F: Frame + ?Sized>(frame: &F, state: &State) -> usize {
+    const ONE: usize = ethernet::LENGTH + vlan::LENGTH;
+    const TWO: usize = ONE + vlan::LENGTH;
+    let tag = |offset| {
+        let tag = frame.view::<vlan::Tag>(offset)?;
+        tag.says_priority_only().then(|| tag.ether_type())
+    };
+    let Some(ether_type) = tag(vlan::OFFSET) else {
+        return 0;
+    };
+    if !vlan::is_tag(ether_type) {
+        return usize::from(is_about_vip(frame, ether_type, ONE, state));
+    }
+    match tag(vlan::OFFSET + vlan::LENGTH) {
+        Some(ether_type) if is_about_vip(frame, ether_type, TWO, state) => 2,
+        _ => 0,
+    }
+}
+
+/// Whether a packet comes from a VIP, goes to one or asks for one. It begins at `offset`.
+#[inline(always)]
+fn is_about_vip<F: Frame + ?Sized>(
+    frame: &F,
+    ether_type: Be16,
+    offset: usize,
+    state: &State,
+) -> bool {
+    let about = match ether_type {
+        ethernet::ether_type::IPV4 => frame.view::<ipv4::Header>(offset).map(|ip| {
+            find_ipv4(state, ip.destination()).is_some() || find_ipv4(state, ip.source()).is_some()
+        }),
+        ethernet::ether_type::ARP => frame.view::<arp::Packet>(offset).map(|packet| {
+            find_ipv4(state, packet.target_address()).is_some()
+                || find_ipv4(state, packet.sender_address()).is_some()
+        }),
+        ethernet::ether_type::IPV6 => frame.view::<ipv6::Header>(offset).map(|ip| {
+            find(state, ip.destination()).is_some()
+                || find(state, ip.source()).is_some()
+                || ip.next_header() == ipv6::next_header::ICMP
+                    && frame
+                        .view::<ndp::Message>(offset + ipv6::LENGTH)
+                        .is_some_and(|message| {
+                            message.speaks_of_address() && find(state, message.target()).is_some()
+                        })
+        }),
+        _ => None,
+    };
+    about.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{
+        CLIENT, CLIENT6, Segment, VIP, VIP6, World, arp_request, node_address, solicitation,
+    };
+    use crate::wire::addr::Mac;
+    use crate::wire::tcp;
+    use crate::wire::vlan::tagged;
+
+    #[test]
+    fn what_is_about_a_vip_loses_the_tags_of_vlan_0() {
+        let world = World::new(3, 0);
+        let syn = Segment::new(0, 1, tcp::SYN);
+        let back = Segment {
+            to: Mac::BROADCAST,
+            source: VIP.into(),
+            destination: CLIENT.into(),
+            ..syn
+        };
+        let elsewhere = Segment {
+            destination: CLIENT.into(),
+            ..syn
+        };
+        let rows = [
+            ("to a VIP", syn.build(), true),
+            ("to one of IPv6", syn.ipv6().build(), true),
+            ("from a VIP", back.build(), true),
+            ("from one of IPv6", back.ipv6().build(), true),
+            ("ARP for a VIP", arp_request(VIP), true),
+            ("a solicitation for a VIP", solicitation(VIP6, false), true),
+            ("to another host", elsewhere.build(), false),
+            ("the same by IPv6", elsewhere.ipv6().build(), false),
+            ("ARP for a node", arp_request(node_address(0)), false),
+            ("a solicitation", solicitation(CLIENT6, false), false),
+            ("cut short", syn.build()[..30].to_vec(), false),
+            ("nothing behind it", syn.build()[..14].to_vec(), false),
+        ];
+        for (name, frame, about) in rows {
+            for (kind, control) in [(0x8100, 0), (0x8100, 0x6000), (0x88a8, 0xe000)] {
+                let once = tagged(&frame, kind, control);
+                let twice = tagged(&once, 0x88a8, 0);
+                for with in [once, twice] {
+                    let mut found = with.clone();
+                    assert!(untag(&mut found, &world));
+                    let expected = if about { &frame } else { &with };
+                    assert_eq!(&found, expected, "{name}: {kind:04x} {control:04x}");
+                }
+            }
+            // No tag, those of other VLANs, and more than anybody sends.
+            let tag = |frame: &[u8], control| tagged(frame, 0x8100, control);
+            for other in [
+                frame.clone(),
+                tag(&frame, 5),
+                tag(&tag(&frame, 5), 0),
+                tag(&tag(&frame, 0), 5),
+                tag(&tag(&tag(&frame, 0), 0), 0),
+            ] {
+                let mut found = other.clone();
+                assert!(untag(&mut found, &world));
+                assert_eq!(found, other, "{name}");
+            }
+        }
+    }
+}

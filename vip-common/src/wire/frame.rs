@@ -1,0 +1,143 @@
+//! Frames, as far as their headers are concerned.
+
+use bytemuck::Pod;
+
+use super::addr::Be16;
+use super::checksum::{Sum, adjusted};
+
+#[cfg(any(test, feature = "testing"))]
+use super::vlan;
+
+/// A frame that can be read: a packet under XDP or tcx in the kernel, a slice on the host.
+///
+/// All reading goes through [`view`](Self::view), whose one bounds check is what the verifier
+/// wants to see as well as what keeps the host from panicking.
+pub trait Frame {
+    /// The header at `offset` bytes from the start of the frame; `None` if the frame ends
+    /// before the header does. `T` must have no alignment.
+    fn view<T: Pod>(&self, offset: usize) -> Option<&T>;
+
+    /// Length in bytes of the frame as far as it can be viewed, FCS not included. All headers
+    /// are within it, and the data of a large frame need not be.
+    fn length(&self) -> usize;
+
+    /// Length of the whole frame in bytes. Asking costs more than asking for
+    /// [`length`](Self::length).
+    fn whole_length(&self) -> usize {
+        self.length()
+    }
+}
+
+/// A frame that can be rewritten in place.
+pub trait FrameMut: Frame {
+    /// As [`Frame::view`], for writing.
+    fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T>;
+
+    /// Makes the frame at least as long. False if that cannot be. What is added is undefined.
+    fn grow(&mut self, length: usize) -> bool;
+
+    /// Takes the four bytes behind the Ethernet addresses out, which are a tag. False if that
+    /// cannot be.
+    fn remove_tag(&mut self) -> bool;
+
+    /// Writes a word, and sets right the checksum that it lies under. Both are given by their
+    /// offsets in the frame, in bytes. False if the frame ends before one of them.
+    #[inline(always)]
+    fn replace(&mut self, word: usize, checksum: usize, value: Be16) -> bool {
+        let Some(place) = self.view_mut::<[u8; 2]>(word) else {
+            return false;
+        };
+        let old = Be16::from_wire(*place);
+        *place = value.raw().to_ne_bytes();
+        let Some(sum) = self.view_mut::<[u8; 2]>(checksum) else {
+            return false;
+        };
+        *sum = adjusted(Be16::from_wire(*sum), old, value)
+            .raw()
+            .to_ne_bytes();
+        true
+    }
+}
+
+/// The sum of up to `8 * BLOCKS` bytes of a frame, of which there are a whole number of eights;
+/// `None` if the frame ends before them or there are more.
+#[inline(always)]
+pub fn blocks<F: Frame + ?Sized, const BLOCKS: usize>(
+    frame: &F,
+    offset: usize,
+    length: usize,
+) -> Option<Sum> {
+    if length > 8 * BLOCKS || !length.is_multiple_of(8) {
+        return None;
+    }
+    let mut sum = Sum::default();
+    let mut block = 0;
+    while block < BLOCKS {
+        if 8 * block < length {
+            sum = sum.eight(*frame.view::<[u8; 8]>(offset + 8 * block)?);
+        }
+        block += 1;
+    }
+    Some(sum)
+}
+
+impl Frame for [u8] {
+    fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
+        const { assert!(align_of::<T>() == 1, "headers are made of bytes") };
+        let end = offset.checked_add(size_of::<T>())?;
+        bytemuck::try_from_bytes(self.get(offset..end)?).ok()
+    }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
+
+impl FrameMut for [u8] {
+    fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
+        const { assert!(align_of::<T>() == 1, "headers are made of bytes") };
+        let end = offset.checked_add(size_of::<T>())?;
+        bytemuck::try_from_bytes_mut(self.get_mut(offset..end)?).ok()
+    }
+
+    fn grow(&mut self, length: usize) -> bool {
+        self.len() >= length
+    }
+
+    fn remove_tag(&mut self) -> bool {
+        false
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Frame for Vec<u8> {
+    fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
+        self.as_slice().view(offset)
+    }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl FrameMut for Vec<u8> {
+    fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
+        self.as_mut_slice().view_mut(offset)
+    }
+
+    fn grow(&mut self, length: usize) -> bool {
+        if self.len() < length {
+            self.resize(length, 0);
+        }
+        true
+    }
+
+    fn remove_tag(&mut self) -> bool {
+        let there = self.len() >= vlan::OFFSET + vlan::LENGTH;
+        if there {
+            self.drain(vlan::OFFSET..vlan::OFFSET + vlan::LENGTH);
+        }
+        there
+    }
+}

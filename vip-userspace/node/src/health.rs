@@ -1,0 +1,587 @@
+//! Whether a backend lives and what is known of its API server, from what probes find.
+//!
+//! The kernels' socket tables notice an API server that has crashed before any probe does (a
+//! packet for it goes on to the next rank). So this is for nodes that are gone, and for servers
+//! that hang or say no.
+//!
+//! A server that serves and does not say whether it is ready (`/readyz` wants credentials, or it
+//! is not asked) is neither ready nor unready: *unknown*. It gets new connections as one that is
+//! ready does; one that hangs or refuses does not.
+
+use vip_common::abi::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS};
+use vip_common::wire::time::BootNanos;
+
+/// What one probe found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// The API server says it is ready.
+    Ready,
+    /// It serves, and whether it is ready it does not say; why not.
+    Unknown(String),
+    /// It answers, but does not say so; with what it says.
+    NotReady(String),
+    /// It takes connections and then answers nothing in time.
+    Hung {
+        /// How long that was.
+        reason: String,
+        /// When it took the connection: its last sign of life.
+        connected: BootNanos,
+    },
+    /// The host answers that nothing listens.
+    Refused,
+    /// No answer in time, or no way to the host.
+    Silent,
+}
+
+impl Probe {
+    /// The server may have new connections, as far as this probe goes.
+    const fn is_usable(&self) -> bool {
+        matches!(self, Self::Ready | Self::Unknown(_))
+    }
+
+    /// The server answers, whatever it says.
+    const fn is_answer(&self) -> bool {
+        matches!(self, Self::Ready | Self::Unknown(_) | Self::NotReady(_))
+    }
+}
+
+/// What is known of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Server {
+    /// It says that it is ready.
+    Ready,
+    /// It serves, or was not probed yet, and whether it is ready is not known.
+    Unknown,
+    /// It says no, hangs, refuses, or is not one of the cluster's.
+    Unready,
+}
+
+/// How many probes in a row change the picture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thresholds {
+    /// Good ones until a backend is ready again, at least 1.
+    pub rise: u32,
+    /// Bad ones until it is not, at least 1.
+    pub fall: u32,
+}
+
+/// What changed, for the log and for those who wait for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Transition {
+    /// It answers (again).
+    Alive,
+    /// It does not answer any more.
+    Dead,
+    /// Its server says that it is ready.
+    Ready,
+    /// It serves, and whether it is ready is not known; with what was found.
+    Unknown(Probe),
+    /// It is not ready; with what was found.
+    NotReady(Probe),
+}
+
+/// Something that probes find to be so, or not to be so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Finding {
+    holds: bool,
+    /// Probes in a row that found it so.
+    good: u32,
+    /// Probes in a row that did not.
+    bad: u32,
+}
+
+impl Finding {
+    const fn new(holds: bool) -> Self {
+        Self {
+            holds,
+            good: 0,
+            bad: 0,
+        }
+    }
+
+    /// Takes a probe. It holds after `rise` good ones, and no more after `fall` bad ones.
+    fn take(&mut self, good: bool, Thresholds { rise, fall }: Thresholds) {
+        if good {
+            self.bad = 0;
+            self.good = self.good.saturating_add(1);
+            self.holds |= self.good >= rise;
+        } else {
+            self.good = 0;
+            self.bad = self.bad.saturating_add(1);
+            self.holds &= self.bad < fall;
+        }
+    }
+}
+
+/// What one check finds of one backend. Taken for alive until its first probe: an agent that has
+/// just started must not steer worse than one that knows nothing of health. Its server counts for
+/// nothing before it was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Check {
+    thresholds: Thresholds,
+    probed: bool,
+    /// It was probed, by this agent or one before.
+    asked: bool,
+    alive: Finding,
+    /// It answers, whatever it says.
+    answering: Finding,
+    /// It is ready, or serves and nothing more is known.
+    usable: Finding,
+    ready: Finding,
+}
+
+impl Check {
+    /// Nothing is known yet.
+    const fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            probed: false,
+            asked: false,
+            alive: Finding::new(true),
+            answering: Finding::new(false),
+            usable: Finding::new(false),
+            ready: Finding::new(false),
+        }
+    }
+
+    /// Takes what a probe found.
+    ///
+    /// The first probe counts at once, whatever it finds. After that an answer of any kind
+    /// proves life at once, and death takes `fall` silent probes in a row. To be ready, or usable,
+    /// takes `rise` good ones; to be so no longer `fall` others, but only one if nothing listens.
+    fn on_probe(&mut self, probe: &Probe) {
+        let at_once = Thresholds { rise: 1, fall: 1 };
+        let first = !std::mem::replace(&mut self.probed, true);
+        self.asked = true;
+        let usual = if first { at_once } else { self.thresholds };
+        let alive = Thresholds { rise: 1, ..usual };
+        self.alive.take(*probe != Probe::Silent, alive);
+        let server = match probe {
+            Probe::Refused => at_once,
+            _ => usual,
+        };
+        self.answering.take(probe.is_answer(), server);
+        self.usable.take(probe.is_usable(), server);
+        self.ready.take(*probe == Probe::Ready, server);
+    }
+
+    const fn server(&self) -> Server {
+        if !self.probed {
+            Server::Unknown
+        } else if self.ready.holds {
+            Server::Ready
+        } else if self.usable.holds {
+            Server::Unknown
+        } else {
+            Server::Unready
+        }
+    }
+}
+
+/// The backends of a cluster, in the order of the configuration, each with its checks.
+///
+/// A backend lives while any of its checks finds life. The first check is that of the API.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    backends: Vec<Vec<Check>>,
+}
+
+impl Health {
+    /// For that many backends and checks of each; those beyond [`MAX_BACKENDS`] and
+    /// [`MAX_CHECKS`] are left out.
+    #[must_use]
+    pub fn new(backends: usize, checks: usize, thresholds: Thresholds) -> Self {
+        let backend = vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)];
+        Self {
+            backends: vec![backend; backends.min(MAX_BACKENDS)],
+        }
+    }
+
+    /// Takes what a probe of a check found. What changes by it, at most two things; nothing for a
+    /// backend or a check that does not exist. That one is ready which was not probed yet is no
+    /// news.
+    pub fn on_probe(&mut self, index: BackendIndex, check: usize, probe: Probe) -> Vec<Transition> {
+        let probed = self.check(index, check).is_some_and(|check| check.probed);
+        let first = if probed { None } else { Some(Server::Ready) };
+        let before = (
+            self.alive(index),
+            first.unwrap_or(self.server(index, check)),
+        );
+        let checks = self.backends.get_mut(index.get());
+        let Some(found) = checks.and_then(|checks| checks.get_mut(check)) else {
+            return vec![];
+        };
+        found.on_probe(&probe);
+        let after = (self.alive(index), self.server(index, check));
+        let life = match (before.0, after.0) {
+            (true, false) => Some(Transition::Dead),
+            (false, true) => Some(Transition::Alive),
+            _ => None,
+        };
+        let server = (before.1 != after.1).then_some(match after.1 {
+            Server::Ready => Transition::Ready,
+            Server::Unknown => Transition::Unknown(probe),
+            Server::Unready => Transition::NotReady(probe),
+        });
+        life.into_iter().chain(server).collect()
+    }
+
+    /// An agent before this one found that new connections may be brought there, or are better not.
+    /// Holds until the first probe.
+    pub fn remember(&mut self, index: BackendIndex, check: usize, usable: bool) {
+        let checks = self.backends.get_mut(index.get());
+        if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
+            check.asked = true;
+            check.usable.holds = usable;
+            check.answering.holds = usable;
+        }
+    }
+
+    fn check(&self, index: BackendIndex, check: usize) -> Option<&Check> {
+        self.backends.get(index.get())?.get(check)
+    }
+
+    /// Checks of each backend.
+    #[must_use]
+    pub fn checks(&self) -> usize {
+        self.backends.first().map_or(0, Vec::len)
+    }
+
+    /// Whether open connections may go to a backend. None to one that does not exist.
+    #[must_use]
+    pub fn alive(&self, index: BackendIndex) -> bool {
+        let checks = self.backends.get(index.get());
+        checks.is_some_and(|checks| checks.iter().any(|check| check.alive.holds))
+    }
+
+    /// What a check knows of the server on a backend.
+    #[must_use]
+    pub fn server(&self, index: BackendIndex, check: usize) -> Server {
+        let check = self.check(index, check);
+        check.map_or(Server::Unready, Check::server)
+    }
+
+    /// Whether new connections may go to what a check is for. None to one that does not exist.
+    #[must_use]
+    pub fn usable(&self, index: BackendIndex, check: usize) -> bool {
+        let check = self.check(index, check);
+        check.is_some_and(|check| check.usable.holds)
+    }
+
+    /// All whose server was not asked by a check yet.
+    #[must_use]
+    pub fn all_unasked(&self, check: usize) -> BackendMask {
+        set(|index| self.check(index, check).is_some_and(|check| !check.asked))
+    }
+
+    /// All backends that live.
+    #[must_use]
+    pub fn all_alive(&self) -> BackendMask {
+        set(|index| self.alive(index))
+    }
+
+    /// All whose server a check finds [usable](Self::usable).
+    #[must_use]
+    pub fn all_usable(&self, check: usize) -> BackendMask {
+        set(|index| self.usable(index, check))
+    }
+
+    /// All whose server answers a check, whatever it says.
+    #[must_use]
+    pub fn all_answering(&self, check: usize) -> BackendMask {
+        set(|index| {
+            let check = self.check(index, check);
+            check.is_some_and(|check| check.answering.holds)
+        })
+    }
+}
+
+/// The set of all that are members.
+fn set(member: impl Fn(BackendIndex) -> bool) -> BackendMask {
+    (0..MAX_BACKENDS)
+        .filter_map(BackendIndex::new)
+        .fold(BackendMask::EMPTY, |mask, index| {
+            mask.with(index, member(index))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };
+
+    fn not_ready() -> Probe {
+        Probe::NotReady("500".into())
+    }
+
+    fn hung() -> Probe {
+        Probe::Hung {
+            reason: "timed out".into(),
+            connected: BootNanos::ZERO,
+        }
+    }
+
+    /// A backend with one check.
+    struct Backend(Health);
+
+    impl Backend {
+        const INDEX: BackendIndex = BackendIndex::new(0).unwrap();
+
+        fn new(thresholds: Thresholds) -> Self {
+            Self(Health::new(1, 1, thresholds))
+        }
+
+        fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
+            self.0.on_probe(Self::INDEX, 0, probe)
+        }
+
+        fn alive(&self) -> bool {
+            self.0.alive(Self::INDEX)
+        }
+
+        fn ready(&self) -> bool {
+            self.server() == Server::Ready
+        }
+
+        fn server(&self) -> Server {
+            self.0.server(Self::INDEX, 0)
+        }
+
+        fn usable(&self) -> bool {
+            self.0.usable(Self::INDEX, 0)
+        }
+    }
+
+    /// (alive, ready) after each of the probes.
+    fn after(probes: &[Probe]) -> Vec<(bool, bool)> {
+        let mut backend = Backend::new(THRESHOLDS);
+        probes
+            .iter()
+            .map(|probe| {
+                backend.on_probe(probe.clone());
+                (backend.alive(), backend.ready())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn nothing_known_means_alive_and_that_no_server_counts() {
+        let mut health = Health::new(2, 1, THRESHOLDS);
+        let both = BackendMask::first(2);
+        assert_eq!((health.all_alive(), health.all_unasked(0)), (both, both));
+        assert_eq!(health.all_usable(0), BackendMask::EMPTY);
+        assert_eq!(health.all_answering(0), BackendMask::EMPTY);
+        assert_eq!(health.server(Backend::INDEX, 0), Server::Unknown);
+        health.on_probe(Backend::INDEX, 0, not_ready());
+        let other = both.with(Backend::INDEX, false);
+        assert_eq!(health.all_unasked(0), other);
+    }
+
+    #[test]
+    fn server_that_wants_credentials_is_usable_and_its_readiness_unknown() {
+        let wants = || Probe::Unknown("401".into());
+        let mut backend = Backend::new(THRESHOLDS);
+        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
+        assert!(backend.usable() && backend.server() == Server::Unknown);
+        // It hangs: `fall` probes later it is used no more.
+        assert_eq!(backend.on_probe(hung()), []);
+        assert_eq!(backend.on_probe(hung()), []);
+        assert!(backend.usable());
+        assert_eq!(backend.on_probe(hung()), [Transition::NotReady(hung())]);
+        assert!(!backend.usable() && backend.alive());
+        assert_eq!(backend.0.all_answering(0), BackendMask::EMPTY);
+        assert_eq!(backend.on_probe(wants()), []);
+        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
+        assert!(backend.usable());
+        // The agent gets credentials, and they expire.
+        assert_eq!(backend.on_probe(Probe::Ready), []);
+        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
+        assert_eq!(backend.on_probe(wants()), []);
+        assert_eq!(backend.on_probe(wants()), []);
+        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
+        assert!(backend.usable());
+    }
+
+    #[test]
+    fn one_that_says_no_answers_and_one_that_hangs_or_refuses_does_not() {
+        for (probe, answers) in [
+            (not_ready(), true),
+            (hung(), false),
+            (Probe::Refused, false),
+            (Probe::Silent, false),
+        ] {
+            let mut backend = Backend::new(THRESHOLDS);
+            backend.on_probe(probe.clone());
+            assert_eq!(backend.server(), Server::Unready, "{probe:?}");
+            assert!(!backend.usable(), "{probe:?}");
+            assert_eq!(!backend.0.all_answering(0).is_empty(), answers, "{probe:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_agent_before_this_one_found_holds_until_the_first_probe() {
+        for (usable, probe) in [(false, Probe::Ready), (true, not_ready())] {
+            let mut backend = Backend::new(THRESHOLDS);
+            backend.0.remember(Backend::INDEX, 0, usable);
+            assert_eq!((backend.usable(), backend.alive()), (usable, true));
+            assert_eq!(backend.0.all_unasked(0), BackendMask::EMPTY);
+            backend.on_probe(probe);
+            assert_eq!((backend.usable(), backend.ready()), (!usable, !usable));
+        }
+    }
+
+    #[test]
+    fn first_probe_counts_at_once() {
+        assert_eq!(after(&[Probe::Ready]), [(true, true)]);
+        assert_eq!(after(&[not_ready()]), [(true, false)]);
+        assert_eq!(after(&[Probe::Refused]), [(true, false)]);
+        assert_eq!(after(&[Probe::Silent]), [(false, false)]);
+    }
+
+    #[test]
+    fn ready_falls_and_rises_by_counts() {
+        use Probe::{Ready, Silent};
+        assert_eq!(
+            after(&[
+                Ready,
+                not_ready(),
+                Silent,
+                Ready,
+                Silent,
+                not_ready(),
+                not_ready()
+            ]),
+            [true, true, true, true, true, true, false].map(|ready| (true, ready))
+        );
+        assert_eq!(
+            after(&[not_ready(), Ready, not_ready(), Ready, Ready]),
+            [false, false, false, false, true].map(|ready| (true, ready))
+        );
+    }
+
+    #[test]
+    fn silence_takes_its_time_to_mean_death_and_any_answer_means_life() {
+        use Probe::{Ready, Refused, Silent};
+        assert_eq!(
+            after(&[Ready, Silent, Silent, Silent, Refused, Silent, Silent]),
+            [
+                (true, true),
+                (true, true),
+                (true, true),
+                (false, false),
+                (true, false),
+                (true, false),
+                (true, false)
+            ]
+        );
+    }
+
+    #[test]
+    fn refusal_ends_ready_at_once_but_not_life() {
+        assert_eq!(
+            after(&[Probe::Ready, Probe::Refused, Probe::Ready, Probe::Ready]),
+            [(true, true), (true, false), (true, false), (true, true)]
+        );
+    }
+
+    #[test]
+    fn transitions_say_what_was_found() {
+        let mut backend = Backend::new(THRESHOLDS);
+        assert_eq!(backend.on_probe(Probe::Ready), []);
+        assert_eq!(
+            backend.on_probe(Probe::Refused),
+            [Transition::NotReady(Probe::Refused)]
+        );
+        backend.on_probe(Probe::Silent);
+        backend.on_probe(Probe::Silent);
+        assert_eq!(backend.on_probe(Probe::Silent), [Transition::Dead]);
+        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Alive]);
+        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
+    }
+
+    #[test]
+    fn sets_hold_a_bit_for_each_backend_in_its_place() {
+        let index = |i| BackendIndex::new(i).unwrap();
+        let mut health = Health::new(3, 1, THRESHOLDS);
+        health.on_probe(index(0), 0, Probe::Ready);
+        health.on_probe(index(1), 0, Probe::Silent);
+        health.on_probe(index(2), 0, not_ready());
+        assert_eq!(health.on_probe(index(3), 0, Probe::Silent), []);
+        assert_eq!(health.on_probe(index(0), 1, Probe::Silent), []);
+        let ready = BackendMask::EMPTY.with(index(0), true);
+        assert_eq!(health.all_alive(), ready.with(index(2), true));
+        assert_eq!(health.all_usable(0), ready);
+        assert_eq!(health.all_usable(1), BackendMask::EMPTY);
+        assert_eq!(health.all_answering(0), ready.with(index(2), true));
+    }
+
+    #[test]
+    fn each_check_has_its_own_say_and_any_finds_life() {
+        let index = BackendIndex::new(0).unwrap();
+        let mut health = Health::new(1, 2, THRESHOLDS);
+        assert_eq!(health.on_probe(index, 0, Probe::Ready), []);
+        let refused = Transition::NotReady(Probe::Refused);
+        assert_eq!(health.on_probe(index, 1, Probe::Refused), [refused]);
+        assert!(health.usable(index, 0) && !health.usable(index, 1));
+        let silent = |health: &mut Health, check| {
+            let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, Probe::Silent));
+            probes.collect::<Vec<_>>().concat()
+        };
+        let unready = Transition::NotReady(Probe::Silent);
+        assert_eq!(silent(&mut health, 0), [unready]);
+        assert!(health.alive(index));
+        assert_eq!(silent(&mut health, 1), [Transition::Dead]);
+        assert_eq!(
+            health.on_probe(index, 1, Probe::Refused),
+            [Transition::Alive]
+        );
+    }
+
+    fn any_probe() -> impl Strategy<Value = Probe> {
+        prop::sample::select(vec![
+            Probe::Ready,
+            Probe::Unknown("401".into()),
+            not_ready(),
+            hung(),
+            Probe::Refused,
+            Probe::Silent,
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn ready_implies_usable_answering_and_alive_and_transitions_tell_every_change(
+            probes in prop::collection::vec(any_probe(), 0..50), rise in 1_u32..5, fall in 1_u32..5,
+        ) {
+            let mut backend = Backend::new(Thresholds { rise, fall });
+            let (mut alive, mut server) = (true, Server::Ready);
+            for probe in probes {
+                for transition in backend.on_probe(probe.clone()) {
+                    let now = match transition {
+                        Transition::Alive => { prop_assert!(!alive); alive = true; continue }
+                        Transition::Dead => { prop_assert!(alive); alive = false; continue }
+                        Transition::Ready => Server::Ready,
+                        Transition::Unknown(found) => {
+                            prop_assert_eq!(&found, &probe);
+                            Server::Unknown
+                        }
+                        Transition::NotReady(found) => {
+                            prop_assert_eq!(&found, &probe);
+                            Server::Unready
+                        }
+                    };
+                    prop_assert!(now != server);
+                    server = now;
+                }
+                prop_assert_eq!((backend.alive(), backend.server()), (alive, server));
+                prop_assert_eq!(backend.usable(), server != Server::Unready);
+                let answering = !backend.0.all_answering(0).is_empty();
+                prop_assert!(answering || !backend.usable());
+                prop_assert!(alive || !answering);
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Where the frames of other nodes come from.
+//!
+//! A node that was handed a frame goes on from its own rank, if it knows that a node has sent it:
+//! by the Ethernet source. This is mostly the address that the node is reached at, which ARP
+//! tells. But a bond of mode 5 or 6 sends by each of its ports, with the port's own address, and
+//! hypervisors that translate MACs put theirs in. So what members send to each other anyway is
+//! looked at, and one more address is learned for each of them. One is enough for a bond of two
+//! ports; where addresses go on changing, an alarm says so, and frames from there are steered like
+//! a client's: they end after N + 1 hops, but not always where their connection is.
+//!
+//! Pure: the clock is handed in, and what is to be done comes out.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use vip_common::abi::BackendIndex;
+use vip_common::wire::addr::Mac;
+use vip_common::wire::time::BootNanos;
+
+/// So many changes within [`WINDOW`], and addresses do not settle. A cable that is plugged in
+/// elsewhere makes one, a bond that changes its port twice a few.
+const CHANGES: usize = 4;
+
+/// Time in which changes count, and without one of which addresses have settled.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What is known of one node.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// Where it is reached.
+    mac: Mac,
+    /// Where else its frames come from.
+    source: Mac,
+    /// When that changed last, the latest change first.
+    changes: Vec<BootNanos>,
+    /// Addresses that its frames came from last, the latest first: for people.
+    seen: Vec<Mac>,
+    unsettled: bool,
+}
+
+impl Node {
+    fn has(&self, mac: Mac) -> bool {
+        !mac.is_unknown() && (self.mac == mac || self.source == mac)
+    }
+}
+
+/// Where the frames of all other nodes come from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    own: BackendIndex,
+    nodes: Vec<Node>,
+    changes: u64,
+}
+
+impl Sources {
+    /// So many nodes, of which nothing is known.
+    #[must_use]
+    pub fn new(nodes: usize, own: BackendIndex) -> Self {
+        Self {
+            own,
+            nodes: vec![Node::default(); nodes],
+            changes: 0,
+        }
+    }
+
+    /// What an agent before this one has learned.
+    pub fn restore(&mut self, index: BackendIndex, source: Mac) {
+        self.nodes[index.get()].source = source;
+    }
+
+    /// Where a node is reached.
+    pub fn on_neighbour(&mut self, index: BackendIndex, mac: Mac) {
+        self.nodes[index.get()].mac = mac;
+    }
+
+    /// A node itself, and nobody for it, has sent a frame from this address. Returns whether that
+    /// was not known.
+    pub fn on_frame(&mut self, now: BootNanos, index: BackendIndex, mac: Mac) -> bool {
+        let node = &mut self.nodes[index.get()];
+        // Before ARP has told where it is reached, nobody knows what would be another one.
+        if index == self.own || node.mac.is_unknown() || node.has(mac) || mac.is_unknown() {
+            return false;
+        }
+        node.source = mac;
+        node.seen.retain(|seen| *seen != mac);
+        node.seen.insert(0, mac);
+        node.seen.truncate(CHANGES);
+        node.changes.retain(|change| now.since(*change) < WINDOW);
+        node.changes.insert(0, now);
+        node.changes.truncate(CHANGES);
+        node.unsettled |= node.changes.len() == CHANGES;
+        self.changes += 1;
+        true
+    }
+
+    /// Time has passed.
+    pub fn on_time(&mut self, now: BootNanos) {
+        for node in &mut self.nodes {
+            let last = node.changes.first().copied().unwrap_or_default();
+            node.unsettled &= now.since(last) < WINDOW;
+        }
+    }
+
+    /// Where else than where it is reached a node's frames come from; [`Mac::UNKNOWN`] if from
+    /// nowhere else.
+    #[must_use]
+    pub fn of(&self, index: BackendIndex) -> Mac {
+        self.nodes[index.get()].source
+    }
+
+    /// The node whose frames come from there, or which is reached there.
+    #[must_use]
+    pub fn node(&self, mac: Mac) -> Option<BackendIndex> {
+        let place = self.nodes.iter().position(|node| node.has(mac))?;
+        BackendIndex::new(place)
+    }
+
+    /// Changes of these addresses so far.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What is wrong with a node's addresses, for people. `names` are those of all nodes.
+    #[must_use]
+    pub fn alarm(&self, index: BackendIndex, names: &[&str]) -> Option<String> {
+        let node = &self.nodes[index.get()];
+        let mut alarm = String::new();
+        if node.unsettled {
+            alarm = String::from("its frames come from one MAC after the other");
+            for (place, mac) in node.seen.iter().enumerate() {
+                // Nothing can go wrong with a string.
+                let _ = write!(alarm, "{} {mac}", if place == 0 { ":" } else { "," });
+            }
+            alarm += "; use bond mode 1 or 4 there, and no translation of MACs";
+        }
+        for mac in [node.mac, node.source] {
+            let others = self.nodes.iter().enumerate();
+            let mut others =
+                others.filter(|(place, other)| *place != index.get() && other.has(mac));
+            if let Some((place, _)) = others.next() {
+                let name = names.get(place).copied().unwrap_or_default();
+                let and = if alarm.is_empty() { "" } else { "; " };
+                let _ = write!(
+                    alarm,
+                    "{and}{mac} is also the MAC of {name}; each node needs one of its own"
+                );
+                break;
+            }
+        }
+        (!alarm.is_empty()).then_some(alarm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 3] = ["cp1", "cp2", "cp3"];
+
+    fn at(seconds: u64) -> BootNanos {
+        BootNanos(1_000_000_000_000 + seconds * 1_000_000_000)
+    }
+
+    fn mac(last: u8) -> Mac {
+        Mac::from_wire([2, 0, 0, 0, 0, last])
+    }
+
+    fn index(node: usize) -> BackendIndex {
+        BackendIndex::new(node).unwrap()
+    }
+
+    /// Node 0 knows where the other two are reached.
+    fn sources() -> Sources {
+        let mut sources = Sources::new(3, index(0));
+        for node in 0..3 {
+            sources.on_neighbour(index(node), mac(node as u8 + 1));
+        }
+        sources
+    }
+
+    fn frame(sources: &mut Sources, now: BootNanos, node: usize, from: u8) -> bool {
+        sources.on_frame(now, index(node), mac(from))
+    }
+
+    #[test]
+    fn one_address_beside_that_of_arp_is_learned() {
+        let mut sources = sources();
+        assert!(!frame(&mut sources, at(0), 1, 2));
+        assert_eq!(sources.of(index(1)), Mac::UNKNOWN);
+        assert!(frame(&mut sources, at(0), 1, 9));
+        // A bond of two ports, by turns.
+        for second in 0..200 {
+            let by = [2, 9][second as usize % 2];
+            assert!(!frame(&mut sources, at(second), 1, by));
+        }
+        assert_eq!((sources.of(index(1)), sources.changes()), (mac(9), 1));
+        assert_eq!(sources.node(mac(9)), Some(index(1)));
+        assert_eq!(sources.node(mac(2)), Some(index(1)));
+        assert_eq!(sources.node(Mac::UNKNOWN), None);
+        assert_eq!(sources.alarm(index(1), &NAMES), None);
+        // Its own frames it does not see, and what is no address it does not learn.
+        assert!(!frame(&mut sources, at(0), 0, 7));
+        assert!(!sources.on_frame(at(0), index(1), Mac::UNKNOWN));
+    }
+
+    #[test]
+    fn nothing_is_learned_before_arp_has_told() {
+        let mut sources = Sources::new(3, index(0));
+        assert!(!frame(&mut sources, at(0), 1, 9));
+        sources.on_neighbour(index(1), mac(9));
+        assert!(!frame(&mut sources, at(0), 1, 9));
+    }
+
+    #[test]
+    fn addresses_that_go_on_changing_raise_an_alarm_until_they_settle() {
+        let mut sources = sources();
+        // One in 20 seconds is few enough, for ever.
+        for change in 0..20 {
+            assert!(frame(&mut sources, at(20 * change), 1, 100 + change as u8));
+            assert_eq!(sources.alarm(index(1), &NAMES), None);
+        }
+        let begin = 1000;
+        for change in 0..4 {
+            assert_eq!(sources.alarm(index(1), &NAMES), None);
+            assert!(frame(
+                &mut sources,
+                at(begin + change),
+                1,
+                10 + change as u8
+            ));
+        }
+        let alarm = sources.alarm(index(1), &NAMES).unwrap();
+        assert!(
+            alarm.contains("02:00:00:00:00:0d, 02:00:00:00:00:0c"),
+            "{alarm}"
+        );
+        assert_eq!(sources.alarm(index(2), &NAMES), None);
+        sources.on_time(at(begin + 3 + 59));
+        assert!(sources.alarm(index(1), &NAMES).is_some());
+        sources.on_time(at(begin + 3 + 60));
+        assert_eq!(sources.alarm(index(1), &NAMES), None);
+    }
+
+    #[test]
+    fn two_nodes_with_one_address_are_named() {
+        let mut sources = sources();
+        frame(&mut sources, at(0), 1, 9);
+        frame(&mut sources, at(0), 2, 9);
+        let names = |sources: &Sources, node, other: &str| {
+            let alarm = sources.alarm(index(node), &NAMES).unwrap();
+            assert!(
+                alarm.contains(&format!("is also the MAC of {other};")),
+                "{alarm}"
+            );
+        };
+        names(&sources, 1, "cp3");
+        names(&sources, 2, "cp2");
+        // By ARP alone, and with this node itself.
+        sources.on_neighbour(index(2), mac(1));
+        names(&sources, 2, "cp1");
+    }
+}

@@ -1,0 +1,205 @@
+//! A digest of all that the nodes of a run do, and when: what only moves or renames code must
+//! leave it as it is.
+//!
+//! It is made of numbers that stand here, not of names, so that it outlives a renaming.
+
+use std::hash::Hasher as _;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+use vip_common::abi::{BackendIndex, BackendMask};
+use vip_common::wire::bfd::Diagnostic;
+use vip_node::health::{Probe, Transition};
+use vip_node::{Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited};
+
+/// Digest of what has been done so far.
+#[derive(Default)]
+pub(super) struct Digest(SipHasher13);
+
+impl Digest {
+    /// It, in 16 hexadecimal digits.
+    pub(super) fn text(&self) -> String {
+        format!("{:016x}", self.0.finish())
+    }
+
+    /// A node did something.
+    pub(super) fn add(&mut self, time: u64, node: usize, action: &Action) {
+        self.words(&[time, node as u64]);
+        match action {
+            Action::SetAnswerUntil(until) => self.words(&[1, until.0]),
+            Action::SetMasks(masks) => {
+                self.words(&[2]);
+                let sets = [masks.alive, masks.draining, masks.no_forward];
+                let sets = sets.iter().chain(&masks.new_connections);
+                for set in sets.chain(&masks.connect) {
+                    self.set(*set);
+                }
+            }
+            Action::SendAdvert { to, priority } => {
+                let to = match to {
+                    To::All => u64::MAX,
+                    To::One(index) => place(*index),
+                };
+                self.words(&[3, to, u64::from(*priority)]);
+            }
+            Action::SendBfd { to, packet } => {
+                self.words(&[4, place(*to)]);
+                self.0.write(&packet.emit());
+            }
+            Action::SendEcho(to) => self.words(&[5, place(*to)]),
+            Action::AskNeighbor(to) => self.words(&[6, place(*to)]),
+            Action::Announce => self.words(&[7]),
+            Action::AnnounceOwn => self.words(&[8]),
+            Action::ProbeAddress => self.words(&[9]),
+            Action::Report(report) => self.report(report),
+            Action::Done => self.words(&[10]),
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        match report {
+            Report::Active(takeover) => match takeover {
+                Takeover::Resumed => self.words(&[20]),
+                Takeover::Nobody => self.words(&[21]),
+                Takeover::From { node, why, after } => {
+                    self.words(&[22, place(*node), departure(*why), nanos(*after)]);
+                }
+            },
+            Report::Backup(loss) => {
+                let [kind, of] = match loss {
+                    Loss::Started => [0, 0],
+                    Loss::Outranked(node) => [1, place(*node)],
+                    Loss::HandedOver(node) => [2, place(*node)],
+                    Loss::Overslept => [3, 0],
+                    Loss::Fault(fault) => [4, *fault as u64],
+                    Loss::Shutdown => [5, 0],
+                };
+                self.words(&[23, kind, of]);
+            }
+            Report::Owner { owner, before } => {
+                let owner = owner.map_or(u64::MAX, place);
+                let (node, why) =
+                    before.map_or((0, 0), |was| (1 + place(was.node), departure(was.why)));
+                self.words(&[24, owner, node, why]);
+            }
+            Report::BfdUp(index) => self.words(&[25, place(*index)]),
+            Report::BfdDown { node, diagnostic } => {
+                self.words(&[26, place(*node), expired(*diagnostic)]);
+            }
+            Report::Dead(index) => self.words(&[27, place(*index)]),
+            Report::Answers(index) => self.words(&[28, place(*index)]),
+            Report::Echo { node, lost } => self.words(&[29, place(*node), u64::from(*lost)]),
+            Report::Health {
+                node,
+                check,
+                change,
+            } => {
+                let (kind, found) = match change {
+                    Transition::Alive => (0, 0),
+                    Transition::Dead => (1, 0),
+                    Transition::Ready => (2, 0),
+                    Transition::Unknown(found) => (3, probe(found)),
+                    Transition::NotReady(found) => (4, probe(found)),
+                };
+                self.words(&[30, place(*node), *check as u64, kind, found]);
+            }
+            Report::NewConnections { check, resort } => {
+                self.words(&[31, *check as u64, *resort as u64]);
+            }
+            Report::Draining { node, draining } => {
+                self.words(&[32, place(*node), u64::from(*draining)]);
+            }
+            Report::Fault { fault, present } => {
+                self.words(&[33, *fault as u64, u64::from(*present)]);
+            }
+            Report::Conflict {
+                claimant,
+                defended,
+                fresh,
+                ..
+            } => self.words(&[34, of(*claimant), u64::from(*defended), u64::from(*fresh)]),
+            Report::ConflictOver { claimant, .. } => self.words(&[35, of(*claimant)]),
+            Report::TwoOwners { node, present } => {
+                self.words(&[36, place(*node), u64::from(*present)]);
+            }
+            Report::HandingOver(index) => self.words(&[37, place(*index)]),
+            Report::HandedOver(index) => self.words(&[38, place(*index)]),
+            Report::NotHandedOver(why) => self.no_handover(why),
+            Report::Priority(priority) => self.words(&[40, u64::from(*priority)]),
+        }
+    }
+
+    fn no_handover(&mut self, why: &NoHandover) {
+        match why {
+            NoHandover::NotOwner(owner) => self.words(&[50, owner.map_or(u64::MAX, place)]),
+            NoHandover::Own => self.words(&[51]),
+            NoHandover::Unsuited(index, why) => self.words(&[52, place(*index), unsuited(*why)]),
+            NoHandover::NoSuccessor(others) => {
+                for (index, why) in others {
+                    self.words(&[53, place(*index), unsuited(*why)]);
+                }
+            }
+            NoHandover::NoAnswer(index) => self.words(&[54, place(*index)]),
+        }
+    }
+
+    fn set(&mut self, set: BackendMask) {
+        let nodes = (0..16).filter_map(BackendIndex::new);
+        let bits = nodes.filter(|node| set.contains(*node));
+        self.words(&[bits.fold(0, |bits, node| bits | 1 << node.get())]);
+    }
+
+    fn words(&mut self, words: &[u64]) {
+        for word in words {
+            self.0.write_u64(*word);
+        }
+    }
+}
+
+fn place(index: BackendIndex) -> u64 {
+    index.get() as u64
+}
+
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
+
+fn expired(why: Diagnostic) -> u64 {
+    u64::from(why == Diagnostic::ControlDetectionTimeExpired)
+}
+
+fn departure(why: Departure) -> u64 {
+    match why {
+        Departure::Resigned => 0,
+        Departure::Silent => 1,
+        Departure::Outranked => 2,
+    }
+}
+
+fn of(claimant: Claimant) -> u64 {
+    match claimant {
+        Claimant::Stranger => 0,
+        Claimant::NoAgent(node) => 1 + place(node),
+        Claimant::Unheard { node, owner } => 100 + place(node) * 16 + place(owner),
+    }
+}
+
+fn unsuited(why: Unsuited) -> u64 {
+    match why {
+        Unsuited::Unheard => 0,
+        Unsuited::Draining => 1,
+        Unsuited::Unready => 2,
+        Unsuited::Outranked { own, theirs } => 3 + u64::from(own) * 256 + u64::from(theirs),
+    }
+}
+
+fn probe(probe: &Probe) -> u64 {
+    match probe {
+        Probe::Ready => 0,
+        Probe::Unknown(_) => 1,
+        Probe::NotReady(_) => 2,
+        Probe::Hung { .. } => 3,
+        Probe::Refused => 4,
+        Probe::Silent => 5,
+    }
+}

@@ -1,0 +1,153 @@
+//! What is promised, and what is held against it.
+
+use super::*;
+
+impl World {
+    /// What an agent reports.
+    pub(super) fn hear(&mut self, node: usize, report: &Report) {
+        self.say(|| format!("node {node}: {report:?}"));
+        if let Report::Dead(index) = report {
+            self.buried(node, index.get());
+        }
+        if !matches!(report, Report::Active(_)) {
+            return;
+        }
+        self.takeovers += 1;
+        // Promise 1.
+        let window = 12 * self.unit();
+        let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
+        // Asked to take over, or better than an owner that said so itself.
+        let priority = self.priority(node);
+        let by_right = (0..self.hosts.len())
+            .any(|other| other != node && self.wires[other][node].priority < priority);
+        if late || self.loss > 0 || by_right {
+            return;
+        }
+        for other in 0..self.hosts.len() {
+            if other == node || !self.hosts[other].answers(self.now) {
+                continue;
+            }
+            let clean = |from: usize, to: usize| {
+                let foul = self.wires[from][to].foul.max(self.disturbed);
+                !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+            };
+            // A node that has just come may not know the others yet.
+            let session = self.hosts[node]
+                .agent
+                .as_ref()
+                .and_then(|agent| agent.bfd(backend(other)));
+            let knows = !self.hosts[other].runs() || session.is_some_and(bfd::Session::is_up);
+            if clean(other, node) && clean(node, other) && knows {
+                self.fail(&format!(
+                    "node {node} took over while the lease of node {other} was up"
+                ));
+            }
+        }
+    }
+
+    /// Promise 5.
+    fn buried(&self, node: usize, dead: usize) {
+        let window = 12 * self.unit();
+        let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
+        let there = |node: usize| {
+            let host = &self.hosts[node];
+            host.power && !host.paused && host.carrier
+        };
+        let clean = |from: usize, to: usize| {
+            let foul = self.wires[from][to].foul.max(self.disturbed);
+            !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+        };
+        let reached = there(node) && there(dead) && clean(node, dead) && clean(dead, node);
+        if reached && !late && self.loss == 0 {
+            self.fail(&format!(
+                "node {node} takes node {dead} for dead, which lives"
+            ));
+        }
+    }
+
+    pub(super) fn priority(&self, node: usize) -> u8 {
+        self.hosts[node].agent.as_ref().map_or(0, Node::priority)
+    }
+
+    fn hear_each_other(&self, a: usize, b: usize) -> bool {
+        let fine = |node: usize| self.hosts[node].runs() && self.hosts[node].carrier;
+        let clean = |from: usize, to: usize| !self.wires[from][to].cut;
+        fine(a) && fine(b) && clean(a, b) && clean(b, a) && self.loss == 0
+    }
+
+    /// Promise 2.
+    pub(super) fn watch(&mut self) {
+        // An owner advertises every interval, and acts on what it hears within its slowness.
+        let slowness: u64 = self
+            .hosts
+            .iter()
+            .map(|host| host.slowness)
+            .max()
+            .unwrap_or(0);
+        let limit = 2 * 2 * self.unit() + 4 * self.latency + 4 * slowness;
+        for a in 0..self.hosts.len() {
+            if !self.hosts[a].answers(self.now) {
+                for b in 0..self.hosts.len() {
+                    self.overlap[a][b] = None;
+                }
+                continue;
+            }
+            for b in a + 1..self.hosts.len() {
+                if !self.hosts[b].answers(self.now) || !self.hear_each_other(a, b) {
+                    self.overlap[a][b] = None;
+                    continue;
+                }
+                let since = *self.overlap[a][b].get_or_insert(self.now);
+                if self.now - since > limit {
+                    self.fail(&format!(
+                        "nodes {a} and {b} both answer, and hear each other"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Promise 3.
+    pub(super) fn settled(&self) {
+        if self.now - self.troubled < self.calm() || self.loss > 0 {
+            return;
+        }
+        let group: Vec<usize> = (0..self.hosts.len())
+            .filter(|&node| {
+                let host = &self.hosts[node];
+                host.runs() && host.carrier && host.slowness == 0
+            })
+            .collect();
+        let connected = group
+            .iter()
+            .all(|&a| group.iter().all(|&b| a == b || self.hear_each_other(a, b)));
+        if group.len() * 2 <= self.hosts.len() || !connected {
+            return;
+        }
+        let owners: Vec<usize> = group
+            .iter()
+            .copied()
+            .filter(|&node| self.hosts[node].answers(self.now))
+            .collect();
+        let [owner] = owners[..] else {
+            self.fail(&format!("the majority {group:?} has the owners {owners:?}"));
+        };
+        for &node in &group {
+            let agent = self.hosts[node].agent.as_ref().expect("runs");
+            if (agent.state() == State::Active) != (node == owner) {
+                self.fail(&format!("node {node} is {:?}", agent.state()));
+            }
+            for &other in &group {
+                if !agent.masks().alive.contains(backend(other)) {
+                    self.fail(&format!("node {node} takes node {other} for dead"));
+                }
+            }
+            for other in 0..self.hosts.len() {
+                let dead = !self.hosts[other].power || self.hosts[other].paused;
+                if dead && agent.masks().alive.contains(backend(other)) {
+                    self.fail(&format!("node {node} takes node {other} for alive"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Whole nodes in virtual time: the decision code that the agent runs, driven through crashes,
+//! power cuts, freezes, partitions, loss, duplication, reordering, drifting clocks and slow
+//! nodes, for thousands of hours in seconds.
+//!
+//! A run is made by its seed alone. One that breaks a promise prints how to replay it:
+//! `VIP_SIM_SEED=<seed> cargo test -p vip-node --test simulation replay -- --nocapture`.
+//!
+//! Before and after a change that is not to change anything, compare what
+//! `VIP_SIM_DIGESTS=100 cargo test -p vip-node --test simulation digests -- --nocapture`
+//! prints: a digest for each run of all that its nodes do, and when.
+//!
+//! Everything is measured in the BFD interval, the *unit*, from 10 ms to 10 s: latencies, pauses
+//! and faults scale with it, so that an hour at 10 s a unit holds as much trouble as 18 seconds
+//! at 50 ms. Most of the hours are of that kind, since an hour of 10 ms packets takes a minute.
+//!
+//! # What is promised
+//!
+//! 1. A node that takes over on a time-out finds no lease up, neither of an owner that crashed,
+//!    hangs or lost its power nor of another successor, as long as nothing was lost or late
+//!    between the two.
+//! 2. Two nodes that hear each other do not both answer for longer than it takes them to notice.
+//! 3. When a majority lives, hears each other and is left alone, it has one owner within a bound,
+//!    all of it agrees on who that is, and on who lives. A healthy cluster whose owner dies,
+//!    hangs or is paused has another one within six units, or ten without BFD.
+//! 4. The owner changes no more often than faults and operators give reason to.
+//! 5. No node is taken for dead whose kernel runs and can be reached, whatever became of its agent,
+//!    and whether or not it answers echo requests.
+
+mod digest;
+mod faults;
+mod invariants;
+mod rng;
+mod world;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use vip_common::abi::{BackendIndex, Masks};
+use vip_common::wire::bfd::ControlPacket;
+use vip_common::wire::time::BootNanos;
+use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds};
+use vip_node::bfd;
+use vip_node::election::State;
+use vip_node::election::{MAX_LEASE, default_priority};
+use vip_node::health::{Probe, Thresholds};
+use vip_node::{Action, Fault, Input, Member, Node, Params, Report, To, VrrpParams};
+
+use digest::Digest;
+use rng::Rng;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A moment of virtual time, in nanoseconds.
+type Time = u64;
+
+/// What travels.
+#[derive(Clone, Copy)]
+enum Message {
+    /// An advertisement with this priority.
+    Advert(u8),
+    Bfd(ControlPacket),
+    EchoRequest,
+    EchoReply,
+    /// ARP, which no firewall limits.
+    NeighbourRequest,
+    NeighbourReply,
+}
+
+/// What is to happen.
+enum Happening {
+    /// A message arrives.
+    Arrival {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    /// A node's deadline, unless it has another one by now.
+    Deadline { node: usize, turn: u64 },
+    /// A node looks at all API servers.
+    Probes { node: usize, life: u64 },
+    /// The next piece of trouble.
+    Trouble,
+    /// If nothing else has happened since that many troubles, there must be another owner.
+    Successor { of: usize, troubles: u64 },
+    /// The end of one.
+    Relief(Relief),
+}
+
+/// What happens when; what was planned first comes first.
+struct Planned {
+    time: Time,
+    order: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.time, self.order).cmp(&(other.time, other.order))
+    }
+}
+
+/// How a piece of trouble ends.
+#[derive(Clone, Copy)]
+enum Relief {
+    /// Power comes back, and with it the agent.
+    Boot(usize),
+    /// The agent starts again.
+    Restart(usize),
+    /// The agent runs again.
+    Thaw(usize),
+    /// The machine runs again.
+    Resume(usize),
+    /// A cable is mended.
+    Mend(usize, usize),
+    /// Nothing is lost, doubled or late any more.
+    Calm,
+    /// The NIC has its carrier again.
+    Carrier(usize),
+    /// The API server is ready again.
+    Ready(usize),
+    /// The node is quick again.
+    Quick(usize),
+    /// The node answers all echo requests again.
+    Echo(usize),
+}
+
+/// How a node's firewall deals with echo requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Firewall {
+    Open,
+    /// One passes in that many units.
+    Limit(u64),
+    Closed,
+}
+
+/// A machine.
+struct Host {
+    /// `None` without power, or between two agents.
+    agent: Option<Node>,
+    power: bool,
+    /// The whole machine stands still, as a virtual one may.
+    paused: bool,
+    /// The agent stands still.
+    frozen: bool,
+    carrier: bool,
+    ready: bool,
+    firewall: Firewall,
+    /// When an echo request last passed its limit.
+    echoed: Time,
+    /// What waits in the sockets of a frozen agent.
+    inbox: VecDeque<(usize, Message)>,
+    /// What lies in the map: by the machine's own clock.
+    answer_until: u64,
+    /// The clock: by which part of 2^32 it is fast, and when it began.
+    drift: i64,
+    booted: Time,
+    /// How late everything is done.
+    slowness: u64,
+    /// Counts deadlines and starts, so that old ones are told from new ones.
+    turn: u64,
+    life: u64,
+}
+
+impl Host {
+    fn clock(&self, now: Time) -> BootNanos {
+        let passed = now - self.booted;
+        BootNanos(SECOND + passed.wrapping_add_signed(self.wrong(passed)))
+    }
+
+    /// By how much the clock is ahead after so long.
+    fn wrong(&self, passed: u64) -> i64 {
+        ((i128::from(passed) * i128::from(self.drift)) >> 32) as i64
+    }
+
+    /// When the clock will say that.
+    fn when(&self, clock: BootNanos) -> Time {
+        let shown = clock.0.saturating_sub(SECOND);
+        let mut passed = shown;
+        // Each round is some thousand times closer.
+        for _ in 0..4 {
+            passed = shown.saturating_add_signed(-self.wrong(passed));
+        }
+        while self.clock(self.booted + passed) < clock {
+            passed += 1;
+        }
+        self.booted + passed
+    }
+
+    fn runs(&self) -> bool {
+        self.agent.is_some() && self.power && !self.paused && !self.frozen
+    }
+
+    /// Whether the kernel answers for the VIP.
+    fn answers(&self, now: Time) -> bool {
+        self.power && !self.paused && self.clock(now).0 < self.answer_until
+    }
+}
+
+/// A direction of a cable.
+#[derive(Clone, Copy)]
+struct Wire {
+    cut: bool,
+    /// When something was last lost on it, or could have been.
+    foul: Time,
+    /// When something of an agent last arrived.
+    last: Time,
+    /// The last advertisement that arrived.
+    priority: u8,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            cut: false,
+            foul: 0,
+            last: 0,
+            priority: u8::MAX,
+        }
+    }
+}
+
+/// How a run goes.
+#[derive(Clone, Copy)]
+struct Profile {
+    nodes: usize,
+    /// The BFD interval in nanoseconds.
+    unit: u64,
+    preempt: bool,
+    /// Without it there are only advertisements and probes.
+    bfd: bool,
+    hours: f64,
+}
+
+struct World {
+    seed: u64,
+    profile: Profile,
+    now: Time,
+    random: Rng,
+    order: u64,
+    queue: BinaryHeap<Reverse<Planned>>,
+    /// What every advertisement says, its priority aside.
+    advert: Advertisement,
+    hosts: Vec<Host>,
+    wires: Vec<Vec<Wire>>,
+    /// Percent of packets that are lost and doubled, and the longest delay in nanoseconds.
+    loss: u64,
+    doubling: u64,
+    latency: u64,
+    /// Since when two nodes answer that hear each other.
+    overlap: Vec<Vec<Option<Time>>>,
+    /// When trouble last began or ended.
+    troubled: Time,
+    /// When packets or a node were last late.
+    disturbed: Time,
+    troubles: u64,
+    takeovers: u64,
+    events: u64,
+    actions: Vec<Action>,
+    trace: bool,
+    digest: Digest,
+}
+
+fn backend(index: usize) -> BackendIndex {
+    BackendIndex::new(index).expect("few nodes")
+}
+
+/// The advertisement interval: two units, in whole centiseconds.
+fn interval(unit: u64) -> Centiseconds {
+    Centiseconds::from_duration(Duration::from_nanos(2 * unit)).expect("whole centiseconds")
+}
+
+fn address(index: usize) -> IpAddr {
+    IpAddr::from([10, 0, 0, 11 + index as u8])
+}
+
+/// A run, by its seed alone.
+fn profile(seed: u64) -> Profile {
+    let mut random = Rng::new(!seed);
+    let nodes = [3, 3, 3, 3, 5, 5, 7][random.below(7) as usize];
+    let preempt = random.percent(25);
+    let bfd = random.percent(85);
+    let (unit, hours) = match seed % 20 {
+        0 => (10_000_000, 0.05),
+        1 => (50_000_000, 0.25),
+        2 => (1_000_000_000, 5.0),
+        _ => (10_000_000_000, 50.0),
+    };
+    Profile {
+        nodes,
+        unit,
+        preempt,
+        bfd,
+        hours,
+    }
+}
+
+#[test]
+fn ten_thousand_hours_keep_all_promises() {
+    const HOURS: f64 = 10_000.0;
+    let next = AtomicU64::new(1);
+    let totals = std::sync::Mutex::new((0.0, 0, 0, 0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    if totals.lock().expect("no panic").0 >= HOURS {
+                        return;
+                    }
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let profile = profile(seed);
+                    let mut world = World::new(seed, profile);
+                    world.run();
+                    let mut totals = totals.lock().expect("no panic");
+                    totals.0 += profile.hours;
+                    totals.1 += world.troubles;
+                    totals.2 += world.takeovers;
+                    totals.3 += world.events;
+                }
+            });
+        }
+    });
+    let (hours, troubles, takeovers, events) = totals.into_inner().expect("no panic");
+    println!("{hours:.0} hours, {troubles} troubles, {takeovers} takeovers, {events} events");
+    assert!(hours >= HOURS);
+    // A simulation in which nothing happens proves nothing.
+    assert!(troubles > 10_000 && takeovers > 1_000);
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = std::env::var("VIP_SIM_SEED").ok() else {
+        // Nothing to replay: the first run that the other test makes.
+        World::new(1, profile(1)).run();
+        return;
+    };
+    let seed = seed.parse().expect("VIP_SIM_SEED is a number");
+    World::new(seed, profile(seed)).run();
+}
+
+/// The digests of the runs with the first seeds: as many as `VIP_SIM_DIGESTS` says, or one, twice.
+#[test]
+fn digests() {
+    let digest = |seed| {
+        let mut world = World::new(seed, profile(seed));
+        world.run();
+        world.digest.text()
+    };
+    let Ok(count) = std::env::var("VIP_SIM_DIGESTS") else {
+        assert_eq!(digest(1), digest(1), "a run is made by its seed alone");
+        return;
+    };
+    let count: u64 = count.parse().expect("VIP_SIM_DIGESTS is a number");
+    let next = AtomicU64::new(1);
+    let found = std::sync::Mutex::new(std::collections::BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > count {
+                        return;
+                    }
+                    let digest = digest(seed);
+                    found.lock().expect("no panic").insert(seed, digest);
+                }
+            });
+        }
+    });
+    for (seed, digest) in found.into_inner().expect("no panic") {
+        println!("seed {seed} {digest}");
+    }
+}

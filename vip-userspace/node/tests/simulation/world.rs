@@ -1,0 +1,443 @@
+//! The machinery: time, packets, agents.
+
+use super::*;
+
+impl World {
+    pub(super) fn new(seed: u64, profile: Profile) -> Self {
+        let mut random = Rng::new(seed);
+        let count = profile.nodes;
+        let hosts = (0..count).map(|_| Host {
+            agent: None,
+            power: true,
+            paused: false,
+            frozen: false,
+            carrier: true,
+            ready: true,
+            firewall: Firewall::Open,
+            echoed: 0,
+            inbox: VecDeque::new(),
+            answer_until: 0,
+            // Up to 200 ppm either way, a few times what a crystal may be off.
+            drift: random.below(2 * 858_993) as i64 - 858_993,
+            booted: 0,
+            slowness: 0,
+            turn: 0,
+            life: 0,
+        });
+        let hosts = hosts.collect();
+        let mut world = Self {
+            seed,
+            profile,
+            now: 0,
+            random,
+            order: 0,
+            queue: BinaryHeap::new(),
+            advert: Advertisement {
+                router_id: 10,
+                priority: 0,
+                interval: interval(profile.unit),
+                addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).expect("one"),
+            },
+            hosts,
+            wires: vec![vec![Wire::default(); count]; count],
+            loss: 0,
+            doubling: 0,
+            latency: profile.unit / 50,
+            overlap: vec![vec![None; count]; count],
+            troubled: 0,
+            disturbed: 0,
+            troubles: 0,
+            takeovers: 0,
+            events: 0,
+            actions: Vec::new(),
+            trace: std::env::var_os("VIP_SIM_TRACE").is_some(),
+            digest: Digest::default(),
+        };
+        for node in 0..count {
+            let spread = world.random.below(profile.unit);
+            world.at(spread, Happening::Relief(Relief::Restart(node)));
+        }
+        world.at(world.calm(), Happening::Trouble);
+        world
+    }
+
+    pub(super) fn unit(&self) -> u64 {
+        self.profile.unit
+    }
+
+    /// After this long without trouble everything must have settled: peers are found dead in 3
+    /// units and some, doubted ones in 4 more; an election takes 4 intervals of 2 units; a BFD
+    /// session comes up within 3 packets of at least a second each; probes find what they find.
+    pub(super) fn calm(&self) -> u64 {
+        60 * self.unit() + 25 * SECOND
+    }
+
+    pub(super) fn at(&mut self, time: Time, happening: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Planned {
+            time,
+            order: self.order,
+            happening,
+        }));
+    }
+
+    pub(super) fn within(&mut self, low: u64, high: u64) -> Time {
+        self.now + self.random.between(low * self.unit(), high * self.unit())
+    }
+
+    pub(super) fn fail(&self, what: &str) -> ! {
+        let hosts: Vec<String> = (0..self.hosts.len())
+            .map(|node| {
+                let host = &self.hosts[node];
+                let state = host.agent.as_ref().map(|agent| {
+                    let owner = agent.owner().map(BackendIndex::get);
+                    (agent.state(), agent.priority(), owner, agent.masks())
+                });
+                format!(
+                    "{node}: power {} paused {} frozen {} carrier {} ready {} answers {} {state:?}",
+                    host.power,
+                    host.paused,
+                    host.frozen,
+                    host.carrier,
+                    host.ready,
+                    host.answers(self.now)
+                )
+            })
+            .collect();
+        panic!(
+            "{what}, at {:.3} units\n{}\nreplay: VIP_SIM_SEED={} cargo test -p vip-node \
+             --test simulation replay -- --nocapture (VIP_SIM_TRACE=1 shows all that happens)",
+            self.now as f64 / self.unit() as f64,
+            hosts.join("\n"),
+            self.seed
+        );
+    }
+
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:12.3} {}", self.now as f64 / self.unit() as f64, what());
+        }
+    }
+
+    pub(super) fn run(&mut self) {
+        let end = (self.profile.hours * 3600.0) as u64 * SECOND;
+        while let Some(Reverse(planned)) = self.queue.pop() {
+            let Planned {
+                time, happening, ..
+            } = planned;
+            if time > end {
+                break;
+            }
+            self.now = self.now.max(time);
+            self.events += 1;
+            match happening {
+                Happening::Arrival { from, to, message } => self.arrive(from, to, message),
+                Happening::Deadline { node, turn } => {
+                    if self.hosts[node].turn == turn {
+                        self.wake(node);
+                    }
+                }
+                Happening::Probes { node, life } => self.probe(node, life),
+                Happening::Trouble => self.trouble(),
+                Happening::Successor { of, troubles } => {
+                    let follows = |node: usize| node != of && self.hosts[node].answers(self.now);
+                    if self.troubles == troubles && !(0..self.hosts.len()).any(follows) {
+                        self.fail(&format!("nobody followed node {of} in time"));
+                    }
+                }
+                Happening::Relief(relief) => self.relieve(relief),
+            }
+            self.watch();
+        }
+        // Promise 4: a piece of trouble moves the VIP away and perhaps back, in both parts of a
+        // cluster that falls apart.
+        let reasons = self.troubles * 3 + 10;
+        if self.takeovers > reasons {
+            self.fail(&format!(
+                "{} takeovers for {} troubles",
+                self.takeovers, self.troubles
+            ));
+        }
+    }
+
+    /// Drives an agent and carries out what it says.
+    pub(super) fn drive(
+        &mut self,
+        node: usize,
+        drive: impl FnOnce(&mut Node, BootNanos, &mut Vec<Action>),
+    ) {
+        let now = self.now;
+        let host = &mut self.hosts[node];
+        let local = host.clock(now);
+        let Some(agent) = &mut host.agent else { return };
+        let mut actions = std::mem::take(&mut self.actions);
+        drive(agent, local, &mut actions);
+        for action in actions.drain(..) {
+            self.digest.add(now, node, &action);
+            self.carry_out(node, action);
+        }
+        self.actions = actions;
+        self.plan_wake(node);
+    }
+
+    fn plan_wake(&mut self, node: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[node];
+        let Some(agent) = &host.agent else { return };
+        if agent.has_left() {
+            host.agent = None;
+            return;
+        }
+        let deadline = agent.next_deadline();
+        host.turn += 1;
+        if deadline.0 == u64::MAX {
+            return;
+        }
+        let turn = host.turn;
+        let slowness = host.slowness;
+        let when = host.when(deadline).max(now);
+        let late = if slowness == 0 {
+            self.random.below(self.unit() / 500)
+        } else {
+            self.random.below(slowness)
+        };
+        self.at(when + late, Happening::Deadline { node, turn });
+    }
+
+    fn carry_out(&mut self, node: usize, action: Action) {
+        match action {
+            Action::SetAnswerUntil(until) => {
+                self.hosts[node].answer_until = until.0;
+            }
+            Action::SendAdvert { to, priority } => {
+                for index in 0..self.hosts.len() {
+                    if to == To::All || to == To::One(backend(index)) {
+                        self.send(node, index, Message::Advert(priority));
+                    }
+                }
+            }
+            Action::SendBfd { to, packet } => self.send(node, to.get(), Message::Bfd(packet)),
+            Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
+            Action::AskNeighbor(to) => self.send(node, to.get(), Message::NeighbourRequest),
+            Action::Report(report) => self.hear(node, &report),
+            Action::SetMasks(_)
+            | Action::Announce
+            | Action::AnnounceOwn
+            | Action::ProbeAddress
+            | Action::Done => {}
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        if from == to || !self.hosts[from].carrier {
+            return;
+        }
+        let copies = 1 + u64::from(self.random.percent(self.doubling));
+        for _ in 0..copies {
+            if self.wires[from][to].cut || self.random.percent(self.loss) {
+                self.wires[from][to].foul = self.now;
+                continue;
+            }
+            // Now and then one takes longer, and others overtake it.
+            let delay = self.random.between(self.unit() / 1000, self.latency);
+            self.at(self.now + delay, Happening::Arrival { from, to, message });
+        }
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, message: Message) {
+        let now = self.now;
+        let host = &mut self.hosts[to];
+        if !host.power || host.paused || !host.carrier || self.wires[from][to].cut {
+            self.wires[from][to].foul = now;
+            return;
+        }
+        // The kernel answers, whatever the agent does.
+        if matches!(message, Message::EchoRequest) {
+            let passes = match host.firewall {
+                Firewall::Open => true,
+                Firewall::Limit(units) => now - host.echoed >= units * self.profile.unit,
+                Firewall::Closed => false,
+            };
+            if passes {
+                host.echoed = now;
+                self.send(to, from, Message::EchoReply);
+            }
+            return;
+        }
+        if matches!(message, Message::NeighbourRequest) {
+            self.send(to, from, Message::NeighbourReply);
+            return;
+        }
+        if host.agent.is_none() {
+            return;
+        }
+        // A slow node finds several at once.
+        if host.frozen || host.slowness > 0 && !host.inbox.is_empty() {
+            // A socket buffer: what does not fit is lost, the newest first.
+            if host.inbox.len() < 500 {
+                host.inbox.push_back((from, message));
+            } else {
+                self.wires[from][to].foul = now;
+            }
+            return;
+        }
+        if host.slowness > 0 {
+            host.inbox.push_back((from, message));
+            host.turn += 1;
+            let turn = host.turn;
+            let late = self.random.below(self.hosts[to].slowness);
+            self.at(now + late, Happening::Deadline { node: to, turn });
+            return;
+        }
+        self.take(from, to, message);
+        self.after_messages(to);
+    }
+
+    fn take(&mut self, from: usize, to: usize, message: Message) {
+        let source = backend(from);
+        let wire = &mut self.wires[from][to];
+        wire.last = self.now;
+        if let Message::Advert(priority) = message {
+            wire.priority = priority;
+            let advert = Advertisement {
+                priority,
+                ..self.advert
+            };
+            self.drive(to, |agent, now, out| {
+                agent.on_input(now, Input::Advert { source, advert }, out);
+            });
+            return;
+        }
+        self.drive(to, |agent, now, out| match &message {
+            Message::Bfd(packet) => agent.on_input(
+                now,
+                Input::Bfd {
+                    source,
+                    packet: *packet,
+                },
+                out,
+            ),
+            Message::EchoReply => agent.on_input(now, Input::Echo(source), out),
+            Message::NeighbourReply => agent.on_input(now, Input::Neighbor(source), out),
+            Message::Advert(_) | Message::EchoRequest | Message::NeighbourRequest => {}
+        });
+    }
+
+    /// As the agent's thread does it: first what waits, then the clock.
+    pub(super) fn wake(&mut self, node: usize) {
+        if !self.hosts[node].runs() {
+            return;
+        }
+        while let Some((from, message)) = self.hosts[node].inbox.pop_front() {
+            self.take(from, node, message);
+        }
+        self.after_messages(node);
+        self.plan_wake(node);
+    }
+
+    fn after_messages(&mut self, node: usize) {
+        let due = |host: &Host, now| {
+            host.agent
+                .as_ref()
+                .is_some_and(|agent| agent.next_deadline() <= host.clock(now))
+        };
+        if due(&self.hosts[node], self.now) {
+            self.drive(node, |agent, now, out| agent.on_timer(now, out));
+        }
+    }
+
+    pub(super) fn start(&mut self, node: usize) {
+        let count = self.hosts.len();
+        let unit = self.unit();
+        let interval = interval(unit);
+        let preempt = self.profile.preempt;
+        let seed = self.random.next();
+        let host = &mut self.hosts[node];
+        host.life += 1;
+        host.inbox.clear();
+        host.frozen = false;
+        let params = Params {
+            own: backend(node),
+            nodes: (0..count)
+                .map(|index| Member {
+                    address: address(index),
+                    priority: default_priority(index),
+                })
+                .collect(),
+            vrrp: VrrpParams {
+                interval,
+                preempt,
+                preempt_delay: Duration::ZERO,
+            },
+            bfd: self.profile.bfd.then(|| bfd::Params {
+                detect_mult: NonZeroU8::new(3).expect("is not 0"),
+                interval: Duration::from_nanos(unit),
+            }),
+            checks: 1,
+            thresholds: Thresholds { rise: 2, fall: 2 },
+            probe_address: true,
+            // As many units as an agent with the default timers has.
+            max_lease: MAX_LEASE * (unit / 50_000_000).max(1) as u32,
+            seed,
+        };
+        host.agent = Some(Node::new(&params));
+        let (answer_until, carrier, life) = (BootNanos(host.answer_until), host.carrier, host.life);
+        let count = self.hosts.len();
+        self.drive(node, |agent, now, out| {
+            if !carrier {
+                agent.on_input(
+                    now,
+                    Input::Fault {
+                        fault: Fault::Carrier,
+                        present: true,
+                    },
+                    out,
+                );
+            }
+            agent.on_start(now, answer_until, Masks::default(), out);
+            for other in (0..count).map(backend) {
+                agent.on_input(now, Input::Located(other), out);
+            }
+        });
+        self.at(self.now + 1, Happening::Probes { node, life });
+    }
+
+    /// An agent probes the API servers. Only what differs from what it believes is told (and
+    /// that twice, which is what it takes), to save time.
+    fn probe(&mut self, node: usize, life: u64) {
+        if self.hosts[node].life != life || self.hosts[node].agent.is_none() {
+            return;
+        }
+        let next = self.within(4, 6);
+        self.at(next, Happening::Probes { node, life });
+        if !self.hosts[node].runs() {
+            return;
+        }
+        for index in 0..self.hosts.len() {
+            let there = &self.hosts[index];
+            let reached = index == node
+                || there.power
+                    && !there.paused
+                    && there.carrier
+                    && self.hosts[node].carrier
+                    && !self.wires[node][index].cut
+                    && !self.wires[index][node].cut;
+            let found = match (reached, there.ready) {
+                (false, _) => Probe::Silent,
+                (true, true) => Probe::Ready,
+                (true, false) => Probe::NotReady(String::new()),
+            };
+            self.drive(node, |agent, now, out| {
+                agent.on_input(
+                    now,
+                    Input::Probe {
+                        node: backend(index),
+                        check: 0,
+                        found,
+                    },
+                    out,
+                );
+            });
+        }
+    }
+}

@@ -1,0 +1,705 @@
+//! The thread that keeps time: it drives the [`Node`], and is the only writer of the state that
+//! the programs read.
+//!
+//! A lease that is renewed 50 ms late has ended. So this thread has real-time priority where
+//! that is allowed, waits in `ppoll(2)` for nothing but its own few sockets and the next
+//! deadline, and never for another thread: what is slow or may block (probes, netlink, the log)
+//! happens elsewhere, and messages go both ways without a lock.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+use vip_common::abi::{BackendIndex, Masks};
+use vip_common::wire::addr::Mac;
+use vip_common::wire::bfd::{self, ControlPacket};
+use vip_common::wire::time::BootNanos;
+use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
+
+use super::clock::now;
+use super::{privileges, realtime};
+use crate::config::VrrpMode;
+use crate::datapath::{DesiredState, StateMap, raise};
+use crate::net::Neighbours;
+use crate::net::bfd::BfdSocket;
+use crate::net::echo::EchoSocket;
+use crate::net::vrrp::VrrpSocket;
+use vip_node::bfd::Session;
+use vip_node::choice::Resort;
+use vip_node::election::State;
+use vip_node::health::Server;
+use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
+
+/// Packets taken from a socket before the others get their turn.
+const BATCH: usize = 64;
+
+/// What the rest of the agent tells the thread.
+pub(super) enum Command {
+    /// Something happened that the node decides about.
+    Input(Input),
+    /// This node is to take no new connections, unless nobody as good is left for them.
+    DrainIfOthers(oneshot::Sender<Result<(), NoDrain>>),
+    /// Another node is to own the VIP: this one, or whichever is best.
+    Handover {
+        to: Option<BackendIndex>,
+        answer: oneshot::Sender<HandoverResult>,
+    },
+    /// Where frames for a node go.
+    Mac(BackendIndex, Mac),
+    /// Where frames of a node come from, if not from there.
+    Source(BackendIndex, Mac),
+    /// What the state should say, health and leases aside, and where the rank table begins.
+    DesiredState(Arc<DesiredState>, u32),
+    /// The node has another NIC: speak and listen there from now on.
+    Sockets(Box<Sockets>),
+    /// The socket for BFD from now on; `None` if there is none.
+    Bfd(Option<BfdSocket>),
+    /// Look whether the map says what it should.
+    Reconcile,
+    /// How is the node?
+    View(oneshot::Sender<View>),
+}
+
+impl From<Input> for Command {
+    fn from(input: Input) -> Self {
+        Self::Input(input)
+    }
+}
+
+/// Who has the VIP now, or why nobody else.
+pub(super) type HandoverResult = Result<BackendIndex, NoHandover>;
+
+/// What the thread tells the rest of the agent.
+pub(super) enum Notice {
+    /// Something changed.
+    Report(Report),
+    /// The map was not as it should be, and is now.
+    Repaired,
+    /// Something could not be done.
+    Failed(&'static str, io::Error),
+    /// It has no real-time priority.
+    NoPriority(io::Error),
+}
+
+/// The node, as `vip status` shows it.
+pub(super) struct View {
+    pub(super) state: State,
+    pub(super) priority: u8,
+    pub(super) owner: Option<BackendIndex>,
+    pub(super) answer_until: BootNanos,
+    pub(super) masks: Masks,
+    pub(super) faults: Vec<Fault>,
+    /// By backend index; `None` for this node and without BFD.
+    pub(super) sessions: Vec<Option<SessionView>>,
+    /// By backend index: when the node's last advertisement came.
+    pub(super) adverts: Vec<Option<BootNanos>>,
+    /// By backend index: takes no new connections.
+    pub(super) draining: Vec<bool>,
+    /// By backend index and check.
+    pub(super) servers: Vec<Vec<Server>>,
+    /// By check: where new connections go.
+    pub(super) resorts: Vec<Resort>,
+    /// By backend index: whether the node answers ICMP echo, if that is known.
+    pub(super) echo: Vec<Option<bool>>,
+    /// What the thread has read.
+    pub(super) received: Received,
+}
+
+/// Packets that the thread has taken from its sockets since it started.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Received {
+    bfd: u64,
+    vrrp: u64,
+    echo: u64,
+}
+
+impl Received {
+    /// With the protocols' names.
+    pub(super) fn by_protocol(self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("bfd", self.bfd), ("vrrp", self.vrrp), ("echo", self.echo)].into_iter()
+    }
+}
+
+/// A BFD session.
+pub(super) struct SessionView {
+    pub(super) state: &'static str,
+    pub(super) detection: Duration,
+    pub(super) round_trip: Option<Duration>,
+    /// When the last packet came; `None` if none did.
+    pub(super) heard: Option<BootNanos>,
+}
+
+/// What the thread sends and receives by.
+pub(super) struct Sockets {
+    pub(super) vrrp: VrrpSocket,
+    pub(super) bfd: Option<BfdSocket>,
+    pub(super) echo: EchoSocket,
+    pub(super) neighbours: Arc<Neighbours>,
+}
+
+/// What is known of the nodes' health when the thread starts.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What an agent before this one has left in the map.
+    pub(super) masks: Option<Masks>,
+    /// What the first probes found.
+    pub(super) inputs: Vec<Input>,
+}
+
+/// What does not change while the thread runs.
+pub(super) struct StaticConfig {
+    /// The nodes' addresses, by backend index.
+    pub(super) nodes: Vec<IpAddr>,
+    /// This node's place among them.
+    pub(super) own: BackendIndex,
+    /// What is announced. Those of the nodes' family tell our virtual router from others with
+    /// the same number: one of them in common is enough, while VIPs are added or removed.
+    pub(super) vips: Vec<IpAddr>,
+    /// This node's own addresses on the segment.
+    pub(super) own_addresses: Vec<IpAddr>,
+    /// VRRP's virtual router.
+    pub(super) router_id: u8,
+    /// Between advertisements.
+    pub(super) interval: Centiseconds,
+    /// Where they go.
+    pub(super) mode: VrrpMode,
+    /// Checks of each server.
+    pub(super) checks: usize,
+}
+
+impl StaticConfig {
+    /// What advertisements name: the VIPs of the nodes' family.
+    fn advertised(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.nodes.first().is_some_and(IpAddr::is_ipv4);
+        let vips = self.vips.iter().copied();
+        vips.filter(move |vip| vip.is_ipv4() == ipv4)
+    }
+}
+
+/// The rest of the agent's end.
+pub(super) struct NodeThread {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<EventFd>,
+    thread: JoinHandle<()>,
+}
+
+impl NodeThread {
+    /// Starts the thread, which knows this from its first moment. What the thread has to tell comes out of the receiver, which ends when the
+    /// thread does.
+    ///
+    /// # Errors
+    /// If the kernel gives no thread or no eventfd.
+    pub(super) fn start(
+        node: Node,
+        state: StateMap,
+        desired: (Arc<DesiredState>, u32),
+        known: Known,
+        sockets: Sockets,
+        config: StaticConfig,
+    ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Notice>)> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = Arc::new(EventFd::from_flags(flags)?);
+        let (commands, received) = mpsc::channel();
+        let (notices, told) = tokio_mpsc::unbounded_channel();
+        let node_loop = NodeLoop {
+            node,
+            state,
+            desired,
+            sockets,
+            config,
+            commands: received,
+            wake: wake.clone(),
+            notices,
+            asked: None,
+            known,
+            actions: Vec::new(),
+            echoes: 0,
+            received: Received::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("vip-node_thread".to_owned())
+            .spawn(|| node_loop.run())?;
+        let node_thread = Self {
+            commands,
+            wake,
+            thread,
+        };
+        Ok((node_thread, told))
+    }
+
+    /// Tells the thread something. It has ended if it is not heard, and nothing is left to say.
+    pub(super) fn tell(&self, command: impl Into<Command>) {
+        if self.commands.send(command.into()).is_ok() {
+            // Full only after 2^64 - 1 commands that nobody read.
+            let _full = self.wake.write(1);
+        }
+    }
+
+    /// Waits for the thread to end, which [`Input::Shutdown`] makes it do. False if it ended
+    /// by a panic, which was logged.
+    pub(super) fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+struct NodeLoop {
+    node: Node,
+    state: StateMap,
+    desired: (Arc<DesiredState>, u32),
+    sockets: Sockets,
+    config: StaticConfig,
+    commands: mpsc::Receiver<Command>,
+    wake: Arc<EventFd>,
+    notices: tokio_mpsc::UnboundedSender<Notice>,
+    /// Who waits for a handover to end.
+    asked: Option<oneshot::Sender<HandoverResult>>,
+    known: Known,
+    /// Kept between turns to save allocations.
+    actions: Vec<Action>,
+    /// Sequence number of echo requests.
+    echoes: u16,
+    received: Received,
+}
+
+/// What has something to read, or an error to tell.
+struct Readable {
+    commands: bool,
+    vrrp: bool,
+    echo: bool,
+    bfd: bool,
+}
+
+impl NodeLoop {
+    fn run(mut self) {
+        if let Err(error) = realtime::raise_thread() {
+            self.tell(Notice::NoPriority(error));
+        }
+        if let Err(error) = privileges::drop_surplus() {
+            self.tell(Notice::Failed(
+                "give up capabilities",
+                io::Error::other(error),
+            ));
+        }
+        // All are the same, but for those that the configuration did not have before.
+        let leases = self.state.get().vips().iter().map(|vip| vip.answer_until);
+        let answer_until = leases.min().unwrap_or_default();
+        let Known { masks, inputs } = std::mem::take(&mut self.known);
+        let masks = masks.unwrap_or_default();
+        self.node
+            .on_start(now(), answer_until, masks, &mut self.actions);
+        for index in (0..self.config.nodes.len()).filter_map(BackendIndex::new) {
+            if !self.state.mac(index).is_unknown() {
+                let located = Input::Located(index);
+                self.node.on_input(now(), located, &mut self.actions);
+            }
+        }
+        for input in inputs {
+            self.node.on_input(now(), input, &mut self.actions);
+        }
+        self.carry_out();
+        let mut buffer = vec![0; crate::net::vrrp::BUFFER];
+        while !self.node.has_left() {
+            let readable = self.wait();
+            // What came in time must not count as missing because this thread was late: all
+            // that waits is taken before the clock is looked at.
+            if readable.vrrp {
+                self.take_vrrp(&mut buffer);
+            }
+            if readable.bfd {
+                self.take_bfd(&mut buffer);
+            }
+            if readable.echo {
+                self.take_echoes(&mut buffer);
+            }
+            if readable.commands {
+                self.take_commands();
+            }
+            let now = now();
+            if self.node.next_deadline() <= now {
+                self.node.on_timer(now, &mut self.actions);
+            }
+            self.carry_out();
+        }
+    }
+
+    /// Waits until there is something to read, which it tells, or something to do.
+    fn wait(&self) -> Readable {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let bfd = self.sockets.bfd.as_ref().map(|bfd| readable(bfd.as_fd()));
+        let mut fds = vec![
+            readable(self.wake.as_fd()),
+            readable(self.sockets.vrrp.as_fd()),
+            readable(self.sockets.echo.as_fd()),
+        ];
+        fds.extend(bfd);
+        let left = self.node.next_deadline().since(now());
+        let woken = if left.is_zero() {
+            poll(&mut fds, PollTimeout::ZERO)
+        } else {
+            ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None)
+        };
+        // An interrupted wait tells nothing: then all are tried.
+        let is =
+            |place: usize| woken.is_err() || fds.get(place).and_then(PollFd::any).unwrap_or(false);
+        Readable {
+            commands: is(0),
+            vrrp: is(1),
+            echo: is(2),
+            bfd: is(3),
+        }
+    }
+
+    fn index(&self, address: IpAddr) -> Option<BackendIndex> {
+        let place = self.config.nodes.iter().position(|node| *node == address)?;
+        BackendIndex::new(place).filter(|index| *index != self.config.own)
+    }
+
+    fn address(&self, index: BackendIndex) -> IpAddr {
+        self.config.nodes[index.get()]
+    }
+
+    fn take_vrrp(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            let received = match self.sockets.vrrp.receive(buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(error) => return self.tell(Notice::Failed("receive VRRP", error)),
+            };
+            self.received.vrrp += 1;
+            // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
+            let Some(source) = self
+                .index(received.source)
+                .filter(|_| received.ttl == vrrp::TTL)
+            else {
+                tracing::debug!(source = %received.source, ttl = received.ttl, "VRRP packet from elsewhere");
+                continue;
+            };
+            let (from, to) = (received.source, received.destination);
+            let advert = match Advertisement::parse(received.payload, from, to) {
+                Ok(advert) => advert,
+                Err(error) => {
+                    tracing::debug!(source = %from, %error, "VRRP packet refused");
+                    continue;
+                }
+            };
+            let ours = advert.router_id == self.config.router_id
+                && self
+                    .config
+                    .advertised()
+                    .any(|vip| advert.addresses.contains(vip));
+            if !ours {
+                tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
+                continue;
+            }
+            let input = Input::Advert { source, advert };
+            self.node.on_input(now(), input, &mut self.actions);
+        }
+    }
+
+    fn take_bfd(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            let Some(socket) = &self.sockets.bfd else {
+                return;
+            };
+            let received = match socket.receive(buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(error) => return self.tell(Notice::Failed("receive BFD", error)),
+            };
+            self.received.bfd += 1;
+            // RFC 5881, section 5: from one hop away.
+            let Some(source) = self
+                .index(received.source)
+                .filter(|_| received.ttl == bfd::TTL)
+            else {
+                tracing::debug!(source = %received.source, ttl = received.ttl, "BFD packet from elsewhere");
+                continue;
+            };
+            match ControlPacket::parse(received.payload) {
+                Ok(packet) => {
+                    let input = Input::Bfd { source, packet };
+                    self.node.on_input(now(), input, &mut self.actions);
+                }
+                Err(error) => {
+                    tracing::debug!(source = %received.source, %error, "BFD packet refused");
+                }
+            }
+        }
+    }
+
+    fn take_echoes(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            match self.sockets.echo.receive(buffer) {
+                Ok(Some((source, _))) => {
+                    self.received.echo += 1;
+                    if let Some(index) = self.index(source) {
+                        self.node
+                            .on_input(now(), Input::Echo(index), &mut self.actions);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.tell(Notice::Failed("receive an echo", error)),
+            }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        // Empty if it is another descriptor that has something.
+        let _none = self.wake.read();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Some(input) = self.take(command) {
+                self.node.on_input(now(), input, &mut self.actions);
+            }
+        }
+    }
+
+    /// Does what it is told. Returns what the node is to decide about, if anything.
+    fn take(&mut self, command: Command) -> Option<Input> {
+        match command {
+            Command::Input(input) => Some(input),
+            Command::DrainIfOthers(answer) => {
+                let may = self.node.may_drain();
+                let drains = may.is_ok();
+                // Whoever asked may have gone.
+                let _gone = answer.send(may);
+                drains.then_some(Input::Drain(true))
+            }
+            Command::Handover { to, answer } => {
+                // The one who asked before sees its sender dropped.
+                self.asked = Some(answer);
+                Some(Input::Handover(to))
+            }
+            Command::Mac(index, mac) => {
+                let done = self.state.set_mac(index, mac);
+                self.check("set an Ethernet address", done)?;
+                Some(Input::Located(index))
+            }
+            Command::Source(index, mac) => {
+                let done = self.state.set_source(index, mac);
+                self.check("set the source of frames", done);
+                None
+            }
+            Command::DesiredState(desired, rank_base) => {
+                let moved = desired.own_mac != self.desired.0.own_mac;
+                self.desired = (desired, rank_base);
+                self.rewrite();
+                moved.then_some(Input::Moved)
+            }
+            Command::Sockets(sockets) => {
+                self.sockets = *sockets;
+                Some(Input::Moved)
+            }
+            Command::Bfd(socket) => {
+                self.sockets.bfd = socket;
+                None
+            }
+            Command::Reconcile => {
+                if self.rewrite() {
+                    self.tell(Notice::Repaired);
+                }
+                None
+            }
+            Command::View(answer) => {
+                // Whoever asked may have gone.
+                let _gone = answer.send(self.view());
+                None
+            }
+        }
+    }
+
+    /// Makes the map say what it should, whoever wrote it. Returns whether it said something
+    /// else.
+    fn rewrite(&mut self) -> bool {
+        // What was decided a moment ago is not there yet, and nothing to repair.
+        self.carry_out();
+        let (desired, rank_base) = self.desired.clone();
+        let (answer_until, masks) = (self.node.answer_until(), self.node.masks());
+        let done = self.state.refresh().and_then(|()| {
+            self.state.update(|state| {
+                desired.write(state, rank_base);
+                state.masks = masks;
+                raise(state, answer_until);
+            })
+        });
+        self.check("write the state", done) == Some(true)
+    }
+
+    fn carry_out(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::SetAnswerUntil(until) => {
+                    let done = self.state.set_answer_until(until);
+                    self.check("set the lease", done);
+                }
+                Action::SetMasks(masks) => {
+                    let done = self.state.set_masks(masks);
+                    self.check("set the health of the nodes", done);
+                }
+                Action::SendAdvert { to, priority } => self.advertise(to, priority),
+                Action::SendBfd { to, packet } => {
+                    if let Some(bfd) = &self.sockets.bfd {
+                        let sent = bfd.send(self.address(to), &packet.emit());
+                        unsent("BFD", sent);
+                    }
+                }
+                Action::SendEcho(to) => {
+                    self.echoes = self.echoes.wrapping_add(1);
+                    unsent("echo", self.sockets.echo.ask(self.address(to), self.echoes));
+                }
+                Action::AskNeighbor(to) => {
+                    let (address, mac) = (self.address(to), self.state.mac(to));
+                    if !mac.is_unknown() {
+                        unsent("ARP", self.sockets.neighbours.verify(address, mac));
+                    }
+                }
+                Action::Announce => self.for_each(&self.config.vips, Neighbours::announce),
+                Action::AnnounceOwn => {
+                    self.for_each(&self.config.own_addresses, Neighbours::announce);
+                }
+                Action::ProbeAddress => self.for_each(&self.config.vips, Neighbours::probe),
+                Action::Report(report) => {
+                    self.answer(&report);
+                    self.tell(Notice::Report(report));
+                }
+                Action::Done => {}
+            }
+        }
+        self.actions = actions;
+    }
+
+    /// Tells or asks the segment about addresses.
+    fn for_each(&self, addresses: &[IpAddr], speak: fn(&Neighbours, IpAddr) -> io::Result<()>) {
+        for &address in addresses {
+            let what = if address.is_ipv4() { "ARP" } else { "NDP" };
+            unsent(what, speak(&self.sockets.neighbours, address));
+        }
+    }
+
+    /// Answers whoever waits for a handover.
+    fn answer(&mut self, report: &Report) {
+        let result = match report {
+            Report::HandedOver(to) => Ok(*to),
+            Report::NotHandedOver(why) => Err(why.clone()),
+            _ => return,
+        };
+        if let Some(asked) = self.asked.take() {
+            // It may have gone.
+            let _gone = asked.send(result);
+        }
+    }
+
+    fn advertise(&self, to: To, priority: u8) {
+        let vips: Vec<IpAddr> = self.config.advertised().collect();
+        let Some(addresses) = Addresses::new(&vips) else {
+            return;
+        };
+        let advert = Advertisement {
+            router_id: self.config.router_id,
+            priority,
+            interval: self.config.interval,
+            addresses,
+        };
+        let own = self.address(self.config.own);
+        let mut bytes = [0; vrrp::MAX_LENGTH];
+        match (to, self.config.mode) {
+            (To::One(to), _) => {
+                let to = self.address(to);
+                unsent(
+                    "VRRP",
+                    self.sockets.vrrp.send(to, advert.emit(&mut bytes, own, to)),
+                );
+            }
+            (To::All, VrrpMode::Multicast) => {
+                let group = if own.is_ipv4() {
+                    IpAddr::from(vrrp::GROUP_V4)
+                } else {
+                    IpAddr::from(vrrp::GROUP_V6)
+                };
+                unsent(
+                    "VRRP",
+                    self.sockets
+                        .vrrp
+                        .send_group(advert.emit(&mut bytes, own, group)),
+                );
+            }
+            (To::All, VrrpMode::Unicast) => {
+                for &to in &self.config.nodes {
+                    if to != own {
+                        unsent(
+                            "VRRP",
+                            self.sockets.vrrp.send(to, advert.emit(&mut bytes, own, to)),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn view(&self) -> View {
+        let session = |session: &Session| SessionView {
+            state: session.state().name(),
+            detection: session.detection_time(),
+            round_trip: session.round_trip(),
+            heard: Some(session.heard()).filter(|heard| *heard > BootNanos::ZERO),
+        };
+        let nodes = || (0..self.config.nodes.len()).filter_map(BackendIndex::new);
+        let checks = 0..self.config.checks;
+        View {
+            state: self.node.state(),
+            priority: self.node.priority(),
+            owner: self.node.owner(),
+            answer_until: self.node.answer_until(),
+            masks: self.node.masks(),
+            faults: self.node.faults().collect(),
+            sessions: nodes()
+                .map(|index| self.node.bfd(index).map(session))
+                .collect(),
+            adverts: nodes().map(|index| self.node.advert(index)).collect(),
+            draining: nodes().map(|index| self.node.is_draining(index)).collect(),
+            servers: nodes()
+                .map(|index| {
+                    let servers = checks.clone();
+                    servers
+                        .map(|check| self.node.server(index, check))
+                        .collect()
+                })
+                .collect(),
+            received: self.received,
+            resorts: checks
+                .clone()
+                .map(|check| self.node.resort(check))
+                .collect(),
+            echo: nodes().map(|index| self.node.answers_echo(index)).collect(),
+        }
+    }
+
+    fn check<T>(
+        &self,
+        what: &'static str,
+        done: Result<T, crate::datapath::DatapathError>,
+    ) -> Option<T> {
+        done.map_err(|error| self.tell(Notice::Failed(what, io::Error::other(error))))
+            .ok()
+    }
+
+    fn tell(&self, notice: Notice) {
+        // The rest of the agent is ending.
+        let _gone = self.notices.send(notice);
+    }
+}
+
+/// A packet that cannot be sent is as good as lost, which the protocols are made for, and its
+/// receiver's entry in the status says so.
+fn unsent(what: &str, sent: io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::debug!(what, %error, "cannot send");
+    }
+}

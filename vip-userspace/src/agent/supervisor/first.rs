@@ -1,0 +1,88 @@
+//! The first probes, of an agent where none was before: it turns no connection of its node to a
+//! server that was not asked.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use vip_common::abi::{BackendIndex, MAX_CHECKS, Masks};
+
+use crate::agent::clock::now;
+use crate::agent::{Outcome, Probed};
+use crate::config::Config;
+use crate::probe::{News, ProbeResult};
+use vip_node::Input;
+use vip_node::health::Probe;
+
+/// How long the agent waits for the first server that may be used. One that serves answers within
+/// some milliseconds; there may be none yet.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What the tasks that probe told first.
+#[derive(Default)]
+pub(super) struct First {
+    pub(super) probed: Vec<Probed>,
+    /// Of credentials.
+    pub(super) news: Vec<News>,
+}
+
+/// Waits until by each check some server was found that may be used, or until all were asked, or
+/// for [`PATIENCE`].
+pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config) -> First {
+    let end = Instant::now() + PATIENCE;
+    let all = config.nodes.len() * config.checks.len();
+    let mut first = First::default();
+    let mut served = [false; MAX_CHECKS];
+    while first.probed.len() < all && !served[..config.checks.len()].iter().all(|served| *served) {
+        match timeout_at(end, outcomes.recv()).await {
+            Ok(Some(Outcome::Probe(one))) => {
+                served[one.check] |= one.found.serves();
+                first.probed.push(one);
+            }
+            Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    first
+}
+
+/// The masks of a node whose agent knows no more than that.
+pub(super) fn masks(probed: &[Probed], mut masks: Masks) -> Masks {
+    for one in probed.iter().filter(|one| one.found.serves()) {
+        if let Some(index) = BackendIndex::new(one.node) {
+            let local = &mut masks.connect[one.check];
+            *local = local.with(index, true);
+        }
+    }
+    masks
+}
+
+/// What the probes mean.
+pub(super) fn inputs(probed: &[Probed], own: usize) -> Vec<Input> {
+    let mean = |one: &Probed| {
+        Some(Input::Probe {
+            node: BackendIndex::new(one.node)?,
+            check: one.check,
+            found: meaning(one, one.node == own),
+        })
+    };
+    probed.iter().filter_map(mean).collect()
+}
+
+/// What a probe means, of this node's own server or of another one's.
+pub(super) fn meaning(probed: &Probed, own: bool) -> Probe {
+    let hung = |reason: &str, connected| Probe::Hung {
+        reason: reason.to_owned(),
+        connected,
+    };
+    match &probed.found {
+        ProbeResult::Ready { .. } => Probe::Ready,
+        ProbeResult::Unknown { reason, .. } => Probe::Unknown(reason.clone()),
+        ProbeResult::NotReady { reason } => Probe::NotReady(reason.clone()),
+        ProbeResult::Hung { reason, connected } => hung(reason, now().before(*connected)),
+        ProbeResult::Refused => Probe::Refused,
+        // This node lives: silence is its server's, or its firewall's.
+        ProbeResult::Silent { reason } if own => hung(reason, now()),
+        ProbeResult::Silent { .. } => Probe::Silent,
+    }
+}

@@ -1,0 +1,127 @@
+//! `vip handover`: the question to the thread, and its refusals in words.
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+use vip_common::abi::BackendIndex;
+
+use super::{Peer, Supervisor};
+use crate::agent::node_thread::{Command, HandoverResult};
+use vip_node::{NoHandover, Unsuited};
+
+/// What refusals are put into words with.
+struct Node {
+    name: String,
+    /// What the last probe of its API server found.
+    probe: String,
+}
+
+/// A handover that was asked for.
+pub(in crate::agent) struct Handover {
+    answered: oneshot::Receiver<HandoverResult>,
+    nodes: Vec<Node>,
+}
+
+impl Handover {
+    /// Waits for its end: the name of the next owner.
+    ///
+    /// # Errors
+    /// Why the VIP stays.
+    pub(in crate::agent) async fn end(self) -> anyhow::Result<String> {
+        let answer = self.answered.await;
+        match answer.context("somebody else asked for another handover")? {
+            Ok(to) => Ok(self.nodes[to.get()].name.clone()),
+            Err(why) => Err(anyhow::anyhow!(text(&why, &self.nodes))),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Asks the thread for another owner.
+    ///
+    /// # Errors
+    /// There is no node of that name or address.
+    pub(in crate::agent) fn handover(&self, to: Option<&str>) -> anyhow::Result<Handover> {
+        let to = to
+            .map(|name| {
+                let named = |peer: &&Peer| peer.name == name || peer.address.to_string() == name;
+                let peer = self.peers.iter().find(named);
+                peer.map(|peer| peer.index).with_context(|| {
+                    let names: Vec<_> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
+                    format!("no node {name}; there are {}", names.join(", "))
+                })
+            })
+            .transpose()?;
+        let (answer, answered) = oneshot::channel();
+        self.node_thread.tell(Command::Handover { to, answer });
+        let nodes = self.nodes();
+        Ok(Handover { answered, nodes })
+    }
+
+    /// Why the VIP was not handed over.
+    pub(super) fn not_handed_over(&self, why: &NoHandover) -> String {
+        text(why, &self.nodes())
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let peers = self.peers.iter();
+        let node = |peer: &Peer| Node {
+            name: peer.name.clone(),
+            probe: self.why_unready(peer, 0),
+        };
+        peers.map(node).collect()
+    }
+}
+
+fn text(why: &NoHandover, nodes: &[Node]) -> String {
+    let name = |index: BackendIndex| &nodes[index.get()].name;
+    match why {
+        NoHandover::NotOwner(Some(owner)) => {
+            let owner = name(*owner);
+            format!("this node does not own the VIP, {owner} does: run `vip handover` there")
+        }
+        NoHandover::NotOwner(None) => "this node does not own the VIP".to_owned(),
+        NoHandover::Own => "the node that was named owns the VIP already".to_owned(),
+        NoHandover::Unsuited(index, why) => {
+            let what = unsuited(*why, &nodes[index.get()]);
+            let (then, remedy) = match why {
+                Unsuited::Unheard => ("", "start it"),
+                Unsuited::Draining => (BACK, "`vip undrain` it"),
+                Unsuited::Unready => (BACK, "mend it"),
+                Unsuited::Outranked { .. } => (
+                    BACK,
+                    "`vip drain` this node, which moves the VIP until `vip undrain`",
+                ),
+            };
+            format!("{what}{then}: {remedy}, or name another node")
+        }
+        NoHandover::NoSuccessor(others) if others.is_empty() => {
+            "there is no other node that could take the VIP".to_owned()
+        }
+        NoHandover::NoSuccessor(others) => {
+            let why = others
+                .iter()
+                .map(|(index, why)| unsuited(*why, &nodes[index.get()]));
+            let why = why.collect::<Vec<_>>().join("; ");
+            format!("no other node would keep the VIP: {why}")
+        }
+        NoHandover::NoAnswer(index) => format!(
+            "{} did not take the VIP; `vip status` there says what it lacks",
+            name(*index)
+        ),
+    }
+}
+
+/// What becomes of a VIP that is handed over all the same.
+const BACK: &str = ", and the VIP would come back at once";
+
+fn unsuited(why: Unsuited, node: &Node) -> String {
+    let name = &node.name;
+    match why {
+        Unsuited::Unheard => format!("the agent on {name} is not heard"),
+        Unsuited::Draining => format!("{name} drains"),
+        Unsuited::Unready => format!("the server on {name} is not ready ({})", node.probe),
+        Unsuited::Outranked { own, theirs } => format!(
+            "{name} has priority {theirs} and this node {own}, with `preempt = true` in [vrrp]"
+        ),
+    }
+}

@@ -1,0 +1,222 @@
+//! What the configuration means to the pieces that the agent is made of, and what it puts on
+//! the machine beside maps and programs.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vip_common::abi::{AllowKey, BackendIndex, MAX_BOND_PORTS, Service, Vip, flag};
+use vip_common::wire::addr::{Be16, Be128, Mac};
+use vip_common::wire::vrrp::Centiseconds;
+
+use crate::agent::node_thread::Sockets;
+use crate::config::{self, Config, VrrpMode};
+use crate::datapath::{Allowed, Attachment, Datapath, DesiredState, NodeAddresses, Pins};
+use crate::kernel::cgroup;
+use crate::net::echo::EchoSocket;
+use crate::net::vrrp::{Delivery, VrrpSocket};
+use crate::net::{Groups, Neighbours, Nic, SourceSocket};
+use crate::random;
+use vip_node::bfd;
+use vip_node::election::{MAX_LEASE, default_priority};
+use vip_node::health::Thresholds;
+use vip_node::rank;
+use vip_node::{Member, Params, VrrpParams};
+
+use super::bfd::Access;
+
+/// The configuration's interval, which it checks to be one that VRRP can say.
+pub(super) fn advert_interval(config: &Config) -> Centiseconds {
+    Centiseconds::from_duration(config.vrrp.interval).unwrap_or(Centiseconds::MAX)
+}
+
+/// What the decisions need to know.
+pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
+    let nodes = config.nodes.iter().enumerate().map(|(index, node)| {
+        // Another node's own file may say something else: then its place in the succession is
+        // a guess, and the advertisements set it right.
+        let configured = config.vrrp.priority.filter(|_| index == nic.node_index);
+        Member {
+            address: node.address,
+            priority: configured.unwrap_or_else(|| default_priority(index)),
+        }
+    });
+    Params {
+        own,
+        nodes: nodes.collect(),
+        vrrp: VrrpParams {
+            interval: advert_interval(config),
+            preempt: config.vrrp.preempt,
+            preempt_delay: config.vrrp.preempt_delay,
+        },
+        bfd: config.bfd.and_then(|bfd| {
+            Some(bfd::Params {
+                detect_mult: std::num::NonZeroU8::new(bfd.multiplier)?,
+                interval: bfd.interval,
+            })
+        }),
+        checks: config.checks.len(),
+        thresholds: Thresholds {
+            rise: config.health.rise,
+            fall: config.health.fall,
+        },
+        probe_address: config.vrrp.probe_address,
+        max_lease: MAX_LEASE,
+        seed: random::secret(),
+    }
+}
+
+/// The NIC, and how the program runs there.
+pub(super) fn described(nic: &Nic, attachment: Attachment) -> String {
+    format!(
+        "{} ({}), XDP mode {}",
+        nic.name,
+        nic.driver.as_deref().unwrap_or("unknown driver"),
+        attachment.mode
+    )
+}
+
+/// What the agent hears and asks by on the NIC. The thread has sockets of its own.
+pub(super) struct NicSockets {
+    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) sources: SourceSocket,
+    /// `None` if there is no VIP of IPv6.
+    _groups: Option<Groups>,
+    /// How the thread has BFD's port.
+    pub(super) bfd: Access,
+}
+
+impl NicSockets {
+    /// Opens all that is bound to the NIC: the thread's, of which BFD's socket alone may be missing,
+    /// and these.
+    pub(super) fn open(config: &Config, nic: &Nic, pins: &Pins) -> anyhow::Result<(Sockets, Self)> {
+        let delivery = match config.vrrp.mode {
+            VrrpMode::Unicast => Delivery::Unicast,
+            VrrpMode::Multicast => Delivery::Multicast,
+        };
+        let vips: Vec<IpAddr> = addresses_of(config).collect();
+        let spoken_of = [&vips[..], &config.addresses()].concat();
+        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
+        let groups = vips.iter().any(IpAddr::is_ipv6);
+        let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
+        let peers = config.peers(nic.node_index);
+        let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
+        let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
+        let sources = SourceSocket::open(nic)?;
+        let (access, bfd) = Access::open(config, nic, pins);
+        let sockets = Sockets {
+            vrrp,
+            bfd,
+            echo,
+            neighbours: neighbours.clone(),
+        };
+        let own = Self {
+            neighbours,
+            sources,
+            _groups: groups,
+            bfd: access,
+        };
+        Ok((sockets, own))
+    }
+}
+
+/// The VIPs.
+pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
+    config.vips.iter().map(|vip| vip.address)
+}
+
+/// This node's own addresses on the segment.
+pub(super) fn own_addresses(config: &Config, nic: &Nic) -> Vec<IpAddr> {
+    let other = config.nodes[nic.node_index].other_address;
+    [Some(nic.address), other].into_iter().flatten().collect()
+}
+
+/// Redirects connections of this node and its pods, if that is wanted and can be had. Returns
+/// whose.
+pub(super) fn redirect(datapath: &mut Datapath, config: &Config) -> Option<PathBuf> {
+    let found = config.local.as_ref().and_then(|local| {
+        let found = local.cgroup.clone().or_else(cgroup::root);
+        if found.is_none() {
+            tracing::warn!(
+                "no cgroup2 is mounted: connections of this node and its pods to the VIP go to \
+                 this node's own server, whether it is ready or not"
+            );
+        }
+        found
+    });
+    match datapath.redirect(found.as_deref()) {
+        Ok(()) => found,
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "connections of this node and its pods to the VIP go to this node's own server, \
+                 whether it is ready or not"
+            );
+            None
+        }
+    }
+}
+
+/// What should lie in the maps.
+pub(super) fn desired(
+    config: &Config,
+    nic: &Nic,
+    port_macs: [Mac; MAX_BOND_PORTS],
+) -> anyhow::Result<DesiredState> {
+    let key = config.hash_key();
+    let mut id = 0;
+    let mut allowed = vec![];
+    let vips = config.vips.iter().map(|vip| {
+        let address = Be128::from(vip.address);
+        let services: Vec<Service> = vip
+            .services
+            .iter()
+            .map(|service| {
+                id += 1;
+                allowed.extend(service.allow.iter().map(|network| allow(id, network)));
+                let when = |flag, wanted| if wanted { flag } else { 0 };
+                Service {
+                    target: Be16::new(service.target),
+                    id,
+                    check: service.check as u8,
+                    flags: when(flag::ALLOW_LIST, !service.allow.is_empty())
+                        | when(flag::SYN_LIMIT, service.syn_rate.is_some()),
+                    syn_rate: service.syn_rate.unwrap_or(0),
+                    ..Service::new(key, address, Be16::new(service.port))
+                }
+            })
+            .collect();
+        Vip::new(address, &services)
+    });
+    Ok(DesiredState {
+        own_index: BackendIndex::new(nic.node_index),
+        own_mac: Mac::from_wire(nic.mac),
+        port_macs,
+        own_address: Be128::from(nic.address).ipv4().unwrap_or_default(),
+        vips: vips.collect(),
+        allowed,
+        redirects: config.local.is_some(),
+        netns: crate::net::netns_cookie().unwrap_or(0),
+        backends: config
+            .nodes
+            .iter()
+            .map(|node| NodeAddresses {
+                address: node.address.into(),
+                other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
+            })
+            .collect(),
+        hash_key: key,
+        rows: rank::table(key, &config.identities(), config.datapath.buckets)?,
+    })
+}
+
+/// An entry of a service's allow list.
+fn allow(service: u16, network: &config::Network) -> Allowed {
+    // Prefixes of IPv4 are counted from where an IPv4 address begins in one of IPv6.
+    let before = if network.address.is_ipv4() { 96 } else { 0 };
+    let bits = AllowKey::SERVICE_BITS + before + u32::from(network.prefix_len);
+    (
+        bits,
+        bytemuck::cast(AllowKey::new(service, network.address.into())),
+    )
+}

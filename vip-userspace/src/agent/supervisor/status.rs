@@ -1,0 +1,171 @@
+//! What `vip status` says.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use vip_common::abi::{BackendIndex, Counter};
+use vip_common::wire::addr::Mac;
+
+use super::Supervisor;
+use crate::agent::clock::now;
+use crate::agent::node_thread::View;
+use crate::observe::event::Repair;
+use crate::observe::status::{self, Status};
+use vip_node::election::State;
+use vip_node::health::Server;
+use vip_node::hooks::Running;
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+impl Supervisor {
+    pub(in crate::agent) async fn status(&self) -> anyhow::Result<Status> {
+        self.describe(&self.view().await?)
+    }
+
+    fn describe(&self, view: &View) -> anyhow::Result<Status> {
+        let now = now();
+        let named = |index: BackendIndex| {
+            let peer = &self.peers[index.get()];
+            status::Peer {
+                name: peer.name.clone(),
+                address: peer.address,
+            }
+        };
+        let known = |mac: Mac| (!mac.is_unknown()).then(|| mac.to_string());
+        let nodes = self.peers.iter().map(|peer| {
+            let counters = self.datapath.backend_counters(peer.index)?;
+            let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
+            let alive = view.masks.alive.contains(peer.index);
+            let server = view.servers[peer.index.get()][0];
+            Ok(status::Node {
+                name: peer.name.clone(),
+                address: peer.address,
+                own: peer.address == self.nic.address,
+                mac: known(peer.mac),
+                source_mac: known(self.sources.of(peer.index)),
+                alive,
+                ready: alive && server == Server::Ready,
+                unknown: alive && server == Server::Unknown,
+                draining: view.draining[peer.index.get()],
+                usable: view.masks.for_new_connections(0).contains(peer.index),
+                echo: view.echo[peer.index.get()],
+                bfd: session.map(|session| status::Bfd {
+                    state: session.state.to_owned(),
+                    detection_ms: millis(session.detection),
+                    round_trip_ms: session.round_trip.map(millis),
+                }),
+                probe: if server == Server::Unready {
+                    self.why_unready(peer, 0)
+                } else {
+                    peer.probes[0].text.clone()
+                },
+                rtt_ms: peer.rtt.map(millis),
+                packets: counters.packets,
+                bytes: counters.bytes,
+                connections: counters.syns,
+                packets_per_second: peer.rates.0,
+                connections_per_second: peer.rates.1,
+            })
+        });
+        let counters = Counter::ALL
+            .iter()
+            .filter(|counter| counter.tells_of_traffic())
+            .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
+        let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            vip: self.config.vip().endpoint().to_string(),
+            services: self.services(view),
+            credentials_trouble: self.credentials_trouble.clone(),
+            local: self.cgroup.as_ref().map(|path| path.display().to_string()),
+            owner: view.owner.map(named),
+            state: match view.state {
+                State::Initialize => "initialize",
+                State::Backup => "backup",
+                State::Active => "active",
+            }
+            .to_owned(),
+            priority: view.priority,
+            faults: view
+                .faults
+                .iter()
+                .map(|fault| fault.text().to_owned())
+                .collect(),
+            answer_lease_remaining_ms: view.answer_until.since(now).as_millis() as u64,
+            state_for_ms: now.since(self.since).as_millis() as u64,
+            takeovers: self.takeovers,
+            last_failover_ms: self.last_failover.map(millis),
+            source_mac_changes: self.sources.changes(),
+            conflicts: self.claims.1,
+            claimant: self.claimants.last().map(|(mac, _)| mac.to_string()),
+            claim: self.claimants.last().map(|(mac, claimant)| {
+                let claim = self.claim(*mac, *claimant);
+                match claimant.node() {
+                    Some(node) => format!("{}: {claim}", named(node).name),
+                    None => claim,
+                }
+            }),
+            alarms: self
+                .segment
+                .alarms
+                .iter()
+                .map(|(kind, about, alarm)| status::Alarm {
+                    alarm: kind.name().to_owned(),
+                    about: about.to_owned(),
+                    text: alarm.text.clone(),
+                })
+                .collect(),
+            hears_nobody: self.hears_nobody(view),
+            node: named(own).name,
+            xdp: status::Xdp {
+                interface: self.nic.name.clone(),
+                mode: self.attachment.mode.to_string(),
+                egress: self.attachment.egress.to_string(),
+                proven: self.hooks.ingress.running() == Running::Yes,
+                adopted: self.datapath.adopted(),
+            },
+            bfd_port: self.bfd_port().map(str::to_owned),
+            received: view
+                .received
+                .by_protocol()
+                .chain([("neighbour", self.heard)])
+                .map(|(protocol, packets)| (protocol.to_owned(), packets))
+                .collect(),
+            hooks: self.hooks.describe(),
+            settings: self.other_nics.settings(),
+            other_nics: self.other_nics.hindrances(),
+            nodes: nodes.collect::<anyhow::Result<_>>()?,
+            counters: counters.collect::<anyhow::Result<_>>()?,
+            events: self
+                .journal
+                .counts()
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+            repairs: Repair::ALL
+                .iter()
+                .map(|what| (what.name().to_owned(), self.journal.repairs(*what)))
+                .collect(),
+        })
+    }
+
+    fn services(&self, view: &View) -> Vec<status::Service> {
+        let usable = |check: usize| {
+            let usable = view.masks.for_new_connections(check as u8);
+            let peers = self.peers.iter().filter(|peer| usable.contains(peer.index));
+            peers.map(|peer| peer.name.clone()).collect()
+        };
+        let vips = self.config.vips.iter();
+        vips.flat_map(|vip| vip.services.iter().map(move |service| (vip, service)))
+            .map(|(vip, service)| status::Service {
+                endpoint: SocketAddr::new(vip.address, service.port).to_string(),
+                target_port: service.target,
+                usable: usable(service.check),
+                resort: view.resorts[service.check].name().to_owned(),
+            })
+            .collect()
+    }
+}

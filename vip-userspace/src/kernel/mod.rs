@@ -1,0 +1,5 @@
+//! What the kernel is asked about itself and its programs: BTF, `bpf(2)`, control groups.
+
+pub mod bpf;
+pub mod btf;
+pub mod cgroup;
