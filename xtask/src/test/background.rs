@@ -1,6 +1,6 @@
 //! Work that needs processors and no particular time: it gets what the tests leave.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -75,10 +75,7 @@ fn carry_out(step: Step) -> Ended {
     };
     let verdict = if passed { "passed" } else { "FAILED" };
     let name = step.name;
-    let mut out = io::stdout().lock();
-    // A reader that has gone does not matter: what is returned does.
-    let _ = writeln!(
-        out,
+    println!(
         "\n     Running {name} (in the background)\n{text}xtask: {name} {verdict} after {} s",
         begin.elapsed().as_secs()
     );
