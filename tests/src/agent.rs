@@ -1,14 +1,22 @@
 //! The program under test: `vip run` on a node, and what `vip status --json` says.
 //!
-//! The form of that JSON is read here and nowhere else, and leniently: what a test does not
-//! need may be missing.
+//! The names of states in that JSON are compared here and nowhere else.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use vip_node::alarm::Kind;
+use vip_node::bfd;
+use vip_node::election::State;
+use vip_node::hooks::{Hook, Running};
+use vip_userspace::datapath::Mode;
+use vip_userspace::observe::status;
+use vip_userspace::observe::status::BfdPort;
+pub use vip_userspace::observe::status::Node as NodeStatus;
 
 use crate::process::{Process, output};
 use crate::topology::Host;
@@ -51,176 +59,83 @@ impl Programs {
     }
 }
 
-/// The part of `vip status --json` that tests need.
+/// What `vip status --json` writes, in the agent's own types.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Status {
-    /// Who owns the VIP, as far as this node knows.
-    pub owner: Option<Owner>,
-    /// What this node is: `active`, `backup`, `initialize`.
-    #[serde(default)]
-    pub state: String,
-    /// What keeps it from owning the VIP.
-    #[serde(default)]
-    pub faults: Vec<String>,
-    /// Times that this node became the owner.
-    #[serde(default)]
-    pub takeovers: u64,
-    /// Times that a stranger claimed the VIP.
-    #[serde(default)]
-    pub conflicts: u64,
-    /// What was not as it should be in the kernel, and how often.
-    #[serde(default)]
-    pub repairs: BTreeMap<String, u64>,
-    /// The stranger's Ethernet address.
-    #[serde(default)]
-    pub claimant: Option<String>,
-    /// What is wrong on the segment.
-    #[serde(default)]
-    pub alarms: Vec<Alarm>,
-    /// How the programs are attached.
-    #[serde(default)]
-    pub xdp: XdpStatus,
-    /// Whether they run.
-    #[serde(default)]
-    pub hooks: Vec<HookStatus>,
-    /// Ports of the VIPs.
-    #[serde(default)]
-    pub services: Vec<ServiceStatus>,
-    /// All nodes.
-    #[serde(default)]
-    pub nodes: Vec<NodeStatus>,
-    /// What became of frames.
-    #[serde(default)]
-    pub counters: BTreeMap<String, u64>,
-    /// How the agent has BFD's port.
-    #[serde(default)]
-    pub bfd_port: Option<String>,
-    /// Packets that the agent has read, by protocol.
-    #[serde(default)]
-    pub received: BTreeMap<String, u64>,
-    /// Events since the agent started, by name.
-    #[serde(default)]
-    pub events: BTreeMap<String, u64>,
-}
+#[serde(transparent)]
+pub struct Status(status::Status);
 
-/// Something on the segment that keeps the cluster from working as it should.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Alarm {
-    /// What it is, for programs.
-    pub alarm: String,
-    /// A node's name, or an address.
-    pub about: String,
-    /// What it is, for people.
-    pub text: String,
-}
+impl Deref for Status {
+    type Target = status::Status;
 
-/// How the programs are attached.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct XdpStatus {
-    /// The NIC.
-    #[serde(default)]
-    pub interface: String,
-    /// `native`, `generic`, `tc`.
-    pub mode: String,
-    /// The maps were taken over from an earlier agent.
-    pub adopted: bool,
-}
-
-/// A place in the kernel where a program of the agent must run.
-#[derive(Debug, Clone, Deserialize)]
-pub struct HookStatus {
-    /// `ingress`, `egress`, `connect`.
-    pub name: String,
-    /// `yes`, `no`, `unproven`.
-    pub runs: String,
-    /// Why not.
-    #[serde(default)]
-    pub cause: Option<String>,
-}
-
-/// A port of a VIP.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ServiceStatus {
-    /// Address and port.
-    pub endpoint: String,
-    /// Names of the nodes that new connections are brought to.
-    pub usable: Vec<String>,
-}
-
-/// The owner of the VIP.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Owner {
-    /// Its own address.
-    pub address: String,
-}
-
-/// A node, as another one sees it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct NodeStatus {
-    /// Its own address.
-    pub address: String,
-    /// Its Ethernet address, once it is known.
-    #[serde(default)]
-    pub mac: Option<String>,
-    /// Where its frames come from, if that is another one.
-    #[serde(default)]
-    pub source_mac: Option<String>,
-    /// It answers.
-    #[serde(default)]
-    pub alive: bool,
-    /// Its API server says that it is ready.
-    #[serde(default)]
-    pub ready: bool,
-    /// Its API server serves, and whether it is ready is not known.
-    #[serde(default)]
-    pub unknown: bool,
-    /// New connections to the API are brought to it.
-    #[serde(default)]
-    pub usable: bool,
-    /// What the last probe found.
-    #[serde(default)]
-    pub probe: String,
-    /// Whether it answers ICMP echo, once that is known.
-    #[serde(default)]
-    pub echo: Option<bool>,
-    /// It takes no new connections.
-    #[serde(default)]
-    pub draining: bool,
-    /// The BFD session with it.
-    #[serde(default)]
-    pub bfd: Option<BfdStatus>,
-    /// It is the node that says this.
-    #[serde(default)]
-    pub own: bool,
-    /// Frames that were steered there.
-    #[serde(default)]
-    pub packets: u64,
-    /// Their bytes.
-    #[serde(default)]
-    pub bytes: u64,
-}
-
-/// A BFD session, as the agent sees it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct BfdStatus {
-    /// `admin_down`, `down`, `init`, `up`.
-    pub state: String,
-    /// How long the peer may be silent.
-    pub detection_ms: f64,
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Status {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The text has another form.
+    pub fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text).with_context(|| format!("vip status --json wrote: {text}"))
+    }
+
     /// The entry of a node.
     #[must_use]
     pub fn node(&self, host: &dyn Host) -> Option<&NodeStatus> {
-        let address = host.address().to_string();
+        let address = IpAddr::from(host.address());
         self.nodes.iter().find(|node| node.address == address)
+    }
+
+    /// The node owns the VIP.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.state == State::Active
+    }
+
+    /// The node waits for the owner to fail.
+    #[must_use]
+    pub fn is_backup(&self) -> bool {
+        self.state == State::Backup
+    }
+
+    /// The node cannot own the VIP now, and names a fault.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        self.state == State::Initialize && !self.faults.is_empty()
+    }
+
+    /// The node names this fault, and no other one.
+    #[must_use]
+    pub fn has_only_fault(&self, text: &str) -> bool {
+        self.faults == [text]
+    }
+
+    /// How the program on the way in runs.
+    #[must_use]
+    pub fn xdp_mode(&self) -> Mode {
+        self.xdp.mode
+    }
+
+    /// How the agent has BFD's port.
+    #[must_use]
+    pub fn has_bfd_port(&self, how: BfdPort) -> bool {
+        self.bfd_port == Some(how)
     }
 
     /// Whether all hooks are proved to run.
     #[must_use]
     pub fn hooks_run(&self) -> bool {
-        !self.hooks.is_empty() && self.hooks.iter().all(|hook| hook.runs == "yes")
+        !self.hooks.is_empty() && self.hooks.iter().all(|hook| hook.runs == Running::Yes)
+    }
+
+    /// Why a hook does not run, if it does not and the cause is known.
+    #[must_use]
+    pub fn why_not_run(&self, hook: Hook) -> Option<&str> {
+        let mut hooks = self.hooks.iter();
+        let hook = hooks.find(|found| found.name == hook && found.runs == Running::No)?;
+        hook.cause.as_deref()
     }
 
     /// Frames that the node sent on to others, and their bytes.
@@ -234,7 +149,7 @@ impl Status {
 
     /// The text of an alarm about a node's name or an address.
     #[must_use]
-    pub fn alarm(&self, alarm: &str, about: &str) -> Option<&str> {
+    pub fn alarm(&self, alarm: Kind, about: &str) -> Option<&str> {
         let mut alarms = self.alarms.iter();
         let found = alarms.find(|there| there.alarm == alarm && there.about == about);
         found.map(|there| there.text.as_str())
@@ -245,6 +160,18 @@ impl Status {
     pub fn count(&self, name: &str) -> u64 {
         self.counters.get(name).copied().unwrap_or(0)
     }
+
+    /// How often an event happened since the agent started.
+    #[must_use]
+    pub fn event_count(&self, name: &str) -> u64 {
+        self.events.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// Whether there is a BFD session with a node, and it is in this state.
+#[must_use]
+pub fn session_is(node: &NodeStatus, state: bfd::State) -> bool {
+    node.bfd.as_ref().is_some_and(|bfd| bfd.state == state)
 }
 
 /// A running agent.
@@ -294,8 +221,7 @@ pub fn status(programs: &Programs, host: &dyn Host) -> Result<Status> {
         host.command(programs.vip.as_os_str())
             .args(["status", "--json"]),
     )?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("vip status --json on {} wrote: {text}", host.name()))
+    Status::parse(&text).with_context(|| format!("ask the agent on {}", host.name()))
 }
 
 /// Removes what an agent left on a node.

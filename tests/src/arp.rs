@@ -1,4 +1,4 @@
-//! Who speaks for the VIP: asks for its Ethernet address again and again, and records every
+//! Asks for the Ethernet address of the VIP again and again, and records every
 //! answer and whatever else names the VIP as its sender.
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,11 +22,11 @@ use crate::topology::NIC;
 const TAGS: u64 = 100;
 
 fn tag(number: u64) -> Ipv4Addr {
-    let place = u8::try_from(number % TAGS).expect("less than 100");
-    Ipv4Addr::new(10, 0, 0, 140 + place)
+    let index = u8::try_from(number % TAGS).expect("less than 100");
+    Ipv4Addr::new(10, 0, 0, 140 + index)
 }
 
-/// What `testbed arp` is told.
+/// Arguments of `testbed arp`.
 #[derive(Args, Debug)]
 pub struct ArpArgs {
     /// The address to ask for
@@ -77,7 +77,7 @@ pub enum ArpEvent {
     },
 }
 
-/// What all these events say.
+/// A summary of these events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArpReport {
     /// Questions asked.
@@ -86,8 +86,8 @@ pub struct ArpReport {
     pub silences: usize,
     /// Questions with answers that name more than one address.
     pub contradictions: Vec<BTreeSet<String>>,
-    /// Who answered, in turn: one entry as long as it is always the same.
-    pub speakers: Vec<Speaker>,
+    /// The hosts that answered, in turn: one entry as long as it is always the same host.
+    pub answerers: Vec<Answerer>,
     /// Addresses that were announced, in turn.
     pub announcements: Vec<String>,
     /// Frames that teach the segment a wrong address.
@@ -96,7 +96,7 @@ pub struct ArpReport {
 
 /// A run of answers that all name the same address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Speaker {
+pub struct Answerer {
     /// The address.
     pub mac: String,
     /// First answer of the run.
@@ -130,9 +130,9 @@ impl ArpReport {
                     if let Some(answers) = questions.get_mut(asker) {
                         answers.insert(mac.clone());
                     }
-                    match report.speakers.last_mut() {
+                    match report.answerers.last_mut() {
                         Some(speaker) if speaker.mac == *mac => speaker.to = *at,
-                        _ => report.speakers.push(Speaker {
+                        _ => report.answerers.push(Answerer {
                             mac: mac.clone(),
                             from: *at,
                             to: *at,
@@ -154,14 +154,14 @@ impl ArpReport {
     /// The addresses that answered, in turn.
     #[must_use]
     pub fn turns(&self) -> Vec<&str> {
-        self.speakers
+        self.answerers
             .iter()
-            .map(|speaker| speaker.mac.as_str())
+            .map(|answerer| answerer.mac.as_str())
             .collect()
     }
 }
 
-/// What a frame says about the VIP, if anything.
+/// The event that a frame is, if it is about the VIP.
 fn classify(frame: &[u8], vip: Ipv4Addr) -> Option<ArpEvent> {
     let arp = Arp::parse(frame)?;
     if arp.sender_ip != vip {
@@ -261,7 +261,7 @@ mod tests {
         let report = ArpReport::of(&events);
         assert_eq!(report.contradictions.len(), 1);
         assert_eq!(report.turns(), ["a", "b"]);
-        assert_eq!(report.speakers[1].to, 3);
+        assert_eq!(report.answerers[1].to, 3);
     }
 
     #[test]

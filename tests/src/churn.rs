@@ -10,7 +10,7 @@ use clap::Args;
 /// Bytes of a request, and of its answer.
 const SIZE: usize = 100;
 
-/// What `testbed echo` is told.
+/// Arguments of `testbed echo`.
 #[derive(Args, Debug)]
 pub struct EchoArgs {
     /// Address to listen on
@@ -21,7 +21,7 @@ pub struct EchoArgs {
     pub port: u16,
 }
 
-/// What `testbed churn` is told.
+/// Arguments of `testbed churn`.
 #[derive(Args, Debug)]
 pub struct ChurnArgs {
     /// Servers, which take turns

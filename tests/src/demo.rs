@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::agent::Programs;
 use crate::cluster::{Cluster, Flavour, Plan};
 use crate::kube::{Binaries, Layout};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::scenarios::DEMO;
 
 /// The real API server if there is one.
@@ -26,17 +26,17 @@ pub fn best_flavour() -> Flavour {
 /// The cluster does not come up, or the table cannot be written.
 pub fn run(json: Option<&Path>) -> Result<ExitCode> {
     let programs = Programs::find()?;
-    let mut report = Report::new(true);
+    let mut timeline = Timeline::new(true);
     let plan = Plan {
         flavour: best_flavour(),
         ..Plan::default()
     };
-    let mut cluster = Cluster::start(&programs, plan, &mut report)?;
+    let mut cluster = Cluster::start(&programs, plan, &mut timeline)?;
     let mut outcomes = Vec::new();
     for scenario in DEMO {
         println!();
-        report.event(format!("== {} ==", scenario.name));
-        let outcome = (scenario.run)(&mut cluster, &mut report);
+        timeline.event(format!("== {} ==", scenario.name));
+        let outcome = (scenario.run)(&mut cluster, &mut timeline);
         let kept = outcome.as_ref().is_ok_and(|o| o.violations.is_empty());
         if !kept {
             let logs = cluster.save_logs(scenario.name)?;
@@ -66,7 +66,7 @@ pub fn run(json: Option<&Path>) -> Result<ExitCode> {
 /// # Errors
 /// Something does not start.
 pub fn up() -> Result<()> {
-    let mut report = Report::new(true);
+    let mut timeline = Timeline::new(true);
     let plan = Plan {
         bare: true,
         flavour: best_flavour(),
@@ -76,7 +76,7 @@ pub fn up() -> Result<()> {
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     signals.thread_block().context("block signals")?;
-    let cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;
+    let cluster = Cluster::start(&Programs::find()?, plan, &mut timeline)?;
     for host in cluster.topology.hosts() {
         println!("{:8} {:12} {}", host.name(), host.address(), host.way_in());
     }

@@ -15,7 +15,7 @@ use crate::frames::{
 use crate::sys::packet_socket;
 use crate::topology::NIC;
 
-/// What `testbed flood` is told.
+/// Arguments of `testbed flood`.
 #[derive(Args, Debug)]
 pub struct FloodArgs {
     /// The node's address
@@ -60,7 +60,7 @@ const KINDS: [(&str, Make); 8] = [
     ("bfd_stranger", |args, own, number| {
         packet(args, own, (args.own, 255), UDP, &bfd(number))
     }),
-    // What a neighbour forges who knows no discriminator. It may be read, and must do no harm.
+    // A neighbour that knows no discriminator can forge this. It may be read, and must do no harm.
     ("bfd_forged", |args, own, number| {
         packet(args, own, (args.member, 255), UDP, &bfd(number))
     }),

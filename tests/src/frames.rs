@@ -70,13 +70,13 @@ pub fn ethernet(source: Mac, destination: Mac, ethertype: u16, payload: &[u8]) -
 pub struct Arp {
     /// Request or reply.
     pub operation: u16,
-    /// Who speaks: Ethernet address.
+    /// Ethernet address of the sender.
     pub sender_mac: Mac,
-    /// Who speaks: IPv4 address.
+    /// IPv4 address of the sender.
     pub sender_ip: Ipv4Addr,
-    /// Whom it is about: Ethernet address.
+    /// Ethernet address of the target.
     pub target_mac: Mac,
-    /// Whom it is about: IPv4 address.
+    /// IPv4 address of the target.
     pub target_ip: Ipv4Addr,
 }
 

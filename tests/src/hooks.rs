@@ -86,7 +86,7 @@ pub fn on(host: &dyn Host, programs: &Programs, interface: &str) -> Result<Vec<S
 
 /// Where a program of somebody else hangs.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Hook {
     /// As XDP in the driver.
     Xdp,
     /// On the way in, as a tcx program.
@@ -106,7 +106,7 @@ pub enum Verdict {
     DropArp,
 }
 
-/// What `testbed foreign` is told.
+/// Arguments of `testbed foreign`.
 #[derive(Args, Debug)]
 pub struct ForeignArgs {
     /// The interface
@@ -114,7 +114,7 @@ pub struct ForeignArgs {
     pub interface: String,
     /// The hook
     #[arg(long)]
-    pub place: Place,
+    pub hook: Hook,
     /// What becomes of frames
     #[arg(long)]
     pub verdict: Verdict,
@@ -131,7 +131,7 @@ const FOREIGN: &str = "foreign";
 /// # Errors
 /// The kernel refuses.
 pub fn foreign(args: &ForeignArgs) -> Result<()> {
-    let kind = if args.place == Place::Xdp {
+    let kind = if args.hook == Hook::Xdp {
         Kind::Xdp
     } else {
         Kind::Classifier
@@ -144,10 +144,10 @@ pub fn foreign(args: &ForeignArgs) -> Result<()> {
         (verdict, kind) => bail!("a program of kind {kind:?} has no verdict {verdict:?}"),
     };
     let program = bpf::load(kind, FOREIGN, &instructions).context("load the program")?;
-    let hook = match args.place {
-        Place::Xdp => None,
-        Place::TcxIngress => Some(sys::TCX_HOOKS[0].1),
-        Place::TcxEgress => Some(sys::TCX_HOOKS[1].1),
+    let hook = match args.hook {
+        Hook::Xdp => None,
+        Hook::TcxIngress => Some(sys::TCX_HOOKS[0].1),
+        Hook::TcxEgress => Some(sys::TCX_HOOKS[1].1),
     };
     let attach = || {
         match hook {

@@ -1,4 +1,4 @@
-//! The client side that load, watches and pulse share: one TLS connection, HTTP/1.1 on it.
+//! The client side that load, watches and background writes share: one TLS connection, HTTP/1.1 on it.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;

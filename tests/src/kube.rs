@@ -14,7 +14,7 @@ use crate::topology::{Host, PORT};
 /// The bearer token of an administrator.
 pub const TOKEN: &str = "vip-tests";
 
-/// A stream that has an event whenever [`pulse`](crate::pulse) writes.
+/// A stream that has an event whenever [`background_writes`](crate::background_writes) writes one.
 pub const WATCH_PATH: &str = "/api/v1/namespaces/default/configmaps?watch=1";
 
 /// Port of etcd.

@@ -1,7 +1,7 @@
 //! Static pods without a kubelet: what `vip manifest` prints is read as strictly as can be, and
 //! what it describes is run by containerd and runc, one daemon a node.
 //!
-//! What this knows of pods is what that manifest uses. A field it does not know is an error, and
+//! It knows the fields that the manifest uses. A field it does not know is an error, and
 //! not left out: whoever adds one has to say here what it means.
 
 use std::ffi::OsStr;

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod arp;
+pub mod background_writes;
 pub mod churn;
 pub mod clock;
 pub mod cluster;
@@ -17,14 +18,14 @@ pub mod isolation;
 pub mod kube;
 pub mod kubelet;
 pub mod load;
+pub mod netns;
 pub mod outcome;
 pub mod peers;
 pub mod ping;
 pub mod pki;
-pub mod place;
 pub mod pod;
 pub mod process;
-pub mod pulse;
+pub mod scenario;
 pub mod scenarios;
 pub mod server;
 pub mod stray;

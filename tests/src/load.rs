@@ -26,7 +26,7 @@ const KEPT_INTERVAL: Duration = Duration::from_millis(50);
 /// In nanoseconds.
 const TICK: u64 = 10_000_000;
 
-/// What `testbed load` is told.
+/// Arguments of `testbed load`.
 #[derive(Args, Debug)]
 pub struct LoadArgs {
     /// The server
@@ -237,7 +237,7 @@ pub async fn run(args: LoadArgs) -> Result<()> {
     let timeout = Duration::from_secs(args.timeout_secs);
     let pause = KEPT_INTERVAL.max(Duration::from_millis(args.every_ms));
     let (results, mut finished) = mpsc::unbounded_channel();
-    let places = Arc::new(Semaphore::new(args.in_flight));
+    let permits = Arc::new(Semaphore::new(args.in_flight));
     let mut stop = signal(SignalKind::terminate()).context("handle SIGTERM")?;
 
     let issue = async {
@@ -261,7 +261,7 @@ pub async fn run(args: LoadArgs) -> Result<()> {
                 _ = stop.recv() => break,
                 () = &mut end => break,
             }
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 let now = boot_now();
                 let _ = results.send(Request {
                     start: now,
@@ -276,7 +276,7 @@ pub async fn run(args: LoadArgs) -> Result<()> {
             let (target, path, results) = (target.clone(), Arc::clone(&path), results.clone());
             tokio::spawn(async move {
                 let _ = results.send(fresh(&target, &path, timeout).await);
-                drop(place);
+                drop(permit);
             });
         }
         for keeper in keepers {

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use vip_tests::http::{Failure, Progress, Target, TargetArgs};
 use vip_tests::vm::{exec, guest};
 use vip_tests::{
-    arp, churn, demo, flood, hooks, isolation, load, ping, pulse, server, stray, watch,
+    arp, background_writes, churn, demo, flood, hooks, isolation, load, ping, server, stray, watch,
 };
 
 /// Programs for tests and the demo of vip
@@ -38,7 +38,7 @@ enum Command {
     /// Hold watches open
     Watch(watch::WatchArgs),
     /// Keep watches of a real API server busy
-    Pulse(pulse::PulseArgs),
+    BackgroundWrites(background_writes::BackgroundWritesArgs),
     /// Ask who has the VIP, again and again
     Arp(arp::ArpArgs),
     /// Send frames at the VIP that no kernel would send
@@ -94,7 +94,7 @@ enum Command {
     Guest,
     /// Run commands in a virtual machine for those outside
     GuestServer,
-    /// Succeed if a TCP connection can be made, and print whom it believes to be connected to
+    /// Succeed if a TCP connection can be made, and print the address of its peer
     Reach {
         /// Where to
         address: SocketAddr,
@@ -134,7 +134,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(args) => block_on(server::run(args))?,
         Command::Load(args) => block_on(load::run(args))?,
         Command::Watch(args) => block_on(watch::run(args))?,
-        Command::Pulse(args) => block_on(pulse::run(args))?,
+        Command::BackgroundWrites(args) => block_on(background_writes::run(args))?,
         Command::Arp(args) => arp::run(&args)?,
         Command::Stray(args) => stray::run(&args)?,
         Command::Claim(args) => stray::claim(&args)?,

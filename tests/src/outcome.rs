@@ -104,13 +104,13 @@ impl Outcome {
 
 /// The story of a run: what happened when.
 #[derive(Debug)]
-pub struct Report {
+pub struct Timeline {
     begin: Instant,
     aloud: bool,
     lines: Vec<String>,
 }
 
-impl Report {
+impl Timeline {
     /// Begins one. `aloud` prints each line as it comes.
     #[must_use]
     pub fn new(aloud: bool) -> Self {

@@ -10,10 +10,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::frames::checksum;
 
-/// What `testbed ping` is told.
+/// Arguments of `testbed ping`.
 #[derive(Args, Debug)]
 pub struct PingArgs {
-    /// Whom to ask
+    /// The address to ask
     #[arg(long)]
     pub target: Ipv4Addr,
     /// Questions to ask; all must be answered

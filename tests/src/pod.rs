@@ -13,7 +13,7 @@ use crate::topology::{Host, NIC, sh};
 
 /// How packets of pods leave their node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Routing {
     /// With the pod's address, to which the other nodes have a route.
     Routed,
     /// With the node's (masqueraded), and what connection tracking finds invalid is dropped, as
@@ -33,7 +33,7 @@ impl Pod {
     ///
     /// # Errors
     /// The kernel refuses something.
-    pub fn start(cluster: &Cluster, node: usize, way: Way) -> Result<Self> {
+    pub fn start(cluster: &Cluster, node: usize, routing: Routing) -> Result<Self> {
         let host = cluster.host(node);
         let mut command = host.command("unshare".as_ref());
         // It says so when it is in its namespace.
@@ -57,7 +57,7 @@ impl Pod {
             "ip link set lo up; ip address add 10.244.0.2/24 dev eth0; \
              ip link set eth0 up; ip route add default via 10.244.0.1",
         )?;
-        if way == Way::Masqueraded {
+        if routing == Routing::Masqueraded {
             sh(
                 host,
                 &format!(

@@ -31,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::pki::Pki;
 
-/// What `testbed serve` is told.
+/// Arguments of `testbed serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
     /// The server's name, which is also that of its certificate
@@ -53,7 +53,7 @@ pub struct ServeArgs {
 struct Mode {
     /// `/readyz` answers 503.
     draining: AtomicBool,
-    /// `/readyz` wants the token.
+    /// `/readyz` demands the token.
     locked: AtomicBool,
 }
 

@@ -15,7 +15,7 @@ use crate::frames::{
 use crate::sys::packet_socket;
 use crate::topology::NIC;
 
-/// What `testbed stray` is told.
+/// Arguments of `testbed stray`.
 #[derive(Args, Debug)]
 pub struct StrayArgs {
     /// The virtual address
@@ -192,7 +192,7 @@ fn bad_arp(b: &Between<'_>) -> Vec<Vec<u8>> {
     let good = b.arp();
     let mut frames: Vec<Vec<u8>> = truncated(&good).collect();
     // Hardware, protocol, both lengths, operation: each byte in turn. Sent to one node only,
-    // and never naming the VIP as sender, lest bystanders believe it.
+    // and never naming the VIP as sender, so that bystanders do not learn from it.
     for at in 0..8 {
         for byte in [0, 1, 2, 3, 7, 0x7f, 0xff] {
             let mut frame = good.clone();
@@ -243,7 +243,7 @@ fn random(b: &Between<'_>, count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What `testbed claim` is told.
+/// Arguments of `testbed claim`.
 #[derive(Args, Debug)]
 pub struct ClaimArgs {
     /// The address to claim

@@ -10,7 +10,7 @@ use crate::arp::{ArpEvent, ArpReport};
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::load::Request;
-use crate::outcome::{Down, Outcome, Report};
+use crate::outcome::{Down, Outcome, Timeline};
 use crate::process::{Process, output};
 use crate::topology::{Host, PORT, VIP, VIP6};
 use crate::watch::Snapshot;
@@ -284,9 +284,9 @@ impl ArpMonitor {
             Ok(condition(&last).then(|| last.clone()))
         })
         .with_context(|| {
-            let speakers = &last.speakers[last.speakers.len().saturating_sub(4)..];
+            let answerers = &last.answerers[last.answerers.len().saturating_sub(4)..];
             format!(
-                "{} questions; who answered last: {speakers:?}",
+                "{} questions; who answered last: {answerers:?}",
                 last.questions
             )
         })
@@ -309,15 +309,15 @@ impl Traffic {
     ///
     /// # Errors
     /// Not all watches open, or a server has none.
-    pub fn start(cluster: &Cluster, report: &mut Report) -> Result<Self> {
-        Self::start_to(cluster, &vip(), report)
+    pub fn start(cluster: &Cluster, timeline: &mut Timeline) -> Result<Self> {
+        Self::start_to(cluster, &vip(), timeline)
     }
 
     /// The same to another `ADDRESS:PORT`.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_to(cluster: &Cluster, target: &str, report: &mut Report) -> Result<Self> {
+    pub fn start_to(cluster: &Cluster, target: &str, timeline: &mut Timeline) -> Result<Self> {
         let client = cluster.topology.client.as_ref();
         let count = cluster.pace().watches;
         let (watches, before) = Watches::open(cluster, client, target, count)?;
@@ -331,7 +331,7 @@ impl Traffic {
             .iter()
             .map(|(name, n)| format!("{name} {n}"))
             .collect();
-        report.event(format!("{count} watches are open: {}", text.join(", ")));
+        timeline.event(format!("{count} watches are open: {}", text.join(", ")));
         for (name, share) in shares {
             ensure!(share > 0, "no watch of {count} is on {name}");
         }

@@ -18,7 +18,7 @@ use crate::http::{Failure, Progress, Target, TargetArgs};
 /// Watches being opened at once.
 const OPENING: usize = 16;
 
-/// What `testbed watch` is told.
+/// Arguments of `testbed watch`.
 #[derive(Args, Debug)]
 pub struct WatchArgs {
     /// The server
@@ -104,7 +104,7 @@ async fn follow(
     index: usize,
     opening: &Semaphore,
 ) -> Result<(), Failure> {
-    let place = opening.acquire().await;
+    let permit = opening.acquire().await;
     let mut progress = Progress::default();
     let keepalive = Duration::from_secs(args.keepalive_secs);
     let connected = target.connect(Some(keepalive), &mut progress).await;
@@ -120,7 +120,7 @@ async fn follow(
         return Err(Failure::status(response.status()));
     }
     update(board, index, |watch| watch.opened = Some(boot_now()));
-    drop(place);
+    drop(permit);
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         frame?;

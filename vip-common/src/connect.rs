@@ -1,27 +1,30 @@
 //! The decision about connections that this node and its pods make to a VIP.
 //!
-//! They never pass the NIC, and the VIP is on every node's `lo`: left alone, they would all end
-//! at this node's own server, whether it lives or not. So the `connect` itself is turned to a
-//! server that is ready. That also keeps a server from being its own client through another
-//! node, which no direct server return could answer.
+//! They never pass the NIC, because the VIP is on every node's `lo`. Without this program they
+//! would all end at this node's own server, even if it is down. The program therefore rewrites the
+//! destination of the `connect` call to a server that is ready.
+//!
+//! This also keeps a server from reaching itself through a peer: its answer, sent directly, would
+//! never leave the node.
 
 use crate::abi::lookup::{find, service};
 use crate::abi::{BackendIndex, State};
 use crate::wire::addr::{Be16, Be128};
 
-/// Where a connection is turned to.
+/// The server that a connection is redirected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
     /// A node's own address, of the same family as the VIP's.
     pub address: Be128,
-    /// The port that it listens on.
+    /// The service's target.
     pub port: Be16,
 }
 
-/// Decides about a connection to `address` and `port`; `None` if it stays as it is.
+/// The server for a connection to `address` and `port`; `None` if the connection is not redirected.
 ///
-/// This node's own server comes first if it may have new connections and `listens`, which is asked
-/// only then, for a check of its service. Else one of the others, by `random`.
+/// The first choice is this node's own server, if it may have new connections and `listens` says
+/// that it listens. `listens` gets the server and the index of the service's check, and is called
+/// for no other reason. Otherwise `random` chooses one of the peers.
 #[inline(always)]
 pub fn redirect(
     state: &State,
@@ -63,8 +66,8 @@ pub fn redirect(
     target(others.nth(random % count)?)
 }
 
-/// Whether a UDP socket that connects to `address` and `port` is the agent's test of whether
-/// the programs at `connect` run. Nothing is sent by that, and nobody else has a use for port 0.
+/// Whether a UDP socket that connects to `address` and `port` is the agent's self-test of the
+/// connect programs. Such a call sends nothing, and no other program connects to port 0.
 #[inline(always)]
 #[must_use]
 pub fn is_self_test(state: &State, address: Be128, port: Be16) -> bool {
@@ -116,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn port_0_of_a_vip_is_the_agents_test() {
+    fn port_0_of_a_vip_is_the_self_test() {
         let state = world(|_| {});
         assert!(is_self_test(&state, VIP.into(), Be16::new(0)));
         assert!(is_self_test(&state, VIP6, Be16::new(0)));
@@ -125,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn only_those_for_local_connections_are_chosen_and_nobody_means_as_it_is() {
-        let nobody = world(|state| state.masks.connect[0] = BackendMask::EMPTY);
-        assert_eq!(to(&nobody, true, 0), None);
+    fn without_a_usable_server_a_connection_is_not_redirected() {
+        let none = world(|state| state.masks.connect[0] = BackendMask::EMPTY);
+        assert_eq!(to(&none, true, 0), None);
         let alone =
             world(|state| state.masks.connect[0] = BackendMask::EMPTY.with(backend(0), true));
         assert_eq!(to(&alone, true, 0), node(0));
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn other_connections_stay_as_they_are() {
+    fn connections_to_no_service_are_not_redirected() {
         let state = world(|_| {});
         let redirect = |address, port| redirect(&state, address, Be16::new(port), |_, _| true, 0);
         assert_eq!(redirect(CLIENT.into(), PORT), None);
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_an_address_of_the_family_are_left_out() {
+    fn a_node_without_an_address_of_the_family_is_not_chosen() {
         let to = |state: &State, listens| {
             redirect(state, VIP6, Be16::new(PORT), |_, _| listens, 0).map(|target| target.address)
         };
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_with_another_port_is_redirected_to_it() {
+    fn a_connection_goes_to_the_target_of_its_service() {
         let mut state = World::new(3, 0).mapping(443, PORT).state;
         state.config.redirects = 1;
         let to = redirect(&state, VIP.into(), Be16::new(443), |_, _| true, 0);

@@ -1,5 +1,5 @@
-//! The fuzzer's corpus, and a hundred thousand inputs made of it: a short run of
-//! `cargo +nightly fuzz run frame`, which finds new ones.
+//! A short run of the fuzzer: its corpus and 100,000 mutations of it. `cargo +nightly fuzz run
+//! frame` finds new inputs.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::testing::{Random, check_input};
 
 #[test]
-fn the_corpus_and_its_mutants_do_no_harm() {
+fn the_fuzzers_corpus_and_its_mutations_break_no_rule() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/frame");
     let mut inputs: Vec<Vec<u8>> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

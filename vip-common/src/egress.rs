@@ -1,11 +1,14 @@
-//! The decision about what leaves: the local kernel never speaks for the VIP, and what leaves
-//! from a VIP whose port is another one on the nodes leaves from the VIP's.
+//! The decision about a frame that is about to leave by the NIC. It has two purposes:
 //!
-//! A node that asks for a client's Ethernet address while it answers from the VIP would name
-//! the VIP as the sender of its request (`arp_announce=0`, the default) and so teach the whole
-//! segment that the VIP is here. Dropping the request would leave the client without an
-//! answer, so it is rewritten to name the node. (With IPv6 the kernel names an address of the
-//! NIC; `ndisc_solicit` in net/ipv6/ndisc.c.)
+//! - No ARP or Neighbor Discovery that names the VIP as its sender leaves a node which is not the
+//!   owner.
+//! - A segment from a service with another target leaves with the port that clients know.
+//!
+//! When a node answers a client from the VIP, it may first have to ask for the client's Ethernet
+//! address. Its kernel names the VIP as the sender of that ARP request (`arp_announce=0`, the
+//! default), and the whole segment would learn that the VIP is here. The request is therefore
+//! rewritten to name the node; dropped, it would leave the client without an answer. With IPv6 the
+//! kernel names an address of the NIC (`ndisc_solicit` in net/ipv6/ndisc.c).
 
 use crate::abi::lookup::{find, find_ipv4, service};
 use crate::abi::{Counter, State, Vip, lease_stands};
@@ -14,23 +17,23 @@ use crate::wire::addr::Be16;
 use crate::wire::time::BootNanos;
 use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, ipv6, ndp, tcp};
 
-/// What to do with a frame that is about to leave.
+/// The action on a frame that is about to leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// It may leave as it is.
+    /// Let it leave as it is.
     Pass,
-    /// It may leave once the node's own address stands in it as the sender.
+    /// Let it leave with the node's own address as its ARP sender.
     NameNode,
-    /// It may leave once the service's port stands in it as the source.
+    /// Let it leave with the service's port as its source port.
     NamePort,
-    /// It may not leave.
+    /// Discard it.
     Drop,
-    /// The agent's test of this program: it has been seen, and may not leave.
+    /// Discard it: it is the agent's self-test of this program.
     SelfTest,
 }
 
-/// The decision about a frame that is about to leave. Flat for the same reason as that about
-/// one that came in.
+/// The decision about a frame that is about to leave. Flat for the same reason as
+/// [`verdict::Verdict`](crate::verdict::Verdict).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verdict {
     kind: Kind,
@@ -46,14 +49,14 @@ impl Verdict {
         Self { kind, tcp: 0, port }
     }
 
-    /// What to do.
+    /// The action that the program takes.
     #[inline(always)]
     #[must_use]
     pub const fn kind(self) -> Kind {
         self.kind
     }
 
-    /// What to count it as, if it is counted.
+    /// The counter that the frame adds to; `None` if it is not counted.
     #[inline(always)]
     #[must_use]
     pub const fn counter(self) -> Option<Counter> {
@@ -81,7 +84,7 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
     verdict.unwrap_or(Verdict::new(Kind::Pass))
 }
 
-/// What the owner alone may say.
+/// Lets the frame leave if this node is the owner.
 #[inline(always)]
 fn as_owner<T: Tables>(answer_until: BootNanos, tables: &T) -> Verdict {
     Verdict::new(if lease_stands(answer_until, tables.now()) {
@@ -107,8 +110,8 @@ fn decide_arp<F: Frame + ?Sized, T: Tables>(
         return Some(Verdict::new(Kind::SelfTest));
     }
     let vip = find_ipv4(tables.state(), packet.sender_address())?;
-    // An announcement names the VIP on both sides (RFC 5227, section 3); an answer comes from
-    // the program on the way in, where that cannot send by itself.
+    // An announcement has the VIP as sender and as target address (RFC 5227, section 3). Replies
+    // come from the ingress program: where it is a tcx program, its frames pass here.
     let announces = packet.target_address() == packet.sender_address();
     Some(
         if announces || packet.operation() == arp::operation::REPLY {
@@ -164,7 +167,8 @@ fn decide_ipv6<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Option<Ve
     }
 }
 
-/// For a segment from the VIP: the port that clients know.
+/// The verdict about a segment from a VIP, if its service has another target. `tcp` is the offset
+/// of the TCP header in the frame, in bytes.
 #[inline(always)]
 fn name_port<F: Frame + ?Sized>(
     frame: &F,
@@ -181,7 +185,7 @@ fn name_port<F: Frame + ?Sized>(
     })
 }
 
-/// Carries a verdict out on the frame it was given for. False if the frame may not leave.
+/// Rewrites the frame for which the verdict was given. False if the frame may not leave.
 #[inline(always)]
 pub fn apply<F: FrameMut + ?Sized, T: Tables>(verdict: Verdict, frame: &mut F, tables: &T) -> bool {
     match verdict.kind {
@@ -195,7 +199,7 @@ pub fn apply<F: FrameMut + ?Sized, T: Tables>(verdict: Verdict, frame: &mut F, t
                 .is_some()
         }
         Kind::NamePort => {
-            // The verifier of Linux 6.1 no longer knows how far into the frame that can be.
+            // The verifier of Linux 6.1 has lost the upper bound of this offset.
             let tcp = verdict.tcp as usize;
             let tcp = tables
                 .state()
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn no_arp_leaves_with_the_vip_as_sender_but_the_owners_announcement() {
+    fn no_arp_from_the_vip_leaves_but_the_owners_announcement_and_reply() {
         let owner = World::new(3, 0).owning(true);
         let other = World::new(3, 0);
         let request = |sender, target| {
@@ -231,14 +235,14 @@ mod tests {
             arp_frame(Mac::BROADCAST, node_mac(0), packet)
         };
         for world in [&owner, &other] {
-            // The kernel looks for a client that it answers from the VIP.
+            // The kernel asks for the address of a client that it answers from the VIP.
             let mut frame = request(VIP, CLIENT);
             let verdict = decide(&frame, world);
             assert_eq!(verdict.kind(), Kind::NameNode);
             assert!(apply(verdict, &mut frame, world));
             assert_eq!(frame, request(node_address(0), CLIENT));
-            for innocent in [request(node_address(0), CLIENT), arp_request(VIP)] {
-                assert_eq!(kind(&innocent, world), Kind::Pass);
+            for other in [request(node_address(0), CLIENT), arp_request(VIP)] {
+                assert_eq!(kind(&other, world), Kind::Pass);
             }
         }
         let announcement = request(VIP, VIP);
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_test_of_the_guard_is_counted_and_stays_here() {
+    fn the_self_test_of_the_egress_program_is_counted_and_does_not_leave() {
         let own = (node_mac(0), Be32::default());
         let packet = arp::Packet::new(arp::operation::SELF_TEST, own, own);
         for world in [World::new(3, 0).owning(true), World::new(3, 0)] {
@@ -261,14 +265,14 @@ mod tests {
             let verdict = decide(&test, &world);
             assert_eq!(verdict.counter(), Some(Counter::GuardTested));
             assert!(!apply(verdict, &mut test, &world));
-            // An experiment of somebody else.
+            // The same operation between two other addresses is not the agent's.
             let other = arp_frame(CLIENT_MAC, node_mac(0), packet);
             assert_eq!(kind(&other, &world), Kind::Pass);
         }
     }
 
     #[test]
-    fn no_neighbour_discovery_leaves_for_the_vip_but_the_owners() {
+    fn no_neighbor_discovery_from_the_vip_leaves_but_the_owners_advertisement() {
         let owner = World::new(3, 0).owning(true);
         let other = World::new(3, 0);
         let node = Be128::from_wire([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11]);
@@ -294,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_from_the_vip_has_the_port_that_clients_know() {
+    fn a_segment_from_the_vip_leaves_with_the_port_that_clients_know() {
         for (vip, client) in [(VIP.into(), CLIENT.into()), (VIP6, crate::testing::CLIENT6)] {
             let answer = |port| Segment {
                 to: CLIENT_MAC,
@@ -312,7 +316,7 @@ mod tests {
             assert!(apply(verdict, &mut frame, &world));
             assert_eq!(frame, answer(443).build());
             assert!(checksums_are_right(&frame));
-            // Of no service, and of a node.
+            // From a port without a service, and from a node's own address.
             assert_eq!(kind(&answer(22).build(), &world), Kind::Pass);
             let own = Segment {
                 source: node_address(0).into(),

@@ -1,32 +1,32 @@
-//! What a decision may ask of the node it runs on: its tables, its clock, its sockets.
+//! The environment of a decision: the node's tables, clock and sockets.
 //!
-//! In the kernel these are BPF maps and helpers, on the host plain values.
+//! Programs implement it with BPF maps and helpers, tests with plain values.
 
 use crate::abi::{RankRow, Service, State};
 use crate::hash::Flow;
 use crate::wire::addr::{Be32, Be128};
 use crate::wire::time::BootNanos;
 
-/// The tables, as the agent wrote them, and the clock that their leases are read by.
+/// The tables that the agent writes, and the clock of their leases.
 pub trait Tables {
-    /// All but the rank table.
+    /// Everything but the rank table and the tables of clients.
     fn state(&self) -> &State;
-    /// A row of the rank table, both halves counted through.
+    /// A row of the rank table, `0..2 * (bucket_mask + 1)` over both halves; `None` beyond.
     fn row(&self, index: u32) -> Option<RankRow>;
-    /// The time.
+    /// The current time.
     fn now(&self) -> BootNanos;
-    /// Whether the source is on the allow list of the service with this [`Service::id`].
+    /// Whether the allow list of the service with this [`Service::id`] has the source.
     fn allows(&self, service: u16, source: Be128) -> bool;
-    /// Whether the source may open one more connection to the service; if so, it has.
+    /// Whether the source may open one more connection to the service. If so, it is counted.
     fn admits(&self, service: &Service, source: Be128) -> bool;
 }
 
-/// An address of one of the two families.
+/// An IPv4 or IPv6 address.
 pub trait Address: Copy + PartialEq + Default + Into<Be128> {
-    /// It is one of IPv6.
+    /// Whether the type is that of IPv6 addresses.
     const IPV6: bool;
 
-    /// The hash of a flow to a service.
+    /// The hash of a flow to a service. Its low bits are the bucket.
     fn hash(service: &Service, flow: &Flow<Self>) -> u64;
 }
 
@@ -49,32 +49,34 @@ impl Address for Be128 {
     }
 }
 
-/// What the node's TCP stack knows of a flow.
+/// The socket that the node's TCP stack has for a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Socket {
-    /// Nothing.
+    /// No socket.
     None,
-    /// Only a socket that listens on the address and port.
+    /// A socket that listens on the address and port, and no other.
     Listener,
-    /// A listener, and the segment acknowledges a SYN cookie that it gave out.
+    /// A listener, and the segment acknowledges a SYN cookie that this node sent.
     Cookie,
-    /// A connection: established, being established (request), or half closed.
+    /// A connection: SYN-RECEIVED, ESTABLISHED, or half closed (RFC 9293, section 3.3.2).
     Connection,
-    /// What is left of a connection that this node's side closed first: it waits for the other
-    /// side's FIN, or for segments that are late (time-wait).
+    /// A TIME-WAIT socket: this node closed the connection first, and waits for the client's FIN
+    /// or for late segments. (Linux uses one for FIN-WAIT-2 as well.)
     TimeWait {
         /// The sequence number that it expects next, in host byte order; `None` if the kernel
-        /// does not tell.
+        /// does not give it to programs.
         expects: Option<u32>,
     },
 }
 
 /// The node's own sockets.
 pub trait Sockets {
-    /// Looks the flow up, its destination port being that which the node listens on. `cookie`:
-    /// the segment may acknowledge a SYN cookie; only then is [`Socket::Cookie`] looked for.
-    /// `tcp` is the offset of the TCP header in the frame, in bytes.
+    /// Looks up the socket for a flow, whose destination port is the service's target.
+    ///
+    /// `cookie`: the segment may acknowledge a SYN cookie; only then can the answer be
+    /// [`Socket::Cookie`]. `tcp` is the offset of the TCP header in the frame, in bytes.
     fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket;
-    /// Whether a socket listens where the flow goes, whatever else there is for the flow.
+    /// Whether a socket listens at the flow's destination, whether or not the flow has a
+    /// connection.
     fn listens<A: Address>(&self, flow: &Flow<A>) -> bool;
 }

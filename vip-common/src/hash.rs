@@ -1,11 +1,11 @@
-//! From a flow to its bucket.
+//! The flow hash, whose low bits are the bucket.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::addr::{Be16, Be32, Be128};
 
-/// A TCP flow to a VIP as the stack of the node that has it names it, the addresses being those of
-/// IPv4 ([`Be32`]) or IPv6 ([`Be128`]).
+/// A TCP flow to a VIP, with the port by which a node's TCP stack knows it. The addresses are those
+/// of IPv4 ([`Be32`]) or IPv6 ([`Be128`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flow<A> {
     /// The client.
@@ -14,27 +14,33 @@ pub struct Flow<A> {
     pub destination: A,
     /// The client's port.
     pub source_port: Be16,
-    /// The service's port on the nodes.
+    /// The service's target.
     pub destination_port: Be16,
 }
 
-/// SipHash-1-3 of a flow, as far as it is the same for all flows of a service: the state after
-/// the blocks that say so and the first half of the next round, into which its block does not
-/// go yet. The agent computes it once and the packet path goes on from there. (BPF has no
-/// rotation, so that a round is 32 instructions, and the hash half of what a packet costs.)
+/// The SipHash-1-3 state that all flows of a service share.
 ///
-/// The message of IPv4 is destination address, destination port, two zero bytes, source address,
-/// source port: 14 bytes, as they lie in the headers. That of IPv6 is destination address, source
-/// address, source port, destination port: 36 bytes. A keyed hash, so that nobody outside can
-/// choose which server its connections gather on. (J.-P. Aumasson, D. J. Bernstein, "SipHash: a
-/// fast short-input PRF", 2012; one round a block and three to finish, as in Rust's own hash
-/// tables.)
+/// The message begins with the fields that are the same for all these flows. The agent hashes them
+/// once for each service; the programs continue from this state with the client's fields. The state
+/// includes the first half of the next round, which does not depend on its block. This saves time:
+/// BPF has no rotate instruction, so a round takes 32 instructions, and the hash is half the cost
+/// of a packet.
+///
+/// The messages, in network byte order:
+///
+/// - IPv4, 14 bytes: destination address, destination port, two zero bytes, source address, source
+///   port.
+/// - IPv6, 36 bytes: destination address, source address, source port, destination port.
+///
+/// The hash has a key, so that a client cannot choose the server for its connections. SipHash:
+/// J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF", 2012. The variant 1-3 has
+/// one round for each block and three at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct ServiceHash([u64; 4]);
 
 impl ServiceHash {
-    /// For flows to an address, of either family, and port.
+    /// The state for flows to an address, of either family, and a port. `key` is `k0`, `k1`.
     #[must_use]
     pub fn new(key: [u64; 2], address: Be128, port: Be16) -> Self {
         let state = [
@@ -53,15 +59,15 @@ impl ServiceHash {
         Self(first_half(state))
     }
 
-    /// The hash of the flow from a client's address and port, of IPv4.
+    /// The hash of an IPv4 flow from a client's address and port.
     #[inline(always)]
     #[must_use]
     pub fn flow_ipv4(&self, source: Be32, source_port: Be16) -> u64 {
-        // The last block ends in the length of the message.
+        // The highest byte of the last block is the length of the message.
         finish(absorb_rest(self.0, block(source, source_port) | 14 << 56))
     }
 
-    /// The hash of the flow from a client's address and port to the service's port, of IPv6.
+    /// The hash of an IPv6 flow from a client's address and port to the service's port.
     #[inline(always)]
     #[must_use]
     pub fn flow_ipv6(&self, source: Be128, source_port: Be16, port: Be16) -> u64 {
@@ -74,19 +80,19 @@ impl ServiceHash {
     }
 }
 
-/// Takes a block in.
+/// Hashes a block.
 #[inline(always)]
 fn absorb(state: [u64; 4], block: u64) -> [u64; 4] {
     after(round(before(state, block)), block)
 }
 
-/// Takes a block in, the first half of its round being done.
+/// Hashes a block; the first half of its round is done already.
 #[inline(always)]
 fn absorb_rest(state: [u64; 4], block: u64) -> [u64; 4] {
     after(second_half(before(state, block)), block)
 }
 
-/// The three last rounds.
+/// Does the last three rounds, and returns the hash.
 #[inline(always)]
 fn finish(mut state: [u64; 4]) -> u64 {
     state[2] ^= 0xff;
@@ -94,19 +100,19 @@ fn finish(mut state: [u64; 4]) -> u64 {
     state[0] ^ state[1] ^ state[2] ^ state[3]
 }
 
-/// An address and a port as a little-endian word of the message.
+/// The block of an IPv4 address and a port: eight bytes of the message, little-endian.
 #[inline(always)]
 fn block(address: Be32, port: Be16) -> u64 {
     u64::from(u32::from_le(address.raw())) | u64::from(u16::from_le(port.raw())) << 32
 }
 
-/// Takes a block in, before its round.
+/// Adds a block before its round.
 #[inline(always)]
 fn before([a, b, c, d]: [u64; 4], block: u64) -> [u64; 4] {
     [a, b, c, d ^ block]
 }
 
-/// Takes a block in, after its round.
+/// Adds a block after its round.
 #[inline(always)]
 fn after([a, b, c, d]: [u64; 4], block: u64) -> [u64; 4] {
     [a ^ block, b, c, d]
@@ -118,7 +124,7 @@ fn round(state: [u64; 4]) -> [u64; 4] {
     second_half(first_half(state))
 }
 
-/// What a SipRound does without looking at its second pair of words.
+/// The first half of a SipRound: it reads only the first pair of words.
 #[inline(always)]
 fn first_half([mut a, mut b, c, d]: [u64; 4]) -> [u64; 4] {
     a = a.wrapping_add(b);
@@ -127,7 +133,7 @@ fn first_half([mut a, mut b, c, d]: [u64; 4]) -> [u64; 4] {
     [a, b, c, d]
 }
 
-/// The rest of it.
+/// The second half of a SipRound.
 #[inline(always)]
 fn second_half([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     c = c.wrapping_add(d);
@@ -150,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_siphash_1_3_of_the_fourteen_bytes(
+        fn the_hash_of_an_ipv4_flow_is_siphash_1_3_of_14_bytes(
             key: [u64; 2], source: [u8; 4], destination: [u8; 4], ports: [u8; 4],
         ) {
             let mut reference = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);
@@ -163,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn is_siphash_1_3_of_the_thirty_six_bytes(
+        fn the_hash_of_an_ipv6_flow_is_siphash_1_3_of_36_bytes(
             key: [u64; 2], source: [u8; 16], destination: [u8; 16], ports: [u8; 4],
         ) {
             let mut reference = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);

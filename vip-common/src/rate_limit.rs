@@ -1,4 +1,4 @@
-//! How many connections a source may open: a token bucket each.
+//! The limit of new connections: one token bucket for each source.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,11 +7,11 @@ use crate::wire::time::BootNanos;
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// What a source has left.
+/// The token bucket of a source.
 ///
-/// Kept as the time at which the bucket will be full again: one word, so that two CPUs that
-/// change it at once lose one of the changes and nothing worse (a virtual scheduling algorithm;
-/// ITU-T I.371, annex A).
+/// It holds the time at which it will be full again, in nanoseconds since boot (the virtual
+/// scheduling algorithm of ITU-T I.371, annex A). This is one word: if two CPUs change it at once,
+/// one of the two connections is not counted, and nothing worse happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Bucket {
@@ -19,8 +19,9 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Whether one more connection may be opened, and if so takes note of it. `rate` is both how
-    /// many are allowed a second and how many at once; 0 counts as 1.
+    /// Whether the source may open one more connection at the time `now`. If so, it is counted.
+    /// `rate` is the number of connections for each second, and also the largest burst; 0 counts
+    /// as 1.
     #[inline(always)]
     pub fn admit(&mut self, rate: u32, now: BootNanos) -> bool {
         let rate = u64::from(if rate == 0 { 1 } else { rate });
@@ -30,7 +31,7 @@ impl Bucket {
         } else {
             now.0
         };
-        // What a full bucket holds is a second's worth.
+        // A full bucket holds the connections of one second.
         if full_at + each > now.0 + SECOND {
             return false;
         }
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_as_large_as_a_seconds_worth_and_then_comes_the_rate() {
+    fn a_burst_has_the_connections_of_a_second_and_then_the_rate_applies() {
         let start = BootNanos(5 * SECOND);
         let mut bucket = Bucket::default();
         let burst = (0..100).filter(|_| bucket.admit(10, start)).count();
@@ -59,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_more_than_the_rate_and_one_burst(
+        fn a_source_opens_no_more_than_the_rate_and_one_burst(
             rate in 1_u32..2000, steps in prop::collection::vec(0_u64..50_000_000, 1..400),
         ) {
             let mut bucket = Bucket::default();

@@ -1,4 +1,4 @@
-//! What is decided about a frame.
+//! The verdict about a frame that arrived at the NIC.
 
 use crate::abi::{Counter, NOT_A_BACKEND};
 use crate::wire::addr::{Be16, Mac};
@@ -6,25 +6,25 @@ use crate::wire::addr::{Be16, Mac};
 /// What to do with a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// To this node's stack.
+    /// Pass it to this node's stack.
     Pass,
-    /// Nowhere.
+    /// Discard it.
     Drop,
-    /// To this node's stack, as one of the backends.
+    /// Pass it to this node's stack, and count it for this node's backend.
     Local,
-    /// Out of the NIC it came in by, to another node.
+    /// Send it to a peer, by the NIC at which it arrived.
     Forward,
-    /// Back to its sender, as the answer to its ARP request.
+    /// Turn the ARP request into its reply and send it back.
     AnswerArp,
-    /// Back to its sender, as the answer to its neighbour solicitation.
+    /// Turn the neighbor solicitation into its advertisement and send it back.
     AnswerNdp,
 }
 
 /// The decision about a frame.
 ///
-/// Flat, and made only by functions that set every field: the bytes that an enum leaves
-/// undefined in its smaller variants are spilled like any others when registers run short, and
-/// the verifier refuses a program that reads what was never written.
+/// A flat struct, made only by functions that set every field. An enum leaves bytes of its smaller
+/// variants undefined. LLVM spills those bytes too when registers run short, and the verifier
+/// refuses a program that reads bytes which were never written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verdict {
     pub(crate) kind: Kind,
@@ -34,15 +34,26 @@ pub struct Verdict {
     pub(crate) syn: bool,
     pub(crate) ipv6: bool,
     pub(crate) bytes: u32,
-    /// What is to be rewritten before the stack gets the frame: the offset of a port, of the
-    /// checksum that it lies under, and the port. 0: nothing.
-    pub(crate) word: u32,
-    pub(crate) checksum: u32,
+    /// Offset in the frame, in bytes, of a port that is to be rewritten before the stack gets the
+    /// frame; 0 if there is none.
+    pub(crate) port_offset: u32,
+    /// Offset in the frame, in bytes, of the checksum that covers this port.
+    pub(crate) checksum_offset: u32,
+    /// The new port.
     pub(crate) port: Be16,
 }
 
+/// Where a port lies in a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct PortField {
+    /// Offset of the port in bytes.
+    pub(crate) offset: usize,
+    /// Offset in bytes of the checksum that covers the port.
+    pub(crate) checksum: usize,
+}
+
 impl Verdict {
-    /// Nothing of ours.
+    /// The frame is for no VIP: pass it, and count nothing.
     pub const UNTOUCHED: Self = Self::pass(Counter::Untouched);
 
     #[inline(always)]
@@ -56,28 +67,28 @@ impl Verdict {
             syn: false,
             ipv6: false,
             bytes: 0,
-            word: 0,
-            checksum: 0,
+            port_offset: 0,
+            checksum_offset: 0,
             port: Be16::new(0),
         }
     }
 
-    /// To this node's stack.
+    /// Passes the frame to this node's stack.
     #[inline(always)]
     #[must_use]
     pub const fn pass(counter: Counter) -> Self {
         Self::new(Kind::Pass, counter)
     }
 
-    /// Nowhere.
+    /// Discards the frame.
     #[inline(always)]
     #[must_use]
     pub const fn drop(counter: Counter) -> Self {
         Self::new(Kind::Drop, counter)
     }
 
-    /// Somebody who is no node claims the VIP. `asked`: it says so to the VIP itself, and the
-    /// stack, which has it, would answer it.
+    /// A claimant announces the VIP as its own. `asked`: the frame also asks for the VIP. It is
+    /// dropped then, because the stack, which has the VIP, would answer.
     #[inline(always)]
     #[must_use]
     pub const fn conflict(counter: Counter, claimant: Mac, asked: bool) -> Self {
@@ -88,8 +99,8 @@ impl Verdict {
         }
     }
 
-    /// To this node's stack: this node, which is the backend `own_index`, is the one. `syn`: the
-    /// segment opens a connection.
+    /// Keeps the frame: it is for this node, the backend `own_index`. `syn`: the segment opens a
+    /// connection.
     #[inline(always)]
     #[must_use]
     pub const fn local(counter: Counter, own_index: u32, syn: bool) -> Self {
@@ -100,8 +111,8 @@ impl Verdict {
         }
     }
 
-    /// To another node. `ipv6`: it is a frame of IPv6, whose hop limit is to be lowered, and not a
-    /// TTL.
+    /// Forwards the frame to a peer. `ipv6`: the frame has a hop limit to lower, not a TTL and its
+    /// checksum.
     #[inline(always)]
     #[must_use]
     pub const fn forward(backend: u32, mac: Mac, syn: bool, ipv6: bool) -> Self {
@@ -119,55 +130,54 @@ impl Verdict {
         }
     }
 
-    /// With the length of the frame, padding not included.
+    /// This verdict with the length of the frame in bytes, padding and FCS not included.
     #[inline(always)]
     #[must_use]
     pub(crate) const fn of(self, bytes: u32) -> Self {
         Self { bytes, ..self }
     }
 
-    /// With a port to rewrite: its offset in the frame, that of the checksum it lies under, and
-    /// the port.
+    /// This verdict, which also writes `port` into a field of the frame.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn naming(self, (word, checksum): (usize, usize), port: Be16) -> Self {
+    pub(crate) const fn with_port(self, field: PortField, port: Be16) -> Self {
         Self {
-            word: word as u32,
-            checksum: checksum as u32,
+            port_offset: field.offset as u32,
+            checksum_offset: field.checksum as u32,
             port,
             ..self
         }
     }
 
-    /// Back to the asker.
+    /// Answers the ARP request.
     #[inline(always)]
     #[must_use]
     pub const fn answer_arp() -> Self {
         Self::new(Kind::AnswerArp, Counter::ArpAnswered)
     }
 
-    /// Back to the asker.
+    /// Answers the neighbor solicitation.
     #[inline(always)]
     #[must_use]
     pub const fn answer_ndp() -> Self {
         Self::new(Kind::AnswerNdp, Counter::NdpAnswered)
     }
 
-    /// What to do.
+    /// The action that the program takes.
     #[inline(always)]
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What to count it as.
+    /// The counter that the frame adds to.
     #[inline(always)]
     #[must_use]
     pub const fn counter(&self) -> Counter {
         self.counter
     }
 
-    /// The backend that the frame goes to, for [`Kind::Forward`] and [`Kind::Local`]; else
+    /// Index of the backend that gets the frame, for [`Kind::Forward`] and [`Kind::Local`]; else
     /// [`NOT_A_BACKEND`].
     #[inline(always)]
     #[must_use]
@@ -175,7 +185,7 @@ impl Verdict {
         self.backend
     }
 
-    /// Where the frame goes, for [`Kind::Forward`]; who claims the VIP, for
+    /// The peer's Ethernet address, for [`Kind::Forward`]; the claimant's, for
     /// [`Counter::ArpConflict`] and [`Counter::NdpConflict`]; else [`Mac::UNKNOWN`].
     #[inline(always)]
     #[must_use]
@@ -191,7 +201,7 @@ impl Verdict {
         self.bytes
     }
 
-    /// Whether it opens a connection there.
+    /// Whether the frame opens a connection at that backend.
     #[inline(always)]
     #[must_use]
     pub const fn opens(&self) -> bool {
@@ -199,11 +209,11 @@ impl Verdict {
     }
 }
 
-/// What happens next to a verdict.
+/// Carries out a verdict at the place where it is found.
 pub trait VerdictHandler: Copy {
-    /// What comes of it.
+    /// The result, for example an XDP action.
     type Outcome;
 
-    /// A verdict was found. To be inlined: see [`decide_with`](crate::ingress::decide_with).
+    /// Handles the verdict. Must be inlined: see [`decide_with`](crate::ingress::decide_with).
     fn handle(self, verdict: Verdict) -> Self::Outcome;
 }

@@ -1,10 +1,10 @@
-//! Programs for `cargo xtask bench steer` and `live`: what a packet costs at the very least.
+//! Programs for `cargo xtask bench steer` and `live`: the least time that a packet can take.
 //!
-//! `BPF_PROG_TEST_RUN` hands the packet that a program has rewritten to its next run. So each
-//! run begins with [`bench_feed`] or [`bench_tc_feed`], which makes the packet anew, with the
-//! next flow, and then calls the program under test: the product's own, unchanged, or one of the
-//! floors. All take frames in several buffers, because the product does: the kernel lets no
-//! other program call it.
+//! `BPF_PROG_TEST_RUN` gives the packet that a program has rewritten to its next run. Each run
+//! therefore begins with [`bench_feed`] or [`bench_tc_feed`], which writes the headers of the next
+//! flow. It then calls the program under test: the unchanged product, or one of the floors. All XDP
+//! programs take frames in several buffers (`frags`), because the product does: the kernel allows
+//! no other program to call it.
 #![no_std]
 #![no_main]
 
@@ -31,7 +31,7 @@ static BENCH_TC_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 static BENCH_DROPPED: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The headers that are made anew, with IPv4.
+/// The headers that are written for each run, with IPv4.
 #[repr(C)]
 struct Headers4 {
     ethernet: ethernet::Header,
@@ -47,7 +47,7 @@ struct Headers4 {
 
 const _: () = assert!(size_of::<Headers4>() == ethernet::LENGTH + ipv4::LENGTH + 4);
 
-/// The same with IPv6.
+/// The headers that are written for each run, with IPv6.
 #[repr(C)]
 struct Headers6 {
     ethernet: ethernet::Header,
@@ -62,13 +62,13 @@ struct Headers6 {
 
 const _: () = assert!(size_of::<Headers6>() == ethernet::LENGTH + ipv6::LENGTH + 4);
 
-/// Hops that a client's packet has left.
+/// TTL or hop limit of a client's packet.
 const HOPS: u8 = 64;
 
-/// The bytes between the two pointers of a packet.
+/// The start and end pointer of a packet.
 type Packet = (usize, usize);
 
-/// Its headers, if it has them.
+/// The headers of a packet; `None` if it is too short.
 #[inline(always)]
 fn headers<'p, T>((start, end): Packet) -> Option<&'p mut T> {
     if start + size_of::<T>() > end {
@@ -78,7 +78,7 @@ fn headers<'p, T>((start, end): Packet) -> Option<&'p mut T> {
     Some(unsafe { &mut *(start as *mut T) })
 }
 
-/// Makes the packet anew. False if it is too short.
+/// Writes the headers of the next flow. False if the packet is too short.
 #[inline(always)]
 fn renew(packet: Packet) -> bool {
     let Some(feed) = BENCH_FEED.get_ptr_mut(0) else {
@@ -91,18 +91,18 @@ fn renew(packet: Packet) -> bool {
     // 1,000 ports each: a million flows are a thousand clients.
     let client = (0x0a01_0000 + flow / 1000).to_be_bytes();
     let port = (1024 + (flow % 1000) as u16).to_be_bytes();
-    // Stored in the words that it will be loaded in: a load that spans two stores stalls, as it
-    // never does on a packet that came by DMA.
+    // Written in the words that the product loads. A load that spans two stores stalls, which does
+    // not happen with a packet from a NIC.
     if feed.ipv6 == 0 {
         let Some(headers) = headers::<Headers4>(packet) else {
             return false;
         };
         headers.ethernet.readdress(feed.destination, feed.source);
-        // The product lowers it. That the checksum is wrong then is nobody's affair here.
+        // The product lowers it. The checksum is wrong then, but no program here checks it.
         headers.ttl = HOPS;
         headers.source = client;
         headers.source_port = port;
-        // The product may have written another one.
+        // The product may have replaced it.
         headers.destination_port = feed.port.raw().to_ne_bytes();
     } else {
         let Some(headers) = headers::<Headers6>(packet) else {
@@ -118,7 +118,7 @@ fn renew(packet: Packet) -> bool {
     true
 }
 
-/// Parses as far as the protocol, and swaps the Ethernet addresses. False if it is not TCP.
+/// Parses up to the protocol, and swaps the Ethernet addresses. False if it is not TCP.
 #[inline(always)]
 fn swap(packet: Packet) -> bool {
     let Some(headers) = headers::<Headers4>(packet) else {
@@ -137,25 +137,25 @@ fn swap(packet: Packet) -> bool {
     tcp
 }
 
-/// Makes the packet anew and calls the program under test.
+/// Writes the headers of the next flow and calls the program under test.
 #[xdp(frags)]
 fn bench_feed(context: XdpContext) -> u32 {
     if renew((context.data(), context.data_end())) {
         // SAFETY: the context is this program's own.
         unsafe { BENCH_TARGET.tail_call(&context, 0) };
     }
-    // Still here: there is no program to call.
+    // The call has failed: there is no program under test.
     xdp_action::XDP_ABORTED
 }
 
-/// The floor of all programs.
+/// The floor of all programs: `XDP_PASS` without a look at the packet.
 #[xdp(frags)]
 fn bench_pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// The floor of programs that send a packet back: parse as far as the protocol, swap the
-/// Ethernet addresses, `XDP_TX`.
+/// The floor of programs that send a packet back: parse up to the protocol, swap the Ethernet
+/// addresses, `XDP_TX`.
 #[xdp(frags)]
 fn bench_tx(context: XdpContext) -> u32 {
     if swap((context.data(), context.data_end())) {

@@ -1,5 +1,5 @@
-//! BFD's port, shared with other programs of the node: a thin shell around
-//! [`vip_common::bfd_port`]. An object of its own, since the agent can do without it.
+//! The program that shares BFD's port with other BFD programs of the node: a thin shell around
+//! [`vip_common::bfd_port`]. It has an object of its own, because the agent also works without it.
 #![no_std]
 #![no_main]
 
@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::{map, sk_lookup};
 use aya_ebpf::maps::{Array, SockMap};
 use aya_ebpf::programs::SkLookupContext;
-use vip_common::bfd_port::{BfdPort, Receiver};
+use vip_common::bfd_port::{BfdPort, Endpoint, Receiver};
 use vip_common::wire::addr::{Be16, Be32, Be128};
 use vip_common::wire::bfd::PORT;
 
@@ -25,8 +25,9 @@ const UDP: u32 = 17;
 /// `AF_INET`.
 const IPV4: u32 = 2;
 
-/// Which socket of the network namespace gets a datagram. It runs for each TCP connection and
-/// for each datagram that no connected socket takes, so what is not BFD's leaves first.
+/// Selects the socket that gets a datagram. It runs in the network namespace for each TCP
+/// connection and for each datagram without a connected socket, so that it first returns for those
+/// not of BFD.
 #[sk_lookup]
 #[inline(always)]
 fn vip_bfd_port(context: SkLookupContext) -> u32 {
@@ -39,8 +40,15 @@ fn vip_bfd_port(context: SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     };
     let (source, destination) = addresses(fields);
-    let from = Be16::from_raw(fields.remote_port);
-    let receiver = port.receiver((source, from), (destination, PORT));
+    let source = Endpoint {
+        address: source,
+        port: Be16::from_raw(fields.remote_port),
+    };
+    let destination = Endpoint {
+        address: destination,
+        port: Be16::new(PORT),
+    };
+    let receiver = port.receiver(source, destination);
     if receiver == Receiver::Others {
         return sk_action::SK_PASS;
     }
@@ -52,7 +60,7 @@ fn vip_bfd_port(context: SkLookupContext) -> u32 {
     }
 }
 
-/// Where a datagram comes from and goes to.
+/// The source and destination address of a datagram.
 #[inline(always)]
 fn addresses(fields: &bpf_sk_lookup) -> (Be128, Be128) {
     if fields.family == IPV4 {
@@ -60,7 +68,7 @@ fn addresses(fields: &bpf_sk_lookup) -> (Be128, Be128) {
         let destination = Be32::from_raw(fields.local_ip4);
         return (source.into(), destination.into());
     }
-    // The verifier allows accesses of a field, and not of several at once.
+    // The verifier allows an access to one field, not to several at once.
     let word = |field: &u32| {
         // SAFETY: a field of the context.
         unsafe { core::ptr::from_ref(field).read_volatile() }

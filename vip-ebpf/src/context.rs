@@ -1,4 +1,4 @@
-//! Packets as [`Frame`]s. All pointer arithmetic on packets is here.
+//! The packets of programs as [`Frame`]s. This file has all pointer arithmetic on packets.
 
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes, bpf_skb_vlan_pop,
@@ -13,15 +13,15 @@ use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp, vlan};
 
 use crate::helpers;
 
-/// The bytes between two pointers of a packet.
+/// The bytes of a packet between two pointers.
 struct Bytes {
     start: usize,
     end: usize,
 }
 
 impl Bytes {
-    /// The one place where an offset becomes a pointer. The comparison is what the verifier
-    /// looks for before it allows the access.
+    /// The pointer at an offset; no other code makes one. The verifier requires this comparison
+    /// before it allows the access.
     #[inline(always)]
     fn at<T: Pod>(&self, offset: usize) -> Option<*mut T> {
         const { assert!(align_of::<T>() == 1, "headers are made of bytes") };
@@ -34,8 +34,8 @@ impl Bytes {
 
     #[inline(always)]
     fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
-        // SAFETY: within the packet, which nothing else writes while the program runs; any
-        // bytes are a `T`, at any address.
+        // SAFETY: within the packet, which nothing else writes while the program runs; any bytes at
+        // any address are a valid `T`.
         self.at(offset).map(|header| unsafe { &*header })
     }
 
@@ -51,8 +51,8 @@ impl Bytes {
     }
 }
 
-/// The packet of an XDP program, and the sockets of the node it came to: the helper that looks
-/// them up takes the context. `FRAGS`: it may lie in several buffers, of which the first can be
+/// The packet of an XDP program. It also implements [`Sockets`], because the lookup helper takes
+/// the context. `FRAGS`: the packet may lie in several buffers, of which only the first can be
 /// viewed.
 pub(crate) struct XdpFrame<'a, const FRAGS: bool> {
     bytes: Bytes,
@@ -86,7 +86,8 @@ impl<const FRAGS: bool> Frame for XdpFrame<'_, FRAGS> {
     #[inline(always)]
     fn whole_length(&self) -> usize {
         if FRAGS {
-            // SAFETY: the program's own context. Linux 5.18, as `frags`.
+            // SAFETY: the program's own context. The helper exists since Linux 5.18, as `frags`
+            // does.
             unsafe { bpf_xdp_get_buff_len(self.context.ctx) as usize }
         } else {
             self.length()
@@ -125,7 +126,7 @@ impl<const FRAGS: bool> FrameMut for XdpFrame<'_, FRAGS> {
     }
 }
 
-/// The headers that a SYN cookie is checked by.
+/// The headers that a SYN cookie is checked against.
 #[inline(always)]
 fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Headers<'_>> {
     let tcp = frame.view::<tcp::Header>(tcp)?;
@@ -151,7 +152,7 @@ impl<const FRAGS: bool> Sockets for XdpFrame<'_, FRAGS> {
     }
 }
 
-/// The packet of a tcx program, or of a clsact filter, and the sockets of the node.
+/// The packet of a tcx program or of a clsact filter. It also implements [`Sockets`].
 pub(crate) struct TcFrame<'a> {
     bytes: Bytes,
     context: &'a TcContext,
@@ -204,7 +205,7 @@ impl FrameMut for TcFrame<'_> {
         grown
     }
 
-    /// By the kernel: also one that lies beside the frame.
+    /// The kernel's helper also removes a tag that the NIC took off.
     #[inline(always)]
     fn remove_tag(&mut self) -> bool {
         // SAFETY: the program's own context; all pointers into the packet are made anew.
@@ -213,7 +214,7 @@ impl FrameMut for TcFrame<'_> {
         popped
     }
 
-    /// By the kernel, which knows whether the checksum is still to be completed by the NIC.
+    /// The kernel's helper knows whether the NIC will complete the checksum.
     #[inline(always)]
     fn replace(&mut self, word: usize, checksum: usize, value: Be16) -> bool {
         let Some(old) = self.view::<[u8; 2]>(word) else {
@@ -221,8 +222,8 @@ impl FrameMut for TcFrame<'_> {
         };
         let (old, new) = (Be16::from_wire(*old).raw(), value.raw());
         let skb = self.context.skb.skb;
-        // SAFETY: the program's own context, and a value on the stack as long as said; all
-        // pointers into the packet are made anew.
+        // SAFETY: the program's own context, and a value on the stack of this length; all pointers
+        // into the packet are made anew.
         let done = unsafe {
             bpf_l4_csum_replace(skb, checksum as u32, u64::from(old), u64::from(new), 2) == 0
                 && bpf_skb_store_bytes(

@@ -1,4 +1,4 @@
-//! Calls into the kernel that need more than one line.
+//! Kernel helpers that need more than one line to call.
 
 use core::ffi::c_void;
 
@@ -17,8 +17,9 @@ use vip_common::hash::Flow;
 use vip_common::wire::addr::{Be16, Be128};
 use vip_common::wire::{ethernet, ipv4, ipv6, tcp};
 
-/// `BPF_TCP_TIME_WAIT` and `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
+/// `BPF_TCP_TIME_WAIT` (include/uapi/linux/bpf.h).
 const TIME_WAIT: u32 = 6;
+/// `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
 pub(crate) const LISTEN: u32 = 10;
 
 /// The IP header of a packet.
@@ -27,14 +28,14 @@ pub(crate) enum Ip<'f> {
     V6(&'f ipv6::Header),
 }
 
-/// The headers of a TCP segment.
+/// The headers of a TCP segment that a SYN cookie is checked against.
 pub(crate) struct Headers<'f> {
     pub(crate) ip: Ip<'f>,
     pub(crate) tcp: &'f tcp::Header,
 }
 
-/// The addresses and ports of a flow as the kernel wants them, and their length, which says of
-/// which family they are.
+/// The addresses and ports of a flow as the kernel's lookup takes them, and their length in bytes,
+/// which tells the kernel their family.
 #[inline(always)]
 fn tuple<A: Address>(flow: &Flow<A>) -> (bpf_sock_tuple, u32) {
     let (source, destination): (Be128, Be128) = (flow.source.into(), flow.destination.into());
@@ -65,30 +66,30 @@ fn tuple<A: Address>(flow: &Flow<A>) -> (bpf_sock_tuple, u32) {
     }
 }
 
-/// What this node's TCP stack knows of the flow (`bpf_skc_lookup_tcp`, since Linux 5.2), asked
-/// by a program with this context. The headers are asked for only if there is a listener to
-/// check a SYN cookie against.
+/// Looks up this node's socket for a flow (`bpf_skc_lookup_tcp`, since Linux 5.2) in a program with
+/// this context. `headers` is called only for a listener; if it returns headers, the segment is
+/// checked for a SYN cookie.
 #[inline(always)]
 pub(crate) fn lookup<'f, A: Address>(
     context: *mut c_void,
     flow: &Flow<A>,
     headers: impl FnOnce() -> Option<Headers<'f>>,
 ) -> Socket {
-    look(context, flow, headers, expected)
+    lookup_with(context, flow, headers, time_wait_expects)
 }
 
-/// As [`lookup`]; `expected` says what the remains of a connection expect, for programs that want
-/// to know it. Those for local sockets do not, and are not let.
+/// As [`lookup`]. `expects` reads the next sequence number from a TIME-WAIT socket. The connect
+/// programs do not need it, and the kernel does not allow them the helper for it.
 #[inline(always)]
-fn look<'f, A: Address>(
+fn lookup_with<'f, A: Address>(
     context: *mut c_void,
     flow: &Flow<A>,
     headers: impl FnOnce() -> Option<Headers<'f>>,
-    expected: impl FnOnce(*mut c_void) -> Option<u32>,
+    expects: impl FnOnce(*mut c_void) -> Option<u32>,
 ) -> Socket {
     let (mut tuple, length) = tuple(flow);
     let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
-    // SAFETY: the tuple lives on the stack and is as long as said.
+    // SAFETY: the tuple lies on the stack and has this length.
     let socket = unsafe { bpf_skc_lookup_tcp(context, &raw mut tuple, length, netns, 0) };
     if socket.is_null() {
         return Socket::None;
@@ -97,7 +98,7 @@ fn look<'f, A: Address>(
     let state = unsafe { (*socket).state };
     let answer = if state == TIME_WAIT {
         Socket::TimeWait {
-            expects: expected(socket.cast()),
+            expects: expects(socket.cast()),
         }
     } else if state != LISTEN {
         Socket::Connection
@@ -124,49 +125,52 @@ fn look<'f, A: Address>(
     } else {
         Socket::Listener
     };
-    // SAFETY: gives back what the lookup took.
+    // SAFETY: releases the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     answer
 }
 
-/// Where `struct sock_common` has `skc_tw_rcv_nxt` (include/net/sock.h), in bytes. Set by the
-/// agent from the kernel's description of its types; 0 where that does not say.
+/// Offset of `skc_tw_rcv_nxt` in `struct sock_common` (include/net/sock.h), in bytes: the next
+/// sequence number that a TIME-WAIT socket expects. The agent takes it from the kernel's BTF when
+/// it loads the programs; 0 if the BTF does not have the field.
 #[unsafe(no_mangle)]
 static VIP_TW_RCV_NXT: u32 = 0;
 
-/// The sequence number that the remains of a connection expect next.
+/// The sequence number that a TIME-WAIT socket expects next, in host byte order; `None` if its
+/// offset is not known.
 #[inline(always)]
-fn expected(socket: *mut c_void) -> Option<u32> {
-    // SAFETY: a global; volatile, as the agent and not the compiler knows its value. The verifier
-    // knows it too, and looks whether there is a field at that offset.
+fn time_wait_expects(socket: *mut c_void) -> Option<u32> {
+    // SAFETY: a global of this object. The read is volatile, because the agent sets the value after
+    // compilation. The verifier knows it and checks that the kernel's type has a field there.
     let offset = unsafe { core::ptr::read_volatile(&raw const VIP_TW_RCV_NXT) };
     if offset == 0 {
         return None;
     }
     // SAFETY: the socket is held.
-    let remains = unsafe { bpf_skc_to_tcp_timewait_sock(socket) };
-    if remains.is_null() {
+    let time_wait = unsafe { bpf_skc_to_tcp_timewait_sock(socket) };
+    if time_wait.is_null() {
         return None;
     }
     // SAFETY: not null, and `struct tcp_timewait_sock` begins with a `struct sock_common`.
-    let expects = unsafe { remains.cast::<u8>().add(offset as usize).cast::<u32>() };
+    let expects = unsafe { time_wait.cast::<u8>().add(offset as usize).cast::<u32>() };
     // SAFETY: the field's type is `u32`.
     Some(unsafe { core::ptr::read_volatile(expects) })
 }
 
-/// Whether a socket listens where the flow goes, whatever else there is for the flow.
+/// Whether a socket listens at the flow's destination, whether or not the flow has a connection.
 #[inline(always)]
 pub(crate) fn listens<A: Address>(context: *mut c_void, flow: &Flow<A>) -> bool {
-    // Nobody has a connection from nowhere.
-    let from_nowhere = Flow {
+    // No connection has the source 0.0.0.0 or ::, so that the lookup finds only listeners.
+    let without_source = Flow {
         source: A::default(),
         source_port: Be16::new(0),
         ..*flow
     };
-    look(context, &from_nowhere, || None, |_| None) == Socket::Listener
+    lookup_with(context, &without_source, || None, |_| None) == Socket::Listener
 }
 
-/// Whether a socket listens at an address and port of the caller's network namespace.
+/// Whether a socket listens at this address and port, in the network namespace of the caller of
+/// `connect`.
 #[inline(always)]
 pub(crate) fn listens_at(context: &SockAddrContext, at: Target) -> bool {
     fn to<A: Address>(destination: A, at: Target) -> Flow<A> {
@@ -184,7 +188,7 @@ pub(crate) fn listens_at(context: &SockAddrContext, at: Target) -> bool {
     }
 }
 
-/// Control information of a tag that lies beside the frame, in network byte order.
+/// Control information of a VLAN tag that the NIC took off; `None` if there was none.
 #[inline(always)]
 pub(crate) fn tag_beside(context: &TcContext) -> Option<Be16> {
     // SAFETY: fields of the context, which lives as long as the program runs.
@@ -195,10 +199,11 @@ pub(crate) fn tag_beside(context: &TcContext) -> Option<Be16> {
     (present != 0).then(|| Be16::new(control as u16))
 }
 
-/// Bytes that hold all headers that are looked at, if the packet has as many.
+/// Number of bytes that hold all headers which a decision reads, in a packet of at least that
+/// length.
 const HEADERS: u32 = (ethernet::LENGTH + ipv6::LENGTH + 256) as u32;
 
-/// Makes the headers of a socket buffer lie in its first piece, where a program can see them.
+/// Copies the headers of a socket buffer to its linear part, the only one that a program can view.
 #[inline(always)]
 pub(crate) fn pull_headers(context: &mut TcContext) {
     let wanted = if context.len() < HEADERS {
@@ -207,8 +212,8 @@ pub(crate) fn pull_headers(context: &mut TcContext) {
         HEADERS
     };
     if context.data_end() - context.data() < wanted as usize {
-        // SAFETY: the program's own context, no pointer into whose packet exists. If it cannot
-        // be, the decision sees a short frame.
+        // SAFETY: the program's own context; no pointer into its packet exists. On failure the
+        // decision sees a short frame.
         let _pulled = unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
     }
 }

@@ -1,8 +1,9 @@
-//! The kernel side: thin shells around the decisions in `vip_common`.
+//! The eBPF programs: thin shells around the decisions of `vip_common`. Its documentation has the
+//! glossary.
 //!
-//! Each program makes a view of its packet, asks for a verdict, counts it and carries it out.
-//! What comes in by the NIC is decided by the same code in an XDP program and in a tcx program
-//! (or clsact filter): which of them is attached is the agent's choice.
+//! Each program makes a view of its packet, gets a verdict, counts it and carries it out. The
+//! ingress decision runs in an XDP program or in a tcx program (or clsact filter). The agent
+//! chooses which of them it attaches.
 #![no_std]
 #![no_main]
 
@@ -28,19 +29,19 @@ use vip_common::wire::{FrameMut as _, ethernet, vlan};
 use crate::context::{TcFrame, XdpFrame};
 use crate::maps::Maps;
 
-/// Everything that comes in by the NIC, before the kernel makes a socket buffer of it. Frames
-/// that are larger than a page are welcome (`frags`): their headers are all it looks at.
+/// The ingress program for frames before the kernel makes a socket buffer of them. A frame may be
+/// larger than a page (`frags`): the program reads only headers.
 ///
-/// Inlined into the function that the macro makes of it, as the others are: LLVM leaves large ones
-/// out of line, and the call costs every frame a quarter of what it costs to let it pass.
+/// This function and the others are inlined into the one that the macro makes. LLVM would not
+/// inline a large one, and the call would take a quarter of the time that a passed frame needs.
 #[xdp(frags)]
 #[inline(always)]
 fn vip_ingress(context: XdpContext) -> u32 {
     ingress::<true>(&context)
 }
 
-/// The same for kernels before Linux 5.18, which have neither `frags` nor the helper that tells
-/// the length of such a frame: every frame lies in one buffer. The agent loads one of the two.
+/// The same for kernels before Linux 5.18, where every frame lies in one buffer: they have neither
+/// `frags` nor the helper for the length of such a frame. The agent loads one of the two.
 #[xdp]
 #[inline(always)]
 fn vip_ingress_sb(context: XdpContext) -> u32 {
@@ -56,13 +57,13 @@ fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     ingress::decide_with(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
 }
 
-/// Everything that comes in by the NIC, as a socket buffer: where XDP is not to be had, or
-/// somebody else has it.
+/// The ingress program for socket buffers. The agent uses it where the NIC has no XDP, or where
+/// another program occupies its XDP hook.
 #[classifier]
 #[inline(always)]
 fn vip_tc_ingress(mut context: TcContext) -> i32 {
-    // A tag that was taken off belongs to a VLAN of this interface, and to nobody here, if it
-    // says more than a priority.
+    // The NIC has taken off a tag with a VLAN: the frame belongs to a VLAN interface above this
+    // one.
     if let Some(control) = helpers::tag_beside(&context)
         && !vlan::says_priority_only(control)
     {
@@ -76,8 +77,8 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     ingress::decide_with(&frame, &Maps, &frame, ByTc(&context))
 }
 
-/// Counts a verdict. Inlined where each verdict is found, and there most of this is known at
-/// compile time.
+/// Counts a verdict. Inlined at each place where a verdict is found, where the compiler knows most
+/// of its fields.
 #[inline(always)]
 fn count(verdict: &Verdict) {
     let counter = verdict.counter();
@@ -85,7 +86,7 @@ fn count(verdict: &Verdict) {
         let bytes = u64::from(verdict.bytes());
         maps::count_backend(verdict.backend(), bytes, verdict.opens());
     }
-    // What goes to other nodes is the sum over them, so the agent adds it up.
+    // The agent computes the counters of forwarded frames as the sum over the backends.
     if verdict.kind() != Kind::Forward {
         maps::count(counter);
     }
@@ -94,7 +95,7 @@ fn count(verdict: &Verdict) {
     }
 }
 
-/// Counts a verdict and does what it says.
+/// Counts a verdict and carries it out in an XDP program.
 #[derive(Clone, Copy)]
 struct ByXdp<'a, const FRAGS: bool>(&'a XdpContext);
 
@@ -119,12 +120,12 @@ impl<const FRAGS: bool> VerdictHandler for ByXdp<'_, FRAGS> {
     }
 }
 
-/// The same for a socket buffer.
+/// Counts a verdict and carries it out in a tcx program.
 #[derive(Clone, Copy)]
 struct ByTc<'a>(&'a TcContext);
 
 impl VerdictHandler for ByTc<'_> {
-    /// A tcx action. [`TC_ACT_UNSPEC`] passes the frame on to the next program, whosever it is.
+    /// A tcx action. [`TC_ACT_UNSPEC`] passes the frame to the next program of the hook.
     type Outcome = i32;
 
     #[inline(always)]
@@ -140,28 +141,29 @@ impl VerdictHandler for ByTc<'_> {
             Action::Pass => TC_ACT_UNSPEC,
             Action::Drop => TC_ACT_SHOT,
             Action::Transmit => {
-                // The priority was for the way here.
+                // The priority was for the path to this node.
                 if helpers::tag_beside(self.0).is_some() && !frame.remove_tag() {
                     return TC_ACT_SHOT;
                 }
                 // SAFETY: a field of the context, as above.
                 let interface = unsafe { (*self.0.skb.skb).ifindex };
-                // SAFETY: a helper without pointers. Out of where it came in by.
+                // SAFETY: a helper without pointers. The frame leaves by the NIC at which it
+                // arrived.
                 unsafe { bpf_redirect(interface, 0) as i32 }
             }
         }
     }
 }
 
-/// Everything that leaves by the NIC, announcements of the agent included. What `XDP_TX`
-/// sends does not pass here.
+/// The egress program, for all frames that leave by the NIC, those of the agent included. Frames
+/// that `XDP_TX` sends do not pass it.
 #[classifier]
 #[inline(always)]
 fn vip_egress(context: TcContext) -> i32 {
-    // One load for what is neither ARP nor IPv6, unless services have other ports on the nodes.
+    // IPv4 needs no more than this, unless a service has another target.
     // SAFETY: a field of the context, which lives as long as the program runs.
     let protocol = Be16::from_raw(unsafe { (*context.skb.skb).protocol } as u16);
-    if protocol == ethernet::ether_type::IPV4 && maps::leaves_ipv4_alone() {
+    if protocol == ethernet::ether_type::IPV4 && maps::skips_ipv4() {
         return TC_ACT_UNSPEC;
     }
     let mut frame = TcFrame::new(&context);
@@ -179,38 +181,38 @@ fn vip_egress(context: TcContext) -> i32 {
     }
 }
 
-/// What programs for local sockets return: the call goes on.
+/// Return value of the connect programs: the call proceeds.
 const PROCEED: i32 = 1;
 
-/// `connect` of an IPv4 socket, on this node and in its pods.
+/// The connect program for IPv4 sockets of this node and of its pods.
 #[cgroup_sock_addr(connect4)]
 fn vip_connect4(mut context: SockAddrContext) -> i32 {
     sock_addr::connect4(&mut context);
     PROCEED
 }
 
-/// `connect` of an IPv6 socket.
+/// The connect program for IPv6 sockets.
 #[cgroup_sock_addr(connect6)]
 fn vip_connect6(mut context: SockAddrContext) -> i32 {
     sock_addr::connect6(&mut context);
     PROCEED
 }
 
-/// `getpeername` of an IPv4 socket.
+/// `getpeername` of an IPv4 socket returns the VIP.
 #[cgroup_sock_addr(getpeername4)]
 fn vip_peername4(mut context: SockAddrContext) -> i32 {
     sock_addr::getpeername4(&mut context);
     PROCEED
 }
 
-/// `getpeername` of an IPv6 socket.
+/// `getpeername` of an IPv6 socket returns the VIP.
 #[cgroup_sock_addr(getpeername6)]
 fn vip_peername6(mut context: SockAddrContext) -> i32 {
     sock_addr::getpeername6(&mut context);
     PROCEED
 }
 
-/// A socket is closed, on this node or in one of its pods.
+/// A socket of this node or of a pod is closed.
 #[cgroup_sock(sock_release)]
 fn vip_release(context: SockContext) -> i32 {
     sock_addr::release(&context);

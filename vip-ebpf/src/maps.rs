@@ -1,12 +1,12 @@
-//! The maps, and the [`Tables`] that the decisions read from them.
+//! The maps, and their implementation of [`Tables`].
 //!
-//! On the way of every packet only a global and arrays: the global's address is known when the
-//! program is loaded, and the JIT turns lookups in arrays into a bounds check and an addition.
-//! Tries and hash tables are asked only for services that are configured to need them.
+//! Every packet reads only a global and arrays. The global's address is known when the program is
+//! loaded, and the JIT compiles a lookup in an array to a bounds check and an addition. Tries and
+//! hash tables are read only for services that are configured to need them.
 //!
-//! The agent writes while programs read. Values are made so that a mixture of old and new does
-//! no harm: health is one word each, and a new rank table is written to the half not in use
-//! before the one word that names the half changes.
+//! The agent writes while programs read. A mixture of old and new words does no harm: each mask of
+//! health is one word. A new rank table is written to the half that is not in use; then one word
+//! changes, which selects the half.
 
 use core::cell::UnsafeCell;
 
@@ -29,20 +29,20 @@ use vip_common::wire::time::BootNanos;
 #[repr(transparent)]
 struct Global<T>(UnsafeCell<T>);
 
-// SAFETY: programs only read it, by shared references. What the agent writes meanwhile they
-// see word by word, as with any map.
+// SAFETY: programs only read it, by shared references. They see the agent's writes word by word, as
+// with any map.
 unsafe impl<T> Sync for Global<T> {}
 
-/// Exported, so that the linker cannot take it for a constant: no program writes it.
+/// Exported, so that the linker does not treat it as a constant: no program writes it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.VIP_STATE")]
 static VIP_STATE: Global<State> = {
-    // SAFETY: plain old data, for which all zeros are a value. (`Zeroable::zeroed` is no
-    // constant function.)
+    // SAFETY: plain old data, for which all zeros are valid. (`Zeroable::zeroed` is not `const`.)
     Global(UnsafeCell::new(unsafe { core::mem::zeroed() }))
 };
 
-/// Two halves. The agent resizes the map to twice the configured number of buckets.
+/// Two halves, of which one is in use. The agent creates the map with twice the configured number
+/// of buckets.
 #[map]
 static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
 #[map]
@@ -95,46 +95,48 @@ impl Tables for Maps {
         let key = Source::new(service.id, source);
         let now = self.now();
         if let Some(bucket) = VIP_SOURCES.get_ptr_mut(key) {
-            // SAFETY: an entry, which another CPU may change at the same time: see `Bucket`.
+            // SAFETY: a pointer to an entry. Another CPU may change it at the same time: see
+            // `Bucket`.
             return unsafe { (*bucket).admit(service.syn_rate, now) };
         }
         let mut bucket = Bucket::default();
         let admitted = bucket.admit(service.syn_rate, now);
-        // A table that cannot take it in limits nobody.
+        // If the table takes no entry, the source is not limited.
         let _full = VIP_SOURCES.insert(key, bucket, 0);
         admitted
     }
 }
 
-/// Whether no service has another port on the nodes.
+/// Whether the egress program has nothing to do with IPv4: no service has a target other than its
+/// port.
 #[inline(always)]
-pub(crate) fn leaves_ipv4_alone() -> bool {
+pub(crate) fn skips_ipv4() -> bool {
     Maps.state().config.maps_ports == 0
 }
 
-/// Notes where a local socket was connected instead.
+/// Stores the redirection of the local socket with this cookie.
 #[inline(always)]
 pub(crate) fn note_redirected(cookie: u64, redirected: &Redirected) {
-    // Without the note `getpeername` says where the socket really is.
+    // If the table takes no entry, `getpeername` returns the node's address instead of the VIP.
     let _full = VIP_REDIRECTED.insert(cookie, redirected, 0);
 }
 
-/// Where a local socket was connected instead.
+/// The redirection of the local socket with this cookie.
 #[inline(always)]
 pub(crate) fn redirected(cookie: u64) -> Option<Redirected> {
     // SAFETY: an entry that is written whole, once for each `connect`.
     unsafe { VIP_REDIRECTED.get(cookie) }.copied()
 }
 
-/// Whether this node's server for a check was there when it was asked last, and no listening
-/// socket has closed since.
+/// Whether this node's server for a check listens: its last health probe was successful, and no
+/// listening socket has been closed since that probe began.
 #[inline(always)]
 pub(crate) fn listens(check: u8) -> bool {
     let at = |entry| VIP_LISTENERS.get(entry).copied().unwrap_or_default();
     at(listener::CLOSED) < at(listener::asked(check))
 }
 
-/// Notes that a socket that listened was closed.
+/// Stores the current time as that of the last closed listener.
 #[inline(always)]
 pub(crate) fn note_closed() {
     if let Some(closed) = VIP_LISTENERS.get_ptr_mut(listener::CLOSED) {
@@ -144,7 +146,7 @@ pub(crate) fn note_closed() {
     }
 }
 
-/// Notes who claims a VIP.
+/// Stores the Ethernet address of a claimant.
 #[inline(always)]
 pub(crate) fn note_claimant(mac: Mac) {
     if let Some(claimant) = VIP_CLAIMANT.get_ptr_mut(0) {
@@ -153,17 +155,17 @@ pub(crate) fn note_claimant(mac: Mac) {
     }
 }
 
-/// Counts a verdict.
+/// Adds 1 to a counter.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
     if let Some(value) = VIP_COUNTERS.get_ptr_mut(counter.index()) {
-        // SAFETY: this CPU's own slot of the map, and nothing preempts a program by another
-        // one of the same hook on the same CPU.
+        // SAFETY: this CPU's own entry, and no program of the same hook preempts another one on the
+        // same CPU.
         unsafe { *value += 1 };
     }
 }
 
-/// Counts a frame for a backend.
+/// Counts a frame of this length in bytes for the backend with this index.
 #[inline(always)]
 pub(crate) fn count_backend(index: u32, bytes: u64, syn: bool) {
     if let Some(counters) = VIP_BACKEND_CTR.get_ptr_mut(index) {

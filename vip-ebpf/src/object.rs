@@ -1,9 +1,9 @@
-//! What each of the objects needs and no program calls.
+//! The panic handler and the license, which each object needs.
 
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses programs that can get here.
+    // The verifier refuses a program that can reach this.
     loop {}
 }
 

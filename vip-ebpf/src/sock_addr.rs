@@ -1,5 +1,4 @@
-//! `connect` and `getpeername` of local sockets: the fields of their context, in and out; and the
-//! end of those that listened.
+//! The programs for local sockets: `connect`, `getpeername`, and the release of listeners.
 
 use core::ffi::c_void;
 
@@ -22,7 +21,7 @@ const TCP: u32 = 6;
 /// `IPPROTO_UDP`.
 const UDP: u32 = 17;
 
-/// The address that a socket connects to, or is connected to, with its port.
+/// The address and port that an IPv4 socket connects to, or is connected to.
 #[inline(always)]
 fn address4(context: &bpf_sock_addr) -> (Be128, Be16) {
     let address = Be32::from_raw(context.user_ip4);
@@ -58,17 +57,17 @@ fn set6(context: &mut bpf_sock_addr, address: Be128, port: Be16) {
     context.user_port = u32::from(port.raw());
 }
 
-/// The context's fields. The verifier turns each access into one of the field behind it.
+/// The context's fields. The verifier rewrites each access to one of the kernel's own field.
 #[inline(always)]
 fn fields(context: &SockAddrContext) -> &bpf_sock_addr {
-    // SAFETY: the kernel's context, which nothing else has while the program runs.
+    // SAFETY: the kernel's context, which nothing else uses while the program runs.
     unsafe { &*context.sock_addr }
 }
 
-/// The same, to change them.
+/// The context's fields, for writing.
 #[inline(always)]
 fn fields_mut(context: &mut SockAddrContext) -> &mut bpf_sock_addr {
-    // SAFETY: as above.
+    // SAFETY: as in `fields`, and the context is borrowed mutably.
     unsafe { &mut *context.sock_addr }
 }
 
@@ -82,7 +81,7 @@ pub(crate) fn connect4(context: &mut SockAddrContext) {
 
 #[inline(always)]
 pub(crate) fn connect6(context: &mut SockAddrContext) {
-    // An IPv4 address as IPv6 has it is the same here as one of IPv4.
+    // An IPv4-mapped address and the IPv4 address are the same `Be128`.
     let (address, port) = address6(fields(context));
     if let Some(to) = connect(context, address, port) {
         set6(fields_mut(context), to.address, to.port);
@@ -105,29 +104,30 @@ pub(crate) fn getpeername6(context: &mut SockAddrContext) {
     }
 }
 
-/// The socket's own number, for as long as the machine is up.
+/// The socket's cookie: a number that no other socket gets until the machine is rebooted.
 #[inline(always)]
 fn cookie(context: &SockAddrContext) -> u64 {
     // SAFETY: the program's own context.
     unsafe { bpf_get_socket_cookie(context.sock_addr.cast()) }
 }
 
-/// Whether the socket of a program's context is in another network namespace than the agent, whose
-/// number is `agent`. Before Linux 5.14 the agent cannot know that: 0. Then it counts as being in
-/// the first one, where agents run.
+/// Whether the context's socket is a pod's: in another network namespace than the agent's, whose
+/// cookie is `agent`. Before Linux 5.14 the agent cannot read its cookie, and `agent` is 0. The
+/// agent then counts as being in the initial namespace, where agents run.
 #[inline(always)]
 fn is_pod(context: *mut c_void, agent: u64) -> bool {
-    // SAFETY: a helper that takes the program's own context, or nothing for the first one.
-    let number = |of| unsafe { bpf_get_netns_cookie(of) };
+    // SAFETY: a helper that takes the program's own context, or null for the initial namespace.
+    let netns = |of| unsafe { bpf_get_netns_cookie(of) };
     let agent = if agent == 0 {
-        number(core::ptr::null_mut())
+        netns(core::ptr::null_mut())
     } else {
         agent
     };
-    number(context) != agent
+    netns(context) != agent
 }
 
-/// Where a connection goes, if not where it says; noted for `getpeername`.
+/// The server that a connection is redirected to, if any. The redirection is stored for
+/// `getpeername`.
 #[inline(always)]
 fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> {
     let state = Maps.state();
@@ -137,14 +137,14 @@ fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> 
         }
         return None;
     }
-    // SAFETY: helpers that take the program's own context, or nothing.
+    // SAFETY: a helper without arguments.
     let random = unsafe { bpf_get_prandom_u32() };
     let to = connect::redirect(
         state,
         vip,
         port,
         |own, check| {
-            // A pod's namespace does not have the node's listeners.
+            // A lookup in a pod's namespace does not find the node's listeners.
             if is_pod(context.as_ptr(), state.config.netns) {
                 maps::listens(check)
             } else {
@@ -167,20 +167,20 @@ fn connect(context: &SockAddrContext, vip: Be128, port: Be16) -> Option<Target> 
     Some(to)
 }
 
-/// The VIP that the socket believes to be connected to, if it really is connected to this node.
+/// The VIP and port that the socket connected to, if it was redirected to `node` and `port`.
 #[inline(always)]
 fn peername(context: &SockAddrContext, node: Be128, port: Be16) -> Option<(Be128, Be16)> {
     let known = maps::redirected(cookie(context))?;
-    // The socket may have been connected to something else since.
+    // The socket may have been connected to another address since.
     (known.node == node && known.target == port).then_some((known.vip, known.port))
 }
 
-/// A socket of this node or of a pod is closed by its last holder; a process that is killed closes
-/// all that it has. Which port it had, a program here may not know. So any that listened counts,
-/// and the agent's next probe tells whether it was the API server's.
+/// Stores the time if a listener of this node is closed. The kernel closes the sockets of a killed
+/// process too. A program of this type cannot read the port, so any listener counts. The agent's
+/// next health probe tells whether it was the API server's.
 #[inline(always)]
 pub(crate) fn release(context: &SockContext) {
-    // SAFETY: the kernel's context, which nothing else has while the program runs.
+    // SAFETY: the kernel's context, which nothing else uses while the program runs.
     let socket = unsafe { &*context.sock };
     if socket.protocol == TCP
         && socket.state == helpers::LISTEN

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod datapath;
 pub mod files;
@@ -14,3 +15,4 @@ pub mod net;
 pub mod observe;
 pub mod probe;
 mod random;
+pub mod run_dir;

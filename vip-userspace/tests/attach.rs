@@ -27,6 +27,7 @@ use vip_userspace::kernel::bpf::{self, Kind};
 use vip_userspace::net::Neighbours;
 use vip_userspace::net::bfd::{BfdSocket, is_port_taken};
 use vip_userspace::net::netlink::Netlink;
+use vip_userspace::run_dir::RunDir;
 
 /// Where a test works.
 struct Place {
@@ -39,12 +40,16 @@ impl Place {
         self.directory.path().join("bpf")
     }
 
+    fn run_dir(&self) -> RunDir {
+        self.directory.path().into()
+    }
+
     fn pins(&self) -> Pins {
-        Pins::open(&self.bpffs(), self.directory.path()).expect("a bpffs can be mounted")
+        Pins::open(&self.bpffs(), &self.run_dir()).expect("a bpffs can be mounted")
     }
 
     fn leftovers(&self) -> Vec<Leftover> {
-        leftovers(&self.bpffs(), self.directory.path())
+        leftovers(&self.bpffs(), &self.run_dir())
     }
 
     fn clean_up(&self) {
@@ -593,7 +598,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         );
         let open = |run: &Path| {
             fs::create_dir_all(run).expect("writable");
-            Pins::open(&place.bpffs(), run).expect("a bpffs can be mounted")
+            Pins::open(&place.bpffs(), &run.into()).expect("a bpffs can be mounted")
         };
         let first = open(&one);
         let held = first.hold().expect("nobody has it");
@@ -652,7 +657,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
             .attach("eth1", index, XdpMode::Auto, None)
             .expect("attaches");
         drop(second);
-        for leftover in leftovers(&place.bpffs(), &two) {
+        for leftover in leftovers(&place.bpffs(), &two.as_path().into()) {
             remove(&leftover).expect("it can be removed");
         }
         assert_eq!(xdp(), before);
@@ -665,7 +670,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
             error.to_string().contains("vip cleanup --run-dir"),
             "{error}"
         );
-        for leftover in leftovers(&place.bpffs(), &one) {
+        for leftover in leftovers(&place.bpffs(), &one.as_path().into()) {
             remove(&leftover).expect("it can be removed");
         }
         assert_eq!(refused(&wants("eth0", place.index, &vips)), Ok(()));
@@ -678,7 +683,7 @@ fn what_lies_in_the_way_is_named_and_nothing_is_changed() {
         drop(place.pins());
         let pins = pin_directory(&place.bpffs(), place.directory.path());
         let refused = |path: &Path| {
-            let error = Pins::open(&place.bpffs(), place.directory.path()).expect_err("in the way");
+            let error = Pins::open(&place.bpffs(), &place.run_dir()).expect_err("in the way");
             assert!(matches!(error, DatapathError::InTheWay { .. }), "{error}");
             assert!(
                 error.to_string().contains(path.to_str().expect("text")),

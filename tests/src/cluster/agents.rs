@@ -1,5 +1,6 @@
 //! The agents of a cluster: start, faults, and waiting for what they say.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -7,7 +8,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::{Cluster, PATIENCE};
-use crate::agent::{self, Agent, Status};
+use vip_node::bfd::State;
+
+use crate::agent::{self, Agent, Status, session_is};
 use crate::clock::until;
 use crate::process::{Process, output, tail};
 
@@ -200,7 +203,7 @@ impl Cluster {
                         if own.off[node] {
                             !entry.alive
                         } else {
-                            let heard = entry.bfd.as_ref().is_none_or(|bfd| bfd.state == "up");
+                            let heard = entry.bfd.is_none() || session_is(entry, State::Up);
                             let served = entry.ready && entry.usable;
                             entry.alive && served && entry.mac.is_some() && heard
                         }
@@ -227,9 +230,9 @@ impl Cluster {
     /// # Errors
     /// As [`wait_for_status`](Self::wait_for_status).
     pub fn owner_among(&mut self, nodes: &[usize]) -> Result<usize> {
-        let names: Vec<String> = nodes
+        let addresses: Vec<IpAddr> = nodes
             .iter()
-            .map(|node| self.host(*node).address().to_string())
+            .map(|node| self.host(*node).address().into())
             .collect();
         let found = std::cell::Cell::new(None);
         self.wait_for_status(
@@ -239,13 +242,17 @@ impl Cluster {
                 let owner = status
                     .owner
                     .as_ref()
-                    .and_then(|owner| names.iter().position(|name| *name == owner.address))
-                    .map(|place| nodes[place]);
+                    .and_then(|owner| {
+                        addresses
+                            .iter()
+                            .position(|address| *address == owner.address)
+                    })
+                    .map(|index| nodes[index]);
                 // The first one asked sets what the others must say.
                 if node == nodes[0] {
                     found.set(owner);
                 }
-                let active = status.state == "active";
+                let active = status.is_active();
                 owner.is_some() && owner == found.get() && active == (owner == Some(node))
             },
         )?;

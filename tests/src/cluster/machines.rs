@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::Cluster;
-use crate::outcome::Report;
+use crate::outcome::Timeline;
 use crate::topology::vm::VmHost;
 
 impl Cluster {
@@ -17,12 +17,12 @@ impl Cluster {
     }
 
     /// Notes which node runs which kernel, if these are machines of their own.
-    pub(super) fn tell_kernels(&mut self, report: &mut Report) {
+    pub(super) fn tell_kernels(&mut self, timeline: &mut Timeline) {
         for host in &mut self.topology.nodes {
             if let Some(vm) = host.vm() {
                 let machine = vm.machine();
                 let (name, kernel) = (machine.name(), machine.kernel());
-                report.event(format!("{name} runs Linux {}", kernel.version));
+                timeline.event(format!("{name} runs Linux {}", kernel.version));
             }
         }
     }

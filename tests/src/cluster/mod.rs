@@ -3,6 +3,7 @@
 mod agents;
 mod machines;
 mod pace;
+pub mod plan;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,73 +16,18 @@ use nix::sys::signal::Signal;
 use crate::agent::{Agent, Programs};
 use crate::clock::{boot_now, until};
 use crate::isolation::WORK_ROOT;
-use crate::kube::{self, Binaries};
-use crate::outcome::Report;
+use crate::kube;
+use crate::outcome::Timeline;
 use crate::pki::Pki;
 use crate::process::Process;
-use crate::topology::vm::Machines;
-use crate::topology::{Host, Link, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
+use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
 use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 pub use pace::{PACE, Pace};
-
-/// What the API servers are.
-#[derive(Debug, Clone)]
-pub enum Flavour {
-    /// [`server`](crate::server): TLS, `/readyz`, a watch.
-    StandIn,
-    /// kube-apiserver and etcd.
-    Kubernetes(Binaries, kube::Layout),
-}
-
-/// What a cluster is made of.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Control-plane nodes.
-    pub nodes: u8,
-    /// What the API servers are.
-    pub flavour: Flavour,
-    /// The VRRP advertisement interval, as the configuration writes it.
-    pub interval: String,
-    /// More of the agents' configuration, in TOML, behind the `[vrrp]` table.
-    pub more: String,
-    /// More of it, at the top.
-    pub top: String,
-    /// Port of the VIPs.
-    pub port: u16,
-    /// Hosts have addresses of both families, and there is a VIP of each.
-    pub dual_stack: bool,
-    /// What the nodes' NICs are, if these are namespaces.
-    pub link: Link,
-    /// Nodes and client are these virtual machines, and not namespaces.
-    pub machines: Option<Machines>,
-    /// How much happens.
-    pub pace: Pace,
-    /// Start no agents.
-    pub bare: bool,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        let pace = Pace::of_environment();
-        Self {
-            nodes: 3,
-            flavour: Flavour::StandIn,
-            interval: pace.interval.to_owned(),
-            more: pace.bfd.to_owned(),
-            top: String::new(),
-            port: PORT,
-            dual_stack: false,
-            link: Link::Plain,
-            machines: None,
-            pace,
-            bare: false,
-        }
-    }
-}
+pub use plan::{Flavour, Plan};
 
 /// A running control plane. Dropped, it is gone with all its files.
 #[derive(Debug)]
@@ -108,9 +54,9 @@ impl Cluster {
     ///
     /// # Errors
     /// Something does not start, or not in time; logs are in the [work folder](Self::work).
-    pub fn start(programs: &Programs, plan: Plan, report: &mut Report) -> Result<Self> {
+    pub fn start(programs: &Programs, plan: Plan, timeline: &mut Timeline) -> Result<Self> {
         let mut cluster = Self::lay_out(programs, plan)?;
-        if let Err(error) = cluster.bring_up(report) {
+        if let Err(error) = cluster.bring_up(timeline) {
             let logs = cluster.save_logs("start")?;
             return Err(error.context(format!("logs are in {}", logs.display())));
         }
@@ -182,9 +128,9 @@ impl Cluster {
         })
     }
 
-    fn bring_up(&mut self, report: &mut Report) -> Result<()> {
-        report.event(format!("{} nodes, a client, a router", self.plan.nodes));
-        self.tell_kernels(report);
+    fn bring_up(&mut self, timeline: &mut Timeline) -> Result<()> {
+        timeline.event(format!("{} nodes, a client, a router", self.plan.nodes));
+        self.tell_kernels(timeline);
         match &self.plan.flavour {
             Flavour::StandIn => {}
             Flavour::Kubernetes(binaries, kube::Layout::Apart) => {
@@ -208,9 +154,9 @@ impl Cluster {
         for node in self.nodes() {
             self.wait_for_server(node)?;
         }
-        report.event(format!("API servers are ready: {}", self.flavour()?));
+        timeline.event(format!("API servers are ready: {}", self.flavour()?));
         if matches!(self.plan.flavour, Flavour::Kubernetes(..)) {
-            self.start_pulse()?;
+            self.start_background_writes()?;
         }
         if self.plan.bare {
             return Ok(());
@@ -220,7 +166,7 @@ impl Cluster {
         }
         self.wait_until_settled()?;
         let owner = self.owner()?;
-        report.event(format!("agents run, {} owns the VIP", self.name(owner)));
+        timeline.event(format!("agents run, {} owns the VIP", self.name(owner)));
         Ok(())
     }
 
@@ -255,7 +201,7 @@ impl Cluster {
         }
     }
 
-    fn start_pulse(&mut self) -> Result<()> {
+    fn start_background_writes(&mut self) -> Result<()> {
         let servers: Vec<String> = self
             .topology
             .nodes
@@ -267,12 +213,18 @@ impl Cluster {
             .etcd
             .command(self.programs.testbed.as_os_str());
         command
-            .args(["pulse", "--servers", &servers.join(","), "--token"])
+            .args([
+                "background-writes",
+                "--servers",
+                &servers.join(","),
+                "--token",
+            ])
             .arg(kube::TOKEN)
             .arg("--pki")
             .arg(self.pki.directory());
-        let pulse = Process::daemon("pulse", &mut command, &self.work.join("pulse.log"))?;
-        self.helpers.push(pulse);
+        let log = self.work.join("background-writes.log");
+        let writes = Process::daemon("background writes", &mut command, &log)?;
+        self.helpers.push(writes);
         Ok(())
     }
 
@@ -358,7 +310,7 @@ impl Cluster {
         }
     }
 
-    /// The token that clients send, if the servers want one.
+    /// The token that clients send, if the servers demand one.
     #[must_use]
     pub fn token(&self) -> Option<&'static str> {
         matches!(self.plan.flavour, Flavour::Kubernetes(..)).then_some(kube::TOKEN)

@@ -55,7 +55,7 @@ impl Keepalived {
         kill(self.child()?, signal).context("signal keepalived")
     }
 
-    /// `kill -9` of parent and child, so that nobody says transfer. The VIP stays on the NIC.
+    /// `kill -9` of parent and child, so that no advertisement with priority 0 is sent. The VIP stays on the NIC.
     ///
     /// # Errors
     /// The child's pid cannot be read.
@@ -74,7 +74,7 @@ impl Keepalived {
 /// # Errors
 /// It cannot be started.
 pub fn start(cluster: &Cluster, node: usize, settings: &Settings) -> Result<Keepalived> {
-    // It believes stale pid files: each start has its own.
+    // It trusts stale pid files: each start has its own.
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let host = cluster.host(node);

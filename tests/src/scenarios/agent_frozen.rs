@@ -3,43 +3,51 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "agent_frozen",
+    promise: "agent_frozen_stops_answering_before_another_node_starts",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Time between two questions for the VIP's Ethernet address, in ms.
 const ASK_MS: u64 = 5;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("agent_frozen");
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let mut arp = ArpMonitor::start(cluster, ASK_MS)?;
     let first = arp.wait("the owner answers for the VIP", |seen| {
-        !seen.speakers.is_empty()
+        !seen.answerers.is_empty()
     })?;
-    let owner_mac = first.speakers[0].mac.clone();
+    let owner_mac = first.answerers[0].mac.clone();
 
     cluster.freeze_agent(owner);
-    report.event(format!("SIGSTOP of the agent on {name}, the owner"));
+    timeline.event(format!("SIGSTOP of the agent on {name}, the owner"));
     let others: Vec<usize> = cluster
         .nodes()
         .into_iter()
         .filter(|node| *node != owner)
         .collect();
-    let heir = cluster.owner_among(&others)?;
+    let successor = cluster.owner_among(&others)?;
     let seen = arp.wait("another node answers for the VIP", |seen| {
         seen.turns().last() != Some(&owner_mac.as_str())
     })?;
-    let turns = seen.speakers.len();
+    let turns = seen.answerers.len();
     outcome.promise(turns == 2, || {
         format!("two nodes answered by turns, {turns} times, and not one after the other")
     });
-    if let [before, after] = seen.speakers.as_slice() {
-        report.event(format!(
+    if let [before, after] = seen.answerers.as_slice() {
+        timeline.event(format!(
             "{name} has fallen silent by itself; {} answers, {} ms later",
-            cluster.name(heir),
+            cluster.name(successor),
             (after.from - before.to) / 1_000_000
         ));
     }
@@ -47,7 +55,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.thaw_agent(owner);
     cluster.wait_until_settled()?;
     let last = cluster.owner()?;
-    report.event(format!(
+    timeline.event(format!(
         "SIGCONT of the agent on {name}; {} owns the VIP",
         cluster.name(last)
     ));
@@ -65,7 +73,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         format!("frames named the VIP as their sender: {:?}", seen.leaks)
     });
     traffic.finish(&mut outcome, None)?;
-    report.event(format!(
+    timeline.event(format!(
         "{} questions for the VIP, {} with two answers",
         seen.questions,
         seen.contradictions.len()

@@ -3,31 +3,42 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let mut outcome = Outcome::new(super::AGENT_KILLED.name);
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "agent_killed",
+    promise: "agent_killed_and_restarted_fails_no_request",
+    tests: &[
+        Test::netns(Plan::default),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     cluster.kill_agent(owner);
-    report.event(format!("kill -9 of the agent on {name}, the owner"));
-    let heir = cluster.owner()?;
-    report.event(format!("{} owns the VIP", cluster.name(heir)));
+    timeline.event(format!("kill -9 of the agent on {name}, the owner"));
+    let successor = cluster.owner()?;
+    timeline.event(format!("{} owns the VIP", cluster.name(successor)));
     traffic.load.go_on(300)?;
 
     cluster.start_agent(owner)?;
     cluster.wait_until_settled()?;
-    let heir = cluster.owner()?;
-    report.event(format!(
+    let successor = cluster.owner()?;
+    timeline.event(format!(
         "the agent on {name} is back, {} owns the VIP",
-        cluster.name(heir)
+        cluster.name(successor)
     ));
     traffic.load.go_on(300)?;
     traffic.finish(&mut outcome, None)?;
-    report.event(format!(
+    timeline.event(format!(
         "{} of {} requests failed, {} watches cut, longest gap {} ms",
         outcome.failed, outcome.requests, outcome.watches_cut_living, outcome.gap_ms
     ));

@@ -3,14 +3,29 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{Traffic, vip, vip6};
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "allow_list",
+    promise: "allow_list_keeps_out_who_is_not_on_it",
+    tests: &[Test::netns(listed).on_kernels(When::Asked)],
+    run,
+};
+
+fn listed() -> Plan {
+    Plan {
+        top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
+        ..Plan::dual_stack()
+    }
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("allow_list");
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let remote = cluster.topology.remote.as_ref();
     for target in [vip(), vip6()] {
         let mut reach = remote.command("timeout".as_ref());
@@ -28,7 +43,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     }
     // A SYN and those sent again, of two families.
     outcome.promise(dropped >= 4, || format!("{dropped} drops were counted"));
-    report.event(format!("{dropped} segments from the router were dropped"));
+    timeline.event(format!("{dropped} segments from the router were dropped"));
     traffic.load.go_on(100)?;
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)

@@ -3,19 +3,30 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Down, Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Down, Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let mut outcome = Outcome::new(super::APISERVER_KILLED.name);
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "apiserver_killed",
+    promise: "apiserver_killed_fails_no_request_that_starts_after",
+    tests: &[
+        Test::netns(Plan::default),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let victim = super::another_than(cluster, owner);
     let name = cluster.name(victim);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();
     let at = cluster.kill_server(victim);
-    report.event(format!(
+    timeline.event(format!(
         "kill -9 of the API server on {name}; {held} watches were on it"
     ));
     traffic.load.go_on(400)?;
@@ -37,7 +48,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(reset == held, || {
         format!("{reset} of the {held} watches on the dead server were told so")
     });
-    report.event(format!(
+    timeline.event(format!(
         "{failed} of {} requests failed that started after it, {} were lost with the server",
         after.len(),
         outcome.lost_with_server
@@ -46,6 +57,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.start_server(victim)?;
     cluster.wait_for_server(victim)?;
     cluster.wait_until_settled()?;
-    report.event(format!("the API server on {name} is back and ready"));
+    timeline.event(format!("the API server on {name} is back and ready"));
     Ok(outcome)
 }

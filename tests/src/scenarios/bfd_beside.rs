@@ -4,14 +4,25 @@
 
 use anyhow::Result;
 
-use crate::agent;
+use vip_node::bfd::State;
+use vip_userspace::observe::status::BfdPort;
+
+use crate::agent::{self, session_is};
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::hooks;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::peers::{Bird, Frr, Seat};
 use crate::process::{Process, tail};
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "bfd_beside",
+    promise: "bird_and_frr_on_the_same_nodes_keep_their_bfd_sessions_and_ours",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// FRR runs on the first and the last node, BIRD on the one between them.
 const FIRST: usize = 0;
@@ -72,21 +83,19 @@ fn our_downs(cluster: &Cluster) -> Result<u64> {
     let mut sum = 0;
     for node in NODES {
         let status = cluster.status(node)?;
-        sum += status.events.get("bfd_down").copied().unwrap_or(0);
+        sum += status.event_count("bfd_down");
     }
     Ok(sum)
 }
 
 /// Waits until our agents hear each other, and know who else has the port.
-fn wait_for_ours(cluster: &mut Cluster, port: &str) -> Result<()> {
+fn wait_for_ours(cluster: &mut Cluster, port: BfdPort) -> Result<()> {
     cluster.wait_until_settled()?;
-    let what = format!("BFD's port is {port} on all nodes");
-    cluster.wait_for_status(&what, &NODES, |_, _, status| {
-        status.bfd_port.as_deref() == Some(port)
-    })
+    let what = format!("BFD's port is {port:?} on all nodes");
+    cluster.wait_for_status(&what, &NODES, |_, _, status| status.has_bfd_port(port))
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("bfd_beside");
     let nodes = NODES.map(Seat::Node);
     let client = Bird::start(cluster, Seat::Client, &nodes, INTERVAL)?;
@@ -106,8 +115,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     };
     cluster.wait_for_status("all agents run", &NODES, |_, _, _| true)?;
     others.wait(cluster)?;
-    wait_for_ours(cluster, "shared")?;
-    report.event("in either order of starting, all sessions are up");
+    wait_for_ours(cluster, BfdPort::Shared)?;
+    timeline.event("in either order of starting, all sessions are up");
 
     // Our agents restart: the first after a time in which the others look for it in vain.
     let before = others.downs(cluster)?;
@@ -116,25 +125,24 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let rest = super::others_than(cluster, node);
         let what = format!("n{} is missed", node + 1);
         cluster.wait_for_status(&what, &rest, |own, _, status| {
-            let session = status
+            status
                 .node(own.host(node))
-                .and_then(|node| node.bfd.as_ref());
-            session.is_some_and(|session| session.state == "down")
+                .is_some_and(|node| session_is(node, State::Down))
         })?;
         // Each of the others says more than once that its session is down.
         std::thread::sleep(std::time::Duration::from_millis(2500));
         cluster.start_agent(node)?;
-        wait_for_ours(cluster, "shared")?;
+        wait_for_ours(cluster, BfdPort::Shared)?;
     }
     cluster.stop_agent(FIRST)?;
     cluster.start_agent(FIRST)?;
-    wait_for_ours(cluster, "shared")?;
+    wait_for_ours(cluster, BfdPort::Shared)?;
     others.wait(cluster)?;
     let downs = others.downs(cluster)? - before;
     outcome.promise(downs == 0, || {
         format!("{downs} sessions of FRR and BIRD went down as our agents restarted")
     });
-    report.event(format!(
+    timeline.event(format!(
         "our agents were restarted: {downs} sessions of FRR and BIRD went down"
     ));
 
@@ -142,20 +150,20 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let before = our_downs(cluster)?;
     others.frr[0].process.kill_and_reap();
     others.bird.process.kill_and_reap();
-    wait_for_port(cluster, &[FIRST, MIDDLE], "sole")?;
+    wait_for_port(cluster, &[FIRST, MIDDLE], BfdPort::Sole)?;
     others.frr[0] = Frr::start(cluster, Seat::Node(FIRST), &peers_of(FIRST), INTERVAL)?;
     others.bird = Bird::start(cluster, Seat::Node(MIDDLE), &peers_of(MIDDLE), INTERVAL)?;
     others.wait(cluster)?;
-    wait_for_ours(cluster, "shared")?;
+    wait_for_ours(cluster, BfdPort::Shared)?;
     let downs = our_downs(cluster)? - before;
     outcome.promise(downs == 0, || {
         format!("{downs} sessions of ours went down as FRR and BIRD restarted")
     });
-    report.event(format!(
+    timeline.event(format!(
         "FRR and BIRD were restarted: {downs} sessions of ours went down"
     ));
 
-    without_sharing(cluster, report, &mut outcome, &mut others)?;
+    without_sharing(cluster, timeline, &mut outcome, &mut others)?;
 
     for node in NODES {
         cluster.stop_agent(node)?;
@@ -169,17 +177,15 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     Ok(outcome)
 }
 
-fn wait_for_port(cluster: &mut Cluster, nodes: &[usize], port: &str) -> Result<()> {
-    let what = format!("BFD's port is {port}");
-    cluster.wait_for_status(&what, nodes, |_, _, status| {
-        status.bfd_port.as_deref() == Some(port)
-    })
+fn wait_for_port(cluster: &mut Cluster, nodes: &[usize], port: BfdPort) -> Result<()> {
+    let what = format!("BFD's port is {port:?}");
+    cluster.wait_for_status(&what, nodes, |_, _, status| status.has_bfd_port(port))
 }
 
 /// Where the kernel does not share the port, its loss is a fault that has a name and that heals.
 fn without_sharing(
     cluster: &mut Cluster,
-    report: &mut Report,
+    timeline: &mut Timeline,
     outcome: &mut Outcome,
     others: &mut Others,
 ) -> Result<()> {
@@ -198,25 +204,25 @@ fn without_sharing(
     cluster.start_agent(FIRST)?;
     let fault = "UDP port 3784 (BFD) cannot be opened";
     cluster.wait_for_status("the fault is named", &[FIRST], |_, _, status| {
-        status.faults == [fault] && status.bfd_port.as_deref() == Some("lost")
+        status.has_only_fault(fault) && status.has_bfd_port(BfdPort::Lost)
     })?;
     let events = cluster.vip(FIRST, &["events"])?;
     outcome.promise(events.contains("FRR's bfdd"), || {
         format!("no event says who may have the port: {events}")
     });
-    report.event("FRR has the port, and the kernel cannot share it: a fault");
+    timeline.event("FRR has the port, and the kernel cannot share it: a fault");
 
     others.frr[0].process.kill_and_reap();
     cluster.wait_for_status("the port is had", &[FIRST], |_, _, status| {
-        status.faults.is_empty() && status.bfd_port.as_deref() == Some("bound")
+        status.faults.is_empty() && status.has_bfd_port(BfdPort::Bound)
     })?;
     cluster.wait_until_settled()?;
-    report.event("FRR has ended, and the agent has the port");
+    timeline.event("FRR has ended, and the agent has the port");
 
     crowd.kill_and_reap();
     cluster.stop_agent(FIRST)?;
     cluster.start_agent(FIRST)?;
     others.frr[0] = Frr::start(cluster, Seat::Node(FIRST), &peers_of(FIRST), INTERVAL)?;
     others.wait(cluster)?;
-    wait_for_ours(cluster, "shared")
+    wait_for_ours(cluster, BfdPort::Shared)
 }

@@ -5,9 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::Process;
+use crate::scenario::{Scenario, Test};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "busy_machine",
+    promise: "busy_machine_moves_nothing",
+    tests: &[Test::netns(Plan::default).alone()],
+    run,
+};
 
 /// Processes that do nothing but work.
 const BUSY: usize = 16;
@@ -15,7 +23,7 @@ const BUSY: usize = 16;
 /// Some dozens of detection times.
 const TIME: Duration = Duration::from_secs(6);
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("busy_machine");
     let owner = cluster.owner()?;
     let logs = |cluster: &Cluster| -> String {
@@ -49,8 +57,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(before == after, || {
         format!("(takeovers, BFD sessions down) were {before:?} and are {after:?}")
     });
-    let heir = cluster.owner()?;
-    outcome.promise(heir == owner, || "the VIP moved".to_owned());
-    report.event(format!("{BUSY} busy processes moved nothing"));
+    let successor = cluster.owner()?;
+    outcome.promise(successor == owner, || "the VIP moved".to_owned());
+    timeline.event(format!("{BUSY} busy processes moved nothing"));
     Ok(outcome)
 }

@@ -2,11 +2,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::vip_by_hand;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "check",
+    promise: "check_passes_a_healthy_node_and_names_a_stranger_with_the_vip",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("check");
     let config = cluster.work().join("vip.toml");
     for node in cluster.nodes() {
@@ -21,7 +29,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
     }
-    report.event("vip check finds nothing wrong on any node");
+    timeline.event("vip check finds nothing wrong on any node");
 
     let client = cluster.topology.client.as_ref();
     vip_by_hand(client, "add")?;
@@ -44,6 +52,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         text.contains("which is none of the nodes, answers for"),
         || format!("vip check does not name the stranger: {text}"),
     );
-    report.event("vip check names a stranger who has the VIP");
+    timeline.event("vip check names a stranger who has the VIP");
     Ok(outcome)
 }

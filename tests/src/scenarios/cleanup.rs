@@ -7,11 +7,22 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::agent;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, VIP, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "cleanup",
+    promise: "cleanup_leaves_nothing",
+    tests: &[
+        Test::netns(Plan::default).on_kernels(When::Asked),
+        Test::shared_machines(When::Always),
+    ],
+    run,
+};
 
 /// What an agent may have left on a node, one line each.
 fn traces(cluster: &Cluster, node: usize) -> Result<BTreeSet<String>> {
@@ -90,14 +101,14 @@ fn failed_start(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
     sh(host, &format!("ip link del {BRIDGE}")).map(drop)
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("cleanup");
-    // What has no reader there is the program that carries output out of the machine.
+    // There the pipe without a reader belongs to the program that carries output out of the machine.
     let in_machines = cluster.plan().machines.is_some();
     for node in cluster.nodes() {
         let name = cluster.name(node);
         let during = traces(cluster, node)?;
-        // Lest a test that is blind finds nothing afterwards.
+        // Otherwise a test that sees nothing would find nothing afterwards.
         let address = format!("{VIP}/");
         for trace in [
             &["xdp"][..],
@@ -116,7 +127,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
         cluster.stop_agent(node)?;
-        // Who takes the lock to look makes the file.
+        // A command that takes the lock to look creates the file.
         sh(cluster.host(node), "rm /run/vip/vip.pid")?;
         let before = traces(cluster, node)?;
         let listed = cluster.vip(node, &["cleanup", "--dry-run"])?;
@@ -141,7 +152,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         }
         let left = traces(cluster, node)?;
         outcome.promise(left.is_empty(), || format!("left on {name}: {left:?}"));
-        report.event(format!(
+        timeline.event(format!(
             "{name}: {} traces of the agent before cleanup, {} after",
             during.len(),
             left.len()
@@ -152,7 +163,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     }
     if !in_machines {
         failed_start(cluster, &mut outcome)?;
-        report.event("a start that fails leaves nothing");
+        timeline.event("a start that fails leaves nothing");
     }
     for node in cluster.nodes() {
         cluster.start_agent(node)?;

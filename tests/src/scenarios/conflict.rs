@@ -3,13 +3,21 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{VIP, vip_by_hand};
 use crate::traffic::Traffic;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "conflict",
+    promise: "stranger_with_the_vip_is_named_and_not_fought_before_the_first_claim",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("conflict");
     let stranger = |cluster: &Cluster, verb: &str| {
         // From behind the nodes' backs: not the client, whose own traffic goes to the VIP.
@@ -26,13 +34,13 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.wait_for_status("all agents see the stranger", &nodes, |_, _, status| {
         status.conflicts > 0 && status.owner.is_none()
     })?;
-    report.event("a stranger has the VIP: no node claims it");
+    timeline.event("a stranger has the VIP: no node claims it");
     stranger(cluster, "del")?;
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
-    report.event(format!("it is gone: {} owns the VIP", cluster.name(owner)));
+    timeline.event(format!("it is gone: {} owns the VIP", cluster.name(owner)));
 
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let before = cluster.status(owner)?;
     let etcd = cluster.topology.etcd.as_ref();
     let mac = output(etcd.command(cluster.programs().testbed.as_os_str()).args([
@@ -43,7 +51,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.wait_for_status("the owner names the stranger", &[owner], |_, _, status| {
         status.conflicts > before.conflicts && status.claimant.as_deref() == Some(mac.trim())
     })?;
-    report.event(format!(
+    timeline.event(format!(
         "{} claims the VIP: {} says so",
         mac.trim(),
         cluster.name(owner)

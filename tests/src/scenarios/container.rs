@@ -8,26 +8,42 @@ use anyhow::{Context, Result, ensure};
 use super::observed::ask;
 use super::owner_killed;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::kubelet::{self, Containerd, Pod};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "container",
+    promise: "container_with_five_capabilities_survives_a_power_cut",
+    tests: &[Test::netns_if(with_the_image)],
+    run,
+};
+
 /// Names the archive with the image, which `cargo xtask test` has made.
-pub const IMAGE: &str = "VIP_TESTS_IMAGE";
+const IMAGE: &str = "VIP_TESTS_IMAGE";
 
 /// The archive, if there is one.
-#[must_use]
-pub fn image() -> Option<PathBuf> {
+pub(super) fn image() -> Option<PathBuf> {
     std::env::var_os(IMAGE).map(PathBuf::from)
 }
 
-/// What a container's processes may do once they run (capabilities(7), linux/capability.h). One of
+/// Capabilities of a container's processes once they run (capabilities(7), linux/capability.h). One of
 /// it, `CAP_IPC_LOCK`, because how much memory may be locked is limited.
 const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 14 | 1 << 38 | 1 << 39;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+/// Without agents: containers start them.
+pub(super) fn with_the_image() -> Planned {
+    match image() {
+        Some(_) => Ok(Plan::bare()),
+        None => Err(Missing("no image: run cargo xtask test".to_owned())),
+    }
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let image = image().with_context(|| format!("{IMAGE} names no image"))?;
     let mut daemons = Vec::new();
     let mut manifests = Vec::new();
@@ -49,7 +65,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         same,
         "vip manifest says something else on each node: {manifests:?}"
     );
-    report.event("containers run, and there is nothing of Kubernetes yet");
+    timeline.event("containers run, and there is nothing of Kubernetes yet");
 
     // The agents elect an owner without a certificate authority to trust; then kubeadm makes one.
     let nodes = cluster.nodes();
@@ -60,7 +76,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         output(copy.arg(ca).arg("/etc/kubernetes/pki/ca.crt"))?;
     }
     cluster.wait_until_settled()?;
-    report.event("the API servers are found ready by the CA that appeared");
+    timeline.event("the API servers are found ready by the CA that appeared");
 
     let mut outcome = Outcome::new("container");
     for &node in &nodes {
@@ -81,9 +97,9 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             format!("{name} cannot change settings of the kernel: {status}")
         });
     }
-    report.event("five capabilities, memory that is locked, a seccomp profile, no way to more");
+    timeline.event("five capabilities, memory that is locked, a seccomp profile, no way to more");
 
-    let killed = owner_killed::run(cluster, report)?;
+    let killed = owner_killed::run(cluster, timeline)?;
     drop(daemons);
     Ok(Outcome {
         violations: outcome
@@ -95,7 +111,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     })
 }
 
-/// What `vip manifest` prints on a node, with nothing but the addresses given, and these words.
+/// The output of `vip manifest` on a node, with the addresses and these words as arguments.
 pub(super) fn manifest(cluster: &Cluster, node: usize, more: &[&str]) -> Result<String> {
     let addresses = cluster.nodes().into_iter();
     let addresses: Vec<String> = addresses
@@ -107,7 +123,7 @@ pub(super) fn manifest(cluster: &Cluster, node: usize, more: &[&str]) -> Result<
     cluster.vip(node, &[&words, more].concat())
 }
 
-/// What the kernel lets the agent's threads do.
+/// The capabilities of the agent's threads.
 fn confined(
     cluster: &Cluster,
     node: usize,

@@ -1,4 +1,4 @@
-//! API servers whose `/readyz` wants credentials, as those of k3s, RKE2 and Talos: that they serve
+//! API servers whose `/readyz` demands credentials, as those of k3s, RKE2 and Talos: that they serve
 //! is known, that they are ready is not. One that hangs costs nothing once it is found out, a node
 //! that drains gets nothing, the last one that could be used is not drained by accident. With
 //! credentials the agents know all there is to know.
@@ -9,15 +9,23 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::agent::NodeStatus;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::load::Request;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{Load, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "credentials",
+    promise: "credentials_are_wanted_by_readyz_and_hung_or_drained_get_nothing",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// New connections that are looked at.
 const CONNECTIONS: usize = 120;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("credentials");
     for node in cluster.nodes() {
         cluster.lock_server(node);
@@ -27,11 +35,11 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             entry.probe.contains("401")
         })?;
     }
-    report.event("/readyz of all servers answers 401");
-    hung(cluster, &mut outcome, report)?;
-    drained(cluster, &mut outcome, report)?;
-    last_usable(cluster, &mut outcome, report)?;
-    token(cluster, &mut outcome, report)?;
+    timeline.event("/readyz of all servers answers 401");
+    hung(cluster, &mut outcome, timeline)?;
+    drained(cluster, &mut outcome, timeline)?;
+    last_usable(cluster, &mut outcome, timeline)?;
+    token(cluster, &mut outcome, timeline)?;
     Ok(outcome)
 }
 
@@ -63,14 +71,14 @@ fn all_but(
     avoided: Option<&str>,
     what: &str,
     outcome: &mut Outcome,
-    report: &mut Report,
+    timeline: &mut Timeline,
 ) -> Result<()> {
     let requests = connect(cluster)?;
     let failed = requests.iter().filter(|one| !one.succeeded()).count();
     let to = |one: &&Request| avoided.is_some() && one.server.as_deref() == avoided;
     let stray = requests.iter().filter(to).count();
     let count = requests.len();
-    report.event(format!(
+    timeline.event(format!(
         "{what}: {failed} of {count} new connections failed, {stray} reached it"
     ));
     outcome.promise(failed == 0 && stray == 0 && count > 0, || {
@@ -80,7 +88,7 @@ fn all_but(
 }
 
 /// SIGSTOP of one server.
-fn hung(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Result<()> {
+fn hung(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -> Result<()> {
     let owner = cluster.owner()?;
     let node = super::another_than(cluster, owner);
     cluster.signal_server(node, Signal::SIGSTOP);
@@ -89,7 +97,7 @@ fn hung(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Re
     })?;
     // It takes `fall` probes.
     std::thread::sleep(std::time::Duration::from_secs(4));
-    all_but(cluster, None, "a server hangs", outcome, report)?;
+    all_but(cluster, None, "a server hangs", outcome, timeline)?;
     cluster.signal_server(node, Signal::SIGCONT);
     wait_for_node(cluster, node, "serves again", |entry| {
         entry.probe.contains("401") && !entry.ready && entry.alive
@@ -97,7 +105,7 @@ fn hung(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Re
 }
 
 /// `vip drain` of one node.
-fn drained(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Result<()> {
+fn drained(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -> Result<()> {
     let owner = cluster.owner()?;
     let node = super::another_than(cluster, owner);
     let name = cluster.name(node);
@@ -106,7 +114,7 @@ fn drained(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) ->
     wait_for_node(cluster, node, "drains", |entry| {
         entry.draining && !entry.usable
     })?;
-    all_but(cluster, Some(&name), "a node drains", outcome, report)?;
+    all_but(cluster, Some(&name), "a node drains", outcome, timeline)?;
     // An agent that starts knows from the one before it that the node drains.
     let owner = cluster.owner()?;
     let client = cluster.topology.client.as_ref();
@@ -126,7 +134,11 @@ fn drained(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) ->
 }
 
 /// `vip drain` of all nodes, one after the other; one drains already.
-fn last_usable(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Result<()> {
+fn last_usable(
+    cluster: &mut Cluster,
+    outcome: &mut Outcome,
+    timeline: &mut Timeline,
+) -> Result<()> {
     // The owner may be another one since.
     let owner = cluster.owner()?;
     let status = cluster.status(owner)?;
@@ -165,7 +177,7 @@ fn last_usable(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report
     });
     cluster.vip(last, &["drain", "--force"])?;
     wait_for_node(cluster, last, "drains", |entry| entry.draining)?;
-    all_but(cluster, None, "all nodes drain", outcome, report)?;
+    all_but(cluster, None, "all nodes drain", outcome, timeline)?;
     for node in cluster.nodes() {
         cluster.vip(node, &["undrain"])?;
     }
@@ -178,7 +190,7 @@ fn last_usable(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report
 }
 
 /// Agents with a token know which servers are ready. It rotates, and is written badly.
-fn token(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> Result<()> {
+fn token(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -> Result<()> {
     const SECRET: &str = "s3cr3t-of-the-harness";
     let token = cluster.work().join("agent-token");
     let write = |path: &Path, text: &str| {
@@ -195,14 +207,14 @@ fn token(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> R
         cluster.start_agent(node)?;
     }
     cluster.wait_until_settled()?;
-    report.event("with the token all servers are ready");
+    timeline.event("with the token all servers are ready");
 
     let owner = cluster.owner()?;
     let node = super::another_than(cluster, owner);
     let name = cluster.name(node);
     cluster.drain_server(node);
     cluster.wait_until_not_ready(node)?;
-    all_but(cluster, Some(&name), "a server says no", outcome, report)?;
+    all_but(cluster, Some(&name), "a server says no", outcome, timeline)?;
     cluster.signal_server(node, Signal::SIGUSR2);
     cluster.wait_until_settled()?;
 
@@ -225,7 +237,7 @@ fn token(cluster: &mut Cluster, outcome: &mut Outcome, report: &mut Report) -> R
     }
     write(&token, "another")?;
     cluster.wait_until_settled()?;
-    report.event("the token has rotated");
+    timeline.event("the token has rotated");
     for node in cluster.nodes() {
         let mut said = cluster.vip(node, &["status", "--json"])?;
         said += &cluster.vip(node, &["events", "--json"])?;

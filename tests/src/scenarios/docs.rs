@@ -11,7 +11,7 @@
 //! | `needs=kubeadm` | it is skipped where this program is not (`systemd`: was not booted) |
 //! | `by=hand` | it is skipped: what it does is no matter of a cluster |
 //!
-//! Whoever follows the documentation has a kubelet. Here it is [`kubelet`](crate::kubelet), which
+//! A reader of the documentation has a kubelet. Here it is [`kubelet`](crate::kubelet), which
 //! looks at the nodes' manifests after each block.
 
 use std::path::{Path, PathBuf};
@@ -23,9 +23,17 @@ use super::container;
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::kubelet::{self, Containerd, Pod};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::{self, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::Host;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "docs",
+    promise: "docs_are_followed_command_by_command",
+    tests: &[Test::netns_if(container::with_the_image).alone()],
+    run,
+};
 
 /// The pages, in the order in which somebody follows them.
 const PAGES: &[(&str, &str)] = &[
@@ -62,7 +70,7 @@ struct Block {
 }
 
 impl Block {
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         format!("{}:{}", self.page, self.line)
     }
 
@@ -115,7 +123,7 @@ fn blocks(page: &'static str, text: &str) -> Result<Vec<Block>> {
                 Some(("needs", value)) => block.needs = Some(value.to_owned()),
                 Some(("by", "hand")) => block.by_hand = true,
                 None if word == "until" => block.repeats = true,
-                _ => bail!("{}: what is `{word}`?", block.place()),
+                _ => bail!("{}: what is `{word}`?", block.location()),
             }
         }
         blocks.push(block);
@@ -130,7 +138,7 @@ struct Node {
     manifest: Option<String>,
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("docs");
     let downloads = downloads(cluster)?;
     let mut nodes = Vec::new();
@@ -154,20 +162,20 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     for (page, text) in PAGES {
         for block in blocks(page, text)? {
             if let Some(reason) = block.hindrance() {
-                eprintln!("SKIPPED {}: {reason}", block.place());
+                eprintln!("SKIPPED {}: {reason}", block.location());
                 continue;
             }
             if let Err(error) = carry_out(cluster, &nodes, &downloads, &block) {
-                outcome.promise(false, || format!("{}: {error:#}", block.place()));
+                outcome.promise(false, || format!("{}: {error:#}", block.location()));
                 return Ok(outcome);
             }
             count += 1;
             for (number, node) in nodes.iter_mut().enumerate() {
                 sync(cluster, number, node)
-                    .with_context(|| format!("the kubelet after {}", block.place()))?;
+                    .with_context(|| format!("the kubelet after {}", block.location()))?;
             }
         }
-        report.event(format!("{page}: all that can be run here was"));
+        timeline.event(format!("{page}: all that can be run here was"));
     }
     outcome.promise(count > 15, || format!("only {count} blocks were run"));
     Ok(outcome)
@@ -260,7 +268,7 @@ fn run_on(
     };
     if block.repeats {
         let mut last = String::new();
-        let waited = until(&block.place(), PATIENCE, || match once() {
+        let waited = until(&block.location(), PATIENCE, || match once() {
             Ok(()) => Ok(Some(())),
             Err(error) => {
                 last = format!("{error:#}");

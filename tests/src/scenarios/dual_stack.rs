@@ -4,11 +4,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Down, Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Down, Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{VIP, VIP6, mac};
 use crate::traffic::{Load, Traffic, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "dual_stack",
+    promise: "dual_stack_owner_killed_cuts_no_watch_of_either_family",
+    tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Always)],
+    run,
+};
 
 /// The Ethernet address that the client has for the VIP.
 fn neighbour(cluster: &Cluster) -> Result<String> {
@@ -27,11 +35,11 @@ fn neighbour(cluster: &Cluster) -> Result<String> {
     Ok(mac.to_owned())
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("dual_stack");
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
-    let mut by_ipv6 = Traffic::start_to(cluster, &vip6(), report)?;
+    let mut by_ipv6 = Traffic::start_to(cluster, &vip6(), timeline)?;
     let client = cluster.topology.client.as_ref();
     // Beside the traffic's own load: an emulated machine has no time for three of its size.
     let every_ms = 4 * cluster.pace().every_ms;
@@ -55,17 +63,17 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         });
     }
     let held = by_ipv6.before.on(&name).count();
-    report.event(format!(
+    timeline.event(format!(
         "power cut of {name}, the owner; {held} watches are on its server"
     ));
     let at = cluster.power_off(owner)?;
     cluster.wait_until_settled()?;
-    let heir = cluster.owner()?;
-    report.event(format!("{} owns the VIPs", cluster.name(heir)));
+    let successor = cluster.owner()?;
+    timeline.event(format!("{} owns the VIPs", cluster.name(successor)));
     by_ipv6.load.go_on(200)?;
     by_ipv4.go_on(60)?;
     from_afar.go_on(60)?;
-    let (known, wanted) = (neighbour(cluster)?, mac(cluster.host(heir))?);
+    let (known, wanted) = (neighbour(cluster)?, mac(cluster.host(successor))?);
     outcome.promise(known == wanted, || {
         format!("{known} answers for {VIP6}, and the owner is {wanted}")
     });

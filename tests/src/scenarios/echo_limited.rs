@@ -4,10 +4,18 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "echo_limited",
+    promise: "echo_limited_or_dropped_cuts_no_watch_of_a_restarted_agent",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Rules of nftables on all nodes, in place of those before.
 fn filter(cluster: &Cluster, rule: &str) -> Result<()> {
@@ -26,7 +34,7 @@ fn filter(cluster: &Cluster, rule: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("echo_limited");
     let owner = cluster.owner()?;
     let node = super::another_than(cluster, owner);
@@ -39,8 +47,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         ("no echo requests at all", "icmp type echo-request drop;"),
     ] {
         filter(cluster, rule)?;
-        report.event(format!("all nodes have {what}"));
-        let mut traffic = Traffic::start(cluster, report)?;
+        timeline.event(format!("all nodes have {what}"));
+        let mut traffic = Traffic::start(cluster, timeline)?;
         let held = traffic.before.on(&name).count();
         cluster.stop_agent(node)?;
         traffic.load.go_on(200)?;
@@ -54,7 +62,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let before = outcome.watches_cut_living;
         traffic.finish(&mut outcome, None)?;
         let cut = outcome.watches_cut_living - before;
-        report.event(format!(
+        timeline.event(format!(
             "with {what}, {cut} watches were cut by restarts of the agent on {name}, which held {held}"
         ));
     }
@@ -87,6 +95,6 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let others = status.nodes.iter().filter(|node| !node.own);
         others.clone().all(|node| node.echo == Some(true))
     })?;
-    report.event("echo is lost and comes back in vip status");
+    timeline.event("echo is lost and comes back in vip status");
     Ok(outcome)
 }

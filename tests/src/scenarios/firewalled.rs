@@ -4,12 +4,22 @@
 use anyhow::Result;
 
 use super::observed::ask;
+use vip_node::alarm::Kind;
+
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::sh;
 
-/// What many hosts have: what was asked for may come back, and two ports are open.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "firewalled",
+    promise: "firewalled_node_says_so_and_is_not_ready",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
+
+/// As on many hosts: replies may come in, and two ports are open.
 const FIREWALL: &str = "nft 'table inet test { chain input { \
      type filter hook input priority 0; policy drop; iif lo accept; \
      ct state established,related accept; tcp dport { 22, 6443 } accept; }; }'";
@@ -25,10 +35,10 @@ const OUTPUT: &str = "nft 'table inet test { chain output { \
 
 const OPEN: &str = "nft delete table inet test";
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("firewalled");
     alone(cluster, &mut outcome)?;
-    report.event("the first agent of a cluster is ready");
+    timeline.event("the first agent of a cluster is ready");
     for node in cluster.nodes() {
         if cluster.agent_pid(node).is_none() {
             cluster.start_agent(node)?;
@@ -36,21 +46,19 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     }
     cluster.wait_until_settled()?;
     cut_off(cluster, &mut outcome)?;
-    report.event("a node behind a firewall says so, and is not ready");
+    timeline.event("a node behind a firewall says so, and is not ready");
     no_vrrp(cluster)?;
-    report.event("a firewall that drops VRRP alone is named by both owners");
+    timeline.event("a firewall that drops VRRP alone is named by both owners");
     Ok(outcome)
 }
 
 /// The servers of all nodes run, and the agent of one: it must not wait for the others.
 fn alone(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     cluster.start_agent(0)?;
-    cluster.wait_for_status("it owns the VIP", &[0], |_, _, status| {
-        status.state == "active"
-    })?;
+    cluster.wait_for_status("it owns the VIP", &[0], |_, _, status| status.is_active())?;
     for peer in ["10.0.0.12", "10.0.0.13"] {
         cluster.wait_for_status("it says who runs no agent", &[0], |_, _, status| {
-            let text = status.alarm("no_agent", peer);
+            let text = status.alarm(Kind::NoAgent, peer);
             text.is_some_and(|text| text.contains("runs no agent"))
         })?;
     }
@@ -79,12 +87,12 @@ fn cut_off(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
         cluster.start_agent(node)?;
         for peer in &peers {
             cluster.wait_for_status("it names what is dropped", &[node], |_, _, status| {
-                let text = status.alarm("unheard", peer).unwrap_or_default();
+                let text = status.alarm(Kind::Unheard, peer).unwrap_or_default();
                 text.contains("UDP 3784 and IP protocol 112") && text.contains(on_node)
             })?;
         }
         cluster.wait_for_status("the others name it too", &others, |_, _, status| {
-            let text = status.alarm("unheard", &name).unwrap_or_default();
+            let text = status.alarm(Kind::Unheard, &name).unwrap_or_default();
             text.contains("UDP 3784 and IP protocol 112") && text.contains(on_others)
         })?;
         if firewall == FIREWALL {
@@ -132,7 +140,7 @@ fn no_vrrp(cluster: &mut Cluster) -> Result<()> {
     for (here, there) in [(node, owner), (owner, node)] {
         let peer = name(cluster, there);
         cluster.wait_for_status("both owners name each other", &[here], |_, _, status| {
-            let text = status.alarm("two_owners", &peer);
+            let text = status.alarm(Kind::TwoOwners, &peer);
             text.is_some_and(|text| text.contains("IP protocol 112"))
         })?;
     }

@@ -2,17 +2,27 @@
 //! VIP by the network, and the node's own API server is still starting. Pods are never connected
 //! to that one, and whoever had a connection by the network is told at once that it has ended.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::agent::{NodeStatus, Status};
 use crate::clock::boot_now;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::load::Request;
-use crate::outcome::{Outcome, Report};
-use crate::pod::{Pod, Way};
+use crate::outcome::{Outcome, Timeline};
+use crate::pod::{Pod, Routing};
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::{Load, Watches, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "first_start",
+    promise: "first_start_of_an_agent_turns_pods_to_others_and_ends_old_connections_at_once",
+    tests: &[Test::netns(bare_dual_stack)],
+    run,
+};
 
 /// Watches of the pod, and as many of the node.
 const WATCHES: usize = 4;
@@ -30,17 +40,24 @@ const KEPT: usize = 2;
 /// Requests before the agent starts, and after it has.
 const REQUESTS: usize = 200;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn bare_dual_stack() -> Plan {
+    Plan {
+        bare: true,
+        ..Plan::dual_stack()
+    }
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("first_start");
     let nodes = cluster.nodes();
     let (node, first) = nodes.split_last().context("a cluster has nodes")?;
     for node in first {
         cluster.start_agent(*node)?;
     }
-    observe(cluster, *node, report, &mut outcome, |cluster| {
+    observe(cluster, *node, timeline, &mut outcome, |cluster| {
         cluster.start_agent(*node)
     })?;
-    die_hanging(cluster, *node, report, &mut outcome)?;
+    die_hanging(cluster, *node, timeline, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -49,11 +66,11 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
 fn die_hanging(
     cluster: &mut Cluster,
     node: usize,
-    report: &mut Report,
+    timeline: &mut Timeline,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let name = cluster.name(node);
-    let address = cluster.host(node).address().to_string();
+    let address = IpAddr::from(cluster.host(node).address());
     let others: Vec<_> = cluster
         .nodes()
         .into_iter()
@@ -72,9 +89,8 @@ fn die_hanging(
         probe(status, "no answer")
     })?;
     for other in others {
-        let events = cluster.status(other)?.events;
-        let [dead, answers] =
-            ["node_dead", "node_answers"].map(|event| events.get(event).copied().unwrap_or(0));
+        let status = cluster.status(other)?;
+        let [dead, answers] = ["node_dead", "node_answers"].map(|event| status.event_count(event));
         outcome.promise((dead, answers) == (1, 0), || {
             format!(
                 "{} called {name}, which has no power, dead {dead} times and alive {answers} times",
@@ -82,7 +98,7 @@ fn die_hanging(
             )
         });
     }
-    report.event(format!(
+    timeline.event(format!(
         "{name}, whose server hung, has no power, and is dead for good"
     ));
     Ok(())
@@ -93,12 +109,12 @@ fn die_hanging(
 pub(super) fn observe(
     cluster: &mut Cluster,
     node: usize,
-    report: &mut Report,
+    timeline: &mut Timeline,
     outcome: &mut Outcome,
     start: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<Pod> {
     let name = cluster.name(node);
-    let hung = cluster.host(node).address().to_string();
+    let hung = IpAddr::from(cluster.host(node).address());
     // It takes connections, and answers nothing.
     cluster.signal_server(node, Signal::SIGSTOP);
     let others: Vec<_> = cluster.nodes_with_agent();
@@ -107,7 +123,7 @@ pub(super) fn observe(
         let is_known = |entry: &NodeStatus| entry.ready == (entry.address != hung);
         status.nodes.iter().all(is_known)
     })?;
-    let pod = Pod::start(cluster, node, Way::Masqueraded)?;
+    let pod = Pod::start(cluster, node, Routing::Masqueraded)?;
     let mut clients = Vec::new();
     let mut hosts: Vec<(String, bool)> = vec![(vip(), true), (vip(), false)];
     if cluster.plan().dual_stack {
@@ -124,7 +140,7 @@ pub(super) fn observe(
     load.go_on(REQUESTS)?;
     let at = boot_now();
     start(cluster)?;
-    report.event(format!("the first agent of {name} starts"));
+    timeline.event(format!("the first agent of {name} starts"));
     let ended = clients
         .iter_mut()
         .map(|watches| {
@@ -140,7 +156,7 @@ pub(super) fn observe(
         .iter()
         .max()
         .map_or(0, |end| end.saturating_sub(at) / 1_000_000);
-    report.event(format!(
+    timeline.event(format!(
         "all {} watches from there to {VIP} ended within {last} ms of it",
         ends.len()
     ));
@@ -169,7 +185,7 @@ pub(super) fn observe(
     outcome.promise(on_own == 0, || {
         format!("{on_own} requests of a pod went to {name}'s own server, which hangs")
     });
-    report.event(format!(
+    timeline.event(format!(
         "of {} requests of a pod {} on new connections failed, and {} on those that were kept",
         requests.len(),
         new.len(),
@@ -187,7 +203,7 @@ pub(super) fn kill_beside(
     cluster: &mut Cluster,
     node: usize,
     pod: &Pod,
-    report: &mut Report,
+    timeline: &mut Timeline,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let name = cluster.name(node);
@@ -215,7 +231,7 @@ pub(super) fn kill_beside(
         format!("requests of a pod on {name} failed that the killed server did not hold: {all}")
     });
     let after = requests.iter().filter(|one| one.start > at).count();
-    report.event(format!(
+    timeline.event(format!(
         "kill -9 of the server on {name}: {} of {after} requests of a pod there failed",
         failed.len()
     ));

@@ -5,9 +5,17 @@
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "handover",
+    promise: "handover_and_sigterm_fail_no_request_and_cut_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Sends a node's agent the signals that have no meaning to it.
 fn ignored(cluster: &mut Cluster, outcome: &mut Outcome, node: usize) -> Result<()> {
@@ -18,30 +26,30 @@ fn ignored(cluster: &mut Cluster, outcome: &mut Outcome, node: usize) -> Result<
     cluster.wait_for_status(
         "the owner says that it ignores three signals",
         &[node],
-        |_, _, status| status.events.get("signal_ignored") == Some(&3),
+        |_, _, status| status.event_count("signal_ignored") == 3,
     )?;
     let after = cluster.status(node)?;
-    outcome.promise(after.state == "active" && after.takeovers == before, || {
+    outcome.promise(after.is_active() && after.takeovers == before, || {
         format!("the owner lost the VIP by a signal: {after:?}")
     });
     Ok(())
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("handover");
     let first = cluster.owner()?;
     let nodes = cluster.nodes();
     let Some(&to) = nodes.iter().rev().find(|node| **node != first) else {
         anyhow::bail!("a cluster of one node has nobody to hand over to");
     };
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let mut arp = ArpMonitor::start(cluster, 5)?;
     arp.wait("the owner answers for the VIP", |seen| {
-        !seen.speakers.is_empty()
+        !seen.answerers.is_empty()
     })?;
 
     ignored(cluster, &mut outcome, first)?;
-    report.event("SIGHUP, SIGUSR1 and SIGUSR2 change nothing");
+    timeline.event("SIGHUP, SIGUSR1 and SIGUSR2 change nothing");
     traffic.load.go_on(100)?;
 
     let name = cluster.name(to);
@@ -60,7 +68,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             cluster.name(owner)
         )
     });
-    report.event(format!("vip handover --to {name}: {name} owns the VIP"));
+    timeline.event(format!("vip handover --to {name}: {name} owns the VIP"));
     let seen = arp.wait("the next owner answers", |seen| seen.turns().len() > 1)?;
     outcome.promise(seen.turns().len() == 2, || {
         format!("the VIP went back and forth: {:?}", seen.turns())
@@ -68,10 +76,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     traffic.load.go_on(200)?;
 
     cluster.stop_agent(to)?;
-    let heir = cluster.owner()?;
-    report.event(format!(
+    let successor = cluster.owner()?;
+    timeline.event(format!(
         "SIGTERM of the agent on {name}: {} owns the VIP",
-        cluster.name(heir)
+        cluster.name(successor)
     ));
     traffic.load.go_on(200)?;
     let ready = cluster.nodes_with_agent();
@@ -87,7 +95,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.wait_until_settled()?;
     traffic.load.go_on(100)?;
     traffic.finish(&mut outcome, None)?;
-    report.event(format!(
+    timeline.event(format!(
         "{} of {} requests failed, {} watches cut, longest gap {} ms",
         outcome.failed, outcome.requests, outcome.watches_cut_living, outcome.gap_ms
     ));

@@ -6,12 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use vip_node::alarm::Kind;
+
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{Mangle, PORT, VIP};
 use crate::traffic::Load;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "hop_bound",
+    promise: "hop_bound_holds_whatever_macs_and_tables_say",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Frames of connections that nobody has.
 const STRAYS: u16 = 2000;
@@ -25,14 +35,14 @@ const ALARMED: Duration = Duration::from_secs(60);
 /// Nodes whose frames are changed, or whose API servers are down.
 const CHANGED: [usize; 2] = [0, 1];
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("hop_bound");
-    different_tables(cluster, report, &mut outcome)?;
+    different_tables(cluster, timeline, &mut outcome)?;
     for node in CHANGED {
         cluster.kill_server(node);
     }
-    unsettled(cluster, report, &mut outcome)?;
-    learned(cluster, report, &mut outcome)?;
+    unsettled(cluster, timeline, &mut outcome)?;
+    learned(cluster, timeline, &mut outcome)?;
     for node in CHANGED {
         cluster.host(node).mangle(Mangle::Nothing)?;
         cluster.start_server(node)?;
@@ -42,17 +52,17 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
 }
 
 /// Source MACs that are others with each frame: nobody can learn them.
-fn unsettled(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> Result<()> {
+fn unsettled(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -> Result<()> {
     for node in CHANGED {
         let first = [0x02, 0xee, 0, node as u8];
         cluster.host(node).mangle(Mangle::AnySource(first))?;
     }
-    stray(cluster, report, outcome, "any source MAC on two nodes")?;
+    stray(cluster, timeline, outcome, "any source MAC on two nodes")?;
     let (judge, name) = (2, cluster.name(2));
     let alarms = until("the alarms are raised", ALARMED, || {
         let status = cluster.status(judge)?;
         let alarm = |node: usize| {
-            let text = status.alarm("source_macs", &cluster.host(node).address().to_string())?;
+            let text = status.alarm(Kind::SourceMacs, &cluster.host(node).address().to_string())?;
             Some(text.to_owned())
         };
         Ok(CHANGED
@@ -63,7 +73,7 @@ fn unsettled(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) 
     let alarms = alarms.with_context(|| {
         format!("{name} has no alarm about nodes whose source MACs do not settle")
     })?;
-    report.event(format!("{name}: {}", alarms.join("; ")));
+    timeline.event(format!("{name}: {}", alarms.join("; ")));
     for (node, alarm) in CHANGED.into_iter().zip(alarms) {
         outcome.promise(alarm.contains("02:ee:00:"), || {
             format!(
@@ -81,7 +91,7 @@ fn unsettled(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) 
 }
 
 /// Other source MACs, but the same with each frame: the nodes learn them.
-fn learned(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> Result<()> {
+fn learned(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -> Result<()> {
     for node in CHANGED {
         let mac = [0x02, 0xff, 0, 0, 0, node as u8];
         cluster.host(node).mangle(Mangle::Source(mac))?;
@@ -96,7 +106,7 @@ fn learned(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
         })
     })?;
     let before = exceeded(cluster)?;
-    stray(cluster, report, outcome, "other source MACs on two nodes")?;
+    stray(cluster, timeline, outcome, "other source MACs on two nodes")?;
     let exceeded = exceeded(cluster)? - before;
     outcome.promise(exceeded == 0, || {
         format!("{exceeded} frames went round although the source MACs were learned")
@@ -106,7 +116,7 @@ fn learned(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
     load.go_on(REQUESTS)?;
     let requests = load.stop()?;
     let summary = outcome.take_requests(&requests, None);
-    report.event(format!(
+    timeline.event(format!(
         "with other source MACs {} of {} requests failed",
         outcome.failed, outcome.requests
     ));
@@ -117,7 +127,7 @@ fn learned(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
 /// A node whose list lacks another one, and then one with another key.
 fn different_tables(
     cluster: &mut Cluster,
-    report: &mut Report,
+    timeline: &mut Timeline,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let config = cluster.config()?;
@@ -135,7 +145,7 @@ fn different_tables(
         cluster.wait_for_status("it sees its nodes", &[odd], |_, _, status| {
             status.nodes.len() == count && status.nodes.iter().all(|node| node.alive)
         })?;
-        stray(cluster, report, outcome, what)?;
+        stray(cluster, timeline, outcome, what)?;
     }
     cluster.stop_agent(odd)?;
     cluster.start_agent(odd)?;
@@ -159,7 +169,12 @@ fn exceeded(cluster: &Cluster) -> Result<u64> {
 }
 
 /// Sends acknowledgements that belong to nothing to one node, and counts the hops they make.
-fn stray(cluster: &Cluster, report: &mut Report, outcome: &mut Outcome, what: &str) -> Result<()> {
+fn stray(
+    cluster: &Cluster,
+    timeline: &mut Timeline,
+    outcome: &mut Outcome,
+    what: &str,
+) -> Result<()> {
     let (entry, client) = (cluster.host(0), cluster.topology.client.as_ref());
     let mac = cluster
         .status(0)?
@@ -186,7 +201,7 @@ fn stray(cluster: &Cluster, report: &mut Report, outcome: &mut Outcome, what: &s
         last = now;
         Ok((still || now > 4 * allowed).then_some(now))
     })?;
-    report.event(format!(
+    timeline.event(format!(
         "{what}: {STRAYS} frames made {made} hops, within {} ms",
         begin.elapsed().as_millis()
     ));

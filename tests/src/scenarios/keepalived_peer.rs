@@ -1,14 +1,24 @@
 //! keepalived as another router of our VRRP group, by unicast and by multicast, in both roles;
 //! and a keepalived pair that is replaced by ours node by node while requests run.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::peers::keepalived::{self, Settings};
+use crate::scenario::{Scenario, Test};
 use crate::topology::vip_by_hand;
 use crate::traffic::{Load, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "keepalived_peer",
+    promise: "keepalived_and_ours_follow_each_other_and_a_pair_is_replaced",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 const OURS: usize = 0;
 const THEIRS: usize = 1;
@@ -30,13 +40,23 @@ fn wait_for_keepalived(cluster: &Cluster, node: usize, owns: bool) -> Result<()>
     })
 }
 
-/// Waits until our agent is in a state, and names the node that owns the VIP.
-fn wait_for_ours(cluster: &mut Cluster, node: usize, state: &str, owner: usize) -> Result<()> {
-    let what = format!("{} is {state}", cluster.name(node));
-    let address = cluster.host(owner).address().to_string();
+/// Waits until our agent names the node that owns the VIP, and is the owner or a backup.
+fn wait_for_ours(cluster: &mut Cluster, node: usize, owner: usize) -> Result<()> {
+    let owns = if node == owner {
+        "is the owner"
+    } else {
+        "is a backup"
+    };
+    let what = format!("{} {owns}", cluster.name(node));
+    let address = IpAddr::from(cluster.host(owner).address());
     cluster.wait_for_status(&what, &[node], |_, _, status| {
-        let owner = status.owner.as_ref();
-        status.state == state && owner.is_some_and(|owner| owner.address == address)
+        let named = status.owner.as_ref();
+        let is_settled = if node == owner {
+            status.is_active()
+        } else {
+            status.is_backup()
+        };
+        is_settled && named.is_some_and(|named| named.address == address)
     })
 }
 
@@ -48,7 +68,7 @@ fn configure(cluster: &Cluster, more: &str) -> Result<()> {
     std::fs::write(&path, format!("{base}{more}")).context("write vip.toml")
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("keepalived_peer");
     for (mode, peers) in [("unicast", &[OURS][..]), ("multicast", &[])] {
         configure(
@@ -59,18 +79,18 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let mut theirs = keepalived::start(cluster, THEIRS, &settings(200, peers))?;
         wait_for_keepalived(cluster, THEIRS, true)?;
         cluster.start_agent(OURS)?;
-        wait_for_ours(cluster, OURS, "backup", THEIRS)?;
+        wait_for_ours(cluster, OURS, THEIRS)?;
         // It resigns by priority 0, ours takes over.
         theirs.process.stop()?;
-        wait_for_ours(cluster, OURS, "active", OURS)?;
+        wait_for_ours(cluster, OURS, OURS)?;
         // It comes back and is better: it preempts, as it does by default.
         let mut theirs = keepalived::start(cluster, THEIRS, &settings(200, peers))?;
-        wait_for_ours(cluster, OURS, "backup", THEIRS)?;
+        wait_for_ours(cluster, OURS, THEIRS)?;
         // It dies without a word.
         theirs.kill()?;
         remove_vip(cluster, THEIRS)?;
-        wait_for_ours(cluster, OURS, "active", OURS)?;
-        report.event(format!("{mode}: ours follows keepalived in all its ways"));
+        wait_for_ours(cluster, OURS, OURS)?;
+        timeline.event(format!("{mode}: ours follows keepalived in all its ways"));
 
         // Ours owns the VIP, it waits.
         let mut theirs = keepalived::start(cluster, THEIRS, &settings(50, peers))?;
@@ -78,17 +98,17 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             .work()
             .join(format!("{}-keepalived.log", cluster.name(THEIRS)));
         wait_for_log(&log, "Entering BACKUP STATE")?;
-        wait_for_ours(cluster, OURS, "active", OURS)?;
+        wait_for_ours(cluster, OURS, OURS)?;
         wait_for_keepalived(cluster, THEIRS, false)?;
         // Ours resigns, then dies without a word.
         cluster.stop_agent(OURS)?;
         wait_for_keepalived(cluster, THEIRS, true)?;
         cluster.start_agent(OURS)?;
-        wait_for_ours(cluster, OURS, "backup", THEIRS)?;
-        report.event(format!("{mode}: keepalived follows ours"));
+        wait_for_ours(cluster, OURS, THEIRS)?;
+        timeline.event(format!("{mode}: keepalived follows ours"));
         theirs.kill()?;
         remove_vip(cluster, THEIRS)?;
-        wait_for_ours(cluster, OURS, "active", OURS)?;
+        wait_for_ours(cluster, OURS, OURS)?;
         cluster.kill_agent(OURS);
         let mut theirs = keepalived::start(cluster, THEIRS, &settings(50, peers))?;
         wait_for_keepalived(cluster, THEIRS, true)?;
@@ -96,12 +116,12 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         remove_vip(cluster, THEIRS)?;
         crate::agent::cleanup(cluster.programs(), cluster.host(OURS))?;
     }
-    replace(cluster, report, &mut outcome)?;
+    replace(cluster, timeline, &mut outcome)?;
     Ok(outcome)
 }
 
 /// A pair of keepalived is replaced, the backup first, while requests go to the VIP.
-fn replace(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) -> Result<()> {
+fn replace(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -> Result<()> {
     configure(cluster, "[vrrp]\ninterval = \"100ms\"\n")?;
     let mut pair = Vec::new();
     for (node, peer, priority) in [(0, 1, 251), (1, 0, 101)] {
@@ -118,14 +138,14 @@ fn replace(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
     let mut backup = pair.remove(1);
     backup.process.stop()?;
     cluster.start_agent(1)?;
-    wait_for_ours(cluster, 1, "backup", 0)?;
+    wait_for_ours(cluster, 1, 0)?;
     load.go_on(100)?;
-    report.event("the backup is replaced");
+    timeline.event("the backup is replaced");
 
     // From here on it is keepalived's own failover, to an agent of ours.
     let before = load.requests()?.len();
     pair.remove(0).process.stop()?;
-    wait_for_ours(cluster, 1, "active", 1)?;
+    wait_for_ours(cluster, 1, 1)?;
     load.go_on(100)?;
     let between = load.requests()?.len();
     cluster.start_agent(0)?;
@@ -137,7 +157,7 @@ fn replace(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
         })
     })?;
     load.go_on(300)?;
-    report.event("the owner is replaced");
+    timeline.event("the owner is replaced");
 
     let requests = load.stop()?;
     let failed = |part: &[crate::load::Request]| part.iter().filter(|r| !r.succeeded()).count();
@@ -145,7 +165,7 @@ fn replace(cluster: &mut Cluster, report: &mut Report, outcome: &mut Outcome) ->
     outcome.promise(ours == 0, || {
         format!("{ours} requests failed that keepalived's own failover does not explain")
     });
-    report.event(format!(
+    timeline.event(format!(
         "{ours} of {} requests failed, and {} of {} while keepalived gave the VIP up",
         requests.len() - (between - before),
         failed(&requests[before..between]),

@@ -6,16 +6,24 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::Process;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{VIP, vip_by_hand};
 use crate::traffic::{Load, Watches, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kube_vip",
+    promise: "kube_vip_is_replaced_without_a_failed_request_or_a_cut_watch",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// The node on which kube-vip leads.
 const LEADER: usize = 0;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("kube_vip");
     vip_by_hand(cluster.host(LEADER), "add")?;
     let mut announcer = announce(cluster)?;
@@ -24,7 +32,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let mut load = Load::start(cluster, client, &vip())?;
     load.go_on(100)?;
     let leader = cluster.name(LEADER);
-    report.event(format!(
+    timeline.event(format!(
         "kube-vip leads on {leader}: all goes to its server"
     ));
 
@@ -36,13 +44,13 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         status.conflicts > 0 && status.owner.is_none()
     })?;
     load.go_on(100)?;
-    report.event("the agents on the other nodes wait for it");
+    timeline.event("the agents on the other nodes wait for it");
 
     // Beside kube-vip: this node answers for the VIP no more, and nothing that arrives is lost.
     cluster.start_agent(LEADER)?;
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
-    report.event(format!("{} owns the VIP", cluster.name(owner)));
+    timeline.event(format!("{} owns the VIP", cluster.name(owner)));
     load.go_on(200)?;
 
     announcer.stop()?;
@@ -50,7 +58,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     load.go_on(200)?;
     let after = cluster.owner()?;
     outcome.promise(after == owner, || "the VIP moved".to_owned());
-    report.event("kube-vip has ended");
+    timeline.event("kube-vip has ended");
 
     let now = crate::clock::boot_now();
     let after = watches.wait_for_verdict(now, None)?;

@@ -8,23 +8,40 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, Flavour, PATIENCE};
-use crate::kube;
-use crate::outcome::{Down, Outcome, Report};
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, Flavour, PATIENCE, Plan};
+use crate::kube::{self, Layout};
+use crate::outcome::{Down, Outcome, Timeline};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kubernetes",
+    promise: "kubernetes_is_upgraded_and_loses_its_quorum_and_the_vip_stays",
+    tests: &[Test::netns_if(with_kubectl).alone()],
+    run,
+};
 
 /// Calls of kubectl between one fault and the next.
 const CALLS: usize = 5;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn with_kubectl() -> Planned {
+    let plan = Plan::kubernetes(Layout::Stacked)?;
+    match kube::find("kubectl") {
+        Some(_) => Ok(plan),
+        None => Err(Missing("no kubectl beside kube-apiserver".to_owned())),
+    }
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("kubernetes");
     let kubectl = Kubectl::new(cluster)?;
     manifest(cluster, &kubectl, &mut outcome)?;
-    report.event("the API server takes the manifest, and refuses one with a slip");
-    rolling_restart(cluster, &kubectl, &mut outcome, report)?;
-    quorum_lost(cluster, &kubectl, &mut outcome, report)?;
+    timeline.event("the API server takes the manifest, and refuses one with a slip");
+    rolling_restart(cluster, &kubectl, &mut outcome, timeline)?;
+    quorum_lost(cluster, &kubectl, &mut outcome, timeline)?;
     Ok(outcome)
 }
 
@@ -125,7 +142,7 @@ impl Calls {
 
 /// The API server's own schema, and its admission, find nothing wrong with the static pod.
 fn manifest(cluster: &Cluster, kubectl: &Kubectl, outcome: &mut Outcome) -> Result<()> {
-    // What a controller manager would have made.
+    // A controller manager would have made these.
     let mut account = kubectl.command(cluster);
     output(account.args([
         "--namespace=kube-system",
@@ -185,13 +202,13 @@ fn rolling_restart(
     cluster: &mut Cluster,
     kubectl: &Kubectl,
     outcome: &mut Outcome,
-    report: &mut Report,
+    timeline: &mut Timeline,
 ) -> Result<()> {
     let calls = kubectl.begin(cluster)?;
     calls.go_on()?;
     for node in cluster.nodes() {
         let name = cluster.name(node);
-        let mut traffic = Traffic::start(cluster, report)?;
+        let mut traffic = Traffic::start(cluster, timeline)?;
         let told = crate::clock::boot_now();
         cluster.stop_server(node)?;
         traffic.load.go_on(20)?;
@@ -205,7 +222,7 @@ fn rolling_restart(
         cluster.wait_until_settled()?;
         calls.go_on()?;
         traffic.finish(outcome, Some(down))?;
-        report.event(format!("{name}: API server restarted"));
+        timeline.event(format!("{name}: API server restarted"));
     }
     let (count, failed) = calls.end();
     outcome.promise(failed.is_empty(), || {
@@ -214,7 +231,7 @@ fn rolling_restart(
             failed.len()
         )
     });
-    report.event(format!("{count} calls of kubectl, {} failed", failed.len()));
+    timeline.event(format!("{count} calls of kubectl, {} failed", failed.len()));
     Ok(())
 }
 
@@ -224,7 +241,7 @@ fn quorum_lost(
     cluster: &mut Cluster,
     kubectl: &Kubectl,
     outcome: &mut Outcome,
-    report: &mut Report,
+    timeline: &mut Timeline,
 ) -> Result<()> {
     let owner = cluster.owner()?;
     let takeovers = |cluster: &Cluster| -> Result<Vec<u64>> {
@@ -242,7 +259,7 @@ fn quorum_lost(
     cluster.wait_for_status("no API server is ready", &nodes, |_, _, status| {
         status.nodes.iter().all(|node| node.alive && !node.ready)
     })?;
-    report.event("etcd has lost its quorum, no API server is ready");
+    timeline.event("etcd has lost its quorum, no API server is ready");
     // They serve what needs no etcd, and say so by the VIP.
     let client = cluster.topology.client.as_ref();
     for _ in 0..20 {
@@ -281,6 +298,6 @@ fn quorum_lost(
     let (count, failed) = calls.end();
     ensure!(count > 0, "kubectl was not called");
     outcome.promise(failed.is_empty(), || format!("with etcd back: {failed:?}"));
-    report.event("etcd is back, the VIP never moved");
+    timeline.event("etcd is back, the VIP never moved");
     Ok(())
 }

@@ -8,9 +8,17 @@ use anyhow::{Context, Result};
 
 use super::observed::ask;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "late_network",
+    promise: "late_network_is_waited_for_without_a_restart",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// An alternative name, longer than names of interfaces can be.
 const NAME: &str = "uplink-of-the-control-plane-segment";
@@ -18,7 +26,7 @@ const NAME: &str = "uplink-of-the-control-plane-segment";
 /// Ends an agent that waits, whatever it waits for.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("late_network");
     let nodes = cluster.nodes();
     let (node, others) = nodes.split_last().context("a cluster has nodes")?;
@@ -34,7 +42,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.start_agent_with(node, &config)?;
     let pid = cluster.agent_pid(node);
     waits_for(cluster, node, &format!("no interface {NAME}"))?;
-    report.event("an agent waits for its interface, and says so");
+    timeline.event("an agent waits for its interface, and says so");
     sh(
         cluster.host(node),
         &format!("ip link property add dev {NIC} altname {NAME}"),
@@ -53,8 +61,8 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     std::thread::sleep(Duration::from_secs(2));
     sh(cluster.host(node), &get)?;
     cluster.wait_until_settled()?;
-    report.event("the address is there two seconds later: the node is one like any other");
-    let interface = cluster.status(node)?.xdp.interface;
+    timeline.event("the address is there two seconds later: the node is one like any other");
+    let interface = cluster.status(node)?.xdp.interface.clone();
     outcome.promise(interface == NIC, || {
         format!("the NIC is called {interface} there")
     });

@@ -7,12 +7,20 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::first_start;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
-use crate::pod::{Pod, Way};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::pod::{Pod, Routing};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{Host as _, PORT, VIP, VIP6};
 use crate::traffic::{aim, get, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "local_clients",
+    promise: "local_clients_reach_a_ready_server_whatever_became_of_owner_and_own_server",
+    tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Asked)],
+    run,
+};
 
 /// Connections made for each statement.
 const CONNECTIONS: usize = 12;
@@ -44,7 +52,7 @@ fn reached_from(cluster: &Cluster, pod: &Pod) -> Result<Vec<String>> {
     reached(cluster, || pod.command(testbed), &vip()).context("from a pod")
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("local_clients");
     let targets = [vip(), vip6()];
     let owner = cluster.owner()?;
@@ -59,7 +67,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
     }
-    for (address, believed) in [
+    for (address, expected) in [
         (format!("{VIP}:{PORT}"), format!("{VIP}:{PORT}")),
         (format!("[{VIP6}]:{PORT}"), format!("[{VIP6}]:{PORT}")),
         // As programs do that know IPv6 sockets only.
@@ -71,24 +79,24 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let host = cluster.host(node);
         let mut reach = host.command(cluster.programs().testbed.as_os_str());
         let peer = output(reach.args(["reach", &address]))?;
-        outcome.promise(peer.trim() == believed, || {
-            format!("connected to {address}, a socket believes to be connected to {peer}")
+        outcome.promise(peer.trim() == expected, || {
+            format!("connected to {address}, a socket names {peer} as its peer")
         });
     }
-    report.event("every node reaches its own server by the VIPs, and believes to reach the VIPs");
-    let pod = Pod::start(cluster, node, Way::Routed)?;
+    timeline.event("every node reaches its own server by the VIPs, and its sockets name the VIPs as their peers");
+    let pod = Pod::start(cluster, node, Routing::Routed)?;
     let servers = reached_from(cluster, &pod)?;
     outcome.promise(servers.iter().all(|server| *server == name), || {
         format!("a pod on {name} reached {servers:?}")
     });
 
     // Its listener is gone, which the hooks see before any probe does.
-    first_start::kill_beside(cluster, node, &pod, report, &mut outcome)?;
+    first_start::kill_beside(cluster, node, &pod, timeline, &mut outcome)?;
     for target in &targets {
         let servers = reached_by(cluster, node, target)?;
         ensure!(!servers.contains(&name), "{name} reached a dead server");
     }
-    report.event(format!(
+    timeline.event(format!(
         "{name}, whose server was killed, reaches others at once"
     ));
 
@@ -101,7 +109,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     for target in &targets {
         reached_by(cluster, node, target)?;
     }
-    report.event(format!("{name} reaches the one that is left"));
+    timeline.event(format!("{name} reaches the one that is left"));
 
     // Somebody on the segment is not redirected.
     let client = cluster.topology.client.as_ref();

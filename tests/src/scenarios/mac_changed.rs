@@ -4,22 +4,30 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, mac, sh};
 use crate::traffic::{Load, Traffic, vip, vip6};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "mac_changed",
+    promise: "mac_changed_is_announced_at_once",
+    tests: &[Test::netns(Plan::dual_stack)],
+    run,
+};
 
 /// Longest time without an answer, in milliseconds: hosts send again what was lost after a
 /// second at most. A neighbour table runs out after some nine.
 const LONGEST: u64 = 3000;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("mac_changed");
     let owner = cluster.owner()?;
     let other = super::another_than(cluster, owner);
     for node in [owner, other] {
         let was = mac(cluster.host(node))?;
-        let mut traffic = Traffic::start(cluster, report)?;
+        let mut traffic = Traffic::start(cluster, timeline)?;
         let remote = cluster.topology.remote.as_ref();
         let mut by_ipv6 = Load::start(cluster, cluster.topology.client.as_ref(), &vip6())?;
         let mut from_afar = Load::start(cluster, remote, &vip())?;
@@ -42,7 +50,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         changed.take_requests(&by_ipv6.stop()?, None);
         changed.take_requests(&from_afar.stop()?, None);
         traffic.finish(&mut changed, None)?;
-        report.event(format!(
+        timeline.event(format!(
             "{}: {} of {} requests failed, {} ms without an answer",
             cluster.name(node),
             changed.failed,

@@ -4,12 +4,20 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
 use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "nic_moves",
+    promise: "nic_put_into_a_bridge_is_followed_and_cuts_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// The bridge.
 const BRIDGE: &str = "br-ex";
@@ -39,9 +47,9 @@ fn out_of_bridge(address: &str) -> String {
     )
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("nic_moves");
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let owner = cluster.owner()?;
     let mut arp = ArpMonitor::start(cluster, 10)?;
     // A backup first, then the owner, then who is left: nobody is on a plain NIC any more.
@@ -67,7 +75,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             cluster.wait_until_settled()?;
             traffic.load.go_on(100)?;
             let now = cluster.owner()?;
-            report.event(format!(
+            timeline.event(format!(
                 "{} is on {to}, {} owns the VIP",
                 cluster.name(node),
                 cluster.name(now)
@@ -85,9 +93,9 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             });
         }
     }
-    super::promise_one_voice(&mut outcome, &arp.report()?);
+    super::promise_one_answer(&mut outcome, &arp.report()?);
     traffic.finish(&mut outcome, None)?;
-    report.event(format!(
+    timeline.event(format!(
         "{} requests, {} failed, longest gap {} ms, {} of {} watches cut",
         outcome.requests,
         outcome.failed,

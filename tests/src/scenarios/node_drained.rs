@@ -5,10 +5,18 @@
 use anyhow::Result;
 
 use crate::clock::boot_now;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{VIP, sh};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "node_drained",
+    promise: "node_drained_gets_no_new_connection_and_keeps_the_open_ones",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 fn wait(cluster: &mut Cluster, node: usize, draining: bool) -> Result<()> {
     let nodes = cluster.nodes_with_agent();
@@ -38,17 +46,17 @@ fn not_handed_over(cluster: &mut Cluster, outcome: &mut Outcome, owner: usize, n
     });
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("node_drained");
     let owner = cluster.owner()?;
     let node = super::another_than(cluster, owner);
     let name = cluster.name(node);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     cluster.vip(node, &["drain"])?;
     wait(cluster, node, true)?;
     let drained = boot_now();
     traffic.load.go_on(200)?;
-    report.event(format!("{name} drains"));
+    timeline.event(format!("{name} drains"));
     not_handed_over(cluster, &mut outcome, owner, node);
     traffic.load.go_on(200)?;
     cluster.kill_agent(node);
@@ -58,7 +66,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.wait_for_status("the agent is back", &[node], |_, _, _| true)?;
     wait(cluster, node, true)?;
     traffic.load.go_on(200)?;
-    report.event("and after a restart of its agent, still");
+    timeline.event("and after a restart of its agent, still");
     let end = boot_now();
     cluster.vip(node, &["undrain"])?;
     wait(cluster, node, false)?;
@@ -112,7 +120,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(names == told, || {
         format!("the events on {name} do not tell what led to the reboot: {names:?}")
     });
-    report.event("and after a reboot, still");
+    timeline.event("and after a reboot, still");
     cluster.vip(node, &["undrain"])?;
     wait(cluster, node, false)?;
     cluster.wait_until_settled()?;

@@ -2,16 +2,25 @@
 //! the name of its NIC. It gives the VIP up while it lacks it, and is a node like any other
 //! once it has it again.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::hooks;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, VIP};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "node_faults",
+    promise: "owner_gives_the_vip_up_while_it_lacks_something_and_heals",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
 
 /// A fault that not every kernel allows.
 const RENAMED: &str = "NIC renamed";
@@ -25,12 +34,24 @@ struct Fault {
     moves: bool,
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("node_faults");
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let first = cluster.owner()?;
     let address = cluster.host(first).address();
-    for fault in [
+    for fault in faults(address) {
+        strike(cluster, timeline, first, &fault)?;
+    }
+    let dead = cluster.dead_agents();
+    outcome.promise(dead.is_empty(), || format!("agents have ended on {dead:?}"));
+    traffic.load.go_on(200)?;
+    // Requests to a server whose NIC is down fail by right, so their number is not asserted.
+    traffic.load.stop()?;
+    Ok(outcome)
+}
+
+fn faults(address: Ipv4Addr) -> [Fault; 6] {
+    [
         Fault {
             name: "own address gone",
             take: format!("ip address del {address}/24 dev {NIC}"),
@@ -71,60 +92,63 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             give: Some(format!("ip link set {NIC} up")),
             moves: true,
         },
-    ] {
-        let owner = move_to(cluster, first)?;
-        let on_owner = |cluster: &Cluster, command: &str| {
-            output(
-                cluster
-                    .host(owner)
-                    .command("sh".as_ref())
-                    .args(["-c", command]),
-            )
-            .with_context(|| fault.name)
-        };
-        match on_owner(cluster, &fault.take) {
-            // Before Linux 6.2 an interface that is up keeps its name.
-            Err(error) if fault.name == RENAMED && format!("{error:#}").contains("busy") => {
-                report.event(format!("{}: this kernel does not do that", fault.name));
-                continue;
-            }
-            other => other?,
-        };
-        let others: Vec<usize> = cluster
-            .nodes()
-            .into_iter()
-            .filter(|node| *node != owner)
-            .collect();
-        if fault.moves {
-            let heir = cluster.owner_among(&others)?;
-            cluster.wait_for_status("the node says what it lacks", &[owner], |_, _, status| {
-                !status.faults.is_empty() && status.state == "initialize"
-            })?;
-            report.event(format!(
-                "{}: {} owns the VIP",
-                fault.name,
-                cluster.name(heir)
-            ));
+    ]
+}
+
+/// Lets a fault happen to the node as the owner, and waits until it is healed.
+fn strike(
+    cluster: &mut Cluster,
+    timeline: &mut Timeline,
+    node: usize,
+    fault: &Fault,
+) -> Result<()> {
+    let owner = move_to(cluster, node)?;
+    let on_owner = |cluster: &Cluster, command: &str| {
+        output(
+            cluster
+                .host(owner)
+                .command("sh".as_ref())
+                .args(["-c", command]),
+        )
+        .with_context(|| fault.name)
+    };
+    match on_owner(cluster, &fault.take) {
+        // Before Linux 6.2 an interface that is up keeps its name.
+        Err(error) if fault.name == RENAMED && format!("{error:#}").contains("busy") => {
+            timeline.event(format!("{}: this kernel does not do that", fault.name));
+            return Ok(());
         }
-        if let Some(give) = &fault.give {
-            on_owner(cluster, give)?;
-        }
-        cluster.wait_until_settled()?;
-        cluster.wait_for_status("nothing is missing", &[owner], |own, node, status| {
-            let hooks = hooks::on(own.host(node), own.programs(), NIC).unwrap_or_default();
-            let hooked = |name| hooks.iter().any(|hook| hook.starts_with(name));
-            status.faults.is_empty()
-                && hooked("xdp")
-                && (hooked("tcx egress") || hooked("clsact egress"))
+        other => other?,
+    };
+    let others: Vec<usize> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| *node != owner)
+        .collect();
+    if fault.moves {
+        let successor = cluster.owner_among(&others)?;
+        cluster.wait_for_status("the node says what it lacks", &[owner], |_, _, status| {
+            status.is_faulty()
         })?;
-        report.event(format!("{}: healed", fault.name));
+        timeline.event(format!(
+            "{}: {} owns the VIP",
+            fault.name,
+            cluster.name(successor)
+        ));
     }
-    let dead = cluster.dead_agents();
-    outcome.promise(dead.is_empty(), || format!("agents have ended on {dead:?}"));
-    traffic.load.go_on(200)?;
-    // Requests to a server whose NIC is down fail by right, so their number is not asserted.
-    traffic.load.stop()?;
-    Ok(outcome)
+    if let Some(give) = &fault.give {
+        on_owner(cluster, give)?;
+    }
+    cluster.wait_until_settled()?;
+    cluster.wait_for_status("nothing is missing", &[owner], |own, node, status| {
+        let hooks = hooks::on(own.host(node), own.programs(), NIC).unwrap_or_default();
+        let hooked = |name| hooks.iter().any(|hook| hook.starts_with(name));
+        status.faults.is_empty()
+            && hooked("xdp")
+            && (hooked("tcx egress") || hooked("clsact egress"))
+    })?;
+    timeline.event(format!("{}: healed", fault.name));
+    Ok(())
 }
 
 /// Makes a node the owner.

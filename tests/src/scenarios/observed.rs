@@ -6,13 +6,22 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vip_userspace::observe::event::Record;
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::NIC;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "observed",
+    promise: "observed_by_metrics_probes_and_events_is_what_happens",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Where agents listen unless told otherwise.
 const HTTP: &str = "127.0.0.1:9643";
@@ -57,21 +66,21 @@ fn names(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("observed");
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let owner = cluster.owner()?;
     metrics(cluster, owner, &mut outcome)?;
-    report.event("metrics say what vip status says, and promtool takes them");
+    timeline.event("metrics say what vip status says, and promtool takes them");
     traffic.finish(&mut outcome, None)?;
     expressions(cluster, owner, &mut outcome)?;
-    report.event("alerts and dashboard ask for metrics that there are");
+    timeline.event("alerts and dashboard ask for metrics that there are");
     events(cluster, owner, &mut outcome)?;
-    report.event("a fault is seen by the kubelet, and told with its cause");
+    timeline.event("a fault is seen by the kubelet, and told with its cause");
     port_in_use(cluster, &mut outcome)?;
-    report.event("a port in use is no reason to end");
+    timeline.event("a port in use is no reason to end");
     frozen(cluster, &mut outcome)?;
-    report.event("an agent that hangs is not healthy");
+    timeline.event("an agent that hangs is not healthy");
     Ok(outcome)
 }
 
@@ -117,7 +126,7 @@ fn metrics(cluster: &Cluster, owner: usize, outcome: &mut Outcome) -> Result<()>
                 format!("{name}: {probes:?} probes {label}")
             });
         }
-        // What the agent writes itself is no repair.
+        // The agent's own changes are no repairs.
         let repaired = before.repairs.values().any(|count| *count > 0);
         outcome.promise(!before.repairs.is_empty() && !repaired, || {
             format!("{name} repaired: {:?}", before.repairs)
@@ -135,7 +144,7 @@ fn metrics(cluster: &Cluster, owner: usize, outcome: &mut Outcome) -> Result<()>
     Ok(())
 }
 
-/// What alerts and dashboard ask for is there, and is PromQL.
+/// Alerts and dashboard are PromQL, and name metrics that exist.
 fn expressions(cluster: &Cluster, owner: usize, outcome: &mut Outcome) -> Result<()> {
     let (_, metrics) = ask(cluster, owner, "/metrics")?;
     let mut said = names(&metrics);
@@ -199,7 +208,7 @@ fn promtool(arguments: &[&str], input: &str) -> Result<()> {
     Ok(())
 }
 
-/// The owner's cable is pulled: it says why it cannot be one, its heir why it is.
+/// The owner's cable is pulled: it says why it cannot be one, its successor why it is.
 fn events(cluster: &mut Cluster, owner: usize, outcome: &mut Outcome) -> Result<()> {
     let others = super::others_than(cluster, owner);
     let mut followers = Vec::new();
@@ -219,7 +228,7 @@ fn events(cluster: &mut Cluster, owner: usize, outcome: &mut Outcome) -> Result<
         output(ip.args(["link", "set", "dev", NIC, way])).map(drop)
     };
     link(cluster, "down")?;
-    let heir = cluster.owner_among(&others)?;
+    let successor = cluster.owner_among(&others)?;
     let (code, text) = ask(cluster, owner, "/readyz")?;
     outcome.promise(code == 503 && text.contains("[-]carrier failed"), || {
         format!("/readyz without carrier: {code} {text}")
@@ -234,22 +243,22 @@ fn events(cluster: &mut Cluster, owner: usize, outcome: &mut Outcome) -> Result<
     });
     let (_, _, log) = followers
         .iter()
-        .find(|(node, ..)| *node == heir)
-        .context("the heir is followed")?;
+        .find(|(node, ..)| *node == successor)
+        .context("the successor is followed")?;
     let follow = until("the follower tells of the takeover", PATIENCE, || {
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        let records = text.lines().map(serde_json::from_str::<serde_json::Value>);
-        let records: Vec<_> = records.map_while(Result::ok).collect();
-        Ok(records
-            .into_iter()
-            .find(|record| record["event"] == "became_owner" && record["duration_ms"].is_number()))
+        let records = text.lines().map(serde_json::from_str::<Record>);
+        let mut records = records.map_while(Result::ok);
+        Ok(records.find(|record| {
+            record.event.name == "became_owner" && record.event.duration_ms.is_some()
+        }))
     })?;
     let was = cluster.host(owner).address().to_string();
-    let cause = follow["cause"].as_str().unwrap_or_default();
-    outcome.promise(cause.contains(&was), || {
-        format!("the cause is not {was}: {follow}")
+    let names_it = |cause: &String| cause.contains(&was);
+    outcome.promise(follow.event.cause.as_ref().is_some_and(names_it), || {
+        format!("the cause is not {was}: {follow:?}")
     });
-    let (_, metrics) = ask(cluster, heir, "/metrics")?;
+    let (_, metrics) = ask(cluster, successor, "/metrics")?;
     let failover = value(&metrics, "vip_failover_duration_seconds ");
     outcome.promise(
         failover.is_some_and(|took| took > 0.0 && took < 60.0),

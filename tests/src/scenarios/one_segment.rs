@@ -3,9 +3,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use vip_node::alarm::Kind;
+
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, VIP, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "one_segment",
+    promise: "one_segment_with_one_list_of_nodes_or_it_is_said",
+    tests: &[Test::netns(Plan::bare)],
+    run,
+};
 
 /// The agents' configuration with these nodes, by the last byte of their addresses.
 fn configure(cluster: &Cluster, nodes: &[u8]) -> Result<String> {
@@ -25,10 +35,10 @@ fn configure(cluster: &Cluster, nodes: &[u8]) -> Result<String> {
 fn wait(
     cluster: &mut Cluster,
     node: usize,
-    (alarm, about): (&str, &str),
+    (alarm, about): (Kind, &str),
     words: Option<&str>,
 ) -> Result<()> {
-    let what = format!("{}: {alarm} about {about}: {words:?}", cluster.name(node));
+    let what = format!("{}: {alarm:?} about {about}: {words:?}", cluster.name(node));
     cluster.wait_for_status(&what, &[node], |_, _, status| {
         match (status.alarm(alarm, about), words) {
             (Some(text), Some(words)) => text.contains(words),
@@ -38,16 +48,16 @@ fn wait(
     })
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("one_segment");
-    lists(cluster, report)?;
-    report.event("lists that differ: named on both sides");
+    lists(cluster, timeline)?;
+    timeline.event("lists that differ: named on both sides");
     off_link(cluster, &mut outcome)?;
-    report.event("nodes behind a router: named, and refused where it can never work");
+    timeline.event("nodes behind a router: named, and refused where it can never work");
     Ok(outcome)
 }
 
-fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
+fn lists(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
     // The second one's list lacks the third.
     let all = configure(cluster, &[11, 12, 13])?;
     let fewer = configure(cluster, &[11, 12])?;
@@ -57,17 +67,17 @@ fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     wait(
         cluster,
         1,
-        ("stranger", "10.0.0.13"),
+        (Kind::Stranger, "10.0.0.13"),
         Some("not in `nodes`"),
     )?;
-    wait(cluster, 2, ("unheard", "10.0.0.12"), Some("`nodes`"))?;
+    wait(cluster, 2, (Kind::Unheard, "10.0.0.12"), Some("`nodes`"))?;
     cluster.stop_agent(1)?;
     cluster.start_agent_with(1, &all)?;
     cluster.wait_until_settled()?;
-    wait(cluster, 1, ("stranger", "10.0.0.13"), None)?;
-    wait(cluster, 2, ("unheard", "10.0.0.12"), None)?;
+    wait(cluster, 1, (Kind::Stranger, "10.0.0.13"), None)?;
+    wait(cluster, 2, (Kind::Unheard, "10.0.0.12"), None)?;
 
-    report.event("a node that one list lacks: named by both");
+    timeline.event("a node that one list lacks: named by both");
 
     // The third one has another address now, and the others were not told. It is there first, and
     // owns the VIP.
@@ -81,23 +91,21 @@ fn lists(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     )?;
     let other = configure(cluster, &[11, 12, 23])?;
     cluster.start_agent_with(2, &other)?;
-    cluster.wait_for_status("it owns the VIP", &[2], |_, _, status| {
-        status.state == "active"
-    })?;
+    cluster.wait_for_status("it owns the VIP", &[2], |_, _, status| status.is_active())?;
     for node in [0, 1] {
         cluster.start_agent_with(node, &all)?;
         let words = format!("VRRP for {VIP}");
-        wait(cluster, node, ("stranger", "10.0.0.23"), Some(&words))?;
+        wait(cluster, node, (Kind::Stranger, "10.0.0.23"), Some(&words))?;
     }
     for peer in ["10.0.0.11", "10.0.0.12"] {
-        wait(cluster, 2, ("unheard", peer), Some("`nodes`"))?;
+        wait(cluster, 2, (Kind::Unheard, peer), Some("`nodes`"))?;
     }
-    report.event("a node with another address that owns the VIP: named by all");
+    timeline.event("a node with another address that owns the VIP: named by all");
     cluster.stop_agent(2)?;
     for node in [0, 1] {
-        wait(cluster, node, ("stranger", "10.0.0.23"), None)?;
+        wait(cluster, node, (Kind::Stranger, "10.0.0.23"), None)?;
     }
-    report.event("its agent has ended: nothing is left of it");
+    timeline.event("its agent has ended: nothing is left of it");
     let host = cluster.host(2);
     sh(
         host,
@@ -111,9 +119,9 @@ fn off_link(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     // One route too many: the frames for one node go to the router.
     let detour = "10.0.0.13/32 via 10.0.0.1";
     sh(cluster.host(0), &format!("ip route add {detour}"))?;
-    wait(cluster, 0, ("off_link", "10.0.0.13"), Some("10.0.0.1"))?;
+    wait(cluster, 0, (Kind::OffLink, "10.0.0.13"), Some("10.0.0.1"))?;
     sh(cluster.host(0), &format!("ip route del {detour}"))?;
-    wait(cluster, 0, ("off_link", "10.0.0.13"), None)?;
+    wait(cluster, 0, (Kind::OffLink, "10.0.0.13"), None)?;
     cluster.wait_until_settled()?;
 
     // As some hosters have it: no subnet, and a router for all.

@@ -6,11 +6,19 @@ use anyhow::{Context, Result};
 
 use crate::agent;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, Segment};
 use crate::traffic::{ArpMonitor, get, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "other_nics",
+    promise: "other_nics_of_a_host_are_silent_about_the_vip",
+    tests: &[Test::netns(Plan::bare).on_kernels(When::Asked)],
+    run,
+};
 
 /// The second NIC.
 const SECOND: &str = "eth1";
@@ -64,8 +72,70 @@ fn fresh_requests(cluster: &Cluster) -> Result<usize> {
     Ok(failed)
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("other_nics");
+    prepare(cluster)?;
+    let mut arp = ArpMonitor::start(cluster, 10)?;
+    for node in cluster.nodes() {
+        cluster.start_agent(node)?;
+    }
+    cluster.wait_until_settled()?;
+    let owner = cluster.owner()?;
+    let owners = mac(cluster, owner, NIC)?;
+    let backup = super::another_than(cluster, owner);
+    timeline.event(format!(
+        "{} owns the VIP from a cold start",
+        cluster.name(owner)
+    ));
+
+    only_the_nic_answers(cluster, &mut outcome)?;
+    replies_by_the_second(cluster, &mut outcome)?;
+
+    // Later, on a node whose server is down.
+    let late = if backup == 2 { "eth1" } else { "eth2" };
+    let failed = plugged_late(cluster, backup, late, &mut outcome)?;
+    timeline.event(format!(
+        "{late} comes up on {}: {failed} of {FRESH} requests failed",
+        cluster.name(backup)
+    ));
+
+    let config = cluster.work().join("vip.toml").display().to_string();
+    for text in [
+        cluster.vip(0, &["status"])?,
+        cluster.vip(0, &["check", "--config", &config])?,
+    ] {
+        outcome.promise(text.contains(SECOND), || {
+            format!("no word of {SECOND} in: {text}")
+        });
+    }
+    let asked = arp.report()?.questions;
+    let seen = arp.wait("more questions", |seen| seen.questions > asked + 200)?;
+    timeline.event(format!(
+        "{} questions, {} with two answers",
+        seen.questions,
+        seen.contradictions.len()
+    ));
+    super::promise_one_answer(&mut outcome, &seen);
+    outcome.promise(seen.turns() == [owners.as_str()], || {
+        format!("not only {owners} answered: {:?}", seen.answerers)
+    });
+
+    drop(arp);
+    // Somebody loosens it, for that NIC and for all.
+    set(cluster, backup, &format!("{late}/arp_ignore"), "0")?;
+    until("it is silent again", PATIENCE, || {
+        let now = setting(cluster, backup, &format!("{late}/arp_ignore"))?;
+        Ok((now == "1").then_some(()))
+    })?;
+    hindered(cluster, &config, &mut outcome)?;
+    timeline.event("what cannot be helped is said");
+    undo(cluster, backup, late, &mut outcome)?;
+    timeline.event("vip cleanup has undone what was set, and nothing else");
+    Ok(outcome)
+}
+
+/// Gives two nodes a second NIC, one of them with an address.
+fn prepare(cluster: &Cluster) -> Result<()> {
     // As kube-proxy has it: addresses of scope host are hidden from nobody then.
     for node in cluster.nodes() {
         set(cluster, node, "all/route_localnet", "1")?;
@@ -81,31 +151,24 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     )?;
     // The operator's own, which is strict enough.
     set(cluster, 1, &format!("{SECOND}/arp_ignore"), "2")?;
-    let mut arp = ArpMonitor::start(cluster, 10)?;
-    for node in cluster.nodes() {
-        cluster.start_agent(node)?;
-    }
-    cluster.wait_until_settled()?;
-    let owner = cluster.owner()?;
-    let owners = mac(cluster, owner, NIC)?;
-    let backup = super::another_than(cluster, owner);
-    report.event(format!(
-        "{} owns the VIP from a cold start",
-        cluster.name(owner)
-    ));
+    Ok(())
+}
 
-    // Where a node itself is must not be in doubt either: frames are handed over to its NIC.
+/// Where a node itself is must not be in doubt either: frames are handed over to its NIC.
+fn only_the_nic_answers(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
     let mut node_arp =
         ArpMonitor::start_for(cluster, cluster.host(0).address().octets().into(), 10)?;
     let seen = node_arp.wait("answers for a node", |seen| seen.questions > 200)?;
     let own = mac(cluster, 0, NIC)?;
     outcome.promise(
         seen.contradictions.is_empty() && seen.turns() == [own.as_str()],
-        || format!("not only {own} answers for n1: {:?}", seen.speakers),
+        || format!("not only {own} answers for n1: {:?}", seen.answerers),
     );
-    drop(node_arp);
+    Ok(())
+}
 
-    // A reply that leaves by the second NIC asks there where the client is.
+/// A reply that leaves by the second NIC asks there where the client is.
+fn replies_by_the_second(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
     run_on(
         cluster,
         0,
@@ -119,58 +182,28 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         format!("{failed} of {FRESH} requests failed whose replies leave by {SECOND}")
     });
     run_on(cluster, 0, "ip route del 10.0.0.100/32")?;
+    Ok(())
+}
 
-    // Later, on a node whose server is down.
-    let late = if backup == 2 { "eth1" } else { "eth2" };
-    cluster.kill_server(backup);
-    cluster.host(backup).plug(late, Segment::Nodes)?;
-    run_on(cluster, backup, &format!("ip link set {late} up"))?;
+/// A NIC that comes later, on a node whose server is down. Returns how many requests fail then.
+fn plugged_late(
+    cluster: &mut Cluster,
+    node: usize,
+    nic: &str,
+    outcome: &mut Outcome,
+) -> Result<usize> {
+    cluster.kill_server(node);
+    cluster.host(node).plug(nic, Segment::Nodes)?;
+    run_on(cluster, node, &format!("ip link set {nic} up"))?;
     let failed = fresh_requests(cluster)?;
-    report.event(format!(
-        "{late} comes up on {}: {failed} of {FRESH} requests failed",
-        cluster.name(backup)
-    ));
     outcome.requests += FRESH;
     outcome.failed += failed;
     outcome.promise(failed == 0, || {
-        format!("{failed} of {FRESH} requests failed after {late} appeared")
+        format!("{failed} of {FRESH} requests failed after {nic} appeared")
     });
-    cluster.start_server(backup)?;
-    cluster.wait_for_server(backup)?;
-
-    let config = cluster.work().join("vip.toml").display().to_string();
-    for text in [
-        cluster.vip(0, &["status"])?,
-        cluster.vip(0, &["check", "--config", &config])?,
-    ] {
-        outcome.promise(text.contains(SECOND), || {
-            format!("no word of {SECOND} in: {text}")
-        });
-    }
-    let asked = arp.report()?.questions;
-    let seen = arp.wait("more questions", |seen| seen.questions > asked + 200)?;
-    report.event(format!(
-        "{} questions, {} with two answers",
-        seen.questions,
-        seen.contradictions.len()
-    ));
-    super::promise_one_voice(&mut outcome, &seen);
-    outcome.promise(seen.turns() == [owners.as_str()], || {
-        format!("not only {owners} answered: {:?}", seen.speakers)
-    });
-
-    drop(arp);
-    // Somebody loosens it, for that NIC and for all.
-    set(cluster, backup, &format!("{late}/arp_ignore"), "0")?;
-    until("it is silent again", PATIENCE, || {
-        let now = setting(cluster, backup, &format!("{late}/arp_ignore"))?;
-        Ok((now == "1").then_some(()))
-    })?;
-    hindered(cluster, &config, &mut outcome)?;
-    report.event("what cannot be helped is said");
-    undo(cluster, backup, late, &mut outcome)?;
-    report.event("vip cleanup has undone what was set, and nothing else");
-    Ok(outcome)
+    cluster.start_server(node)?;
+    cluster.wait_for_server(node)?;
+    Ok(failed)
 }
 
 /// `conf.all` makes the kernel of a node speak, whatever its NICs have.
@@ -200,7 +233,7 @@ fn hindered(cluster: &mut Cluster, config: &str, outcome: &mut Outcome) -> Resul
     })
 }
 
-/// What agents set is as it was before, and what others set stays.
+/// The agents' settings are undone, and those of others stay.
 fn undo(cluster: &mut Cluster, backup: usize, late: &str, outcome: &mut Outcome) -> Result<()> {
     // Somebody has another opinion, which is as strict: theirs now.
     set(cluster, backup, &format!("{late}/arp_announce"), "2")?;

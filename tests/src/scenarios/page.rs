@@ -5,21 +5,39 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::BROWSER;
 use super::observed::ask;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
-use crate::process::output;
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::process::{self, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
+
+/// The program that opens the page.
+const BROWSER: &str = "chromium-headless-shell";
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "page",
+    promise: "page_shows_the_cluster_in_a_browser",
+    tests: &[Test::netns_if(with_a_browser).alone()],
+    run,
+};
 
 /// Set: the picture of the page is kept here.
 const PICTURE: &str = "VIP_TESTS_PICTURE";
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn with_a_browser() -> Planned {
+    match process::find(BROWSER) {
+        Some(_) => Ok(Plan::default()),
+        None => Err(Missing(format!("no {BROWSER}"))),
+    }
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("page");
     let owner = cluster.owner()?;
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let (code, source) = ask(cluster, owner, "/")?;
     ensure!(code == 200, "the page: {code}");
     for elsewhere in ["http://", "https://", "src=", "href="] {
@@ -29,7 +47,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         });
     }
 
-    // What the script makes of what it fetches, after some seconds of the page's own time.
+    // The page after some seconds of its own time, with the data that its script has fetched.
     let page = browse(
         cluster,
         owner,
@@ -37,7 +55,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     )?;
     let status = cluster.status(owner)?;
     for node in &status.nodes {
-        outcome.promise(page.contains(&node.address), || {
+        outcome.promise(page.contains(&node.address.to_string()), || {
             format!("no {} in the page", node.address)
         });
     }
@@ -60,7 +78,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(rates.len() == status.nodes.len(), || {
         format!("{} rates for {} nodes", rates.len(), status.nodes.len())
     });
-    report.event("the page shows owner, nodes, rates, events and frames");
+    timeline.event("the page shows owner, nodes, rates, events and frames");
 
     let picture = cluster.work().join("page.png");
     let argument = format!("--screenshot={}", picture.display());

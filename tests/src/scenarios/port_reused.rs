@@ -3,15 +3,23 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{testbed, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "port_reused",
+    promise: "port_reused_after_a_servers_close_reaches_another_server",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
 
 /// Ports to try: two thirds of them lead to another node than wanted.
 const PORTS: std::ops::Range<u16> = 20_000..20_100;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("port_reused");
     let owner = cluster.owner()?;
     let node = super::another_than(cluster, owner);
@@ -21,7 +29,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     let port = leave(cluster, &name, &mut ports)?;
     cluster.kill_server(node);
     let server = again(cluster, &mut outcome, &name, port);
-    report.event(format!(
+    timeline.event(format!(
         "the API server on {name} is killed; port {port}, connected to it before, reaches {server}"
     ));
     cluster.start_server(node)?;
@@ -32,7 +40,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.drain_server(node);
     cluster.wait_until_not_ready(node)?;
     let server = again(cluster, &mut outcome, &name, port);
-    report.event(format!(
+    timeline.event(format!(
         "the API server on {name} drains; port {port}, connected to it before, reaches {server}"
     ));
     Ok(outcome)

@@ -6,11 +6,27 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::promise_one_voice;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
-use crate::topology::Mangle;
+use super::links;
+use super::promise_one_answer;
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
+use crate::topology::{Link, Mangle};
 use crate::traffic::{ArpMonitor, Traffic, get, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "priority_tagged",
+    promise: "priority_tagged_frames_are_read_as_untagged",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
+
+pub(super) const BY_TC: Scenario = Scenario {
+    name: "priority_tagged_tc",
+    promise: "priority_tagged_frames_are_read_as_untagged_by_tc",
+    tests: &[Test::netns(|| links::nodes_with(Link::Occupied))],
+    run,
+};
 
 /// Enough for all servers to be reached.
 const CONNECTIONS: usize = 40;
@@ -18,7 +34,7 @@ const CONNECTIONS: usize = 40;
 /// Between two questions of the monitor.
 const INTERVAL_MS: u64 = 20;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("priority_tagged");
     cluster.topology.client.mangle(Mangle::PriorityTag)?;
     let mut monitor = ArpMonitor::start(cluster, INTERVAL_MS)?;
@@ -30,7 +46,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             Err(_) => failed += 1,
         }
     }
-    report.event(format!(
+    timeline.event(format!(
         "{failed} of {CONNECTIONS} requests in tagged frames failed; they reached {servers:?}"
     ));
     outcome.promise(failed == 0, || {
@@ -41,14 +57,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         format!("connections in tagged frames reached {servers:?} only, of {nodes} servers")
     });
     let seen = monitor.wait("questions are asked", |seen| seen.questions >= 20)?;
-    promise_one_voice(&mut outcome, &seen);
-    let answered = seen.speakers.len();
+    promise_one_answer(&mut outcome, &seen);
+    let answered = seen.answerers.len();
     outcome.promise(answered > 0, || {
         "no ARP request in a tagged frame was answered".to_owned()
     });
 
     // Connections stay where they are when the VIP moves.
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let owner = cluster.owner()?;
     cluster.vip(owner, &["handover"])?;
     cluster.owner()?;

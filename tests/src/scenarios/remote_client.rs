@@ -3,13 +3,21 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::{Load, Watches, vip};
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "remote_client",
+    promise: "remote_client_behind_a_router_reaches_all_servers",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("remote_client");
-    reach_all(cluster, &vip(), 400, &mut outcome, report)?;
+    reach_all(cluster, &vip(), 400, &mut outcome, timeline)?;
     Ok(outcome)
 }
 
@@ -20,7 +28,7 @@ pub(super) fn reach_all(
     target: &str,
     requests: usize,
     outcome: &mut Outcome,
-    report: &mut Report,
+    timeline: &mut Timeline,
 ) -> Result<()> {
     let remote = cluster.topology.remote.as_ref();
     let (mut watches, before) = Watches::open(cluster, remote, target, 30)?;
@@ -38,7 +46,7 @@ pub(super) fn reach_all(
             format!("no request reached {name}: {:?}", summary.servers)
         });
     }
-    report.event(format!(
+    timeline.event(format!(
         "{target}: answers by server: {:?}",
         summary.servers
     ));

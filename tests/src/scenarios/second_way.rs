@@ -4,17 +4,40 @@
 use anyhow::Result;
 
 use super::other_nics::{run_on, set, setting};
+use super::port_mapping::{self, FRONT};
 use super::remote_client::reach_all;
 use crate::agent;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
-use crate::scenarios::FRONT_PORT;
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, Segment, VIP, VIP6, sh};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "second_way",
+    promise: "second_way_out_of_a_host_brings_answers_to_remote_clients",
+    tests: &[
+        Test::netns(|| by(Some("generic"))).cluster("generic"),
+        Test::netns(|| by(Some("tc"))).cluster("tc"),
+        Test::netns(|| by(None)).on_kernels(When::Asked),
+    ],
+    run,
+};
 
 /// The second NIC.
 const SECOND: &str = "eth1";
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+/// With programs at this hook, or at the one that the agent chooses.
+fn by(mode: Option<&str>) -> Plan {
+    let mapped = port_mapping::mapped();
+    let mode = mode.map(|mode| format!("\n[datapath]\nmode = \"{mode}\"\n"));
+    Plan {
+        bare: true,
+        more: mapped.more + &mode.unwrap_or_default(),
+        ..mapped
+    }
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("second_way");
     let router = cluster.topology.router.as_ref();
     router.plug("eth2", Segment::Second)?;
@@ -43,13 +66,10 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         cluster.start_agent(node)?;
     }
     cluster.wait_until_settled()?;
-    report.event("nodes answer the remote client by another NIC than the VIP's");
+    timeline.event("nodes answer the remote client by another NIC than the VIP's");
 
-    for target in [
-        format!("{VIP}:{FRONT_PORT}"),
-        format!("[{VIP6}]:{FRONT_PORT}"),
-    ] {
-        reach_all(cluster, &target, 100, &mut outcome, report)?;
+    for target in [format!("{VIP}:{FRONT}"), format!("[{VIP6}]:{FRONT}")] {
+        reach_all(cluster, &target, 100, &mut outcome, timeline)?;
     }
     let text = cluster.vip(0, &["status"])?;
     outcome.promise(text.contains("rp_filter"), || {

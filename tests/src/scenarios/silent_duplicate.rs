@@ -3,13 +3,23 @@
 
 use anyhow::Result;
 
+use vip_node::alarm::Kind;
+
 use crate::arp::ArpReport;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, VIP, VIP6, mac, sh};
 use crate::traffic::ArpMonitor;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "silent_duplicate",
+    promise: "silent_duplicate_of_an_address_is_named_answered_and_forgotten_when_it_is_gone",
+    tests: &[Test::netns(Plan::dual_stack)],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("silent_duplicate");
     let owner = cluster.owner()?;
     let own = mac(cluster.host(owner))?;
@@ -21,7 +31,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let announcements = seen.announcements.iter();
         announcements.filter(|mac| **mac == own).count()
     };
-    let known = announced(&monitor.wait("the owner answers", |seen| !seen.speakers.is_empty())?);
+    let known = announced(&monitor.wait("the owner answers", |seen| !seen.answerers.is_empty())?);
     let before = cluster.status(owner)?;
     let addresses = [
         format!("{VIP}/32"),
@@ -46,18 +56,18 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         announced(seen) > known
     })?;
     cluster.wait_for_status("the node names the host", &[node], |_, _, status| {
-        status.alarm("duplicate", &stranger).is_some()
+        status.alarm(Kind::Duplicate, &stranger).is_some()
     })?;
-    report.event("both VIPs and a node's own address are on another host: it is named");
+    timeline.event("both VIPs and a node's own address are on another host: it is named");
     etcd(cluster, "del", "")?;
     cluster.wait_for_status("nobody else has them", &[owner, node], |_, _, status| {
         status.claimant.is_none() && status.alarms.is_empty()
     })?;
-    report.event("they are not any more, and nothing is left of it");
+    timeline.event("they are not any more, and nothing is left of it");
     let told = cluster.vip(owner, &["events"])?;
     for expected in [
         "which is no node of the cluster, claims the VIP: announced against it".to_owned(),
-        format!("{stranger} claims the VIP no more"),
+        format!("{stranger} no longer claims the VIP"),
     ] {
         outcome.promise(told.contains(&expected), || {
             format!("no {expected:?} among the events: {told}")

@@ -12,13 +12,22 @@ use serde_json::{Value, json};
 use super::container::{image, manifest};
 use super::first_start;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::plan::{Missing, Planned};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::kube;
 use crate::kubelet::{self, Containerd};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::Host;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "static_pod",
+    promise: "static_pod_is_started_restarted_and_ended_by_the_kubelet",
+    tests: &[Test::netns_if(with_a_kubelet).alone()],
+    run,
+};
 
 /// Where the kubelet looks for static pods, as kubeadm has it.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -43,18 +52,26 @@ const HIERARCHIES: &str = "/proc/self/cgroup";
 
 /// The controllers that this machine has in version 1 of control groups. A kubelet looks at all
 /// of them.
-///
-/// # Errors
-/// The kernel does not say.
-pub fn controllers() -> Result<Vec<String>> {
+fn controllers() -> Result<Vec<String>> {
     let text = fs::read_to_string(HIERARCHIES).with_context(|| format!("read {HIERARCHIES}"))?;
     let names = text.lines().filter_map(|line| line.split(':').nth(1));
     let is_old = |name: &&str| !name.is_empty() && !name.contains('=');
     Ok(names.filter(is_old).map(str::to_owned).collect())
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let outcome = with_kubelets(cluster, report);
+fn with_a_kubelet() -> Planned {
+    let reason = if controllers().map_or(true, |list| list.is_empty()) {
+        "no control groups of version 1, which the test knows"
+    } else if kube::find("kubelet").is_none() {
+        "no kubelet on the PATH or in KUBEBUILDER_ASSETS: cargo xtask kubelet"
+    } else {
+        return Ok(Plan::bare());
+    };
+    Err(Missing(reason.to_owned()))
+}
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let outcome = with_kubelets(cluster, timeline);
     // First, or they start what ends next.
     for node in cluster.nodes() {
         cluster.kill_agent(node);
@@ -76,7 +93,7 @@ fn keep_pod_log(host: &dyn Host, work: &Path) {
     let _ = host.command("sh".as_ref()).args(["-c", &script]).output();
 }
 
-fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+fn with_kubelets(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let program = kube::find("kubelet").context("no kubelet")?;
     let image = image().context("no image: run cargo xtask test")?;
     let pause = pause(cluster.work())?;
@@ -93,16 +110,16 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
         let containerd = Containerd::start_for_kubelet(host, cluster.work(), PAUSE)?;
         containerd.import(host, &image)?;
         containerd.import(host, &pause)?;
-        place(host, &cluster.pki().ca(), "/etc/kubernetes/pki/ca.crt")?;
+        install(host, &cluster.pki().ca(), "/etc/kubernetes/pki/ca.crt")?;
         let pod = cluster.work().join(format!("{}-pod.yaml", host.name()));
         // The file is the same on all nodes, and each is heard at its own address.
         let manifest = manifest(cluster, node, &["--http", "node:9643"])?;
         fs::write(&pod, manifest).context("write a manifest")?;
-        place(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
+        install(host, &pod, &format!("{MANIFESTS}/vip.yaml"))?;
         let boot = |cluster: &mut Cluster| {
             let host = cluster.host(node);
             let kubelet = start(host, cluster.work(), &program, &containerd)?;
-            // What ends with it, and is missed if it ends.
+            // This pod ends with it, and its end is noticed.
             cluster.adopt_agent(node, kubelet);
             Ok(())
         };
@@ -112,16 +129,16 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
             for node in 0..last {
                 wait_for_pod(cluster, node, 0)?;
             }
-            let pod = first_start::observe(cluster, node, report, &mut outcome, boot)?;
+            let pod = first_start::observe(cluster, node, timeline, &mut outcome, boot)?;
             wait_for_pod(cluster, node, 0)?;
-            first_start::kill_beside(cluster, node, &pod, report, &mut outcome)?;
+            first_start::kill_beside(cluster, node, &pod, timeline, &mut outcome)?;
             cluster.start_server(node)?;
             cluster.wait_for_server(node)?;
         }
         daemons.push(containerd);
     }
     cluster.wait_until_settled()?;
-    report.event("three kubelets have started the agents, and find them ready");
+    timeline.event("three kubelets have started the agents, and find them ready");
     for node in cluster.nodes() {
         let host = cluster.host(node);
         let url = format!("http://{}:9643/healthz", host.address());
@@ -133,32 +150,32 @@ fn with_kubelets(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> 
 
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let pid = kubelet::agent_pid(&daemons[owner], cluster.host(owner))?;
     kill(Pid::from_raw(pid), Signal::SIGSTOP).context("stop the agent")?;
-    report.event(format!("SIGSTOP of the agent on {name}, the owner"));
+    timeline.event(format!("SIGSTOP of the agent on {name}, the owner"));
     cluster.owner_among(&super::others_than(cluster, owner))?;
     wait_for_pod(cluster, owner, 1)?;
     cluster.wait_until_settled()?;
-    report.event(format!("the kubelet on {name} has started it anew"));
+    timeline.event(format!("the kubelet on {name} has started it anew"));
 
-    let heir = cluster.owner()?;
-    let mut remove = cluster.host(heir).command("rm".as_ref());
+    let successor = cluster.owner()?;
+    let mut remove = cluster.host(successor).command("rm".as_ref());
     output(remove.arg(format!("{MANIFESTS}/vip.yaml")))?;
     until("the pod is gone", PATIENCE, || {
-        Ok(pods(cluster, heir)?.is_empty().then_some(()))
+        Ok(pods(cluster, successor)?.is_empty().then_some(()))
     })?;
-    cluster.owner_among(&super::others_than(cluster, heir))?;
-    report.event(format!(
+    cluster.owner_among(&super::others_than(cluster, successor))?;
+    timeline.event(format!(
         "{}'s manifest is gone: its agent has ended, and handed the VIP over",
-        cluster.name(heir)
+        cluster.name(successor)
     ));
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)
 }
 
 /// Puts a file on a host.
-fn place(host: &dyn Host, from: &Path, to: &str) -> Result<()> {
+fn install(host: &dyn Host, from: &Path, to: &str) -> Result<()> {
     let mut install = host.command("install".as_ref());
     output(install.args(["-D", "-m", "644"]).arg(from).arg(to)).map(drop)
 }

@@ -3,10 +3,18 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "strangers",
+    promise: "strangers_packets_wake_no_agent_and_end_no_bfd_session",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Packets of each kind.
 const COUNT: u32 = 20_000;
@@ -14,9 +22,9 @@ const COUNT: u32 = 20_000;
 /// The kind that a filter lets through.
 const FORGED: &str = "bfd_forged";
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("strangers");
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let owner = cluster.owner()?;
     let member = super::another_than(cluster, owner);
     for kind in [
@@ -35,7 +43,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let read = |status: &crate::agent::Status| status.received.values().sum::<u64>();
         let read = read(&after) - read(&before);
         let time = node_thread_time(cluster, owner)? - time;
-        report.event(format!(
+        timeline.event(format!(
             "{kind}: of {COUNT} packets, and its peers' beside them, the agent read {read}; its \
              thread that keeps time ran for {:.1} ms",
             time as f64 / 1e6
@@ -43,8 +51,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         outcome.promise(kind == FORGED || read < u64::from(COUNT / 4), || {
             format!("{kind}: the agent read {read} packets")
         });
-        let downs =
-            |status: &crate::agent::Status| status.events.get("bfd_down").copied().unwrap_or(0);
+        let downs = |status: &crate::agent::Status| status.event_count("bfd_down");
         outcome.promise(downs(&before) == downs(&after), || {
             format!("{kind}: a BFD session went down")
         });

@@ -2,19 +2,27 @@
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::{PORT, VIP};
 use crate::traffic::{Load, Traffic};
 
-/// What must have counted some of the frames. Names as in `vip status --json`.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "stray_frames",
+    promise: "stray_frames_are_counted_and_harm_nothing",
+    tests: &[Test::netns(Plan::default).on_kernels(When::Asked)],
+    run,
+};
+
+/// Counters that must have counted some of the frames, by their names in `vip status --json`.
 const COUNTERS: [&str; 4] = ["malformed", "fragment", "undeclared_port", "other_protocol"];
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("stray_frames");
     let owner = cluster.owner()?;
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let before = cluster.status(owner)?;
     let mac = before
         .node(cluster.host(owner))
@@ -30,7 +38,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             .args(["--port", &PORT.to_string(), "--mac", &mac])
             .args(["--own", &client.address().to_string()]),
     )?;
-    report.event(format!("{} stray frames were sent", sent.trim()));
+    timeline.event(format!("{} stray frames were sent", sent.trim()));
 
     let after = cluster.status(owner)?;
     for counter in COUNTERS {
@@ -38,12 +46,12 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         outcome.promise(moved > 0, || {
             format!("the counter {counter} has not moved: nobody counted those frames")
         });
-        report.event(format!("{counter}: {moved}"));
+        timeline.event(format!("{counter}: {moved}"));
     }
     let dead = cluster.dead_agents();
     outcome.promise(dead.is_empty(), || format!("agents have ended on {dead:?}"));
 
-    // What is not for the VIP: node to node, and the VIP's own echo.
+    // Frames that are not for the VIP: node to node, and the VIP's own echo.
     let nodes = cluster.nodes();
     let (first, second) = (cluster.host(nodes[0]), cluster.host(nodes[1]));
     for (from, to) in [

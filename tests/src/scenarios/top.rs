@@ -7,20 +7,28 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "top",
+    promise: "top_shows_the_cluster_in_a_terminal_and_leaves_it_as_it_was",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// What sparklines are drawn with.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("top");
     let owner = cluster.owner()?;
     let drained = super::another_than(cluster, owner);
-    let traffic = Traffic::start(cluster, report)?;
+    let traffic = Traffic::start(cluster, timeline)?;
     let screen = Screen::open(cluster, owner)?;
 
     let title = format!("VIP {VIP}:6443");
@@ -43,7 +51,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(!text.contains("no agent"), || {
         format!("vip top has trouble:\n{text}")
     });
-    report.event("owner, nodes, rates and events are on the screen");
+    timeline.event("owner, nodes, rates and events are on the screen");
 
     cluster.vip(drained, &["drain"])?;
     let address = &addresses[drained];
@@ -54,7 +62,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     cluster.vip(drained, &["undrain"])?;
     cluster.wait_until_settled()?;
     traffic.finish(&mut outcome, None)?;
-    report.event("a node that is drained is marked");
+    timeline.event("a node that is drained is marked");
 
     cluster.stop_agent(owner)?;
     screen.wait_for("vip top says that the agent has ended", |text| {
@@ -64,14 +72,14 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     screen.wait_for("vip top goes on with the next agent", |text| {
         text.contains("q: quit")
     })?;
-    report.event("it outlives the agent");
+    timeline.event("it outlives the agent");
 
     screen.tell(&["send-keys", "q"])?;
     let text = screen.wait_for("vip top ends", |text| text.contains("status 0"))?;
     outcome.promise(!text.contains(&title), || {
         format!("vip top leaves the screen as it was not:\n{text}")
     });
-    report.event("q ends it, and the screen is as it was");
+    timeline.event("q ends it, and the screen is as it was");
     cluster.wait_until_settled()?;
     Ok(outcome)
 }

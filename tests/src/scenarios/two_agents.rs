@@ -1,18 +1,27 @@
-//! Two agents on each machine: one that wants what the other has is refused, and changes nothing;
+//! Two agents on each machine: one that needs what the other has is refused, and changes nothing;
 //! one with another NIC and another VIP runs beside it, and neither notices the other.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::agent::Status;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Plan};
 use crate::hooks;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::{Process, output};
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NIC, PORT, Segment, VIP, sh};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "two_agents",
+    promise: "two_agents_on_a_machine_share_nothing_and_cut_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// The second NIC, its network, and the VIP there.
 const SECOND: &str = "eth1";
@@ -39,7 +48,7 @@ fn config(vip: Ipv4Addr, nodes: &[String], run_dir: &str, more: &str) -> String 
     )
 }
 
-/// What agents have put on a node.
+/// Files and addresses that agents have put on a node.
 fn traces(cluster: &Cluster, node: usize) -> Result<Vec<String>> {
     let host = cluster.host(node);
     let mut traces = hooks::on(host, cluster.programs(), NIC)?;
@@ -53,26 +62,60 @@ fn traces(cluster: &Cluster, node: usize) -> Result<Vec<String>> {
     Ok(traces)
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("two_agents");
-    let traffic = Traffic::start(cluster, report)?;
-    let mut cables = Vec::new();
-    let mut nodes = Vec::new();
-    let mut hosts: Vec<(u8, _)> = vec![(100, cluster.topology.client.as_ref())];
-    for node in cluster.nodes() {
-        let number = 11 + u8::try_from(node).context("number the nodes")?;
-        nodes.push(other_address(number).to_string());
-        hosts.push((number, cluster.host(node)));
-    }
-    for (number, host) in hosts {
-        cables.push(host.plug(SECOND, Segment::Second)?);
-        let address = format!("{}/24", other_address(number));
-        sh(
-            host,
-            &format!("ip address add {address} dev {SECOND}; ip link set {SECOND} up"),
-        )?;
-    }
+    let traffic = Traffic::start(cluster, timeline)?;
+    let segment = SecondSegment::plug(cluster)?;
+    all_refused(cluster, &segment.nodes, &mut outcome)?;
+    timeline.event("an agent that needs the NIC, VIP or state directory of another one is refused");
 
+    let mut seconds = start_second_agents(cluster, &segment.nodes)?;
+    both_serve(cluster, &mut outcome)?;
+    timeline.event("a second agent serves another VIP on another NIC");
+
+    for (node, agent) in cluster.nodes().into_iter().zip(&mut seconds) {
+        end_second_agent(cluster, node, agent, &mut outcome)?;
+    }
+    cluster.wait_until_settled()?;
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// Nodes and client on another segment, by their second NICs.
+struct SecondSegment {
+    /// The nodes' addresses there.
+    nodes: Vec<String>,
+    /// For as long as programs send frames back.
+    _cables: Vec<Vec<OwnedFd>>,
+}
+
+impl SecondSegment {
+    fn plug(cluster: &Cluster) -> Result<Self> {
+        let mut cables = Vec::new();
+        let mut nodes = Vec::new();
+        let mut hosts: Vec<(u8, _)> = vec![(100, cluster.topology.client.as_ref())];
+        for node in cluster.nodes() {
+            let number = 11 + u8::try_from(node).context("number the nodes")?;
+            nodes.push(other_address(number).to_string());
+            hosts.push((number, cluster.host(node)));
+        }
+        for (number, host) in hosts {
+            cables.push(host.plug(SECOND, Segment::Second)?);
+            let address = format!("{}/24", other_address(number));
+            sh(
+                host,
+                &format!("ip address add {address} dev {SECOND}; ip link set {SECOND} up"),
+            )?;
+        }
+        Ok(Self {
+            nodes,
+            _cables: cables,
+        })
+    }
+}
+
+/// Agents that need the NIC, the VIP or the state directory of the first.
+fn all_refused(cluster: &Cluster, nodes: &[String], outcome: &mut Outcome) -> Result<()> {
     let own: Vec<String> = cluster
         .nodes()
         .iter()
@@ -87,22 +130,25 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         ),
         (
             "the same VIP",
-            config(VIP, &nodes, "/run/vip-c", &second_nic),
+            config(VIP, nodes, "/run/vip-c", &second_nic),
             format!("VIP {VIP} belongs to the agent that runs"),
         ),
         (
             "the same state directory",
-            config(OTHER_VIP, &nodes, "/run/vip-c", ""),
+            config(OTHER_VIP, nodes, "/run/vip-c", ""),
             "state directory /var/lib/vip belongs to another agent that runs".to_owned(),
         ),
     ] {
-        refused(cluster, &mut outcome, name, &text, &wanted)?;
+        refused(cluster, outcome, name, &text, &wanted)?;
     }
-    report.event("an agent that wants NIC, VIP or state directory of another one is refused");
+    Ok(())
+}
 
+/// Starts a second agent on each node, and waits until they have an owner and all nodes are ready.
+fn start_second_agents(cluster: &Cluster, nodes: &[String]) -> Result<Vec<Process>> {
     let file = cluster.work().join("other.toml");
     let state_dir = format!("state_dir = \"{STATE_DIR}\"");
-    std::fs::write(&file, config(OTHER_VIP, &nodes, RUN_DIR, &state_dir))
+    std::fs::write(&file, config(OTHER_VIP, nodes, RUN_DIR, &state_dir))
         .context("write a configuration")?;
     let mut seconds = Vec::new();
     for node in cluster.nodes() {
@@ -113,16 +159,12 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         let log = cluster.work().join(format!("{}-second.log", host.name()));
         seconds.push(Process::daemon(&name, &mut command, &log)?);
     }
-    let second = |cluster: &Cluster, node: usize| -> Result<Status> {
-        let text = cluster.vip(node, &["status", "--json", "--run-dir", RUN_DIR])?;
-        serde_json::from_str(&text).context("vip status writes JSON of another form")
-    };
     until("the second agents have an owner", PATIENCE, || {
         for process in &mut seconds {
             ensure!(process.is_running(), "{} has ended", process.name());
         }
         let settled = cluster.nodes().into_iter().all(|node| {
-            second(cluster, node).is_ok_and(|status| {
+            status(cluster, node).is_ok_and(|status| {
                 status.owner.is_some()
                     && status.faults.is_empty()
                     && status.nodes.iter().all(|node| node.alive && node.ready)
@@ -130,13 +172,24 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         });
         Ok(settled.then_some(()))
     })?;
+    Ok(seconds)
+}
+
+/// The status of a node's second agent.
+fn status(cluster: &Cluster, node: usize) -> Result<Status> {
+    let text = cluster.vip(node, &["status", "--json", "--run-dir", RUN_DIR])?;
+    Status::parse(&text)
+}
+
+/// Neither agent repairs what the other one did, and the second VIP is reached.
+fn both_serve(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     // Some reconciliations.
     std::thread::sleep(std::time::Duration::from_secs(6));
     cluster.wait_until_settled()?;
     for node in cluster.nodes() {
         for (which, status) in [
             ("first", cluster.status(node)?),
-            ("second", second(cluster, node)?),
+            ("second", status(cluster, node)?),
         ] {
             let repairs: u64 = status.repairs.values().sum();
             outcome.promise(repairs == 0 && status.faults.is_empty(), || {
@@ -154,34 +207,38 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     for _ in 0..20 {
         reached(cluster).context("the second VIP")?;
     }
-    report.event("a second agent serves another VIP on another NIC");
+    Ok(())
+}
 
-    for (node, process) in cluster.nodes().into_iter().zip(&mut seconds) {
-        ensure!(process.stop()?.success(), "{} fails", process.name());
-        let events = cluster.vip(node, &["events", "--run-dir", RUN_DIR])?;
-        let last = events.lines().last().unwrap_or_default();
-        outcome.promise(last.contains("agent stopped"), || {
-            format!(
-                "the second agent's events on {}: {events}",
-                cluster.name(node)
-            )
-        });
-        cluster.vip(node, &["cleanup", "--run-dir", RUN_DIR])?;
-        let left = traces(cluster, node)?;
-        let marks = [RUN_DIR, "vip-b", &format!("{OTHER_VIP}/")];
-        let of_second = |trace: &&String| marks.iter().any(|mark| trace.contains(mark));
-        let left: Vec<&String> = left.iter().filter(of_second).collect();
-        outcome.promise(left.is_empty(), || {
-            format!("left on {}: {left:?}", cluster.name(node))
-        });
-        let hooks = hooks::on(cluster.host(node), cluster.programs(), SECOND)?;
-        // Of the network namespace, where the first agent still has its own.
-        let wanted = ["socket lookup: 1 programs"];
-        outcome.promise(hooks == wanted, || format!("left on {SECOND}: {hooks:?}"));
-    }
-    cluster.wait_until_settled()?;
-    traffic.finish(&mut outcome, None)?;
-    Ok(outcome)
+/// Ends a node's second agent: `vip cleanup` takes away all of it, and nothing of the first.
+fn end_second_agent(
+    cluster: &Cluster,
+    node: usize,
+    agent: &mut Process,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    ensure!(agent.stop()?.success(), "{} fails", agent.name());
+    let events = cluster.vip(node, &["events", "--run-dir", RUN_DIR])?;
+    let last = events.lines().last().unwrap_or_default();
+    outcome.promise(last.contains("agent stopped"), || {
+        format!(
+            "the second agent's events on {}: {events}",
+            cluster.name(node)
+        )
+    });
+    cluster.vip(node, &["cleanup", "--run-dir", RUN_DIR])?;
+    let left = traces(cluster, node)?;
+    let marks = [RUN_DIR, "vip-b", &format!("{OTHER_VIP}/")];
+    let of_second = |trace: &&String| marks.iter().any(|mark| trace.contains(mark));
+    let left: Vec<&String> = left.iter().filter(of_second).collect();
+    outcome.promise(left.is_empty(), || {
+        format!("left on {}: {left:?}", cluster.name(node))
+    });
+    let hooks = hooks::on(cluster.host(node), cluster.programs(), SECOND)?;
+    // Of the network namespace, where the first agent still has its own.
+    let wanted = ["socket lookup: 1 programs"];
+    outcome.promise(hooks == wanted, || format!("left on {SECOND}: {hooks:?}"));
+    Ok(())
 }
 
 /// An agent with this configuration says why it does not start, in one line, and changes nothing.

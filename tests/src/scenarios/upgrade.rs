@@ -3,15 +3,23 @@
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test};
 use crate::traffic::Traffic;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "upgrade",
+    promise: "upgrade_ten_times_fails_no_request_and_cuts_no_watch",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 const UPGRADES: usize = 10;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("upgrade");
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     for upgrade in 0..UPGRADES {
         let nodes = cluster.nodes();
         let node = nodes[upgrade % nodes.len()];
@@ -24,7 +32,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
             format!("{} did not take the maps over", cluster.name(node))
         });
     }
-    report.event(format!("{UPGRADES} upgrades"));
+    timeline.event(format!("{UPGRADES} upgrades"));
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)
 }

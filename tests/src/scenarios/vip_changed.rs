@@ -5,11 +5,19 @@
 use anyhow::{Context, Result};
 
 use super::other_nics::run_on;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
+use crate::scenario::{Scenario, Test};
 use crate::topology::{NEXT_VIP as NEW, PORT, VIP};
 use crate::traffic::{ArpMonitor, get, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "vip_changed",
+    promise: "vip_changed_host_by_host_has_one_answer_to_each_question",
+    tests: &[Test::netns(Plan::default)],
+    run,
+};
 
 /// Requests after each step.
 const REQUESTS: usize = 15;
@@ -19,7 +27,7 @@ fn request(
     cluster: &Cluster,
     target: &str,
     outcome: &mut Outcome,
-    report: &mut Report,
+    timeline: &mut Timeline,
 ) -> Result<()> {
     let client = cluster.topology.client.as_ref();
     let failed = (0..REQUESTS)
@@ -27,7 +35,7 @@ fn request(
         .count();
     outcome.requests += REQUESTS;
     outcome.failed += failed;
-    report.event(format!(
+    timeline.event(format!(
         "{failed} of {REQUESTS} requests to {target} failed"
     ));
     outcome.promise(failed == 0, || {
@@ -65,7 +73,7 @@ fn roll(
     Ok(())
 }
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("vip_changed");
     for node in cluster.nodes() {
         // As on the nodes of a cluster.
@@ -87,7 +95,7 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         cluster.owner_among(changed)?;
         if !others.is_empty() {
             cluster.owner_among(others)?;
-            request(cluster, &old_target, &mut outcome, report)?;
+            request(cluster, &old_target, &mut outcome, timeline)?;
         }
         for &node in changed {
             let there = on_lo(cluster, node)?;
@@ -97,28 +105,28 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         }
         Ok(())
     })?;
-    request(cluster, &new_target, &mut outcome, report)?;
+    request(cluster, &new_target, &mut outcome, timeline)?;
     silent(&mut old, VIP, &mut outcome)?;
 
     let both = format!("vip = [\"{new_target}\", \"{old_target}\"]");
     roll(cluster, &[(&alone(&new_target), &both)], |cluster, _, _| {
         cluster.owner()?;
-        request(cluster, &new_target, &mut outcome, report)
+        request(cluster, &new_target, &mut outcome, timeline)
     })?;
-    request(cluster, &old_target, &mut outcome, report)?;
+    request(cluster, &old_target, &mut outcome, timeline)?;
     let back = [
         (&*both, &*alone(&old_target)),
         ("[vrrp]", "[vrrp]\nrouter_id = 20"),
     ];
     roll(cluster, &back, |cluster, _, _| {
         cluster.owner()?;
-        request(cluster, &old_target, &mut outcome, report)
+        request(cluster, &old_target, &mut outcome, timeline)
     })?;
     silent(&mut new, NEW, &mut outcome)?;
 
     let events = cluster.vip(0, &["events"])?;
     for expected in [
-        format!("{VIP} is no VIP any more: taken off lo"),
+        format!("{VIP} is no longer a VIP: removed from lo"),
         format!("{NEW} was on lo already"),
     ] {
         outcome.promise(events.contains(&expected), || {
@@ -132,13 +140,13 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
         });
     }
     for (address, seen) in [(VIP, old.report()?), (NEW, new.report()?)] {
-        report.event(format!(
+        timeline.event(format!(
             "{address}: {} questions, {} with two answers, {} with none",
             seen.questions,
             seen.contradictions.len(),
             seen.silences
         ));
-        super::promise_one_voice(&mut outcome, &seen);
+        super::promise_one_answer(&mut outcome, &seen);
     }
     Ok(outcome)
 }
@@ -152,11 +160,11 @@ fn silent(
     let before = monitor.report()?;
     let asked = before.questions;
     let later = monitor.wait("more questions", |seen| seen.questions > asked + 200)?;
-    let last = |seen: &crate::arp::ArpReport| seen.speakers.last().map(|speaker| speaker.to);
+    let last = |seen: &crate::arp::ArpReport| seen.answerers.last().map(|answerer| answerer.to);
     outcome.promise(last(&before) == last(&later), || {
         format!(
             "somebody still answers for {address}: {:?}",
-            later.speakers.last()
+            later.answerers.last()
         )
     });
     Ok(())

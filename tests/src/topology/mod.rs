@@ -97,7 +97,7 @@ pub trait Host: Debug {
         self.signal(process, Signal::SIGCONT);
     }
 
-    /// Pulls the plug: no frame leaves from now on, no transfer either, and all processes end.
+    /// Pulls the plug: no frame leaves from now on, not even a last one, and all processes end.
     ///
     /// # Errors
     /// The host cannot be cut off.

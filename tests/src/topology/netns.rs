@@ -1,4 +1,4 @@
-//! Hosts as [places](Place): pairs of a network and a mount namespace, and the bridge between
+//! Hosts as [namespaces](NetNs): pairs of a network and a mount namespace, and the bridge between
 //! them.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Host, Link, Mangle, NIC, Segment as Wire, Topology};
-use crate::place::Place;
+use crate::netns::NetNs;
 use crate::process::output;
 use crate::sys;
 
@@ -30,7 +30,7 @@ const BRIDGE_PORT: &str = "port0";
 /// The bridge between the hosts, and what must live as long as it.
 #[derive(Debug)]
 pub(super) struct Switch {
-    pub(super) place: Arc<Place>,
+    pub(super) netns: Arc<NetNs>,
     /// By the hosts' names, the programs at their ports.
     ports: BTreeMap<String, OwnedFd>,
     /// Hold `XDP_PASS` at every other port: a frame that a host sends with `XDP_TX` reaches the
@@ -44,7 +44,7 @@ struct NetnsHost {
     name: String,
     address: Ipv4Addr,
     ipv6: Ipv6Addr,
-    place: Place,
+    netns: NetNs,
     switch: Arc<Switch>,
 }
 
@@ -62,11 +62,11 @@ impl Host for NetnsHost {
     }
 
     fn command(&self, program: &OsStr) -> Command {
-        self.place.command(program)
+        self.netns.command(program)
     }
 
     fn way_in(&self) -> String {
-        self.place.way_in()
+        self.netns.way_in()
     }
 
     fn mangle(&self, how: Mangle) -> Result<()> {
@@ -78,7 +78,7 @@ impl Host for NetnsHost {
     }
 
     fn plug(&self, interface: &str, segment: Wire) -> Result<Vec<OwnedFd>> {
-        let switch = &self.switch.place;
+        let switch = &self.switch.netns;
         let bridge = match segment {
             Wire::Nodes => BRIDGE,
             Wire::Second => SECOND_BRIDGE,
@@ -90,19 +90,19 @@ impl Host for NetnsHost {
         let port = format!("{}-{interface}", self.name);
         let number = interface.bytes().last().unwrap_or_default() - b'0';
         let mac = [number, self.address.octets()[3]];
-        switch.ip(&cable(&port, interface, mac, &self.place, mtu(Link::Plain)))?;
+        switch.ip(&cable(&port, interface, mac, &self.netns, mtu(Link::Plain)))?;
         switch.ip(&format!("link set {port} master {bridge}\n"))?;
-        no_offload(&self.place, &[interface])?;
+        no_offload(&self.netns, &[interface])?;
         prepare_ports(switch, &[&port], Link::Plain)
     }
 
     fn power_off(&mut self) -> Result<()> {
-        // First the wire, so that the deaths that follow send no transfer.
+        // First the cable, so that the processes that end next send no last frame.
         self.switch
-            .place
+            .netns
             .ip(&format!("link set {} down\n", self.name))?;
         let own = network_of("self")?;
-        let doomed = network_of(&self.place.holder.pid().to_string())?;
+        let doomed = network_of(&self.netns.holder.pid().to_string())?;
         ensure!(own != doomed, "{} is not a namespace of its own", self.name);
         for entry in std::fs::read_dir("/proc").context("read /proc")? {
             let name = entry.context("read /proc")?.file_name();
@@ -112,7 +112,7 @@ impl Host for NetnsHost {
             // A process may have ended meanwhile: then it has no namespace any more.
             let inside = network_of(&format!("{pid}")).is_ok_and(|network| network == doomed);
             // The holder stays: the machine is off, but its files can still be read.
-            if inside && Pid::from_raw(pid) != self.place.holder.pid() {
+            if inside && Pid::from_raw(pid) != self.netns.holder.pid() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
@@ -256,19 +256,19 @@ impl Segment {
     /// Makes the bridge, the hosts of these seats, etcd's, the router and what is behind it.
     pub(super) fn build(mut seats: Vec<Seat>, dual_stack: bool, link: Link) -> Result<Self> {
         seats.extend([Seat::new("etcd", 50), Seat::new(ROUTER, 1)]);
-        let switch = Arc::new(Place::new("switch")?);
+        let switch = Arc::new(NetNs::new("switch")?);
         let quiet = quiet(dual_stack);
         switch.sysctl(&quiet)?;
-        let mut places = Vec::new();
+        let mut namespaces = Vec::new();
         let mut wiring = format!("link set lo up\n{}", bridge_lines(BRIDGE));
         for seat in &seats {
-            let place = Place::new(&seat.name)?;
-            place.sysctl(&quiet)?;
+            let netns = NetNs::new(&seat.name)?;
+            netns.sysctl(&quiet)?;
             let bridged = link == Link::Bridge && seat.is_node;
             let end = if bridged { BRIDGE_PORT } else { NIC };
-            wiring += &cable(&seat.name, end, [0, seat.number], &place, mtu(link));
+            wiring += &cable(&seat.name, end, [0, seat.number], &netns, mtu(link));
             wiring += &format!("link set {} master {BRIDGE}\n", seat.name);
-            places.push(place);
+            namespaces.push(netns);
         }
         switch.ip(&wiring)?;
         switch.sysctl(&[
@@ -285,69 +285,45 @@ impl Segment {
         let ports = names.iter().map(|name| (*name).to_owned()).zip(ports);
         let ports = ports.collect();
         let mut links = Vec::new();
-        for (seat, place) in seats.iter().zip(&places) {
+        for (seat, netns) in seats.iter().zip(&namespaces) {
             match link {
                 Link::Bridge if seat.is_node => {
-                    no_offload(place, &[BRIDGE_PORT])?;
-                    place.ip(&format!(
+                    no_offload(netns, &[BRIDGE_PORT])?;
+                    netns.ip(&format!(
                         "link add {NIC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
                          link set {BRIDGE_PORT} master {NIC}\nlink set {BRIDGE_PORT} up\n"
                     ))?;
                 }
-                Link::Occupied if seat.is_node => links.extend(attach_pass(place, &[NIC])?),
+                Link::Occupied if seat.is_node => links.extend(attach_pass(netns, &[NIC])?),
                 Link::Plain | Link::Jumbo | Link::Bridge | Link::Occupied => {}
             }
-            place.ip(&addresses(seat, dual_stack))?;
-            no_offload(place, &[NIC])?;
+            netns.ip(&addresses(seat, dual_stack))?;
+            no_offload(netns, &[NIC])?;
         }
 
-        // The router's second cable goes straight to the remote client.
-        let router = places.last().context("no router was planned")?;
-        let remote = Place::new("remote")?;
-        remote.sysctl(&quiet)?;
-        router.ip(&cable("eth1", NIC, [0, 200], &remote, mtu(Link::Plain)))?;
-        router.ip("addr add 10.1.0.1/24 dev eth1\nlink set eth1 up\n")?;
-        router.sysctl(&[
-            ("ipv4/ip_forward", "1"),
-            ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv4/conf/default/rp_filter", "0"),
-            ("ipv4/conf/eth0/send_redirects", "0"),
-            ("ipv4/conf/all/send_redirects", "0"),
-        ])?;
-        remote.ip(&format!(
-            "link set lo up\naddr add 10.1.0.100/24 dev {NIC}\nlink set {NIC} up\nroute add default via 10.1.0.1\n"
-        ))?;
-        if dual_stack {
-            router.ip(&format!("addr add {}/64 dev eth1 nodad\n", ipv6(1, 1)))?;
-            router.sysctl(&[("ipv6/conf/all/forwarding", "1")])?;
-            remote.ip(&format!(
-                "addr add {}/64 dev {NIC} nodad\nroute add ::/0 via {}\n",
-                ipv6(1, 100),
-                ipv6(1, 1)
-            ))?;
-        }
-        no_offload(&remote, &[NIC])?;
-        links.extend(prepare_ports(router, &["eth1"], Link::Plain)?);
+        let router = namespaces.last().context("no router was planned")?;
+        let (remote, port) = behind(router, dual_stack)?;
+        links.extend(port);
 
         let switch = Arc::new(Switch {
-            place: switch,
+            netns: switch,
             ports,
             _links: links,
         });
-        let host = |name: &str, address, ipv6, place| {
+        let host = |name: &str, address, ipv6, netns| {
             Box::new(NetnsHost {
                 name: name.to_owned(),
                 address,
                 ipv6,
-                place,
+                netns,
                 switch: Arc::clone(&switch),
             }) as Box<dyn Host>
         };
         let remote = host("remote", Ipv4Addr::new(10, 1, 0, 100), ipv6(1, 100), remote);
         let mut hosts: Vec<Box<dyn Host>> = seats
             .iter()
-            .zip(places)
-            .map(|(seat, place)| host(&seat.name, seat.address(), seat.ipv6(), place))
+            .zip(namespaces)
+            .map(|(seat, netns)| host(&seat.name, seat.address(), seat.ipv6(), netns))
             .collect();
         let mut last = || hosts.pop().context("a host was not planned");
         let (router, etcd) = (last()?, last()?);
@@ -359,6 +335,37 @@ impl Segment {
             switch,
         })
     }
+}
+
+/// Makes the remote client, to which a second cable goes straight from the router. Returns it with
+/// what holds the program at the router's end.
+fn behind(router: &NetNs, dual_stack: bool) -> Result<(NetNs, Vec<OwnedFd>)> {
+    let remote = NetNs::new("remote")?;
+    remote.sysctl(&quiet(dual_stack))?;
+    router.ip(&cable("eth1", NIC, [0, 200], &remote, mtu(Link::Plain)))?;
+    router.ip("addr add 10.1.0.1/24 dev eth1\nlink set eth1 up\n")?;
+    router.sysctl(&[
+        ("ipv4/ip_forward", "1"),
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/conf/eth0/send_redirects", "0"),
+        ("ipv4/conf/all/send_redirects", "0"),
+    ])?;
+    remote.ip(&format!(
+        "link set lo up\naddr add 10.1.0.100/24 dev {NIC}\nlink set {NIC} up\nroute add default via 10.1.0.1\n"
+    ))?;
+    if dual_stack {
+        router.ip(&format!("addr add {}/64 dev eth1 nodad\n", ipv6(1, 1)))?;
+        router.sysctl(&[("ipv6/conf/all/forwarding", "1")])?;
+        remote.ip(&format!(
+            "addr add {}/64 dev {NIC} nodad\nroute add ::/0 via {}\n",
+            ipv6(1, 100),
+            ipv6(1, 1)
+        ))?;
+    }
+    no_offload(&remote, &[NIC])?;
+    let port = prepare_ports(router, &["eth1"], Link::Plain)?;
+    Ok((remote, port))
 }
 
 /// The largest packets on the nodes' segment, in bytes.
@@ -379,7 +386,7 @@ fn bridge_lines(name: &str) -> String {
 
 /// The line that makes a veth from `port` here to `interface` there. `mac`: the last two bytes
 /// of the Ethernet address there.
-fn cable(port: &str, interface: &str, mac: [u8; 2], there: &Place, mtu: u16) -> String {
+fn cable(port: &str, interface: &str, mac: [u8; 2], there: &NetNs, mtu: u16) -> String {
     let [high, low] = mac;
     format!(
         "link add {port} mtu {mtu} type veth peer name {interface} mtu {mtu} address 02:00:0a:00:{high:02x}:{low:02x} netns {}\n\
@@ -390,29 +397,29 @@ fn cable(port: &str, interface: &str, mac: [u8; 2], there: &Place, mtu: u16) -> 
 
 /// Partial checksums would leave as they are when a program sends the frame on, and receivers
 /// would drop it.
-fn no_offload(place: &Place, interfaces: &[&str]) -> Result<()> {
-    sys::in_network(&place.namespaces, || {
+fn no_offload(netns: &NetNs, interfaces: &[&str]) -> Result<()> {
+    sys::in_network(&netns.namespaces, || {
         interfaces
             .iter()
             .try_for_each(|interface| sys::checksum_offload_off(interface))
     })
-    .with_context(|| format!("switch checksum offload off on {}", place.holder.name()))
+    .with_context(|| format!("switch checksum offload off on {}", netns.holder.name()))
 }
 
 /// Makes the near ends of cables fit for hosts that answer by `XDP_TX`.
-fn prepare_ports(place: &Place, ports: &[&str], link: Link) -> Result<Vec<OwnedFd>> {
-    no_offload(place, ports)?;
+fn prepare_ports(netns: &NetNs, ports: &[&str], link: Link) -> Result<Vec<OwnedFd>> {
+    no_offload(netns, ports)?;
     // A driver takes no program for large frames from a kernel without `frags`. Then hosts have
     // theirs outside of the driver, and what they answer arrives anyway.
     if link == Link::Jumbo && !sys::has_xdp_frags().context("try an XDP program")? {
         return Ok(Vec::new());
     }
-    attach_pass(place, ports)
+    attach_pass(netns, ports)
 }
 
 /// Attaches a program that lets everything pass.
-fn attach_pass(place: &Place, interfaces: &[&str]) -> Result<Vec<OwnedFd>> {
-    sys::in_network(&place.namespaces, || {
+fn attach_pass(netns: &NetNs, interfaces: &[&str]) -> Result<Vec<OwnedFd>> {
+    sys::in_network(&netns.namespaces, || {
         let pass = sys::load_xdp_pass()?;
         interfaces
             .iter()
@@ -422,7 +429,7 @@ fn attach_pass(place: &Place, interfaces: &[&str]) -> Result<Vec<OwnedFd>> {
     .with_context(|| {
         format!(
             "attach XDP_PASS to {interfaces:?} of {}",
-            place.holder.name()
+            netns.holder.name()
         )
     })
 }

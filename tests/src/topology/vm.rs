@@ -228,7 +228,7 @@ pub fn build(
     let mut seats = Seat::nodes(node_count)?;
     seats.push(Seat::client());
     let mut segment = Segment::build(Vec::new(), dual_stack, Link::Plain)?;
-    let place = &segment.switch.place;
+    let netns = &segment.switch.netns;
     let mut taps = String::new();
     for nic in seats.iter().flat_map(|seat| machines.wiring.nics(seat)) {
         let tap = nic.tap;
@@ -236,8 +236,8 @@ pub fn build(
             "tuntap add dev {tap} mode tap\nlink set {tap} master {BRIDGE}\nlink set {tap} up\n"
         );
     }
-    place.ip(&taps)?;
-    let mut capture = place.command("tcpdump".as_ref());
+    netns.ip(&taps)?;
+    let mut capture = netns.command("tcpdump".as_ref());
     capture
         .args(["-i", BRIDGE, "-n", "-U", "-Z", "root", "-s", "192", "-w"])
         .arg(work.join("segment.pcap"));
@@ -261,7 +261,7 @@ pub fn build(
             nics: machines.wiring.nics(&seat),
             counts_instructions: false,
         };
-        let mut machine = Machine::new(hardware, kernel.clone(), Arc::clone(place), testbed, work);
+        let mut machine = Machine::new(hardware, kernel.clone(), Arc::clone(netns), testbed, work);
         machine.switch_on()?;
         hosts.push(VmHost {
             machine,

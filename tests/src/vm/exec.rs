@@ -81,7 +81,7 @@ pub fn run(arguments: Vec<String>) -> Result<ExitCode> {
     });
     loop {
         match Message::read(&mut stream).context("the machine is gone")? {
-            // Whoever reads our output has gone: the process is to learn of that by its end.
+            // Nobody reads our output any more: the process learns of it by the end of its pipe.
             Message::Output(bytes) => std::io::stdout().write_all(&bytes).context("write")?,
             Message::Error(bytes) => std::io::stderr().write_all(&bytes).context("write")?,
             Message::Exit(exit) => return end_as(exit),

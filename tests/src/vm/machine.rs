@@ -17,7 +17,7 @@ use super::exec::GUEST;
 use super::{CONTROL_MAC, Kernel, READY, protocol, qmp};
 use crate::clock::until;
 use crate::isolation::WORK_ROOT;
-use crate::place::Place;
+use crate::netns::NetNs;
 use crate::process::{Process, tail};
 
 /// Emulated machines that boot at once on a busy host take a minute; one that hangs, for ever.
@@ -26,7 +26,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// A network card.
 #[derive(Debug, Clone)]
 pub struct Nic {
-    /// Name of the tap, at the place of the machine, that its cable ends in.
+    /// Name of the tap, in the namespaces of the machine, that its cable ends in.
     pub tap: String,
     /// Its Ethernet address.
     pub mac: String,
@@ -57,22 +57,22 @@ pub struct Machine {
     /// Its first process.
     testbed: PathBuf,
     work: PathBuf,
-    /// TCP port at the place, which leads to the one of the guest.
+    /// TCP port in the namespaces below, which leads to the one of the guest.
     port: u16,
     /// Length of the console's log when it was last switched on: what is behind it is news.
     console_from: usize,
     qemu: Option<Process>,
-    place: Arc<Place>,
+    netns: Arc<NetNs>,
 }
 
 impl Machine {
-    /// One that is off. It will stand at a place, where its taps are; `testbed` is its first
+    /// One that is off. It will run in `netns`, where its taps are; `testbed` is its first
     /// process; `work`, below [`WORK_ROOT`], takes its logs.
     #[must_use]
     pub fn new(
         hardware: Hardware,
         kernel: Kernel,
-        place: Arc<Place>,
+        netns: Arc<NetNs>,
         testbed: &Path,
         work: &Path,
     ) -> Self {
@@ -85,11 +85,11 @@ impl Machine {
             port: PORT.fetch_add(1, Ordering::Relaxed),
             console_from: 0,
             qemu: None,
-            place,
+            netns,
         }
     }
 
-    /// Boots one at a place of its own, with nothing else on its network. Returns it with the
+    /// Boots one in namespaces of its own, with nothing else on its network. Returns it with the
     /// folder of its logs.
     ///
     /// # Errors
@@ -101,9 +101,9 @@ impl Machine {
     ) -> Result<(Self, PathBuf)> {
         let work = Path::new(WORK_ROOT).join(&hardware.name);
         std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-        let place = Place::new("machine")?;
-        place.ip("link set lo up\n")?;
-        let mut machine = Self::new(hardware, kernel.clone(), Arc::new(place), testbed, &work);
+        let netns = NetNs::new("machine")?;
+        netns.ip("link set lo up\n")?;
+        let mut machine = Self::new(hardware, kernel.clone(), Arc::new(netns), testbed, &work);
         machine.switch_on()?;
         machine.wait_until_up()?;
         Ok((machine, work))
@@ -143,7 +143,7 @@ impl Machine {
         };
         let console = self.file("console.log");
         self.console_from = std::fs::read(&console).map_or(0, |text| text.len());
-        let mut qemu = self.place.command("qemu-system-x86_64".as_ref());
+        let mut qemu = self.netns.command("qemu-system-x86_64".as_ref());
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-no-reboot", "-machine", "q35", "-name", self.name()])
             .args(accelerator.options())
@@ -269,7 +269,7 @@ impl Machine {
     /// A command that will run inside, see [`exec`](super::exec).
     #[must_use]
     pub fn command(&self, program: &OsStr) -> Command {
-        let mut command = self.place.command(self.testbed.as_os_str());
+        let mut command = self.netns.command(self.testbed.as_os_str());
         command.env(GUEST, format!("127.0.0.1:{}", self.port));
         command.args([OsStr::new("exec"), OsStr::new("--"), program]);
         command
@@ -278,7 +278,7 @@ impl Machine {
     /// A command line for people, that opens a shell inside.
     #[must_use]
     pub fn way_in(&self) -> String {
-        let mut line = self.place.way_in();
+        let mut line = self.netns.way_in();
         let _ = write!(
             line,
             " env {GUEST}=127.0.0.1:{} {} exec -- script -qc 'bash -i' /dev/null",

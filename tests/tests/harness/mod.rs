@@ -17,7 +17,7 @@ use vip_tests::cluster::{Cluster, PATIENCE, Plan};
 use vip_tests::hooks;
 use vip_tests::isolation::CGROUPS;
 use vip_tests::load::Summary;
-use vip_tests::outcome::{Outcome, Report};
+use vip_tests::outcome::{Outcome, Timeline};
 use vip_tests::process::output;
 use vip_tests::topology::{NIC, PORT, vip_by_hand};
 use vip_tests::traffic::{ArpMonitor, Load, Watches, vip};
@@ -52,7 +52,7 @@ fn bare(nodes: u8) -> Result<Cluster> {
         bare: true,
         ..Plan::default()
     };
-    Cluster::start(&Programs::find()?, plan, &mut Report::new(false))
+    Cluster::start(&Programs::find()?, plan, &mut Timeline::new(false))
 }
 
 fn topology() -> Result<()> {
@@ -156,7 +156,7 @@ fn watches() -> Result<()> {
     outcome.take_watches(&before, &after, None);
     ensure!(outcome.watches_cut_living == 20, "{outcome:?}");
 
-    // A machine that loses its power says nothing: its watches fall silent, and stay open.
+    // A machine that loses its power sends nothing: its watches get no more events, and stay open.
     let second = format!("{}:{PORT}", cluster.host(1).address());
     let client = cluster.topology.client.as_ref();
     let (mut watches, _) = Watches::open(&cluster, client, &second, 20)?;
@@ -180,7 +180,7 @@ fn watches() -> Result<()> {
         );
         ensure!(
             after.ended.as_deref() != Some("eof"),
-            "a transfer: {before:?} {after:?}"
+            "the watch was closed: {before:?} {after:?}"
         );
     }
     Ok(())
@@ -245,7 +245,7 @@ fn death() -> Result<()> {
     ensure!(children.len() > holders.len(), "API servers run too");
     let groups = children.iter().map(|pid| group_of(pid));
     let groups = groups.collect::<Result<BTreeSet<_>>>()?;
-    // Not even a chance to clean up.
+    // It cannot clean up.
     kill(Pid::from_raw(up.id().cast_signed()), Signal::SIGKILL)?;
     up.wait()?;
     until("all its processes are gone", PATIENCE, || {

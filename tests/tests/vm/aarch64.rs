@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Failed, Trial};
 use vip_tests::clock::until;
 use vip_tests::isolation::WORK_ROOT;
-use vip_tests::place::Place;
+use vip_tests::netns::NetNs;
 use vip_tests::process::Process;
 
 /// Names the folder with its kernel and initrd, which `cargo xtask test vm` prepares.
@@ -48,8 +48,8 @@ fn run(folder: Option<&Path>) -> Result<()> {
     let folder = folder.with_context(|| format!("{FOLDER} is not set: cargo xtask test vm"))?;
     crate::inside::done();
     let console = Path::new(WORK_ROOT).join("aarch64-console.log");
-    let place = Place::new("aarch64")?;
-    let mut qemu = place.command("qemu-system-aarch64".as_ref());
+    let netns = NetNs::new("aarch64")?;
+    let mut qemu = netns.command("qemu-system-aarch64".as_ref());
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-no-reboot", "-machine", "virt", "-m", "1024", "-smp", "2"])
         // Signed pointers take most of the emulator's time otherwise.

@@ -13,9 +13,8 @@ use vip_tests::clock;
 use vip_tests::cluster::PACE;
 use vip_tests::isolation::MARK;
 use vip_tests::process::Process;
-use vip_tests::scenarios::{
-    ALL, ALLOW_LIST, DUAL_STACK, LINKS, OTHER_NICS, PORT_MAPPING, SECOND_WAY, Scenario,
-};
+use vip_tests::scenario::{On, When};
+use vip_tests::scenarios;
 use vip_tests::vm::Kernel;
 use vip_tests::vm::machine::{Hardware, Machine};
 
@@ -34,31 +33,6 @@ const ON_EACH: &[&str] = &[
     "every_verdict_is_the_same_in_the_kernel",
     "the_verifier_is_far_from_giving_up",
 ];
-
-/// Of the scenarios in namespaces, those whose outcome a kernel may change: by its verifier, its
-/// hooks, its sockets, its XDP in the driver and outside of it.
-const SCENARIOS: &[&str] = &[
-    "owner_killed",
-    "node_faults",
-    "port_reused",
-    "stray_frames",
-    "check",
-    "cleanup",
-    "dual_stack",
-    "local_clients",
-    "path_mtu",
-    "port_mapping",
-    "allow_list",
-    "other_nics",
-    "second_way",
-    "bridge",
-    "jumbo",
-    "occupied",
-];
-
-/// Those that also run when all tests do, for the sake of their time on the oldest kernel only: it
-/// has the most that is done in another way.
-const ALWAYS: &[&str] = &["dual_stack", "occupied"];
 
 /// The longest test takes some minutes. A machine that hangs is not waited for.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -100,14 +74,16 @@ enum End {
     Hung(String),
 }
 
-/// All tests, kernel by kernel: those that may run beside each other, and those that want the host
+/// All tests, kernel by kernel: those that may run beside each other, and those that need the host
 /// for themselves.
 pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) {
-    let scenarios = ALL.iter().chain(DUAL_STACK).copied();
-    let scenarios = scenarios.chain(LINKS.iter().map(|(_, scenario)| *scenario));
-    let scenarios: Vec<Scenario> = scenarios
-        .chain([PORT_MAPPING, ALLOW_LIST, OTHER_NICS, SECOND_WAY])
-        .filter(|scenario| SCENARIOS.contains(&scenario.name))
+    let tests = scenarios::ALL.iter().flat_map(|scenario| {
+        let tests = scenario.tests.iter().map(move |test| (scenario, test));
+        tests.filter(|(_, test)| matches!(test.on, On::Namespaces(_)))
+    });
+    let tests = tests.filter(|(_, test)| test.on_machines != When::Never);
+    let tests: Vec<_> = tests
+        .map(|(scenario, test)| (test.name(scenario), test.on_machines))
         .collect();
     let (mut paired, mut alone) = (Vec::new(), Vec::new());
     for (index, kernel) in kernels.iter().enumerate() {
@@ -138,16 +114,10 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) 
         }
         let harness = vec!["harness_".to_owned()];
         alone.push(trial(Processors::Two, "harness", "netns", harness, false));
-        for scenario in &scenarios {
-            let exact = vec!["--exact".to_owned(), scenario.promise.to_owned()];
-            let always = ALWAYS.contains(&scenario.name) && oldest;
-            alone.push(trial(
-                Processors::Two,
-                scenario.promise,
-                "netns",
-                exact,
-                always,
-            ));
+        for (name, when) in &tests {
+            let exact = vec!["--exact".to_owned(), name.clone()];
+            let always = *when == When::Always && oldest;
+            alone.push(trial(Processors::Two, name, "netns", exact, always));
         }
     }
     (paired, alone)

@@ -16,12 +16,13 @@ use anyhow::{Context, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{SigSet, Signal};
 use vip_tests::agent::Programs;
-use vip_tests::cluster::{Cluster, Flavour, Pace, Plan};
+use vip_tests::cluster::plan::Missing;
+use vip_tests::cluster::{Cluster, Pace, Plan};
 use vip_tests::isolation;
-use vip_tests::kube::{Binaries, Layout};
-use vip_tests::outcome::Report;
-use vip_tests::scenarios::{MACHINES, OWNER_KILLED, Scenario, WIRINGS};
-use vip_tests::topology::vm::{Bonding, Machines, Wiring};
+use vip_tests::outcome::Timeline;
+use vip_tests::scenario::{On, Scenario, When};
+use vip_tests::scenarios;
+use vip_tests::topology::vm::Machines;
 use vip_tests::vm::Kernel;
 
 /// Set: only the kernel of this name is used.
@@ -33,13 +34,6 @@ const KEEP: &str = "VIP_TESTS_KEEP";
 /// Set: all of these tests run, and not those only that also run when all tests of the
 /// repository do.
 const ALL: &str = "VIP_TESTS_ALL_MACHINES";
-
-/// The wirings that are always tested: generic XDP on a card, and what a bond makes of cards.
-const ALWAYS: &[Wiring] = &[Wiring::E1000e, Wiring::Bond(Bonding::ActiveBackup)];
-
-/// Scenarios on machines of which all is seen in namespaces too: no machine loses its power or
-/// its network in them.
-const NO_MACHINES_FAULT: &[&str] = &["apiserver_killed", "drain", "agent_killed"];
 
 /// The name of a test, with the reason if it does not run.
 fn named(name: String, runs: bool) -> String {
@@ -76,7 +70,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Those that may run beside each other, and those that want the host for themselves.
+/// Those that may run beside each other, and those that need the host for themselves.
 fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
     let Some(mut kernels) = Kernel::all()? else {
         let reason = "machines (no kernels for them: run cargo xtask test)";
@@ -95,110 +89,86 @@ fn trials() -> Result<(Vec<Trial>, Vec<Trial>)> {
     if std::env::var_os(KERNEL).is_none() {
         trials.push(aarch64::trial());
     }
-    let machines = Machines::new(kernels.clone());
-    for scenario in MACHINES {
-        let plan = plan(Pace::CALM, machines.clone());
-        let runs = all || !NO_MACHINES_FAULT.contains(&scenario.name);
-        let name = named(format!("machines_{}", scenario.promise), runs);
-        let trial = Trial::test(name, || check(*scenario, || on_shared(*scenario, plan)));
-        trials.push(trial.with_ignored_flag(!runs));
-    }
-    for (wiring, scenario) in WIRINGS {
-        let machines = Machines {
-            wiring: *wiring,
-            ..machines.clone()
-        };
-        let plan = plan(Pace::CALM, machines);
-        let runs = all || ALWAYS.contains(wiring);
-        let name = named(format!("machines_{}", scenario.promise), runs);
-        let trial = Trial::test(name, || check(*scenario, || on_its_own(*scenario, plan)));
-        trials.push(trial.with_ignored_flag(!runs));
-    }
-    trials.push(real_api_server(machines, all));
+    trials.extend(on_machines(&Machines::new(kernels), all));
     Ok((paired, trials))
 }
 
-fn plan(pace: Pace, machines: Machines) -> Plan {
-    Plan {
-        interval: pace.interval.to_owned(),
-        more: pace.bfd.to_owned(),
-        pace,
-        machines: Some(machines),
-        ..Plan::default()
+/// Scenarios on clusters of machines: first those that share one.
+fn on_machines(machines: &Machines, all: bool) -> Vec<Trial> {
+    let (mut shared, mut own) = (Vec::new(), Vec::new());
+    for scenario in scenarios::ALL {
+        for test in scenario.tests {
+            let runs = all || test.on_machines == When::Always;
+            let name = named(test.name(scenario), runs);
+            match test.on {
+                On::Namespaces(_) => {}
+                On::SharedMachines => {
+                    let plan = Plan::on_machines(Pace::CALM, machines.clone());
+                    let trial = Trial::test(name, || check(scenario, on_shared(scenario, plan)));
+                    shared.push(trial.with_ignored_flag(!runs));
+                }
+                On::Machines(plan) => own.push(match plan(machines.clone()) {
+                    Ok(plan) => Trial::test(name, || check(scenario, on_its_own(scenario, plan)))
+                        .with_ignored_flag(!runs),
+                    Err(Missing(reason)) => {
+                        let name = test.skipped(scenario, &reason);
+                        Trial::test(name, || Ok(())).with_ignored_flag(true)
+                    }
+                }),
+            }
+        }
     }
+    shared.append(&mut own);
+    shared
 }
 
-/// kube-apiserver on three machines, and one of them loses its power.
-fn real_api_server(machines: Machines, all: bool) -> Trial {
-    let Some(binaries) = Binaries::find() else {
-        let reason =
-            "machines_real_apiserver (no kube-apiserver and etcd: KUBEBUILDER_ASSETS is not set)";
-        return Trial::test(reason, || Ok(())).with_ignored_flag(true);
-    };
-    let machines = Machines {
-        memory: 1536,
-        ..machines
-    };
-    let plan = Plan {
-        flavour: Flavour::Kubernetes(binaries, Layout::Apart),
-        ..plan(Pace::SLOW, machines)
-    };
-    let name = format!("machines_real_apiserver_{}", OWNER_KILLED.promise);
-    let trial = Trial::test(named(name, all), || {
-        check(OWNER_KILLED, || on_its_own(OWNER_KILLED, plan))
-    });
-    trial.with_ignored_flag(!all)
-}
+/// The timeline of a scenario, and the promises that were broken.
+type Story = (Timeline, Result<()>);
 
-/// What came of a scenario: its story, and the promises that were broken.
-type Story = (Report, Result<()>);
-
-fn check(scenario: Scenario, run: impl FnOnce() -> Story) -> Result<(), Failed> {
-    let (report, result) = run();
+fn check(scenario: &Scenario, (timeline, result): Story) -> Result<(), Failed> {
     result.map_err(|error| {
-        let (name, story) = (scenario.name, report.lines().join("\n"));
+        let (name, story) = (scenario.name, timeline.lines().join("\n"));
         Failed::from(format!("{name}: {error:#}\n\nwhat happened:\n{story}"))
     })
 }
 
 thread_local! {
-    /// The cluster that scenarios of [`MACHINES`] share, as booting takes longer than most of
-    /// them. One that failed leaves none behind.
+    /// The cluster of [`On::SharedMachines`]. A scenario that failed leaves none behind.
     static SHARED: RefCell<Option<Cluster>> = const { RefCell::new(None) };
 }
 
-fn on_shared(scenario: Scenario, plan: Plan) -> Story {
+fn on_shared(scenario: &Scenario, plan: Plan) -> Story {
     inside::done();
-    let mut report = Report::new(false);
+    let mut timeline = Timeline::new(false);
     let run = || {
         let mut cluster = match SHARED.take() {
             Some(cluster) => cluster,
-            None => Cluster::start(&Programs::find()?, plan, &mut report)?,
+            None => Cluster::start(&Programs::find()?, plan, &mut timeline)?,
         };
-        carry_out(scenario, &mut cluster, &mut report)?;
+        carry_out(scenario, &mut cluster, &mut timeline)?;
         cluster.heal().context("make the cluster whole again")?;
         SHARED.set(Some(cluster));
         Ok(())
     };
     let result = run();
-    (report, result)
+    (timeline, result)
 }
 
-fn on_its_own(scenario: Scenario, plan: Plan) -> Story {
+fn on_its_own(scenario: &Scenario, plan: Plan) -> Story {
     // More at once would be too much for the host.
     SHARED.take();
     inside::done();
-    let mut report = Report::new(false);
+    let mut timeline = Timeline::new(false);
     let run = || {
-        let mut cluster = Cluster::start(&Programs::find()?, plan, &mut report)?;
-        carry_out(scenario, &mut cluster, &mut report)
+        let mut cluster = Cluster::start(&Programs::find()?, plan, &mut timeline)?;
+        carry_out(scenario, &mut cluster, &mut timeline)
     };
     let result = run();
-    (report, result)
+    (timeline, result)
 }
 
-fn carry_out(scenario: Scenario, cluster: &mut Cluster, report: &mut Report) -> Result<()> {
-    let violations = match (scenario.run)(cluster, report) {
+fn carry_out(scenario: &Scenario, cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
+    let violations = match (scenario.run)(cluster, timeline) {
         Ok(outcome) => outcome.violations,
         Err(error) => vec![format!("{error:#}")],
     };

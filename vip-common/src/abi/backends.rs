@@ -1,4 +1,4 @@
-//! The nodes: where they are, which of them may be used, and in which order.
+//! The backends: their addresses, their health, and their order in a bucket.
 
 use core::fmt;
 
@@ -7,8 +7,8 @@ use bytemuck::{Pod, Zeroable};
 use super::limits::{MAX_BACKENDS, MAX_CHECKS};
 use crate::wire::addr::{Be128, Mac};
 
-/// A set of Ethernet addresses, kept in one word: it may hold more than was put in, never less
-/// (a Bloom filter of one hash, the last byte modulo 64).
+/// A filter of Ethernet addresses in one word: a Bloom filter of 64 bits whose one hash is the last
+/// byte modulo 64. It may match addresses that were not added, and always matches those that were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct MacFilter(u64);
@@ -18,21 +18,21 @@ impl MacFilter {
         1 << (mac.last_byte() & 63)
     }
 
-    /// False if the address was surely not put in.
+    /// False if the address was not added; true if it may have been.
     #[inline(always)]
     #[must_use]
     pub const fn may_hold(self, mac: Mac) -> bool {
         self.0 & Self::bit(mac) != 0
     }
 
-    /// With the address put in.
+    /// The filter with the address added.
     #[must_use]
     pub const fn with(self, mac: Mac) -> Self {
         Self(self.0 | Self::bit(mac))
     }
 }
 
-/// Which backend: the place of a node in the configured list, `0..MAX_BACKENDS`.
+/// Index of a backend in the configured list of nodes, `0..MAX_BACKENDS`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendIndex(u8);
 
@@ -47,7 +47,7 @@ impl BackendIndex {
         }
     }
 
-    /// For indexing maps and slices.
+    /// The index, for maps and slices.
     #[must_use]
     pub const fn get(self) -> usize {
         self.0 as usize
@@ -60,7 +60,7 @@ impl fmt::Debug for BackendIndex {
     }
 }
 
-/// A set of backends, one bit each.
+/// A set of backends, one bit for each index.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct BackendMask(u32);
@@ -69,10 +69,10 @@ impl BackendMask {
     /// No backend.
     pub const EMPTY: Self = Self(0);
 
-    /// Every backend that there may be.
+    /// All [`MAX_BACKENDS`] backends.
     pub const ALL: Self = Self::first(MAX_BACKENDS);
 
-    /// The first `count` backends.
+    /// The first `count` backends, at most [`MAX_BACKENDS`].
     #[must_use]
     pub const fn first(count: usize) -> Self {
         Self(
@@ -105,29 +105,29 @@ impl BackendMask {
         self.0 == 0
     }
 
-    /// What is in this set and not in the other.
+    /// The backends in this set and not in the other.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// How many backends are in the set.
+    /// The number of backends in the set.
     #[inline(always)]
     #[must_use]
     pub const fn count(self) -> u32 {
         self.0.count_ones()
     }
 
-    /// The backend in the set that has so many before it. `None` if there are not enough.
+    /// The backend that has `before` others of the set before it; `None` if the set is too small.
     #[inline(always)]
     #[must_use]
     pub const fn nth(self, before: u32) -> Option<BackendIndex> {
         let mut rest = self.0;
         let mut taken = 0;
-        // Not `while taken < before`: the verifier wants to see an end.
+        // Not `while taken < before`: the verifier must see a bound.
         while taken < MAX_BACKENDS as u32 {
             if taken < before {
-                // Without the lowest.
+                // Clears the lowest bit.
                 rest &= rest.wrapping_sub(1);
             }
             taken += 1;
@@ -135,7 +135,7 @@ impl BackendMask {
         BackendIndex::new(rest.trailing_zeros() as usize)
     }
 
-    /// What both sets hold.
+    /// The backends in both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -152,12 +152,13 @@ impl fmt::Debug for BackendMask {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Backend {
-    /// Where to send its frames; all zeros while unknown, and then nothing is sent.
+    /// Ethernet address that frames for it are sent to; [`Mac::UNKNOWN`] until it is learned, and
+    /// nothing is forwarded until then.
     pub mac: Mac,
-    /// Where its frames come from, if something on the way rewrites that (a bond of mode 5 or 6,
-    /// the MAC NAT of a hypervisor); else all zeros. By either address it is known as a sender.
+    /// Ethernet source of its frames, if something on the path rewrites it (a bond of mode 5 or 6,
+    /// the MAC NAT of a hypervisor); else [`Mac::UNKNOWN`]. Frames from either address are its.
     pub source: Mac,
-    /// The node's own address, by which it is known.
+    /// The node's own address, which identifies it.
     pub address: Be128,
     /// Its address of the other family; [`Be128::UNSPECIFIED`] if it has none.
     pub other_address: Be128,
@@ -178,32 +179,32 @@ impl Backend {
     }
 }
 
-/// Health, as bits: a change of health rewrites these few words and no table.
+/// Health of the backends. A change of health rewrites these few words and no table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Masks {
-    /// The node answers. Open connections may be sent there.
+    /// Nodes that answer. They may get segments of open connections.
     pub alive: BackendMask,
-    /// Gets nothing from this node, however alive. All while this node is joining: it has just
-    /// come and does not know yet which others are there, nor they that it is. It resets nothing
-    /// then either, as one of them may have the connection.
+    /// Peers that this node forwards nothing to, even if they are alive. It is
+    /// [`BackendMask::ALL`] while this node is joining: it does not yet know which peers are alive,
+    /// and they do not know it. It resets nothing then, because a peer may have the connection.
     pub no_forward: BackendMask,
-    /// The node's operator wants no new connections there. No program reads it: the agent has
-    /// chosen with it, and the next agent is to know it from its start.
+    /// Nodes that the operator drains. No program reads it: `new_connections` takes it into account
+    /// already. The next agent reads it when it starts.
     pub draining: BackendMask,
     /// Keeps the size a multiple of eight.
     pub reserved: u32,
-    /// For each check: where the agent wants new connections to be sent. It has put together what
-    /// it knows, so that nothing is left to be chosen for each of them.
+    /// For each check: the nodes that get new connections. The agent has made the whole choice, and
+    /// the programs add only that the node is alive.
     pub new_connections: [BackendMask; MAX_CHECKS],
-    /// For each check: which nodes this one's own processes and pods are connected to. To a node's
-    /// own address, so its server counts and nothing else: whether its agent was heard or this node
-    /// is joining makes no difference.
+    /// For each check: the nodes that local processes and pods are connected to. These connections
+    /// go to a node's own address, so only the health of its server counts: not whether its agent
+    /// was heard, and not whether this node is joining.
     pub connect: [BackendMask; MAX_CHECKS],
 }
 
 impl Masks {
-    /// The first `count` backends alive, and new connections to all.
+    /// The first `count` backends alive and chosen for new connections.
     #[must_use]
     pub const fn all(count: usize) -> Self {
         let all = BackendMask::first(count);
@@ -217,17 +218,17 @@ impl Masks {
         }
     }
 
-    /// Where new connections may go, by a check of `0..MAX_CHECKS`. Never to a node that does not
-    /// answer, whichever of the words was written first.
+    /// The usable backends for new connections, by the index of a check, `0..MAX_CHECKS`. Never one
+    /// that is not alive, in whichever order the agent writes the words.
     #[inline(always)]
     #[must_use]
     pub const fn for_new_connections(&self, check: u8) -> BackendMask {
-        // The verifier wants to see that it is in range.
+        // The verifier must see that the index is in range.
         self.new_connections[check as usize & (MAX_CHECKS - 1)].and(self.alive)
     }
 
-    /// Where connections of this node and its pods go, by a check of `0..MAX_CHECKS`. Nowhere means
-    /// that they stay as they are.
+    /// The backends for connections of this node and its pods, by the index of a check,
+    /// `0..MAX_CHECKS`. If it is empty, they are not redirected.
     #[inline(always)]
     #[must_use]
     pub const fn for_connect(&self, check: u8) -> BackendMask {
@@ -235,11 +236,11 @@ impl Masks {
     }
 }
 
-/// One bucket: all backends, in this bucket's order of rank.
+/// The row of one bucket: all backends in the order of their ranks.
 ///
-/// Four bits a rank, the first rank lowest: a row is one word and the walk down it a shift, and
-/// 65,536 rows are 512 KiB, which a core's second cache still holds. Ranks from `backend_count`
-/// on mean nothing.
+/// Each rank has four bits, the first rank the lowest. A row is one word and a step down is a
+/// shift. A table of 65,536 rows has 512 KiB, which fit into a core's second-level cache. Ranks
+/// from `backend_count` on are not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct RankRow(u64);
@@ -250,7 +251,7 @@ const RANK_BITS: usize = 4;
 const _: () = assert!(MAX_BACKENDS == 1 << RANK_BITS && MAX_BACKENDS * RANK_BITS == 64);
 
 impl RankRow {
-    /// From the backends in the order of their ranks; from [`MAX_BACKENDS`] on they are left out.
+    /// The row of these backends in the order of their ranks, the first [`MAX_BACKENDS`] of them.
     #[must_use]
     pub fn new(order: impl IntoIterator<Item = BackendIndex>) -> Self {
         let ranks = order.into_iter().take(MAX_BACKENDS).enumerate();
@@ -259,7 +260,7 @@ impl RankRow {
         }))
     }
 
-    /// The backend of the first rank, whatever the number of backends.
+    /// The backend of the first rank.
     #[inline(always)]
     #[must_use]
     pub const fn first(self) -> BackendIndex {

@@ -1,25 +1,25 @@
-//! What lies in the maps of the programs that benchmarks compare with. No part of the product.
+//! The map of the programs that benchmarks compare with. Not part of the product.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::addr::{Be16, Mac};
 
-/// How packets are made anew between runs.
+/// The fields of the packet that `bench_feed` makes for each run.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Feed {
     /// The next flow, `0..flows`.
     pub next: u32,
-    /// How many flows there are.
+    /// Number of flows.
     pub flows: u32,
     /// Ethernet destination of each packet.
     pub destination: Mac,
     /// Ethernet source of each packet.
     pub source: Mac,
-    /// 1 if packets are of IPv6, else 0.
+    /// 1 for IPv6 packets, 0 for IPv4.
     pub ipv6: u32,
-    /// The port each packet goes to.
+    /// TCP destination port of each packet.
     pub port: Be16,
-    /// Zero.
+    /// Always 0.
     pub reserved: u16,
 }

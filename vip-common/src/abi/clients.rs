@@ -1,16 +1,16 @@
-//! Keys and values of the maps that know clients: allow lists, limits, redirected sockets.
+//! Keys and values of the tables of clients: allow lists, limits, redirected sockets.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::addr::{Be16, Be128};
 
-/// Key of the allow lists: a prefix of the service's number and the source's address.
+/// Key of the allow lists: the service's id, then an address or a prefix of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct AllowKey {
-    /// [`Service::id`]; always the whole of it.
+    /// [`Service::id`](super::Service::id), all 32 bits of which are part of the prefix.
     pub service: u32,
-    /// The source, or its network.
+    /// The source's address or network, as in [`Be128`].
     pub source: [u8; 16],
 }
 
@@ -21,7 +21,7 @@ impl AllowKey {
     /// Bits of the whole key.
     pub const BITS: u32 = Self::SERVICE_BITS + 128;
 
-    /// The key to look a source up by, or to put a network in by.
+    /// The key of a source for a lookup, or of a network for an entry.
     #[inline(always)]
     #[must_use]
     pub const fn new(service: u16, source: Be128) -> Self {
@@ -32,19 +32,19 @@ impl AllowKey {
     }
 }
 
-/// A source of connections: an address of IPv4, a /64 of IPv6, which is as little as anybody is
-/// given; with the service's number.
+/// Key of a token bucket: a source of connections and a service. A source is an IPv4 address or an
+/// IPv6 /64, the smallest network that a site is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Source {
-    /// The address or network.
+    /// The address or network, in network byte order.
     pub network: [u64; 2],
-    /// [`Service::id`].
+    /// [`Service::id`](super::Service::id).
     pub service: u64,
 }
 
 impl Source {
-    /// That of a client.
+    /// The key of a client for a service.
     #[inline(always)]
     #[must_use]
     pub const fn new(service: u16, client: Be128) -> Self {
@@ -61,17 +61,17 @@ impl Source {
     }
 }
 
-/// The VIP that a local socket believes to be connected to, and where it really is.
+/// The VIP that a local socket connected to, and the node that it was redirected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Redirected {
     /// The VIP.
     pub vip: Be128,
-    /// The node.
+    /// The node's own address.
     pub node: Be128,
-    /// The service's port.
+    /// The service's port on the VIP.
     pub port: Be16,
-    /// The port on the node.
+    /// The service's target on the node.
     pub target: Be16,
     /// Keeps the size a multiple of eight.
     pub reserved: u32,

@@ -1,12 +1,12 @@
-//! What the programs count.
+//! The counters of the programs.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Traffic of one backend, as this node steered it.
+/// Traffic that this node steered to one backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendCounters {
-    /// Frames sent to the backend or, on the backend itself, passed to its own stack.
+    /// Frames forwarded to the backend or, on the backend itself, passed to its stack.
     pub packets: u64,
     /// Bytes of those frames, Ethernet header included, FCS not.
     pub bytes: u64,
@@ -28,28 +28,29 @@ impl core::ops::Add for BackendCounters {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// What became of a frame: one counter a verdict. Names are those of metrics and status.
+        /// The counters, one for each reason of a verdict. A variant's documentation is the help
+        /// text of its metric.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
         #[repr(u32)]
         pub enum Counter { $($(#[doc = $doc])+ $variant,)+ }
 
         impl Counter {
-            /// All of them, in the order of their index in the map.
+            /// All counters, in the order of their index in the map.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// `snake_case`, as in metrics and in `vip status --json`.
+            /// The name in metrics and in `vip status --json`, in `snake_case`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
 
-            /// One line for people.
+            /// The help text of the metric: one line.
             #[must_use]
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
             }
 
-            /// Index in the map of counters.
+            /// Index in the map of counters, below [`COUNTERS`].
             #[must_use]
             pub const fn index(self) -> u32 {
                 self as u32
@@ -132,7 +133,7 @@ counters! {
 }
 
 impl Counter {
-    /// Whether it tells of frames or connections, and not of the agent's own tests.
+    /// Whether it counts frames or connections of clients, not the agent's self-tests.
     #[must_use]
     pub const fn tells_of_traffic(self) -> bool {
         !matches!(
@@ -142,5 +143,5 @@ impl Counter {
     }
 }
 
-/// Length of the map of counters.
+/// Number of entries of the map of counters.
 pub const COUNTERS: u32 = Counter::ALL.len() as u32;

@@ -1,4 +1,4 @@
-//! Searches in the [`State`], in loops that the verifier sees an end of.
+//! Searches in the [`State`], in loops whose bound the verifier sees.
 
 use super::backends::BackendIndex;
 use super::limits::{MAX_BACKENDS, MAX_PORTS, MAX_VIPS};
@@ -6,15 +6,15 @@ use super::service::{Service, Vip};
 use super::state::State;
 use crate::wire::addr::{Be32, Be128, Mac};
 
-/// The VIP with this address of IPv4.
+/// The VIP with this IPv4 address.
 #[inline(always)]
 pub(crate) fn find_ipv4(state: &State, address: Be32) -> Option<&Vip> {
-    // The verifier wants to see an end. (The least of both, not two conditions: those LLVM
-    // unrolls sixteen times.)
+    // The minimum is the bound that the verifier sees. LLVM would unroll a loop with two conditions
+    // sixteen times.
     let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
     let mut index = 0;
     while index < count {
-        // That it is one of IPv4 is known.
+        // The first `ipv4_count` VIPs are IPv4 addresses, so the last word is enough.
         if state.vips[index].address.to_raw()[3] == address.raw() {
             return Some(&state.vips[state.hide_from_verifier::<MAX_VIPS>(index)]);
         }
@@ -57,27 +57,27 @@ pub(crate) fn service<'v>(
     None
 }
 
-/// Whether frames from this Ethernet address are another node's.
+/// Whether this Ethernet address is a peer's.
 #[inline(always)]
 pub(crate) fn is_peer(state: &State, mac: Mac) -> bool {
-    // Nearly all frames come from clients and routers, and the filter tells most of them apart
-    // without a look at the backends.
-    state.config.peers.may_hold(mac) && is_node(state, mac, |_| true)
+    // Nearly all frames come from clients and routers, and the filter rules most of those out
+    // without a search of the backends.
+    state.config.peers.may_hold(mac) && is_peer_that(state, mac, |_| true)
 }
 
-/// Whether the Ethernet address is that of another node that is alive: of one whose agent was
-/// heard, and may so own the VIP.
+/// Whether this Ethernet address is that of a peer which is alive: its agent was heard, so that it
+/// may be the owner.
 #[inline(always)]
 pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
-    is_node(state, mac, |index| {
+    is_peer_that(state, mac, |index| {
         BackendIndex::new(index).is_some_and(|one| state.masks.alive.contains(one))
     })
 }
 
-/// Whether the Ethernet address is that of another node, which is `wanted`: the one that it is
-/// reached at, or the one that its frames come from.
+/// Whether this Ethernet address is that of a peer for whose index `wanted` is true: either the
+/// address that it receives at or the one that it sends from.
 #[inline(always)]
-fn is_node(state: &State, mac: Mac, wanted: impl Fn(usize) -> bool) -> bool {
+fn is_peer_that(state: &State, mac: Mac, wanted: impl Fn(usize) -> bool) -> bool {
     let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
     let mut index = 0;
     while index < count {

@@ -1,9 +1,9 @@
-//! What lies in the BPF maps: the contract between the agent, which writes it, and the
-//! XDP and tcx programs, which read it.
+//! The types of the BPF maps: the contract between the agent and the programs.
 //!
-//! Everything is plain old data (`#[repr(C)]`, no padding that is not named), so that both
-//! sides see the same bytes. A change of any type here is a new [`LAYOUT_VERSION`]: an agent
-//! that finds pinned maps of another version must not write to them.
+//! Everything is plain old data (`#[repr(C)]`, all padding is a named field), so that both sides
+//! see the same bytes. Words are in host byte order, except `Be16`, `Be32` and `Be128`. A change of
+//! any type here needs a new [`LAYOUT_VERSION`]: an agent that finds pinned maps of another version
+//! must not write to them.
 
 mod backends;
 pub mod bench;

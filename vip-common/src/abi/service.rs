@@ -7,19 +7,20 @@ use crate::hash::ServiceHash;
 use crate::wire::addr::{Be16, Be128};
 use crate::wire::time::BootNanos;
 
-/// A virtual address and what is declared for it.
+/// A virtual address and its services.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Vip {
-    /// The address.
+    /// The address, of either family.
     pub address: Be128,
-    /// The lease: until when this node answers for the address. See [`BootNanos::stands`].
+    /// The end of this node's answer lease: until then it answers for the address. See
+    /// [`lease_stands`](super::lease_stands).
     pub answer_until: BootNanos,
     /// Services in use, `0..=MAX_PORTS`.
     pub service_count: u32,
     /// Keeps the size a multiple of eight.
     pub reserved: u32,
-    /// What is steered. Any other port is dropped.
+    /// The first `service_count` are in use. Segments to any other port are dropped.
     pub services: [Service; MAX_PORTS],
 }
 
@@ -31,8 +32,8 @@ impl Vip {
             address,
             ..Self::zeroed()
         };
-        for (place, service) in vip.services.iter_mut().zip(services) {
-            *place = *service;
+        for (entry, service) in vip.services.iter_mut().zip(services) {
+            *entry = *service;
             vip.service_count += 1;
         }
         vip
@@ -45,32 +46,33 @@ impl Vip {
     }
 }
 
-/// A TCP port of a VIP, and what becomes of connections to it.
+/// A TCP port of a VIP, and how connections to it are steered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Service {
-    /// What clients connect to.
+    /// The port that clients connect to.
     pub port: Be16,
-    /// What the nodes listen on. No two services of a VIP have the same.
+    /// The port that the nodes listen on. Each service of a VIP has another one.
     pub target: Be16,
-    /// Different for each service: what its allow list goes by.
+    /// Key of the service in the tables of clients; different for each service.
     pub id: u16,
-    /// Which of the [`Masks::new_connections`] is its.
+    /// Index of its health check, `0..MAX_CHECKS`, in
+    /// [`Masks::new_connections`](super::Masks::new_connections).
     pub check: u8,
-    /// See [`flag`].
+    /// Bits of [`flag`].
     pub flags: u8,
-    /// New connections a second that one source may open, and as many at once, with
-    /// [`flag::SYN_LIMIT`].
+    /// With [`flag::SYN_LIMIT`]: new connections for each second that one source may open. It is
+    /// also the largest burst.
     pub syn_rate: u32,
     /// Keeps the size a multiple of eight.
     pub reserved: u32,
-    /// What its flows are hashed with.
+    /// The hash state that its flows share.
     pub hash: ServiceHash,
 }
 
 impl Service {
-    /// A service that the nodes listen for on the port that clients connect to, for everybody,
-    /// with the first check. `key` is that of [`Config`].
+    /// A service whose target is its port, open to all clients, with the first check. `key` is
+    /// [`Config::hash_key`](super::Config::hash_key).
     #[must_use]
     pub fn new(key: [u64; 2], address: Be128, port: Be16) -> Self {
         Self {
@@ -81,7 +83,7 @@ impl Service {
         }
     }
 
-    /// Whether the nodes listen on another port.
+    /// Whether the target is another port than the one that clients connect to.
     #[inline(always)]
     #[must_use]
     pub fn maps_port(&self) -> bool {
@@ -89,10 +91,11 @@ impl Service {
     }
 }
 
-/// [`Service::flags`].
+/// Bits of [`Service::flags`].
 pub mod flag {
-    /// Only sources on its list may use it.
+    /// Only sources on the service's allow list may use it.
     pub const ALLOW_LIST: u8 = 1;
-    /// A source may open only so many connections a second.
+    /// A source may open only [`Service::syn_rate`](super::Service::syn_rate) connections for each
+    /// second.
     pub const SYN_LIMIT: u8 = 2;
 }

@@ -1,4 +1,5 @@
-//! The one value that packets are decided by, and the node it is about.
+//! The [`State`] of the programs: everything that a decision reads but the rank table and the
+//! tables of clients.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,23 +8,24 @@ use super::limits::{MAX_BACKENDS, MAX_BOND_PORTS, MAX_VIPS};
 use super::service::Vip;
 use crate::wire::addr::{Be32, Be128, Mac};
 
-/// What the program needs to know about its own node and about the sizes of the tables.
+/// This node, and the sizes of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Config {
-    /// [`LAYOUT_VERSION`] of the agent that wrote the maps.
+    /// [`LAYOUT_VERSION`](super::LAYOUT_VERSION) of the agent that wrote the maps.
     pub layout_version: u32,
-    /// This node's own place among the backends; [`NOT_A_BACKEND`] if it is none.
+    /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
+    /// none.
     pub own_index: u32,
-    /// Virtual addresses in use, `0..=MAX_VIPS`: those of IPv4 first.
+    /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.
     pub vip_count: u32,
-    /// Those of IPv4 among them.
+    /// Number of IPv4 addresses among them.
     pub ipv4_count: u32,
-    /// Backends in use, `0..=MAX_BACKENDS`.
+    /// Number of backends in use, `0..=MAX_BACKENDS`.
     pub backend_count: u32,
-    /// Number of buckets less one. The number is a power of two.
+    /// Number of buckets less one. The number of buckets is a power of two.
     pub bucket_mask: u32,
-    /// First row of the half of the rank table in use: 0 or `bucket_mask + 1`.
+    /// Index of the first row of the half of the rank table in use: 0 or `bucket_mask + 1`.
     pub rank_base: u32,
     /// Not 0 if connections from this node and its pods to a VIP are redirected.
     pub redirects: u32,
@@ -31,30 +33,31 @@ pub struct Config {
     pub hash_key: [u64; 2],
     /// Ethernet address of the NIC.
     pub own_mac: Mac,
-    /// Those of its ports that are not the same, if it is a bond: one in mode balance-alb tells
-    /// hosts to send to its ports' addresses. [`Mac::UNKNOWN`] in places that are not used.
+    /// Ethernet addresses of the NIC's ports that differ from `own_mac`, if the NIC is a bond: in
+    /// mode balance-alb it tells hosts to send to those. [`Mac::UNKNOWN`] in entries that are not
+    /// used.
     pub port_macs: [Mac; MAX_BOND_PORTS],
-    /// What the nodes' Ethernet addresses have in common that others' mostly have not.
+    /// A filter of the nodes' Ethernet addresses: see [`State::peers`].
     pub peers: MacFilter,
-    /// The node's own IPv4 address on the NIC, which ARP requests may name as their sender.
+    /// The node's own IPv4 address on the NIC, which the egress program writes into ARP requests.
     pub own_address: Be32,
-    /// Not 0 if any service has another port on the nodes: then what leaves from a VIP is
-    /// looked at.
+    /// Not 0 if any service has a target other than its port: the egress program then rewrites
+    /// segments from VIPs.
     pub maps_ports: u32,
-    /// The nodes with an address of IPv4.
+    /// The nodes with an IPv4 address.
     pub ipv4_nodes: BackendMask,
-    /// The nodes with an address of IPv6.
+    /// The nodes with an IPv6 address.
     pub ipv6_nodes: BackendMask,
-    /// Number of the agent's network namespace (`SO_NETNS_COOKIE`), by which connections that
-    /// the node itself makes are told from its pods'. 0 if the kernel does not tell (before Linux
-    /// 5.14): then it counts as the first one.
+    /// Cookie of the agent's network namespace (`SO_NETNS_COOKIE`). It tells connections of the
+    /// node itself from those of its pods. 0 before Linux 5.14, where the agent cannot read it: the
+    /// initial network namespace then counts as the agent's.
     pub netns: u64,
-    /// Always 0: what makes the verifier forget, see [`State::hide_from_verifier`].
+    /// Always 0. Only [`State`]'s `hide_from_verifier` reads it.
     pub zero: u64,
 }
 
 impl Config {
-    /// Whether a frame to this Ethernet address is to this node, as its stack sees it too.
+    /// Whether a frame to this Ethernet address is for this node's stack.
     #[inline(always)]
     #[must_use]
     pub fn is_own(&self, mac: Mac) -> bool {
@@ -64,7 +67,7 @@ impl Config {
         if mac.is_unknown() {
             return false;
         }
-        // Left at the first match, so that the verifier does not look at each combination.
+        // Returns at the first match, so that the verifier does not follow each combination.
         for port in &self.port_macs {
             if *port == mac {
                 return true;
@@ -75,7 +78,7 @@ impl Config {
 }
 
 impl Config {
-    /// The nodes with an address of the family of `like`.
+    /// The nodes that have an address of the same family as `like`.
     #[inline(always)]
     #[must_use]
     pub const fn nodes_like(&self, like: Be128) -> BackendMask {
@@ -86,11 +89,11 @@ impl Config {
         }
     }
 
-    /// Notes which nodes have addresses of which family.
+    /// Sets `ipv4_nodes` and `ipv6_nodes` from the backends.
     pub fn set_families(&mut self, backends: &[Backend]) {
         (self.ipv4_nodes, self.ipv6_nodes) = (BackendMask::EMPTY, BackendMask::EMPTY);
-        for (place, backend) in backends.iter().enumerate() {
-            let Some(index) = BackendIndex::new(place) else {
+        for (index, backend) in backends.iter().enumerate() {
+            let Some(index) = BackendIndex::new(index) else {
                 break;
             };
             let has = |like| backend.address_like(like).is_some();
@@ -102,49 +105,49 @@ impl Config {
     }
 }
 
-/// What a packet is decided by, but for the rank table.
+/// Everything that a decision reads but the rank table and the tables of clients.
 ///
-/// One value, because the programs then know its address when they are loaded, and reading
-/// any of it is a plain load: no lookup, no test for an entry that is always there. All zeros
-/// (as it is loaded) it has no VIP, and nothing is steered.
+/// It is one global value. The programs know its address when they are loaded, and read it with
+/// plain loads: no lookup, and no test for an entry that is always there. It is loaded with all
+/// zeros: there is no VIP then, and nothing is steered.
 ///
-/// The agent is the only writer and writes it whole. A program that reads meanwhile sees words
-/// from before and after; those that must agree with each other never change together.
+/// The agent is the only writer and writes all of it. A program that reads at the same time sees
+/// old and new words. Words that must agree with each other never change together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct State {
     /// This node, and the sizes of the rest.
     pub config: Config,
-    /// Who is alive, who gets new connections.
+    /// Health of the backends.
     pub masks: Masks,
-    /// The nodes, the first `backend_count` in use.
+    /// The backends, of which the first `backend_count` are in use.
     pub backends: [Backend; MAX_BACKENDS],
-    /// The VIPs, the first `vip_count` in use.
+    /// The VIPs, of which the first `vip_count` are in use.
     pub vips: [Vip; MAX_VIPS],
 }
 
 impl State {
-    /// The same number, which is below `LIMIT`, a power of two; but the verifier no longer
-    /// knows which one it is.
+    /// Returns `number`, which must be below `LIMIT`, a power of two. The verifier afterwards knows
+    /// only that bound.
     ///
-    /// It follows a search to each place where that may end. Were the places different to it
-    /// from then on, it would verify all that comes behind once for each, and one search behind
-    /// the other multiplies them: beyond the million instructions that it is willing to look
-    /// at (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf.h).
+    /// The verifier follows a search to each index where it can end. If it knew the index, it would
+    /// verify all later code once for each. Several searches in a row multiply this beyond the
+    /// million instructions that it verifies at most (`BPF_COMPLEXITY_LIMIT_INSNS`,
+    /// include/linux/bpf.h).
     #[inline(always)]
     pub(crate) fn hide_from_verifier<const LIMIT: usize>(&self, number: usize) -> usize {
         const { assert!(LIMIT.is_power_of_two()) };
         number.wrapping_add(self.config.zero as usize) & (LIMIT - 1)
     }
 
-    /// The nodes in use.
+    /// The backends in use.
     #[must_use]
     pub fn backends(&self) -> &[Backend] {
         let count = self.config.backend_count as usize;
         &self.backends[..count.min(MAX_BACKENDS)]
     }
 
-    /// What the Ethernet addresses of the nodes in use have in common: for [`Config::peers`].
+    /// The filter of the Ethernet addresses of all backends in use, for [`Config::peers`].
     #[must_use]
     pub fn peers(&self) -> MacFilter {
         let nodes = self.backends().iter();

@@ -2,7 +2,7 @@ use super::*;
 use crate::wire::time::BootNanos;
 
 #[test]
-fn a_lease_stands_while_it_is_ahead_and_not_too_far() {
+fn a_lease_stands_if_it_ends_later_and_within_the_longest_lease() {
     let now = BootNanos(u64::MAX / 2);
     let at = |nanos: i64| BootNanos(now.0.wrapping_add_signed(nanos));
     let longest = LONGEST_LEASE.as_nanos() as i64;
@@ -23,14 +23,14 @@ fn a_lease_stands_while_it_is_ahead_and_not_too_far() {
 }
 
 #[test]
-fn counters_index_is_their_place_in_the_list() {
+fn the_index_of_a_counter_is_its_position_in_the_list() {
     for (place, counter) in Counter::ALL.iter().enumerate() {
         assert_eq!(counter.index() as usize, place);
     }
 }
 
 #[test]
-fn a_source_is_an_address_of_ipv4_and_a_64_of_ipv6() {
+fn a_source_is_an_ipv4_address_or_an_ipv6_64() {
     let source = |text: &str| {
         let address: core::net::IpAddr = text.parse().expect("an address");
         Source::new(1, address.into())
@@ -41,7 +41,7 @@ fn a_source_is_an_address_of_ipv4_and_a_64_of_ipv6() {
 }
 
 #[test]
-fn new_connections_go_where_the_agent_wants_them_and_never_to_the_dead() {
+fn new_connections_go_to_backends_that_the_agent_chose_and_that_are_alive() {
     let index = |i| BackendIndex::new(i).expect("small");
     let all = BackendMask::first(3);
     let one = BackendMask::EMPTY.with(index(1), true);
@@ -49,7 +49,7 @@ fn new_connections_go_where_the_agent_wants_them_and_never_to_the_dead() {
     masks.new_connections[2] = one;
     assert_eq!(masks.for_new_connections(1), all);
     assert_eq!(masks.for_new_connections(2), one);
-    // Whatever was chosen a moment ago.
+    // The choice may be older than the health.
     masks.alive = all.with(index(1), false);
     assert_eq!(masks.for_new_connections(1), masks.alive);
     assert!(masks.for_new_connections(2).is_empty());

@@ -1,4 +1,4 @@
-//! How a verdict is carried out on the frame it was given for.
+//! The rewriting of a frame by its verdict.
 
 use super::hops;
 use crate::env::Tables;
@@ -6,18 +6,19 @@ use crate::verdict::{Kind, Verdict};
 use crate::wire::addr::Mac;
 use crate::wire::{FrameMut, arp, ethernet, ipv4, ipv6, ndp};
 
-/// What is to happen to the frame once it is rewritten.
+/// The destination of a frame once it is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Up the stack (`XDP_PASS`).
+    /// This node's stack (`XDP_PASS`).
     Pass,
-    /// Away (`XDP_DROP`).
+    /// None: the frame is discarded (`XDP_DROP`).
     Drop,
-    /// Out of the NIC it came in by (`XDP_TX`).
+    /// The NIC at which it arrived (`XDP_TX`).
     Transmit,
 }
 
-/// Carries a verdict out on the frame it was given for.
+/// Rewrites the frame for which the verdict was given. A frame that no longer has the headers
+/// which the verdict needs is dropped.
 #[inline(always)]
 pub fn apply<F, T>(verdict: Verdict, frame: &mut F, tables: &T) -> Action
 where
@@ -26,8 +27,9 @@ where
 {
     match verdict.kind {
         Kind::Pass | Kind::Local => {
-            let (word, checksum) = (verdict.word as usize, verdict.checksum as usize);
-            if word != 0 && !frame.replace(word, checksum, verdict.port) {
+            let port = verdict.port_offset as usize;
+            let checksum = verdict.checksum_offset as usize;
+            if port != 0 && !frame.replace(port, checksum, verdict.port) {
                 return Action::Drop;
             }
             Action::Pass
@@ -41,20 +43,20 @@ where
 
 #[inline(always)]
 fn forward<F: FrameMut + ?Sized>(mac: Mac, ipv6: bool, frame: &mut F) -> Action {
-    // It had the header when it was decided about.
+    // The decision has seen this header, but the verifier requires a check here.
     if lower_ttl(ipv6, frame).is_none() {
         return Action::Drop;
     }
     let Some(ethernet) = frame.view_mut::<ethernet::Header>(0) else {
         return Action::Drop;
     };
-    // Only frames to this node's own address come this far.
+    // Only frames to this node's own address are forwarded.
     let own_mac = ethernet.destination();
     ethernet.readdress(mac, own_mac);
     Action::Transmit
 }
 
-/// One hop more. `None` if the frame has no IP header.
+/// Writes the TTL or hop limit for one more hop. `None` if the frame has no IP header.
 #[inline(always)]
 fn lower_ttl<F: FrameMut + ?Sized>(ipv6: bool, frame: &mut F) -> Option<()> {
     if ipv6 {
@@ -82,8 +84,8 @@ fn answer_arp<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Act
     Action::Transmit
 }
 
-/// RFC 4861, section 7.2.4. A host that asks whether the address is free (RFC 4862, section
-/// 5.4.2) has none itself, and all are told.
+/// Answers a neighbor solicitation (RFC 4861, section 7.2.4). A host that does duplicate address
+/// detection (RFC 4862, section 5.4.2) has no source address yet: the answer goes to all nodes.
 #[inline(always)]
 fn answer_ndp<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Action {
     let own_mac = tables.state().config.own_mac;
@@ -98,8 +100,8 @@ fn answer_ndp<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Act
         return Action::Drop;
     };
     let asker = ip.source();
-    let free = asker.is_unspecified();
-    let (to, flags) = if free {
+    let detects_duplicates = asker.is_unspecified();
+    let (to, flags) = if detects_duplicates {
         (ipv6::ALL_NODES, ndp::flag::OVERRIDE)
     } else {
         (asker, ndp::flag::OVERRIDE | ndp::flag::SOLICITED)
@@ -113,7 +115,7 @@ fn answer_ndp<F: FrameMut + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Act
     let Some(ethernet) = frame.view_mut::<ethernet::Header>(0) else {
         return Action::Drop;
     };
-    let to_mac = if free {
+    let to_mac = if detects_duplicates {
         ndp::group_mac(to)
     } else {
         ethernet.source()

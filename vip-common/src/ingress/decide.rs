@@ -1,20 +1,20 @@
-//! The decision about a frame that came in: its headers are checked, and the walk says where it goes.
+//! The decision about a frame that arrived: its headers are checked, then [`walk`] finds its node.
 
-use super::walk::{Segment, What, walk};
+use super::walk::{Purpose, Segment, walk};
 use super::{hops, neighbor};
 use crate::abi::lookup::{find, find_ipv4, is_peer, service};
 use crate::abi::{Counter, Service, State, Vip, flag};
 use crate::env::{Address, Sockets, Tables};
 use crate::hash::Flow;
-use crate::verdict::{Verdict, VerdictHandler};
+use crate::verdict::{PortField, Verdict, VerdictHandler};
 use crate::wire::addr::{Be32, Be128};
 use crate::wire::{Frame, ethernet, icmp, ipv4, ipv6, tcp};
 
-/// Nothing more: the verdict itself is what comes of it.
+/// Returns the verdict as it is.
 #[derive(Clone, Copy)]
-struct Found;
+struct ReturnVerdict;
 
-impl VerdictHandler for Found {
+impl VerdictHandler for ReturnVerdict {
     type Outcome = Verdict;
 
     #[inline(always)]
@@ -23,7 +23,7 @@ impl VerdictHandler for Found {
     }
 }
 
-/// Decides about a frame that came in. Changes nothing.
+/// Decides about a frame that arrived at the NIC. Changes nothing.
 #[inline(always)]
 pub fn decide<F, T, S>(frame: &F, tables: &T, sockets: &S) -> Verdict
 where
@@ -31,12 +31,12 @@ where
     T: Tables,
     S: Sockets,
 {
-    decide_with(frame, tables, sockets, Found)
+    decide_with(frame, tables, sockets, ReturnVerdict)
 }
 
-/// Decides about a frame that came in, and goes on with `next` from the very place where the
-/// verdict is found: what is known there need not be kept and asked for again. That is a third
-/// of the time a steered packet takes in the kernel.
+/// Decides about a frame that arrived at the NIC, and calls `next` at the place where the verdict
+/// is found. The compiler knows the verdict's fields there, so that they need no tests later. This
+/// saves a third of the time that a steered packet takes in the kernel.
 #[inline(always)]
 pub fn decide_with<F, T, S, N>(frame: &F, tables: &T, sockets: &S, next: N) -> N::Outcome
 where
@@ -73,13 +73,13 @@ where
     let Some(ip) = frame.view::<ipv4::Header>(ethernet::LENGTH) else {
         return next.handle(Verdict::pass(Counter::Short));
     };
-    // Everything not for a VIP leaves here, after the fewest possible instructions.
+    // Frames that are not for a VIP return here, after as few instructions as possible.
     let state = tables.state();
     let Some(vip) = find_ipv4(state, ip.destination()) else {
         return next.handle(Verdict::UNTOUCHED);
     };
-    // A NIC in promiscuous mode also sees what a switch floods to others. Were that steered,
-    // each node would send its own copy.
+    // A NIC in promiscuous mode also receives frames that a switch floods. If nodes forwarded
+    // those, each node would send a copy.
     if !state.config.is_own(ethernet.destination()) {
         return next.handle(other_host(ethernet));
     }
@@ -87,15 +87,15 @@ where
     let mut length = ip.total_length();
     let header = ip.header_length();
     if length < header {
-        if length != 0 || !is_larger_than_said(frame, ethernet::LENGTH) {
+        if length != 0 || !exceeds_length_field(frame, ethernet::LENGTH) {
             return next.handle(Verdict::drop(Counter::Malformed));
         }
-        length = LONGEST_SAID;
+        length = MAX_LENGTH;
     }
     let end = ethernet::LENGTH + length;
     if ip.version() != 4
         || header < ipv4::LENGTH
-        // The frame may be a large one of which only the beginning can be viewed.
+        // Only the beginning of a large frame can be viewed.
         || end > frame.length() && end > frame.whole_length()
     {
         return next.handle(Verdict::drop(Counter::Malformed));
@@ -110,10 +110,10 @@ where
     };
     let payload = ethernet::LENGTH + header;
     match ip.protocol() {
-        // Only the first fragment has the ports. The MSS keeps TCP from being fragmented.
+        // Only the first fragment has the ports. The MSS keeps TCP segments from being fragmented.
         ipv4::protocol::TCP if ip.is_fragment() => next.handle(Verdict::drop(Counter::Fragment)),
         ipv4::protocol::TCP => decide_tcp(frame, &datagram, payload, tables, sockets, next),
-        // What lies in a later fragment is no header.
+        // A later fragment has no ICMP header.
         ipv4::protocol::ICMP if ip.is_fragment() => next.handle(Verdict::pass(Counter::Icmp)),
         ipv4::protocol::ICMP => match quoted_ipv4(frame, state, &datagram, payload) {
             Some(segment) => walk(&segment, tables, sockets, next),
@@ -142,7 +142,7 @@ where
     };
     let state = tables.state();
     let found = find(state, ip.destination());
-    // Solicitations come by multicast.
+    // Solicitations are sent to a multicast group.
     if ip.next_header() == ipv6::next_header::ICMP
         && state.config.vip_count != state.config.ipv4_count
         && let Some(verdict) = neighbor::decide_ndp(frame, ethernet, ip, tables)
@@ -158,8 +158,8 @@ where
 
     let behind = ethernet::LENGTH + ipv6::LENGTH;
     let mut length = ip.payload_length();
-    if length == 0 && is_larger_than_said(frame, behind) {
-        length = LONGEST_SAID;
+    if length == 0 && exceeds_length_field(frame, behind) {
+        length = MAX_LENGTH;
     }
     let end = behind + length;
     if ip.version() != 6 || end > frame.length() && end > frame.whole_length() {
@@ -190,8 +190,8 @@ where
     }
 }
 
-/// A frame for a VIP, but not for this NIC's address. The stack has no use for one to another
-/// host, but takes what is sent to a group and to an address of its own, if it is not TCP.
+/// The verdict about a frame for a VIP whose Ethernet destination is not this NIC's address. The
+/// stack discards a frame for another host. It would accept one for a multicast group, except TCP.
 #[inline(always)]
 fn other_host(ethernet: &ethernet::Header) -> Verdict {
     if ethernet.destination().is_multicast() {
@@ -201,24 +201,25 @@ fn other_host(ethernet: &ethernet::Header) -> Verdict {
     }
 }
 
-/// Longest datagram whose length a header can say, in bytes.
-const LONGEST_SAID: usize = 0xffff;
+/// Largest length in bytes that the field of an IP header can hold.
+const MAX_LENGTH: usize = 0xffff;
 
-/// Whether what begins at `begin` in the frame is longer than its header can say: what the kernel
-/// has put together from more segments (BIG TCP; `iphdr_set_totlen` in include/linux/ip.h,
-/// `ipv6_gro_complete` in net/ipv6/ip6_offload.c) says 0. It is counted as the longest that can be
-/// said, which the verifier does not tell from any other length.
+/// Whether the packet at offset `begin` of the frame is longer than its header's field can hold.
+/// The kernel writes a length of 0 into such packets, which it merges from segments (BIG TCP;
+/// `iphdr_set_totlen` in include/linux/ip.h, `ipv6_gro_complete` in net/ipv6/ip6_offload.c).
+/// They count with [`MAX_LENGTH`] bytes, so that the verifier sees one range of lengths.
 #[inline(always)]
-fn is_larger_than_said<F: Frame + ?Sized>(frame: &F, begin: usize) -> bool {
-    frame.whole_length() > begin + LONGEST_SAID
+fn exceeds_length_field<F: Frame + ?Sized>(frame: &F, begin: usize) -> bool {
+    frame.whole_length() > begin + MAX_LENGTH
 }
 
-/// Whether the walk begins at this node's own rank: another node has handed the frame over, or it
-/// has made all its hops, and nobody else will look for its socket. Nodes also send what is their
-/// own, or what they route for others: that has another TTL, and begins like a client's.
+/// Whether the walk begins at this node's own rank: a peer has forwarded the frame, or it has made
+/// all its hops and only this node can still look for its socket. Peers also send frames of their
+/// own and route frames for clients. Those have a larger TTL, and their walk begins at the first
+/// rank.
 #[inline(always)]
 fn is_from_peer(state: &State, ethernet: &ethernet::Header, ttl: u8) -> bool {
-    hops::may_be_handed_on(ttl)
+    hops::may_be_forwarded(ttl)
         && (is_peer(state, ethernet.source())
             || hops::are_spent(ttl.into(), state.config.backend_count))
 }
@@ -230,14 +231,13 @@ struct Datagram<'t, A> {
     destination: A,
     /// Hops left.
     ttl: u8,
-    /// It begins at this node's own rank: another node has handed it over, or it has made all its
-    /// hops.
+    /// The walk begins at this node's own rank: see [`is_from_peer`].
     from_peer: bool,
-    /// Where it ends in the frame, in bytes.
+    /// Offset of its end in the frame, in bytes.
     end: usize,
 }
 
-/// Decides about a TCP segment for a VIP, whose header is at `offset`.
+/// Decides about a TCP segment for a VIP. Its header is at `offset` in the frame, in bytes.
 #[inline(always)]
 fn decide_tcp<F, A, T, S, N>(
     frame: &F,
@@ -281,11 +281,18 @@ where
             source_port: tcp.source_port(),
             destination_port: service.target,
         },
-        what: if syn { What::Syn } else { What::Other },
+        purpose: if syn {
+            Purpose::Open
+        } else {
+            Purpose::Continue
+        },
         cookie: tcp.may_acknowledge_cookie(),
         sequence: tcp.sequence(),
         tcp: offset,
-        port: (offset + tcp::DESTINATION_PORT, offset + tcp::CHECKSUM),
+        port: PortField {
+            offset: offset + tcp::DESTINATION_PORT,
+            checksum: offset + tcp::CHECKSUM,
+        },
         from_peer: datagram.from_peer,
         ttl: datagram.ttl,
         bytes: datagram.end as u32,
@@ -293,7 +300,8 @@ where
     walk(&segment, tables, sockets, next)
 }
 
-/// Why a segment may not use a service that not everybody may use as it likes.
+/// Why a service with an allow list or a limit refuses a segment; `None` if it does not. `syn`: the
+/// segment opens a connection.
 #[inline(always)]
 fn refused<A: Address, T: Tables>(
     service: &Service,
@@ -304,7 +312,8 @@ fn refused<A: Address, T: Tables>(
     if service.flags & flag::ALLOW_LIST != 0 && !tables.allows(service.id, datagram.source.into()) {
         return Some(Counter::NotAllowed);
     }
-    // Once is enough: a SYN may pass several nodes. But a TTL is no proof that it has.
+    // The first node counts a SYN, and peers that it is forwarded to do not. A client can send any
+    // TTL, so that a frame without hops left may be one that no node has counted.
     let counted = datagram.from_peer
         && !hops::are_spent(datagram.ttl.into(), tables.state().config.backend_count);
     if service.flags & flag::SYN_LIMIT != 0
@@ -317,7 +326,8 @@ fn refused<A: Address, T: Tables>(
     None
 }
 
-/// What an ICMP error is about, if that is a segment from the VIP. The message is at `offset`.
+/// The segment from the VIP that an ICMP error quotes; `None` if it quotes none. The message is at
+/// `offset` in the frame, in bytes.
 #[inline(always)]
 fn quoted_ipv4<'t, F: Frame + ?Sized>(
     frame: &F,
@@ -355,7 +365,7 @@ fn quoted_ipv6<'t, F: Frame + ?Sized>(
     }
     let quote = offset + icmp::LENGTH;
     let ip = frame.view::<ipv6::Header>(quote)?;
-    // What the kernel's TCP sent has no extension headers, and routers add none.
+    // The kernel's TCP sends no extension headers, and routers add none.
     let quotes = ip.version() == 6
         && ip.next_header() == ipv6::next_header::TCP
         && ip.source() == datagram.destination;
@@ -366,7 +376,8 @@ fn quoted_ipv6<'t, F: Frame + ?Sized>(
     quoted(frame, state, datagram, ip.destination(), offset, tcp)
 }
 
-/// The flow of a quoted segment, as its client's segments name it.
+/// The quoted segment as its client would send it: source and destination are swapped. `icmp` and
+/// `tcp` are the offsets of the message and of the quoted header in the frame, in bytes.
 #[inline(always)]
 fn quoted<'t, F: Frame + ?Sized, A: Address>(
     frame: &F,
@@ -388,16 +399,16 @@ fn quoted<'t, F: Frame + ?Sized, A: Address>(
             source_port: ports.destination(),
             destination_port: service.target,
         },
-        what: What::Error,
+        purpose: Purpose::Error,
         cookie: false,
         sequence: 0,
         tcp,
-        // The compiler knows that what comes earlier in the frame is within it if what comes
-        // later is, and would look only at that; the verifier does not know it.
-        port: (
-            tcp,
-            state.hide_from_verifier::<{ ipv6::MAX_OFFSET }>(icmp + icmp::CHECKSUM),
-        ),
+        // The compiler knows: if the later header lies within the frame, the earlier one does too.
+        // It would check only the later one, and the verifier would refuse the access.
+        port: PortField {
+            offset: tcp,
+            checksum: state.hide_from_verifier::<{ ipv6::MAX_OFFSET }>(icmp + icmp::CHECKSUM),
+        },
         from_peer: datagram.from_peer,
         ttl: datagram.ttl,
         bytes: datagram.end as u32,

@@ -1,36 +1,39 @@
 //! How many hops a frame has made between nodes, and how many it may make.
 //!
-//! A frame that a node hands on bears a small TTL (hop limit): [`FIRST`] after the first hop, one
-//! less after each further one. The stack that it ends at does not mind. So the frame itself
-//! carries the bound, and nothing that nodes know or believe (source MACs, lists, hash keys,
-//! health) can make it go round: no frame makes more than N + 1 hops in a cluster of N nodes,
-//! which is one for each rank and one more. Nodes whose lists differ in length each go by their
-//! own, so the longest one bounds them all.
+//! A forwarded frame has a small TTL (IPv6: hop limit): [`FIRST`] after the first hop, one less
+//! after each further hop. TCP at the last node ignores the TTL. The frame itself thus carries the
+//! bound, which holds whatever the nodes' source MACs, lists, hash keys and health are. In a
+//! cluster of N nodes no frame makes more than N + 1 hops: one for each rank and one more. If the
+//! nodes' lists differ in length, each node uses its own, and the longest one is the bound.
 //!
-//! What this means for a client whose own frames arrive with such a TTL (most begin at 64, 128 or
-//! 255, and few ways have 30 routers): they count as if they had made the hops that are missing.
-//! With a TTL of more than 34 - N, there are hops left for the way to the first server, if not
-//! past all that are down. With less, they reach the server of the node that gets them, if it has
-//! the connection or is the first in the row that may, and are dropped otherwise, never reset: a
-//! traceroute by TCP does not end at the VIP.
+//! A client's own frame may arrive with a TTL of [`FIRST`] or less. That is rare: most hosts send
+//! with 64, 128 or 255, and few paths have 30 routers. Such a frame counts as if nodes had
+//! forwarded it already:
+//!
+//! - With a TTL of more than 34 - N it has hops left to reach the first server, but perhaps not to
+//!   pass all nodes that are down.
+//! - With less, the node that receives it keeps it if it has the connection, or if the client may
+//!   open one here. Otherwise the frame is dropped, never reset: a TCP traceroute does not end at
+//!   the VIP.
 
 use crate::abi::MAX_BACKENDS;
 
-/// What a frame bears after its first hop. Any value below the 64 that hosts begin with, less the
-/// routers on the way, and above [`MAX_BACKENDS`] + 1 would do. This one leaves room for a second
-/// range of the same length below it.
+/// TTL of a frame after its first hop. It must be below the 64 that hosts send with, less the
+/// routers on the path, and above [`MAX_BACKENDS`] + 1. This value leaves room for a second range
+/// of the same length below it.
 pub const FIRST: u8 = 34;
 
 const _: () = assert!(FIRST as usize > MAX_BACKENDS + 1);
 
-/// Whether a frame with this TTL may have come from a node. None that comes from one has more.
+/// Whether a peer may have forwarded a frame with this TTL. A forwarded frame has at most
+/// [`FIRST`].
 #[inline(always)]
 #[must_use]
-pub const fn may_be_handed_on(ttl: u8) -> bool {
+pub const fn may_be_forwarded(ttl: u8) -> bool {
     ttl <= FIRST
 }
 
-/// What a frame bears that came with this TTL and is handed on: one less, and no more than
+/// The TTL with which a frame that arrived with `ttl` is forwarded: one less, and at most
 /// [`FIRST`].
 #[inline(always)]
 #[must_use]
@@ -42,8 +45,8 @@ pub const fn lowered(ttl: u8) -> u8 {
     }
 }
 
-/// Whether a frame with this TTL has made all the hops that it may: one more than there are
-/// nodes.
+/// Whether a frame with this TTL has made all the hops that it may: `nodes` + 1. A number of nodes
+/// above [`MAX_BACKENDS`] counts as [`MAX_BACKENDS`].
 #[inline(always)]
 #[must_use]
 pub const fn are_spent(ttl: u32, nodes: u32) -> bool {
@@ -67,7 +70,7 @@ mod tests {
                 while !are_spent(ttl.into(), nodes) {
                     ttl = lowered(ttl);
                     hops += 1;
-                    assert!(may_be_handed_on(ttl));
+                    assert!(may_be_forwarded(ttl));
                 }
                 assert_eq!(hops, nodes + 1);
             }

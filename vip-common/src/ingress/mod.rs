@@ -1,16 +1,20 @@
 //! The packet decision: steering without a connection table.
 //!
-//! A packet for the VIP is hashed by its flow to a bucket of the rank table. The bucket lists
-//! all backends, in an order that is the same on every node. Whoever receives the packet walks
-//! down that order: from the top if it came from a client or a router, from its own rank on if
-//! a peer sent it. Another node that may be used gets the packet. At its own rank the node asks
-//! its kernel for the socket, and keeps the packet if there is one. Past the last rank the
-//! packet stays here, so that the node's own TCP stack answers with a reset.
+//! The flow of a packet for the VIP is hashed to a bucket of the rank table. The bucket's row lists
+//! all backends, in an order that is the same on every node. The node that receives the packet
+//! walks down that order:
 //!
-//! Every handover goes down the order, so nothing loops; and a frame carries a bound of its own
-//! ([`hops`]), should nodes not know each other by their MACs or have different tables. The
-//! kernels' socket tables are both the connection table and the first health check: a node whose
-//! API server has crashed has no listener, and the SYN goes on.
+//! - It begins at the first rank if a client or a router sent the packet, and at its own rank if a
+//!   peer forwarded it.
+//! - At a peer's rank it forwards the packet, if the peer is usable.
+//! - At its own rank it looks for the socket in its kernel, and keeps the packet if there is one.
+//! - After the last rank it keeps the packet too: its own TCP stack answers with a reset.
+//!
+//! Every hop goes down the order, so no packet loops. A frame also carries a bound of its own
+//! ([`hops`]), for nodes that do not know each other's MACs or have different tables.
+//!
+//! The kernels' socket tables are both the connection table and the first health check. A node
+//! whose API server has crashed has no listener, so it forwards the SYN.
 
 mod apply;
 mod decide;

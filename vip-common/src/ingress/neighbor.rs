@@ -1,5 +1,5 @@
-//! The decision about ARP and Neighbour Discovery: who may say where the VIP is, and who hears
-//! it.
+//! The decision about ARP (RFC 826) and Neighbor Discovery (RFC 4861): only the owner answers for a
+//! VIP, and a claim by any host that is not a living node is a conflict.
 
 use crate::abi::lookup::{find, find_ipv4, is_living_peer};
 use crate::abi::{Counter, Vip, lease_stands};
@@ -7,13 +7,14 @@ use crate::env::Tables;
 use crate::verdict::Verdict;
 use crate::wire::{Frame, arp, blocks, ethernet, ipv6, ndp};
 
-/// Longest solicitation that is answered, in units of eight bytes: four options of that size.
+/// Length of the longest solicitation that is answered, in units of eight bytes: the message and
+/// four options of one unit each.
 const LONGEST_SOLICITATION: usize = ndp::LENGTH / 8 + 4;
 
-/// Decides about an ARP frame that came in.
+/// Decides about an ARP frame that arrived.
 ///
-/// Requests for the VIP never reach the kernel, which has the VIP on `lo` and would answer on
-/// every node. The owner answers from here, for as long as its lease holds.
+/// The kernel has the VIP on `lo` of every node and would answer everywhere, so that requests for
+/// the VIP never reach it. The owner answers from here while its answer lease stands.
 #[inline(always)]
 pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -31,14 +32,14 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
         return Verdict::pass(Counter::ArpPassed);
     }
     let asked = find_ipv4(state, packet.target_address());
-    // The sender claims to have the VIP: a node of ours announces it, or somebody else took it,
-    // who may be on a node whose agent is not there.
+    // The sender says that the VIP is its own. A living node announces it; any other host is a
+    // claimant, even one on a node whose agent does not run.
     if find_ipv4(state, packet.sender_address()).is_some() {
         let mac = packet.sender_mac();
         let ours = state.config.is_own(mac) || is_living_peer(state, mac);
         return match (asked.is_some(), ours) {
             (true, true) => Verdict::drop(Counter::ArpAnnouncement),
-            // If it asks for someone else, let it have its answer, but count the claim.
+            // A claimant's request for another address is counted, but may be answered.
             (to_vip, false) => Verdict::conflict(Counter::ArpConflict, mac, to_vip),
             (false, true) => Verdict::pass(Counter::ArpPassed),
         };
@@ -59,14 +60,16 @@ pub(crate) fn decide_arp<F: Frame + ?Sized, T: Tables>(
     }
 }
 
-/// Decides about an ICMPv6 packet, as far as it is Neighbour Discovery; `None` for all else.
+/// Decides about neighbor solicitations and advertisements; `None` for all other ICMPv6.
 ///
-/// Solicitations for the VIP come by multicast, so that they are not for the VIP by their
-/// destination. As with ARP, the owner answers from here and all others are silent. What others
-/// claim is passed on, unlike with ARP: the kernel, which has the VIP on another interface, makes
-/// nothing of it (`ndisc_recv_na` in net/ipv6/ndisc.c asks for an address of the NIC), and the
-/// agent and `vip check` see who answers their questions. An answer to a question that does not
-/// say who asks looks like an announcement.
+/// Solicitations for the VIP have a multicast group as their destination, not the VIP. As with ARP,
+/// only the owner answers, from here.
+///
+/// Unlike with ARP, claims are passed to the kernel. It ignores them, because it has the VIP on
+/// another interface (`ndisc_recv_na` in net/ipv6/ndisc.c looks for an address of the NIC). The
+/// agent and `vip check` need them: they send address probes (duplicate address detection, RFC
+/// 4862, section 5.4) and see the advertisements that answer. Such an answer goes to all nodes, so
+/// it looks like an announcement.
 #[inline(always)]
 pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -97,7 +100,7 @@ pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
     })
 }
 
-/// Decides about a solicitation for a VIP.
+/// Decides about a solicitation for a VIP: only a valid one (RFC 4861, section 7.1.1) is answered.
 #[inline(always)]
 fn solicited<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -111,7 +114,6 @@ fn solicited<F: Frame + ?Sized, T: Tables>(
     if !tables.state().config.is_own(destination) && !destination.is_multicast() {
         return Verdict::pass(Counter::OtherHost);
     }
-    // RFC 4861, section 7.1.1.
     let length = ip.payload_length();
     let sum = blocks::<F, LONGEST_SOLICITATION>(frame, ethernet::LENGTH + ipv6::LENGTH, length);
     let valid = ip.hop_limit() == ndp::HOP_LIMIT

@@ -1,10 +1,10 @@
-//! Priority-tagged frames: the kernel reads a frame with the tag of VLAN 0 as if it had none, so
-//! the programs must, too.
+//! Priority-tagged frames (IEEE 802.1Q): the kernel reads a frame with a tag of VLAN 0 as if it had
+//! none, and so do the programs.
 //!
-//! Tags that NICs take off lie beside the frame and are in nobody's way. This is about tags in
-//! band. A frame that is about a VIP loses them before anything is decided, and so goes to other
-//! nodes without them: it is on its last hop, and the priority was for the way here. All other
-//! frames are left as they are, as a bridge may hand them on to others.
+//! A NIC may take a tag off and report it beside the frame; such a tag needs no care. This module
+//! takes off tags in the frame itself, before the decision, if the frame is about a VIP. It is
+//! forwarded without them: the priority was for the path to this node. All other frames stay as
+//! they are, since a bridge on this node may forward them.
 
 use crate::abi::State;
 use crate::abi::lookup::{find, find_ipv4};
@@ -12,14 +12,14 @@ use crate::env::Tables;
 use crate::wire::addr::Be16;
 use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, ipv6, ndp, vlan};
 
-/// Takes the tags of VLAN 0 off a frame that is about a VIP, in either direction: up to two, as
-/// a provider's may be before a customer's. False if the frame is damaged now.
+/// Takes the tags of VLAN 0 off a frame from, to or about a VIP: up to two, a provider's and a
+/// customer's. False if a tag could not be taken off: the frame may be damaged then.
 #[inline(always)]
 pub fn untag<F: FrameMut, T: Tables>(frame: &mut F, tables: &T) -> bool {
     let tagged = frame
         .view::<ethernet::Header>(0)
         .is_some_and(|ethernet| vlan::is_tag(ethernet.ether_type()));
-    // What nearly every frame does, after the fewest possible instructions.
+    // Nearly every frame returns here, after as few instructions as possible.
     if !tagged {
         return true;
     }
@@ -30,7 +30,7 @@ pub fn untag<F: FrameMut, T: Tables>(frame: &mut F, tables: &T) -> bool {
     }
 }
 
-/// How many tags are to be taken off.
+/// How many tags are to be taken off, `0..=2`.
 #[inline(always)]
 fn tags<F: Frame + ?Sized>(frame: &F, state: &State) -> usize {
     const ONE: usize = ethernet::LENGTH + vlan::LENGTH;
@@ -51,7 +51,8 @@ fn tags<F: Frame + ?Sized>(frame: &F, state: &State) -> usize {
     }
 }
 
-/// Whether a packet comes from a VIP, goes to one or asks for one. It begins at `offset`.
+/// Whether the packet at `offset` in the frame comes from a VIP, goes to one, or is ARP or Neighbor
+/// Discovery about one.
 #[inline(always)]
 fn is_about_vip<F: Frame + ?Sized>(
     frame: &F,
@@ -74,7 +75,7 @@ fn is_about_vip<F: Frame + ?Sized>(
                     && frame
                         .view::<ndp::Message>(offset + ipv6::LENGTH)
                         .is_some_and(|message| {
-                            message.speaks_of_address() && find(state, message.target()).is_some()
+                            message.is_about_address() && find(state, message.target()).is_some()
                         })
         }),
         _ => None,
@@ -93,7 +94,7 @@ mod tests {
     use crate::wire::vlan::tagged;
 
     #[test]
-    fn what_is_about_a_vip_loses_the_tags_of_vlan_0() {
+    fn a_frame_about_a_vip_loses_the_tags_of_vlan_0() {
         let world = World::new(3, 0);
         let syn = Segment::new(0, 1, tcp::SYN);
         let back = Segment {
@@ -108,15 +109,19 @@ mod tests {
         };
         let rows = [
             ("to a VIP", syn.build(), true),
-            ("to one of IPv6", syn.ipv6().build(), true),
+            ("to a VIP by IPv6", syn.ipv6().build(), true),
             ("from a VIP", back.build(), true),
-            ("from one of IPv6", back.ipv6().build(), true),
+            ("from a VIP by IPv6", back.ipv6().build(), true),
             ("ARP for a VIP", arp_request(VIP), true),
             ("a solicitation for a VIP", solicitation(VIP6, false), true),
             ("to another host", elsewhere.build(), false),
-            ("the same by IPv6", elsewhere.ipv6().build(), false),
+            ("to another host by IPv6", elsewhere.ipv6().build(), false),
             ("ARP for a node", arp_request(node_address(0)), false),
-            ("a solicitation", solicitation(CLIENT6, false), false),
+            (
+                "a solicitation for a host",
+                solicitation(CLIENT6, false),
+                false,
+            ),
             ("cut short", syn.build()[..30].to_vec(), false),
             ("nothing behind it", syn.build()[..14].to_vec(), false),
         ];
@@ -131,7 +136,7 @@ mod tests {
                     assert_eq!(&found, expected, "{name}: {kind:04x} {control:04x}");
                 }
             }
-            // No tag, those of other VLANs, and more than anybody sends.
+            // No tag, a tag with a VLAN, and more tags than two.
             let tag = |frame: &[u8], control| tagged(frame, 0x8100, control);
             for other in [
                 frame.clone(),

@@ -1,58 +1,58 @@
-//! The walk down the ranks.
+//! The walk down the ranks of a row.
 
 use super::hops;
 use crate::abi::{BackendIndex, BackendMask, Counter, MAX_BACKENDS, RankRow, Service, State};
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
-use crate::verdict::{Verdict, VerdictHandler};
+use crate::verdict::{PortField, Verdict, VerdictHandler};
 use crate::wire::addr::Mac;
 
-/// Why a segment looks for its connection.
+/// The relation of a segment to the connection of its flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    /// It asks for a new one.
-    Syn,
-    /// It belongs to one.
-    Other,
-    /// It is an ICMP error about one.
+pub(super) enum Purpose {
+    /// A SYN opens the connection.
+    Open,
+    /// Any other segment belongs to it.
+    Continue,
+    /// An ICMP error is about it.
     Error,
 }
 
-/// What the walk needs to know.
+/// A segment for a service, or the one that an ICMP error quotes.
 pub(super) struct Segment<'t, A> {
     pub(super) service: &'t Service,
-    /// The destination port is that on the nodes.
+    /// Its destination port is the service's target.
     pub(super) flow: Flow<A>,
-    pub(super) what: What,
-    /// It may acknowledge a SYN cookie.
+    pub(super) purpose: Purpose,
+    /// The segment may acknowledge a SYN cookie.
     pub(super) cookie: bool,
-    /// Number of its first byte; of no meaning in an error.
+    /// Sequence number of its first byte, in host byte order; not used for an error.
     pub(super) sequence: u32,
     /// Offset of the TCP header in the frame, in bytes.
     pub(super) tcp: usize,
-    /// Offsets of the service's port and of the checksum that this lies under.
-    pub(super) port: (usize, usize),
-    /// It begins at this node's own rank: see `Datagram::from_peer`.
+    /// Where the service's port lies in the frame.
+    pub(super) port: PortField,
+    /// The walk begins at this node's own rank.
     pub(super) from_peer: bool,
-    /// Hops left, and so how many it has made between nodes.
+    /// TTL or hop limit, from which [`hops`] counts the hops between nodes.
     pub(super) ttl: u8,
-    /// Length of the frame.
+    /// Length of the frame in bytes, padding and FCS not included.
     pub(super) bytes: u32,
 }
 
 impl<A> Segment<'_, A> {
-    /// The verdict for this node's stack: it gets the port that it listens on.
+    /// The verdict for a segment that stays: its port becomes the service's target.
     #[inline(always)]
-    fn here(&self, verdict: Verdict) -> Verdict {
+    fn keep_here(&self, verdict: Verdict) -> Verdict {
         if self.service.maps_port() {
-            verdict.naming(self.port, self.service.target)
+            verdict.with_port(self.port, self.service.target)
         } else {
             verdict
         }
     }
 }
 
-/// The walk down the ranks.
+/// Walks down the ranks of the segment's bucket, and calls `next` with the verdict.
 #[inline(always)]
 pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     segment: &Segment<'_, A>,
@@ -62,10 +62,10 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
 ) -> N::Outcome {
     let state = tables.state();
     let config = &state.config;
-    let syn = segment.what == What::Syn;
+    let syn = segment.purpose == Purpose::Open;
     let bucket = A::hash(segment.service, &segment.flow) as u32 & config.bucket_mask;
     let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
-        return next.handle(segment.here(Verdict::pass(Counter::NoSocket)));
+        return next.handle(segment.keep_here(Verdict::pass(Counter::NoSocket)));
     };
     let usable = if syn {
         state.masks.for_new_connections(segment.service.check)
@@ -73,7 +73,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
         state.masks.alive
     };
 
-    // The sets are words to the verifier: it follows no branch for a node that joins.
+    // A mask instead of a test whether this node is joining: the verifier sees no branch.
     let others = usable.without(state.masks.no_forward);
 
     let mut ranks = Ranks {
@@ -82,7 +82,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     };
     let mut found = None;
     if segment.from_peer {
-        // A peer has walked down to my rank already; or I am the last that can look for a socket.
+        // A peer has tried the ranks above this node's; or no hop is left to try them.
         ranks.skip_to(config.own_index);
     } else {
         found = ranks.descend(state, others);
@@ -92,21 +92,23 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
         if let Some(own) = ranks.next() {
             if let Some(counter) = keep(segment, usable.contains(own), sockets) {
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
-                return next.handle(segment.here(verdict));
+                return next.handle(segment.keep_here(verdict));
             }
             found = ranks.descend(state, others);
         }
     }
     if is_spent(segment, state) {
-        // Not handed on, but no reset either: nobody knows who was asked and who was not.
+        // No reset: it is unknown which nodes have looked for the socket.
         return next.handle(Verdict::drop(Counter::TtlExceeded));
     }
     let Some((backend, mac)) = found else {
+        // A joining node forwards nothing. A peer may have the connection, so this node must not
+        // reset it: the segment is dropped, and the client sends it again.
         let joining = !state.masks.no_forward.is_empty();
-        return next.handle(if joining && segment.what != What::Error {
+        return next.handle(if joining && segment.purpose != Purpose::Error {
             Verdict::drop(Counter::Joining)
         } else {
-            segment.here(Verdict::pass(Counter::NoSocket))
+            segment.keep_here(Verdict::pass(Counter::NoSocket))
         });
     };
     let verdict = Verdict::forward(backend.get() as u32, mac, syn, A::IPV6);
@@ -115,28 +117,28 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
 
 /// Whether the segment has made all the hops that it may.
 ///
-/// By a TTL of which the verifier knows nothing: else it would follow all that comes before once
-/// for those of clients and once for those that nodes leave.
+/// The TTL is hidden from the verifier. Otherwise it would verify the code before this twice: for
+/// the range of a client's TTL and for that of a forwarded frame.
 #[inline(always)]
 fn is_spent<A>(segment: &Segment<'_, A>, state: &State) -> bool {
     let ttl = state.hide_from_verifier::<256>(segment.ttl.into());
     hops::are_spent(ttl as u32, state.config.backend_count)
 }
 
-/// As many ones as a row has ranks.
+/// One bit for each rank of a row.
 const EVERY_HOP: usize = (1 << MAX_BACKENDS) - 1;
 
-/// What is left of a row.
+/// The ranks of a row that the walk has not passed.
 struct Ranks {
     row: RankRow,
-    /// As many ones as there are ranks left. The verifier of Linux 6.1 does not know that a
-    /// number which is not 0 is at least 1, and would follow a counter below 0 and on for ever.
-    /// But it knows what shifting does to the largest value.
+    /// One bit for each of these ranks. The verifier of Linux 6.1 does not derive from `x != 0`
+    /// that `x` is at least 1, so it would follow a counter below 0 without end. A shift to the
+    /// right lowers the upper bound that it knows.
     left: usize,
 }
 
 impl Ranks {
-    /// The next one, and goes on to the one behind it.
+    /// Takes the next rank.
     #[inline(always)]
     fn next(&mut self) -> Option<BackendIndex> {
         if self.left == 0 {
@@ -148,7 +150,7 @@ impl Ranks {
         Some(first)
     }
 
-    /// Goes down to a node's rank, or to the end.
+    /// Goes down to the rank of this backend, or to the end.
     #[inline(always)]
     fn skip_to(&mut self, node: u32) {
         while self.left != 0 && self.row.first().get() as u32 != node {
@@ -156,11 +158,11 @@ impl Ranks {
         }
     }
 
-    /// Goes down to the first other node that may be used, which it returns; or to this node's
-    /// own rank, or the end.
+    /// Takes ranks up to the first usable peer and returns it. Stops before this node's own rank
+    /// and at the end.
     ///
-    /// The own rank is not looked at in here: the verifier does not know that there is only one,
-    /// and would follow the look into the socket table from each rank.
+    /// The socket lookup is outside of this loop. The verifier does not know that a node has one
+    /// rank only, and would verify the lookup once for each rank.
     #[inline(always)]
     fn descend(&mut self, state: &State, usable: BackendMask) -> Option<(BackendIndex, Mac)> {
         while self.left != 0 && self.row.first().get() as u32 != state.config.own_index {
@@ -174,8 +176,8 @@ impl Ranks {
     }
 }
 
-/// Whether this node's own stack wants the segment, and as what that counts. `usable`: it may
-/// take new connections.
+/// The counter under which this node keeps the segment; `None` if it does not keep it. `usable`:
+/// this node may take new connections.
 #[inline(always)]
 fn keep<A: Address, S: Sockets>(
     segment: &Segment<'_, A>,
@@ -183,45 +185,46 @@ fn keep<A: Address, S: Sockets>(
     sockets: &S,
 ) -> Option<Counter> {
     match sockets.lookup(&segment.flow, segment.cookie, segment.tcp) {
-        // A SYN that is sent again belongs to the request it made the first time, and one for
-        // a connection gets its challenge (RFC 5961), even when this node takes no new ones.
-        Socket::Connection => Some(match segment.what {
-            What::Syn => Counter::LocalSyn,
-            What::Other => Counter::LocalSegment,
-            What::Error => Counter::LocalError,
+        // Also for a SYN, and also when this node takes no new connections. A retransmitted SYN
+        // belongs to its request; one for an open connection gets a challenge ACK (RFC 5961).
+        Socket::Connection => Some(match segment.purpose {
+            Purpose::Open => Counter::LocalSyn,
+            Purpose::Continue => Counter::LocalSegment,
+            Purpose::Error => Counter::LocalError,
         }),
-        // A client may use its port again while this is still here: only the side that closes
-        // first waits. If this node was not ready then, its new connection is at a node further
-        // down, and so must its segments go there. Their numbers tell them from what the client
-        // still has to say about the old one: acknowledgements, its FIN, the RST of one that
-        // closed with something unread, or that answers what this here answers to a new SYN.
-        Socket::TimeWait { .. } if segment.what == What::Syn => {
+        // Only the side that closes first enters TIME-WAIT, so the client may reuse its port at
+        // once. If this node was not usable for that new connection, a backend further down has
+        // it, and its segments must go there. The old connection still gets its late segments:
+        // acknowledgements, the client's FIN, and resets. A client sends a reset if it closed
+        // with unread data, or in answer to the ACK that the TIME-WAIT socket sends for a SYN.
+        // The sequence number tells old segments from new ones.
+        Socket::TimeWait { .. } if segment.purpose == Purpose::Open => {
             (usable && sockets.listens(&segment.flow)).then_some(Counter::LocalSyn)
         }
         Socket::TimeWait {
             expects: Some(expects),
-        } if segment.what == What::Other => {
+        } if segment.purpose == Purpose::Continue => {
             is_old(segment.sequence, expects).then_some(Counter::LocalSegment)
         }
-        Socket::Listener | Socket::Cookie if segment.what == What::Syn && usable => {
+        Socket::Listener | Socket::Cookie if segment.purpose == Purpose::Open && usable => {
             Some(Counter::LocalSyn)
         }
-        Socket::Cookie if segment.what == What::Other => Some(Counter::LocalCookie),
+        Socket::Cookie if segment.purpose == Purpose::Continue => Some(Counter::LocalCookie),
         Socket::Listener | Socket::Cookie | Socket::TimeWait { .. } | Socket::None => None,
     }
 }
 
-/// How far before the expected one a number may lie: what a client sends again because it lacks
-/// an acknowledgement.
-const SENT_AGAIN: u32 = 1 << 16;
+/// How far a retransmitted segment may lie before the expected sequence number, in bytes.
+const RETRANSMITTED: u32 = 1 << 16;
 
-/// Whether a segment with this number may belong to a connection that expects that one.
+/// Whether a segment with this sequence number may belong to the old connection, whose TIME-WAIT
+/// socket expects `expects` next.
 ///
-/// None behind it does. Clients count on from one connection to the next from the same port, once
-/// in 64 ns with Linux (`secure_tcp_seq` in net/core/secure_seq.c, after RFC 6528), so that the
-/// numbers of one that follows at once are just behind those of the old one. Data of the old one
-/// that are still to come get a reset here and elsewhere.
+/// No later number does. A new connection from the same port begins at a later number: Linux adds
+/// one every 64 ns (`secure_tcp_seq` in net/core/secure_seq.c, after RFC 6528). One that follows at
+/// once therefore begins just above the old one. New data for the old connection would get a reset
+/// on any node.
 #[inline(always)]
 fn is_old(sequence: u32, expects: u32) -> bool {
-    expects.wrapping_sub(sequence) <= SENT_AGAIN
+    expects.wrapping_sub(sequence) <= RETRANSMITTED
 }

@@ -1,10 +1,10 @@
-//! Ports and addresses as they lie in frames.
+//! Ports and addresses in network byte order.
 
 use core::fmt;
 
 use bytemuck::{Pod, Zeroable};
 
-/// A 16-bit word in network byte order, as it lies in the frame.
+/// A 16-bit word in network byte order: a port, an EtherType, a checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Be16(u16);
@@ -47,7 +47,7 @@ impl fmt::Debug for Be16 {
     }
 }
 
-/// A 32-bit word in network byte order, as it lies in the frame: an IPv4 address.
+/// A 32-bit word in network byte order: an IPv4 address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Be32(u32);
@@ -102,17 +102,17 @@ impl fmt::Debug for Be32 {
     }
 }
 
-/// A 128-bit word in network byte order, as it lies in the frame: an IPv6 address, or an IPv4
-/// address as IPv6 has it (`::ffff:0:0/96`; RFC 4291, section 2.5.5.2).
+/// A 128-bit word in network byte order: an IPv6 address, or an IPv4-mapped IPv6 address
+/// (`::ffff:0:0/96`; RFC 4291, section 2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Be128([u64; 2]);
 
 impl Be128 {
-    /// `::`, no address.
+    /// The unspecified address, `::`.
     pub const UNSPECIFIED: Self = Self([0; 2]);
 
-    /// Second word of an IPv4 address, before it is put in.
+    /// Third 32-bit word of an IPv4-mapped address; the first two are 0.
     const MAPPED: [u8; 4] = [0, 0, 0xff, 0xff];
 
     /// From the bytes as they lie in the frame.
@@ -124,14 +124,14 @@ impl Be128 {
         ])
     }
 
-    /// From its halves as they lie in the frame.
+    /// From both halves as they lie in the frame.
     #[inline(always)]
     #[must_use]
     pub const fn from_words_on_wire([a, b]: [[u8; 8]; 2]) -> Self {
         Self([u64::from_ne_bytes(a), u64::from_ne_bytes(b)])
     }
 
-    /// Its halves as they lie in the frame.
+    /// Both halves as they lie in the frame.
     #[inline(always)]
     #[must_use]
     pub const fn to_words_on_wire(self) -> [[u8; 8]; 2] {
@@ -148,14 +148,14 @@ impl Be128 {
         ]
     }
 
-    /// Its halves as they lie in memory.
+    /// Both halves as they lie in memory.
     #[inline(always)]
     #[must_use]
     pub const fn words(self) -> [u64; 2] {
         self.0
     }
 
-    /// From four words as they lie in memory: what the kernel's `__be32 [4]` fields hold.
+    /// From four words as they lie in memory, as in the kernel's `__be32 [4]` fields.
     #[inline(always)]
     #[must_use]
     pub const fn from_raw(words: [u32; 4]) -> Self {
@@ -176,7 +176,7 @@ impl Be128 {
         ]
     }
 
-    /// The IPv4 address in it, if it is one.
+    /// The IPv4 address; `None` if it is an IPv6 address.
     #[inline(always)]
     #[must_use]
     pub const fn ipv4(self) -> Option<Be32> {
@@ -188,7 +188,7 @@ impl Be128 {
         }
     }
 
-    /// Whether it is an IPv6 group (RFC 4291, section 2.7).
+    /// Whether it is an IPv6 multicast group (RFC 4291, section 2.7).
     #[inline(always)]
     #[must_use]
     pub const fn is_multicast(self) -> bool {
@@ -203,7 +203,7 @@ impl Be128 {
     }
 }
 
-/// Two 32-bit words, one behind the other in memory.
+/// Two 32-bit words that follow each other in memory.
 #[inline(always)]
 const fn pair(first: u32, second: u32) -> u64 {
     let (a, b) = (first.to_ne_bytes(), second.to_ne_bytes());
@@ -238,14 +238,14 @@ impl fmt::Debug for Be128 {
     }
 }
 
-/// An Ethernet address, packed into one word so that two of them compare in one instruction:
-/// the six bytes as they lie in the frame, first byte lowest, the upper 16 bits zero.
+/// An Ethernet address in one 64-bit word, so that one instruction compares two of them. The first
+/// byte on the wire is the lowest, and the upper 16 bits are 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Mac(u64);
 
 impl Mac {
-    /// All zeros: an address that is not known (yet).
+    /// All zeros: an address that is not known or not used.
     pub const UNKNOWN: Self = Self(0);
 
     /// `ff:ff:ff:ff:ff:ff`.
@@ -283,19 +283,19 @@ impl Mac {
         [b[0], b[1], b[2], b[3], b[4], b[5]]
     }
 
-    /// The last of its bytes.
+    /// The last byte on the wire.
     #[inline(always)]
     pub(crate) const fn last_byte(self) -> u8 {
         (self.0 >> 40) as u8
     }
 
-    /// True for [`Self::UNKNOWN`].
+    /// Whether it is [`Self::UNKNOWN`].
     #[must_use]
     pub const fn is_unknown(self) -> bool {
         self.0 == 0
     }
 
-    /// True for multicast and broadcast (IEEE 802.3, the I/G bit).
+    /// Whether it is a multicast or the broadcast address (IEEE 802.3, the I/G bit).
     #[must_use]
     pub const fn is_multicast(self) -> bool {
         self.0 & 1 != 0
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_keep_wire_order_and_host_value_apart() {
+    fn words_convert_between_network_and_host_byte_order() {
         assert_eq!(Be16::new(6443).get(), 6443);
         assert_eq!(Be16::from_wire([0x19, 0x2b]).get(), 6443);
         assert_eq!(Be32::from_wire([10, 0, 0, 1]).to_wire(), [10, 0, 0, 1]);

@@ -12,20 +12,20 @@ pub const LENGTH: usize = size_of::<Packet>();
 pub mod operation {
     use crate::wire::addr::Be16;
 
-    /// Who has the target address?
+    /// The sender asks who has the target address.
     pub const REQUEST: Be16 = Be16::new(1);
     /// The sender has it.
     pub const REPLY: Be16 = Be16::new(2);
-    /// An agent's test whether the program on the way out runs: `OP_EXP1` (RFC 5494), for which
-    /// no host has a use.
+    /// An agent's self-test of the egress program: `OP_EXP1` (RFC 5494), an operation for
+    /// experiments that hosts ignore.
     pub const SELF_TEST: Be16 = Be16::new(24);
 }
 
 /// Hardware type Ethernet (RFC 826, IANA).
 const ETHERNET: Be16 = Be16::new(1);
 
-/// Hardware type IEEE 802, which means the same on Ethernet: the kernel takes and answers both
-/// (`arp_process` in net/ipv4/arp.c).
+/// Hardware type IEEE 802. The kernel accepts and answers both types on Ethernet (`arp_process` in
+/// net/ipv4/arp.c).
 const IEEE_802: Be16 = Be16::new(6);
 
 /// The packet after the Ethernet header.
@@ -44,7 +44,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// A packet with everything given.
+    /// A packet for IPv4 over Ethernet. `sender` and `target` are the addresses of the two hosts.
     #[must_use]
     pub fn new(operation: Be16, sender: (Mac, Be32), target: (Mac, Be32)) -> Self {
         Self {
@@ -60,7 +60,8 @@ impl Packet {
         }
     }
 
-    /// Whether types and lengths say IPv4 over Ethernet. Else no other field means anything.
+    /// Whether types and lengths are those of IPv4 over Ethernet. Otherwise the addresses are not
+    /// valid.
     #[inline(always)]
     #[must_use]
     pub fn is_ipv4_over_ethernet(&self) -> bool {
@@ -71,7 +72,7 @@ impl Packet {
             && self.protocol_length == 4
     }
 
-    /// Request, reply or something else.
+    /// The operation: see [`operation`].
     #[inline(always)]
     #[must_use]
     pub fn operation(&self) -> Be16 {
@@ -85,21 +86,21 @@ impl Packet {
         Mac::from_wire(self.sender_mac)
     }
 
-    /// The sender's IPv4 address; zero in a probe.
+    /// The sender's IPv4 address; 0.0.0.0 in an address probe (RFC 5227, section 2.1.1).
     #[inline(always)]
     #[must_use]
     pub fn sender_address(&self) -> Be32 {
         Be32::from_wire(self.sender_address)
     }
 
-    /// The address asked for, or told to.
+    /// The target's IPv4 address: in a request, the one that is asked for.
     #[inline(always)]
     #[must_use]
     pub fn target_address(&self) -> Be32 {
         Be32::from_wire(self.target_address)
     }
 
-    /// Turns a request into its reply, in place: `mac` has the target address.
+    /// Turns a request into its reply, which says that `mac` has the target address.
     #[inline(always)]
     pub fn answer(&mut self, mac: Mac) {
         let asked = self.target_address;
@@ -111,7 +112,7 @@ impl Packet {
         self.sender_address = asked;
     }
 
-    /// Names another sender address.
+    /// Replaces the sender's IPv4 address.
     #[inline(always)]
     pub fn set_sender_address(&mut self, address: Be32) {
         self.sender_address = address.to_wire();
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_swaps_the_sides_and_names_the_owner() {
+    fn a_reply_swaps_sender_and_target_and_names_the_owner() {
         let asker = (
             Mac::from_wire([2, 0, 0, 0, 0, 9]),
             Be32::from_wire([10, 0, 0, 9]),

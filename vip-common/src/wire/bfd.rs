@@ -11,13 +11,13 @@ use super::frame::Frame as _;
 /// UDP port of single-hop sessions (RFC 5881, section 4).
 pub const PORT: u16 = 3784;
 
-/// Source port of all packets of agents, which they tell each other from other programs by. RFC
-/// 5881, section 4, wants one of 49152 to 65535. This one is above what Linux gives out by itself,
-/// as it does to BIRD, and far above where FRR begins to count.
+/// UDP source port of agents, which tells their packets from those of other BFD programs. RFC 5881,
+/// section 4, requires a port of 49152 to 65535. This one is above the ephemeral ports of Linux,
+/// which BIRD uses, and far above the first port of FRR.
 pub const AGENT_PORT: u16 = 63_784;
 
-/// Every packet has this TTL or hop limit, and one with any other came from beyond a router
-/// (RFC 5881, section 5).
+/// TTL or hop limit of every packet. A packet with another one has passed a router (RFC 5881,
+/// section 5).
 pub const TTL: u8 = 255;
 
 /// Length of a packet in bytes.
@@ -32,7 +32,7 @@ const AUTHENTICATION: u8 = 0x04;
 const DEMAND: u8 = 0x02;
 const MULTIPOINT: u8 = 0x01;
 
-/// As it lies in the datagram.
+/// The packet as it lies in the datagram; numbers are in network byte order.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Packet {
@@ -50,20 +50,20 @@ struct Packet {
 /// State of a session (section 4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Held down by the operator.
+    /// The operator holds the session down.
     AdminDown,
-    /// Down, or just made.
+    /// The session is down, or new.
     Down,
-    /// The other side was heard, and has not heard this one.
+    /// This side hears the other side, which does not yet hear this one.
     Init,
-    /// Both hear each other.
+    /// Both sides hear each other.
     Up,
 }
 
 impl State {
     const ALL: [Self; 4] = [Self::AdminDown, Self::Down, Self::Init, Self::Up];
 
-    /// `snake_case`, for status and metrics.
+    /// The name in status and metrics, in `snake_case`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ impl State {
 
 macro_rules! diagnostics {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal,)+) => {
-        /// Why a session went down last (section 4.1).
+        /// Why a session last went down (section 4.1).
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Diagnostic {
             $($(#[doc = $doc])+ $variant,)+
@@ -104,32 +104,32 @@ macro_rules! diagnostics {
 }
 
 diagnostics! {
-    /// It never did.
+    /// It never went down.
     None = 0,
-    /// Nothing was heard for a detection time.
+    /// No packet arrived for a detection time.
     ControlDetectionTimeExpired = 1,
-    /// No echo came back.
+    /// An echo packet did not return.
     EchoFunctionFailed = 2,
-    /// The other side said so.
+    /// The other side signaled that the session is down.
     NeighborSignaledSessionDown = 3,
     /// The forwarding plane was reset.
     ForwardingPlaneReset = 4,
     /// The path is down.
     PathDown = 5,
-    /// A path that this one is joined to is down.
+    /// A path that this one is concatenated with is down.
     ConcatenatedPathDown = 6,
     /// The operator holds it down.
     AdministrativelyDown = 7,
-    /// A path that this one is joined to is down, in the other direction.
+    /// A path that this one is concatenated with is down in the other direction.
     ReverseConcatenatedPathDown = 8,
 }
 
-/// An interval as the wire has it: microseconds.
+/// An interval in microseconds, the unit of the packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Micros(pub u32);
 
 impl Micros {
-    /// Saturating, at a bit more than 71 minutes.
+    /// From a duration; at most `u32::MAX` microseconds, a little more than 71 minutes.
     #[must_use]
     pub const fn from_duration(duration: Duration) -> Self {
         let micros = duration.as_micros();
@@ -140,7 +140,7 @@ impl Micros {
         })
     }
 
-    /// As a length of time.
+    /// The same interval as a duration.
     #[must_use]
     pub const fn duration(self) -> Duration {
         Duration::from_micros(self.0 as u64)
@@ -153,41 +153,41 @@ impl fmt::Debug for Micros {
     }
 }
 
-/// What a packet says.
+/// The fields of a packet, in host byte order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControlPacket {
     /// The sender's state of the session.
     pub state: State,
-    /// Why the sender's session went down last.
+    /// Why the sender's session last went down.
     pub diagnostic: Diagnostic,
-    /// The sender wants an answer with `final_` set.
+    /// The sender asks for an answer with `final_` set.
     pub poll: bool,
-    /// The answer to a packet with `poll` set.
+    /// The packet answers one with `poll` set.
     pub final_: bool,
-    /// The sender's BFD outlives its control plane.
+    /// The sender's BFD continues if its control plane fails.
     pub control_plane_independent: bool,
-    /// The sender wants to hear nothing while all is well.
+    /// Demand mode: the sender asks for no periodic packets (section 6.6).
     pub demand: bool,
-    /// Intervals without a packet after which the sender is to be taken for dead.
+    /// Number of intervals without a packet after which the receiver declares the session down.
     pub detect_mult: NonZeroU8,
-    /// The sender's name for the session.
+    /// The sender's identifier of the session.
     pub my_discriminator: NonZeroU32,
-    /// The receiver's name for it, as the sender knows it; 0 if it does not.
+    /// The receiver's identifier of the session; 0 if the sender does not know it.
     pub your_discriminator: u32,
-    /// The shortest interval that the sender would like to send at.
+    /// The shortest interval at which the sender would like to send.
     pub desired_min_tx: Micros,
-    /// The shortest interval that the sender can receive at; 0: it wants to receive nothing.
+    /// The shortest interval at which the sender can receive; 0 if it asks for no packets.
     pub required_min_rx: Micros,
-    /// The same for echo packets; 0: it does not send them back.
+    /// The shortest interval at which the sender can return echo packets; 0 if it returns none.
     pub required_min_echo_rx: Micros,
 }
 
-/// Why a packet is not taken (section 6.8.6).
+/// Why a packet is not valid (section 6.8.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// Shorter than a packet, or than it says.
+    /// Shorter than a packet, or than its length field.
     Truncated,
-    /// Not version 1.
+    /// A version other than 1.
     Version(u8),
     /// A detection multiplier of 0.
     DetectMult,
@@ -195,7 +195,7 @@ pub enum Error {
     Multipoint,
     /// A discriminator of 0.
     MyDiscriminator,
-    /// No discriminator of the receiver's, in a state in which the sender must know it.
+    /// No discriminator of the receiver, in a state in which the sender must know it.
     YourDiscriminator,
     /// Authentication, which is not configured.
     Authentication,
@@ -220,10 +220,10 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 impl ControlPacket {
-    /// Reads the payload of a datagram, and checks what needs no session to be checked.
+    /// Parses the payload of a datagram, and makes the checks that need no session.
     ///
     /// # Errors
-    /// The bytes are no control packet (section 6.8.6).
+    /// The bytes are not a valid control packet (section 6.8.6).
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let packet: &Packet = bytes.view(0).ok_or(Error::Truncated)?;
         let version = packet.version_and_diagnostic >> 5;
@@ -266,7 +266,7 @@ impl ControlPacket {
         })
     }
 
-    /// The payload of a datagram.
+    /// The packet as the payload of a datagram.
     #[must_use]
     pub fn emit(&self) -> [u8; LENGTH] {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
@@ -317,13 +317,13 @@ mod tests {
     }
 
     #[test]
-    fn packet_lies_on_the_wire_as_the_rfc_draws_it() {
+    fn a_packet_has_the_bytes_of_the_rfc() {
         assert_eq!(known().emit(), KNOWN);
         assert_eq!(ControlPacket::parse(&KNOWN), Ok(known()));
     }
 
     #[test]
-    fn what_is_no_packet_is_refused() {
+    fn each_defect_of_a_packet_has_its_error() {
         let changed = |at: usize, byte: u8| {
             let mut bytes = KNOWN;
             bytes[at] = byte;
@@ -347,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_the_same(bytes: [u8; LENGTH], state in 0_u8..4) {
+        fn a_parsed_packet_is_emitted_with_the_same_bytes(bytes: [u8; LENGTH], state in 0_u8..4) {
             let mut bytes = bytes;
             bytes[0] = 0x20 | bytes[0] & 0x1f;
             bytes[1] = state << 6 | bytes[1] & 0x3a;

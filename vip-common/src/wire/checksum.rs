@@ -1,21 +1,21 @@
-//! The Internet checksum (RFC 1071), whole and by difference (RFC 1624).
+//! The Internet checksum (RFC 1071), and its incremental update (RFC 1624).
 
 use super::addr::{Be16, Be128};
 
-/// A sum of 16-bit words in one's complement, as the machine reads them: what byte order they
-/// are in makes no difference to it (RFC 1071, section 2(B)).
+/// A one's complement sum of 16-bit words. The words are summed as the machine loads them, because
+/// the sum does not depend on the byte order (RFC 1071, section 2(B)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// With a word as it lies in the frame.
+    /// Adds a word.
     #[inline(always)]
     #[must_use]
     pub const fn word(self, word: Be16) -> Self {
         Self(self.0 + word.raw() as u64)
     }
 
-    /// With an IPv6 address.
+    /// Adds an IPv6 address.
     #[inline(always)]
     #[must_use]
     pub const fn address(self, address: Be128) -> Self {
@@ -24,7 +24,7 @@ impl Sum {
         Self(self.0 + (a & low) + (a >> 32) + (b & low) + (b >> 32))
     }
 
-    /// With eight bytes as they lie in the frame.
+    /// Adds eight bytes as they lie in the frame.
     #[inline(always)]
     #[must_use]
     pub const fn eight(self, bytes: [u8; 8]) -> Self {
@@ -32,7 +32,8 @@ impl Sum {
         Self(self.0 + (word & 0xffff_ffff) + (word >> 32))
     }
 
-    /// With the pseudo-header of IPv6 (RFC 8200, section 8.1). `length` is that of the payload.
+    /// Adds the pseudo-header of IPv6 (RFC 8200, section 8.1). `length` is that of the upper-layer
+    /// packet, in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn pseudo_header(
@@ -48,7 +49,7 @@ impl Sum {
             .word(Be16::new(protocol as u16))
     }
 
-    /// The sum in 16 bits.
+    /// The sum, folded to 16 bits.
     #[inline(always)]
     const fn fold(self) -> u16 {
         let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
@@ -57,14 +58,14 @@ impl Sum {
         ((sum & 0xffff) + (sum >> 16)) as u16
     }
 
-    /// What stands in the checksum field, for a sum over the message with zero in it.
+    /// The checksum of the message, whose checksum field was 0 in this sum.
     #[inline(always)]
     #[must_use]
     pub const fn checksum(self) -> Be16 {
         Be16::from_raw(!self.fold())
     }
 
-    /// Whether a sum over a message with its checksum in it is right.
+    /// Whether the checksum of the message, which this sum includes, is right.
     #[inline(always)]
     #[must_use]
     pub const fn is_right(self) -> bool {
@@ -72,7 +73,8 @@ impl Sum {
     }
 }
 
-/// The checksum after one word under it has changed (RFC 1624, equation 3).
+/// The checksum after one word that it covers has changed from `from` to `to` (RFC 1624, equation
+/// 3).
 #[inline(always)]
 #[must_use]
 pub const fn adjusted(checksum: Be16, from: Be16, to: Be16) -> Be16 {
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
     use crate::wire::blocks;
 
-    /// RFC 1071, the slow and obvious way.
+    /// RFC 1071, computed in the simplest way.
     fn slow(bytes: &[u8]) -> u16 {
         let mut sum: u32 = bytes
             .chunks_exact(2)
@@ -117,18 +119,18 @@ mod tests {
         }
 
         #[test]
-        fn a_difference_is_as_good_as_a_new_sum(mut message: [u8; 24], to: u16) {
+        fn an_incremental_update_equals_a_new_sum(mut message: [u8; 24], to: u16) {
             let before = slow(&message);
             let from = u16::from_be_bytes([message[4], message[5]]);
             message[4..6].copy_from_slice(&to.to_be_bytes());
             let ours = adjusted(Be16::new(before), Be16::new(from), Be16::new(to)).get();
-            // Zero has two signs; no header with an address in it sums to the other one.
+            // One's complement has two zeros; no header with an address sums to the other one.
             prop_assert!(ours == slow(&message) || slow(&message) == 0xffff);
         }
     }
 
     #[test]
-    fn longer_or_uneven_messages_are_refused() {
+    fn messages_that_are_too_long_or_no_multiple_of_eight_are_refused() {
         let bytes = [0; 64];
         for length in [7, 20, 64] {
             assert!(blocks::<_, 7>(&bytes[..], 0, length).is_none());

@@ -21,8 +21,7 @@ pub mod ether_type {
 
 /// Destination, source, EtherType.
 ///
-/// The addresses are kept as words of four and two bytes. As six bytes LLVM loads and stores
-/// them one by one.
+/// The addresses are words of four and two bytes. LLVM would load and store six bytes one by one.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Header {
@@ -34,28 +33,28 @@ pub struct Header {
 }
 
 impl Header {
-    /// Where the frame goes.
+    /// The destination address.
     #[inline(always)]
     #[must_use]
     pub fn destination(&self) -> Mac {
         Mac::from_words(self.destination_4, self.destination_2)
     }
 
-    /// Where the frame comes from.
+    /// The source address.
     #[inline(always)]
     #[must_use]
     pub fn source(&self) -> Mac {
         Mac::from_words(self.source_4, self.source_2)
     }
 
-    /// What follows.
+    /// The EtherType of the payload, or of a VLAN tag.
     #[inline(always)]
     #[must_use]
     pub fn ether_type(&self) -> Be16 {
         Be16::from_wire(self.ether_type)
     }
 
-    /// Sends the frame on: to `destination`, from `source`.
+    /// Replaces both addresses.
     #[inline(always)]
     pub fn readdress(&mut self, destination: Mac, source: Mac) {
         (self.destination_4, self.destination_2) = destination.to_words();

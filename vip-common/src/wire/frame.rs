@@ -1,4 +1,4 @@
-//! Frames, as far as their headers are concerned.
+//! Frames: access to their headers.
 
 use bytemuck::Pod;
 
@@ -10,18 +10,18 @@ use super::vlan;
 
 /// A frame that can be read: a packet under XDP or tcx in the kernel, a slice on the host.
 ///
-/// All reading goes through [`view`](Self::view), whose one bounds check is what the verifier
-/// wants to see as well as what keeps the host from panicking.
+/// All reads use [`view`](Self::view). Its bounds check satisfies the verifier, and keeps the host
+/// from panicking.
 pub trait Frame {
-    /// The header at `offset` bytes from the start of the frame; `None` if the frame ends
-    /// before the header does. `T` must have no alignment.
+    /// The header at `offset` bytes from the start of the frame; `None` if the frame ends before
+    /// the header does. `T` must have an alignment of 1.
     fn view<T: Pod>(&self, offset: usize) -> Option<&T>;
 
-    /// Length in bytes of the frame as far as it can be viewed, FCS not included. All headers
-    /// are within it, and the data of a large frame need not be.
+    /// Length in bytes of the part of the frame that can be viewed, FCS not included. It holds all
+    /// headers, but perhaps not all data of a large frame.
     fn length(&self) -> usize;
 
-    /// Length of the whole frame in bytes. Asking costs more than asking for
+    /// Length of the whole frame in bytes, FCS not included. It costs more time than
     /// [`length`](Self::length).
     fn whole_length(&self) -> usize {
         self.length()
@@ -30,18 +30,19 @@ pub trait Frame {
 
 /// A frame that can be rewritten in place.
 pub trait FrameMut: Frame {
-    /// As [`Frame::view`], for writing.
+    /// The header at `offset`, for writing: see [`Frame::view`].
     fn view_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T>;
 
-    /// Makes the frame at least as long. False if that cannot be. What is added is undefined.
+    /// Extends the frame to at least `length` bytes. The new bytes are undefined. False on failure.
     fn grow(&mut self, length: usize) -> bool;
 
-    /// Takes the four bytes behind the Ethernet addresses out, which are a tag. False if that
-    /// cannot be.
+    /// Removes the VLAN tag, four bytes after the Ethernet addresses. False on failure: the frame
+    /// may be damaged then.
     fn remove_tag(&mut self) -> bool;
 
-    /// Writes a word, and sets right the checksum that it lies under. Both are given by their
-    /// offsets in the frame, in bytes. False if the frame ends before one of them.
+    /// Writes `value` at offset `word`, and updates the checksum at offset `checksum` that covers
+    /// it. Both offsets are in bytes from the start of the frame. False if the frame ends before
+    /// one of the two; it may be damaged then.
     #[inline(always)]
     fn replace(&mut self, word: usize, checksum: usize, value: Be16) -> bool {
         let Some(place) = self.view_mut::<[u8; 2]>(word) else {
@@ -59,8 +60,8 @@ pub trait FrameMut: Frame {
     }
 }
 
-/// The sum of up to `8 * BLOCKS` bytes of a frame, of which there are a whole number of eights;
-/// `None` if the frame ends before them or there are more.
+/// The sum of `length` bytes at `offset` in the frame. `None` if `length` is above `8 * BLOCKS` or
+/// no multiple of eight, or if the frame ends before.
 #[inline(always)]
 pub fn blocks<F: Frame + ?Sized, const BLOCKS: usize>(
     frame: &F,

@@ -1,9 +1,9 @@
-//! ICMP (RFC 792) and ICMPv6 (RFC 4443), as far as errors go: which of a node's connections an
-//! error is about stands in the packet that it quotes.
+//! Errors of ICMP (RFC 792) and ICMPv6 (RFC 4443). The packet that an error quotes tells which
+//! connection the error is about.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Length of the header in bytes. What an error quotes follows.
+/// Length of the header in bytes. In an error, the quoted packet follows.
 pub const LENGTH: usize = size_of::<Header>();
 
 /// Offset of the checksum in the header, in bytes.
@@ -20,23 +20,23 @@ pub struct Header {
 }
 
 impl Header {
-    /// What the message is.
+    /// The type of the message.
     #[inline(always)]
     #[must_use]
     pub fn kind(&self) -> u8 {
         self.kind
     }
 
-    /// Whether an ICMP message quotes the packet that it is about: destination unreachable
-    /// (fragmentation needed is one of these), time exceeded, parameter problem.
+    /// Whether the message is an ICMP error that quotes a packet: destination unreachable (which
+    /// includes fragmentation needed), time exceeded, parameter problem.
     #[inline(always)]
     #[must_use]
     pub fn quotes_ipv4(&self) -> bool {
         matches!(self.kind, 3 | 11 | 12)
     }
 
-    /// Whether an ICMPv6 message quotes the packet that it is about: destination unreachable,
-    /// packet too big, time exceeded, parameter problem.
+    /// Whether the message is an ICMPv6 error that quotes a packet: destination unreachable, packet
+    /// too big, time exceeded, parameter problem.
     #[inline(always)]
     #[must_use]
     pub fn quotes_ipv6(&self) -> bool {

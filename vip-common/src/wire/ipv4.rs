@@ -15,7 +15,7 @@ pub mod protocol {
     pub const TCP: u8 = 6;
 }
 
-/// `MF` and the fragment offset: not zero in every fragment of a datagram.
+/// Mask of `MF` and of the fragment offset. At least one of the two is not 0 in a fragment.
 const FRAGMENT: Be16 = Be16::new(0x3fff);
 
 /// The header without its options.
@@ -35,70 +35,71 @@ pub struct Header {
 }
 
 impl Header {
-    /// 4, if this is IPv4.
+    /// The version, which must be 4.
     #[inline(always)]
     #[must_use]
     pub fn version(&self) -> u8 {
         self.version_and_length >> 4
     }
 
-    /// Length of the header with its options in bytes, `0..=60`. Less than [`LENGTH`] is wrong.
+    /// Length of the header with its options in bytes, `0..=60`. Below [`LENGTH`] it is not valid.
     #[inline(always)]
     #[must_use]
     pub fn header_length(&self) -> usize {
         usize::from(self.version_and_length & 0xf) * 4
     }
 
-    /// Length of the datagram with this header, in bytes.
+    /// Length of the datagram in bytes, this header included. 0 in a packet that the kernel merged
+    /// from segments (BIG TCP).
     #[inline(always)]
     #[must_use]
     pub fn total_length(&self) -> usize {
         usize::from(Be16::from_wire(self.total_length).get())
     }
 
-    /// Whether this is a piece of a datagram, the first one included.
+    /// Whether this is a fragment of a datagram; the first fragment is one too.
     #[inline(always)]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         Be16::from_wire(self.flags_and_offset).raw() & FRAGMENT.raw() != 0
     }
 
-    /// Hops left.
+    /// The TTL: the number of hops left.
     #[inline(always)]
     #[must_use]
     pub fn ttl(&self) -> u8 {
         self.ttl
     }
 
-    /// What follows.
+    /// The protocol of the payload: see [`protocol`].
     #[inline(always)]
     #[must_use]
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// Where the datagram comes from.
+    /// The source address.
     #[inline(always)]
     #[must_use]
     pub fn source(&self) -> Be32 {
         Be32::from_wire(self.source)
     }
 
-    /// Where the datagram goes.
+    /// The destination address.
     #[inline(always)]
     #[must_use]
     pub fn destination(&self) -> Be32 {
         Be32::from_wire(self.destination)
     }
 
-    /// Leaves fewer hops, and sets the checksum right by the difference (RFC 1624, equation 3;
-    /// the TTL is the upper byte of its 16-bit word).
+    /// Lowers the TTL to `to`, and updates the header checksum (RFC 1624, equation 3). The TTL is
+    /// the upper byte of its 16-bit word.
     #[inline(always)]
     pub fn lower_ttl(&mut self, to: u8) {
         let difference = u32::from(self.ttl.wrapping_sub(to));
         self.ttl = to;
         let old = u32::from(Be16::from_wire(self.checksum).get());
-        // Less in the sum is more in its complement, with the carry folded in.
+        // The checksum is the complement of the sum, so it grows by the difference.
         let sum = old + (difference << 8);
         let sum = (sum & 0xffff) + (sum >> 16);
         self.checksum = Be16::new(sum as u16).raw().to_ne_bytes();
@@ -109,7 +110,7 @@ impl Header {
 mod tests {
     use super::*;
 
-    /// RFC 1071, the slow and obvious way.
+    /// RFC 1071, computed in the simplest way.
     fn checksum_is_right(header: &Header) -> bool {
         let sum: u32 = bytemuck::bytes_of(header)
             .chunks_exact(2)
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_ttl_keeps_the_checksum_right() {
+    fn the_checksum_is_right_after_the_ttl_is_lowered() {
         for identification in 0..=u16::MAX {
             let mut header = Header {
                 version_and_length: 0x45,

@@ -1,4 +1,4 @@
-//! IPv6 (RFC 8200): the header, and the way past extension headers.
+//! IPv6 (RFC 8200): the header, and the search for the upper layer behind extension headers.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,11 +9,11 @@ use crate::wire::addr::{Be16, Be128};
 /// Length of the header in bytes.
 pub const LENGTH: usize = size_of::<Header>();
 
-/// Extension headers that are looked through; a packet with more is nobody's TCP.
+/// Most extension headers of a packet. No TCP stack sends more.
 pub const MAX_EXTENSIONS: usize = 6;
 
-/// The upper layer begins before this, in bytes from the beginning of the frame, behind an
-/// Ethernet header: each extension header has at most 2048 bytes. A power of two.
+/// Upper bound of the upper layer's offset in a frame, in bytes: each extension header has at most
+/// 2048 bytes. A power of two.
 pub const MAX_OFFSET: usize = 16_384;
 
 const _: () = assert!(ethernet::LENGTH + LENGTH + MAX_EXTENSIONS * 2048 < MAX_OFFSET);
@@ -69,48 +69,49 @@ impl Header {
         }
     }
 
-    /// 6, if this is IPv6.
+    /// The version, which must be 6.
     #[inline(always)]
     #[must_use]
     pub fn version(&self) -> u8 {
         self.version_class_and_label[0] >> 4
     }
 
-    /// Bytes behind this header, extension headers included.
+    /// Length of the payload in bytes, extension headers included. 0 in a packet that the kernel
+    /// merged from segments (BIG TCP).
     #[inline(always)]
     #[must_use]
     pub fn payload_length(&self) -> usize {
         usize::from(Be16::from_wire(self.payload_length).get())
     }
 
-    /// What follows.
+    /// The type of the next header: see [`next_header`].
     #[inline(always)]
     #[must_use]
     pub fn next_header(&self) -> u8 {
         self.next_header
     }
 
-    /// Hops left.
+    /// The hop limit: the number of hops left.
     #[inline(always)]
     #[must_use]
     pub fn hop_limit(&self) -> u8 {
         self.hop_limit
     }
 
-    /// Leaves so many hops. There is no checksum to set right.
+    /// Sets the hop limit. The header has no checksum.
     #[inline(always)]
     pub fn set_hop_limit(&mut self, to: u8) {
         self.hop_limit = to;
     }
 
-    /// Where the packet comes from.
+    /// The source address.
     #[inline(always)]
     #[must_use]
     pub fn source(&self) -> Be128 {
         Be128::from_words_on_wire(self.source)
     }
 
-    /// Where the packet goes.
+    /// The destination address.
     #[inline(always)]
     #[must_use]
     pub fn destination(&self) -> Be128 {
@@ -118,35 +119,36 @@ impl Header {
     }
 }
 
-/// The first eight bytes of an extension header that can be looked through.
+/// The first eight bytes of an extension header.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Extension {
     next_header: u8,
-    /// In units of eight bytes, without the first eight. In that of a fragment it is reserved, as
-    /// that has no more.
+    /// In units of eight bytes, without the first eight. Reserved in a fragment header, which is
+    /// always eight bytes long.
     length: u8,
-    /// In that of a fragment: offset, two reserved bits, M.
+    /// In a fragment header: offset, two reserved bits, `M`.
     first: [u8; 2],
     rest: [u8; 4],
 }
 
-/// `M` and the offset: not zero in every fragment of a packet (RFC 8200, section 4.5).
+/// Mask of `M` and of the offset in a fragment header. At least one of the two is not 0, unless the
+/// packet is an atomic fragment (RFC 8200, section 4.5; RFC 6946).
 const FRAGMENT: Be16 = Be16::new(0xfff9);
 
 impl Extension {
-    /// Of a fragment's: there are more of them.
+    /// For a fragment header: whether the packet has other fragments.
     #[inline(always)]
-    fn is_a_piece(&self) -> bool {
+    fn is_fragmented(&self) -> bool {
         Be16::from_wire(self.first).raw() & FRAGMENT.raw() != 0
     }
 }
 
-/// What lies behind the extension headers, and where: protocol number and offset in the frame,
-/// in bytes. A header that cannot be looked through counts as a protocol, and a fragment's is
-/// one. `None` if the frame ends before, or there are more than [`MAX_EXTENSIONS`].
+/// Finds the protocol behind the extension headers, and its offset in the frame, in bytes.
 ///
-/// `first` is the next header that the IPv6 header at `offset - LENGTH` names.
+/// `first` is the type of the header at `offset`, which the IPv6 header before it names. A header
+/// of an unknown type counts as the protocol, and so does a fragment header. `None` if the frame
+/// ends before the protocol, or if there are more than [`MAX_EXTENSIONS`].
 #[inline(always)]
 pub fn upper_layer<F: Frame + ?Sized>(
     frame: &F,
@@ -170,10 +172,12 @@ pub fn upper_layer<F: Frame + ?Sized>(
     }
 }
 
-/// What lies behind the header of a fragment, if [`upper_layer`] has found one and the packet is
-/// in one piece all the same (RFC 6946): translators made such. Anything else is what it was.
-/// (It is the last extension header then. Looked for in the loop above, it would make the
-/// verifier follow twice as many ways with each round.)
+/// Skips the fragment header that [`upper_layer`] found, if the packet is an atomic fragment (RFC
+/// 6946): one with a fragment header, but no other fragments. Some translators send these. Any
+/// other protocol and offset are returned unchanged. `None` if the frame ends before.
+///
+/// This is no part of the loop above, because it would double the paths of the verifier with each
+/// round. The fragment header must therefore be the last extension header.
 #[inline(always)]
 pub fn past_fragment_header<F: Frame + ?Sized>(
     frame: &F,
@@ -183,7 +187,7 @@ pub fn past_fragment_header<F: Frame + ?Sized>(
         return Some((protocol, offset));
     }
     let extension = frame.view::<Extension>(offset)?;
-    Some(if extension.is_a_piece() {
+    Some(if extension.is_fragmented() {
         (protocol, offset)
     } else {
         (extension.next_header, offset + size_of::<Extension>())
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_headers_are_looked_through_to_their_end() {
+    fn the_protocol_is_found_behind_the_extension_headers() {
         use next_header::*;
         for (headers, last, expected) in [
             (&[][..], TCP, Some((TCP, 0))),
@@ -235,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_is_told_by_its_offset_or_that_there_are_more() {
+    fn only_the_fragment_header_of_an_atomic_fragment_is_skipped() {
         use next_header::*;
-        for (reserved, first, piece) in [
+        for (reserved, first, is_fragmented) in [
             (0, [0, 0], false),
             (9, [0, 0], false),
             (0, [0, 6], false),
@@ -246,12 +250,16 @@ mod tests {
             (0, [0x80, 0], true),
         ] {
             let bytes = [TCP, reserved, first[0], first[1], 1, 2, 3, 4];
-            let expected = if piece { (FRAGMENT, 0) } else { (TCP, 8) };
+            let expected = if is_fragmented {
+                (FRAGMENT, 0)
+            } else {
+                (TCP, 8)
+            };
             let found = past_fragment_header(&bytes[..], (FRAGMENT, 0));
             assert_eq!(found, Some(expected), "{bytes:02x?}");
             assert_eq!(past_fragment_header(&bytes[..7], (FRAGMENT, 0)), None);
             let other = past_fragment_header(&bytes[..], (TCP, 0));
-            assert_eq!(other, Some((TCP, 0)), "nothing is looked for");
+            assert_eq!(other, Some((TCP, 0)), "not a fragment header");
         }
     }
 }

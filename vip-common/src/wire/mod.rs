@@ -1,7 +1,7 @@
-//! Headers as they lie in a frame: checked views and in-place rewrites, one file a protocol.
+//! Protocol headers in a frame: checked views and rewrites in place, one file for each protocol.
 //!
-//! A header is a struct of byte arrays, so it has no alignment and no padding, and a reference
-//! to it may point anywhere into a frame. Its methods give typed words.
+//! A header is a struct of byte arrays. It has no alignment and no padding, so that a reference to
+//! it may point anywhere into a frame. Its methods return typed words.
 
 pub mod addr;
 pub mod arp;

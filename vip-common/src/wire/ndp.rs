@@ -1,4 +1,4 @@
-//! Neighbour Discovery (RFC 4861): who has an IPv6 address, and who says so.
+//! Neighbor Discovery (RFC 4861): solicitations and advertisements.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -12,26 +12,26 @@ pub const LENGTH: usize = size_of::<Message>();
 /// Length of a message with one link-layer address option, in bytes.
 pub const WITH_OPTION: usize = size_of::<Advertisement>();
 
-/// Section 7.1: a message from farther away has another hop limit by the time it is here.
+/// Hop limit of every message. A message with another one has passed a router (section 7.1).
 pub const HOP_LIMIT: u8 = 255;
 
 /// Types of messages (section 4).
 pub mod kind {
-    /// Who has the target address?
+    /// Neighbor solicitation: the sender asks who has the target address.
     pub const SOLICITATION: u8 = 135;
-    /// The sender has it.
+    /// Neighbor advertisement: the sender has the target address.
     pub const ADVERTISEMENT: u8 = 136;
 }
 
 /// Flags of an advertisement (section 4.4).
 pub mod flag {
-    /// It answers a solicitation.
+    /// The message answers a solicitation.
     pub const SOLICITED: u8 = 0x40;
-    /// It is to be believed even if another link-layer address is known.
+    /// The receiver replaces a link-layer address that it has cached.
     pub const OVERRIDE: u8 = 0x20;
 }
 
-/// Option: link-layer address of the target (section 4.6.1).
+/// Type of the option with the target's link-layer address (section 4.6.1).
 const TARGET_LINK_LAYER: u8 = 2;
 
 /// A solicitation or an advertisement without its options.
@@ -47,36 +47,37 @@ pub struct Message {
 }
 
 impl Message {
-    /// What the message is.
+    /// The type of the message: see [`kind`].
     #[inline(always)]
     #[must_use]
     pub fn kind(&self) -> u8 {
         self.kind
     }
 
-    /// Whether it asks for an address or says who has it.
+    /// Whether the message is a solicitation or an advertisement.
     #[inline(always)]
     #[must_use]
-    pub fn speaks_of_address(&self) -> bool {
+    pub fn is_about_address(&self) -> bool {
         matches!(self.kind, kind::SOLICITATION | kind::ADVERTISEMENT)
     }
 
-    /// Must be 0.
+    /// The code, which must be 0.
     #[inline(always)]
     #[must_use]
     pub fn code(&self) -> u8 {
         self.code
     }
 
-    /// The address that is asked for or told of.
+    /// The address that the message is about.
     #[inline(always)]
     #[must_use]
     pub fn target(&self) -> Be128 {
         Be128::from_words_on_wire(self.target)
     }
 
-    /// Who has `target`? Without options: the sender does not want to be answered by unicast,
-    /// or hopes that it need not be.
+    /// A solicitation for `target` without options, and with a checksum of 0. Without the option of
+    /// the sender's link-layer address, the receiver has to find that address first if it answers
+    /// by unicast.
     #[must_use]
     pub fn solicitation(target: Be128) -> Self {
         Self {
@@ -99,7 +100,8 @@ pub struct Advertisement {
 }
 
 impl Advertisement {
-    /// `mac` has `target`. The checksum is that of a packet between these two addresses.
+    /// An advertisement that `mac` has `target`. `flags` are bits of [`flag`]; `source` and
+    /// `destination` are those of the IPv6 header, for the checksum.
     #[inline(always)]
     #[must_use]
     pub fn new(target: Be128, mac: Mac, flags: u8, source: Be128, destination: Be128) -> Self {
@@ -133,14 +135,14 @@ impl Advertisement {
     }
 }
 
-/// The group that whoever has `address` listens to (RFC 4291, section 2.7.1).
+/// The solicited-node multicast group of an address (RFC 4291, section 2.7.1).
 #[must_use]
 pub const fn solicited_node(address: Be128) -> Be128 {
     let [.., a, b, c] = address.to_wire();
     Be128::from_wire([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
-/// The Ethernet address of an IPv6 group (RFC 2464, section 7).
+/// The Ethernet address of an IPv6 multicast group (RFC 2464, section 7).
 #[inline(always)]
 #[must_use]
 pub const fn group_mac(group: Be128) -> Mac {
@@ -148,7 +150,8 @@ pub const fn group_mac(group: Be128) -> Mac {
     Mac::from_wire([0x33, 0x33, a, b, c, d])
 }
 
-/// The checksum of a message without options, between these two addresses.
+/// The checksum of an ICMPv6 message, whose checksum field is 0. `source` and `destination` are
+/// those of the IPv6 header.
 #[must_use]
 pub fn checksum(message: &[u8], source: Be128, destination: Be128) -> Be16 {
     let sum = Sum::default().pseudo_header(

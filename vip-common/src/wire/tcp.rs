@@ -13,13 +13,13 @@ pub const CHECKSUM: usize = 16;
 /// Offset of the destination port in the header, in bytes.
 pub const DESTINATION_PORT: usize = 2;
 
-/// No more data from the sender.
+/// Flag: the sender has no more data.
 pub const FIN: u8 = 0x01;
-/// Opens a connection.
+/// Flag: the segment synchronizes sequence numbers, to open a connection.
 pub const SYN: u8 = 0x02;
-/// Resets it.
+/// Flag: the segment resets the connection.
 pub const RST: u8 = 0x04;
-/// The acknowledgement number means something.
+/// Flag: the acknowledgement number is valid.
 pub const ACK: u8 = 0x10;
 
 /// The header without its options.
@@ -37,7 +37,7 @@ pub struct Header {
     urgent: [u8; 2],
 }
 
-/// The first bytes of the header: all of TCP that an ICMP error need quote (RFC 792).
+/// The first four of the eight bytes of TCP that an ICMP error quotes at least (RFC 792).
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Ports {
@@ -46,14 +46,14 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The port of whoever sent the segment.
+    /// The source port.
     #[inline(always)]
     #[must_use]
     pub fn source(&self) -> Be16 {
         Be16::from_wire(self.source)
     }
 
-    /// The port of whoever was to get it.
+    /// The destination port.
     #[inline(always)]
     #[must_use]
     pub fn destination(&self) -> Be16 {
@@ -62,21 +62,21 @@ impl Ports {
 }
 
 impl Header {
-    /// The client's port.
+    /// The source port.
     #[inline(always)]
     #[must_use]
     pub fn source_port(&self) -> Be16 {
         Be16::from_wire(self.source_port)
     }
 
-    /// The service's port.
+    /// The destination port.
     #[inline(always)]
     #[must_use]
     pub fn destination_port(&self) -> Be16 {
         Be16::from_wire(self.destination_port)
     }
 
-    /// Length of the header with its options in bytes, `0..=60`. Less than [`LENGTH`] is wrong.
+    /// Length of the header with its options in bytes, `0..=60`. Below [`LENGTH`] it is not valid.
     #[inline(always)]
     #[must_use]
     pub fn header_length(&self) -> usize {
@@ -90,15 +90,15 @@ impl Header {
         self.flags & (SYN | ACK) == SYN
     }
 
-    /// Number of the first byte, in host byte order.
+    /// Sequence number of the first byte, in host byte order.
     #[inline(always)]
     #[must_use]
     pub fn sequence(&self) -> u32 {
         u32::from_be_bytes(self.sequence)
     }
 
-    /// Whether the segment may acknowledge a SYN cookie: what `bpf_tcp_check_syncookie`
-    /// (net/core/filter.c) is willing to look at.
+    /// Whether the segment may acknowledge a SYN cookie: `bpf_tcp_check_syncookie`
+    /// (net/core/filter.c) refuses any other combination of flags.
     #[inline(always)]
     #[must_use]
     pub fn may_acknowledge_cookie(&self) -> bool {

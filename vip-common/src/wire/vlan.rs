@@ -1,4 +1,4 @@
-//! VLAN tags (IEEE 802.1Q, clause 9), as they lie in frames.
+//! VLAN tags (IEEE 802.1Q, clause 9) in frames.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,30 +11,30 @@ pub const LENGTH: usize = 4;
 /// Offset of the first tag in the frame, in bytes.
 pub const OFFSET: usize = ethernet::LENGTH - size_of::<[u8; 2]>();
 
-/// Customers' tags.
+/// EtherType of a customer's tag.
 const C_TAG: Be16 = Be16::new(0x8100);
-/// Providers' tags (802.1ad).
+/// EtherType of a provider's tag (IEEE 802.1ad).
 const S_TAG: Be16 = Be16::new(0x88a8);
 
-/// The bits of the number of a VLAN.
+/// Mask of the VLAN identifier (VID) in the control information.
 const VID: Be16 = Be16::new(0x0fff);
 
-/// Whether what follows is a tag.
+/// Whether the EtherType is that of a tag.
 #[inline(always)]
 #[must_use]
 pub fn is_tag(ether_type: Be16) -> bool {
     ether_type == C_TAG || ether_type == S_TAG
 }
 
-/// Whether a tag with this control information, in network byte order, says only a priority. Such
-/// a frame belongs to no VLAN (clause 9.6, VID 0), and the kernel reads it as if it had no tag.
+/// Whether a tag with this control information has the VID 0: it gives a priority and no VLAN
+/// (clause 9.6). The kernel reads such a frame as if it had no tag.
 #[inline(always)]
 #[must_use]
 pub fn says_priority_only(control: Be16) -> bool {
     control.raw() & VID.raw() == 0
 }
 
-/// A tag, and the type of what it is before.
+/// A tag, and the EtherType after it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Tag {
@@ -44,14 +44,14 @@ pub struct Tag {
 }
 
 impl Tag {
-    /// Whether it is one, and says only a priority.
+    /// Whether it is a tag, with a priority and no VLAN.
     #[inline(always)]
     #[must_use]
     pub fn says_priority_only(&self) -> bool {
         is_tag(Be16::from_wire(self.kind)) && says_priority_only(Be16::from_wire(self.control))
     }
 
-    /// What follows.
+    /// The EtherType of the payload, or of another tag.
     #[inline(always)]
     #[must_use]
     pub fn ether_type(&self) -> Be16 {
@@ -59,7 +59,7 @@ impl Tag {
     }
 }
 
-/// The beginning of a tagged frame, in words as long as the tag.
+/// The beginning of a tagged frame, in words of the length of a tag.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Head {
@@ -68,7 +68,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Writes the Ethernet addresses over the tag: the frame without it begins so much later.
+    /// Moves the Ethernet addresses over the tag. The frame without the tag begins [`LENGTH`] bytes
+    /// later.
     #[inline(always)]
     pub fn close_up(&mut self) {
         let [a, b, c] = self.addresses;
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_without_its_tag_begins_so_much_later() {
+    fn a_frame_without_its_tag_begins_one_tag_later() {
         let frame: Vec<u8> = (1..=40).collect();
         let mut with = tagged(&frame, 0x8100, 0x6000);
         let head: &mut Head = bytemuck::from_bytes_mut(&mut with[..size_of::<Head>()]);
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_vlan_0_says_priority_only() {
+    fn a_tag_gives_only_a_priority_if_its_vlan_is_0() {
         for (kind, control, expected) in [
             (0x8100, 0, true),
             (0x8100, 0xf000, true),

@@ -11,30 +11,30 @@ use super::frame::Frame as _;
 /// IP protocol number (section 5.1.1.4).
 pub const PROTOCOL: u8 = 112;
 
-/// Where advertisements go in multicast mode (section 5.1.1.2).
+/// IPv4 group that advertisements are sent to in multicast mode (section 5.1.1.2).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
-/// The same for IPv6 (section 5.1.2.2).
+/// IPv6 group that advertisements are sent to in multicast mode (section 5.1.2.2).
 pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 
-/// Every advertisement has this TTL or hop limit, and one with any other came from beyond a router
+/// TTL or hop limit of every advertisement. An advertisement with another one has passed a router
 /// (section 5.1.1.3).
 pub const TTL: u8 = 255;
 
-/// An owner that resigns says so by this priority (section 5.2.4).
+/// Priority in the advertisement of an Active Router that resigns (section 5.2.4).
 pub const PRIORITY_RESIGNED: u8 = 0;
 
-/// Addresses an advertisement can carry here. The protocol allows 255.
+/// Most addresses of an advertisement here. The protocol allows 255.
 pub const MAX_ADDRESSES: usize = 20;
 
-/// Room for any advertisement that can be made here, in bytes.
+/// Length in bytes of the longest advertisement here.
 pub const MAX_LENGTH: usize = size_of::<Header>() + 16 * MAX_ADDRESSES;
 
 /// Version 3, type 1 (section 5.2.1 and 5.2.2).
 const VERSION: u8 = 3;
 const ADVERTISEMENT: u8 = 1;
 
-/// What is the same for every advertisement, before its addresses (section 5.2).
+/// The fields before the addresses (section 5.2).
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Header {
@@ -42,17 +42,17 @@ struct Header {
     router_id: u8,
     priority: u8,
     address_count: u8,
-    /// Four bits that mean nothing, then twelve of centiseconds.
+    /// Four reserved bits, then the interval in centiseconds in twelve bits.
     interval: [u8; 2],
     checksum: [u8; 2],
 }
 
-/// Time between advertisements as the wire has it: centiseconds, `1..=4095` (section 5.2.7).
+/// Interval between advertisements in centiseconds, `1..=4095` (section 5.2.7).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Centiseconds(u16);
 
 impl Centiseconds {
-    /// The longest interval there is: 40.95 s.
+    /// The longest interval: 40.95 s.
     pub const MAX: Self = Self(0xfff);
 
     /// `None` for 0 and from 4096 on.
@@ -75,13 +75,13 @@ impl Centiseconds {
         Self::new((nanos / 10_000_000) as u16)
     }
 
-    /// The number.
+    /// The number of centiseconds.
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// As a length of time.
+    /// The same interval as a duration.
     #[must_use]
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0 as u64 * 10)
@@ -102,7 +102,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// `None` if there are none, too many, or some of either family.
+    /// `None` if there are none, more than [`MAX_ADDRESSES`], or addresses of both families.
     #[must_use]
     pub fn new(addresses: &[IpAddr]) -> Option<Self> {
         let first = addresses.first()?;
@@ -117,7 +117,7 @@ impl Addresses {
         })
     }
 
-    /// As a slice, never empty.
+    /// The addresses as a slice, which is never empty.
     #[must_use]
     pub fn as_slice(&self) -> &[IpAddr] {
         &self.all[..usize::from(self.count)]
@@ -129,7 +129,7 @@ impl Addresses {
         self.as_slice().contains(&address)
     }
 
-    /// Length of one of them on the wire in bytes.
+    /// Length of one address on the wire, in bytes.
     fn width(&self) -> usize {
         width(self.all[0])
     }
@@ -153,37 +153,37 @@ impl fmt::Debug for Addresses {
     }
 }
 
-/// What an advertisement says.
+/// The fields of an advertisement, in host byte order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Advertisement {
-    /// The virtual router it is about, `1..=255`.
+    /// Identifier of the virtual router, `1..=255`.
     pub router_id: u8,
     /// The sender's priority; [`PRIORITY_RESIGNED`] if it resigns.
     pub priority: u8,
-    /// When to expect the next one.
+    /// The interval after which the sender sends the next advertisement.
     pub interval: Centiseconds,
-    /// What the virtual router answers for.
+    /// The addresses of the virtual router.
     pub addresses: Addresses,
 }
 
-/// Why an advertisement is not taken.
+/// Why an advertisement is not valid (section 7.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// Shorter than its header, or than the addresses it promises.
+    /// Shorter than its header, or than its number of addresses requires.
     Truncated,
-    /// Not version 3.
+    /// A version other than 3.
     Version(u8),
-    /// Not an advertisement: there is no other type.
+    /// A type other than 1, the only one that exists.
     Type(u8),
-    /// The checksum does not fit the bytes and the addresses it travelled between.
+    /// The checksum does not match the bytes and the addresses of the IP header.
     Checksum,
-    /// Virtual router 0 does not exist.
+    /// The identifier 0, which no virtual router has.
     RouterId,
     /// No address at all, or more than [`MAX_ADDRESSES`].
     AddressCount(u8),
     /// An interval of 0.
     Interval,
-    /// It travelled between addresses of two families.
+    /// The two addresses of the IP header are of different families.
     Family,
 }
 
@@ -216,12 +216,12 @@ impl Advertisement {
         size_of::<Header>() + self.addresses.width() * self.addresses.as_slice().len()
     }
 
-    /// Reads the payload of an IP packet that went from `source` to `destination`, whose family
-    /// is that of the virtual addresses. What lies behind the last address is padding, and not
-    /// part of the checksum.
+    /// Parses the payload of an IP packet from `source` to `destination`. The virtual addresses are
+    /// of the same family. Bytes after the last address are padding, which the checksum does not
+    /// cover.
     ///
     /// # Errors
-    /// The bytes are no advertisement (section 7.1).
+    /// The bytes are not a valid advertisement (section 7.1).
     pub fn parse(bytes: &[u8], source: IpAddr, destination: IpAddr) -> Result<Self, Error> {
         if source.is_ipv4() != destination.is_ipv4() {
             return Err(Error::Family);
@@ -259,8 +259,8 @@ impl Advertisement {
         })
     }
 
-    /// Writes the payload of an IP packet from `source` to `destination`, of the family of the
-    /// virtual addresses, and gives back the part of `buffer` that holds it.
+    /// Writes the payload of an IP packet from `source` to `destination` into `buffer`, and returns
+    /// its part of the buffer. Both must be of the family of the virtual addresses.
     #[must_use]
     pub fn emit<'a>(
         &self,
@@ -298,13 +298,14 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
     v4.or(v6).ok()
 }
 
-/// Where the checksum lies in the header.
+/// Offset of the checksum in the header, in bytes.
 const CHECKSUM_AT: usize = core::mem::offset_of!(Header, checksum);
 
-/// The Internet checksum over the packet and, as in UDP, a pseudo-header with the addresses it
-/// travels between, the real ones also if that is a peer's own (section 5.2.8; keepalived does
-/// the same unless told otherwise). The pseudo-headers of both families sum up alike. 0 if the
-/// packet contains its right checksum.
+/// The Internet checksum over the packet and a pseudo-header (section 5.2.8). 0 if the packet
+/// contains its right checksum.
+///
+/// The pseudo-header has the addresses of the IP header, also in unicast mode; keepalived does the
+/// same by default. It has the same sum in both families.
 fn checksum(bytes: &[u8], source: IpAddr, destination: IpAddr) -> u16 {
     let words = |bytes: &[u8]| -> u32 {
         bytes
@@ -345,7 +346,7 @@ mod tests {
         IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last))
     }
 
-    /// Worked out by hand: 0a00+000b + 0a00+000c + 0070 + 000c (pseudo-header), 310a+fa01+000a
+    /// Computed by hand: 0a00+000b + 0a00+000c + 0070 + 000c (pseudo-header), 310a+fa01+000a
     /// (header), 0a00+000a (VIP) is 149b2, with the carry added 49b3, whose complement is b64c.
     const KNOWN: [u8; 12] = [0x31, 0x0a, 0xfa, 0x01, 0x00, 0x0a, 0xb6, 0x4c, 10, 0, 0, 10];
 
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_those_of_the_rfc() {
+    fn an_advertisement_has_the_bytes_of_the_rfc() {
         let mut buffer = [0xff; MAX_LENGTH];
         assert_eq!(known().emit(&mut buffer, SOURCE, PEER), KNOWN);
         assert_eq!(parse(&KNOWN), Ok(known()));
@@ -381,7 +382,7 @@ mod tests {
     /// 11+12+10 (addresses), 70+18 (pseudo-header), 310a+fa01+a (header) is 422d0, with the carry
     /// added 22d4, whose complement is dd2b.
     #[test]
-    fn bytes_are_those_of_the_rfc_for_ipv6() {
+    fn an_advertisement_for_ipv6_has_the_bytes_of_the_rfc() {
         let known = Advertisement {
             addresses: Addresses::new(&[v6(0x10)]).unwrap(),
             ..known()
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_not_mixed() {
+    fn addresses_of_different_families_are_refused() {
         assert_eq!(Addresses::new(&[VIP, v6(1)]), None);
         assert_eq!(Addresses::new(&[]), None);
         assert_eq!(
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn each_defect_has_its_error() {
+    fn each_defect_of_an_advertisement_has_its_error() {
         let with = |at: usize, value: u8| {
             let mut bytes = KNOWN.to_vec();
             bytes[at] = value;
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_bits_and_padding_mean_nothing() {
+    fn reserved_bits_and_padding_are_ignored() {
         let mut bytes = KNOWN.to_vec();
         bytes[4] |= 0xf0;
         let mut bytes = sealed(bytes);
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn interval_is_whole_centiseconds_in_range() {
+    fn an_interval_is_a_whole_number_of_centiseconds_in_range() {
         let from =
             |ms| Centiseconds::from_duration(Duration::from_millis(ms)).map(Centiseconds::get);
         assert_eq!(from(10), Some(1));
@@ -472,7 +473,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sent_is_what_is_read(
+        fn an_emitted_advertisement_is_parsed_as_the_same(
             sent in any_advertisement(), source: u128, destination: u128,
         ) {
             let family = |bits: u128| match sent.addresses.as_slice()[0] {
@@ -487,7 +488,7 @@ mod tests {
         }
 
         #[test]
-        fn one_wrong_bit_is_noticed(sent in any_advertisement(), bit: prop::sample::Index) {
+        fn one_wrong_bit_is_an_error(sent in any_advertisement(), bit: prop::sample::Index) {
             let (source, peer) = match sent.addresses.as_slice()[0] {
                 IpAddr::V4(_) => (SOURCE, PEER),
                 IpAddr::V6(_) => (v6(1), v6(2)),
@@ -500,18 +501,18 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>, count: u8) {
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>, count: u8) {
             let _ = parse(&bytes);
-            // The same behind a header that would be good, so that the inner checks are met.
+            // The same after a valid header, so that the later checks are reached.
             let mut bytes = [&KNOWN[..8], &bytes].concat();
             bytes[3] = count;
             let _ = parse(&sealed(bytes));
         }
 
         #[test]
-        fn another_sender_or_receiver_is_noticed(other: u32) {
+        fn another_source_is_an_error(other: u32) {
             let other = Ipv4Addr::from(other);
-            // The sum cannot tell 0 from 0xffff, nor which half of an address a bit is in.
+            // The sum does not distinguish 0 from 0xffff, nor the two halves of an address.
             let words = |a: Ipv4Addr| (a.to_bits() >> 16) + (a.to_bits() & 0xffff);
             prop_assume!(words(other) % 0xffff != words(Ipv4Addr::new(10, 0, 0, 11)) % 0xffff);
             let parsed = Advertisement::parse(&KNOWN, other.into(), PEER);

@@ -6,6 +6,7 @@
 //! said so. A node is *silent* while its packets stay out. Only a server's state gives way when no
 //! node would be left; that a node drains holds as long as any other one lives.
 
+use serde::{Deserialize, Serialize};
 use vip_common::abi::BackendMask;
 
 /// What is known of all nodes, for one check.
@@ -26,7 +27,8 @@ pub struct Facts {
 }
 
 /// How far the choice had to go to find any node, the best case first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resort {
     /// Nodes whose server is ready or at least serves; before there are any, those that were not
     /// asked yet.

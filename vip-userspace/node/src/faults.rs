@@ -1,7 +1,7 @@
 //! What keeps a node from owning the VIP.
 
 /// Why a node cannot own the VIP, whatever its priority.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The NIC has no carrier, is down or is gone.

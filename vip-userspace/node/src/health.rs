@@ -29,14 +29,34 @@ pub enum Probe {
     },
     /// The host answers that nothing listens.
     Refused,
-    /// No answer in time, or no way to the host.
-    Silent,
+    /// No answer in time, or no way to the host; which of both.
+    Silent(String),
 }
 
 impl Probe {
     /// The server may have new connections, as far as this probe goes.
-    const fn is_usable(&self) -> bool {
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
         matches!(self, Self::Ready | Self::Unknown(_))
+    }
+
+    /// The host gave no sign of life.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent(_))
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Ready => "ready",
+            Self::Refused => "connection refused",
+            Self::Unknown(reason)
+            | Self::NotReady(reason)
+            | Self::Silent(reason)
+            | Self::Hung { reason, .. } => reason,
+        }
     }
 
     /// The server answers, whatever it says.
@@ -70,8 +90,8 @@ pub struct Thresholds {
 pub enum Transition {
     /// It answers (again).
     Alive,
-    /// It does not answer any more.
-    Dead,
+    /// It does not answer any more; with what was found.
+    Dead(Probe),
     /// Its server says that it is ready.
     Ready,
     /// It serves, and whether it is ready is not known; with what was found.
@@ -155,7 +175,7 @@ impl Check {
         self.asked = true;
         let usual = if first { at_once } else { self.thresholds };
         let alive = Thresholds { rise: 1, ..usual };
-        self.alive.take(*probe != Probe::Silent, alive);
+        self.alive.take(!probe.is_silent(), alive);
         let server = match probe {
             Probe::Refused => at_once,
             _ => usual,
@@ -214,7 +234,7 @@ impl Health {
         found.on_probe(&probe);
         let after = (self.alive(index), self.server(index, check));
         let life = match (before.0, after.0) {
-            (true, false) => Some(Transition::Dead),
+            (true, false) => Some(Transition::Dead(probe.clone())),
             (false, true) => Some(Transition::Alive),
             _ => None,
         };
@@ -317,6 +337,10 @@ mod tests {
         Probe::NotReady("500".into())
     }
 
+    fn silent() -> Probe {
+        Probe::Silent("no answer".to_owned())
+    }
+
     fn hung() -> Probe {
         Probe::Hung {
             reason: "timed out".into(),
@@ -411,7 +435,7 @@ mod tests {
             (not_ready(), true),
             (hung(), false),
             (Probe::Refused, false),
-            (Probe::Silent, false),
+            (silent(), false),
         ] {
             let mut backend = Backend::new(THRESHOLDS);
             backend.on_probe(probe.clone());
@@ -438,19 +462,19 @@ mod tests {
         assert_eq!(after(&[Probe::Ready]), [(true, true)]);
         assert_eq!(after(&[not_ready()]), [(true, false)]);
         assert_eq!(after(&[Probe::Refused]), [(true, false)]);
-        assert_eq!(after(&[Probe::Silent]), [(false, false)]);
+        assert_eq!(after(&[silent()]), [(false, false)]);
     }
 
     #[test]
     fn ready_falls_and_rises_by_counts() {
-        use Probe::{Ready, Silent};
+        use Probe::Ready;
         assert_eq!(
             after(&[
                 Ready,
                 not_ready(),
-                Silent,
+                silent(),
                 Ready,
-                Silent,
+                silent(),
                 not_ready(),
                 not_ready()
             ]),
@@ -464,9 +488,17 @@ mod tests {
 
     #[test]
     fn silence_takes_its_time_to_mean_death_and_any_answer_means_life() {
-        use Probe::{Ready, Refused, Silent};
+        use Probe::{Ready, Refused};
         assert_eq!(
-            after(&[Ready, Silent, Silent, Silent, Refused, Silent, Silent]),
+            after(&[
+                Ready,
+                silent(),
+                silent(),
+                silent(),
+                Refused,
+                silent(),
+                silent()
+            ]),
             [
                 (true, true),
                 (true, true),
@@ -495,9 +527,9 @@ mod tests {
             backend.on_probe(Probe::Refused),
             [Transition::NotReady(Probe::Refused)]
         );
-        backend.on_probe(Probe::Silent);
-        backend.on_probe(Probe::Silent);
-        assert_eq!(backend.on_probe(Probe::Silent), [Transition::Dead]);
+        backend.on_probe(silent());
+        backend.on_probe(silent());
+        assert_eq!(backend.on_probe(silent()), [Transition::Dead(silent())]);
         assert_eq!(backend.on_probe(Probe::Ready), [Transition::Alive]);
         assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
     }
@@ -507,10 +539,10 @@ mod tests {
         let index = |i| BackendIndex::new(i).unwrap();
         let mut health = Health::new(3, 1, THRESHOLDS);
         health.on_probe(index(0), 0, Probe::Ready);
-        health.on_probe(index(1), 0, Probe::Silent);
+        health.on_probe(index(1), 0, silent());
         health.on_probe(index(2), 0, not_ready());
-        assert_eq!(health.on_probe(index(3), 0, Probe::Silent), []);
-        assert_eq!(health.on_probe(index(0), 1, Probe::Silent), []);
+        assert_eq!(health.on_probe(index(3), 0, silent()), []);
+        assert_eq!(health.on_probe(index(0), 1, silent()), []);
         let ready = BackendMask::EMPTY.with(index(0), true);
         assert_eq!(health.all_alive(), ready.with(index(2), true));
         assert_eq!(health.all_usable(0), ready);
@@ -526,14 +558,14 @@ mod tests {
         let refused = Transition::NotReady(Probe::Refused);
         assert_eq!(health.on_probe(index, 1, Probe::Refused), [refused]);
         assert!(health.usable(index, 0) && !health.usable(index, 1));
-        let silent = |health: &mut Health, check| {
-            let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, Probe::Silent));
+        let all_silent = |health: &mut Health, check| {
+            let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, silent()));
             probes.collect::<Vec<_>>().concat()
         };
-        let unready = Transition::NotReady(Probe::Silent);
-        assert_eq!(silent(&mut health, 0), [unready]);
+        let unready = Transition::NotReady(silent());
+        assert_eq!(all_silent(&mut health, 0), [unready]);
         assert!(health.alive(index));
-        assert_eq!(silent(&mut health, 1), [Transition::Dead]);
+        assert_eq!(all_silent(&mut health, 1), [Transition::Dead(silent())]);
         assert_eq!(
             health.on_probe(index, 1, Probe::Refused),
             [Transition::Alive]
@@ -547,7 +579,7 @@ mod tests {
             not_ready(),
             hung(),
             Probe::Refused,
-            Probe::Silent,
+            silent(),
         ])
     }
 
@@ -562,7 +594,7 @@ mod tests {
                 for transition in backend.on_probe(probe.clone()) {
                     let now = match transition {
                         Transition::Alive => { prop_assert!(!alive); alive = true; continue }
-                        Transition::Dead => { prop_assert!(alive); alive = false; continue }
+                        Transition::Dead(_) => { prop_assert!(alive); alive = false; continue }
                         Transition::Ready => Server::Ready,
                         Transition::Unknown(found) => {
                             prop_assert_eq!(&found, &probe);

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use vip_common::wire::time::BootNanos;
 
 /// Where programs of the agent must run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hook {
     /// The NIC's way in: ARP for the VIP, and what is steered.
     Ingress,
@@ -30,7 +32,8 @@ impl Hook {
 }
 
 /// Whether a program runs, as far as its effects show.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Running {
     /// Nothing has shown it yet.
     #[default]

@@ -381,7 +381,9 @@ impl Liveness {
     /// made, and that may be before the node was lost.
     pub(crate) fn dated(&self, node: BackendIndex, probe: Probe) -> Probe {
         match (&probe, self.peer(node)) {
-            (Probe::Hung { connected, .. }, Some(peer)) if *connected < peer.lost => Probe::Silent,
+            (Probe::Hung { reason, connected }, Some(peer)) if *connected < peer.lost => {
+                Probe::Silent(reason.clone())
+            }
             _ => probe,
         }
     }

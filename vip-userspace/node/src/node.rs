@@ -440,7 +440,7 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         let found = self.liveness.dated(node, found);
-        if found != Probe::Silent {
+        if !found.is_silent() {
             self.live(now, out, |liveness, members, out| {
                 liveness.on_sign_of_life(now, members, node, out);
             });

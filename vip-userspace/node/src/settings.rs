@@ -13,9 +13,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A setting (Documentation/networking/ip-sysctl.rst). Of all three the kernel takes the larger
 /// value of the interface's own and `conf.all`'s.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Key {
     /// Which addresses ARP requests are answered for.
     ArpIgnore,

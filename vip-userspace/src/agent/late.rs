@@ -1,6 +1,6 @@
 //! At a boot the agent may be there before its network: the NIC is made later (a bond), its address
-//! comes by DHCP, or the kernel still tries it out (IPv6). Then it waits, says so to whoever asks,
-//! and changes nothing but its run directory.
+//! comes by DHCP, or the kernel still checks it for duplicates (IPv6). Then the agent waits, answers
+//! so to whoever asks, and changes nothing but its run directory.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::lock::Lock;
+use super::requests::{hear, listen, remove_socket, reply};
 use super::signals::{Asked, Signals};
-use super::{hear, listen, remove_socket, reply};
 use crate::config::Config;
 use crate::net::netlink::Netlink;
 use crate::net::{NetError, Nic};
@@ -23,11 +23,21 @@ use crate::observe::socket::Reply;
 /// Between looks, whatever the kernel tells.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Who listens for HTTP, and what is asked there.
-type Http<'a> = (&'a mut Server, &'a mut mpsc::Receiver<Question>);
+/// The HTTP server, and the questions that come there.
+pub(super) struct Http {
+    pub(super) server: Server,
+    pub(super) questions: mpsc::Receiver<Question>,
+}
 
-/// The NIC of the VIP, and the run directory's lock if that had to be taken meanwhile. `None` if a
-/// signal came first.
+/// The agent's network.
+pub(super) struct Network {
+    /// The NIC of the VIP.
+    pub(super) nic: Nic,
+    /// The run directory's lock, if that had to be taken meanwhile.
+    pub(super) lock: Option<Lock>,
+}
+
+/// Waits for the NIC of the VIP. `None` if a signal came first.
 ///
 /// # Errors
 /// There is no such NIC, and none can come: the configuration must be corrected.
@@ -35,10 +45,10 @@ pub(super) async fn find_nic(
     config: &Config,
     netlink: &Netlink,
     signals: &mut Signals,
-    http: Http<'_>,
-) -> anyhow::Result<Option<(Nic, Option<Lock>)>> {
+    http: &mut Http,
+) -> anyhow::Result<Option<Network>> {
     match look(config, netlink).await {
-        Ok(nic) => Ok(Some((nic, None))),
+        Ok(nic) => Ok(Some(Network { nic, lock: None })),
         Err(error) if error.may_come() => wait(config, netlink, signals, http, error).await,
         Err(error) => Err(error.into()),
     }
@@ -54,11 +64,11 @@ async fn wait(
     config: &Config,
     netlink: &Netlink,
     signals: &mut Signals,
-    (http, read): Http<'_>,
+    http: &mut Http,
     mut why: NetError,
-) -> anyhow::Result<Option<(Nic, Option<Lock>)>> {
+) -> anyhow::Result<Option<Network>> {
     let lock = Lock::take(&config.run_dir)?;
-    let socket = listen(config)?;
+    let socket = listen(&config.run_dir)?;
     let (requests, mut asked) = mpsc::channel(16);
     // No NIC has this number, so links, addresses and nothing else are told of.
     let mut changes = netlink.watch(0)?;
@@ -83,21 +93,21 @@ async fn wait(
                 drop(spawn(refuse(stream, Waits(why.to_string()))));
                 continue;
             }
-            Some(question) = read.recv() => {
+            Some(question) = http.questions.recv() => {
                 if let Question::Status(to) = question {
-                    // Whoever asked may have gone.
+                    // The asker may have gone.
                     let _gone = to.send(Err(Waits(why.to_string()).into()));
                 }
                 continue;
             }
-            stream = http.accept() => {
-                http.serve(stream);
+            stream = http.server.accept() => {
+                http.server.serve(stream);
                 continue;
             }
             Some(_) = changes.next() => {}
             _ = ticks.tick() => {
-                // A port in use is told of once the agent has begun.
-                let _later = http.listen(IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+                // A port in use is reported once the agent has begun.
+                let _later = http.server.listen(IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
             }
         }
         match look(config, netlink).await {
@@ -109,19 +119,20 @@ async fn wait(
                 why = error;
             }
             Err(error) => {
-                remove_socket(config);
+                remove_socket(&config.run_dir);
                 return Err(error.into());
             }
         }
     };
-    remove_socket(config);
+    remove_socket(&config.run_dir);
     Ok(found.map(|nic| {
         tracing::info!(interface = %nic.name, address = %nic.address, "the network is there");
-        (nic, Some(lock))
+        let lock = Some(lock);
+        Network { nic, lock }
     }))
 }
 
-/// Whatever is asked, it must wait.
+/// Refuses a request: the agent still waits.
 async fn refuse(mut stream: UnixStream, why: Waits) {
     reply(&mut stream, &Reply::<()>::Error(why.to_string())).await;
 }

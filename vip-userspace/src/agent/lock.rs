@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::files::MadeDirectories;
-
-/// The file below the run directory.
-const NAME: &str = "vip.pid";
+use crate::run_dir::RunDir;
 
 /// Held for as long as it lives. What was made for it, the file or the run directory, goes with
 /// it, unless it is kept.
@@ -53,19 +51,13 @@ pub enum LockError {
         path: PathBuf,
     },
     /// The file cannot be made or written.
-    #[error("cannot lock {path}: {source}")]
+    #[error("cannot lock {path}: {error}")]
     Io {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
-}
-
-/// Where the lock of a run directory is.
-#[must_use]
-pub fn path(run_directory: &Path) -> PathBuf {
-    run_directory.join(NAME)
 }
 
 impl Lock {
@@ -73,13 +65,13 @@ impl Lock {
     ///
     /// # Errors
     /// If another process has it, or the file cannot be written.
-    pub fn take(run_directory: &Path) -> Result<Self, LockError> {
-        let path = path(run_directory);
-        let error = |source| LockError::Io {
+    pub fn take(run_dir: &RunDir) -> Result<Self, LockError> {
+        let path = run_dir.lock();
+        let error = |error| LockError::Io {
             path: path.clone(),
-            source,
+            error,
         };
-        let made = MadeDirectories::make(run_directory).map_err(error)?;
+        let made = MadeDirectories::make(run_dir.path()).map_err(error)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         loop {
@@ -96,7 +88,7 @@ impl Lock {
             };
             let mut file = lock(file, &path)?;
             let inode = file.metadata().map_err(error)?.ino();
-            // Whoever had the lock may have removed the file: then it keeps nobody out any more.
+            // The last holder may have removed the file: then the lock keeps no other agent out.
             if !is_at(&path, inode) {
                 continue;
             }
@@ -128,20 +120,20 @@ impl Lock {
     ///
     /// # Errors
     /// It has, or the file cannot be read.
-    pub fn look(run_directory: &Path) -> Result<(), LockError> {
-        let path = path(run_directory);
+    pub fn look(run_dir: &RunDir) -> Result<(), LockError> {
+        let path = run_dir.lock();
         match File::open(&path) {
             Ok(file) => lock(file, &path).map(drop),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(LockError::Io { path, source }),
+            Err(error) => Err(LockError::Io { path, error }),
         }
     }
 }
 
 fn lock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
-    let error = |source| LockError::Io {
+    let error = |error| LockError::Io {
         path: path.to_owned(),
-        source,
+        error,
     };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => Ok(file),
@@ -164,30 +156,31 @@ mod tests {
     #[test]
     fn a_second_agent_is_refused_and_told_who_the_first_one_is() {
         let directory = tempfile::tempdir().expect("a directory");
-        let first = Lock::take(directory.path()).expect("free");
-        let error = Lock::take(directory.path()).expect_err("taken");
+        let run_dir = RunDir::from(directory.path());
+        let first = Lock::take(&run_dir).expect("free");
+        let error = Lock::take(&run_dir).expect_err("taken");
         assert!(
             error
                 .to_string()
                 .contains(&format!("process {} ", std::process::id())),
             "{error}"
         );
-        Lock::look(directory.path()).expect_err("taken");
+        Lock::look(&run_dir).expect_err("taken");
         drop(first);
-        Lock::look(directory.path()).expect("free again");
+        Lock::look(&run_dir).expect("free again");
         assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 0);
-        Lock::take(directory.path()).expect("free again").keep();
-        drop(Lock::take(directory.path()).expect("free again"));
-        assert!(path(directory.path()).exists(), "it was there before");
+        Lock::take(&run_dir).expect("free again").keep();
+        drop(Lock::take(&run_dir).expect("free again"));
+        assert!(run_dir.lock().exists(), "it was there before");
     }
 
     #[test]
     fn a_run_directory_that_was_made_goes_with_the_lock_unless_it_is_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let run_directory = directory.path().join("a/b");
-        drop(Lock::take(&run_directory).expect("free"));
+        let run_dir = RunDir::from(directory.path().join("a/b"));
+        drop(Lock::take(&run_dir).expect("free"));
         assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 0);
-        Lock::take(&run_directory).expect("free").keep();
-        assert!(path(&run_directory).exists());
+        Lock::take(&run_dir).expect("free").keep();
+        assert!(run_dir.lock().exists());
     }
 }

@@ -23,8 +23,8 @@ use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 
-use super::clock::now;
 use super::{privileges, realtime};
+use crate::clock::now;
 use crate::config::VrrpMode;
 use crate::datapath::{DesiredState, StateMap, raise};
 use crate::net::Neighbours;
@@ -129,7 +129,7 @@ impl Received {
 
 /// A BFD session.
 pub(super) struct SessionView {
-    pub(super) state: &'static str,
+    pub(super) state: bfd::State,
     pub(super) detection: Duration,
     pub(super) round_trip: Option<Duration>,
     /// When the last packet came; `None` if none did.
@@ -645,7 +645,7 @@ impl NodeLoop {
 
     fn view(&self) -> View {
         let session = |session: &Session| SessionView {
-            state: session.state().name(),
+            state: session.state(),
             detection: session.detection_time(),
             round_trip: session.round_trip(),
             heard: Some(session.heard()).filter(|heard| *heard > BootNanos::ZERO),

@@ -10,32 +10,24 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::net::netlink::Netlink;
+use crate::run_dir::RunDir;
 use vip_node::settings::{Decision, Note};
-
-/// File that says which addresses were put on `lo`, one a line.
-const ADDRESSES: &str = "addresses";
-
-/// File that says which settings of the kernel were changed, one a line.
-const SETTINGS: &str = "settings";
-
-/// File that says where the agent keeps what must outlive a reboot.
-const STATE_DIR: &str = "state_dir";
 
 /// What a note is called while it is written.
 const UNFINISHED: &str = "new";
 
 /// All files that may be there.
 #[must_use]
-pub fn files(run_dir: &Path) -> Vec<PathBuf> {
-    let notes = [ADDRESSES, SETTINGS, STATE_DIR].map(|name| run_dir.join(name));
+pub fn files(run_dir: &RunDir) -> Vec<PathBuf> {
+    let notes = [run_dir.addresses(), run_dir.settings(), run_dir.state_dir()];
     let unfinished = notes.iter().map(|path| path.with_extension(UNFINISHED));
     unfinished.chain(notes.clone()).collect()
 }
 
 /// Where the agent keeps what must outlive a reboot.
 #[must_use]
-pub fn state_dir(run_dir: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(run_dir.join(STATE_DIR)).ok()?;
+pub fn state_dir(run_dir: &RunDir) -> Option<PathBuf> {
+    let text = fs::read_to_string(run_dir.state_dir()).ok()?;
     Some(text.trim_end_matches('\n').into())
 }
 
@@ -43,28 +35,28 @@ pub fn state_dir(run_dir: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn note_state_dir(run_dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
-    write(run_dir, STATE_DIR, [state_dir.display()])
+pub fn note_state_dir(run_dir: &RunDir, state_dir: &Path) -> anyhow::Result<()> {
+    write(&run_dir.state_dir(), [state_dir.display()])
 }
 
 /// The addresses on `lo`.
 #[must_use]
-pub fn addresses(run_dir: &Path) -> BTreeSet<IpAddr> {
-    read(run_dir, ADDRESSES)
+pub fn addresses(run_dir: &RunDir) -> BTreeSet<IpAddr> {
+    read(&run_dir.addresses())
 }
 
 /// Notes which addresses are on `lo`, or are about to be.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn note_addresses(run_dir: &Path, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
-    write(run_dir, ADDRESSES, addresses)
+pub fn note_addresses(run_dir: &RunDir, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+    write(&run_dir.addresses(), addresses)
 }
 
 /// The settings that were changed.
 #[must_use]
-pub fn settings(run_dir: &Path) -> Vec<Note> {
-    read(run_dir, SETTINGS)
+pub fn settings(run_dir: &RunDir) -> Vec<Note> {
+    read(&run_dir.settings())
 }
 
 /// Changes settings as it was decided, and keeps the notes. At no time is something changed that
@@ -74,7 +66,7 @@ pub fn settings(run_dir: &Path) -> Vec<Note> {
 /// The file cannot be written, or the kernel refuses a change. The others are made all the same.
 pub async fn change_settings(
     netlink: &Netlink,
-    run_dir: &Path,
+    run_dir: &RunDir,
     noted: &[Note],
     decision: &Decision,
 ) -> anyhow::Result<()> {
@@ -87,7 +79,7 @@ pub async fn change_settings(
     };
     let old = noted.iter().filter(is_old);
     let both: Vec<&Note> = decision.notes.iter().chain(old).collect();
-    write(run_dir, SETTINGS, both)?;
+    write(&run_dir.settings(), both)?;
     let mut refused = Ok(());
     for change in &decision.changes {
         match netlink.change_setting(change).await {
@@ -102,35 +94,30 @@ pub async fn change_settings(
             Err(error) => refused = Err(error.into()),
         }
     }
-    write(run_dir, SETTINGS, &decision.notes)?;
+    write(&run_dir.settings(), &decision.notes)?;
     refused
 }
 
 /// The lines of a file that make sense; none if it is not there.
-fn read<T: std::str::FromStr, C: FromIterator<T>>(run_dir: &Path, name: &str) -> C {
-    let text = fs::read_to_string(run_dir.join(name)).unwrap_or_default();
+fn read<T: std::str::FromStr, C: FromIterator<T>>(path: &Path) -> C {
+    let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Writes a file whole or not at all; without lines there is none.
-fn write<T: ToString>(
-    run_dir: &Path,
-    name: &str,
-    lines: impl IntoIterator<Item = T>,
-) -> anyhow::Result<()> {
-    let path = run_dir.join(name);
+fn write<T: ToString>(path: &Path, lines: impl IntoIterator<Item = T>) -> anyhow::Result<()> {
     let text: String = lines
         .into_iter()
         .map(|line| line.to_string() + "\n")
         .collect();
     let done = if text.is_empty() {
-        match fs::remove_file(&path) {
+        match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     } else {
         let unfinished = path.with_extension(UNFINISHED);
-        fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, &path))
+        fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path))
     };
     done.with_context(|| format!("cannot write {}", path.display()))
 }
@@ -143,7 +130,7 @@ mod tests {
     #[test]
     fn notes_are_kept_in_files_that_go_with_the_last_line() {
         let directory = tempfile::tempdir().unwrap();
-        let run_dir = directory.path();
+        let run_dir = &RunDir::from(directory.path());
         assert!(addresses(run_dir).is_empty() && settings(run_dir).is_empty());
         let vips: BTreeSet<IpAddr> = ["10.0.0.10", "fd00::10"]
             .map(|vip| vip.parse().unwrap())
@@ -156,11 +143,11 @@ mod tests {
             before: 0,
             set: 1,
         };
-        write(run_dir, SETTINGS, [&note]).unwrap();
+        write(&run_dir.settings(), [&note]).unwrap();
         assert_eq!(addresses(run_dir), vips);
         assert_eq!(settings(run_dir), [note]);
         note_addresses(run_dir, &BTreeSet::new()).unwrap();
-        write(run_dir, SETTINGS, &[] as &[Note]).unwrap();
-        assert_eq!(fs::read_dir(run_dir).unwrap().count(), 0);
+        write(&run_dir.settings(), &[] as &[Note]).unwrap();
+        assert_eq!(fs::read_dir(run_dir.path()).unwrap().count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Real-time priority for the thread that keeps the lease.
+//! Real-time priority for the node thread, which renews the answer lease.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub(super) fn raise_thread() -> io::Result<()> {
     // SAFETY: plain numbers, for which 0 is a value; some C libraries have more of them.
     let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
     parameter.sched_priority = PRIORITY;
-    // Not `sched_setscheduler`, which musl refuses, as it speaks of processes.
+    // Not `sched_setscheduler`, which musl refuses: it means processes.
     // SAFETY: reads the parameter, and concerns the calling thread only.
     let error = unsafe {
         libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_RR, &raw const parameter)

@@ -1,5 +1,5 @@
-//! The state directory: what is about this node, and not about its running kernel, and so must
-//! outlive a reboot. That is the journal, and whether the node is drained.
+//! The state directory. It holds what must outlive a reboot: the journal, and whether the node is
+//! drained.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,9 +16,7 @@ use super::notes;
 use crate::config::{Config, STATE_DIR};
 use crate::files::{self, MadeDirectories};
 use crate::observe::journal;
-
-/// File that says that this node is to take no new connections.
-const DRAINED: &str = "drained";
+use crate::run_dir::{DRAINED, EVENTS, RunDir};
 
 /// Longest wait for the disk when the operator waits, too.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,7 +35,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub(super) struct StateDir {
     configured: PathBuf,
-    run_dir: PathBuf,
+    run_dir: RunDir,
     /// Why the configured one cannot be used: state lies in the run directory, and is gone with
     /// the next boot.
     trouble: Option<String>,
@@ -75,17 +73,17 @@ impl StateDir {
         self.made.keep();
         notes::note_state_dir(&self.run_dir, self.directory())?;
         let is_one =
-            fs::canonicalize(&self.run_dir).ok() == fs::canonicalize(&self.configured).ok();
+            fs::canonicalize(self.run_dir.path()).ok() == fs::canonicalize(&self.configured).ok();
         if self.trouble.is_some() || is_one {
             return Ok(journal::Journal::open(self.directory(), None));
         }
-        let former = self.run_dir.join(DRAINED);
+        let former = self.run_dir.path().join(DRAINED);
         if former.exists() && write_drained(&self.configured).is_ok() {
             let _gone = fs::remove_file(former);
         }
         Ok(journal::Journal::open(
             &self.configured,
-            Some(&self.run_dir),
+            Some(self.run_dir.path()),
         ))
     }
 
@@ -93,7 +91,7 @@ impl StateDir {
     fn directory(&self) -> &Path {
         match self.trouble {
             None => &self.configured,
-            Some(_) => &self.run_dir,
+            Some(_) => self.run_dir.path(),
         }
     }
 
@@ -106,7 +104,7 @@ impl StateDir {
     /// Whether the node was drained and not undrained since.
     pub(super) fn is_drained(&self) -> bool {
         // A directory that can only be read still says so.
-        let places = [&self.configured, &self.run_dir];
+        let places = [&*self.configured, self.run_dir.path()];
         places.iter().any(|place| place.join(DRAINED).exists())
     }
 
@@ -118,7 +116,7 @@ impl StateDir {
     /// It can be noted nowhere.
     pub(super) async fn set_drained(&self, drained: bool) -> anyhow::Result<Option<String>> {
         let trouble = self.trouble();
-        let places = [self.configured.clone(), self.run_dir.clone()];
+        let places = [self.configured.clone(), self.run_dir.path().to_owned()];
         let work = spawn_blocking(move || {
             let [lasting, other] = &places;
             if drained {
@@ -190,12 +188,12 @@ pub fn refuse_shared(directory: &Path) -> Result<(), Shared> {
 /// Where the agent with this run directory keeps its state, or kept it: what was given, what it
 /// has noted, or the default.
 #[must_use]
-pub fn directory(given: Option<&Path>, run_dir: &Path) -> PathBuf {
+pub fn directory(given: Option<&Path>, run_dir: &RunDir) -> PathBuf {
     let noted = || notes::state_dir(run_dir);
     // As agents did before there was a state directory.
     let former = || {
-        let has_journal = run_dir.join(journal::FILE).exists();
-        has_journal.then(|| run_dir.to_owned())
+        let has_journal = run_dir.path().join(EVENTS).exists();
+        has_journal.then(|| run_dir.path().to_owned())
     };
     given
         .map(Path::to_owned)
@@ -207,7 +205,7 @@ pub fn directory(given: Option<&Path>, run_dir: &Path) -> PathBuf {
 /// The files that an agent may have left in a directory.
 #[must_use]
 pub fn files(directory: &Path) -> Vec<PathBuf> {
-    let names = [DRAINED, journal::FILE].map(|name| directory.join(name));
+    let names = [DRAINED, EVENTS].map(|name| directory.join(name));
     let unfinished = names.iter().flat_map(|file| files::unfinished(file));
     unfinished.chain(names.clone()).collect()
 }
@@ -219,7 +217,7 @@ mod tests {
     fn config(run_dir: &Path, state_dir: &Path) -> Config {
         let text = "vip = \"10.0.0.10\"\nnodes = [\"10.0.0.11\"]";
         Config {
-            run_dir: run_dir.to_owned(),
+            run_dir: run_dir.into(),
             state_dir: state_dir.to_owned(),
             ..Config::parse(text, "vip.toml").expect("makes sense")
         }
@@ -242,7 +240,7 @@ mod tests {
         assert!(state.is_drained());
         drop(state.begin().expect("begins"));
         assert!(lasting.join(DRAINED).exists() && !run.join(DRAINED).exists());
-        assert_eq!(directory(None, &run), lasting);
+        assert_eq!(directory(None, &run.as_path().into()), lasting);
         assert!(refuse_shared(&lasting).is_err());
         StateDir::take(&config(&folder.path().join("other"), &lasting)).expect_err("taken");
         drop(state);
@@ -273,7 +271,7 @@ mod tests {
         let not_noted = drain(&state, true).expect("drains");
         assert_eq!(not_noted, state.trouble());
         assert!(state.is_drained() && run.join(DRAINED).exists());
-        assert_eq!(directory(None, &run), run);
+        assert_eq!(directory(None, &run.as_path().into()), run);
     }
 
     #[test]
@@ -282,7 +280,7 @@ mod tests {
         let mut state = StateDir::take(&config(folder.path(), folder.path())).expect("free");
         drain(&state, true).expect("drains");
         drop(state.begin().expect("begins"));
-        assert!(state.is_drained() && folder.path().join(journal::FILE).exists());
+        assert!(state.is_drained() && folder.path().join(EVENTS).exists());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A look at the segment, which takes some seconds: who else speaks to this node, how the other nodes
+//! A look at the segment, which takes some seconds: which other hosts send to this node, how the other nodes
 //! are reached, and whether their BFD ports let anything through. The agent looks now and then,
 //! `vip check` once.
 
@@ -27,7 +27,7 @@ pub struct Wanted {
 /// What was found.
 #[derive(Debug)]
 pub struct Found {
-    /// Who was heard; `None` if nobody listened.
+    /// Hosts that were heard; `None` if the survey did not listen.
     pub heard: Option<Result<BTreeMap<IpAddr, Overheard>, NetError>>,
     /// How nodes are reached.
     pub routes: Vec<(IpAddr, Result<Route, NetError>)>,

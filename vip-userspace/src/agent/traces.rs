@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use super::notes;
 use crate::datapath::{self, Leftover};
 use crate::net::netlink::Netlink;
+use crate::run_dir::RunDir;
 use vip_node::settings::{self, Change, Wanted};
 
 /// Whether something is removed, or only listed.
@@ -62,7 +63,7 @@ impl How {
 }
 
 /// Whether an agent has left nothing in the kernel or noted in its run directory.
-pub(super) fn are_none(bpffs: &Path, run_dir: &Path) -> bool {
+pub(super) fn are_none(bpffs: &Path, run_dir: &RunDir) -> bool {
     let noted = notes::files(run_dir).iter().any(|file| file.exists());
     !noted && datapath::leftovers(bpffs, run_dir).is_empty()
 }
@@ -74,7 +75,7 @@ pub(super) fn are_none(bpffs: &Path, run_dir: &Path) -> bool {
 /// Something is there and cannot be removed.
 pub async fn remove(
     bpffs: &Path,
-    run_dir: &Path,
+    run_dir: &RunDir,
     vips: impl Iterator<Item = IpAddr>,
     how: How,
     tell: Tell<'_>,
@@ -109,7 +110,7 @@ pub async fn remove(
 /// Sets the kernel's settings back that are still as an agent has set them.
 async fn set_back(
     netlink: &Netlink,
-    run_dir: &Path,
+    run_dir: &RunDir,
     how: How,
     tell: Tell<'_>,
 ) -> anyhow::Result<()> {

@@ -8,15 +8,18 @@ use anyhow::Context as _;
 
 use super::output::tell;
 use crate::agent::traces::{self, How};
-use crate::agent::{SOCKET, lock, notes, state};
+use crate::agent::{lock, notes, state};
 use crate::config::{self, Config, ConfigError, Flags};
+use crate::run_dir::RunDir;
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
-        anyhow::bail!("`vip cleanup` looks for what is in the kernel: run it as root");
+        anyhow::bail!(
+            "`vip cleanup` reads the eBPF programs and maps in the kernel: run it as root"
+        );
     }
     // Without a configuration the agent's note says which VIPs there were.
-    let run_dir = flags.overrides.run_dir()?;
+    let run_dir = RunDir::from(flags.overrides.run_dir()?);
     let state_dir = flags.overrides.state_dir()?;
     let configured = match flags.into_config() {
         Ok(config) => Some(config),
@@ -60,30 +63,31 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         for file in &ours {
             how.remove_file(tell, file)?;
         }
-        if *directory != run_dir {
+        if directory != run_dir.path() {
             remove_directory(how, tell, directory, &ours)?;
         }
     }
-    let last = [run_dir.join(SOCKET), lock::path(&run_dir)];
+    let last = [run_dir.socket(), run_dir.lock()];
     for file in &last {
         how.remove_file(tell, file)?;
     }
     drop(lock);
-    let mut ours = state::files(&run_dir);
+    let mut ours = state::files(run_dir.path());
     ours.extend(notes::files(&run_dir));
     ours.extend(last);
-    remove_directory(how, tell, &run_dir, &ours)?;
+    remove_directory(how, tell, run_dir.path(), &ours)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Where state may lie: where it is configured or was noted to be, and in the run directory, where
 /// it is for want of another place. The default one belongs to the agent with the default run
 /// directory: that of another one is only removed if it is known.
-fn state_dirs(given: Option<PathBuf>, run_dir: &Path) -> Vec<PathBuf> {
-    let default = || (run_dir == Path::new(config::RUN_DIR)).then(|| config::STATE_DIR.into());
-    let noted = notes::state_dir(run_dir).filter(|noted| noted != run_dir);
+fn state_dirs(given: Option<PathBuf>, run_dir: &RunDir) -> Vec<PathBuf> {
+    let default =
+        || (run_dir.path() == Path::new(config::RUN_DIR)).then(|| config::STATE_DIR.into());
+    let noted = notes::state_dir(run_dir).filter(|noted| noted != run_dir.path());
     let known = given.or(noted).or_else(default);
-    let places = known.into_iter().chain([run_dir.to_owned()]);
+    let places = known.into_iter().chain([run_dir.path().to_owned()]);
     let mut places: Vec<PathBuf> = places.collect();
     places.dedup();
     places

@@ -1,18 +1,18 @@
 //! `vip drain` and `vip undrain`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use super::output::{complain, tell};
 use crate::observe::socket::{Drained, Request, ask};
+use crate::run_dir::RunDir;
 
-pub(super) fn run(run_directory: &Path, draining: bool, force: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(run_dir: &RunDir, draining: bool, force: bool) -> anyhow::Result<ExitCode> {
     let request = Request::Drain { draining, force };
     let Drained {
         node,
         instead,
         not_noted,
-    } = ask(run_directory, &request)?;
+    } = ask(run_dir, &request)?;
     let forgets = if draining {
         tell(format_args!(
             "{node} takes no new connections; `vip undrain` ends that"
@@ -27,7 +27,7 @@ pub(super) fn run(run_directory: &Path, draining: bool, force: bool) -> anyhow::
     };
     if let Some(why) = not_noted {
         complain(format_args!(
-            "{forgets}, since that cannot be noted: {why}; mend the disk and repeat this"
+            "{forgets}, because this cannot be saved: {why}; repair the disk and run this again"
         ));
     }
     Ok(ExitCode::SUCCESS)

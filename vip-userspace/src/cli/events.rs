@@ -10,12 +10,13 @@ use anyhow::Context as _;
 use super::output::print_line;
 use crate::agent::state;
 use crate::observe::journal;
+use crate::run_dir::{EVENTS, RunDir};
 
 /// Between looks at the file with `--follow`.
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn run(
-    run_directory: &Path,
+    run_directory: &RunDir,
     state_directory: Option<&Path>,
     follow: bool,
     json: bool,
@@ -23,7 +24,7 @@ pub(super) fn run(
     let mut next = 0;
     loop {
         // Whoever follows may do so over the next start of an agent, which says where it is.
-        let path = state::directory(state_directory, run_directory).join(journal::FILE);
+        let path = state::directory(state_directory, run_directory).join(EVENTS);
         let records = match journal::read(&path) {
             // Whoever follows may do so before the first agent starts.
             Err(error) if error.kind() == io::ErrorKind::NotFound && follow => Vec::new(),

@@ -3,6 +3,7 @@
 mod check;
 mod cleanup;
 mod drain;
+mod error;
 mod events;
 mod handover;
 mod manifest;
@@ -13,14 +14,12 @@ mod top;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use self::error::is_input;
 use self::output::Unprinted;
-use crate::agent::lock::LockError;
-use crate::agent::state::Shared;
-use crate::config::{self, ConfigError, Flags};
-use crate::datapath::{DatapathError, Taken};
-use crate::net::NetError;
+use crate::config::{self, Flags};
+use crate::run_dir::RunDir;
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
@@ -28,6 +27,14 @@ use crate::net::NetError;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// Which agent of this machine a command asks.
+#[derive(Args)]
+struct Agent {
+    /// The agent's run directory, where its socket is
+    #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+    run_dir: RunDir,
 }
 
 #[derive(Subcommand)]
@@ -44,20 +51,18 @@ enum Command {
         #[arg(long)]
         log_json: bool,
     },
-    /// Show who owns the VIP and how the nodes are, as the agent on this node sees it
+    /// Show the owner of the VIP and the state of all nodes, as the agent on this node sees them
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Where the agent's socket is
-        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
-        run_dir: std::path::PathBuf,
+        #[command(flatten)]
+        agent: Agent,
     },
     /// Watch the cluster as the agent on this node sees it: owner, nodes, rates, events
     Top {
-        /// Where the agent's socket is
-        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
-        run_dir: std::path::PathBuf,
+        #[command(flatten)]
+        agent: Agent,
     },
     /// Print the last events of this node, with their causes, also while no agent runs
     Events {
@@ -67,44 +72,39 @@ enum Command {
         /// Print JSON, one object a line
         #[arg(long)]
         json: bool,
-        /// Where the agent keeps them [default: what the agent says, or /var/lib/vip]
+        /// The state directory [default: the one the agent has noted, or /var/lib/vip]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<std::path::PathBuf>,
-        /// Where the agent's socket is: it says where its events are
-        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
-        run_dir: std::path::PathBuf,
+        #[command(flatten)]
+        agent: Agent,
     },
-    /// Let another node own the VIP; to be run on its owner. No connection notices
+    /// Let another node own the VIP; run it on the owner. Connections stay
     Handover {
         /// Name or address of the node [default: the best of those that live]
         #[arg(long, value_name = "NODE")]
         to: Option<String>,
-        /// Where the agent's socket is
-        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
-        run_dir: std::path::PathBuf,
+        #[command(flatten)]
+        agent: Agent,
     },
-    /// Bring no new connections to this node; those that are open stay
+    /// Send no new connections to this node; those that are open stay
     Drain {
-        /// Also if no other node is left that is as good for them
+        /// Also if no other node can take them as well
         #[arg(long)]
         force: bool,
-        /// Where the agent's socket is
-        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
-        run_dir: std::path::PathBuf,
+        #[command(flatten)]
+        agent: Agent,
     },
-    /// Bring new connections to this node again
+    /// Send new connections to this node again
     Undrain {
-        /// Where the agent's socket is
-        #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
-        run_dir: std::path::PathBuf,
+        #[command(flatten)]
+        agent: Agent,
     },
     /// Check the configuration and this machine, without changing anything
     Check {
         #[command(flatten)]
         config: Flags,
     },
-    /// Print what puts the agent on a node, the same for all nodes: a static pod, a systemd
-    /// unit, or a configuration file
+    /// Print a static pod, a systemd unit or a configuration file, the same for all nodes
     Manifest {
         #[command(flatten)]
         options: manifest::Options,
@@ -134,17 +134,17 @@ pub fn main() -> ExitCode {
             log,
             log_json,
         } => run::run(config, &log, log_json),
-        Command::Status { json, run_dir } => status::run(&run_dir, json),
-        Command::Top { run_dir } => top::run(&run_dir),
+        Command::Status { json, agent } => status::run(&agent.run_dir, json),
+        Command::Top { agent } => top::run(&agent.run_dir),
         Command::Events {
             follow,
             json,
             state_dir,
-            run_dir,
-        } => events::run(&run_dir, state_dir.as_deref(), follow, json),
-        Command::Handover { to, run_dir } => handover::run(&run_dir, to),
-        Command::Drain { force, run_dir } => drain::run(&run_dir, true, force),
-        Command::Undrain { run_dir } => drain::run(&run_dir, false, false),
+            agent,
+        } => events::run(&agent.run_dir, state_dir.as_deref(), follow, json),
+        Command::Handover { to, agent } => handover::run(&agent.run_dir, to),
+        Command::Drain { force, agent } => drain::run(&agent.run_dir, true, force),
+        Command::Undrain { agent } => drain::run(&agent.run_dir, false, false),
         Command::Check { config } => check::run(config),
         Command::Manifest { options } => manifest::run(options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
@@ -161,7 +161,7 @@ pub fn main() -> ExitCode {
         // A command that only prints has nothing more to do.
         Err(error) if error.downcast_ref().is_some_and(Unprinted::is_unread) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(in_one_line(&error));
+            output::complain(format_args!("{error:#}"));
             if is_input(&error) {
                 ExitCode::from(2)
             } else {
@@ -170,38 +170,3 @@ pub fn main() -> ExitCode {
         }
     }
 }
-
-/// Whether it is what was asked for that cannot be, and nothing was changed.
-fn is_input(error: &anyhow::Error) -> bool {
-    let lies_in_the_way = |error: &DatapathError| {
-        matches!(
-            error,
-            DatapathError::InTheWay { .. } | DatapathError::Held { .. }
-        )
-    };
-    let is_asked_for = |error: &NetError| !matches!(error, NetError::Io { .. });
-    error.is::<ConfigError>()
-        || error.is::<BadInput>()
-        || error.is::<Taken>()
-        || error.is::<Shared>()
-        || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
-        || error.downcast_ref().is_some_and(lies_in_the_way)
-        || error.downcast_ref().is_some_and(is_asked_for)
-}
-
-/// An error and its causes. Some say their cause themselves; it is not said twice.
-fn in_one_line(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |line, cause| {
-        let cause = cause.to_string();
-        match line {
-            line if line.is_empty() => cause,
-            line if line.contains(&cause) => line,
-            line => format!("{line}: {cause}"),
-        }
-    })
-}
-
-/// Input other than the configuration that makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct BadInput(String);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use super::BadInput;
+use super::error::BadInput;
 use crate::agent;
 use crate::config::Flags;
 

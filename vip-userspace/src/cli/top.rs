@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal as _};
-use std::path::Path;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use crate::agent::state;
 use crate::observe::event::{Record, Severity};
 use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
-use crate::observe::status::{Node, Status};
+use crate::observe::status::{Label, Node, Status, Word};
+use crate::run_dir::{self, RunDir};
 
 /// Between questions to the agent.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ const HISTORY: usize = 120;
 /// Lines of events.
 const EVENTS: u16 = 8;
 
-pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(run_directory: &RunDir) -> anyhow::Result<ExitCode> {
     // Without an agent there is nothing to show, and no reason to touch the terminal.
     let mut view = View::default();
     view.take(ask(run_directory, &Request::Status)?, Instant::now());
@@ -44,7 +45,7 @@ pub(super) fn run(run_directory: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn watch(
-    run_directory: &Path,
+    run_directory: &RunDir,
     terminal: &mut ratatui::DefaultTerminal,
     mut view: View,
 ) -> anyhow::Result<()> {
@@ -57,7 +58,7 @@ fn watch(
                 Err(error) => view.trouble = Some(format!("{error:#}")),
             }
             let directory = state::directory(None, run_directory);
-            view.events = journal::read(&directory.join(journal::FILE)).unwrap_or_default();
+            view.events = journal::read(&directory.join(run_dir::EVENTS)).unwrap_or_default();
         }
         terminal
             .draw(|frame| view.draw(frame))
@@ -134,7 +135,7 @@ impl View {
         self.nodes(status, table, frame.buffer_mut());
         self.events(events, frame.buffer_mut());
         let foot_text = match &self.trouble {
-            Some(trouble) => Span::styled(trouble.clone(), bad()),
+            Some(trouble) => Span::styled(trouble.clone(), style(Severity::Error)),
             None => Span::raw("q: quit   vip events: all events   vip status --json: all figures"),
         };
         Line::from(foot_text).render(foot, frame.buffer_mut());
@@ -146,34 +147,44 @@ impl View {
                 format!("{} ({})", owner.name, owner.address),
                 Style::new().add_modifier(Modifier::BOLD),
             ),
-            None => Span::styled("none heard", bad()),
-        };
-        let lease = match status.answer_lease_remaining_ms {
-            0 => "down".to_owned(),
-            left => format!("up, {left} ms left"),
+            None => Span::styled("none heard", style(Severity::Error)),
         };
         let failover = status
             .last_failover_ms
             .map_or_else(|| "-".to_owned(), |millis| format!("{millis:.0} ms"));
         let mut lines = vec![
-            Line::from(vec!["Owner    ".into(), owner]),
+            Line::from(vec![Label("Owner").to_string().into(), owner]),
             Line::from(format!(
-                "Node     {}, {}, priority {}, {} takeovers, last failover {failover}",
-                status.node, status.state, status.priority, status.takeovers
+                "{}{}, {}, priority {}, {} takeovers, last failover {failover}",
+                Label("Node"),
+                status.node,
+                status.state.name(),
+                status.priority,
+                status.takeovers
             )),
             Line::from(format!(
-                "Lease    {lease};  {} XDP on {}, guard by {}",
-                status.xdp.mode, status.xdp.interface, status.xdp.egress
+                "{}{};  {} XDP on {}, egress program by {}",
+                Label("Answer lease"),
+                status.answer_lease(),
+                status.xdp.mode,
+                status.xdp.interface,
+                status.xdp.egress
             )),
         ];
+        let mut add = |label, text: &str, severity| {
+            lines.push(Line::styled(
+                format!("{}{text}", Label(label)),
+                style(severity),
+            ));
+        };
         for fault in &status.faults {
-            lines.push(Line::styled(format!("Fault    {fault}"), bad()));
+            add("Fault", fault, Severity::Error);
         }
         for alarm in &status.alarms {
-            lines.push(Line::styled(format!("Alarm    {}", alarm.text), bad()));
+            add("Alarm", &alarm.text, Severity::Error);
         }
         for warning in status.warnings() {
-            lines.push(Line::styled(format!("Warning  {warning}"), doubtful()));
+            add("Warning", &warning, Severity::Warning);
         }
         let title = format!(" VIP {} · vip {} ", status.vip, status.version);
         let block = Block::bordered().title(title);
@@ -251,25 +262,18 @@ impl View {
         let room = block.inner(area).height as usize;
         let newest = self.events.iter().rev().take(room);
         let lines: Vec<Line<'_>> = newest
-            .map(|record| {
-                let style = match record.severity {
-                    Severity::Info => Style::new(),
-                    Severity::Warning => doubtful(),
-                    Severity::Error => bad(),
-                };
-                Line::styled(record.to_string(), style)
-            })
+            .map(|record| Line::styled(record.to_string(), style(record.event.severity)))
             .collect();
         Paragraph::new(lines).block(block).render(area, buffer);
     }
 }
 
-fn bad() -> Style {
-    Style::new().fg(Color::Red)
-}
-
-fn doubtful() -> Style {
-    Style::new().fg(Color::Yellow)
+fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Info => Style::new(),
+        Severity::Warning => Style::new().fg(Color::Yellow),
+        Severity::Error => Style::new().fg(Color::Red),
+    }
 }
 
 fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
@@ -278,21 +282,17 @@ fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
     } else {
         " "
     };
-    let word = |word: &'static str| match word {
-        "yes" => Cell::from(word),
-        "no" => Cell::from(Span::styled(word, bad())),
-        _ => Cell::from(Span::styled(word, doubtful())),
-    };
+    let word = |word: Word| Cell::from(Span::styled(word.text, style(word.severity)));
     let number = |value: Option<f64>, digits: usize| {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
     let bfd = node.bfd.as_ref();
     Row::new([
         Cell::from(format!("{mark} {}", node.name)),
-        word(if node.alive { "yes" } else { "no" }),
-        word(node.readiness()),
+        word(node.is_alive()),
+        word(node.is_ready()),
         word(node.takes_new()),
-        Cell::from(bfd.map_or("-", |bfd| bfd.state.as_str())),
+        Cell::from(bfd.map_or("-", |bfd| bfd.state.name())),
         Cell::from(number(bfd.and_then(|bfd| bfd.round_trip_ms), 2)),
         Cell::from(number(node.rtt_ms, 1)),
         Cell::from(format!("{:.0}", node.packets_per_second)),
@@ -307,8 +307,11 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
+    use vip_node::alarm::Kind;
+
     use super::*;
-    use crate::observe::status::{Alarm, Peer, Xdp};
+    use crate::observe::status::Alarm;
+    use crate::observe::status::tests::golden;
 
     fn node(number: u8, packets: u64) -> Node {
         Node {
@@ -336,51 +339,17 @@ mod tests {
 
     /// What the agent on `cp1`, the owner, says after so many packets to each node.
     fn status(packets: u64) -> Status {
-        let text = str::to_owned;
         Status {
-            version: text("0"),
-            vip: text("10.0.0.10:6443"),
             services: Vec::new(),
             credentials_trouble: None,
-            local: None,
-            owner: Some(Peer {
-                name: text("cp1"),
-                address: [10, 0, 0, 11].into(),
-            }),
-            state: text("active"),
-            priority: 100,
-            faults: vec![text("no carrier")],
-            answer_lease_remaining_ms: 90,
-            state_for_ms: 1000,
-            takeovers: 1,
-            last_failover_ms: None,
-            source_mac_changes: 0,
-            conflicts: 0,
-            claimant: None,
-            claim: None,
+            faults: vec!["no carrier".to_owned()],
             alarms: vec![Alarm {
-                alarm: text("no_agent"),
-                about: text("cp4"),
-                text: text("cp4 runs no agent"),
+                alarm: Kind::NoAgent,
+                about: "cp4".to_owned(),
+                text: "cp4 runs no agent".to_owned(),
             }],
-            hears_nobody: None,
-            node: text("cp1"),
-            xdp: Xdp {
-                interface: text("eth0"),
-                mode: text("native"),
-                egress: text("tcx"),
-                proven: true,
-                adopted: false,
-            },
-            bfd_port: None,
-            received: Default::default(),
-            hooks: vec![],
             nodes: (1..=3).map(|number| node(number, packets)).collect(),
-            counters: BTreeMap::new(),
-            events: BTreeMap::new(),
-            repairs: BTreeMap::new(),
-            settings: vec![],
-            other_nics: vec![],
+            ..golden()
         }
     }
 
@@ -414,7 +383,10 @@ mod tests {
         let bars = line("* cp1").trim_end_matches('│');
         assert!(bars.ends_with("▂ █"), "{bars}");
         assert!(line("cp3").contains("drain"));
-        for said in ["Fault    no carrier", "Alarm    cp4 runs no agent"] {
+        for said in [
+            "Fault         no carrier",
+            "Alarm         cp4 runs no agent",
+        ] {
             assert!(lines.iter().any(|line| line.contains(said)), "{said}");
         }
     }

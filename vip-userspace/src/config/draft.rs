@@ -1,119 +1,208 @@
-//! All that a file and flags say, and how it becomes a [`Config`].
+//! What a file and flags say, and how it becomes a [`Config`].
 
-use super::fault::{Fault, Place, Source};
-use super::table::{Table, text};
-use super::values::*;
-use super::*;
+use std::net::{IpAddr, SocketAddr};
 
-/// All that was said, each thing checked by itself.
+use toml::de::DeTable;
+use vip_common::abi::{MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_PORTS, MAX_VIPS};
+
+use super::entries::ServiceKeys;
+use super::fault::{Fault, Place, Placed, Source};
+use super::key::{FlagTexts, Table};
+use super::keys::{Cluster, Config, Form, Http, Probing, Section, sections};
+use super::types::{Check, CheckKind, Listen, Network, Node, Service, Vip};
+use crate::probe::{Ask, Credentials, Trust};
+
+/// All that was said, each value checked by itself.
 pub(super) struct Draft {
-    /// There is no file.
-    pub(super) from_flags: bool,
-    pub(super) vips: Vec<(SocketAddr, Place)>,
-    /// What holds for the first service of each VIP, the API.
-    pub(super) main: Terms,
-    /// The other services: their ports, and what holds for them.
-    pub(super) services: Vec<(u16, Terms, Place)>,
-    pub(super) nodes: Option<(Vec<(Node, Place)>, Place)>,
-    pub(super) interface: Option<String>,
-    pub(super) router_id: Option<u8>,
-    pub(super) interval: Option<Duration>,
-    pub(super) priority: Option<u8>,
-    pub(super) preempt: bool,
-    pub(super) preempt_delay: Duration,
-    pub(super) mode: VrrpMode,
-    pub(super) probe_address: bool,
-    pub(super) bfd: Option<Bfd>,
-    pub(super) health: Health,
-    /// More about the probes, which must fit together.
-    pub(super) probe: ProbeTerms,
-    pub(super) local: Option<Local>,
-    pub(super) datapath: Datapath,
-    pub(super) http: Option<(Listen, Place)>,
-    pub(super) run_dir: Option<PathBuf>,
-    pub(super) state_dir: Option<PathBuf>,
+    cluster: Cluster,
+    probing: Probing,
+    http: Http,
+    /// Its fields that are no keys are not yet those of a whole configuration.
+    config: Config,
 }
 
-/// What is said of the probes of API servers, and where.
-#[derive(Default)]
-pub(super) struct ProbeTerms {
-    pub(super) kind: Option<(CheckKind, Place)>,
-    pub(super) path: Option<(String, Place)>,
-    pub(super) token: Option<(PathBuf, Place)>,
-    pub(super) certificate: Option<(PathBuf, Place)>,
-    pub(super) key: Option<(PathBuf, Place)>,
-}
+impl Draft {
+    /// Reads the file, and the flags that win over it. `only_flags`: there is no file.
+    pub(super) fn read(
+        source: &Source<'_>,
+        flags: &FlagTexts,
+        only_flags: bool,
+    ) -> Result<Self, Fault> {
+        let values = DeTable::parse(source.text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
+            Fault::new(span, error.message().replace('\n', ", "))
+        })?;
+        let root = Table::root(values.get_ref(), flags, only_flags);
+        refuse_unknown(root)?;
+        let (cluster, config) = root.read()?;
+        Ok(Self {
+            cluster,
+            probing: root.section("health")?.read()?,
+            http: root.section("http")?.read()?,
+            config,
+        })
+    }
 
-impl ProbeTerms {
-    /// What is asked, and by what the agent says who it is.
-    fn settle(self, tls: &Tls) -> Result<(Ask, Option<Credentials>), Fault> {
-        let kind = self.kind.map_or(CheckKind::Readyz, |(kind, _)| kind);
-        let secrets = [&self.token, &self.certificate, &self.key];
-        let first = secrets
+    /// Checks that all fits together.
+    pub(super) fn finish(self) -> Result<Config, Fault> {
+        let Self {
+            cluster,
+            probing,
+            http,
+            mut config,
+        } = self;
+        check_nodes(&cluster.nodes)?;
+        check_vips(&cluster)?;
+        config.health.tls = probing.trust()?;
+        config.health.credentials = probing.credentials(&config.health.tls)?;
+        let (vips, checks) = served(&cluster, &probing)?;
+        config.http = http.settle(&vips, &checks)?;
+        config.vips = vips;
+        config.checks = checks;
+        config.nodes = cluster
+            .nodes
+            .value
             .into_iter()
-            .flatten()
-            .map(|(_, place)| *place)
-            .next();
-        if let Some((_, place)) = &self.path
-            && kind != CheckKind::Readyz
-        {
-            let message = "`path` has no meaning with this `check`; remove one";
-            return Err(Fault::new(*place, message));
+            .map(|node| node.value)
+            .collect();
+        Ok(config)
+    }
+}
+
+/// No keys are in the file but those that are declared.
+fn refuse_unknown(root: Table<'_>) -> Result<(), Fault> {
+    let sections = sections();
+    let of = |form| sections.iter().filter(move |section| section.form == form);
+    let mut known: Vec<_> = of(Form::Top).flat_map(Section::names).collect();
+    known.extend(of(Form::Table).map(|section| section.name));
+    root.refuse_all_but(&known)?;
+    for section in of(Form::Table) {
+        root.section(section.name)?
+            .refuse_all_but(&section.names())?;
+    }
+    Ok(())
+}
+
+impl Http {
+    /// The place to listen, if there is one. A flag switches it on.
+    fn settle(self, vips: &[Vip], checks: &[Check]) -> Result<Option<Listen>, Fault> {
+        let Placed {
+            value: listen,
+            place,
+        } = self.listen;
+        if !self.enabled && !place.is_flag() {
+            return Ok(None);
         }
-        if let Some(place) = first {
-            if kind != CheckKind::Readyz {
-                let message = "credentials have no meaning with this `check`; remove one";
-                return Err(Fault::new(place, message));
+        let services = vips.iter().flat_map(|vip| &vip.services);
+        let served = services.flat_map(|service| [service.port, service.target]);
+        let probed = checks.iter().map(|check| check.port);
+        let port = listen.port();
+        if served.chain(probed).any(|taken| taken == port) {
+            let message = format!(
+                "the API servers need port {port} themselves; listen at another one, 9643 say"
+            );
+            return Err(Fault::new(place, message));
+        }
+        Ok(Some(listen))
+    }
+}
+
+impl Probing {
+    /// How servers prove their identity. A flag wins over the other key in the file.
+    fn trust(&self) -> Result<Trust, Fault> {
+        let insecure = &self.insecure;
+        match &self.ca {
+            None if insecure.value => Ok(Trust::Insecure),
+            None => Ok(Trust::WellKnownCa),
+            Some(ca) if !insecure.value => Ok(Trust::Ca(ca.value.clone())),
+            Some(ca) => match (ca.place.is_flag(), insecure.place.is_flag()) {
+                (true, false) => Ok(Trust::Ca(ca.value.clone())),
+                (false, true) => Ok(Trust::Insecure),
+                (true, true) | (false, false) => {
+                    let message = "`ca` has no meaning with `insecure = true`; remove one";
+                    Err(Fault::new(ca.place, message))
+                }
+            },
+        }
+    }
+
+    /// How the agent proves its identity.
+    fn credentials(&self, trust: &Trust) -> Result<Option<Credentials>, Fault> {
+        let files = [&self.token_file, &self.client_certificate, &self.client_key];
+        let Some(first) = files.into_iter().flatten().next() else {
+            return Ok(None);
+        };
+        if self.check != CheckKind::Readyz {
+            let message = "credentials have no meaning with this `check`; remove one";
+            return Err(Fault::new(first.place, message));
+        }
+        if *trust == Trust::Insecure {
+            let message = "with `insecure = true` any server that answers would get these credentials; remove one";
+            return Err(Fault::new(first.place, message));
+        }
+        let (place, message) = match files {
+            [None, None, None] => return Ok(None),
+            [Some(token), None, None] => {
+                return Ok(Some(Credentials::Token(token.value.clone())));
             }
-            if *tls == Tls::Insecure {
-                let message = "with `insecure = true` whoever answers would be shown these credentials; remove one";
-                return Err(Fault::new(place, message));
+            [None, Some(certificate), Some(key)] => {
+                return Ok(Some(Credentials::Certificate {
+                    certificate: certificate.value.clone(),
+                    key: key.value.clone(),
+                }));
+            }
+            [None, Some(certificate), None] => (
+                certificate.place,
+                "a client certificate is of no use without its key; give `client_key`",
+            ),
+            [None, None, Some(key)] => (
+                key.place,
+                "a key is of no use without its certificate; give `client_certificate`",
+            ),
+            [Some(token), ..] => (
+                token.place,
+                "a token and a client certificate; give one of them",
+            ),
+        };
+        Err(Fault::new(place, message))
+    }
+
+    /// The question to API servers.
+    fn ask(&self) -> Result<Ask, Fault> {
+        match (self.check, &self.path) {
+            (CheckKind::Readyz, None) => Ok(Ask::Http("/readyz".to_owned())),
+            (CheckKind::Readyz, Some(path)) => Ok(Ask::Http(path.value.clone())),
+            (CheckKind::Tls, None) => Ok(Ask::Tls),
+            (CheckKind::Tcp, None) => Ok(Ask::Tcp),
+            (CheckKind::Tls | CheckKind::Tcp, Some(path)) => {
+                let message = "`path` has no meaning with this `check`; remove one";
+                Err(Fault::new(path.place, message))
             }
         }
-        let credentials = match (self.token, self.certificate, self.key) {
-            (None, None, None) => None,
-            (Some((token, _)), None, None) => Some(Credentials::Token(token)),
-            (None, Some((certificate, _)), Some((key, _))) => {
-                Some(Credentials::Certificate { certificate, key })
-            }
-            (None, Some((_, place)), None) => {
-                let message =
-                    "a client certificate is of no use without its key; give `client_key`";
-                return Err(Fault::new(place, message));
-            }
-            (None, None, Some((_, place))) => {
-                let message =
-                    "a key is of no use without its certificate; give `client_certificate`";
-                return Err(Fault::new(place, message));
-            }
-            (Some((_, place)), ..) => {
-                let message = "a token and a client certificate; give one of them";
-                return Err(Fault::new(place, message));
-            }
-        };
-        let ask = match kind {
-            CheckKind::Readyz => {
-                let path = self.path.map(|(path, _)| path);
-                Ask::Http(path.unwrap_or("/readyz".into()))
-            }
-            CheckKind::Tls => Ask::Tls,
-            CheckKind::Tcp => Ask::Tcp,
-        };
-        Ok((ask, credentials))
     }
 }
 
 /// What is said of a service beside its port.
-pub(super) struct Terms {
-    pub(super) target: Option<u16>,
-    /// What is asked of its servers.
-    pub(super) ask: Ask,
-    pub(super) probe_port: Option<u16>,
-    pub(super) allow: Vec<Network>,
-    pub(super) syn_rate: Option<u32>,
+struct Terms {
+    target: Option<u16>,
+    ask: Ask,
+    probe_port: Option<u16>,
+    allow: Vec<Network>,
+    syn_rate: Option<u32>,
 }
 
 impl Terms {
+    /// Those of a service beside the API.
+    fn of(keys: &ServiceKeys) -> Self {
+        Self {
+            target: keys.target_port,
+            ask: keys.path.clone().map_or(Ask::Tcp, Ask::Http),
+            probe_port: keys.probe_port,
+            allow: keys.allow.clone().unwrap_or_default(),
+            syn_rate: keys.syn_rate,
+        }
+    }
+
     /// The service with these terms at a port. `checks` are those there are; a new one is added.
     fn at(&self, port: u16, checks: &mut Vec<Check>) -> Service {
         let target = self.target.unwrap_or(port);
@@ -135,396 +224,91 @@ impl Terms {
     }
 }
 
-impl Draft {
-    pub(super) fn read(source: &Source<'_>) -> Result<Self, Fault> {
-        let root = DeTable::parse(source.text).map_err(|error| {
-            let span = error.span().unwrap_or_default();
-            Fault::new(span, error.message().replace('\n', ", "))
-        })?;
-        let mut root = Table::new(root.into_inner());
-
-        let vips = root.take("vip", vips)?.unwrap_or_default();
-        let nodes = root.take("nodes", nodes)?;
-        let interface = root.text("interface", interface)?;
-        let run_dir = root.text("run_dir", run_directory)?;
-        let state_dir = root.text("state_dir", directory)?;
-        let target = root.port("target_port")?;
-        let allow = root.take("allow", networks)?.unwrap_or_default();
-        let syn_rate = root.take("syn_rate", syn_rate)?;
-        let services = root.take("services", services)?.unwrap_or_default();
-        let mut vrrp = root.table("vrrp")?;
-        let mut bfd = root.table("bfd")?;
-        let mut health = root.table("health")?;
-        let mut local = root.table("local")?;
-        let mut datapath = root.table("datapath")?;
-        let mut http = root.table("http")?;
-        root.end()?;
-
-        let router_id = vrrp.number("router_id", 1..=255)?;
-        let interval = vrrp.text("interval", advert_interval)?;
-        let priority = vrrp.number("priority", 1..=255)?;
-        let preempt = vrrp.boolean("preempt")?.unwrap_or(false);
-        let delay = |text: &str| duration(text, Duration::ZERO..=Duration::from_secs(1000));
-        let preempt_delay = vrrp.text("preempt_delay", delay)?.unwrap_or_default();
-        let mode = vrrp.text("mode", vrrp_mode)?.unwrap_or(VrrpMode::Unicast);
-        let probe_address = vrrp.boolean("probe_address")?.unwrap_or(true);
-        vrrp.end()?;
-
-        let bfd = {
-            let enabled = bfd.boolean("enabled")?.unwrap_or(true);
-            let interval =
-                |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(10));
-            let made = Bfd {
-                interval: bfd
-                    .text("interval", interval)?
-                    .unwrap_or(Duration::from_millis(50)),
-                multiplier: bfd.number("multiplier", 2..=50)?.unwrap_or(3) as u8,
-            };
-            bfd.end()?;
-            enabled.then_some(made)
-        };
-
-        let probe_interval =
-            |text: &str| duration(text, Duration::from_millis(50)..=Duration::from_secs(60));
-        let probe_timeout =
-            |text: &str| duration(text, Duration::from_millis(10)..=Duration::from_secs(60));
-        let file = |value| text(value, absolute);
-        let probe = ProbeTerms {
-            kind: health.take("check", |value| text(value, check_kind))?,
-            path: health.take("path", |value| text(value, probe_path))?,
-            token: health.take("token_file", file)?,
-            certificate: health.take("client_certificate", file)?,
-            key: health.take("client_key", file)?,
-        };
-        let main = Terms {
-            target,
-            // Flags may say something else: see `finish`.
-            ask: Ask::Tcp,
-            probe_port: health.port("port")?,
-            allow,
-            syn_rate,
-        };
-        let health = Health {
-            interval: health
-                .text("interval", probe_interval)?
-                .unwrap_or(Duration::from_millis(500)),
-            timeout: health
-                .text("timeout", probe_timeout)?
-                .unwrap_or(Duration::from_secs(1)),
-            rise: health.number("rise", 1..=100)?.unwrap_or(2) as u32,
-            fall: health.number("fall", 1..=100)?.unwrap_or(2) as u32,
-            tls: {
-                let ca = health.take("ca", |value| text(value, absolute))?;
-                let insecure = health.boolean("insecure")?.unwrap_or(false);
-                health.end()?;
-                match (ca, insecure) {
-                    (Some((_, place)), true) => {
-                        let message = "`ca` has no meaning with `insecure = true`; remove one";
-                        return Err(Fault::new(place, message));
-                    }
-                    (Some((ca, _)), false) => Tls::Ca(ca),
-                    (None, true) => Tls::Insecure,
-                    (None, false) => Tls::WellKnownCa,
-                }
-            },
-            credentials: None,
-        };
-
-        let local = {
-            let enabled = local.boolean("enabled")?.unwrap_or(true);
-            let cgroup = local.text("cgroup", absolute)?;
-            local.end()?;
-            enabled.then_some(Local { cgroup })
-        };
-
-        let datapath = {
-            let made = Datapath {
-                mode: datapath.text("mode", xdp_mode)?.unwrap_or(XdpMode::Auto),
-                buckets: datapath
-                    .take("buckets", buckets)?
-                    .unwrap_or(DEFAULT_BUCKETS),
-                hash_key: datapath.text("hash_key", hash_key)?,
-                bpffs: datapath.text("bpffs", absolute)?.unwrap_or(BPFFS.into()),
-            };
-            datapath.end()?;
-            made
-        };
-
-        let http = {
-            let enabled = http.boolean("enabled")?.unwrap_or(true);
-            let address = http.take("listen", |value| {
-                let (address, place) = text(value, listen)?;
-                Ok((address, place))
-            })?;
-            http.end()?;
-            enabled.then(|| address.unwrap_or((HTTP, Place::File(0))))
-        };
-
-        Ok(Self {
-            from_flags: false,
-            vips,
-            main,
-            services,
-            nodes,
-            interface,
-            router_id: router_id.map(|id| id as u8),
-            interval,
-            priority: priority.map(|priority| priority as u8),
-            preempt,
-            preempt_delay,
-            mode,
-            probe_address,
-            bfd,
-            health,
-            probe,
-            local,
-            datapath,
-            http,
-            run_dir,
-            state_dir,
-        })
+/// Checks the VIPs by themselves and against the nodes.
+fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
+    let Cluster {
+        vip: vips, nodes, ..
+    } = cluster;
+    let last = vips.last().map_or(Place::File(0), |vip| vip.place);
+    if vips.len() > MAX_VIPS {
+        let message = format!(
+            "{} VIPs: at most {MAX_VIPS} are possible; leave some out",
+            vips.len()
+        );
+        return Err(Fault::new(last, message));
     }
-
-    /// Checks that all fits together.
-    pub(super) fn finish(mut self) -> Result<Config, Fault> {
-        let missing = |flag, key, example| {
-            if self.from_flags {
-                let message = format!("missing; give it, or --config FILE with `{key}` in it");
-                Fault::new(Place::Flag(flag), message)
-            } else {
-                let message = format!("`{key}` is missing; add `{key} = {example}` or give {flag}");
-                Fault::new(Place::File(0), message)
-            }
-        };
-        if self.vips.is_empty() {
-            return Err(missing("--vip", "vip", "\"10.0.0.10:6443\""));
-        }
-        let (nodes, place) = self
-            .nodes
-            .as_ref()
-            .ok_or_else(|| missing("--nodes", "nodes", "[\"10.0.0.11\"]"))?;
-        check_nodes(nodes, *place)?;
-        self.check_vips(nodes)?;
-        let probe = std::mem::take(&mut self.probe);
-        (self.main.ask, self.health.credentials) = probe.settle(&self.health.tls)?;
-        let mut checks = vec![];
-        let vips = self.served(&mut checks)?;
-        if checks.len() > MAX_CHECKS {
-            let message = format!(
-                "{} different checks of health: at most {MAX_CHECKS} are possible; let services share them",
-                checks.len()
-            );
-            let place = self
-                .services
-                .last()
-                .map_or(Place::File(0), |(_, _, place)| *place);
-            return Err(Fault::new(place, message));
-        }
-        if let Some((listen, place)) = self.http {
-            let services = vips.iter().flat_map(|vip| &vip.services);
-            let served = services.flat_map(|service| [service.port, service.target]);
-            let probed = checks.iter().map(|check| check.port);
-            let port = listen.port();
-            if served.chain(probed).any(|taken| taken == port) {
-                let message = format!(
-                    "port {port} is the API servers', which could not have it then; listen at another one, 9643 say"
-                );
-                return Err(Fault::new(place, message));
-            }
-        }
-        let mut config = Config {
-            vips,
-            checks,
-            nodes: nodes.iter().map(|(node, _)| node.clone()).collect(),
-            interface: self.interface,
-            vrrp: Vrrp {
-                // By the VIP, as soon as it is known which that is.
-                router_id: 0,
-                interval: self.interval.unwrap_or(Duration::from_millis(100)),
-                priority: self.priority,
-                preempt: self.preempt,
-                preempt_delay: self.preempt_delay,
-                mode: self.mode,
-                probe_address: self.probe_address,
-            },
-            bfd: self.bfd,
-            health: self.health,
-            local: self.local,
-            datapath: self.datapath,
-            http: self.http.map(|(listen, _)| listen),
-            run_dir: self.run_dir.unwrap_or(RUN_DIR.into()),
-            state_dir: self.state_dir.unwrap_or(STATE_DIR.into()),
-        };
-        let last_byte = match config.vip().address {
-            IpAddr::V4(address) => address.octets()[3],
-            IpAddr::V6(address) => address.octets()[15],
-        };
-        config.vrrp.router_id = self.router_id.unwrap_or(last_byte.max(1));
-        Ok(config)
-    }
-
-    /// Checks the VIPs by themselves and against the nodes.
-    fn check_vips(&self, nodes: &[(Node, Place)]) -> Result<(), Fault> {
-        let (_, last) = self.vips[self.vips.len() - 1];
-        if self.vips.len() > MAX_VIPS {
-            let message = format!(
-                "{} VIPs: at most {MAX_VIPS} are possible; leave some out",
-                self.vips.len()
-            );
-            return Err(Fault::new(last, message));
-        }
-        for (index, (vip, place)) in self.vips.iter().enumerate() {
-            let twice = self.vips[..index]
-                .iter()
-                .any(|(other, _)| other.ip() == vip.ip());
-            if twice {
-                let message = format!(
-                    "VIP {} is listed twice; remove one, and add ports under `[[services]]`",
-                    vip.ip()
-                );
-                return Err(Fault::new(*place, message));
-            }
-        }
-        for (node, place) in nodes {
-            for address in [Some(node.address), node.other_address]
-                .into_iter()
-                .flatten()
-            {
-                if self.vips.iter().any(|(vip, _)| vip.ip() == address) {
-                    let message = format!(
-                        "node {address} is the VIP; list the nodes' own addresses, or choose a VIP that no node has"
-                    );
-                    return Err(Fault::new(*place, message));
-                }
-            }
-        }
-        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        let (node, _) = &nodes[0];
-        if !self
-            .vips
+    for (index, vip) in vips.iter().enumerate() {
+        let address = vip.value.ip();
+        if vips[..index]
             .iter()
-            .any(|(vip, _)| vip.is_ipv4() == node.address.is_ipv4())
+            .any(|other| other.value.ip() == address)
         {
             let message = format!(
-                "the nodes' addresses are of {}, and no VIP is; add one, or list the nodes by their addresses of {}",
-                family(node.address),
-                family(self.vips[0].0.ip()),
+                "VIP {address} is listed twice; remove one, and add ports under `[[services]]`"
             );
-            return Err(Fault::new(last, message));
+            return Err(Fault::new(vip.place, message));
         }
-        Ok(())
     }
-
-    /// Clients like to have the API at 443, and API servers mostly listen on 6443: that both are 443
-    /// must be said.
-    fn refuse_assumed(&self, vip: &SocketAddr, place: Place) -> Result<(), Fault> {
-        if vip.port() != 443 || self.main.target.is_some() {
-            return Ok(());
+    for node in &nodes.value {
+        let own = [Some(node.value.address), node.value.other_address];
+        let mut own = own.into_iter().flatten();
+        if let Some(address) = own.find(|own| vips.iter().any(|vip| vip.value.ip() == *own)) {
+            let message = format!(
+                "node {address} is the VIP; list the nodes' own addresses, or choose a VIP that no node has"
+            );
+            return Err(Fault::new(node.place, message));
         }
-        let remedy = match place {
-            Place::Flag(_) => "--target-port 6443, or --target-port 443 if they do",
-            Place::File(_) => "`target_port = 6443`, or `target_port = 443` if they do",
+    }
+    let is_ipv4 = nodes.value.iter().all(|node| node.value.address.is_ipv4());
+    if !vips.iter().any(|vip| vip.value.is_ipv4() == is_ipv4) {
+        let (ours, theirs) = if is_ipv4 {
+            ("IPv4", "IPv6")
+        } else {
+            ("IPv6", "IPv4")
         };
         let message = format!(
-            "clients come to port 443, and that API servers listen on it, too, is not taken for \
-             granted; give {remedy}"
+            "the nodes' addresses are of {ours}, and no VIP is; add one, or list the nodes by their addresses of {theirs}"
         );
-        Err(Fault::new(place, message))
+        return Err(Fault::new(last, message));
     }
-
-    /// What is served at each VIP, those of IPv4 first. Collects the checks that this needs.
-    fn served(&self, checks: &mut Vec<Check>) -> Result<Vec<Vip>, Fault> {
-        let mut networks = 0;
-        let mut vips = vec![];
-        for (vip, place) in &self.vips {
-            self.refuse_assumed(vip, *place)?;
-            let mut services = vec![(self.main.at(vip.port(), checks), *place)];
-            for (port, terms, place) in &self.services {
-                let service = terms.at(*port, checks);
-                for (other, _) in &services {
-                    let message = if other.port == service.port {
-                        format!(
-                            "port {} is declared twice for {}; remove one",
-                            service.port,
-                            vip.ip()
-                        )
-                    } else if other.target == service.target {
-                        format!(
-                            "ports {} and {} of {} have the same port {} on the nodes, which cannot tell their answers apart; leave one out",
-                            other.port,
-                            service.port,
-                            vip.ip(),
-                            service.target
-                        )
-                    } else {
-                        continue;
-                    };
-                    return Err(Fault::new(*place, message));
-                }
-                services.push((service, *place));
-            }
-            let (_, last) = services[services.len() - 1];
-            if services.len() > MAX_PORTS {
-                let message = format!(
-                    "{} ports for {}: at most {MAX_PORTS} are possible; leave some out",
-                    services.len(),
-                    vip.ip()
-                );
-                return Err(Fault::new(last, message));
-            }
-            networks += services
-                .iter()
-                .map(|(service, _)| service.allow.len())
-                .sum::<usize>();
-            if networks > MAX_ALLOWED as usize {
-                let message = format!(
-                    "{networks} networks in all allow lists, counted for each VIP: at most {MAX_ALLOWED} are possible; join some"
-                );
-                return Err(Fault::new(last, message));
-            }
-            vips.push(Vip {
-                address: vip.ip(),
-                services: services.into_iter().map(|(service, _)| service).collect(),
-            });
-        }
-        vips.sort_by_key(|vip| vip.address.is_ipv6());
-        Ok(vips)
-    }
+    Ok(())
 }
 
 /// Checks the nodes by themselves.
-fn check_nodes(nodes: &[(Node, Place)], place: Place) -> Result<(), Fault> {
+fn check_nodes(nodes: &Placed<Vec<Placed<Node>>>) -> Result<(), Fault> {
+    let Placed {
+        value: nodes,
+        place,
+    } = nodes;
     if nodes.is_empty() || nodes.len() > MAX_BACKENDS {
         let message = format!(
             "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",
             nodes.len()
         );
-        return Err(Fault::new(place, message));
+        return Err(Fault::new(*place, message));
     }
-    for (index, (node, place)) in nodes.iter().enumerate() {
+    for (index, Placed { value: node, place }) in nodes.iter().enumerate() {
         let address = node.address;
-        if address.is_ipv4() != nodes[0].0.address.is_ipv4() {
+        let first = nodes[0].value.address;
+        if address.is_ipv4() != first.is_ipv4() {
             let message = format!(
-                "node {address} is not of the same family as node {}; list all by one family, and the other as `other_address`",
-                nodes[0].0.address
+                "node {address} is not of the same family as node {first}; list all by one family, and the other as `other_address`"
             );
             return Err(Fault::new(*place, message));
         }
-        if let Some(other) = node
-            .other_address
-            .filter(|other| other.is_ipv4() == address.is_ipv4())
-        {
+        let other = node.other_address;
+        if let Some(other) = other.filter(|other| other.is_ipv4() == address.is_ipv4()) {
             let message = format!(
                 "{other} is of the same family as {address}; give `other_address` one of the other family"
             );
             return Err(Fault::new(*place, message));
         }
-        for (before, _) in &nodes[..index] {
+        for Placed { value: before, .. } in &nodes[..index] {
             let message = if before.address == address {
                 format!("node {address} is listed twice; remove one")
             } else if before.name == node.name {
                 format!("two nodes are named `{}`; rename one", node.name)
-            } else if before.other_address.is_some() && before.other_address == node.other_address {
+            } else if other.is_some() && before.other_address == other {
                 format!(
                     "nodes {} and {address} have the same `other_address`; correct one",
                     before.address
@@ -533,6 +317,102 @@ fn check_nodes(nodes: &[(Node, Place)], place: Place) -> Result<(), Fault> {
                 continue;
             };
             return Err(Fault::new(*place, message));
+        }
+    }
+    Ok(())
+}
+
+/// Clients like to have the API at 443, and API servers mostly listen on 6443: that both are 443
+/// must be said.
+fn refuse_assumed(vip: &Placed<SocketAddr>, target_port: Option<u16>) -> Result<(), Fault> {
+    if vip.value.port() != 443 || target_port.is_some() {
+        return Ok(());
+    }
+    let remedy = match vip.place {
+        Place::Flag(_) => "--target-port 6443, or --target-port 443 if they do",
+        Place::File(_) => "`target_port = 6443`, or `target_port = 443` if they do",
+    };
+    let message = format!(
+        "clients come to port 443, and that API servers listen on it, too, is not taken for \
+         granted; give {remedy}"
+    );
+    Err(Fault::new(vip.place, message))
+}
+
+/// The services of each VIP, those of IPv4 first, and the checks that this needs.
+fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>), Fault> {
+    let main = Terms {
+        target: cluster.target_port,
+        ask: probing.ask()?,
+        probe_port: probing.port,
+        allow: cluster.allow.clone().unwrap_or_default(),
+        syn_rate: cluster.syn_rate,
+    };
+    let others = cluster.services.iter().flatten();
+    let others: Vec<_> = others
+        .map(|other| (Terms::of(&other.value), other))
+        .collect();
+    let mut checks = vec![];
+    let mut networks = 0;
+    let mut vips = vec![];
+    for vip in &cluster.vip {
+        refuse_assumed(vip, cluster.target_port)?;
+        let address = vip.value.ip();
+        let mut services = vec![main.at(vip.value.port(), &mut checks)];
+        let mut last = vip.place;
+        for (terms, Placed { value, place }) in &others {
+            let service = terms.at(value.port, &mut checks);
+            refuse_clash(address, &services, &service).map_err(|text| Fault::new(*place, text))?;
+            services.push(service);
+            last = *place;
+        }
+        if services.len() > MAX_PORTS {
+            let message = format!(
+                "{} ports for {address}: at most {MAX_PORTS} are possible; leave some out",
+                services.len()
+            );
+            return Err(Fault::new(last, message));
+        }
+        networks += services
+            .iter()
+            .map(|service| service.allow.len())
+            .sum::<usize>();
+        if networks > MAX_ALLOWED as usize {
+            let message = format!(
+                "{networks} networks in all allow lists, counted for each VIP: at most {MAX_ALLOWED} are possible; join some"
+            );
+            return Err(Fault::new(last, message));
+        }
+        vips.push(Vip { address, services });
+    }
+    if checks.len() > MAX_CHECKS {
+        let message = format!(
+            "{} different checks of health: at most {MAX_CHECKS} are possible; let services share them",
+            checks.len()
+        );
+        let place = others
+            .last()
+            .map_or(Place::File(0), |(_, other)| other.place);
+        return Err(Fault::new(place, message));
+    }
+    vips.sort_by_key(|vip| vip.address.is_ipv6());
+    Ok((vips, checks))
+}
+
+/// A service and those before it at the same VIP can be told apart by their ports.
+fn refuse_clash(vip: IpAddr, before: &[Service], service: &Service) -> Result<(), String> {
+    let Service { port, target, .. } = service;
+    for other in before {
+        if other.port == *port {
+            return Err(format!(
+                "port {port} is declared twice for {vip}; remove one"
+            ));
+        }
+        if other.target == *target {
+            return Err(format!(
+                "ports {} and {port} of {vip} have the same port {target} on the nodes, which cannot tell their answers apart; leave one out",
+                other.port
+            ));
         }
     }
     Ok(())

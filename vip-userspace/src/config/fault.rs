@@ -1,8 +1,47 @@
 //! What is wrong with a configuration, and where it was said.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
-use super::ConfigError;
+use thiserror::Error;
+
+/// Why there is no configuration: one line with what is wrong, where, and what to do.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// At a place in a file.
+    #[error("{file}:{line}:{column}: {message}")]
+    File {
+        /// The file's name.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// In characters, counted from 1.
+        column: usize,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// In a flag.
+    #[error("{flag}: {message}")]
+    Flag {
+        /// The flag with its dashes.
+        flag: &'static str,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}; give the path of a configuration file", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// Neither a file nor flags.
+    #[error(
+        "nothing configured; give --config FILE, or --vip ADDRESS[:PORT] and --nodes ADDRESS,ADDRESS,..."
+    )]
+    Nothing,
+}
 
 /// A file's text.
 pub(super) struct Source<'a> {
@@ -37,10 +76,25 @@ pub(super) enum Place {
     Flag(&'static str),
 }
 
+impl Place {
+    pub(super) const fn is_flag(self) -> bool {
+        match self {
+            Self::Flag(_) => true,
+            Self::File(_) => false,
+        }
+    }
+}
+
 impl From<Range<usize>> for Place {
     fn from(span: Range<usize>) -> Self {
         Self::File(span.start)
     }
+}
+
+/// A value, and where it was said: for errors that are only found when values are compared.
+pub(super) struct Placed<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
 }
 
 /// What is wrong, and where.

@@ -1,90 +1,26 @@
 //! Programs on the NIC: native or generic XDP on the way in, tcx or clsact on the way out.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::str::FromStr;
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, TcAttachOptions};
 use aya::programs::{
-    CgroupAttachMode, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+    CgroupAttachMode, LinkOrder, Program, ProgramError, SchedClassifier, Xdp, XdpMode,
 };
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 
-use super::pins::{unpin, unpin_link};
-use super::{DatapathError, EGRESS, INGRESS, Pins, TC_INGRESS, ingress, program, program_error};
+use super::error::{DatapathError, program_error};
+use super::pins::{Pins, unpin, unpin_link};
+use super::programs::{INGRESS, ingress, program};
+use super::way::{Attachment, Egress, Mode, Way};
 use crate::config;
 use crate::kernel::bpf;
-
-/// How the program on the way in is run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// By the driver, before the kernel makes a socket buffer.
-    Native,
-    /// By the network stack, for any driver. Costs several times as much a packet.
-    Generic,
-    /// By the network stack, as a tcx program or clsact filter: beside whatever XDP program
-    /// somebody else has there.
-    Tc,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-            Self::Tc => "tc",
-        })
-    }
-}
-
-impl FromStr for Mode {
-    type Err = ();
-
-    fn from_str(name: &str) -> Result<Self, ()> {
-        match name {
-            "native" => Ok(Self::Native),
-            "generic" => Ok(Self::Generic),
-            "tc" => Ok(Self::Tc),
-            _ => Err(()),
-        }
-    }
-}
-
-/// How programs for socket buffers are run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Egress {
-    /// A link (Linux 6.6).
-    Tcx,
-    /// A filter of the clsact qdisc.
-    Clsact,
-}
-
-impl fmt::Display for Egress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        })
-    }
-}
-
-/// What came of attaching.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Attachment {
-    /// How the program on the way in is run.
-    pub mode: Mode,
-    /// How the program on the way out is run, and that on the way in with [`Mode::Tc`].
-    pub egress: Egress,
-}
 
 /// Whether the kernel has tcx on this interface (Linux 6.6, if built with it): it is asked for
 /// the programs there, and knows the question or not.
@@ -114,8 +50,8 @@ pub(super) fn attach(
             Egress::Clsact
         }
     });
-    // The guard first: from the moment that this node takes packets for the VIP, its kernel
-    // may want to speak for it.
+    // The program on the way out first: from the moment that this node takes packets for the VIP,
+    // its kernel may answer for it.
     attach_classifier(ebpf, Way::Out, pins, interface, index, kind)?;
     let found = match wanted {
         config::XdpMode::Tc => None,
@@ -142,9 +78,9 @@ pub(super) fn attach(
             unpin_link(&pin.path)?;
         }
     }
-    for (interface, path) in pins.tcx_links(Way::Out) {
-        if (interface != index || kind != Egress::Tcx) && !stays(interface) {
-            unpin_link(&path)?;
+    for pin in pins.tcx_links(Way::Out) {
+        if (pin.interface != index || kind != Egress::Tcx) && !stays(pin.interface) {
+            unpin_link(&pin.path)?;
         }
     }
     for filter in pins.filters() {
@@ -229,45 +165,8 @@ fn attach_xdp(
     Err(DatapathError::Program {
         name: INGRESS,
         // The list of modes is not empty.
-        source: refusal.unwrap_or(ProgramError::NotLoaded),
+        error: refusal.unwrap_or(ProgramError::NotLoaded),
     })
-}
-
-/// Which way frames go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
-    /// In by the NIC.
-    In,
-    /// Out of it.
-    Out,
-    /// Out of another NIC.
-    Elsewhere,
-}
-
-impl Way {
-    /// The program.
-    pub(super) const fn program(self) -> &'static str {
-        match self {
-            Self::In => TC_INGRESS,
-            Self::Out | Self::Elsewhere => EGRESS,
-        }
-    }
-
-    /// Where the kernel has it, by number.
-    pub(super) const fn tcx(self) -> u32 {
-        match self {
-            Self::In => bpf::TCX_INGRESS,
-            Self::Out | Self::Elsewhere => bpf::TCX_EGRESS,
-        }
-    }
-
-    /// Where the kernel has it.
-    pub(super) const fn hook(self) -> TcAttachType {
-        match self {
-            Self::In => TcAttachType::Ingress,
-            Self::Out | Self::Elsewhere => TcAttachType::Egress,
-        }
-    }
 }
 
 /// Attaches a program for socket buffers before all others that are there: what stands before it
@@ -402,7 +301,7 @@ fn note(
     unpin(path)?;
     program.pin(path).map_err(|error| DatapathError::Io {
         what: format!("cannot pin {name}"),
-        source: io::Error::other(error),
+        error: io::Error::other(error),
     })
 }
 
@@ -514,7 +413,7 @@ fn pinned(path: &Path, name: &'static str) -> Result<Option<FdLink>, DatapathErr
                 "cannot open the link of {name} pinned at {}",
                 path.display()
             ),
-            source: io::Error::other(error),
+            error: io::Error::other(error),
         }),
     }
 }
@@ -525,13 +424,11 @@ fn pin(
     path: &Path,
     name: &'static str,
 ) -> Result<(), DatapathError> {
-    link.map_err(|error| error.to_string())
-        .and_then(|link| link.pin(path).map_err(|error| error.to_string()))
+    let what = format!("cannot pin the link of {name} at {}", path.display());
+    link.map_err(io::Error::other)
+        .and_then(|link| link.pin(path).map_err(io::Error::other))
         .map(drop)
-        .map_err(|error| DatapathError::Io {
-            what: format!("cannot pin the link of {name} at {}", path.display()),
-            source: io::Error::other(error),
-        })
+        .map_err(DatapathError::io(what))
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

@@ -18,9 +18,10 @@ use aya::programs::{ProgramInfo, SkLookup};
 use aya::{Ebpf, EbpfLoader};
 use vip_common::bfd_port::{self, BfdPort as State};
 
+use super::error::{DatapathError, map_error, program_error};
 use super::maps::Value;
-use super::pins::unpin_link;
-use super::{DatapathError, Pins, map_error, program, program_error};
+use super::pins::{Pins, unpin_link};
+use super::programs::program;
 use crate::kernel::bpf::{self, SK_LOOKUP};
 use crate::net::bfd::BfdSocket;
 
@@ -55,7 +56,9 @@ impl BfdPort {
         let socket = socket.map_err(DatapathError::io("cannot keep the socket for BFD"))?;
         // If it is not allowed and needed, the load says so.
         let _not_allowed = bpf::lift_memory_limit();
-        let mut ebpf = EbpfLoader::new().load(OBJECT)?;
+        let mut ebpf = EbpfLoader::new()
+            .load(OBJECT)
+            .map_err(DatapathError::Load)?;
         let lookup: &mut SkLookup = program(&mut ebpf, PROGRAM)?;
         lookup.load().map_err(program_error(PROGRAM))?;
         let mut take = |name| ebpf.take_map(name).ok_or(DatapathError::Missing(name));

@@ -3,8 +3,9 @@
 
 use aya::programs::loaded_programs;
 
-use super::DatapathError;
-use super::attach::{Egress, Way, tcx_programs};
+use super::attach::tcx_programs;
+use super::error::DatapathError;
+use super::way::{Egress, Way};
 use vip_node::hooks::{By, Program};
 
 /// A clsact filter, as rtnetlink tells of it.

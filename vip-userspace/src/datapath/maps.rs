@@ -13,21 +13,10 @@ use vip_common::abi::{
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
+use super::desired::{Allowed, DesiredState};
+use super::error::{DatapathError, map_error};
+use super::pins::Pins;
 use super::rank_map::RankMap;
-use super::{DatapathError, DesiredState, Pins, map_error};
-
-/// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
-pub(super) const NAMES: [&str; 9] = [
-    names::STATE,
-    names::ALLOWED,
-    names::SOURCES,
-    names::REDIRECTED,
-    names::LISTENERS,
-    names::CLAIMANT,
-    names::RANKS,
-    names::COUNTERS,
-    names::BACKEND_COUNTERS,
-];
 
 /// A value of a map. (aya's `Pod` and the types of `vip_common` are both foreign here.)
 #[derive(Clone, Copy)]
@@ -37,10 +26,6 @@ pub(super) struct Value<T>(pub(super) T);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data, which is
 // what aya asks for: any bytes are a value, and no padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
-
-/// An entry of the allow lists: bits of the prefix, the service's number among them, and the
-/// bytes of an [`AllowKey`].
-pub type Allowed = (u32, [u8; size_of::<AllowKey>()]);
 
 /// The bytes of a key.
 fn bytes_of(key: Value<AllowKey>) -> [u8; size_of::<AllowKey>()] {
@@ -239,7 +224,7 @@ impl Maps {
         Ok(wanted != found)
     }
 
-    /// Who claimed the VIP last and is no living node; [`Mac::UNKNOWN`] if nobody did.
+    /// The last host that claimed the VIP and is no living node; [`Mac::UNKNOWN`] if none did.
     pub(super) fn claimant(&self) -> Result<Mac, DatapathError> {
         self.claimant
             .get(&0, 0)

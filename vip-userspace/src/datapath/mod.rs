@@ -8,315 +8,54 @@
 mod attach;
 mod bfd_port;
 mod chain;
+mod desired;
 mod detach;
+mod error;
+mod features;
+mod leftovers;
 mod maps;
 mod others;
 mod pins;
+mod programs;
 mod rank_map;
+mod way;
+
+pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
+pub use self::chain::{Filter, Look, Seen};
+pub use self::desired::{Allowed, DesiredState, NodeAddresses};
+pub use self::error::DatapathError;
+pub use self::features::Features;
+pub use self::leftovers::{Leftover, leftovers, remove};
+pub use self::maps::{StateMap, raise};
+pub use self::others::{Claim, Taken, Turn, refuse_taken};
+pub use self::pins::{Held, Pins, pin_directory};
+pub use self::programs::{EGRESS, INGRESS, LOCAL, OBJECT, TC_INGRESS};
+pub use self::way::{Attachment, Egress, Mode, Way};
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::iter::zip;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use aya::maps::MapError;
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::programs::{SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::abi::{
-    Backend, BackendCounters, BackendIndex, BackendMask, Config, Counter, LAYOUT_VERSION,
-    MAX_BOND_PORTS, Masks, NOT_A_BACKEND, RankRow, State, Vip, maps as names,
+    BackendCounters, BackendIndex, Counter, LAYOUT_VERSION, State, maps as names,
 };
-use vip_common::wire::addr::{Be32, Be128, Mac};
+use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
-use crate::kernel::{bpf, btf};
-
-pub use self::attach::{Attachment, Egress, Mode, Way};
-pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
-pub use self::chain::{Filter, Look, Seen};
+use self::error::program_error;
 use self::maps::Maps;
-pub use self::maps::{Allowed, StateMap, raise};
-pub use self::others::{Claim, Taken, Turn, refuse_taken};
-pub use self::pins::{Held, Leftover, Pins, leftovers, pin_directory, remove};
-
-/// The eBPF object, as `cargo xtask build-ebpf` made it.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip.o"));
-
-/// Program on the NIC's way in.
-pub const INGRESS: &str = "vip_ingress";
-/// The same for kernels that have no XDP programs for frames in several buffers (before Linux
-/// 5.18): a driver takes it only for an MTU whose frames fit one.
-const INGRESS_SINGLE_BUFFER: &str = "vip_ingress_sb";
-/// The same for socket buffers.
-pub const TC_INGRESS: &str = "vip_tc_ingress";
-/// Program on the NIC's way out.
-pub const EGRESS: &str = "vip_egress";
-/// Programs for local sockets.
-pub const LOCAL: [&str; 5] = [
-    "vip_connect4",
-    "vip_connect6",
-    "vip_peername4",
-    "vip_peername6",
-    "vip_release",
-];
+use self::programs::{ingress, load_ingress, program};
+use crate::config::XdpMode;
+use crate::kernel::{bpf, btf};
 
 /// The global that holds the [`State`].
 const STATE: &str = "VIP_STATE";
 
-/// The constant that says where the kernel keeps what the remains of a connection expect.
+/// The constant that holds the offset of the next sequence number in a TIME-WAIT socket.
 const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
-
-/// What can go wrong between the agent and the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum DatapathError {
-    /// The object could not be loaded.
-    #[error(
-        "cannot load the eBPF object (Linux 5.10 or newer, CAP_BPF and CAP_NET_ADMIN are needed; \
-         before Linux 5.11 also an RLIMIT_MEMLOCK of 64 MiB, or CAP_SYS_RESOURCE to raise it): {0}"
-    )]
-    Load(#[from] EbpfError),
-    /// A program was refused or could not be attached.
-    #[error("eBPF program {name}: {source}")]
-    Program {
-        /// Its name in the object.
-        name: &'static str,
-        /// What the kernel said.
-        source: ProgramError,
-    },
-    /// A map could not be read or written.
-    #[error("eBPF map {name}: {source}")]
-    Map {
-        /// Its name in the object.
-        name: &'static str,
-        /// What the kernel said.
-        source: MapError,
-    },
-    /// The object lacks a program or map: it was built from other sources than the agent.
-    #[error("the embedded eBPF object has no {0}: build it again with `cargo xtask build-ebpf`")]
-    Missing(&'static str),
-    /// Something in the file system or a plain system call.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// Something that no agent made lies where the agent pins.
-    #[error("{path} is {what}, and lies where the agent pins: remove it, and start again")]
-    InTheWay {
-        /// Where.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
-    /// An agent that runs pins where this one would.
-    #[error(
-        "another agent, whose run directory is not this one's, runs and pins in {path}: end it, \
-         or give this one another `run_dir`"
-    )]
-    Held {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Another XDP program sits on the NIC, and the configuration wants XDP.
-    #[error(
-        "another XDP program is attached to {interface}: detach it \
-         (`ip link set dev {interface} xdp off`), set `mode = \"tc\"`, or leave `mode` out"
-    )]
-    Busy {
-        /// The NIC.
-        interface: String,
-    },
-}
-
-impl DatapathError {
-    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
-}
-
-/// What should lie in the maps and does not depend on anybody's health.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DesiredState {
-    /// This node's place among the backends.
-    pub own_index: Option<BackendIndex>,
-    /// Ethernet address of the NIC.
-    pub own_mac: Mac,
-    /// Those of its ports, where they are others.
-    pub port_macs: [Mac; MAX_BOND_PORTS],
-    /// This node's IPv4 address on the NIC; 0.0.0.0 if it has none.
-    pub own_address: Be32,
-    /// Addresses and ports that are served, those of IPv4 first.
-    pub vips: Vec<Vip>,
-    /// Who may use services with an allow list.
-    pub allowed: Vec<Allowed>,
-    /// Whether connections of this node and its pods are redirected.
-    pub redirects: bool,
-    /// Number of the agent's network namespace; 0 if the kernel does not tell.
-    pub netns: u64,
-    /// The nodes' addresses, in the order of the configuration.
-    pub backends: Vec<NodeAddresses>,
-    /// Key of the flow hash.
-    pub hash_key: [u64; 2],
-    /// The rank table, one row a bucket. Its length is a power of two.
-    pub rows: Vec<RankRow>,
-}
-
-/// A node's addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NodeAddresses {
-    /// As [`Backend::address`].
-    pub address: Be128,
-    /// As [`Backend::other_address`].
-    pub other: Be128,
-}
-
-impl DesiredState {
-    /// Whether the programs may run twice on a frame, on a port and on its bridge: they decide the
-    /// same again, unless a port was written or a source's share was used up.
-    #[must_use]
-    pub fn may_run_twice(&self) -> bool {
-        use vip_common::abi::{Service, flag};
-        let mut services = self.vips.iter().flat_map(Vip::services);
-        !services.any(|service| Service::maps_port(service) || service.flags & flag::SYN_LIMIT != 0)
-    }
-
-    /// Writes what it says into the state. Leases stay as they are, and so do health and the
-    /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
-    /// every node is alive and ready until somebody knows better; but nothing is sent there, nothing
-    /// is reset, and no local connection is turned, as long as nobody does.
-    ///
-    /// `rank_base` is where in the map the rows of the desired lie.
-    pub fn write(&self, state: &mut State, rank_base: u32) {
-        if state.config.layout_version != LAYOUT_VERSION {
-            state.masks = Masks {
-                no_forward: BackendMask::ALL,
-                connect: Masks::default().connect,
-                ..Masks::all(self.backends.len())
-            };
-        }
-        for (found, vip) in zip(&mut state.vips, &self.vips) {
-            let answer_until = if found.address == vip.address {
-                found.answer_until
-            } else {
-                BootNanos::ZERO
-            };
-            *found = Vip {
-                answer_until,
-                ..*vip
-            };
-        }
-        for (found, node) in zip(&mut state.backends, &self.backends) {
-            let (mac, source) = if found.address == node.address {
-                (found.mac, found.source)
-            } else {
-                (Mac::UNKNOWN, Mac::UNKNOWN)
-            };
-            *found = Backend {
-                mac,
-                source,
-                address: node.address,
-                other_address: node.other,
-            };
-        }
-        state.config = Config {
-            layout_version: LAYOUT_VERSION,
-            own_index: self
-                .own_index
-                .map_or(NOT_A_BACKEND, |index| index.get() as u32),
-            vip_count: self.vips.len() as u32,
-            ipv4_count: self
-                .vips
-                .iter()
-                .filter(|vip| vip.address.ipv4().is_some())
-                .count() as u32,
-            backend_count: self.backends.len() as u32,
-            bucket_mask: self.rows.len() as u32 - 1,
-            rank_base,
-            hash_key: self.hash_key,
-            own_mac: self.own_mac,
-            port_macs: self.port_macs,
-            own_address: self.own_address,
-            redirects: u32::from(self.redirects),
-            maps_ports: u32::from(
-                self.vips
-                    .iter()
-                    .flat_map(Vip::services)
-                    .any(vip_common::abi::Service::maps_port),
-            ),
-            netns: self.netns,
-            ..Config::zeroed()
-        };
-        state.config.peers = state.peers();
-        let nodes = &state.backends[..self.backends.len()];
-        state.config.set_families(nodes);
-    }
-
-    /// Whether an Ethernet address is the NIC's own, as the programs see it too.
-    #[must_use]
-    pub fn is_own(&self, mac: Mac) -> bool {
-        mac == self.own_mac || !mac.is_unknown() && self.port_macs.contains(&mac)
-    }
-
-    /// The desired that a state was made by, with these rows.
-    #[must_use]
-    pub fn of(state: &State, rows: Vec<RankRow>) -> Self {
-        let config = &state.config;
-        Self {
-            own_index: BackendIndex::new(config.own_index as usize),
-            own_mac: config.own_mac,
-            port_macs: config.port_macs,
-            own_address: config.own_address,
-            vips: state.vips().to_vec(),
-            allowed: vec![],
-            redirects: config.redirects != 0,
-            netns: config.netns,
-            backends: state
-                .backends()
-                .iter()
-                .map(|node| NodeAddresses {
-                    address: node.address,
-                    other: node.other_address,
-                })
-                .collect(),
-            hash_key: config.hash_key,
-            rows,
-        }
-    }
-}
-
-/// What a kernel offers beyond what the programs cannot do without. Found by trying, since
-/// distributions bring features to kernels with older numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Features {
-    /// XDP programs for frames in several buffers (Linux 5.18). Without them a driver runs XDP
-    /// only for an MTU whose frames fit one buffer.
-    pub frags: bool,
-    /// tcx (Linux 6.6); else filters of the clsact qdisc.
-    pub tcx: bool,
-    /// Programs for local sockets.
-    pub redirection: bool,
-}
-
-impl Features {
-    /// Loads the programs, attaches none and leaves nothing behind.
-    ///
-    /// # Errors
-    /// What [`Datapath::load`] says of a kernel that does not take them.
-    pub fn probe() -> Result<Self, DatapathError> {
-        let nothing = DesiredState::of(&State::zeroed(), vec![RankRow::default()]);
-        let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
-        let (name, _) = ingress(&mut datapath.ebpf)?;
-        Ok(Self {
-            frags: name == INGRESS,
-            tcx: attach::has_tcx("lo"),
-            redirection: datapath.no_redirection.is_none(),
-        })
-    }
-}
 
 /// The loaded programs and their maps, the [`StateMap`] excepted.
 pub struct Datapath {
@@ -371,11 +110,11 @@ impl Datapath {
             .override_global(TW_RCV_NXT, &expects, true)
             .map_max_entries(names::RANKS, 2 * desired.rows.len() as u32);
         if let Some(pins) = &pins {
-            for name in maps::NAMES {
+            for name in pins::MAPS {
                 loader.map_pin_path(name, pins.map(name));
             }
         }
-        let mut ebpf = loader.load(OBJECT)?;
+        let mut ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
         load_ingress(&mut ebpf)?;
         for name in [EGRESS, TC_INGRESS] {
             let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
@@ -451,7 +190,7 @@ impl Datapath {
         &mut self,
         interface: &str,
         index: u32,
-        mode: crate::config::XdpMode,
+        mode: XdpMode,
         egress: Option<Egress>,
     ) -> Result<Attachment, DatapathError> {
         attach::attach(
@@ -567,11 +306,11 @@ impl Datapath {
         interface: &str,
         index: u32,
     ) -> Result<Attachment, DatapathError> {
-        self.attach(interface, index, crate::config::XdpMode::Generic, None)
+        self.attach(interface, index, XdpMode::Generic, None)
     }
 
-    /// Who claimed a VIP last and is no living node of the cluster; [`Mac::UNKNOWN`] if
-    /// nobody did.
+    /// The last host that claimed a VIP and is no living node of the cluster;
+    /// [`Mac::UNKNOWN`] if none did.
     ///
     /// # Errors
     /// If the map cannot be read.
@@ -650,78 +389,24 @@ impl Datapath {
     }
 }
 
-fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
-    move |source| DatapathError::Program { name, source }
-}
-
-fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
-    move |source| DatapathError::Map { name, source }
-}
-
-/// A program of the object, of the kind that it must be.
-fn program<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut P, DatapathError>
-where
-    &'e mut P: TryFrom<&'e mut Program>,
-{
-    ebpf.program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(DatapathError::Missing(name))
-}
-
-/// Loads the program on the way in: the one for frames in several buffers, or where the kernel
-/// does not know such programs, the one for frames in a single buffer.
-fn load_ingress(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let load = |ebpf: &mut Ebpf, name| {
-        let ingress: &mut Xdp = program(ebpf, name)?;
-        ingress.load().map_err(program_error(name))
-    };
-    match load(ebpf, INGRESS) {
-        Err(DatapathError::Program { source, .. }) if is_unknown_flag(&source) => {
-            load(ebpf, INGRESS_SINGLE_BUFFER)
-        }
-        outcome => outcome,
-    }
-}
-
-/// Whether a program was refused before the verifier looked at it: it has a flag that the kernel
-/// does not know (`bpf_prog_load`, kernel/bpf/syscall.c).
-fn is_unknown_flag(error: &ProgramError) -> bool {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            io_error.raw_os_error() == Some(nix::libc::EINVAL)
-                && verifier_log.to_string().trim().is_empty()
-        }
-        _ => false,
-    }
-}
-
-/// The program on the way in that was loaded, and its name.
-fn ingress(ebpf: &mut Ebpf) -> Result<(&'static str, &mut Xdp), DatapathError> {
-    let single: &mut Xdp = program(ebpf, INGRESS_SINGLE_BUFFER)?;
-    let name = if single.fd().is_ok() {
-        INGRESS_SINGLE_BUFFER
-    } else {
-        INGRESS
-    };
-    Ok((name, program(ebpf, name)?))
-}
-
-/// Where this kernel keeps what the remains of a connection expect next; 0 if it does not say.
-/// Then nothing but a new connection is kept by them.
+/// Offset of the next sequence number that a TIME-WAIT socket expects, in bytes; 0 if this kernel
+/// does not describe it. Then only new connections are told apart from the closed one.
 fn tw_rcv_nxt() -> u32 {
     match btf::offset_of("sock_common", "skc_tw_rcv_nxt") {
         Ok(Some(offset)) => offset,
         Ok(None) => {
             tracing::warn!(
-                "this kernel's closed connections are not understood: late clients get a reset"
+                "the kernel does not describe its TIME-WAIT sockets: a client that still sends on a \
+                 connection which this node has closed gets a reset"
             );
             0
         }
         Err(error) => {
-            tracing::warn!(%error, "the kernel does not describe its types: clients of closed connections that are late get a reset");
+            tracing::warn!(
+                %error,
+                "the kernel does not describe its types (BTF): a client that still sends on a \
+                 connection which this node has closed gets a reset"
+            );
             0
         }
     }

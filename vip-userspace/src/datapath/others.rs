@@ -12,13 +12,14 @@ use std::time::Duration;
 use aya::programs::loaded_programs;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::attach::{Mode, Way};
+use super::chain;
 use super::maps::Maps;
 use super::pins::{self, Pins};
-use super::{EGRESS, INGRESS, TC_INGRESS, chain};
+use super::programs::{EGRESS, INGRESS, TC_INGRESS};
+use super::way::{Mode, Way};
 use vip_node::hooks::Program;
 
-/// What an agent wants to have for itself.
+/// The NIC and the VIPs that an agent must have for itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     /// Its run directory.
@@ -35,7 +36,7 @@ pub struct Claim<'a> {
     pub netns: u64,
 }
 
-/// Another agent has what this one wants.
+/// Another agent has the NIC or a VIP of this one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Taken {
     /// It runs.
@@ -62,7 +63,7 @@ pub enum Taken {
     },
     /// Its pins are somewhere else.
     #[error(
-        "{interface} has the program {program} of another agent, which pins somewhere else (`bpffs` \
+        "{interface} has the program {program} of another agent, which pins in another directory (`bpffs` \
          in [datapath]): end it, and remove its programs with `vip cleanup --config FILE`, its file"
     )]
     Elsewhere {
@@ -79,7 +80,7 @@ pub enum Taken {
 /// One has.
 pub fn refuse_taken(bpffs: &Path, claim: &Claim<'_>) -> Result<(), Taken> {
     let own = pins::pin_directory(bpffs, claim.run_directory);
-    for name in pins::names(bpffs) {
+    for name in pins::files(bpffs) {
         let directory = bpffs.join(&name);
         let Some(run_directory) = pins::run_directory(&name).filter(|_| directory != own) else {
             continue;
@@ -128,7 +129,7 @@ fn refuse_unknown(own: &Pins, claim: &Claim<'_>) -> Result<(), Taken> {
     };
     let ours = |way: Way| {
         let mut links = own.tcx_links(way).into_iter();
-        links.any(|(interface, _)| interface == claim.index)
+        links.any(|pin| pin.interface == claim.index)
     };
     let has_xdp = |pin: &pins::IngressPin| pin.interface == claim.index && pin.mode != Mode::Tc;
     if let Some(id) = claim.xdp

@@ -1,9 +1,10 @@
 //! What lies on the bpffs: maps by their names, links by what they hold on to.
 //!
 //! A link's name says all that is needed to adopt or remove it: `ingress-<ifindex>-<mode>`,
-//! `egress-<ifindex>`, `elsewhere-<ifindex>` of other NICs, and for local sockets the program's name. A clsact filter has no link;
-//! its program, pinned as `filter-in-<ifindex>` or `filter-out-<ifindex>`, is the note that it
-//! is there. (bpffs refuses dots in names.)
+//! `egress-<ifindex>`, `elsewhere-<ifindex>` of other NICs, and for local sockets the program's
+//! name. A clsact filter has no link; its program, pinned as `filter-in-<ifindex>`,
+//! `filter-out-<ifindex>` or `filter-elsewhere-<ifindex>`, is the note that it is there. (bpffs
+//! refuses dots in names.)
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -15,16 +16,28 @@ use std::path::{Component, Path, PathBuf};
 use aya::programs::tc;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use vip_common::abi::maps as names;
 
-use super::attach::{Mode, Way};
 use super::detach::{detach, is_link};
-use super::maps;
-use super::{DatapathError, LOCAL};
+use super::error::DatapathError;
+use super::programs::LOCAL;
+use super::way::{Mode, Way};
+use crate::run_dir::RunDir;
 
-/// File in the run directory that says that the bpffs was mounted by an agent.
-const MOUNTED: &str = "mounted-bpffs";
+/// All maps that are pinned. (The programs' log ring is not: it dies with its agent.)
+pub(super) const MAPS: [&str; 9] = [
+    names::STATE,
+    names::ALLOWED,
+    names::SOURCES,
+    names::REDIRECTED,
+    names::LISTENERS,
+    names::CLAIMANT,
+    names::RANKS,
+    names::COUNTERS,
+    names::BACKEND_COUNTERS,
+];
 
 /// Begins the names of notes about clsact filters.
 const fn filter(way: Way) -> &'static str {
@@ -44,7 +57,7 @@ const fn out(way: Way) -> &'static str {
 }
 
 /// Begins the names of notes about clsact's queueing disciplines that an agent made.
-const QDISC: &str = "clsact-";
+pub(super) const QDISC: &str = "clsact-";
 
 /// The directory with this program's pins.
 #[derive(Clone, Debug)]
@@ -59,6 +72,12 @@ pub(super) struct IngressPin {
     pub(super) mode: Mode,
 }
 
+/// A pinned tcx link.
+pub(super) struct TcxPin {
+    pub(super) path: PathBuf,
+    pub(super) interface: u32,
+}
+
 /// What a note about a clsact filter says.
 pub(super) struct FilterNote {
     pub(super) way: Way,
@@ -66,7 +85,7 @@ pub(super) struct FilterNote {
 }
 
 /// What the name of a pin says, if it is a note about a clsact filter.
-fn filter_note(name: &str) -> Option<FilterNote> {
+pub(super) fn filter_note(name: &str) -> Option<FilterNote> {
     let ways = [Way::In, Way::Out, Way::Elsewhere];
     ways.into_iter().find_map(|way| {
         let interface = name.strip_prefix(filter(way))?.parse().ok()?;
@@ -138,11 +157,11 @@ pub(super) fn run_directory(name: &str) -> Option<PathBuf> {
 
 impl Pins {
     /// Opens the directory, makes it if needed, and mounts a bpffs at `bpffs` if there is
-    /// none. That is noted in `run_directory`, for [`remove`].
+    /// none. That is noted in the run directory, for [`remove`](super::remove).
     ///
     /// # Errors
     /// If the file system cannot be mounted or the directory not be made.
-    pub fn open(bpffs: &Path, run_directory: &Path) -> Result<Self, DatapathError> {
+    pub fn open(bpffs: &Path, run_dir: &RunDir) -> Result<Self, DatapathError> {
         if !is_bpffs(bpffs) {
             let error = |what: &str| format!("cannot {what} {}", bpffs.display());
             fs::create_dir_all(bpffs).map_err(DatapathError::io(error("create")))?;
@@ -157,13 +176,13 @@ impl Pins {
             .map_err(DatapathError::io(error(
                 "mount a bpffs (on the host: `mount -t bpf bpf /sys/fs/bpf`) at",
             )))?;
-            let note = run_directory.join(MOUNTED);
+            let note = run_dir.mounted_bpffs();
             fs::write(&note, format!("{}\n", bpffs.display())).map_err(DatapathError::io(
                 format!("cannot write {}", note.display()),
             ))?;
             tracing::info!(path = %bpffs.display(), "mounted bpffs");
         }
-        let directory = pin_directory(bpffs, run_directory);
+        let directory = pin_directory(bpffs, run_dir.path());
         if fs::symlink_metadata(&directory).is_ok_and(|found| !found.is_dir()) {
             return Err(DatapathError::InTheWay {
                 path: directory,
@@ -182,7 +201,7 @@ impl Pins {
     /// Whether everything that lies where this program pins can be one of its pins. Before
     /// anything is changed.
     fn check(&self) -> Result<(), DatapathError> {
-        for name in names(&self.directory) {
+        for name in files(&self.directory) {
             let path = self.directory.join(&name);
             let in_the_way = |what| {
                 Err(DatapathError::InTheWay {
@@ -239,7 +258,10 @@ impl Pins {
     /// Indices of the interfaces on which its programs serve VIPs.
     pub(super) fn interfaces(&self) -> Vec<u32> {
         let links = self.ingress_links().into_iter().map(|pin| pin.interface);
-        let egress = self.tcx_links(Way::Out).into_iter().map(|pin| pin.0);
+        let egress = self
+            .tcx_links(Way::Out)
+            .into_iter()
+            .map(|pin| pin.interface);
         let filters = self.filters().into_iter();
         let filters = filters.filter(|note| note.way != Way::Elsewhere);
         let filters = filters.map(|note| note.interface);
@@ -253,9 +275,7 @@ impl Pins {
 
     /// Unpins the maps. Programs that use them keep them.
     pub(super) fn forget_maps(&self) -> Result<(), DatapathError> {
-        maps::NAMES
-            .iter()
-            .try_for_each(|name| unpin(&self.map(name)))
+        MAPS.iter().try_for_each(|name| unpin(&self.map(name)))
     }
 
     /// Where the link of the program on the way in is pinned.
@@ -299,7 +319,7 @@ impl Pins {
 
     /// The notes about clsact filters.
     pub(super) fn filters(&self) -> Vec<FilterNote> {
-        names(&self.directory)
+        files(&self.directory)
             .iter()
             .filter_map(|name| filter_note(name))
             .collect()
@@ -307,7 +327,7 @@ impl Pins {
 
     /// Pinned links of the program on the way in.
     pub(super) fn ingress_links(&self) -> Vec<IngressPin> {
-        names(&self.directory)
+        files(&self.directory)
             .into_iter()
             .filter_map(|name| {
                 let (interface, mode) = name.strip_prefix("ingress-")?.split_once('-')?;
@@ -321,19 +341,23 @@ impl Pins {
     }
 
     /// Interfaces with a tcx program: those of pinned links.
-    pub(super) fn tcx_links(&self, way: Way) -> Vec<(u32, PathBuf)> {
+    pub(super) fn tcx_links(&self, way: Way) -> Vec<TcxPin> {
         if way == Way::In {
             let links = self.ingress_links().into_iter();
             return links
                 .filter(|pin| pin.mode == Mode::Tc)
-                .map(|pin| (pin.interface, pin.path))
+                .map(|pin| TcxPin {
+                    path: pin.path,
+                    interface: pin.interface,
+                })
                 .collect();
         }
-        names(&self.directory)
+        files(&self.directory)
             .into_iter()
             .filter_map(|name| {
                 let interface = name.strip_prefix(out(way))?.parse().ok()?;
-                Some((interface, self.directory.join(name)))
+                let path = self.directory.join(name);
+                Some(TcxPin { path, interface })
             })
             .collect()
     }
@@ -341,9 +365,9 @@ impl Pins {
     /// Takes the program off all other NICs than these.
     pub(super) fn leave_elsewhere(&self, kept: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let way = Way::Elsewhere;
-        for (index, path) in self.tcx_links(way) {
-            if !kept.contains(&index) {
-                unpin_link(&path)?;
+        for pin in self.tcx_links(way) {
+            if !kept.contains(&pin.interface) {
+                unpin_link(&pin.path)?;
             }
         }
         for note in self.filters() {
@@ -356,18 +380,18 @@ impl Pins {
 }
 
 /// The file that a map is pinned as.
-fn map_file(name: &str) -> &str {
+pub(super) fn map_file(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
 /// Removes the clsact filter of an interface, and then the note.
-fn remove_filter(way: Way, interface: &str, note: &Path) -> Result<(), DatapathError> {
+pub(super) fn remove_filter(way: Way, interface: &str, note: &Path) -> Result<(), DatapathError> {
     match tc::qdisc_detach_program(interface, way.hook(), way.program()) {
         Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
             return Err(DatapathError::Io {
                 what: format!("cannot remove the clsact filter of {interface}"),
-                source: io::Error::other(error),
+                error: io::Error::other(error),
             });
         }
         Ok(()) => {}
@@ -394,7 +418,7 @@ pub(super) fn unpin_link(path: &Path) -> Result<(), DatapathError> {
 }
 
 /// The names in a directory; none if it cannot be read.
-pub(super) fn names(directory: &Path) -> Vec<String> {
+pub(super) fn files(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -405,152 +429,15 @@ pub(super) fn names(directory: &Path) -> Vec<String> {
 }
 
 /// `None` if the interface is gone, and its filters with it.
-fn interface_name(index: u32) -> Option<String> {
+pub(super) fn interface_name(index: u32) -> Option<String> {
     nix::net::if_::if_indextoname(index)
         .ok()?
         .into_string()
         .ok()
 }
 
-fn is_bpffs(path: &Path) -> bool {
+pub(super) fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
-}
-
-/// Something that an agent left on the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leftover {
-    /// A pinned map or link. Removing the pin of a link detaches its program.
-    Pin(PathBuf),
-    /// A clsact filter on an interface (kernels before 6.6).
-    Filter {
-        /// Which of the two.
-        way: Way,
-        /// The interface.
-        interface: String,
-        /// The pin that says so.
-        note: PathBuf,
-    },
-    /// clsact's queueing discipline on an interface. [`remove`] removes the note; it goes by
-    /// [`Netlink::remove_clsact`](crate::net::netlink::Netlink::remove_clsact).
-    Qdisc {
-        /// Index of the interface.
-        index: u32,
-        /// Its name.
-        interface: String,
-        /// The pin that says so.
-        note: PathBuf,
-    },
-    /// The directory of the pins.
-    Directory(PathBuf),
-    /// The bpffs, which an agent mounted.
-    Mount {
-        /// Where.
-        path: PathBuf,
-        /// The file that says so.
-        note: PathBuf,
-    },
-}
-
-impl std::fmt::Display for Leftover {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Pin(path) => write!(f, "pin {}", path.display()),
-            Self::Filter { way, interface, .. } => {
-                write!(f, "clsact filter {} on {interface}", way.program())
-            }
-            Self::Qdisc { interface, .. } => write!(f, "clsact on {interface}"),
-            Self::Directory(path) => write!(f, "directory {}", path.display()),
-            Self::Mount { path, .. } => write!(f, "bpffs mounted at {}", path.display()),
-        }
-    }
-}
-
-/// What agents left on the bpffs and on interfaces, in the order in which to remove it.
-#[must_use]
-pub fn leftovers(bpffs: &Path, run_directory: &Path) -> Vec<Leftover> {
-    let directory = pin_directory(bpffs, run_directory);
-    let mut found = Vec::new();
-    if directory.is_dir() {
-        let all = names(&directory);
-        // Links first: nothing runs any more by the time its maps go.
-        let (maps, links): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|name| maps::NAMES.into_iter().any(|map| map_file(map) == name));
-        found.extend(links.into_iter().chain(maps).map(|name| {
-            let note = directory.join(&name);
-            let filter = filter_note(&name)
-                .and_then(|filter| Some((filter.way, interface_name(filter.interface)?)));
-            let qdisc = name
-                .strip_prefix(QDISC)
-                .and_then(|index| index.parse().ok())
-                .and_then(|index| Some((index, interface_name(index)?)));
-            match (filter, qdisc) {
-                (Some((way, interface)), _) => Leftover::Filter {
-                    way,
-                    interface,
-                    note,
-                },
-                (None, Some((index, interface))) => Leftover::Qdisc {
-                    index,
-                    interface,
-                    note,
-                },
-                (None, None) => Leftover::Pin(note),
-            }
-        }));
-        // Qdiscs behind the filters that hang at them; last what no agent put there.
-        found.sort_by_key(|leftover| match leftover {
-            Leftover::Qdisc { .. } => 1,
-            Leftover::Pin(path) if path.is_dir() => 2,
-            _ => 0,
-        });
-        found.push(Leftover::Directory(directory));
-    }
-    let note = run_directory.join(MOUNTED);
-    if let Ok(path) = fs::read_to_string(&note) {
-        found.push(Leftover::Mount {
-            path: path.trim().into(),
-            note,
-        });
-    }
-    found
-}
-
-/// Removes what [`leftovers`] found.
-///
-/// # Errors
-/// If it is there and cannot be removed.
-pub fn remove(leftover: &Leftover) -> Result<(), DatapathError> {
-    match leftover {
-        Leftover::Pin(path) if path.is_dir() => Err(DatapathError::InTheWay {
-            path: path.clone(),
-            what: "a directory",
-        }),
-        Leftover::Pin(path) => unpin_link(path),
-        Leftover::Filter {
-            way,
-            interface,
-            note,
-        } => remove_filter(*way, interface, note),
-        Leftover::Qdisc { note, .. } => unpin(note),
-        Leftover::Directory(path) => fs::remove_dir(path).map_err(DatapathError::io(format!(
-            "cannot remove {}",
-            path.display()
-        ))),
-        Leftover::Mount { path, note } => {
-            // Somebody else may have pinned things there since: then it stays.
-            // The kernel's own files in a bpffs have a dot in their names, and pins cannot.
-            if names(path).iter().all(|name| name.contains('.')) && is_bpffs(path) {
-                umount(path)
-                    .map_err(io::Error::from)
-                    .map_err(DatapathError::io(format!(
-                        "cannot unmount {}",
-                        path.display()
-                    )))?;
-            }
-            unpin(note)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use aya::maps::{Array, Map};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use vip_common::abi::{RankRow, maps::RANKS};
 
-use super::{DatapathError, map_error};
+use super::error::{DatapathError, map_error};
 
 /// The mapping. It keeps the map alive, and is undone when dropped.
 pub(super) struct RankMap {
@@ -47,7 +47,7 @@ impl RankMap {
         }
         .map_err(|errno| DatapathError::Io {
             what: format!("cannot map {RANKS} into memory"),
-            source: errno.into(),
+            error: errno.into(),
         })?;
         Ok(Self {
             start: start.cast(),

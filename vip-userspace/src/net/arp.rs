@@ -10,7 +10,7 @@ use vip_common::wire::{Frame as _, arp, ethernet};
 
 use super::filter::{At, Filter};
 use super::frames::FrameSocket;
-use super::neighbours::Heard;
+use super::heard::Heard;
 use super::{NetError, Nic};
 
 /// Length of an ARP frame in bytes: it has no payload.

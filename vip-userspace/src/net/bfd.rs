@@ -16,7 +16,7 @@ use super::{NetError, datagram};
 /// A datagram as it came. Of its origin only what the kernel's filter let through is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received<'a> {
-    /// Who says that it sent it.
+    /// Source address of the packet.
     pub source: IpAddr,
     /// TTL or hop limit: must be 255.
     pub ttl: u8,

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket};
 pub(super) struct Datagram {
     /// Bytes of it in the buffer.
     pub(super) length: usize,
-    /// Who says that it sent it.
+    /// Source address of the packet.
     pub(super) source: IpAddr,
     /// Where it was sent to, if the socket was asked to tell.
     pub(super) destination: Option<IpAddr>,

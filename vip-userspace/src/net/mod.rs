@@ -1,7 +1,6 @@
 //! The node's network: links and addresses by netlink, VRRP, ARP and NDP by raw sockets.
 //!
-//! Thin: it tells what is there and does what it is told. What to do is decided in
-//! [`decide`](vip_node).
+//! A thin layer: the decisions are in [`vip_node`].
 
 mod arp;
 pub mod bfd;
@@ -11,6 +10,7 @@ mod devconf;
 pub mod echo;
 mod filter;
 mod frames;
+mod heard;
 mod ndp;
 mod neighbours;
 pub mod netlink;
@@ -25,8 +25,9 @@ pub(crate) mod testing;
 pub mod vrrp;
 
 pub use devconf::{HostNic, port_macs};
+pub use heard::Heard;
 pub use ndp::Groups;
-pub use neighbours::{Heard, Neighbours};
+pub use neighbours::Neighbours;
 pub use nic::Nic;
 pub use raw::netns_cookie;
 pub use sources::SourceSocket;
@@ -38,12 +39,12 @@ use std::net::IpAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// A request that the kernel refused, or a socket that could not be had.
-    #[error("could not {what}: {source}")]
+    #[error("cannot {what}: {error}")]
     Io {
         /// What was tried.
         what: String,
         /// The kernel's answer.
-        source: io::Error,
+        error: io::Error,
     },
     /// None of the configured nodes is this machine.
     #[error(
@@ -56,10 +57,10 @@ pub enum NetError {
         /// The addresses found here.
         local: String,
     },
-    /// The node's address is being tried out by the kernel.
+    /// The kernel still runs duplicate address detection for the node's address.
     #[error(
-        "node address {address} on {interface} cannot be used yet: the kernel still asks whether \
-         another host has it (tentative)"
+        "node address {address} on {interface} cannot be used yet: duplicate address detection \
+         has not ended (tentative)"
     )]
     Tentative {
         /// The node's address.
@@ -176,6 +177,6 @@ impl NetError {
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        |source| Self::Io { what, source }
+        |error| Self::Io { what, error }
     }
 }

@@ -12,7 +12,7 @@ use vip_common::wire::{Frame as _, ethernet, icmp, ipv6, ndp};
 
 use super::filter::{At, Filter};
 use super::frames::FrameSocket;
-use super::neighbours::Heard;
+use super::heard::Heard;
 use super::{NetError, Nic};
 
 /// Frame around a message of Neighbour Discovery.
@@ -223,7 +223,7 @@ mod tests {
             a.announce(VIP6).unwrap();
             hears(&b, &announcement(Side::A.mac(), VIP6)).await;
 
-            // The kernel over there believes checksum and form, or it would not answer.
+            // The other kernel accepts checksum and form, or it would not answer.
             a.ask(B6).unwrap();
             let mut buffer = [0; 128];
             loop {

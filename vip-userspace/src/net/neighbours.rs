@@ -1,5 +1,5 @@
-//! Who has an address on the segment, by ARP and by Neighbour Discovery, whichever the address
-//! wants.
+//! Questions and announcements of addresses on the segment: by ARP for IPv4, by Neighbour Discovery
+//! for IPv6.
 
 use std::future::pending;
 use std::io;
@@ -9,19 +9,11 @@ use vip_common::wire::addr::Mac;
 
 use super::arp::ArpSocket;
 use super::frames::FrameSocket;
+use super::heard::Heard;
 use super::ndp::NdpSocket;
 use super::{NetError, Nic};
 
-/// Somebody has said who has an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Heard {
-    /// The address.
-    pub address: IpAddr,
-    /// Who has it, as it says.
-    pub mac: Mac,
-}
-
-/// Speaks and hears of addresses on one NIC.
+/// Asks for addresses and announces them on one NIC.
 #[derive(Debug)]
 pub struct Neighbours {
     /// `None` if no address is of IPv4.
@@ -31,7 +23,7 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Opens what it takes to speak of these addresses, and to hear what others say of them. Must
+    /// Opens the sockets by which these addresses are asked for and announced. Must
     /// be called within a tokio runtime.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ pub const LISTEN: Duration = Duration::from_millis(1300);
 pub struct Overheard {
     /// TTL or hop limit of the last BFD packet.
     pub bfd: Option<u8>,
-    /// It speaks BFD as one that was never answered: down, and it knows no session of ours.
+    /// Its BFD session is down and has never heard of one of this node.
     pub unanswered: bool,
     /// TTL or hop limit of the last advertisement of our virtual router.
     pub vrrp: Option<u8>,

@@ -51,7 +51,7 @@ pub async fn try_bfd_port(interface: &str, own: IpAddr, peer: IpAddr) -> Result<
 fn meaning(error: &io::Error) -> Port {
     match error.kind() {
         ErrorKind::ConnectionRefused => Port::Refused,
-        // That a firewall of this node drops it is told when it is sent.
+        // A firewall of this node that drops it lets the send fail.
         ErrorKind::PermissionDenied if error.raw_os_error() == Some(Errno::EPERM as i32) => {
             Port::Forbidden
         }

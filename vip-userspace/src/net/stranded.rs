@@ -25,7 +25,7 @@ use vip_common::wire::tcp;
 use super::NetError;
 use crate::random;
 
-/// A connection, as whoever answers for the VIP sees it.
+/// A connection to the VIP, from the view of the node that answers for it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Stranded {
     vip: SocketAddr,

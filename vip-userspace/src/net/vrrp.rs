@@ -29,7 +29,7 @@ pub enum Delivery {
 /// kernel's filter let through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received<'a> {
-    /// Who says that it sent it.
+    /// Source address of the packet.
     pub source: IpAddr,
     /// Whom it was sent to; part of the checksum's pseudo-header.
     pub destination: IpAddr,

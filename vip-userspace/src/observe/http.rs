@@ -1,7 +1,7 @@
-//! What the agent says by HTTP: metrics, probes for the kubelet, the status page.
+//! The agent's HTTP server: metrics, probes for the kubelet, the status page.
 //!
-//! It only reads. Whatever is asked goes to the agent's loop as a [`Question`]; an agent that
-//! does not answer is not healthy.
+//! It only reads. Each request goes to the agent's loop as a [`Question`]; an agent that does not
+//! answer is not healthy.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,17 +26,20 @@ use super::event::Record;
 use super::metrics::{self, ProbeTimes};
 use super::status::Status;
 use crate::config::Listen;
+use vip_node::Fault;
+use vip_node::hooks::Hook;
 
-/// What the loop is asked.
+/// A request to the loop.
 #[derive(Debug)]
 pub enum Question {
-    /// How is the agent?
+    /// For the status.
     Status(oneshot::Sender<anyhow::Result<Status>>),
-    /// What happened from this event on?
+    /// For the events from this number on.
     Events(u64, oneshot::Sender<Vec<Record>>),
 }
 
-/// The agent has not begun: what it waits for must come first. It is healthy, and not ready.
+/// The agent has not begun, since something that it needs is missing. It is healthy, and not
+/// ready.
 #[derive(Debug, thiserror::Error)]
 #[error("the agent waits for its network: {0}")]
 pub struct Waits(pub String);
@@ -72,7 +75,7 @@ struct State {
 }
 
 impl Server {
-    /// One that does not listen yet. With no place it never does.
+    /// A server that does not listen yet, and never will without a place.
     #[must_use]
     pub fn new(place: Option<Listen>, probes: ProbeTimes) -> (Self, mpsc::Receiver<Question>) {
         let (questions, asked) = mpsc::channel(16);
@@ -129,7 +132,7 @@ impl Server {
     pub fn serve(&self, stream: TcpStream) {
         let state = self.state.clone();
         drop(tokio::spawn(async move {
-            // More than enough are served already: whoever comes too much is let go.
+            // Enough are served already: the connection is closed.
             let Ok(_permit) = state.connections.try_acquire() else {
                 return;
             };
@@ -137,7 +140,7 @@ impl Server {
                 let state = state.clone();
                 async move { Ok::<_, Infallible>(answer(&request, &state).await) }
             });
-            // A client that breaks off, or says what is no HTTP, is nobody's problem but its own.
+            // A client that breaks off, or sends something else than HTTP, is not the agent's problem.
             let _broken = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(IDLE)
@@ -240,35 +243,43 @@ async fn status(state: &State) -> anyhow::Result<Status> {
     ask(state, Question::Status).await?
 }
 
-/// Whether the node could own the VIP, and is one of a cluster, one line a condition, as the API server's own `/readyz`
-/// says it.
+/// Whether the node could own the VIP and hears other agents: a line for each condition, in the
+/// form of the API server's own `/readyz`.
 fn readiness(status: &Status) -> Answer {
-    let mut lines = String::new();
     let mut ready = true;
-    for fault in vip_node::Fault::ALL {
-        let present = status.faults.iter().any(|there| there == fault.text());
-        ready &= !present;
-        let sign = if present { "-" } else { "+" };
-        let result = if present { "failed" } else { "ok" };
-        let hook = status.hooks.iter().find(|hook| hook.name == fault.name());
-        let cause = hook
-            .and_then(|hook| hook.cause.as_ref())
-            .filter(|_| present);
-        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-        lines += &format!("[{sign}]{} {result}{cause}\n", fault.name());
-    }
-    let (sign, result) = match &status.hears_nobody {
-        None => ("+", "ok".to_owned()),
-        Some(why) => ("-", format!("failed: {why}")),
+    let mut lines = String::new();
+    let mut add = |name: &str, failed: Option<&str>| {
+        ready &= failed.is_none();
+        lines += &match failed {
+            None => format!("[+]{name} ok\n"),
+            Some("") => format!("[-]{name} failed\n"),
+            Some(cause) => format!("[-]{name} failed: {cause}\n"),
+        };
     };
-    ready &= status.hears_nobody.is_none();
-    lines += &format!("[{sign}]peers {result}\n");
+    for fault in Fault::ALL {
+        let failed = status.fault_codes.contains(&fault);
+        add(fault.name(), failed.then(|| cause(status, fault)));
+    }
+    add("peers", status.hears_nobody.as_deref());
     let (code, verdict) = if ready {
         (StatusCode::OK, "readyz check passed\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "readyz check failed\n")
     };
     text(code, lines + verdict)
+}
+
+/// Why a program does not run, if that is the fault; empty otherwise.
+fn cause(status: &Status, fault: Fault) -> &str {
+    let hook = match fault {
+        Fault::Ingress => Hook::Ingress,
+        Fault::Egress => Hook::Egress,
+        Fault::Carrier | Fault::Programs | Fault::Vip | Fault::Address | Fault::BfdPort => {
+            return "";
+        }
+    };
+    let hook = status.hooks.iter().find(|there| there.name == hook);
+    hook.and_then(|hook| hook.cause.as_deref()).unwrap_or("")
 }
 
 fn page() -> Answer {

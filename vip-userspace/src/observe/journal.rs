@@ -1,4 +1,4 @@
-//! The last events, kept in a file of the state directory: `vip events` reads them there also
+//! The last events, kept in a file of the state directory, one JSON object a line, oldest first: `vip events` reads them there also
 //! while no agent runs and after a reboot, and the next agent goes on with it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +13,7 @@ use jiff::Timestamp;
 
 use super::event::{Event, Record, Repair, Severity};
 use crate::files;
-
-/// The file, below the state directory: one JSON object a line, oldest first.
-pub const FILE: &str = "events.jsonl";
+use crate::run_dir::EVENTS;
 
 /// Who may read it.
 const MODE: u32 = 0o600;
@@ -39,7 +37,7 @@ pub struct Journal {
     lines: usize,
     kept: VecDeque<Record>,
     next: u64,
-    counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<String, u64>,
     repairs: BTreeMap<Repair, u64>,
 }
 
@@ -49,8 +47,8 @@ impl Journal {
     /// once.
     #[must_use]
     pub fn open(directory: &Path, former: Option<&Path>) -> Self {
-        let path = directory.join(FILE);
-        let former = former.map(|directory| directory.join(FILE));
+        let path = directory.join(EVENTS);
+        let former = former.map(|directory| directory.join(EVENTS));
         let mut kept: VecDeque<Record> = read(&path).unwrap_or_default().into();
         let mut next = kept.back().map_or(0, |last| last.sequence + 1);
         let moved = former.as_deref().map(read).transpose().ok().flatten();
@@ -82,19 +80,24 @@ impl Journal {
         journal
     }
 
-    /// Logs an event, keeps it and counts it. What is wrong again and again, with nothing else in
-    /// between, is only counted: it would push out all that led to it.
+    /// Logs an event, keeps it and counts it. A trouble that repeats, with nothing else in between,
+    /// is only counted: it would push out the events that led to it.
     pub fn note(&mut self, event: Event) {
-        *self.counts.entry(event.name()).or_default() += 1;
-        if let Some(what) = event.repair() {
-            *self.repairs.entry(what).or_default() += 1;
+        *self.counts.entry(event.name.to_string()).or_default() += 1;
+        if let Some(part) = event.repaired {
+            *self.repairs.entry(part).or_default() += 1;
         }
-        let record = event.record(self.next, Timestamp::now());
-        if self.kept.back().is_some_and(|last| repeats(last, &record)) {
+        let last = self.kept.back();
+        if event.severity > Severity::Info && last.is_some_and(|last| event.repeats(&last.event)) {
             return;
         }
+        event.log();
+        let record = Record {
+            sequence: self.next,
+            time: Timestamp::now(),
+            event,
+        };
         self.next += 1;
-        record.log();
         let text = line(&record);
         self.kept.push_back(record);
         if self.kept.len() > KEPT {
@@ -117,14 +120,14 @@ impl Journal {
 
     /// How many there were of each since the agent started.
     #[must_use]
-    pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
+    pub fn counts(&self) -> &BTreeMap<String, u64> {
         &self.counts
     }
 
-    /// How often each thing was repaired since the agent started.
+    /// How often each part was repaired since the agent started.
     #[must_use]
-    pub fn repairs(&self, what: Repair) -> u64 {
-        self.repairs.get(&what).copied().unwrap_or(0)
+    pub fn repairs(&self, part: Repair) -> u64 {
+        self.repairs.get(&part).copied().unwrap_or(0)
     }
 
     /// Has the file written anew, with what is kept and nothing else.
@@ -263,21 +266,6 @@ impl Disk {
     }
 }
 
-/// Whether the same thing is wrong again.
-fn repeats(last: &Record, record: &Record) -> bool {
-    let content = |record: &Record| {
-        let Record {
-            event,
-            message,
-            node,
-            cause,
-            ..
-        } = record.clone();
-        (event, message, node, cause)
-    };
-    record.severity > Severity::Info && content(last) == content(record)
-}
-
 fn line(record: &Record) -> String {
     // It holds nothing that JSON cannot say.
     serde_json::to_string(record).unwrap_or_default() + "\n"
@@ -304,15 +292,13 @@ mod tests {
     use super::*;
 
     fn dead(node: usize) -> Event {
-        Event::NodeDead {
-            node: format!("cp{node}"),
-        }
+        Event::node_dead(format!("cp{node}"))
     }
 
     #[test]
     fn events_survive_the_agent_and_a_half_written_line() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(EVENTS);
         let mut journal = Journal::open(directory.path(), None);
         journal.note(dead(1));
         journal.note(dead(2));
@@ -326,7 +312,7 @@ mod tests {
         let records = read(&path).expect("there");
         let seen: Vec<_> = records
             .iter()
-            .map(|record| (record.sequence, record.node.as_deref()))
+            .map(|record| (record.sequence, record.event.node.as_deref()))
             .collect();
         assert_eq!(seen, [(0, Some("cp1")), (1, Some("cp2")), (2, Some("cp3"))]);
         assert!(journal.since(1).eq(&records[1..]));
@@ -350,11 +336,11 @@ mod tests {
         journal.disk.lock().failed = Instant::now().checked_sub(RETRY);
         journal.note(dead(4));
         assert!(journal.disk.flush());
-        let records = read(&directory.join(FILE)).expect("there");
+        let records = read(&directory.join(EVENTS)).expect("there");
         assert_eq!(records.len(), 4);
         journal.note(dead(5));
         assert!(journal.disk.flush());
-        assert_eq!(read(&directory.join(FILE)).expect("there").len(), 5);
+        assert_eq!(read(&directory.join(EVENTS)).expect("there").len(), 5);
     }
 
     #[test]
@@ -371,7 +357,7 @@ mod tests {
     #[test]
     fn the_file_keeps_the_last_events_and_does_not_grow() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(EVENTS);
         let mut journal = Journal::open(directory.path(), None);
         for node in 0..MOST_LINES + KEPT {
             journal.note(dead(node));
@@ -396,11 +382,16 @@ mod tests {
             }
         }
         drop(Journal::open(new.path(), Some(old.path())));
-        assert!(!old.path().join(FILE).exists());
-        let records = read(&new.path().join(FILE)).expect("there");
+        assert!(!old.path().join(EVENTS).exists());
+        let records = read(&new.path().join(EVENTS)).expect("there");
         let seen: Vec<_> = records
             .iter()
-            .map(|record| (record.sequence, record.node.as_deref().expect("a node")))
+            .map(|record| {
+                (
+                    record.sequence,
+                    record.event.node.as_deref().expect("a node"),
+                )
+            })
             .collect();
         assert_eq!(seen, [(0, "cp3"), (1, "cp4"), (2, "cp1"), (3, "cp2")]);
     }

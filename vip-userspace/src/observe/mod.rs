@@ -1,4 +1,4 @@
-//! What operators see.
+//! Status, events and metrics, for operators and their programs.
 
 pub mod event;
 pub mod http;

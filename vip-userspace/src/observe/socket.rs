@@ -1,25 +1,23 @@
-//! What is said on the agent's socket: one request, a line of JSON, and one reply, all that
-//! comes until the end.
+//! The agent's Unix socket: a request is one line of JSON, its reply all that comes until the end.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::SOCKET;
+use crate::run_dir::RunDir;
 
 /// The agent answers in well under a millisecond, or at the end of a handover, unless it hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the agent can be asked.
+/// A request to the agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// How is it? Answered with a [`Status`](super::status::Status).
+    /// For its [`Status`](super::status::Status).
     Status,
     /// Let another node own the VIP. Answered with its name, once it does.
     Handover {
@@ -49,13 +47,13 @@ pub struct Drained {
     pub not_noted: Option<String>,
 }
 
-/// What it answers.
+/// The agent's reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply<T> {
     /// What was asked for.
     Ok(T),
-    /// Why not.
+    /// The reason why there is none.
     Error(String),
 }
 
@@ -72,8 +70,8 @@ impl<T> From<anyhow::Result<T>> for Reply<T> {
 ///
 /// # Errors
 /// There is none, it does not answer, or it says no.
-pub fn ask<T: DeserializeOwned>(run_directory: &Path, request: &Request) -> anyhow::Result<T> {
-    let path = run_directory.join(SOCKET);
+pub fn ask<T: DeserializeOwned>(run_dir: &RunDir, request: &Request) -> anyhow::Result<T> {
+    let path = run_dir.socket();
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow::anyhow!(
             "no agent at {}: is `vip run` running on this node?",

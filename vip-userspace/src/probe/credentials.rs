@@ -1,4 +1,4 @@
-//! What an API server is shown that wants to know who asks: a bearer token or a client
+//! The credentials that an API server is shown: a bearer token or a client
 //! certificate, from files that rotate. Nothing here prints a secret.
 
 use std::fmt;
@@ -49,7 +49,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Credentials {
-    /// Whether they can be read, as `vip check` wants to know.
+    /// Whether they can be read, for `vip check`.
     ///
     /// # Errors
     /// What is wrong with which file, in one line.
@@ -167,7 +167,7 @@ impl Store {
 
     /// What to show now, if there is something, and its version.
     pub(super) fn secret(&self) -> (Option<Secret>, u64) {
-        // Whoever panicked left a whole value.
+        // A thread that panicked left a whole value.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.credentials.files().into_iter().map(stamp).collect();
         if state.seen.as_ref() != Some(&files) {

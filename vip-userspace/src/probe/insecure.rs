@@ -7,7 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Believes every certificate. Only for whoever asks for it in the configuration.
+/// Accepts every certificate. Used only if the configuration asks for it.
 #[derive(Debug)]
 pub(super) struct BelieveAll(pub(super) Arc<CryptoProvider>);
 

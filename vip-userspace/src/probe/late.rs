@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::spawn;
 use tokio::time::{Instant, timeout_at};
 
-use super::Answer;
+use super::answer::Answer;
 
 /// How long an answer is waited for beyond the time-out.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a late answer is told of.
+/// How long a late answer is reported.
 const FRESH: Duration = Duration::from_secs(30);
 
 /// Late answers of all nodes. One probe of each is waited for at a time.
@@ -80,7 +80,7 @@ impl Late {
         }));
     }
 
-    /// Whoever panicked left a whole value.
+    /// A thread that panicked left a whole value.
     fn entries(&self) -> MutexGuard<'_, HashMap<IpAddr, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,17 +1,17 @@
 //! Asks a server whether it is ready: `GET /readyz` over TLS, a new connection each time; or only
 //! whether it takes connections.
 
+mod answer;
 mod credentials;
 mod insecure;
 mod late;
 mod trust;
 
 pub use credentials::{Credentials, News};
-pub use trust::Authority;
+pub use trust::{Authority, Trust};
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,31 +27,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::config::Tls;
+use vip_node::health::Probe;
+
+use crate::clock::now;
+use answer::Answer;
 use credentials::{Secret, Store};
 use late::Late;
 use trust::Verification;
-
-/// How an API server shows that it is one of the cluster's.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Trust {
-    /// By the cluster's CA, where kubeadm, k0s, RKE2 or k3s keep it: the first that is there.
-    WellKnownCa,
-    /// By the CA certificates in a PEM file.
-    Ca(PathBuf),
-    /// Not at all: whatever answers is believed.
-    Insecure,
-}
-
-impl From<&Tls> for Trust {
-    fn from(tls: &Tls) -> Self {
-        match tls {
-            Tls::WellKnownCa => Self::WellKnownCa,
-            Tls::Ca(path) => Self::Ca(path.clone()),
-            Tls::Insecure => Self::Insecure,
-        }
-    }
-}
 
 /// What a server is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,60 +61,18 @@ pub struct Settings {
     pub credentials: Option<Credentials>,
 }
 
-/// What became of a probe.
+/// What a probe found, and how long the answer took.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ProbeResult {
-    /// Status 200.
-    Ready {
-        /// From the first SYN to the answer.
-        rtt: Duration,
-    },
-    /// The server serves, but does not say whether it is ready, or is not asked.
-    Unknown {
-        /// One line for people.
-        reason: String,
-        /// From the first SYN to the answer.
-        rtt: Duration,
-    },
-    /// The server answers, but does not say that it is ready.
-    NotReady {
-        /// One line for people.
-        reason: String,
-    },
-    /// The server, or its kernel, took the connection, and no answer came.
-    Hung {
-        /// One line for people.
-        reason: String,
-        /// How long it had the connection.
-        connected: Duration,
-    },
-    /// The node answers, but nobody listens there.
-    Refused,
-    /// Nothing came back: the node, or the way to it, may be down.
-    Silent {
-        /// One line for people.
-        reason: String,
-    },
+pub struct Found {
+    /// What was found.
+    pub probe: Probe,
+    /// From the first SYN to the answer, of a server that serves.
+    pub rtt: Option<Duration>,
 }
 
-impl ProbeResult {
-    /// The server may have new connections, as far as this goes.
-    #[must_use]
-    pub const fn serves(&self) -> bool {
-        matches!(self, Self::Ready { .. } | Self::Unknown { .. })
-    }
-
-    /// For people.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        match self {
-            Self::Ready { .. } => "ready",
-            Self::Refused => "connection refused",
-            Self::Unknown { reason, .. }
-            | Self::NotReady { reason }
-            | Self::Hung { reason, .. }
-            | Self::Silent { reason } => reason,
-        }
+impl From<Probe> for Found {
+    fn from(probe: Probe) -> Self {
+        Self { probe, rtt: None }
     }
 }
 
@@ -162,8 +102,8 @@ impl Prober {
     pub fn new(settings: Settings) -> Self {
         if settings.trust == Trust::Insecure && settings.ask != Ask::Tcp {
             tracing::warn!(
-                "API servers are probed without a check of their certificates: \
-                 whatever answers is believed"
+                "certificates of API servers are not checked (`insecure` in [health]): any host that \
+                 answers counts as one"
             );
         }
         let asker = Asker {
@@ -187,25 +127,23 @@ impl Prober {
     ///
     /// The server's certificate must hold for the node's address (as an IP subject alternative
     /// name), as those that kubeadm makes do.
-    pub async fn probe(&self, address: IpAddr) -> ProbeResult {
+    pub async fn probe(&self, address: IpAddr) -> Found {
         let start = Instant::now();
         let Settings { timeout, port, .. } = self.asker.settings;
         let deadline = start + timeout;
         let connect = TcpStream::connect((address, port));
         let tcp = match timeout_at(deadline, connect).await {
             Ok(Ok(tcp)) => tcp,
-            Ok(Err(error)) if answered(&error) => return ProbeResult::Refused,
+            Ok(Err(error)) if answered(&error) => return Probe::Refused.into(),
             Ok(Err(error)) => {
-                let reason = format!("no connection: {error}");
-                return ProbeResult::Silent { reason };
+                return Probe::Silent(format!("no connection: {error}")).into();
             }
             Err(_) => {
-                let reason = format!("no answer within {timeout:?}");
-                return ProbeResult::Silent { reason };
+                return Probe::Silent(format!("no answer within {timeout:?}")).into();
             }
         };
         let asker = Arc::clone(&self.asker);
-        let connected = Instant::now();
+        let connected = now();
         let mut asking = Box::pin(async move { asker.ask(address, tcp).await });
         let Ok(answer) = timeout_at(deadline, &mut asking).await else {
             let mut reason = format!("timed out after {timeout:?}");
@@ -213,15 +151,20 @@ impl Prober {
                 reason = format!("{reason}; {late}");
             }
             self.late.wait(address, start, timeout, asking);
-            let connected = connected.elapsed();
-            return ProbeResult::Hung { reason, connected };
+            return Probe::Hung { reason, connected }.into();
         };
         self.late.forget(address);
-        let rtt = start.elapsed();
+        let rtt = Some(start.elapsed());
         match answer {
-            Ok(Answer::Ready) => ProbeResult::Ready { rtt },
-            Ok(Answer::Unknown(reason)) => ProbeResult::Unknown { reason, rtt },
-            Err(reason) => ProbeResult::NotReady { reason },
+            Ok(Answer::Ready) => Found {
+                probe: Probe::Ready,
+                rtt,
+            },
+            Ok(Answer::Unknown(reason)) => Found {
+                probe: Probe::Unknown(reason),
+                rtt,
+            },
+            Err(reason) => Probe::NotReady(reason).into(),
         }
     }
 }
@@ -290,15 +233,6 @@ impl Asker {
             _ => Err(refusal(response).await),
         }
     }
-}
-
-/// What a server that serves says.
-#[derive(Debug)]
-enum Answer {
-    /// It is ready.
-    Ready,
-    /// Nothing of that; why.
-    Unknown(String),
 }
 
 /// Whether the error of a connect proves that the node's kernel answered.

@@ -116,23 +116,23 @@ fn trusting(authority: &Authority, port: u16) -> (Prober, TempDir) {
     (prober(port, TIMEOUT, Trust::Ca(file)), folder)
 }
 
-fn reason(result: ProbeResult) -> String {
-    match result {
-        ProbeResult::NotReady { reason } => reason,
+fn reason(result: Found) -> String {
+    match result.probe {
+        Probe::NotReady(reason) => reason,
         other => panic!("expected NotReady, got {other:?}"),
     }
 }
 
-fn unknown(result: ProbeResult) -> String {
-    match result {
-        ProbeResult::Unknown { reason, .. } => reason,
+fn unknown(result: Found) -> String {
+    match result.probe {
+        Probe::Unknown(reason) => reason,
         other => panic!("expected Unknown, got {other:?}"),
     }
 }
 
-fn hung(result: ProbeResult) -> String {
-    match result {
-        ProbeResult::Hung { reason, .. } => reason,
+fn hung(result: Found) -> String {
+    match result.probe {
+        Probe::Hung { reason, .. } => reason,
         other => panic!("expected Hung, got {other:?}"),
     }
 }
@@ -144,7 +144,10 @@ async fn status_200_is_ready() {
     let (prober, _folder) = trusting(&authority, port);
     for _ in 0..3 {
         let result = prober.probe(LOCALHOST.into()).await;
-        assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+        assert!(
+            result.probe == Probe::Ready && result.rtt.is_some(),
+            "{result:?}"
+        );
     }
 }
 
@@ -191,7 +194,10 @@ async fn a_certificate_of_another_authority_is_not_ready_unless_all_are_believed
     let result = prober(port, TIMEOUT, Trust::Insecure)
         .probe(LOCALHOST.into())
         .await;
-    assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+    assert!(
+        result.probe == Probe::Ready && result.rtt.is_some(),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
@@ -224,7 +230,10 @@ async fn the_ca_file_may_come_late_and_may_change() {
     // Both, so that the length changes too, however coarse the file system's clock.
     std::fs::write(&file, format!("{}{}", first.pem, second.pem)).unwrap();
     let result = prober.probe(LOCALHOST.into()).await;
-    assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+    assert!(
+        result.probe == Probe::Ready && result.rtt.is_some(),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
@@ -233,9 +242,9 @@ async fn a_closed_port_is_refused_with_and_without_a_ca_file() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let (with, _folder) = trusting(&Authority::new(), port);
-    assert_eq!(with.probe(LOCALHOST.into()).await, ProbeResult::Refused);
+    assert_eq!(with.probe(LOCALHOST.into()).await, Probe::Refused.into());
     let without = prober(port, TIMEOUT, Trust::Ca("/nonexistent/ca.crt".into()));
-    assert_eq!(without.probe(LOCALHOST.into()).await, ProbeResult::Refused);
+    assert_eq!(without.probe(LOCALHOST.into()).await, Probe::Refused.into());
 }
 
 #[tokio::test]
@@ -359,7 +368,7 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
         let result = prober(6443, TIMEOUT, Trust::Insecure)
             .probe(IpAddr::from([192, 0, 2, 1]))
             .await;
-        let ProbeResult::Silent { reason } = result else {
+        let Probe::Silent(reason) = result.probe else {
             panic!("expected Silent, got {result:?}");
         };
         assert!(reason.contains("unreachable"), "{reason}");
@@ -373,7 +382,7 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
             .probe(VIP.into())
             .await;
         let reason = "no answer within 300ms".to_owned();
-        assert_eq!(result, ProbeResult::Silent { reason });
+        assert_eq!(result.probe, Probe::Silent(reason));
     });
 }
 
@@ -431,7 +440,10 @@ async fn a_token_is_shown_follows_its_file_and_outlives_a_broken_one() {
     std::fs::write(&file, "  s3cr3t\n").unwrap();
     let ready = async |prober: &Prober| {
         let result = prober.probe(LOCALHOST.into()).await;
-        assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+        assert!(
+            result.probe == Probe::Ready && result.rtt.is_some(),
+            "{result:?}"
+        );
     };
     ready(&prober).await;
     for broken in ["", "two words", "\u{7}"] {
@@ -486,14 +498,20 @@ async fn a_client_certificate_is_shown_and_rotates() {
         std::fs::write(&files[0], &certificate).unwrap();
         std::fs::write(&files[1], &key).unwrap();
         let result = prober.probe(LOCALHOST.into()).await;
-        assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+        assert!(
+            result.probe == Probe::Ready && result.rtt.is_some(),
+            "{result:?}"
+        );
         assert_eq!(prober.news(), Some(Ok(())));
     }
     // A key that does not fit is named, and not quoted.
     let (_, other) = issue("a-third-one");
     std::fs::write(&files[1], &other).unwrap();
     let result = prober.probe(LOCALHOST.into()).await;
-    assert!(matches!(result, ProbeResult::Ready { .. }), "{result:?}");
+    assert!(
+        result.probe == Probe::Ready && result.rtt.is_some(),
+        "{result:?}"
+    );
     let news = prober.news().unwrap().unwrap_err();
     assert!(news.contains("vip.key: does not fit"), "{news}");
     std::fs::write(&files[1], "-----BEGIN SECRET").unwrap();

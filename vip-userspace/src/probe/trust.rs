@@ -13,7 +13,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::Trust;
 use super::insecure::BelieveAll;
 
 /// Where the CA of the API servers' certificates lies: kubeadm, k0s, RKE2, k3s.
@@ -23,6 +22,17 @@ const WELL_KNOWN: &[&str] = &[
     "/var/lib/rancher/rke2/server/tls/server-ca.crt",
     "/var/lib/rancher/k3s/server/tls/server-ca.crt",
 ];
+
+/// How an API server shows that it is one of the cluster's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// By the cluster's CA, where kubeadm, k0s, RKE2 or k3s keep it: the first that is there.
+    WellKnownCa,
+    /// By the CA certificates in a PEM file.
+    Ca(PathBuf),
+    /// Not at all: any host that answers counts as an API server.
+    Insecure,
+}
 
 /// Makes the TLS settings, and keeps them while the CA file does not change.
 #[derive(Debug)]
@@ -70,7 +80,7 @@ pub enum Authority {
 }
 
 impl Trust {
-    /// Looks at the CA file, as `vip check` wants to know. `None` if none is needed.
+    /// Looks at the CA file, for `vip check`. `None` if none is needed.
     #[must_use]
     pub fn check(&self) -> Option<Authority> {
         let path = match (self, self.source()) {
@@ -118,7 +128,7 @@ impl Verification {
     ) -> Result<Arc<ClientConfig>, String> {
         let source = self.trust.source()?;
         let version = certificate.map(|(_, version)| version);
-        // Whoever panicked left a whole value or none.
+        // A thread that panicked left a whole value or none.
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = &*cached
             && cached.source == source
@@ -151,7 +161,7 @@ pub(super) fn unverified() -> Result<Arc<ClientConfig>, String> {
     settings(None, None)
 }
 
-/// TLS settings; without roots they believe everybody.
+/// TLS settings; without roots they accept every certificate.
 fn settings(
     roots: Option<RootCertStore>,
     certificate: Option<&Arc<CertifiedKey>>,

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use vip_userspace::observe::event;
+
 /// Sections of the configuration. The empty one is the top, and `nodes` are entries of that list.
 const SECTIONS: [(&str, &str); 9] = [
     ("", "?"),
@@ -46,10 +48,12 @@ pub(crate) struct Known {
     pub(crate) keys: BTreeMap<&'static str, BTreeSet<String>>,
     /// String literals of what is shipped.
     pub(crate) literals: BTreeSet<String>,
-    /// Those among them that name counters, events and alarms.
-    pub(crate) counters: BTreeSet<String>,
     pub(crate) events: BTreeSet<String>,
+    /// Those among the literals that name counters and alarms.
+    pub(crate) counters: BTreeSet<String>,
     pub(crate) alarms: BTreeSet<String>,
+    /// Alerts for Prometheus.
+    pub(crate) alerts: BTreeSet<String>,
     /// String literals of tests and tools.
     pub(crate) other_literals: BTreeSet<String>,
     /// Every word of code, comments left out.
@@ -67,8 +71,9 @@ impl Known {
             keys: SECTIONS.map(|(name, text)| (name, keys(text))).into(),
             literals: BTreeSet::new(),
             counters: BTreeSet::new(),
-            events: BTreeSet::new(),
+            events: event::NAMES.iter().map(|name| (*name).to_owned()).collect(),
             alarms: BTreeSet::new(),
+            alerts: alerts(&root.join("deploy/prometheus/alerts.yaml")),
             other_literals: BTreeSet::new(),
             words: BTreeSet::new(),
             items: BTreeSet::new(),
@@ -79,8 +84,6 @@ impl Known {
                 let is = |name: &str| path.to_string_lossy().contains(name);
                 if is("abi/counters") {
                     known.counters.extend(source.literals.iter().cloned());
-                } else if is("observe/event") {
-                    known.events.extend(source.literals.iter().cloned());
                 } else if is("src/alarm") {
                     known.alarms.extend(source.literals.iter().cloned());
                 }
@@ -170,6 +173,14 @@ fn tasks(source: &Path) -> BTreeSet<String> {
         kebab
     };
     names.map(kebab_case).collect()
+}
+
+fn alerts(rules: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(rules).expect("the rules");
+    let names = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    names.map(str::to_owned).collect()
 }
 
 /// The keys of a section: the program names them when it meets one that is none.

@@ -89,6 +89,9 @@ pub(crate) fn fault(known: &Known, span: &str, before: &str) -> Option<String> {
         return (!known.is_metric(span) && !known.items.contains(span))
             .then(|| format!("no metric or program `{span}`"));
     }
+    if span.starts_with("Vip") && is_type_name(span) {
+        return (!known.alerts.contains(span)).then(|| format!("no alert `{span}`"));
+    }
     let is_key = known.keys.values().any(|keys| keys.contains(span));
     let stands_in_sources = known.words.contains(span)
         || known.literals.contains(span)

@@ -29,7 +29,7 @@ use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vlan::tagged;
 use vip_common::wire::{arp, ethernet, ipv4, ipv6, ndp, tcp};
-use vip_userspace::agent::clock;
+use vip_userspace::clock;
 use vip_userspace::datapath::{
     Allowed, Datapath, DesiredState, EGRESS, Features, StateMap, TC_INGRESS,
 };
@@ -247,182 +247,197 @@ fn the_verifier_is_far_from_giving_up() {
     });
 }
 
+/// A segment of a flow whose first rank is `first`.
+fn to(world: &World, first: usize, flags: u8) -> Segment {
+    Segment::new(0, 0, flags).first_at(world, first)
+}
+
+/// Segments, each for both families.
+fn segments(world: &World) -> Vec<(&'static str, Segment)> {
+    let to = |first, flags| to(world, first, flags);
+    let from_peer = Segment {
+        from: node_mac(2),
+        ttl: 34,
+        ..to(2, tcp::ACK)
+    };
+    let rewritten = Segment {
+        from: REWRITTEN,
+        ..from_peer
+    };
+    vec![
+        ("SYN on", to(1, tcp::SYN)),
+        ("data on", to(1, tcp::ACK)),
+        ("from_peer on", from_peer),
+        (
+            "from_peer, last",
+            Segment {
+                from: node_mac(2),
+                ttl: 34,
+                ..to(1, tcp::ACK)
+            },
+        ),
+        ("its source was learned", rewritten),
+        (
+            "its source is unknown",
+            Segment {
+                from: STRANGER,
+                ..from_peer
+            },
+        ),
+        (
+            "a node's own",
+            Segment {
+                ttl: 64,
+                ..from_peer
+            },
+        ),
+        (
+            "one more hop",
+            Segment {
+                ttl: 32,
+                ..from_peer
+            },
+        ),
+        (
+            "no more hop",
+            Segment {
+                ttl: 31,
+                ..from_peer
+            },
+        ),
+        (
+            "TTL",
+            Segment {
+                ttl: 1,
+                ..from_peer
+            },
+        ),
+        (
+            "a client's TTL",
+            Segment {
+                ttl: 1,
+                ..to(1, tcp::ACK)
+            },
+        ),
+        (
+            "options",
+            Segment {
+                options: 6,
+                ..to(1, tcp::SYN)
+            },
+        ),
+        (
+            "port",
+            Segment {
+                port: 22,
+                ..to(1, tcp::SYN)
+            },
+        ),
+        (
+            "other host",
+            Segment {
+                to: node_mac(1),
+                ..to(1, tcp::SYN)
+            },
+        ),
+        (
+            "other address",
+            Segment {
+                destination: CLIENT.into(),
+                ..to(1, tcp::SYN)
+            },
+        ),
+    ]
+}
+
+/// Frames of those segments, and others that end at each check of the programs.
+fn frames(world: &World) -> Vec<(&'static str, Vec<u8>)> {
+    let to = |first, flags| to(world, first, flags);
+    let good = to(1, tcp::SYN).build();
+    let with = |place: usize, value: u8| {
+        let mut frame = good.clone();
+        frame[place] = value;
+        frame
+    };
+    let mut frames: Vec<(&'static str, Vec<u8>)> = segments(world)
+        .iter()
+        .flat_map(|(what, segment)| {
+            let ipv6 = segment.ipv6();
+            [(*what, segment.build()), (*what, ipv6.build())]
+        })
+        .collect();
+    let good6 = to(1, tcp::SYN).ipv6().build();
+    let with6 = |place: usize, value: u8| {
+        let mut frame = good6.clone();
+        frame[place] = value;
+        frame
+    };
+    let answer = Segment {
+        source: VIP.into(),
+        destination: CLIENT.into(),
+        source_port: PORT,
+        port: to(1, tcp::ACK).source_port,
+        ..to(1, tcp::ACK)
+    };
+    let claim6 = |mac: Mac| {
+        let all = ipv6::ALL_NODES;
+        let message = ndp::Advertisement::new(VIP6, mac, 0x20, node_address6(1), all);
+        let to = (ndp::group_mac(all), all);
+        ndp_frame((mac, node_address6(1)), to, bytemuck::bytes_of(&message))
+    };
+    frames.extend([
+        ("UDP", with(23, 17)),
+        ("UDP by IPv6", with6(20, 17)),
+        ("ICMP", with(23, 1)),
+        ("ICMPv6", with6(20, 58)),
+        ("ICMP error", answer.quoted_by_router(0, 3)),
+        ("ICMPv6 error", answer.ipv6().quoted_by_router(0, 2)),
+        ("fragment", with(20, 0x20)),
+        ("padding", [&good[..], &[0; 20]].concat()),
+        ("broadcast", [&[0xff; 6], &good[6..]].concat()),
+        ("ARP of IEEE 802", {
+            let mut frame = arp_request(VIP);
+            frame[15] = 6;
+            frame
+        }),
+        ("atomic fragment of IPv6", {
+            let options = 1;
+            let mut frame = Segment {
+                options,
+                ..to(1, tcp::SYN).ipv6()
+            }
+            .build();
+            frame[20] = 44;
+            frame[54..62].copy_from_slice(&[6, 0, 0, 0, 1, 2, 3, 4]);
+            frame
+        }),
+        ("fragment of IPv6", with6(20, 44)),
+        ("malformed", with(14, 0x44)),
+        ("malformed IPv6", with6(14, 0x45)),
+        ("short", good[..30].to_vec()),
+        ("short IPv6", good6[..50].to_vec()),
+        ("TCP short", good[..53].to_vec()),
+        ("TCP short by IPv6", good6[..73].to_vec()),
+        ("another EtherType", with(12, 0x88)),
+        ("ARP, not the owner", arp_request(VIP)),
+        ("ARP for a node", arp_request(node_address(0))),
+        ("announcement", announcement(node_mac(1))),
+        ("claim", announcement(STRANGER)),
+        ("NDP, not the owner", solicitation(VIP6, false)),
+        ("NDP for a node", solicitation(node_address6(0), false)),
+        ("announcement by NDP", claim6(node_mac(1))),
+        ("claim by NDP", claim6(STRANGER)),
+    ]);
+    frames
+}
+
 #[test]
 fn every_verdict_is_the_same_in_the_kernel() {
     in_namespace(|| {
         let world = World::new(3, 0).knowing_source(2, REWRITTEN);
         let mut kernel = Kernel::new(&world);
-        let to = |first, flags| Segment::new(0, 0, flags).first_at(&world, first);
-        let good = to(1, tcp::SYN).build();
-        let with = |place: usize, value: u8| {
-            let mut frame = good.clone();
-            frame[place] = value;
-            frame
-        };
-        let from_peer = Segment {
-            from: node_mac(2),
-            ttl: 34,
-            ..to(2, tcp::ACK)
-        };
-        let rewritten = Segment {
-            from: REWRITTEN,
-            ..from_peer
-        };
-        let segments = [
-            ("SYN on", to(1, tcp::SYN)),
-            ("data on", to(1, tcp::ACK)),
-            ("from_peer on", from_peer),
-            (
-                "from_peer, last",
-                Segment {
-                    from: node_mac(2),
-                    ttl: 34,
-                    ..to(1, tcp::ACK)
-                },
-            ),
-            ("its source was learned", rewritten),
-            (
-                "its source is unknown",
-                Segment {
-                    from: STRANGER,
-                    ..from_peer
-                },
-            ),
-            (
-                "a node's own",
-                Segment {
-                    ttl: 64,
-                    ..from_peer
-                },
-            ),
-            (
-                "one more hop",
-                Segment {
-                    ttl: 32,
-                    ..from_peer
-                },
-            ),
-            (
-                "no more hop",
-                Segment {
-                    ttl: 31,
-                    ..from_peer
-                },
-            ),
-            (
-                "TTL",
-                Segment {
-                    ttl: 1,
-                    ..from_peer
-                },
-            ),
-            (
-                "a client's TTL",
-                Segment {
-                    ttl: 1,
-                    ..to(1, tcp::ACK)
-                },
-            ),
-            (
-                "options",
-                Segment {
-                    options: 6,
-                    ..to(1, tcp::SYN)
-                },
-            ),
-            (
-                "port",
-                Segment {
-                    port: 22,
-                    ..to(1, tcp::SYN)
-                },
-            ),
-            (
-                "other host",
-                Segment {
-                    to: node_mac(1),
-                    ..to(1, tcp::SYN)
-                },
-            ),
-            (
-                "other address",
-                Segment {
-                    destination: CLIENT.into(),
-                    ..to(1, tcp::SYN)
-                },
-            ),
-        ];
-        let mut frames: Vec<(&str, Vec<u8>)> = segments
-            .iter()
-            .flat_map(|(what, segment)| {
-                let ipv6 = segment.ipv6();
-                [(*what, segment.build()), (*what, ipv6.build())]
-            })
-            .collect();
-        let good6 = to(1, tcp::SYN).ipv6().build();
-        let with6 = |place: usize, value: u8| {
-            let mut frame = good6.clone();
-            frame[place] = value;
-            frame
-        };
-        let answer = Segment {
-            source: VIP.into(),
-            destination: CLIENT.into(),
-            source_port: PORT,
-            port: to(1, tcp::ACK).source_port,
-            ..to(1, tcp::ACK)
-        };
-        let claim6 = |mac: Mac| {
-            let all = ipv6::ALL_NODES;
-            let message = ndp::Advertisement::new(VIP6, mac, 0x20, node_address6(1), all);
-            let to = (ndp::group_mac(all), all);
-            ndp_frame((mac, node_address6(1)), to, bytemuck::bytes_of(&message))
-        };
-        frames.extend([
-            ("UDP", with(23, 17)),
-            ("UDP by IPv6", with6(20, 17)),
-            ("ICMP", with(23, 1)),
-            ("ICMPv6", with6(20, 58)),
-            ("ICMP error", answer.quoted_by_router(0, 3)),
-            ("ICMPv6 error", answer.ipv6().quoted_by_router(0, 2)),
-            ("fragment", with(20, 0x20)),
-            ("padding", [&good[..], &[0; 20]].concat()),
-            ("broadcast", [&[0xff; 6], &good[6..]].concat()),
-            ("ARP of IEEE 802", {
-                let mut frame = arp_request(VIP);
-                frame[15] = 6;
-                frame
-            }),
-            ("atomic fragment of IPv6", {
-                let options = 1;
-                let mut frame = Segment {
-                    options,
-                    ..to(1, tcp::SYN).ipv6()
-                }
-                .build();
-                frame[20] = 44;
-                frame[54..62].copy_from_slice(&[6, 0, 0, 0, 1, 2, 3, 4]);
-                frame
-            }),
-            ("fragment of IPv6", with6(20, 44)),
-            ("malformed", with(14, 0x44)),
-            ("malformed IPv6", with6(14, 0x45)),
-            ("short", good[..30].to_vec()),
-            ("short IPv6", good6[..50].to_vec()),
-            ("TCP short", good[..53].to_vec()),
-            ("TCP short by IPv6", good6[..73].to_vec()),
-            ("another EtherType", with(12, 0x88)),
-            ("ARP, not the owner", arp_request(VIP)),
-            ("ARP for a node", arp_request(node_address(0))),
-            ("announcement", announcement(node_mac(1))),
-            ("claim", announcement(STRANGER)),
-            ("NDP, not the owner", solicitation(VIP6, false)),
-            ("NDP for a node", solicitation(node_address6(0), false)),
-            ("announcement by NDP", claim6(node_mac(1))),
-            ("claim by NDP", claim6(STRANGER)),
-        ]);
         let mut seen = std::collections::HashSet::new();
-        for (what, frame) in frames {
+        for (what, frame) in frames(&world) {
             let untagged = agree(&mut kernel, &world, &frame, what);
             seen.insert(untagged.counter());
             // In tags of VLAN 0 it is the same, of another one nothing.

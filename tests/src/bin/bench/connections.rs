@@ -18,16 +18,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
 use vip_tests::agent::Programs;
 use vip_tests::clock::until;
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
-use vip_tests::outcome::Report;
+use vip_tests::outcome::Timeline;
 use vip_tests::peers::keepalived;
 use vip_tests::process::{Process, output};
 use vip_tests::topology::{NIC, VIP, vip_by_hand};
 
-use crate::report::{Goal, commit, machine, median, quartiles, write_json};
+use crate::plot::Chart;
+use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, median};
 
 /// Port of the echo servers and of the VIP's service.
 const ECHO: u16 = 7000;
@@ -42,9 +42,8 @@ const REST: Duration = Duration::from_secs(2);
 /// The most that a connection may cost more, in what it costs more with HAProxy.
 const GOAL: f64 = 0.25;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Way {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Balancer {
     /// To the servers in turn
     Direct,
     /// Ours
@@ -57,11 +56,22 @@ pub(crate) enum Way {
     Ipvs,
 }
 
-impl Way {
+impl Balancer {
     /// Those that every kernel has.
     pub(crate) const USUAL: &[Self] = &[Self::Direct, Self::Vip, Self::Haproxy, Self::Nftables];
 
     const COUNT: usize = 5;
+
+    /// The head of a column with ratios to it.
+    fn ratio(self) -> &'static str {
+        match self {
+            Self::Direct => "of direct",
+            Self::Vip => "of vip",
+            Self::Haproxy => "of HAProxy's",
+            Self::Nftables => "of nftables",
+            Self::Ipvs => "of IPVS",
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -75,109 +85,118 @@ impl Way {
 }
 
 /// What is counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Unit {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unit {
     /// A connection with one request.
     Connection,
     /// A request on a connection with many.
     Request,
 }
 
-/// A line of the report. Times are microseconds of CPU time, of all cores.
-#[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) unit: Unit,
-    pub(crate) way: Way,
-    /// Median over the rounds, with clients and servers.
-    pub(crate) total_us: f64,
-    /// Median of what it took more than `direct` in the same round.
-    pub(crate) added_us: f64,
-    /// The middle half of the rounds.
-    pub(crate) quartiles_us: [f64; 2],
-    /// `added_us` in that of [`Table::reference`].
-    pub(crate) ratio: f64,
-    #[serde(flatten)]
-    pub(crate) goal: Goal,
+impl Unit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection with one request",
+            Self::Request => "request on a kept connection",
+        }
+    }
 }
 
-#[derive(Serialize)]
-pub(crate) struct Table {
-    pub(crate) machine: String,
-    pub(crate) commit: String,
-    pub(crate) rounds: usize,
-    /// What the others are compared with.
-    pub(crate) reference: Way,
-    pub(crate) rows: Vec<Row>,
-}
+const LABELS: &[Label] = &[Label::new("unit", 28), Label::new("balancer", 8)];
+
+/// With clients and servers.
+const TOTAL: Column = Column {
+    name: "",
+    unit: "µs",
+    better: Better::Lower,
+    ratio: None,
+    decimals: 1,
+};
+
+/// What it took more than `direct` in the same round.
+const ADDED: Column = Column {
+    name: "added",
+    unit: "µs",
+    better: Better::Lower,
+    ratio: None,
+    decimals: 1,
+};
 
 pub(super) fn run(
     json: Option<PathBuf>,
     rounds: usize,
     connections: u32,
-    ways: &[Way],
+    balancers: &[Balancer],
 ) -> Result<()> {
-    let table = measure(rounds, connections, ways)?;
-    print(&table);
-    write_json(json, &table)
+    let report = measure(rounds, connections, balancers)?;
+    report.print();
+    report.write_json(json)
 }
 
-/// The last of the ways is what the others are compared with, unless HAProxy is among them.
-pub(super) fn measure(rounds: usize, connections: u32, ways: &[Way]) -> Result<Table> {
+/// The last one is what the others are compared with, unless HAProxy is among them.
+pub(super) fn measure(rounds: usize, connections: u32, balancers: &[Balancer]) -> Result<Report> {
     ensure!(
         rounds > 0 && connections > 0,
         "--rounds and --connections must be at least 1"
     );
-    let (Some(&last), true) = (ways.last(), ways.contains(&Way::Direct)) else {
-        bail!("--ways must contain direct, which is subtracted from the others");
+    let (Some(&last), true) = (balancers.last(), balancers.contains(&Balancer::Direct)) else {
+        bail!("--balancers must contain direct, which is subtracted from the others");
     };
-    let has_haproxy = ways.contains(&Way::Haproxy);
-    let reference = if has_haproxy { Way::Haproxy } else { last };
+    let has_haproxy = balancers.contains(&Balancer::Haproxy);
+    let reference = if has_haproxy { Balancer::Haproxy } else { last };
     let programs = Programs::find()?;
     let units = [Unit::Connection, Unit::Request];
-    // By unit and way.
-    let mut times = [const { [const { Vec::new() }; Way::COUNT] }; 2];
+    // By unit and balancer.
+    let mut times = [const { [const { Vec::new() }; Balancer::COUNT] }; 2];
     for _ in 0..rounds {
-        for &way in ways {
-            let setup = Setup::new(&programs, way)?;
+        for &balancer in balancers {
+            let setup = Setup::new(&programs, balancer)?;
             for (unit, times) in units.into_iter().zip(&mut times) {
-                times[way as usize].push(setup.measure(unit, connections)?);
+                times[balancer as usize].push(setup.measure(unit, connections)?);
             }
         }
     }
-    let mut rows = Vec::new();
+    let title = format!("CPU time of all cores, median of {rounds} rounds");
+    let compared = Column {
+        ratio: Some(reference.ratio()),
+        ..ADDED
+    };
+    let mut report = Report::new(title, LABELS, vec![TOTAL, compared]);
     for (unit, times) in units.into_iter().zip(&times) {
-        let added = |way: Way| -> Vec<f64> {
-            let pairs = times[way as usize].iter().zip(&times[Way::Direct as usize]);
+        let added = |balancer: Balancer| -> Vec<f64> {
+            let direct = &times[Balancer::Direct as usize];
+            let pairs = times[balancer as usize].iter().zip(direct);
             pairs.map(|(own, direct)| own - direct).collect()
         };
-        let compared = median(added(reference));
-        for &way in ways {
-            let own = added(way);
-            let ratio = median(own.clone()) / compared;
-            let has_goal = has_haproxy && way == Way::Vip && unit == Unit::Connection;
-            let goal = has_goal.then_some(GOAL);
-            rows.push(Row {
-                unit,
-                way,
-                total_us: median(times[way as usize].clone()),
-                added_us: median(own.clone()),
-                quartiles_us: quartiles(&own),
-                ratio,
-                goal: Goal::at_most(goal, ratio),
+        let compared = median(&added(reference));
+        for &balancer in balancers {
+            let own = added(balancer);
+            let ratio = median(&own) / compared;
+            let has_goal = has_haproxy && balancer == Balancer::Vip && unit == Unit::Connection;
+            let goal = has_goal.then(|| Goal::ratio(GOAL, ratio, ADDED.better));
+            let total = median(&times[balancer as usize]);
+            report.add(Row {
+                labels: vec![unit.name().to_owned(), balancer.name().to_owned()],
+                figures: vec![Figure::new(total), Figure::median(&own).ratio(ratio)],
+                goals: goal.into_iter().collect(),
             });
         }
     }
-    Ok(Table {
-        machine: machine(),
-        commit: commit(),
-        rounds,
-        reference,
-        rows,
+    Ok(report)
+}
+
+/// The time that each balancer adds.
+pub(super) fn chart(report: &Report) -> Chart {
+    let title = "CPU time added by what lies between client and server";
+    report.chart(title, 1, |labels| match labels {
+        [unit, balancer] if balancer != Balancer::Direct.name() => {
+            Some(format!("{unit}, {balancer}"))
+        }
+        _ => None,
     })
 }
 
-/// A cluster with echo servers, reached in one of the ways.
+/// A cluster with echo servers, reached by one of the balancers.
 struct Setup {
     // Dropped before the hosts they run on.
     processes: Vec<Process>,
@@ -186,19 +205,19 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(programs: &Programs, way: Way) -> Result<Self> {
+    fn new(programs: &Programs, balancer: Balancer) -> Result<Self> {
         let plan = Plan {
             more: format!("\n[[services]]\nport = {ECHO}\n"),
-            bare: way != Way::Vip,
+            bare: balancer != Balancer::Vip,
             ..Plan::default()
         };
-        let mut cluster = Cluster::start(programs, plan, &mut Report::new(false))?;
+        let mut cluster = Cluster::start(programs, plan, &mut Timeline::new(false))?;
         let mut processes = Vec::new();
         for node in cluster.nodes() {
             let host = cluster.host(node);
             let mut echo = host.command(programs.testbed.as_os_str());
             echo.args(["echo", "--port", &ECHO.to_string()]);
-            if !matches!(way, Way::Vip | Way::Ipvs) {
+            if !matches!(balancer, Balancer::Vip | Balancer::Ipvs) {
                 // Else the first node's would answer for the VIP, and HAProxy could not.
                 echo.args(["--address", &host.address().to_string()]);
             }
@@ -215,25 +234,28 @@ impl Setup {
             .map(|node| format!("{}:{ECHO}", cluster.host(*node).address()))
             .collect();
         let vip = format!("{VIP}:{ECHO}");
-        let targets = match way {
-            Way::Direct => servers.join(","),
-            Way::Vip => {
+        let targets = match balancer {
+            Balancer::Direct => servers.join(","),
+            Balancer::Vip => {
                 let nodes = cluster.nodes();
                 cluster.wait_for_status("the echo servers are ready", &nodes, |_, _, status| {
-                    let service = status.services.iter().find(|one| one.endpoint == vip);
+                    let service = status
+                        .services
+                        .iter()
+                        .find(|one| one.endpoint.to_string() == vip);
                     service.is_some_and(|service| service.usable.len() == 3)
                 })?;
                 vip
             }
-            Way::Haproxy => {
+            Balancer::Haproxy => {
                 processes.push(haproxy(&cluster, &servers)?);
                 vip
             }
-            Way::Nftables => {
+            Balancer::Nftables => {
                 nftables(&cluster)?;
                 vip
             }
-            Way::Ipvs => {
+            Balancer::Ipvs => {
                 processes.push(ipvs(&cluster)?);
                 vip
             }
@@ -270,7 +292,7 @@ impl Setup {
             Unit::Connection => (connections / THREADS, 1),
             Unit::Request => (3, connections / THREADS * 2),
         };
-        // What agents and HAProxy take at rest is no matter of connections.
+        // The time that agents and HAProxy take at rest is not caused by connections.
         let rest = busy(|| {
             std::thread::sleep(REST);
             Ok(())
@@ -411,38 +433,4 @@ fn idle_time() -> Result<Duration> {
     };
     let ticks = u32::try_from(idle + iowait + steal).context("a machine this old")?;
     Ok(Duration::from_millis(10) * ticks)
-}
-
-fn print(table: &Table) {
-    println!("{}, commit {}", table.machine, table.commit);
-    println!(
-        "microseconds of CPU time, of all cores, median of {} rounds",
-        table.rounds
-    );
-    println!(
-        "{:12} {:10} {:>9} {:>9} {:>19} {:>11} {:>6}",
-        "",
-        "way",
-        "total",
-        "added",
-        "quartiles",
-        format!("of {}", table.reference.name()),
-        "goal"
-    );
-    for row in &table.rows {
-        println!(
-            "{:12} {:10} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>11.2} {}",
-            match row.unit {
-                Unit::Connection => "connection",
-                Unit::Request => "request",
-            },
-            row.way.name(),
-            row.total_us,
-            row.added_us,
-            row.quartiles_us[0],
-            row.quartiles_us[1],
-            row.ratio,
-            row.goal
-        );
-    }
 }

@@ -19,19 +19,18 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, SysconfVar, sysconf};
-use serde::Serialize;
 use vip_tests::agent::Programs;
 use vip_tests::clock::{boot_now, until};
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
 use vip_tests::load::{Request, Summary};
-use vip_tests::outcome::Report;
+use vip_tests::outcome::Timeline;
 use vip_tests::peers::haproxy::{self, FRONT_PORT};
 use vip_tests::peers::keepalived::{self, Keepalived, Settings};
 use vip_tests::process::Process;
 use vip_tests::topology::VIP;
 use vip_tests::traffic::{ArpMonitor, Load, Watches, get, vip};
 
-use crate::report::{commit, machine, median, quantile, write_json};
+use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, median, quantile};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -50,8 +49,7 @@ pub(super) struct Options {
     json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
 enum Scenario {
     /// The owner loses its power
     PowerCut,
@@ -67,8 +65,7 @@ enum Scenario {
     Rest,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
 enum Profile {
     Default,
     Fast,
@@ -82,7 +79,7 @@ impl Profile {
     }
 }
 
-/// Whoever owns the VIP.
+/// The software that owns the VIP.
 enum Side {
     Ours,
     Rival {
@@ -98,7 +95,7 @@ struct Setup {
 }
 
 /// What one run found.
-#[derive(Clone, Default, Serialize)]
+#[derive(Clone, Default)]
 struct Sample {
     gap_ms: f64,
     /// The same in the second before the fault: what the machine does by itself.
@@ -138,7 +135,7 @@ impl Setup {
             bare: !profile.is_ours(),
             ..Plan::default()
         };
-        let cluster = Cluster::start(programs, plan, &mut Report::new(false))?;
+        let cluster = Cluster::start(programs, plan, &mut Timeline::new(false))?;
         let mut setup = Self {
             cluster,
             side: Side::Ours,
@@ -337,7 +334,7 @@ fn measure(setup: &mut Setup, scenario: Scenario) -> Result<Sample> {
         eprintln!("the VIP moved by itself: logs are in {}", logs.display());
     }
     let owner = found;
-    // What the watches were silent for so far is the machine's doing.
+    // The silence of the watches until now is caused by the machine.
     let fault = boot_now();
     let mut dead = None;
     match scenario {
@@ -402,125 +399,120 @@ fn measure(setup: &mut Setup, scenario: Scenario) -> Result<Sample> {
     Ok(sample)
 }
 
-/// A line of the report.
-#[derive(Serialize)]
-struct Row {
-    scenario: Scenario,
-    profile: Profile,
-    runs: usize,
-    gap_ms_median: f64,
-    gap_ms_worst: f64,
-    /// The worst in the second before the fault.
-    quiet_gap_ms_worst: f64,
-    /// Runs in which the VIP moved before anything happened.
-    moved: usize,
-    requests: usize,
-    failed: usize,
-    watches: usize,
-    watches_cut: usize,
-    stall_ms_worst: f64,
-    two_answers: usize,
-    cpu_percent_median: f64,
-    /// Goals of ours that were missed.
-    missed: Vec<String>,
+const LABELS: &[Label] = &[Label::new("scenario", 13), Label::new("profile", 8)];
+
+fn columns() -> Vec<Column> {
+    let column = |name, unit, better, decimals| Column {
+        name,
+        unit,
+        better,
+        ratio: None,
+        decimals,
+    };
+    vec![
+        column("runs", "", Better::Neither, 0),
+        column("gap", "ms", Better::Lower, 0),
+        column("worst", "ms", Better::Lower, 0),
+        // In the second before the fault: what the machine does by itself.
+        column("before", "ms", Better::Neither, 0),
+        // Runs in which the VIP moved before anything happened.
+        column("moved", "", Better::Lower, 0),
+        column("failed", "", Better::Lower, 0),
+        column("requests", "", Better::Neither, 0),
+        column("cut", "", Better::Lower, 0),
+        column("watches", "", Better::Neither, 0),
+        column("stall", "ms", Better::Lower, 0),
+        column("two answers", "", Better::Lower, 0),
+        column("CPU", "%", Better::Lower, 2),
+    ]
 }
 
-impl Row {
-    fn of(scenario: Scenario, profile: Profile, samples: &[Sample]) -> Self {
-        let all = |value: fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
-        let sum = |value: fn(&Sample) -> usize| samples.iter().map(value).sum();
-        let mut row = Self {
-            scenario,
-            profile,
-            runs: samples.len(),
-            gap_ms_median: median(all(|sample| sample.gap_ms)),
-            gap_ms_worst: quantile(all(|sample| sample.gap_ms), 1.0),
-            quiet_gap_ms_worst: quantile(all(|sample| sample.quiet_gap_ms), 1.0),
-            moved: sum(|sample| usize::from(sample.moved)),
-            requests: sum(|sample| sample.requests),
-            failed: sum(|sample| sample.failed),
-            watches: sum(|sample| sample.watches),
-            watches_cut: sum(|sample| sample.watches_cut),
-            stall_ms_worst: quantile(all(|sample| sample.stall_ms), 1.0),
-            two_answers: sum(|sample| sample.two_answers),
-            cpu_percent_median: median(all(|sample| sample.cpu_percent)),
-            missed: Vec::new(),
-        };
-        if profile.is_ours() {
-            row.missed = row.missed_goals();
-        }
-        row
+/// What the runs of a profile in a scenario found.
+struct Found<'s>(&'s [Sample]);
+
+impl Found<'_> {
+    fn all(&self, value: fn(&Sample) -> f64) -> Vec<f64> {
+        self.0.iter().map(value).collect()
     }
 
-    fn missed_goals(&self) -> Vec<String> {
-        let bound = if self.profile == Profile::Fast {
+    fn worst(&self, value: fn(&Sample) -> f64) -> f64 {
+        quantile(&self.all(value), 1.0)
+    }
+
+    fn sum(&self, value: fn(&Sample) -> usize) -> usize {
+        self.0.iter().map(value).sum()
+    }
+
+    fn row(&self, scenario: Scenario, profile: Profile) -> Row {
+        let goals = if profile.is_ours() {
+            self.goals(scenario, profile)
+        } else {
+            Vec::new()
+        };
+        Row {
+            labels: vec![name(&scenario), name(&profile)],
+            figures: vec![
+                Figure::count(self.0.len()),
+                Figure::new(median(&self.all(|sample| sample.gap_ms))),
+                Figure::new(self.worst(|sample| sample.gap_ms)),
+                Figure::new(self.worst(|sample| sample.quiet_gap_ms)),
+                Figure::count(self.sum(|sample| usize::from(sample.moved))),
+                Figure::count(self.sum(|sample| sample.failed)),
+                Figure::count(self.sum(|sample| sample.requests)),
+                Figure::count(self.sum(|sample| sample.watches_cut)),
+                Figure::count(self.sum(|sample| sample.watches)),
+                Figure::new(self.worst(|sample| sample.stall_ms)),
+                Figure::count(self.sum(|sample| sample.two_answers)),
+                Figure::new(median(&self.all(|sample| sample.cpu_percent))),
+            ],
+            goals,
+        }
+    }
+
+    fn goals(&self, scenario: Scenario, profile: Profile) -> Vec<Goal> {
+        let bound = if profile == Profile::Fast {
             35.0
         } else {
             180.0
         };
-        let goals = match self.scenario {
-            Scenario::PowerCut => vec![
-                (
-                    self.gap_ms_median <= bound,
-                    format!("median gap {bound} ms"),
-                ),
-                (self.watches_cut == 0, "no watch cut".to_owned()),
-                (self.stall_ms_worst <= 1000.0, "stall 1 s".to_owned()),
-            ],
-            Scenario::Handover => vec![
-                (self.failed == 0, "no failed request".to_owned()),
-                (self.gap_ms_worst <= 20.0, "gap 20 ms".to_owned()),
-            ],
-            Scenario::AgentKilled => vec![(self.failed == 0, "no failed request".to_owned())],
-            Scenario::AgentFrozen => vec![
-                (self.two_answers == 0, "never two answers".to_owned()),
-                (self.gap_ms_worst <= bound, format!("gap {bound} ms")),
-            ],
-            Scenario::Rest if self.profile == Profile::Default => {
-                vec![(self.cpu_percent_median < 1.0, "1 % of a core".to_owned())]
+        let no_failure = || {
+            let failed = self.sum(|sample| sample.failed);
+            Goal::new("no failed request".to_owned(), failed == 0)
+        };
+        let worst_gap = |bound: f64| {
+            let gap = self.worst(|sample| sample.gap_ms);
+            Goal::new(format!("gap {bound} ms"), gap <= bound)
+        };
+        match scenario {
+            Scenario::PowerCut => {
+                let gap = median(&self.all(|sample| sample.gap_ms));
+                let cut = self.sum(|sample| sample.watches_cut);
+                let stall = self.worst(|sample| sample.stall_ms);
+                vec![
+                    Goal::new(format!("median gap {bound} ms"), gap <= bound),
+                    Goal::new("no watch cut".to_owned(), cut == 0),
+                    Goal::new("stall 1 s".to_owned(), stall <= 1000.0),
+                ]
+            }
+            Scenario::Handover => vec![no_failure(), worst_gap(20.0)],
+            Scenario::AgentKilled => vec![no_failure()],
+            Scenario::AgentFrozen => {
+                let twice = self.sum(|sample| sample.two_answers);
+                let once = Goal::new("never two answers".to_owned(), twice == 0);
+                vec![once, worst_gap(bound)]
+            }
+            Scenario::Rest if profile == Profile::Default => {
+                let cpu = median(&self.all(|sample| sample.cpu_percent));
+                vec![Goal::new("1 % of a core".to_owned(), cpu < 1.0)]
             }
             Scenario::Rest | Scenario::ProxyKilled => vec![],
-        };
-        let missed = goals.into_iter().filter(|(met, _)| !met);
-        missed.map(|(_, goal)| goal).collect()
-    }
-
-    fn print(&self) {
-        println!(
-            "{:13} {:8} {:>4} {:>8.0} {:>8.0} {:>8.0} {:>5} {:>7}/{:<7} {:>5}/{:<5} {:>8.0} {:>7} {:>6.2}  {}",
-            name(&self.scenario),
-            name(&self.profile),
-            self.runs,
-            self.gap_ms_median,
-            self.gap_ms_worst,
-            self.quiet_gap_ms_worst,
-            self.moved,
-            self.failed,
-            self.requests,
-            self.watches_cut,
-            self.watches,
-            self.stall_ms_worst,
-            self.two_answers,
-            self.cpu_percent_median,
-            if self.missed.is_empty() {
-                String::new()
-            } else {
-                format!("MISSED: {}", self.missed.join(", "))
-            }
-        );
+        }
     }
 }
 
 fn name(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-#[derive(Serialize)]
-struct Table {
-    machine: String,
-    commit: String,
-    rows: Vec<Row>,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -534,23 +526,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
         .copied()
         .filter(|profile| options.profile.is_empty() || options.profile.contains(profile))
         .collect();
-    println!("{}, commit {}", machine(), commit());
-    println!(
-        "{:13} {:8} {:>4} {:>8} {:>8} {:>8} {:>5} {:>15} {:>11} {:>8} {:>7} {:>6}",
-        "SCENARIO",
-        "PROFILE",
-        "RUNS",
-        "GAP MS",
-        "WORST",
-        "BEFORE",
-        "MOVED",
-        "FAILED/ALL",
-        "CUT/WATCHES",
-        "STALL",
-        "2 ARP",
-        "CPU %"
-    );
-    let mut rows = Vec::new();
+    let title =
+        "what clients notice: medians and worst over the runs, sums of requests and watches";
+    let mut report = Report::new(title.to_owned(), LABELS, columns());
+    report.print_head();
     for scenario in scenarios {
         let mut samples: BTreeMap<Profile, Vec<Sample>> = BTreeMap::new();
         for _ in 0..options.runs {
@@ -569,15 +548,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
             }
         }
         for (profile, samples) in &samples {
-            let row = Row::of(scenario, *profile, samples);
-            row.print();
-            rows.push(row);
+            let row = Found(samples).row(scenario, *profile);
+            report.print_row(&row);
+            report.add(row);
         }
     }
-    let table = Table {
-        machine: machine(),
-        commit: commit(),
-        rows,
-    };
-    write_json(options.json.clone(), &table)
+    report.write_json(options.json.clone())
 }

@@ -11,10 +11,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, XdpMode};
-use serde::Serialize;
 
-use crate::report::{Goal, commit, machine, median, quartiles, write_json};
-use crate::steer::{Case, Floors, Kind, MANY, Target, ip, product, steered, thread_time};
+use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
+use crate::steer::{Floors, Kind, MANY, Target, ip, product, steered, thread_time};
 
 /// Frames that the kernel takes at once, as a driver's NAPI poll does.
 const BATCH: u32 = 64;
@@ -26,37 +25,23 @@ const FAR: &str = "far";
 /// The least part of the bare rate that the product should reach.
 const GOAL: f64 = 0.88;
 
-/// A line of the report.
-#[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) ipv6: bool,
-    /// Median over the rounds, in frames a second of CPU time of one core.
-    pub(crate) per_second: f64,
-    /// The middle half of the rounds.
-    pub(crate) quartiles: [f64; 2],
-    /// Median of the rates' ratios to the bare one of the same round.
-    pub(crate) ratio: f64,
-    #[serde(flatten)]
-    pub(crate) goal: Goal,
-}
+const LABELS: &[Label] = &[Label::new("program", 26), Label::new("IP", 4)];
 
-#[derive(Serialize)]
-pub(crate) struct Table {
-    pub(crate) machine: String,
-    pub(crate) commit: String,
-    pub(crate) rounds: usize,
-    pub(crate) frames: u32,
-    pub(crate) rows: Vec<Row>,
-}
+const RATE: Column = Column {
+    name: "",
+    unit: "million/s",
+    better: Better::Higher,
+    ratio: Some("ratio"),
+    decimals: 2,
+};
 
 pub(super) fn run(json: Option<PathBuf>, rounds: usize, frames: u32) -> Result<()> {
-    let table = measure(rounds, frames)?;
-    print(&table);
-    write_json(json, &table)
+    let report = measure(rounds, frames)?;
+    report.print();
+    report.write_json(json)
 }
 
-pub(super) fn measure(rounds: usize, frames: u32) -> Result<Table> {
+pub(super) fn measure(rounds: usize, frames: u32) -> Result<Report> {
     ensure!(
         rounds > 0 && frames > 0,
         "--rounds and --frames must be at least 1"
@@ -79,7 +64,7 @@ pub(super) fn measure(rounds: usize, frames: u32) -> Result<Table> {
         let steer = Target::Product(Kind::Steer);
         cases.push(steered("steered to another node", steer, ipv6));
     }
-    let mut rates = vec![Vec::new(); cases.len()];
+    let mut rates = vec![Vec::<f64>::new(); cases.len()];
     for round in 0..=rounds {
         for (case, rates) in cases.iter().zip(&mut rates) {
             floors.aim(case, &mut products)?;
@@ -96,66 +81,31 @@ pub(super) fn measure(rounds: usize, frames: u32) -> Result<Table> {
                 case.name
             );
             if round > 0 {
-                rates.push(arrived as f64 / spent);
+                rates.push(arrived as f64 / spent / 1e6);
             }
         }
     }
-    Ok(Table {
-        machine: machine(),
-        commit: commit(),
-        rounds,
-        frames,
-        rows: rows(&cases, &rates)?,
-    })
-}
-
-fn rows(cases: &[Case], rates: &[Vec<f64>]) -> Result<Vec<Row>> {
-    cases
-        .iter()
-        .zip(rates)
-        .map(|(case, own)| {
-            let bare = cases
-                .iter()
-                .position(|bare| bare.target == Target::Send && bare.is_like(case))
-                .context("no bare case")?;
-            let ratios = own.iter().zip(&rates[bare]);
-            let ratio = median(ratios.map(|(own, bare)| own / bare).collect());
-            let goal = (case.target != Target::Send).then_some(GOAL);
-            let goal = Goal::at_least(goal, ratio);
-            Ok(Row {
-                name: case.name,
-                ipv6: case.ipv6,
-                per_second: median(own.clone()),
-                quartiles: quartiles(own),
-                ratio,
-                goal,
-            })
-        })
-        .collect()
-}
-
-fn print(table: &Table) {
-    println!("{}, commit {}", table.machine, table.commit);
-    println!(
-        "frames a second of one core's time, {MANY} flows, median of {} rounds of {} frames",
-        table.rounds, table.frames
+    let title = format!(
+        "frames a second of one core's time, {MANY} flows, median of {rounds} rounds of {frames} \
+         frames"
     );
-    println!(
-        "{:26} {:>4} {:>9} {:>19} {:>7} {:>6}",
-        "", "IP", "M/s", "quartiles", "ratio", "goal"
-    );
-    for row in &table.rows {
-        println!(
-            "{:26} {:>4} {:>9.2} {:>9.2} {:>9.2} {:>7.2} {}",
-            row.name,
-            if row.ipv6 { "v6" } else { "v4" },
-            row.per_second / 1e6,
-            row.quartiles[0] / 1e6,
-            row.quartiles[1] / 1e6,
-            row.ratio,
-            row.goal
-        );
+    let mut report = Report::new(title, LABELS, vec![RATE]);
+    for (case, own) in cases.iter().zip(&rates) {
+        let bare = cases
+            .iter()
+            .position(|bare| bare.target == Target::Send && bare.is_like(case))
+            .context("no bare case")?;
+        let ratios = own.iter().zip(&rates[bare]);
+        let ratios: Vec<f64> = ratios.map(|(own, bare)| own / bare).collect();
+        let ratio = median(&ratios);
+        let goal = (case.target != Target::Send).then(|| Goal::ratio(GOAL, ratio, RATE.better));
+        report.add(Row {
+            labels: vec![case.name.to_owned(), family(case.ipv6)],
+            figures: vec![Figure::median(own).ratio(ratio)],
+            goals: goal.into_iter().collect(),
+        });
     }
+    Ok(report)
 }
 
 impl Floors {

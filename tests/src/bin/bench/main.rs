@@ -4,6 +4,7 @@ mod connections;
 mod docs;
 mod failover;
 mod live;
+mod plot;
 mod ranks;
 mod report;
 mod steer;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use vip_tests::isolation;
 
-use crate::connections::Way;
+use crate::connections::Balancer;
 
 /// Benchmarks of vip
 #[derive(Parser)]
@@ -55,15 +56,15 @@ enum Benchmark {
         /// Write the figures there too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// How often all ways take their turn
+        /// How often all balancers take their turn
         #[arg(long, default_value_t = 9)]
         rounds: usize,
         /// Connections a turn
         #[arg(long, default_value_t = 10_000)]
         connections: u32,
         /// Ways that are compared
-        #[arg(long, value_delimiter = ',', default_values = Way::USUAL.iter().map(|way| way.name()))]
-        ways: Vec<Way>,
+        #[arg(long, value_delimiter = ',', default_values = Balancer::USUAL.iter().map(|balancer| balancer.name()))]
+        balancers: Vec<Balancer>,
     },
     /// The same beside IPVS, in a virtual machine whose clock counts instructions
     Vm(vm::Options),
@@ -110,8 +111,8 @@ fn main() -> ExitCode {
             json,
             rounds,
             connections,
-            ways,
-        } => connections::run(json, rounds, connections, &ways),
+            balancers,
+        } => connections::run(json, rounds, connections, &balancers),
         Benchmark::Vm(options) => vm::run(&options),
         Benchmark::Docs {
             rounds,

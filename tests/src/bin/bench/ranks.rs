@@ -6,38 +6,44 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 use vip_common::abi::DEFAULT_BUCKETS;
 use vip_common::testing::Random;
 use vip_node::rank::{self, Identity};
 
-use crate::report::{median, quantile, write_json};
+use crate::report::{Better, Column, Figure, Label, Report, Row, median, quantile};
 use crate::steer::thread_time;
 
-/// A line of the report on rank tables. Distances are fractions: 0.02 is 2 %.
-#[derive(Serialize)]
-struct Evenness {
-    /// Where the clusters' addresses come from.
-    addresses: &'static str,
-    backends: usize,
-    buckets: u32,
-    /// Of the clusters' worst shares, with all backends and with any one out.
-    median: f64,
-    worst: f64,
-    /// Clusters with a share further than 2 % from equal.
-    over_two_percent: usize,
-    /// To make a table.
-    milliseconds: f64,
+const LABELS: &[Label] = &[
+    Label::new("addresses", 12),
+    Label::new("backends", 8),
+    Label::new("buckets", 8),
+];
+
+const fn column(name: &'static str, unit: &'static str, decimals: usize) -> Column {
+    Column {
+        name,
+        unit,
+        better: Better::Lower,
+        ratio: None,
+        decimals,
+    }
 }
 
 pub(super) fn run(clusters: usize, json: Option<PathBuf>) -> Result<()> {
     ensure!(clusters > 0, "--clusters must be at least 1");
-    let mut random = Random(3);
-    let mut rows = Vec::new();
-    println!(
-        "{:12} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
-        "ADDRESSES", "BACKENDS", "BUCKETS", "MEDIAN", "WORST", "OVER 2 %", "MS"
+    let mut rng = Random(3);
+    let title = format!(
+        "how far the worst share of a cluster is from equal, with all backends and with any one \
+         out, over {clusters} clusters"
     );
+    let columns = vec![
+        column("median", "%", 2),
+        column("worst", "%", 2),
+        column("over 2 %", "clusters", 0),
+        column("table", "ms", 1),
+    ];
+    let mut report = Report::new(title, LABELS, columns);
+    report.print_head();
     for (addresses, mask, buckets) in [
         ("one /24", 0xff, DEFAULT_BUCKETS),
         ("one /16", 0xffff, DEFAULT_BUCKETS),
@@ -48,45 +54,41 @@ pub(super) fn run(clusters: usize, json: Option<PathBuf>) -> Result<()> {
             let mut spent = Duration::ZERO;
             let mut worst = Vec::new();
             for _ in 0..clusters {
-                let key = [random.word(), random.word()];
-                let cluster = cluster(&mut random, mask, backends);
+                let key = [rng.word(), rng.word()];
+                let cluster = cluster(&mut rng, mask, backends);
                 let started = thread_time()?;
                 let table = rank::table(key, &cluster, buckets)?;
                 spent += thread_time()? - started;
                 worst.push(rank::worst_share(&cluster, &table));
             }
-            let row = Evenness {
-                addresses,
-                backends,
-                buckets,
-                median: median(worst.clone()),
-                worst: quantile(worst.clone(), 1.0),
-                over_two_percent: worst.iter().filter(|&&share| share > 0.02).count(),
-                milliseconds: spent.as_secs_f64() * 1000.0 / clusters as f64,
+            let over = worst.iter().filter(|&&share| share > 0.02).count();
+            let row = Row {
+                labels: vec![
+                    addresses.to_owned(),
+                    backends.to_string(),
+                    buckets.to_string(),
+                ],
+                figures: vec![
+                    Figure::new(median(&worst) * 100.0),
+                    Figure::new(quantile(&worst, 1.0) * 100.0),
+                    Figure::count(over),
+                    Figure::new(spent.as_secs_f64() * 1000.0 / clusters as f64),
+                ],
+                goals: Vec::new(),
             };
-            println!(
-                "{:12} {:>8} {:>8} {:>6.2} % {:>6.2} % {:>4} of {} {:>7.1}",
-                row.addresses,
-                row.backends,
-                row.buckets,
-                row.median * 100.0,
-                row.worst * 100.0,
-                row.over_two_percent,
-                clusters,
-                row.milliseconds,
-            );
-            rows.push(row);
+            report.print_row(&row);
+            report.add(row);
         }
     }
-    write_json(json, &rows)
+    report.write_json(json)
 }
 
 /// Backends with random addresses that differ in the bits of the mask.
-fn cluster(random: &mut Random, mask: u32, backends: usize) -> Vec<Identity> {
-    let base = random.word() as u32 & !mask;
+fn cluster(rng: &mut Random, mask: u32, backends: usize) -> Vec<Identity> {
+    let base = rng.word() as u32 & !mask;
     let mut addresses = BTreeSet::new();
     while addresses.len() < backends {
-        addresses.insert(base | random.word() as u32 & mask);
+        addresses.insert(base | rng.word() as u32 & mask);
     }
     let identity = |address: u32| Identity {
         address: Ipv4Addr::from_bits(address).into(),

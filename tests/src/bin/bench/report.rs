@@ -1,75 +1,308 @@
-//! What the benchmarks' reports share.
+//! What a benchmark found: one form for all of them, shown on the terminal, in Markdown, as JSON
+//! and as bars.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-pub(super) fn write_json<T: Serialize>(path: Option<PathBuf>, value: &T) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    std::fs::write(&path, serde_json::to_string_pretty(value)?)
-        .with_context(|| format!("write {}", path.display()))
+use crate::plot::Chart;
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    /// What was measured, and how.
+    title: String,
+    machine: String,
+    kernel: String,
+    commit: String,
+    labels: &'static [Label],
+    columns: Vec<Column>,
+    rows: Vec<Row>,
 }
 
-pub(super) fn median(values: Vec<f64>) -> f64 {
+/// A column with words: of what a row tells.
+#[derive(Serialize)]
+pub(super) struct Label {
+    name: &'static str,
+    /// On the terminal, in characters.
+    #[serde(skip)]
+    width: usize,
+}
+
+/// A column with figures.
+#[derive(Serialize)]
+pub(super) struct Column {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) better: Better,
+    /// How the figure's ratio to the baseline is called, if there is a baseline.
+    pub(super) ratio: Option<&'static str>,
+    #[serde(skip)]
+    pub(super) decimals: usize,
+}
+
+/// Which figures are better.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Better {
+    Lower,
+    Higher,
+    /// It is said for the sake of the others.
+    Neither,
+}
+
+/// A line: a word for each label, a figure for each column.
+#[derive(Serialize)]
+pub(super) struct Row {
+    pub(super) labels: Vec<String>,
+    pub(super) figures: Vec<Figure>,
+    pub(super) goals: Vec<Goal>,
+}
+
+/// A figure, mostly the median over the rounds.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Figure {
+    pub(super) value: f64,
+    /// The middle half of the rounds.
+    quartiles: Option<[f64; 2]>,
+    /// The median of the ratios to the baseline in the same round.
+    ratio: Option<f64>,
+}
+
+/// What a figure should be, and whether it is.
+#[derive(Serialize)]
+pub(super) struct Goal {
+    text: String,
+    met: bool,
+}
+
+impl Label {
+    pub(super) const fn new(name: &'static str, width: usize) -> Self {
+        Self { name, width }
+    }
+}
+
+impl Figure {
+    pub(super) fn new(value: f64) -> Self {
+        Self {
+            value,
+            quartiles: None,
+            ratio: None,
+        }
+    }
+
+    pub(super) fn count(count: usize) -> Self {
+        Self::new(count as f64)
+    }
+
+    pub(super) fn median(values: &[f64]) -> Self {
+        Self {
+            quartiles: Some([0.25, 0.75].map(|part| quantile(values, part))),
+            ..Self::new(median(values))
+        }
+    }
+
+    pub(super) fn ratio(self, ratio: f64) -> Self {
+        Self {
+            ratio: Some(ratio),
+            ..self
+        }
+    }
+}
+
+impl Goal {
+    pub(super) fn new(text: String, met: bool) -> Self {
+        Self { text, met }
+    }
+
+    /// A ratio should not be worse than this.
+    pub(super) fn ratio(goal: f64, ratio: f64, better: Better) -> Self {
+        let met = match better {
+            Better::Lower => ratio <= goal,
+            Better::Higher => ratio >= goal,
+            Better::Neither => true,
+        };
+        Self::new(goal.to_string(), met)
+    }
+}
+
+impl Report {
+    pub(super) fn new(title: String, labels: &'static [Label], columns: Vec<Column>) -> Self {
+        let kernel = nix::sys::utsname::uname();
+        let kernel = kernel.map(|name| name.release().to_string_lossy().into_owned());
+        Self {
+            title,
+            machine: machine(),
+            kernel: kernel.unwrap_or_else(|_| "unknown".to_owned()),
+            commit: commit(),
+            labels,
+            columns,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Where it was measured, and what.
+    pub(super) fn origin(&self) -> String {
+        format!(
+            "{}, Linux {}, at commit {}",
+            self.machine, self.kernel, self.commit
+        )
+    }
+
+    pub(super) fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// Prints all of it.
+    pub(super) fn print(&self) {
+        self.print_head();
+        for row in &self.rows {
+            self.print_row(row);
+        }
+    }
+
+    /// Prints what comes before the first row.
+    pub(super) fn print_head(&self) {
+        println!("{}\n{}", self.origin(), self.title);
+        let mut line = String::new();
+        for label in self.labels {
+            let _ = write!(line, "{:width$} ", label.name, width = label.width);
+        }
+        for column in &self.columns {
+            let _ = write!(line, "{:>width$}", column.head(), width = column.width());
+            if let Some(ratio) = column.ratio {
+                let _ = write!(line, "{:>21}{ratio:>9}", "quartiles");
+            }
+        }
+        println!("{line}");
+    }
+
+    /// Prints a row: those of a benchmark that takes hours are shown as they come.
+    pub(super) fn print_row(&self, row: &Row) {
+        let mut line = String::new();
+        for (text, label) in row.labels.iter().zip(self.labels) {
+            let _ = write!(line, "{text:width$} ", width = label.width);
+        }
+        for (figure, column) in row.figures.iter().zip(&self.columns) {
+            let (width, decimals) = (column.width(), column.decimals);
+            let _ = write!(line, "{:>width$.decimals$}", figure.value);
+            if let Some([low, high]) = figure.quartiles {
+                let _ = write!(line, "{low:>11.decimals$} {high:>9.decimals$}");
+            }
+            if let Some(ratio) = figure.ratio {
+                let _ = write!(line, "{ratio:>9.2}");
+            }
+        }
+        for goal in &row.goals {
+            let _ = write!(
+                line,
+                "  {}{}",
+                goal.text,
+                if goal.met { " met" } else { " MISSED" }
+            );
+        }
+        println!("{line}");
+    }
+
+    /// Writes all of it to a file, if one is named.
+    pub(super) fn write_json(&self, path: Option<PathBuf>) -> Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        std::fs::write(&path, serde_json::to_string_pretty(self)?)
+            .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The table in Markdown.
+    pub(super) fn markdown(&self) -> Result<String, fmt::Error> {
+        let mut head: Vec<String> = Vec::new();
+        let mut rule = String::new();
+        for label in self.labels {
+            head.push(label.name.to_owned());
+            rule += "---|";
+        }
+        for column in &self.columns {
+            head.push(column.head());
+            rule += "---:|";
+            if let Some(ratio) = column.ratio {
+                head.push(ratio.to_owned());
+                rule += "---:|";
+            }
+        }
+        let mut text = format!("| {} | goal |\n|{rule}---|\n", head.join(" | "));
+        for row in &self.rows {
+            for label in &row.labels {
+                write!(text, "| {label} ")?;
+            }
+            for (figure, column) in row.figures.iter().zip(&self.columns) {
+                write!(text, "| {:.*} ", column.decimals, figure.value)?;
+                if let Some(ratio) = figure.ratio {
+                    write!(text, "| {ratio:.2} ")?;
+                }
+            }
+            let goals: Vec<String> = row.goals.iter().map(Goal::in_markdown).collect();
+            writeln!(text, "| {} |", goals.join("; "))?;
+        }
+        Ok(text)
+    }
+
+    /// A column as bars, for the rows that get a label.
+    pub(super) fn chart(
+        &self,
+        title: &'static str,
+        column: usize,
+        label: impl Fn(&[String]) -> Option<String>,
+    ) -> Chart {
+        let bars = self.rows.iter().filter_map(|row| {
+            let label = label(&row.labels)?;
+            Some((label, row.figures[column].value))
+        });
+        Chart {
+            title,
+            unit: self.columns[column].unit,
+            bars: bars.collect(),
+        }
+    }
+}
+
+impl Column {
+    fn head(&self) -> String {
+        match (self.name, self.unit) {
+            (name, "") => name.to_owned(),
+            ("", unit) => unit.to_owned(),
+            (name, unit) => format!("{name}, {unit}"),
+        }
+    }
+
+    fn width(&self) -> usize {
+        (self.head().chars().count() + 2).max(10)
+    }
+}
+
+impl Goal {
+    fn in_markdown(&self) -> String {
+        let verdict = if self.met { "met" } else { "**missed**" };
+        format!("{}, {verdict}", self.text)
+    }
+}
+
+/// For a label.
+pub(super) fn family(ipv6: bool) -> String {
+    if ipv6 { "IPv6" } else { "IPv4" }.to_owned()
+}
+
+pub(super) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 /// Nearest rank. The values are not empty: there is at least one round.
-pub(super) fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[((values.len() - 1) as f64 * part).round() as usize]
+pub(super) fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
 }
 
-/// The middle half of the values.
-pub(super) fn quartiles(values: &[f64]) -> [f64; 2] {
-    [0.25, 0.75].map(|part| quantile(values.to_vec(), part))
-}
-
-/// What was hoped for a ratio, if anything, and what became of it.
-#[derive(Clone, Copy, Serialize)]
-pub(super) struct Goal {
-    goal: Option<f64>,
-    met: Option<bool>,
-}
-
-impl Goal {
-    /// The ratio should be `goal` at most.
-    pub(super) fn at_most(goal: Option<f64>, ratio: f64) -> Self {
-        let met = goal.map(|goal| ratio <= goal);
-        Self { goal, met }
-    }
-
-    /// The ratio should be `goal` at least.
-    pub(super) fn at_least(goal: Option<f64>, ratio: f64) -> Self {
-        let met = goal.map(|goal| ratio >= goal);
-        Self { goal, met }
-    }
-
-    /// For a table of Markdown.
-    pub(super) fn in_markdown(self) -> String {
-        match (self.goal, self.met) {
-            (Some(goal), Some(true)) => format!("{goal}, met"),
-            (Some(goal), _) => format!("{goal}, **missed**"),
-            _ => String::new(),
-        }
-    }
-}
-
-/// For the end of a line on the terminal.
-impl fmt::Display for Goal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.goal, self.met) {
-            (Some(goal), Some(true)) => write!(f, "{goal:>6} met"),
-            (Some(goal), _) => write!(f, "{goal:>6} MISSED"),
-            _ => Ok(()),
-        }
-    }
-}
-
-pub(super) fn machine() -> String {
+fn machine() -> String {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model
         .lines()
@@ -77,7 +310,7 @@ pub(super) fn machine() -> String {
     model.map_or("unknown CPU", |(_, name)| name).to_owned()
 }
 
-pub(super) fn commit() -> String {
+fn commit() -> String {
     let output = Command::new("git")
         .args(["describe", "--always", "--dirty"])
         .output();

@@ -18,7 +18,6 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use vip_common::abi::bench::Feed;
 use vip_common::abi::{AllowKey, Counter, DEFAULT_BUCKETS, RankRow, flag};
 use vip_common::testing::{
@@ -29,7 +28,8 @@ use vip_common::wire::tcp;
 use vip_node::rank::{self, Identity};
 use vip_userspace::datapath::{Datapath, DesiredState, TC_INGRESS};
 
-use crate::report::{Goal, commit, machine, median, quartiles, write_json};
+use crate::plot::Chart;
+use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
 
 /// A value of a map, for aya.
 #[derive(Clone, Copy)]
@@ -40,14 +40,20 @@ struct FeedValue(Feed);
 unsafe impl aya::Pod for FeedValue {}
 
 /// Where programs hang.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Hook {
     Xdp,
     Tc,
 }
 
 impl Hook {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "XDP",
+            Self::Tc => "tc",
+        }
+    }
+
     /// The program that makes packets anew, and the one that does nothing.
     fn programs(self) -> (&'static str, &'static str) {
         match self {
@@ -267,142 +273,122 @@ pub(crate) fn steered(name: &'static str, target: Target, ipv6: bool) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (hook, ipv6, flows) in [
+    let kinds = [
         (Hook::Xdp, false, 1),
         (Hook::Xdp, false, MANY),
         (Hook::Xdp, true, 1),
         (Hook::Xdp, true, MANY),
         (Hook::Tc, false, MANY),
         (Hook::Tc, true, MANY),
-    ] {
-        let to_vip = |flags, port| {
-            let segment = Segment::new(0, 1024, flags);
-            frame(Segment { port, ..segment }, ipv6)
-        };
-        let to_client = Segment {
-            destination: CLIENT.into(),
-            ..Segment::new(0, 1024, tcp::ACK)
-        };
-        let (pass, send) = hook.actions();
-        let mut case = |name, target, frame: Vec<u8>, action, counter, goal| {
-            cases.push(Case {
-                name,
-                hook,
-                target,
-                frame,
-                ipv6,
-                port: Be16::new(if target == Target::Product(Kind::Map) {
-                    FRONT
-                } else {
-                    PORT
-                }),
-                flows,
-                action,
-                counter,
-                goal,
-            });
-        };
-        let (syn, ack) = (to_vip(tcp::SYN, PORT), to_vip(tcp::ACK, PORT));
-        let product = Target::Product;
-        let segment = Some(Counter::ForwardedSegment);
-        let opening = Some(Counter::ForwardedSyn);
-        let kept = Some(Counter::LocalSyn);
-        let (other_goal, goal) = match (hook, ipv6) {
-            (Hook::Xdp, false) => (Some(1.15), Some(1.5)),
-            (Hook::Xdp, true) => (None, Some(2.0)),
-            (Hook::Tc, _) => (None, None),
-        };
-        case("floor: pass", Target::Pass, ack.clone(), pass, None, None);
-        case(
-            "floor: parse, swap, send",
-            Target::Send,
-            ack.clone(),
-            send,
-            None,
-            None,
-        );
-        case(
-            "not for a VIP",
-            product(Kind::Steer),
-            frame(to_client, ipv6),
-            pass,
-            None,
-            other_goal,
-        );
-        case(
-            "established, to another node",
-            product(Kind::Steer),
-            ack.clone(),
-            send,
-            segment,
+    ];
+    let cases = kinds
+        .into_iter()
+        .flat_map(|(hook, ipv6, flows)| cases_of(hook, ipv6, flows));
+    cases.collect()
+}
+
+/// At a hook, by a family, of so many flows.
+fn cases_of(hook: Hook, ipv6: bool, flows: u32) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let to_vip = |flags, port| {
+        let segment = Segment::new(0, 1024, flags);
+        frame(Segment { port, ..segment }, ipv6)
+    };
+    let to_client = Segment {
+        destination: CLIENT.into(),
+        ..Segment::new(0, 1024, tcp::ACK)
+    };
+    let (pass, send) = hook.actions();
+    let mut case = |name, target, frame: Vec<u8>, action, counter, goal| {
+        cases.push(Case {
+            name,
+            hook,
+            target,
+            frame,
+            ipv6,
+            port: Be16::new(if target == Target::Product(Kind::Map) {
+                FRONT
+            } else {
+                PORT
+            }),
+            flows,
+            action,
+            counter,
             goal,
-        );
+        });
+    };
+    let (syn, ack) = (to_vip(tcp::SYN, PORT), to_vip(tcp::ACK, PORT));
+    let product = Target::Product;
+    let segment = Some(Counter::ForwardedSegment);
+    let opening = Some(Counter::ForwardedSyn);
+    let kept = Some(Counter::LocalSyn);
+    let (other_goal, goal) = match (hook, ipv6) {
+        (Hook::Xdp, false) => (Some(1.15), Some(1.5)),
+        (Hook::Xdp, true) => (None, Some(2.0)),
+        (Hook::Tc, _) => (None, None),
+    };
+    case("floor: pass", Target::Pass, ack.clone(), pass, None, None);
+    case(
+        "floor: parse, swap, send",
+        Target::Send,
+        ack.clone(),
+        send,
+        None,
+        None,
+    );
+    case(
+        "not for a VIP",
+        product(Kind::Steer),
+        frame(to_client, ipv6),
+        pass,
+        None,
+        other_goal,
+    );
+    case(
+        "established, to another node",
+        product(Kind::Steer),
+        ack.clone(),
+        send,
+        segment,
+        goal,
+    );
+    case(
+        "SYN, to another node",
+        product(Kind::Steer),
+        syn.clone(),
+        send,
+        opening,
+        goal,
+    );
+    if hook == Hook::Xdp {
         case(
-            "SYN, to another node",
-            product(Kind::Steer),
+            "the same, 1,000 networks allowed",
+            product(Kind::Allow),
             syn.clone(),
             send,
             opening,
-            goal,
+            None,
         );
-        if hook == Hook::Xdp {
-            case(
-                "the same, 1,000 networks allowed",
-                product(Kind::Allow),
-                syn.clone(),
-                send,
-                opening,
-                None,
-            );
-            case("SYN, kept", product(Kind::Keep), syn, pass, kept, None);
-            case(
-                "SYN, kept, port mapped",
-                product(Kind::Map),
-                to_vip(tcp::SYN, FRONT),
-                pass,
-                kept,
-                None,
-            );
-        }
+        case("SYN, kept", product(Kind::Keep), syn, pass, kept, None);
+        case(
+            "SYN, kept, port mapped",
+            product(Kind::Map),
+            to_vip(tcp::SYN, FRONT),
+            pass,
+            kept,
+            None,
+        );
     }
     cases
 }
 
-/// A line of the report. Times are nanoseconds of thread CPU time a packet.
-#[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) hook: Hook,
-    pub(crate) ipv6: bool,
-    pub(crate) flows: u32,
-    /// Median over the rounds, less what making the packet anew costs.
-    pub(crate) median_ns: f64,
-    /// The middle half of the rounds.
-    pub(crate) quartiles_ns: [f64; 2],
-    /// Median of the ratios to the floor of programs that send, in the same round.
-    pub(crate) ratio: f64,
-    #[serde(flatten)]
-    pub(crate) goal: Goal,
-}
-
-#[derive(Serialize)]
-pub(crate) struct Table {
-    pub(crate) machine: String,
-    pub(crate) kernel: String,
-    pub(crate) commit: String,
-    pub(crate) rounds: usize,
-    pub(crate) packets: u32,
-    pub(crate) rows: Vec<Row>,
-}
-
 pub(super) fn run(json: Option<PathBuf>, rounds: usize, packets: u32) -> Result<()> {
-    let table = measure(rounds, packets)?;
-    print(&table);
-    write_json(json, &table)
+    let report = measure(rounds, packets)?;
+    report.print();
+    report.write_json(json)
 }
 
-pub(super) fn measure(rounds: usize, packets: u32) -> Result<Table> {
+pub(super) fn measure(rounds: usize, packets: u32) -> Result<Report> {
     ensure!(
         rounds > 0 && packets > 0,
         "--rounds and --packets must be at least 1"
@@ -423,7 +409,7 @@ pub(super) fn measure(rounds: usize, packets: u32) -> Result<Table> {
     // Per case: the net times of the rounds.
     let mut times = vec![Vec::new(); cases.len()];
     for round in 0..=rounds {
-        // What making the packet anew costs. The case that tells comes first among its like.
+        // The cost of making the packet anew. The case that measures it comes first among its like.
         let mut feed = 0.0;
         for (case, times) in cases.iter().zip(&mut times) {
             let (feeder, nothing) = case.hook.programs();
@@ -479,7 +465,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
         let own = order.iter().position(|node| *node == backend(0));
         match own {
             Some(0) if !keeps => order.swap(0, 1),
-            Some(place) if keeps => order.swap(0, place),
+            Some(rank) if keeps => order.swap(0, rank),
             _ => continue,
         }
         *row = RankRow::new(order);
@@ -517,72 +503,60 @@ fn networks() -> Vec<vip_userspace::datapath::Allowed> {
     networks
 }
 
-fn report(cases: &[Case], times: &[Vec<f64>], rounds: usize, packets: u32) -> Result<Table> {
-    let mut rows = Vec::new();
+const LABELS: &[Label] = &[
+    Label::new("program", 34),
+    Label::new("hook", 4),
+    Label::new("IP", 4),
+    Label::new("flows", 8),
+];
+
+const TIME: Column = Column {
+    name: "",
+    unit: "ns",
+    better: Better::Lower,
+    ratio: Some("ratio"),
+    decimals: 1,
+};
+
+fn report(cases: &[Case], times: &[Vec<f64>], rounds: usize, packets: u32) -> Result<Report> {
+    let title = format!(
+        "thread CPU time a packet, median of {rounds} rounds of {packets} packets; making the \
+         packet anew is taken off"
+    );
+    let mut report = Report::new(title, LABELS, vec![TIME]);
     for (case, own) in cases.iter().zip(times) {
         let floor = cases
             .iter()
             .position(|floor| floor.target == Target::Send && floor.is_like(case))
             .context("no floor")?;
-        let ratio = median(
-            own.iter()
-                .zip(&times[floor])
-                .map(|(own, floor)| own / floor)
-                .collect(),
-        );
-        rows.push(Row {
-            name: case.name,
-            hook: case.hook,
-            ipv6: case.ipv6,
-            flows: case.flows,
-            median_ns: median(own.clone()),
-            quartiles_ns: quartiles(own),
-            ratio,
-            goal: Goal::at_most(case.goal, ratio),
+        let ratios = own.iter().zip(&times[floor]);
+        let ratios: Vec<f64> = ratios.map(|(own, floor)| own / floor).collect();
+        let ratio = median(&ratios);
+        let goal = case.goal.map(|goal| Goal::ratio(goal, ratio, TIME.better));
+        report.add(Row {
+            labels: vec![
+                case.name.to_owned(),
+                case.hook.name().to_owned(),
+                family(case.ipv6),
+                case.flows.to_string(),
+            ],
+            figures: vec![Figure::median(own).ratio(ratio)],
+            goals: goal.into_iter().collect(),
         });
     }
-    let name = nix::sys::utsname::uname()?;
-    Ok(Table {
-        machine: machine(),
-        kernel: name.release().to_string_lossy().into_owned(),
-        commit: commit(),
-        rounds,
-        packets,
-        rows,
-    })
+    Ok(report)
 }
 
-fn print(table: &Table) {
-    println!(
-        "{}, Linux {}, commit {}",
-        table.machine, table.kernel, table.commit
-    );
-    println!(
-        "thread CPU time a packet, median of {} rounds of {} packets; making the packet anew is taken off",
-        table.rounds, table.packets
-    );
-    println!(
-        "{:34} {:4} {:>4} {:>9} {:>8} {:>15} {:>7} {:>6}",
-        "", "hook", "IP", "flows", "ns", "quartiles", "ratio", "goal"
-    );
-    for row in &table.rows {
-        let hook = match row.hook {
-            Hook::Xdp => "XDP",
-            Hook::Tc => "tc",
-        };
-        println!(
-            "{:34} {:4} {:>4} {:>9} {:>8.1} {:>7.1} {:>7.1} {:>7.2} {}",
-            row.name,
-            hook,
-            if row.ipv6 { "v6" } else { "v4" },
-            row.flows,
-            row.median_ns,
-            row.quartiles_ns[0],
-            row.quartiles_ns[1],
-            row.ratio,
-            row.goal
-        );
-    }
+/// The cost of a packet of many flows in the driver.
+pub(super) fn chart(report: &Report) -> Chart {
+    let many = MANY.to_string();
+    let title = "CPU time a packet, 1,000,000 flows, XDP";
+    report.chart(title, 0, |labels| match labels {
+        [name, hook, family, flows] if hook == Hook::Xdp.name() && *flows == many => {
+            Some(format!("{name}, {family}"))
+        }
+        _ => None,
+    })
 }
 
 pub(crate) fn ip(arguments: &[&str]) -> Result<()> {

@@ -14,7 +14,7 @@ use vip_tests::process::output;
 use vip_tests::vm::machine::{Hardware, Machine};
 use vip_tests::vm::{KERNELS, Kernel};
 
-/// What `bench vm` is told.
+/// Arguments of `bench vm`.
 #[derive(clap::Args)]
 pub(super) struct Options {
     /// Write the figures there too
@@ -23,7 +23,7 @@ pub(super) struct Options {
     /// Kernel of the machine; without it, the newest
     #[arg(long)]
     kernel: Option<String>,
-    /// How often all ways take their turn
+    /// How often all balancers take their turn
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Connections a turn
@@ -57,7 +57,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         .args(["-C", env!("CARGO_MANIFEST_DIR")])
         .args(["-u", clock::OFFSET, "-u", MARK, "VIP_TESTS_PACE=calm"])
         .arg(&own);
-    bench.args(["connections", "--ways", "direct,vip,ipvs"]);
+    bench.args(["connections", "--balancers", "direct,vip,ipvs"]);
     bench.args(["--json", figures]);
     bench.args(["--rounds", &options.rounds.to_string()]);
     bench.args(["--connections", &options.connections.to_string()]);

@@ -4,37 +4,45 @@
 use anyhow::Result;
 
 use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
-use crate::scenarios::promise_one_voice;
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
+use crate::scenarios::promise_one_answer;
 use crate::traffic::{ArpMonitor, Traffic};
 
-pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "cold_start",
+    promise: "cold_start_of_all_machines_at_once_ends_with_one_owner",
+    tests: &[Test::shared_machines(When::Always)],
+    run,
+};
+
+pub(in crate::scenarios) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("cold_start");
     let nodes = cluster.nodes();
     for &node in &nodes {
         cluster.power_off(node)?;
     }
-    report.event("all nodes have lost their power");
+    timeline.event("all nodes have lost their power");
     let mut arp = ArpMonitor::start(cluster, 50)?;
     arp.wait("questions without an answer", |seen| seen.questions > 20)?;
     let silent = arp.report()?;
-    outcome.promise(silent.speakers.is_empty(), || {
-        format!("somebody answers while all are off: {:?}", silent.speakers)
+    outcome.promise(silent.answerers.is_empty(), || {
+        format!("somebody answers while all are off: {:?}", silent.answerers)
     });
     cluster.power_on(&nodes)?;
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
-    report.event(format!(
+    timeline.event(format!(
         "all have booted, {} owns the VIP",
         cluster.name(owner)
     ));
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     traffic.load.go_on(50)?;
     traffic.finish(&mut outcome, None)?;
     let seen = arp.report()?;
-    outcome.promise(!seen.speakers.is_empty(), || {
+    outcome.promise(!seen.answerers.is_empty(), || {
         "nobody has answered".to_owned()
     });
-    promise_one_voice(&mut outcome, &seen);
+    promise_one_answer(&mut outcome, &seen);
     Ok(outcome)
 }

@@ -6,10 +6,25 @@ use anyhow::Result;
 
 use crate::clock::boot_now;
 use crate::cluster::Cluster;
-use crate::outcome::{Down, Outcome, Report};
-use crate::scenarios::{others_than, promise_one_voice};
+use crate::outcome::{Down, Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
+use crate::scenarios::{others_than, promise_one_answer};
 use crate::traffic::{ArpMonitor, Traffic};
 use crate::vm::machine::Machine;
+
+pub(in crate::scenarios) const CABLE_PULLED: Scenario = Scenario {
+    name: "cable_pulled",
+    promise: "cable_pulled_moves_the_vip_and_cuts_no_watch_of_another_server",
+    tests: &[Test::shared_machines(When::Always)],
+    run: cable_pulled,
+};
+
+pub(in crate::scenarios) const HOST_FROZEN: Scenario = Scenario {
+    name: "host_frozen",
+    promise: "host_frozen_does_not_speak_for_the_vip_when_it_goes_on",
+    tests: &[Test::shared_machines(When::Always)],
+    run: host_frozen,
+};
 
 /// A way to cut a machine off.
 struct Fault {
@@ -21,26 +36,20 @@ struct Fault {
 }
 
 /// The cable of its network card is pulled, and plugged in again.
-pub(in crate::scenarios) fn cable_pulled(
-    cluster: &mut Cluster,
-    report: &mut Report,
-) -> Result<Outcome> {
+fn cable_pulled(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let fault = Fault {
         name: "cable_pulled",
         happens: |machine| machine.plug(0, false),
         ends: |machine| machine.plug(0, true),
         is_seen: true,
     };
-    run(cluster, report, &fault)
+    run(cluster, timeline, &fault)
 }
 
 /// All of it stands still, kernel included, while time goes on: a firmware that takes the
 /// processor, a hypervisor that has none to give. When it goes on, its kernel no longer speaks
 /// for the VIP, before any of its processes has run.
-pub(in crate::scenarios) fn host_frozen(
-    cluster: &mut Cluster,
-    report: &mut Report,
-) -> Result<Outcome> {
+fn host_frozen(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let fault = Fault {
         name: "host_frozen",
         happens: |machine| {
@@ -53,24 +62,24 @@ pub(in crate::scenarios) fn host_frozen(
         },
         is_seen: false,
     };
-    run(cluster, report, &fault)
+    run(cluster, timeline, &fault)
 }
 
-fn run(cluster: &mut Cluster, report: &mut Report, fault: &Fault) -> Result<Outcome> {
+fn run(cluster: &mut Cluster, timeline: &mut Timeline, fault: &Fault) -> Result<Outcome> {
     let mut outcome = Outcome::new(fault.name);
     let owner = cluster.owner()?;
     let name = cluster.name(owner);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();
     let mut arp = ArpMonitor::start(cluster, 50)?;
-    arp.wait("the owner answers", |seen| !seen.speakers.is_empty())?;
+    arp.wait("the owner answers", |seen| !seen.answerers.is_empty())?;
 
     (fault.happens)(cluster.vm(owner)?.machine())?;
     let at = boot_now();
-    report.event(format!("{}: {name}, the owner", fault.name));
+    timeline.event(format!("{}: {name}, the owner", fault.name));
     let others = others_than(cluster, owner);
-    let heir = cluster.owner_among(&others)?;
-    report.event(format!("{} owns the VIP", cluster.name(heir)));
+    let successor = cluster.owner_among(&others)?;
+    timeline.event(format!("{} owns the VIP", cluster.name(successor)));
     let what = "the others know that it is dead";
     cluster.wait_for_status(what, &others, |own, _, status| {
         let entry = status.node(own.host(owner));
@@ -78,7 +87,7 @@ fn run(cluster: &mut Cluster, report: &mut Report, fault: &Fault) -> Result<Outc
     })?;
     if fault.is_seen {
         cluster.wait_for_status("the node says what it lacks", &[owner], |_, _, status| {
-            !status.faults.is_empty() && status.state == "initialize"
+            status.is_faulty()
         })?;
     }
     traffic.load.go_on(50)?;
@@ -91,9 +100,9 @@ fn run(cluster: &mut Cluster, report: &mut Report, fault: &Fault) -> Result<Outc
 
     (fault.ends)(cluster.vm(owner)?.machine())?;
     cluster.wait_until_settled()?;
-    report.event(format!("{name} is back"));
-    let traffic = Traffic::start(cluster, report)?;
+    timeline.event(format!("{name} is back"));
+    let traffic = Traffic::start(cluster, timeline)?;
     traffic.finish(&mut outcome, None)?;
-    promise_one_voice(&mut outcome, &arp.report()?);
+    promise_one_answer(&mut outcome, &arp.report()?);
     Ok(outcome)
 }

@@ -5,17 +5,25 @@
 use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
-use crate::outcome::{Down, Outcome, Report};
+use crate::outcome::{Down, Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 use crate::vm::Kernel;
 
-pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "kernel_upgrade",
+    promise: "kernel_upgrade_node_by_node_fails_no_request",
+    tests: &[Test::shared_machines(When::Always)],
+    run,
+};
+
+pub(in crate::scenarios) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("kernel_upgrade");
     let kernels = Kernel::all()?.context("no kernels were prepared")?;
     let newest = kernels.last().context("no kernels were prepared")?;
     for node in cluster.nodes() {
         let name = cluster.name(node);
-        let mut traffic = Traffic::start(cluster, report)?;
+        let mut traffic = Traffic::start(cluster, timeline)?;
         cluster.vip(node, &["drain"])?;
         let nodes = cluster.nodes();
         cluster.wait_for_status("all know that it is drained", &nodes, |own, _, status| {
@@ -32,7 +40,7 @@ pub(in crate::scenarios) fn run(cluster: &mut Cluster, report: &mut Report) -> R
         cluster.power_on(&[node])?;
         cluster.wait_for_server(node)?;
         cluster.wait_until_settled()?;
-        report.event(format!("{name}: Linux {old} became {}", newest.version));
+        timeline.event(format!("{name}: Linux {old} became {}", newest.version));
         traffic.load.go_on(30)?;
         let down = Down { server: &name, at };
         traffic.finish(&mut outcome, Some(down))?;

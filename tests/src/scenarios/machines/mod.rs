@@ -1,4 +1,4 @@
-//! What happens to machines and cannot happen to namespaces.
+//! Faults of machines, which namespaces cannot have.
 
 pub(super) mod cold_start;
 pub(super) mod cut_off;

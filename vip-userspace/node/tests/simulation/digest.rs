@@ -96,7 +96,7 @@ impl Digest {
             } => {
                 let (kind, found) = match change {
                     Transition::Alive => (0, 0),
-                    Transition::Dead => (1, 0),
+                    Transition::Dead(_) => (1, 0),
                     Transition::Ready => (2, 0),
                     Transition::Unknown(found) => (3, probe(found)),
                     Transition::NotReady(found) => (4, probe(found)),
@@ -200,6 +200,6 @@ fn probe(probe: &Probe) -> u64 {
         Probe::NotReady(_) => 2,
         Probe::Hung { .. } => 3,
         Probe::Refused => 4,
-        Probe::Silent => 5,
+        Probe::Silent(_) => 5,
     }
 }

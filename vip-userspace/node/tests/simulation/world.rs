@@ -423,7 +423,7 @@ impl World {
                     && !self.wires[node][index].cut
                     && !self.wires[index][node].cut;
             let found = match (reached, there.ready) {
-                (false, _) => Probe::Silent,
+                (false, _) => Probe::Silent(String::new()),
                 (true, true) => Probe::Ready,
                 (true, false) => Probe::NotReady(String::new()),
             };

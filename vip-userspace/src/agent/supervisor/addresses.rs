@@ -12,7 +12,7 @@ use crate::observe::journal::Journal;
 use super::setup::addresses_of;
 
 /// Takes off `lo` what agents put there and the configuration has no longer. To be done before
-/// programs that do not know it take the place of those that do: the kernel would speak for it.
+/// programs that do not know it take the place of those that do: the kernel would answer for it.
 /// Returns what was there.
 pub(super) async fn leave_old(netlink: &Netlink, config: &Config) -> anyhow::Result<Vec<IpAddr>> {
     let mut noted = notes::addresses(&config.run_dir);
@@ -47,8 +47,8 @@ impl Placed {
     /// Notes what operators should know.
     pub(super) fn tell(self, address: IpAddr, journal: &mut Journal) {
         match self {
-            Self::Theirs => journal.note(Event::AddressTheirs { address }),
-            Self::Now { ended } if ended > 0 => journal.note(Event::Stranded { address, ended }),
+            Self::Theirs => journal.note(Event::address_theirs(address)),
+            Self::Now { ended } if ended > 0 => journal.note(Event::stranded(address, ended)),
             Self::Now { .. } | Self::Before => {}
         }
     }
@@ -71,7 +71,8 @@ pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow
     netlink.add_vip(address).await?;
     let ports: Vec<u16> = vip.services.iter().map(|service| service.port).collect();
     let ended = stranded::end(address, &ports).unwrap_or_else(|error| {
-        tracing::warn!(%error, "clients on this node learn by their keepalive that they are cut off");
+        tracing::warn!(%error, "connections of this node that reached the VIP by the network are not reset: their clients \
+             wait for a time-out");
         0
     });
     Ok(Placed::Now { ended })
@@ -131,7 +132,7 @@ mod tests {
             for (address, stays) in [(VIP.into(), true), (VIP6.into(), false), (theirs, true)] {
                 assert_eq!(netlink.is_on_lo(address).await.unwrap(), stays, "{address}");
             }
-            assert_eq!(notes::addresses(run_dir), [VIP.into()].into());
+            assert_eq!(notes::addresses(&run_dir.into()), [VIP.into()].into());
             assert!(leave_old(&netlink, &less).await.unwrap().is_empty());
         });
     }

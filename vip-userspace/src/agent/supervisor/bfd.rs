@@ -1,78 +1,14 @@
-//! BFD's port: shared with other programs of the node, or taken alone, or lost and asked for again.
-
-use std::net::IpAddr;
+//! Looks after BFD's port: whether the agent still has it, and who else does.
 
 use vip_common::wire::bfd::PORT;
 
 use super::Supervisor;
+use super::bfd_access::Access;
 use crate::agent::node_thread::Command;
-use crate::config::Config;
-use crate::datapath::{BfdPort, Pins};
-use crate::net::Nic;
-use crate::net::bfd::{BfdSocket, is_port_taken};
+use crate::net::bfd::is_port_taken;
 use crate::observe::event::{Event, Repair};
+use crate::observe::status;
 use vip_node::{Fault, Input};
-
-/// How this node has BFD's port.
-pub(super) enum Access {
-    /// BFD is off.
-    Off,
-    /// A program hands the agent its packets, and others theirs.
-    Shared(Box<BfdPort>),
-    /// The agent is bound to it, and no other program can be.
-    Alone,
-    /// It cannot be opened; why, as it was told last.
-    Lost(String),
-}
-
-impl Access {
-    /// Opens it, with a program if the kernel has that, else alone. The socket is missing if BFD is
-    /// off or the port cannot be opened.
-    pub(super) fn open(config: &Config, nic: &Nic, pins: &Pins) -> (Self, Option<BfdSocket>) {
-        let remove = || {
-            if let Err(error) = BfdPort::remove(pins) {
-                tracing::warn!(%error, "cannot remove the program for BFD's port");
-            }
-        };
-        if config.bfd.is_none() {
-            remove();
-            return (Self::Off, None);
-        }
-        let peers = config.peers(nic.node_index);
-        let refused = match share(nic, &peers, pins) {
-            Ok((port, socket)) => return (Self::Shared(Box::new(port)), Some(socket)),
-            Err(error) => brief(&error),
-        };
-        remove();
-        match BfdSocket::open_alone(&nic.name, nic.address, &peers) {
-            Ok(socket) => {
-                tracing::warn!(
-                    %refused,
-                    "UDP port {PORT} cannot be shared: no other BFD program can start on this node"
-                );
-                (Self::Alone, Some(socket))
-            }
-            Err(error) => (Self::Lost(format!("{error}; not shared: {refused}")), None),
-        }
-    }
-}
-
-/// An error without what the verifier says of each instruction, which is not the same twice.
-fn brief(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
-    match text.split_once(" Verifier output:") {
-        Some((text, _)) => text.to_owned(),
-        None => text,
-    }
-}
-
-fn share(nic: &Nic, peers: &[IpAddr], pins: &Pins) -> anyhow::Result<(BfdPort, BfdSocket)> {
-    let socket = BfdSocket::open_shared(&nic.name, nic.address, peers)?;
-    let mut port = BfdPort::load(nic.address, peers, &socket)?;
-    port.set_shared(is_port_taken(nic.address)?)?;
-    port.attach(pins)?;
-    Ok((port, socket))
-}
 
 impl Supervisor {
     /// Looks whether the agent still gets its packets, and who else has the port. Opens it if it is
@@ -89,23 +25,24 @@ impl Supervisor {
                 });
                 match repaired {
                     Ok(false) => {}
-                    Ok(true) => self.journal.note(Event::Repaired(Repair::BfdPort)),
-                    Err(error) => self.journal.note(Event::NotRepaired {
-                        what: Repair::BfdPort,
-                        cause: error.to_string(),
-                    }),
+                    Ok(true) => self.journal.note(Event::repaired(Repair::BfdPort)),
+                    Err(error) => self
+                        .journal
+                        .note(Event::not_repaired(Repair::BfdPort, error.to_string())),
                 }
                 let taken = match is_port_taken(self.nic.address) {
                     Ok(taken) => taken,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot look who else has UDP port {PORT}");
+                        tracing::warn!(%error, "cannot find out whether another program has UDP port {PORT}");
                         return;
                     }
                 };
                 match port.set_shared(taken) {
                     Ok(false) => {}
-                    Ok(true) => self.journal.note(Event::BfdPort { shared: taken }),
-                    Err(error) => tracing::warn!(%error, "cannot tell who else has the port"),
+                    Ok(true) => self.journal.note(Event::bfd_port(taken)),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot tell the eBPF program whether another program has UDP port {PORT}")
+                    }
                 }
             }
             Access::Lost(told) => {
@@ -130,25 +67,24 @@ impl Supervisor {
             present: lost,
         });
         if let Access::Lost(why) = &self.sockets.bfd {
-            self.journal.note(Event::Failed {
-                what: format!(
+            self.journal.note(Event::failed(
+                format!(
                     "UDP port {PORT} (BFD) cannot be opened, and is tried again every 2 s: end \
                      the program that has it (FRR's bfdd, BIRD), or set `enabled = false` in [bfd]"
-                )
-                .into(),
-                cause: why.clone(),
-            });
+                ),
+                why.clone(),
+            ));
         }
     }
 
     /// For `vip status`.
-    pub(super) fn bfd_port(&self) -> Option<&'static str> {
+    pub(super) fn bfd_port(&self) -> Option<status::BfdPort> {
         match &self.sockets.bfd {
             Access::Off => None,
-            Access::Shared(port) if port.is_shared() => Some("shared"),
-            Access::Shared(_) => Some("sole"),
-            Access::Alone => Some("bound"),
-            Access::Lost(_) => Some("lost"),
+            Access::Shared(port) if port.is_shared() => Some(status::BfdPort::Shared),
+            Access::Shared(_) => Some(status::BfdPort::Sole),
+            Access::Alone => Some(status::BfdPort::Bound),
+            Access::Lost(_) => Some(status::BfdPort::Lost),
         }
     }
 }

@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vip_common::abi::{BackendIndex, MAX_CHECKS, Masks};
 
-use crate::agent::clock::now;
-use crate::agent::{Outcome, Probed};
+use crate::agent::probes::{Outcome, Probed};
+use crate::clock::now;
 use crate::config::Config;
-use crate::probe::{News, ProbeResult};
+use crate::probe::News;
 use vip_node::Input;
 use vip_node::health::Probe;
 
@@ -36,7 +36,7 @@ pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config
     while first.probed.len() < all && !served[..config.checks.len()].iter().all(|served| *served) {
         match timeout_at(end, outcomes.recv()).await {
             Ok(Some(Outcome::Probe(one))) => {
-                served[one.check] |= one.found.serves();
+                served[one.check] |= one.found.probe.is_usable();
                 first.probed.push(one);
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
@@ -48,7 +48,7 @@ pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config
 
 /// The masks of a node whose agent knows no more than that.
 pub(super) fn masks(probed: &[Probed], mut masks: Masks) -> Masks {
-    for one in probed.iter().filter(|one| one.found.serves()) {
+    for one in probed.iter().filter(|one| one.found.probe.is_usable()) {
         if let Some(index) = BackendIndex::new(one.node) {
             let local = &mut masks.connect[one.check];
             *local = local.with(index, true);
@@ -69,20 +69,14 @@ pub(super) fn inputs(probed: &[Probed], own: usize) -> Vec<Input> {
     probed.iter().filter_map(mean).collect()
 }
 
-/// What a probe means, of this node's own server or of another one's.
+/// What a probe means, of this node's `own` server or of another one's.
 pub(super) fn meaning(probed: &Probed, own: bool) -> Probe {
-    let hung = |reason: &str, connected| Probe::Hung {
-        reason: reason.to_owned(),
-        connected,
-    };
-    match &probed.found {
-        ProbeResult::Ready { .. } => Probe::Ready,
-        ProbeResult::Unknown { reason, .. } => Probe::Unknown(reason.clone()),
-        ProbeResult::NotReady { reason } => Probe::NotReady(reason.clone()),
-        ProbeResult::Hung { reason, connected } => hung(reason, now().before(*connected)),
-        ProbeResult::Refused => Probe::Refused,
+    match &probed.found.probe {
         // This node lives: silence is its server's, or its firewall's.
-        ProbeResult::Silent { reason } if own => hung(reason, now()),
-        ProbeResult::Silent { .. } => Probe::Silent,
+        Probe::Silent(reason) if own => Probe::Hung {
+            reason: reason.clone(),
+            connected: now(),
+        },
+        found => found.clone(),
     }
 }

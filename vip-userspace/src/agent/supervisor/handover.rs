@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 use vip_common::abi::BackendIndex;
 
-use super::{Peer, Supervisor};
+use super::Supervisor;
+use super::peer::Peer;
 use crate::agent::node_thread::{Command, HandoverResult};
 use vip_node::{NoHandover, Unsuited};
 
@@ -28,7 +29,7 @@ impl Handover {
     /// Why the VIP stays.
     pub(in crate::agent) async fn end(self) -> anyhow::Result<String> {
         let answer = self.answered.await;
-        match answer.context("somebody else asked for another handover")? {
+        match answer.context("another `vip handover` has taken the place of this one")? {
             Ok(to) => Ok(self.nodes[to.get()].name.clone()),
             Err(why) => Err(anyhow::anyhow!(text(&why, &self.nodes))),
         }
@@ -86,7 +87,7 @@ fn text(why: &NoHandover, nodes: &[Node]) -> String {
             let (then, remedy) = match why {
                 Unsuited::Unheard => ("", "start it"),
                 Unsuited::Draining => (BACK, "`vip undrain` it"),
-                Unsuited::Unready => (BACK, "mend it"),
+                Unsuited::Unready => (BACK, "repair it"),
                 Unsuited::Outranked { .. } => (
                     BACK,
                     "`vip drain` this node, which moves the VIP until `vip undrain`",

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use vip_common::wire::addr::Mac;
 
 use super::hooks::Hooks;
+use super::segment::KnownMac;
 use super::setup::{NicSockets, addresses_of, described};
-use super::{Supervisor, addresses, conflicts};
+use super::{Supervisor, addresses, claims};
 use crate::agent::node_thread::Command;
 use crate::datapath::DesiredState;
 use crate::net::netlink::{LinkState, NetEvent};
@@ -84,12 +85,10 @@ impl Supervisor {
         if link.name != self.nic.name {
             let from = std::mem::replace(&mut self.nic.name, link.name);
             let to = self.nic.name.clone();
-            self.journal.note(Event::NicRenamed { from, to });
+            self.journal.note(Event::nic_renamed(&from, &to));
         }
         if let Some(mac) = link.mac.filter(|mac| *mac != self.nic.mac) {
-            self.journal.note(Event::NicAddress {
-                mac: Mac::from_wire(mac).to_string(),
-            });
+            self.journal.note(Event::nic_address(Mac::from_wire(mac)));
             self.use_mac(mac);
         }
         self.look_at_hooks(link.xdp).await;
@@ -154,9 +153,7 @@ impl Supervisor {
     fn cannot_follow(&mut self, cause: &str) {
         if self.not_followed.as_deref() != Some(cause) {
             self.not_followed = Some(cause.to_owned());
-            self.journal.note(Event::NotFollowed {
-                cause: cause.to_owned(),
-            });
+            self.journal.note(Event::not_followed(cause.to_owned()));
         }
     }
 
@@ -179,10 +176,10 @@ impl Supervisor {
             .tell(Command::Sockets(Box::new(thread_sockets)));
         self.tell_of_bfd();
         self.use_mac(self.nic.mac);
-        self.journal.note(Event::NicFollowed {
-            from,
-            to: described(&self.nic, attachment),
-        });
+        self.journal.note(Event::nic_followed(
+            &from,
+            &described(&self.nic, attachment),
+        ));
         let link = self.netlink.link(self.nic.index).await?;
         self.node_thread.tell(Input::Fault {
             fault: Fault::Carrier,
@@ -235,7 +232,7 @@ impl Supervisor {
         match addresses::leave_old(&self.netlink, &self.config).await {
             Ok(old) => {
                 for address in old {
-                    self.journal.note(Event::AddressLeft { address });
+                    self.journal.note(Event::address_left(address));
                 }
             }
             Err(error) => tracing::warn!("an address that is no VIP stays on lo: {error:#}"),
@@ -256,14 +253,12 @@ impl Supervisor {
                 match addresses::put(&self.netlink, &self.config, vip).await {
                     Ok(placed) => placed.tell(vip.address, &mut self.journal),
                     Err(error) => {
-                        self.journal.note(Event::NotRepaired {
-                            what: Repair::Address,
-                            cause: error.to_string(),
-                        });
+                        self.journal
+                            .note(Event::not_repaired(Repair::Address, error.to_string()));
                         return Ok(());
                     }
                 }
-                self.journal.note(Event::Repaired(Repair::Address));
+                self.journal.note(Event::repaired(Repair::Address));
             }
         }
         self.node_thread.tell(Input::Fault {
@@ -283,7 +278,8 @@ impl Supervisor {
                 for neighbour in neighbours {
                     if let Some(mac) = neighbour.mac.map(Mac::from_wire) {
                         self.learn(neighbour.address, mac);
-                        self.segment.known_macs.push((mac, neighbour.address));
+                        let address = neighbour.address;
+                        self.segment.known_macs.push(KnownMac { mac, address });
                     }
                 }
             }
@@ -324,12 +320,12 @@ impl Supervisor {
         {
             self.node_thread.tell(Input::Neighbor(peer.index));
         }
-        // Who asks for the VIP, or claims it to others, the program has dealt with. Who answers
-        // a probe for it comes here, and was counted there.
+        // The program answers questions for the VIP and drops announcements of it. A reply to an
+        // address probe for it comes here, and the program has counted it.
         if addresses_of(&self.config).any(|vip| vip == heard.address) {
             self.on_claim(heard.mac);
-            if let Ok(counted) = conflicts(&self.datapath) {
-                self.claims.0 = counted;
+            if let Ok(counted) = claims::count(&self.datapath) {
+                self.claims.counted = counted;
             }
         } else {
             self.note_answer(heard.address, heard.mac);

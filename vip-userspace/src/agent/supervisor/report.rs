@@ -1,94 +1,196 @@
 //! Turns what the decisions report, by index, into events, which people read.
 
+use std::time::Duration;
+
 use vip_common::abi::BackendIndex;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::Diagnostic;
 
 use super::Supervisor;
-use crate::agent::clock::now;
 use crate::agent::node_thread::Notice;
+use crate::clock::now;
 use crate::observe::event::{Event, Repair};
 use vip_node::election::State;
 use vip_node::health::{Probe, Transition};
 use vip_node::{Claimant, Departure, Former, Loss, Report, Takeover};
 
 impl Supervisor {
-    /// What the thread has to tell.
+    /// Takes a message of the thread.
     pub(in crate::agent) fn on_notice(&mut self, notice: Notice) {
         let event = match notice {
-            Notice::Report(report) => match self.take(report) {
+            Notice::Report(report) => match self.on_report(report) {
                 Some(event) => event,
                 None => return,
             },
-            Notice::Repaired => Event::Repaired(Repair::State),
-            Notice::Failed(what, error) => Event::Failed {
-                what: format!("cannot {what}").into(),
-                cause: error.to_string(),
-            },
-            Notice::NoPriority(error) => Event::Failed {
-                what: "no real-time priority: a busy machine may lose the VIP for a moment".into(),
-                cause: error.to_string(),
-            },
+            Notice::Repaired => Event::repaired(Repair::State),
+            Notice::Failed(what, error) => {
+                Event::failed(format!("cannot {what}"), error.to_string())
+            }
+            Notice::NoPriority(error) => Event::failed(
+                "no real-time priority: a busy machine may lose the VIP for a moment",
+                error.to_string(),
+            ),
         };
         self.journal.note(event);
     }
 
-    /// Takes in what the decisions report; `None` if it is no news, or told in another way.
-    fn take(&mut self, report: Report) -> Option<Event> {
-        let news = match &report {
-            Report::Conflict {
-                defended, fresh, ..
-            } => *defended || *fresh,
-            _ => true,
-        };
-        self.follow(&report);
-        self.event(report).filter(|_| news)
-    }
-
-    /// Keeps what `vip status` says of it.
-    fn follow(&mut self, report: &Report) {
-        match report {
-            Report::Active(takeover) => {
-                self.state = State::Active;
-                self.segment.another_owns = false;
-                self.takeovers += 1;
-                self.since = now();
-                if let Takeover::From { after, .. } = takeover {
-                    self.last_failover = Some(*after);
-                }
-            }
-            Report::Backup(_) => {
+    /// Keeps what `vip status` shows of a report. `None` if it is no news, or told in another way.
+    fn on_report(&mut self, report: Report) -> Option<Event> {
+        Some(match report {
+            Report::Active(takeover) => self.on_active(takeover),
+            Report::Backup(loss) => {
                 self.state = State::Backup;
                 self.since = now();
+                Event::became_backup(self.lost(loss))
             }
-            Report::Conflict { mac, claimant, .. } => {
-                self.claims.1 += 1;
-                self.claimants.retain(|(known, _)| known != mac);
-                self.claimants.push((*mac, *claimant));
+            Report::Owner { owner, before } => {
+                self.segment.another_owns = owner.is_some();
+                let cause = before.map(|Former { node, why }| self.departed(node, why));
+                Event::owner(owner.map(|node| self.name(node)), cause)
             }
-            Report::Owner { owner, .. } => self.segment.another_owns = owner.is_some(),
-            Report::ConflictOver { mac, .. } => self.claimants.retain(|(known, _)| known != mac),
-            Report::TwoOwners { node, present } => self.on_two_owners(*node, *present),
-            _ => {}
+            Report::BfdUp(node) => Event::bfd_up(self.name(node)),
+            Report::BfdDown { node, diagnostic } => {
+                Event::bfd_down(self.name(node), self.diagnosed(diagnostic))
+            }
+            Report::Dead(node) => Event::node_dead(self.name(node)),
+            Report::Answers(node) => Event::node_answers(self.name(node)),
+            Report::Echo { node, lost: true } => Event::echo_lost(self.name(node)),
+            Report::Echo { node, lost: false } => Event::echo_back(self.name(node)),
+            Report::Health {
+                node,
+                check,
+                change,
+            } => self.health(node, check, change),
+            Report::NewConnections { check, resort } => {
+                Event::new_connections(self.config.checks[check].port, resort)
+            }
+            Report::Draining {
+                node,
+                draining: true,
+            } => Event::drained(self.name(node)),
+            Report::Draining {
+                node,
+                draining: false,
+            } => Event::undrained(self.name(node)),
+            Report::Fault {
+                fault,
+                present: true,
+            } => Event::fault(fault.text()),
+            Report::Fault {
+                fault,
+                present: false,
+            } => Event::fault_gone(fault.text()),
+            Report::Conflict {
+                mac,
+                claimant,
+                defended,
+                fresh,
+            } => {
+                self.claims.report(mac, claimant);
+                if !defended && !fresh {
+                    return None;
+                }
+                let node = claimant.node().map(|node| self.name(node));
+                Event::conflict(&self.claim(mac, claimant), node, defended)
+            }
+            Report::ConflictOver { mac, claimant } => {
+                self.claims.end(mac);
+                Event::conflict_over(mac, claimant.node().map(|node| self.name(node)))
+            }
+            Report::TwoOwners { node, present } => {
+                // Told as an alarm.
+                self.on_two_owners(node, present);
+                return None;
+            }
+            Report::HandingOver(node) => Event::handing_over(self.name(node)),
+            Report::HandedOver(node) => Event::handed_over(self.name(node)),
+            Report::NotHandedOver(why) => Event::not_handed_over(self.not_handed_over(&why)),
+            Report::Priority(priority) => Event::priority(priority),
+        })
+    }
+
+    /// A node's name.
+    pub(super) fn name(&self, node: BackendIndex) -> String {
+        self.peers[node.get()].name.clone()
+    }
+
+    fn on_active(&mut self, takeover: Takeover) -> Event {
+        self.state = State::Active;
+        self.since = now();
+        self.segment.another_owns = false;
+        self.takeovers += 1;
+        match takeover {
+            Takeover::Resumed => {
+                let cause = "the agent here before this one owned the VIP a moment ago";
+                Event::became_owner(cause.to_owned(), None)
+            }
+            Takeover::Nobody => Event::became_owner("no owner was heard".to_owned(), None),
+            Takeover::From { node, why, after } => {
+                self.last_failover = Some(after);
+                let outage: Option<Duration> = match why {
+                    Departure::Resigned | Departure::Silent => Some(after),
+                    Departure::Outranked => None,
+                };
+                Event::became_owner(self.departed(node, why), outage)
+            }
         }
     }
 
-    /// What the probe found that changed the picture. A later one may have ended meanwhile, and
-    /// have found something else.
-    fn cause(&self, node: BackendIndex, check: usize, found: &Probe) -> String {
-        let last = &self.peers[node.get()].probes[check];
-        match found {
-            _ if last.found.as_ref() == Some(found) => last.text.clone(),
-            Probe::Ready => "ready".to_owned(),
-            Probe::Unknown(text) | Probe::NotReady(text) | Probe::Hung { reason: text, .. } => {
-                text.clone()
-            }
-            Probe::Refused => "connection refused".to_owned(),
-            Probe::Silent => "no answer".to_owned(),
+    /// Why a node is the owner no more.
+    fn departed(&self, node: BackendIndex, why: Departure) -> String {
+        let node = self.name(node);
+        match why {
+            Departure::Resigned => format!("{node} gave the VIP up"),
+            Departure::Silent => format!("{node} is no longer heard"),
+            Departure::Outranked => format!("{node} ranks lower"),
         }
     }
 
-    /// Who claims the VIP, in words. The node's name comes before it.
+    /// Why this node is a backup.
+    fn lost(&self, loss: Loss) -> String {
+        match loss {
+            Loss::Started => "the agent has started, and listens for an owner".to_owned(),
+            Loss::Outranked(node) => format!("{} ranks higher", self.name(node)),
+            Loss::HandedOver(node) => format!("handed over to {}", self.name(node)),
+            Loss::Overslept => "the agent did not run for longer than its answer lease".to_owned(),
+            Loss::Fault(fault) => fault.text().to_owned(),
+            Loss::Shutdown => "the agent is ending".to_owned(),
+        }
+    }
+
+    /// Why a BFD session is down.
+    fn diagnosed(&self, diagnostic: Diagnostic) -> String {
+        match (diagnostic, self.config.bfd) {
+            (Diagnostic::ControlDetectionTimeExpired, Some(bfd)) => format!(
+                "no BFD packet within the detection time ({} packets, one every {} ms)",
+                bfd.multiplier,
+                bfd.interval.as_millis()
+            ),
+            (Diagnostic::NeighborSignaledSessionDown, _) => {
+                "the agent there took the session down".to_owned()
+            }
+            (Diagnostic::AdministrativelyDown, _) => "this agent is ending".to_owned(),
+            (other, _) => format!("diagnostic {other:?}"),
+        }
+    }
+
+    fn health(&self, node: BackendIndex, check: usize, change: Transition) -> Event {
+        let port = self.config.checks[check].port;
+        let cause = |found: Probe| found.text().to_owned();
+        let name = self.name(node);
+        match change {
+            Transition::Alive => Event::probes_answered(name),
+            Transition::Dead(found) => Event::probes_unanswered(name, cause(found)),
+            Transition::Ready => Event::server_ready(name, port),
+            Transition::Unknown(Probe::Ready) => {
+                Event::server_unknown(name, port, self.not_yet_ready("ready"))
+            }
+            Transition::Unknown(found) => Event::server_unknown(name, port, cause(found)),
+            Transition::NotReady(found) => Event::server_not_ready(name, port, cause(found)),
+        }
+    }
+
+    /// A claim of the VIP in words. The node's name, if it is a node, comes before it.
     pub(super) fn claim(&self, mac: Mac, claimant: Claimant) -> String {
         match claimant {
             Claimant::Stranger => format!(
@@ -100,142 +202,8 @@ impl Supervisor {
             }
             Claimant::Unheard { owner, .. } => format!(
                 "answers for the VIP while {} owns it: its agent was not heard",
-                self.peers[owner.get()].name
+                self.name(owner)
             ),
         }
-    }
-
-    fn event(&self, report: Report) -> Option<Event> {
-        let name = |index: BackendIndex| self.peers[index.get()].name.clone();
-        Some(match report {
-            Report::Active(takeover) => {
-                let (cause, after) = match takeover {
-                    Takeover::Resumed => ("an agent here had it a moment ago".to_owned(), None),
-                    Takeover::Nobody => ("nobody had it".to_owned(), None),
-                    Takeover::From { node, why, after } => {
-                        let node = name(node);
-                        match why {
-                            Departure::Resigned => (format!("{node} gave it up"), Some(after)),
-                            Departure::Silent => (format!("{node} fell silent"), Some(after)),
-                            Departure::Outranked => (format!("it is preferred to {node}"), None),
-                        }
-                    }
-                };
-                Event::BecameOwner { cause, after }
-            }
-            Report::Backup(loss) => Event::BecameBackup {
-                cause: match loss {
-                    Loss::Started => "it waits whether another node has the VIP".to_owned(),
-                    Loss::Outranked(node) => format!("{} is preferred", name(node)),
-                    Loss::HandedOver(node) => format!("handed over to {}", name(node)),
-                    Loss::Overslept => "it did not run for so long that its lease fell".to_owned(),
-                    Loss::Fault(fault) => fault.text().to_owned(),
-                    Loss::Shutdown => "the agent is ending".to_owned(),
-                },
-            },
-            Report::Owner { owner, before } => Event::Owner {
-                node: owner.map(name),
-                cause: before.map(|Former { node, why }| {
-                    let node = name(node);
-                    match why {
-                        Departure::Resigned => format!("{node} gave the VIP up"),
-                        Departure::Silent => format!("{node} fell silent"),
-                        Departure::Outranked => format!("it is preferred to {node}"),
-                    }
-                }),
-            },
-            Report::BfdUp(node) => Event::BfdUp { node: name(node) },
-            Report::BfdDown { node, diagnostic } => Event::BfdDown {
-                node: name(node),
-                cause: match diagnostic {
-                    Diagnostic::ControlDetectionTimeExpired => "nothing was heard in time",
-                    Diagnostic::NeighborSignaledSessionDown => "the other side says so",
-                    Diagnostic::AdministrativelyDown => "this agent is ending",
-                    _ => "for another reason",
-                },
-            },
-            Report::Dead(node) => Event::NodeDead { node: name(node) },
-            Report::Answers(node) => Event::NodeAnswers { node: name(node) },
-            Report::Health {
-                node,
-                check,
-                change,
-            } => {
-                let port = self.config.checks[check].port;
-                let cause = |found: Probe| self.cause(node, check, &found);
-                let node = name(node);
-                match change {
-                    Transition::Alive => Event::ProbesAnswered { node },
-                    Transition::Dead => Event::ProbesUnanswered {
-                        node,
-                        cause: cause(Probe::Silent),
-                    },
-                    Transition::Ready => Event::ServerReady { node, port },
-                    Transition::Unknown(Probe::Ready) => Event::ServerUnknown {
-                        node,
-                        port,
-                        cause: self.not_yet_ready("ready"),
-                    },
-                    Transition::Unknown(found) => Event::ServerUnknown {
-                        node,
-                        port,
-                        cause: cause(found),
-                    },
-                    Transition::NotReady(found) => Event::ServerNotReady {
-                        node,
-                        port,
-                        cause: cause(found),
-                    },
-                }
-            }
-            Report::Echo { node, lost: true } => Event::EchoLost { node: name(node) },
-            Report::Echo { node, lost: false } => Event::EchoBack { node: name(node) },
-            Report::NewConnections { check, resort } => Event::NewConnections {
-                port: self.config.checks[check].port,
-                resort,
-            },
-            Report::Draining {
-                node,
-                draining: true,
-            } => Event::Drained { node: name(node) },
-            Report::Draining {
-                node,
-                draining: false,
-            } => Event::Undrained { node: name(node) },
-            Report::Fault {
-                fault,
-                present: true,
-            } => Event::Fault {
-                cause: fault.text(),
-            },
-            Report::Fault {
-                fault,
-                present: false,
-            } => Event::FaultGone {
-                cause: fault.text(),
-            },
-            Report::Conflict {
-                mac,
-                claimant,
-                defended,
-                ..
-            } => Event::Conflict {
-                claim: self.claim(mac, claimant),
-                node: claimant.node().map(name),
-                defended,
-            },
-            Report::ConflictOver { mac, claimant } => Event::ConflictOver {
-                claimant: mac.to_string(),
-                node: claimant.node().map(name),
-            },
-            // Told as an alarm.
-            Report::TwoOwners { .. } => return None,
-            Report::HandingOver(node) => Event::HandingOver { to: name(node) },
-            Report::HandedOver(node) => Event::HandedOver { to: name(node) },
-            Report::NotHandedOver(why) => Event::NotHandedOver {
-                cause: self.not_handed_over(&why),
-            },
-            Report::Priority(priority) => Event::Priority(priority),
-        })
     }
 }

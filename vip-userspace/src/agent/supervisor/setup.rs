@@ -23,7 +23,7 @@ use vip_node::health::Thresholds;
 use vip_node::rank;
 use vip_node::{Member, Params, VrrpParams};
 
-use super::bfd::Access;
+use super::bfd_access::Access;
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
 pub(super) fn advert_interval(config: &Config) -> Centiseconds {

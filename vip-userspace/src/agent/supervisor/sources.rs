@@ -2,8 +2,8 @@
 //! and, if it is odd, told.
 
 use super::Supervisor;
-use crate::agent::clock::now;
 use crate::agent::node_thread::Command;
+use crate::clock::now;
 use vip_node::alarm::Kind;
 
 impl Supervisor {

@@ -1,5 +1,6 @@
 //! What `vip status` says.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,16 +9,20 @@ use vip_common::abi::{BackendIndex, Counter};
 use vip_common::wire::addr::Mac;
 
 use super::Supervisor;
-use crate::agent::clock::now;
+use super::peer::Peer;
 use crate::agent::node_thread::View;
+use crate::clock::now;
 use crate::observe::event::Repair;
 use crate::observe::status::{self, Status};
-use vip_node::election::State;
 use vip_node::health::Server;
 use vip_node::hooks::Running;
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+fn known(mac: Mac) -> Option<String> {
+    (!mac.is_unknown()).then(|| mac.to_string())
 }
 
 impl Supervisor {
@@ -27,129 +32,115 @@ impl Supervisor {
 
     fn describe(&self, view: &View) -> anyhow::Result<Status> {
         let now = now();
-        let named = |index: BackendIndex| {
-            let peer = &self.peers[index.get()];
-            status::Peer {
-                name: peer.name.clone(),
-                address: peer.address,
-            }
-        };
-        let known = |mac: Mac| (!mac.is_unknown()).then(|| mac.to_string());
-        let nodes = self.peers.iter().map(|peer| {
-            let counters = self.datapath.backend_counters(peer.index)?;
-            let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
-            let alive = view.masks.alive.contains(peer.index);
-            let server = view.servers[peer.index.get()][0];
-            Ok(status::Node {
-                name: peer.name.clone(),
-                address: peer.address,
-                own: peer.address == self.nic.address,
-                mac: known(peer.mac),
-                source_mac: known(self.sources.of(peer.index)),
-                alive,
-                ready: alive && server == Server::Ready,
-                unknown: alive && server == Server::Unknown,
-                draining: view.draining[peer.index.get()],
-                usable: view.masks.for_new_connections(0).contains(peer.index),
-                echo: view.echo[peer.index.get()],
-                bfd: session.map(|session| status::Bfd {
-                    state: session.state.to_owned(),
-                    detection_ms: millis(session.detection),
-                    round_trip_ms: session.round_trip.map(millis),
-                }),
-                probe: if server == Server::Unready {
-                    self.why_unready(peer, 0)
-                } else {
-                    peer.probes[0].text.clone()
-                },
-                rtt_ms: peer.rtt.map(millis),
-                packets: counters.packets,
-                bytes: counters.bytes,
-                connections: counters.syns,
-                packets_per_second: peer.rates.0,
-                connections_per_second: peer.rates.1,
-            })
-        });
+        let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
+        let nodes = self.peers.iter().map(|peer| self.node(view, peer));
         let counters = Counter::ALL
             .iter()
             .filter(|counter| counter.tells_of_traffic())
             .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
-        let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
+        let faults = view.faults.iter();
+        let claim = self.claims.open.last();
+        let alarms = self.segment.alarms.iter();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            vip: self.config.vip().endpoint().to_string(),
+            vip: self.config.vip().endpoint(),
             services: self.services(view),
             credentials_trouble: self.credentials_trouble.clone(),
             local: self.cgroup.as_ref().map(|path| path.display().to_string()),
-            owner: view.owner.map(named),
-            state: match view.state {
-                State::Initialize => "initialize",
-                State::Backup => "backup",
-                State::Active => "active",
-            }
-            .to_owned(),
+            owner: view.owner.map(|node| status::Peer {
+                name: self.name(node),
+                address: self.peers[node.get()].address,
+            }),
+            state: view.state,
             priority: view.priority,
-            faults: view
-                .faults
-                .iter()
-                .map(|fault| fault.text().to_owned())
-                .collect(),
+            faults: faults.map(|fault| fault.text().to_owned()).collect(),
+            fault_codes: view.faults.clone(),
             answer_lease_remaining_ms: view.answer_until.since(now).as_millis() as u64,
             state_for_ms: now.since(self.since).as_millis() as u64,
             takeovers: self.takeovers,
             last_failover_ms: self.last_failover.map(millis),
             source_mac_changes: self.sources.changes(),
-            conflicts: self.claims.1,
-            claimant: self.claimants.last().map(|(mac, _)| mac.to_string()),
-            claim: self.claimants.last().map(|(mac, claimant)| {
-                let claim = self.claim(*mac, *claimant);
-                match claimant.node() {
-                    Some(node) => format!("{}: {claim}", named(node).name),
-                    None => claim,
+            conflicts: self.claims.reported,
+            claimant: claim.map(|claim| claim.mac.to_string()),
+            claim: claim.map(|claim| {
+                let text = self.claim(claim.mac, claim.claimant);
+                match claim.claimant.node() {
+                    Some(node) => format!("{}: {text}", self.name(node)),
+                    None => text,
                 }
             }),
-            alarms: self
-                .segment
-                .alarms
-                .iter()
+            alarms: alarms
                 .map(|(kind, about, alarm)| status::Alarm {
-                    alarm: kind.name().to_owned(),
+                    alarm: kind,
                     about: about.to_owned(),
                     text: alarm.text.clone(),
                 })
                 .collect(),
             hears_nobody: self.hears_nobody(view),
-            node: named(own).name,
+            node: self.name(own),
             xdp: status::Xdp {
                 interface: self.nic.name.clone(),
-                mode: self.attachment.mode.to_string(),
-                egress: self.attachment.egress.to_string(),
+                mode: self.attachment.mode,
+                egress: self.attachment.egress,
                 proven: self.hooks.ingress.running() == Running::Yes,
                 adopted: self.datapath.adopted(),
             },
-            bfd_port: self.bfd_port().map(str::to_owned),
-            received: view
-                .received
-                .by_protocol()
-                .chain([("neighbour", self.heard)])
-                .map(|(protocol, packets)| (protocol.to_owned(), packets))
-                .collect(),
+            bfd_port: self.bfd_port(),
+            received: self.received(view),
             hooks: self.hooks.describe(),
             settings: self.other_nics.settings(),
             other_nics: self.other_nics.hindrances(),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
-            events: self
-                .journal
-                .counts()
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), *count))
-                .collect(),
+            events: self.journal.counts().clone(),
             repairs: Repair::ALL
-                .iter()
-                .map(|what| (what.name().to_owned(), self.journal.repairs(*what)))
-                .collect(),
+                .map(|part| (part, self.journal.repairs(part)))
+                .into(),
         })
+    }
+
+    fn node(&self, view: &View, peer: &Peer) -> anyhow::Result<status::Node> {
+        let counters = self.datapath.backend_counters(peer.index)?;
+        let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
+        let alive = view.masks.alive.contains(peer.index);
+        let server = view.servers[peer.index.get()][0];
+        Ok(status::Node {
+            name: peer.name.clone(),
+            address: peer.address,
+            own: peer.address == self.nic.address,
+            mac: known(peer.mac),
+            source_mac: known(self.sources.of(peer.index)),
+            alive,
+            ready: alive && server == Server::Ready,
+            unknown: alive && server == Server::Unknown,
+            draining: view.draining[peer.index.get()],
+            usable: view.masks.for_new_connections(0).contains(peer.index),
+            echo: view.echo[peer.index.get()],
+            bfd: session.map(|session| status::Bfd {
+                state: session.state,
+                detection_ms: millis(session.detection),
+                round_trip_ms: session.round_trip.map(millis),
+            }),
+            probe: if server == Server::Unready {
+                self.why_unready(peer, 0)
+            } else {
+                peer.last_probe(0).to_owned()
+            },
+            rtt_ms: peer.rtt.map(millis),
+            packets: counters.packets,
+            bytes: counters.bytes,
+            connections: counters.syns,
+            packets_per_second: peer.rates.packets_per_second,
+            connections_per_second: peer.rates.connections_per_second,
+        })
+    }
+
+    fn received(&self, view: &View) -> BTreeMap<String, u64> {
+        let received = view.received.by_protocol();
+        received
+            .chain([("neighbour", self.heard)])
+            .map(|(protocol, packets)| (protocol.to_owned(), packets))
+            .collect()
     }
 
     fn services(&self, view: &View) -> Vec<status::Service> {
@@ -161,10 +152,10 @@ impl Supervisor {
         let vips = self.config.vips.iter();
         vips.flat_map(|vip| vip.services.iter().map(move |service| (vip, service)))
             .map(|(vip, service)| status::Service {
-                endpoint: SocketAddr::new(vip.address, service.port).to_string(),
+                endpoint: SocketAddr::new(vip.address, service.port),
                 target_port: service.target,
                 usable: usable(service.check),
-                resort: view.resorts[service.check].name().to_owned(),
+                resort: view.resorts[service.check],
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use vip_common::wire::addr::Mac;
 
-use super::{Finding, Grade, finding};
+use super::finding::{Finding, Grade, finding};
 use crate::agent::notes;
 use crate::config::Config;
 use crate::net::netlink::Netlink;
@@ -60,7 +60,9 @@ async fn look(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<V
     for ((key, to), names) in changes {
         let why = match key {
             Key::ArpIgnore => "the kernel would answer ARP for the VIP there",
-            Key::ArpAnnounce => "the kernel would ask by ARP in the VIP's name there",
+            Key::ArpAnnounce => {
+                "the kernel would use the VIP as the source of its ARP requests there"
+            }
             Key::RpFilter => "clients whose answers leave by another NIC would be dropped",
         };
         let text = format!("`vip run` sets {key}={to} on {}: {why}", some(&names));
@@ -69,7 +71,7 @@ async fn look(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<V
     let arp = nics.iter().filter(|nic| nic.interface.arp);
     let arp: Vec<String> = arp.map(|nic| nic.interface.name.clone()).collect();
     if findings.is_empty() && silent {
-        let text = format!("the kernel is silent about the VIP on {}", some(&arp));
+        let text = format!("the kernel does not answer for the VIP on {}", some(&arp));
         findings.push(finding(Grade::Ok, "NICs", text));
     }
     let others = ways(false);

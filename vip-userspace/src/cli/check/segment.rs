@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
-use super::{Finding, Grade, ask_all, finding, list};
+use super::ask::ask_all;
+use super::finding::{Finding, Grade, finding, list};
 use crate::agent::survey::{self, Found, Wanted};
 use crate::config::{Config, Node};
 use crate::datapath::socket_lookup_programs;
@@ -20,6 +21,8 @@ use crate::net::{Neighbours, Nic};
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::observe::trouble::text;
+use vip_node::alarm::Kind;
+use vip_node::bfd::State;
 use vip_node::hearing::{Facts, Port, Route, Trouble};
 
 /// What the lines are called.
@@ -67,8 +70,8 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
                 Grade::Warning,
                 NODES,
                 format!(
-                    "{} is reached by {other}, and agents speak to it by {}: see which of the two has \
-                     the shorter prefix or the better metric",
+                    "{} is reached by {other}, and agents reach it by {}: compare the prefixes and the \
+                     metrics of the two routes",
                     called(peer),
                     nic.name
                 ),
@@ -109,7 +112,7 @@ async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) ->
     };
     let wanted = Wanted {
         listen: Some(Router {
-            id: config.vrrp.router_id,
+            id: config.router_id(),
             vip: config.vip().address,
         }),
         routes: addresses.clone(),
@@ -129,7 +132,7 @@ async fn look(config: &Config, peers: &[&Node], nic: &Nic, netlink: &Netlink) ->
     }
 }
 
-/// Who says something at the agent's own port.
+/// Sources of the packets that come to the agent's own port.
 async fn listen(socket: Option<BfdSocket>) -> Option<Vec<IpAddr>> {
     let socket = socket?;
     let end = Instant::now() + LISTEN;
@@ -222,9 +225,10 @@ fn told(status: &Status, peer: &Node) -> Vec<Finding> {
     let findings: Vec<Finding> = alarms
         .filter(|alarm| alarm.about == peer.name)
         .map(|alarm| {
-            let grade = match alarm.alarm.as_str() {
-                "no_agent" => Grade::Warning,
-                _ => Grade::Failure,
+            let grade = if alarm.alarm == Kind::NoAgent {
+                Grade::Warning
+            } else {
+                Grade::Failure
             };
             finding(grade, NODES, alarm.text.clone())
         })
@@ -233,12 +237,12 @@ fn told(status: &Status, peer: &Node) -> Vec<Finding> {
     let session = session.and_then(|node| node.bfd.as_ref());
     match session {
         Some(session) if findings.is_empty() => {
-            let up = session.state == "up";
+            let up = session.state == State::Up;
             let grade = if up { Grade::Ok } else { Grade::Warning };
             let text = format!(
                 "{} answers, and its BFD session is {}",
                 called(peer),
-                session.state
+                session.state.name()
             );
             vec![finding(grade, NODES, text)]
         }

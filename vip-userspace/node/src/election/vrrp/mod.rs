@@ -54,7 +54,8 @@ pub struct Params {
 }
 
 /// RFC 9568, section 6.4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Not started, or shut down.
     Initialize,
@@ -62,6 +63,21 @@ pub enum State {
     Backup,
     /// This node owns the VIP.
     Active,
+}
+
+impl State {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Initialize, Self::Backup, Self::Active];
+
+    /// `snake_case`, for status and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Initialize => "initialize",
+            Self::Backup => "backup",
+            Self::Active => "active",
+        }
+    }
 }
 
 /// What the shell has to do, in the order given.

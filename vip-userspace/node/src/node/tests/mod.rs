@@ -371,7 +371,7 @@ fn handover_that_nobody_answers_leaves_the_vip_where_it_is() {
             Input::Probe {
                 node: index(2),
                 check: 0,
-                found: Probe::Silent,
+                found: Probe::Silent(String::new()),
             },
         );
         let actions = bench.event(at(5002), Input::Handover(to));
@@ -945,7 +945,7 @@ fn node_that_never_answered_is_not_dead_by_silence_but_by_probes() {
         Input::Probe {
             node: index(0),
             check: 0,
-            found: Probe::Silent,
+            found: Probe::Silent(String::new()),
         },
     );
     assert!(actions.contains(&Action::Report(Report::Dead(index(0)))));

@@ -3,24 +3,39 @@
 use anyhow::Result;
 
 use crate::clock::boot_now;
-use crate::cluster::Cluster;
-use crate::outcome::{Outcome, Report};
+use crate::cluster::{Cluster, Plan};
+use crate::kube::Layout;
+use crate::outcome::{Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
-pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome> {
-    let mut outcome = Outcome::new(super::DRAIN.name);
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "readyz_says_no",
+    promise: "readyz_says_no_keeps_watches_and_sends_new_connections_elsewhere",
+    tests: &[
+        Test::netns(Plan::default),
+        Test::netns_if(|| Plan::kubernetes(Layout::Apart))
+            .cluster("real_apiserver")
+            .alone(),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
+pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
     let drained = super::another_than(cluster, owner);
     let name = cluster.name(drained);
-    let mut traffic = Traffic::start(cluster, report)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();
-    report.event(format!(
+    timeline.event(format!(
         "the API server on {name} drains; {held} watches are on it"
     ));
     cluster.drain_server(drained);
     cluster.wait_until_not_ready(drained)?;
     let known = boot_now();
-    report.event("all agents know");
+    timeline.event("all agents know");
     traffic.load.go_on(400)?;
 
     let requests = traffic.finish(&mut outcome, None)?;
@@ -40,13 +55,13 @@ pub(super) fn run(cluster: &mut Cluster, report: &mut Report) -> Result<Outcome>
     outcome.promise(after > 0 && stray == 0, || {
         format!("{stray} of {after} new connections went to {name}, which drains")
     });
-    report.event(format!(
+    timeline.event(format!(
         "{stray} of {after} new connections went to {name}; {} of its watches were cut",
         outcome.watches_cut_living
     ));
 
     cluster.restore_server(drained)?;
     cluster.wait_until_settled()?;
-    report.event(format!("{name} is ready again"));
+    timeline.event(format!("{name} is ready again"));
     Ok(outcome)
 }

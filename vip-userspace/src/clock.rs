@@ -1,4 +1,4 @@
-//! The clock that the lease is measured by.
+//! The clock of the answer lease.
 
 use nix::time::{ClockId, clock_gettime};
 use vip_common::wire::time::BootNanos;

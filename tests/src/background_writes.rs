@@ -11,9 +11,9 @@ use hyper::{Method, StatusCode};
 
 use crate::http::{Failure, Progress, Target, TargetArgs};
 
-/// What `testbed pulse` is told.
+/// Arguments of `testbed background-writes`.
 #[derive(Args, Debug)]
-pub struct PulseArgs {
+pub struct BackgroundWritesArgs {
     /// The servers' own addresses, not the VIP
     #[arg(long, value_delimiter = ',')]
     pub servers: Vec<SocketAddr>,
@@ -26,14 +26,14 @@ pub struct PulseArgs {
 }
 
 const COLLECTION: &str = "/api/v1/namespaces/default/configmaps";
-const OBJECT: &str = "/api/v1/namespaces/default/configmaps/pulse";
+const OBJECT: &str = "/api/v1/namespaces/default/configmaps/background-writes";
 
-async fn beat(target: &Target, number: u64) -> Result<(), Failure> {
+async fn write(target: &Target, number: u64) -> Result<(), Failure> {
     let mut connection = target.connect(None, &mut Progress::default()).await?;
     let object = serde_json::json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": { "name": "pulse" },
+        "metadata": { "name": "background-writes" },
         "data": { "number": number.to_string() },
     })
     .to_string();
@@ -63,7 +63,7 @@ async fn beat(target: &Target, number: u64) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The certificates cannot be read.
-pub async fn run(args: PulseArgs) -> Result<()> {
+pub async fn run(args: BackgroundWritesArgs) -> Result<()> {
     let mut targets = Vec::new();
     for server in args.servers {
         targets.push(Target::new(&TargetArgs {
@@ -76,10 +76,10 @@ pub async fn run(args: PulseArgs) -> Result<()> {
     for number in 0.. {
         interval.tick().await;
         for target in &targets {
-            match tokio::time::timeout(Duration::from_secs(1), beat(target, number)).await {
+            match tokio::time::timeout(Duration::from_secs(1), write(target, number)).await {
                 Ok(Ok(())) => break,
-                Ok(Err(error)) => eprintln!("pulse {number}: {error}"),
-                Err(_) => eprintln!("pulse {number}: no answer"),
+                Ok(Err(error)) => eprintln!("write {number}: {error}"),
+                Err(_) => eprintln!("write {number}: no answer"),
             }
         }
     }

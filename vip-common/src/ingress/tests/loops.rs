@@ -1,4 +1,4 @@
-//! From node to node: where a packet's way ends.
+//! Paths of packets from node to node: where they end, and the bound of their hops.
 
 use proptest::prelude::*;
 
@@ -7,10 +7,10 @@ use crate::abi::{RankRow, Service};
 use crate::testing::BUCKETS;
 use crate::wire::addr::Be16;
 
-/// A cluster on one segment: the nodes' masks may differ, as they do for a moment in life.
+/// A cluster on one segment. The nodes' masks may differ, as they do for a moment after a change.
 struct Cluster {
     worlds: Vec<World>,
-    /// Bit by bit, the nodes whose Ethernet source something rewrites.
+    /// One bit for each node whose Ethernet source something on the path rewrites.
     rewritten: usize,
 }
 
@@ -22,17 +22,17 @@ impl Cluster {
         }
     }
 
-    /// Sends the segment to a node and follows it. Returns the nodes it visited and the
-    /// last verdict.
+    /// Sends the segment to a node and follows it. Returns the nodes that it visited, and the last
+    /// verdict.
     fn send(&self, segment: Tcp, node: usize) -> (Vec<usize>, Verdict) {
         self.follow(segment.build(), node)
     }
 
-    /// The same with any frame.
+    /// Sends a frame to a node and follows it.
     fn follow(&self, mut frame: Vec<u8>, mut node: usize) -> (Vec<usize>, Verdict) {
         let mut visited = vec![node];
         frame[..6].copy_from_slice(&node_mac(node).to_wire());
-        // The longest list is the one that counts.
+        // The longest list is the bound.
         let lists = self.worlds.iter();
         let longest = lists.map(|world| world.state.config.backend_count).max();
         let longest = longest.expect("a cluster has nodes") as usize;
@@ -45,7 +45,7 @@ impl Cluster {
                 let rewritten = Mac::from_wire([2, 7, 7, 7, 7, node as u8]);
                 frame[6..12].copy_from_slice(&rewritten.to_wire());
             }
-            // Lists may differ, so that places mean nothing.
+            // Lists may differ, so that the index in the verdict means nothing here.
             let is_there = |other: &usize| node_mac(*other) == verdict.mac;
             node = (0..self.worlds.len()).find(is_there).expect("a node");
             visited.push(node);
@@ -56,18 +56,18 @@ impl Cluster {
 }
 
 proptest! {
-    /// Whatever the nodes believe of each other, a packet never loops. It visits no node
-    /// twice but the one that it entered by, which has not walked past its own rank then.
+    /// A packet never loops, whatever health each node knows of its peers. It visits no node twice
+    /// but the one that it entered by, which has not walked past its own rank then.
     #[test]
     fn a_packet_never_loops(
         nodes in 1..=7_usize, entry in 0..7_usize, port: u16, syn: bool,
-        beliefs in proptest::collection::vec((any::<u8>(), any::<u8>()), 7),
+        healths in proptest::collection::vec((any::<u8>(), any::<u8>()), 7),
         sockets: [bool; 7],
     ) {
         let cluster = Cluster::new((0..nodes).map(|me| {
             let mut world = World::new(nodes, me);
             for other in 0..nodes {
-                let (alive, ready) = beliefs[me];
+                let (alive, ready) = healths[me];
                 world.state.masks.alive = world.state.masks.alive.with(backend(other), alive >> other & 1 == 1);
                 world.state.masks.new_connections[0] = world.state.masks.new_connections[0].with(backend(other), ready >> other & 1 == 1);
             }
@@ -82,10 +82,10 @@ proptest! {
         prop_assert_eq!(later.len(), visited.len() - 1, "{:?}", visited);
     }
 
-    /// With one belief on all nodes, a segment ends at the node that has its connection, by
-    /// whichever node it enters, and at one reset if none has it.
+    /// If all nodes know the same health, a segment ends at the node that has its connection,
+    /// whichever node it enters by, and at one reset if none has it.
     #[test]
-    fn a_segment_finds_its_connection(
+    fn a_segment_reaches_its_connection_by_any_node(
         nodes in 1..=7_usize, entry in 0..7_usize, holder in 0..8_usize, port: u16, alive: u8,
     ) {
         let entry = entry % nodes;
@@ -109,12 +109,11 @@ proptest! {
         }
     }
 
-    /// While a node joins, and some of the others know of it already and some do not, no segment
-    /// of a connection is reset: it finds it, or is dropped by the one that joins, to be sent
-    /// again. A connection that the one that joins had all along gets its segments from the
-    /// client directly.
+    /// No segment of a connection is reset while a node joins, whichever peers know of it already.
+    /// The segment reaches its connection, or the joining node drops it and the client sends it
+    /// again. If the joining node itself has the connection, its segments enter there.
     #[test]
-    fn a_node_that_joins_resets_nothing(
+    fn a_joining_node_resets_nothing(
         nodes in 2..=7_usize, entry in 0..7_usize, holder in 0..7_usize, joins in 0..7_usize,
         port: u16, known: u8, knows: u8,
     ) {
@@ -144,12 +143,12 @@ proptest! {
     }
 }
 
-/// Every cluster of up to 5 nodes in every state, with every order, by every way in: a
-/// packet ends where the first usable node of its order has a socket for it, and nowhere
-/// else; with none, at one reset. All nodes believe the same.
+/// Every cluster of up to 5 nodes in every state, with every row, by every node that a packet can
+/// enter by. The packet ends at the first usable node of its row that has a socket for it; without
+/// one, at one reset. All nodes know the same health.
 #[test]
-fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
-    /// What a node has for the flow, and whether it is ready; `None` if it is dead.
+fn every_path_ends_at_the_first_socket_of_its_row_or_at_one_reset() {
+    /// Whether a node gets new connections, and its socket; `None` if it is not alive.
     type State = Option<(bool, Socket)>;
     const STATES: [State; 7] = [
         None,
@@ -160,10 +159,10 @@ fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
         Some((true, Socket::Listener)),
         Some((true, Socket::Connection)),
     ];
-    let mut chains = 0;
+    let mut paths = 0;
     for nodes in 1..=5 {
         let mut cluster = Cluster::new((0..nodes).map(|me| World::new(nodes, me)));
-        // A flow for each order: they begin at each of the nodes and go round from there.
+        // A flow for each row: they begin at each of the nodes and go round from there.
         let flow = |first, flags| Tcp::new(0, 0, flags).first_at(&World::new(nodes, 0), first);
         let flows: Vec<Tcp> = (0..nodes)
             .flat_map(|first| [flow(first, tcp::SYN), flow(first, tcp::ACK)])
@@ -205,8 +204,8 @@ fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
                                 _ => false,
                             }
                     };
-                    // A node that is passed over may still be the way in, and then is asked
-                    // when its rank comes; but a chain that has left it does not come back.
+                    // The node that the packet enters by looks for its socket at its own rank, even
+                    // if it is not usable; but a packet that has left it does not return.
                     let order = || (0..nodes).map(|rank| (first + rank) % nodes);
                     let before_entry = order().take_while(|node| *node != entry);
                     let leaves = before_entry
@@ -226,31 +225,30 @@ fn every_chain_ends_at_the_first_socket_of_its_order_or_at_one_reset() {
                             assert_eq!(verdict, Verdict::pass(Counter::NoSocket), "{what:?}");
                         }
                     }
-                    // No node twice, but for the way in: once as that, once in its rank.
+                    // No node twice, except the one that the packet enters by.
                     let mut later = visited[1..].to_vec();
                     later.sort_unstable();
                     later.dedup();
                     assert_eq!(later.len(), visited.len() - 1, "{what:?}: {visited:?}");
-                    chains += 1;
+                    paths += 1;
                 }
             }
         }
     }
-    assert!(chains > 600_000, "{chains}");
+    assert!(paths > 600_000, "{paths}");
 }
 
-/// Every cluster of up to 5 nodes that have no socket for a segment, dead, alive or ready, in
-/// every order, by every way in, with every set of nodes whose source is rewritten: no frame makes
-/// more hops than it may.
-/// New connections go where the agent would have them: to whoever lives, if none that does is
-/// ready.
+/// Chooses the nodes for new connections as the agent does: those that are ready, or all that are
+/// alive if none is ready.
 fn choose(masks: &mut crate::abi::Masks, ready: BackendMask) {
     let ready = ready.and(masks.alive);
     masks.new_connections[0] = if ready.is_empty() { masks.alive } else { ready };
 }
 
+/// Every cluster of up to 5 nodes without a socket for the segment, in every health, with every
+/// row, by every node, and with every set of nodes whose source is rewritten.
 #[test]
-fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
+fn no_path_is_longer_than_its_bound_whatever_sources_are_rewritten() {
     let mut longest = [0; 5];
     for (longest, nodes) in longest.iter_mut().zip(1..) {
         let mut cluster = Cluster::new((0..nodes).map(|me| World::new(nodes, me)));
@@ -274,7 +272,7 @@ fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
                 cluster.rewritten = rewritten;
                 for segment in &flows {
                     for entry in (0..nodes).filter(|node| state(*node) > 0) {
-                        // It fails by itself if the chain is too long.
+                        // This fails if the path is too long.
                         let (visited, verdict) = cluster.send(*segment, entry);
                         *longest = (*longest).max(visited.len() - 1);
                         if rewritten == 0 {
@@ -289,9 +287,9 @@ fn no_chain_is_longer_than_its_bound_whatever_sources_are_rewritten() {
     assert_eq!(longest, [0, 3, 4, 5, 6]);
 }
 
-/// With all nodes up, a connection that is somewhere is never reset, whatever sources are
-/// rewritten. How many are found if all are is what docs/troubleshooting.md says, wherever a
-/// connection is and whichever way its segments come in by. Once the sources are learned, all are.
+/// With all nodes up, no segment of a connection is reset, whatever sources are rewritten. If all
+/// are rewritten, the share of segments that reach their connection is the one in
+/// docs/troubleshooting.md. Once the sources are learned, all do.
 #[test]
 fn rewritten_sources_hide_connections_until_they_are_learned() {
     let mut found_of = Vec::new();
@@ -323,7 +321,7 @@ fn rewritten_sources_hide_connections_until_they_are_learned() {
                                 && verdict.counter == Counter::LocalSegment;
                             let dropped = verdict == Verdict::drop(Counter::TtlExceeded);
                             assert!(is_found || dropped && !learned, "{verdict:?}");
-                            // One at the first node of its row needs no second hop.
+                            // A connection at the first rank needs no second hop.
                             assert!(is_found || first != holder);
                             if rewritten == (1 << nodes) - 1 {
                                 all += 1;
@@ -342,9 +340,9 @@ fn rewritten_sources_hide_connections_until_they_are_learned() {
 }
 
 proptest! {
-    /// Whatever the nodes believe of each other, whichever nodes their lists lack, whatever keys
-    /// they hash with, whatever becomes of their source MACs, and whatever TTL a frame begins
-    /// with: it makes no more hops than the longest list has nodes, and one.
+    /// A frame makes at most one hop more than the longest list has nodes. This holds for any
+    /// health that a node knows of its peers, for lists that lack nodes, for different hash keys,
+    /// for rewritten sources, and for any TTL.
     #[test]
     fn no_frame_makes_more_than_n_plus_1_hops(
         nodes in 1..=7_usize, entry in 0..7_usize, rewritten in 0..128_usize, port: u16,
@@ -392,8 +390,8 @@ proptest! {
 }
 
 #[test]
-fn nodes_with_different_tables_cannot_send_a_packet_round_for_ever() {
-    // Two nodes that disagree about every order: a mistake in the configuration.
+fn a_packet_between_nodes_with_different_tables_is_dropped_after_its_last_hop() {
+    // Two nodes with opposite rows: a mistake in the configuration.
     let mut worlds = [World::new(2, 0), World::new(2, 1)];
     for row in 0..BUCKETS as usize {
         worlds[0].rows[row] = RankRow::new([0, 1].map(backend));
@@ -410,5 +408,5 @@ fn nodes_with_different_tables_cannot_send_a_packet_round_for_ever() {
         }
         node = verdict.backend as usize;
     }
-    panic!("still going");
+    panic!("the packet loops");
 }

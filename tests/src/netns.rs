@@ -34,8 +34,8 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Whoever is still in it: containers have groups of their own below. (Best effort, as is
-        // what follows: nobody could do more.)
+        // Processes that are still in it: containers have groups of their own below. (Best effort, as
+        // is the rest: nothing more can be done.)
         let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
         // Those that were killed take a moment to be gone.
         for _ in 0..100 {
@@ -60,14 +60,14 @@ fn remove_groups(group: &Path) -> std::io::Result<()> {
 
 /// A pair of namespaces with a control group, and the process that holds them.
 #[derive(Debug)]
-pub struct Place {
+pub struct NetNs {
     // Fields are dropped in this order: the group after who is in it.
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) holder: Process,
     _cgroup: Cgroup,
 }
 
-impl Place {
+impl NetNs {
     /// Makes one. There is nothing in its network but `lo`, which is down.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Who is answered about the VIP by ARP and Neighbour Discovery, and who may claim it.
+//! ARP and Neighbor Discovery: answers of the owner, announcements and claims.
 
 use super::*;
 use crate::testing::{
@@ -18,17 +18,17 @@ fn only_the_owner_answers_solicitations_for_the_vip() {
         ndp_frame((node_mac(0), VIP6), to, bytemuck::bytes_of(&message))
     };
     let all = (ndp::group_mac(ipv6::ALL_NODES), ipv6::ALL_NODES);
-    for (free, expected) in [
+    for (unspecified, expected) in [
         (false, answer((CLIENT_MAC, CLIENT6), 0x60)),
         (true, answer(all, 0x20)),
     ] {
-        let mut frame = solicitation(VIP6, free);
+        let mut frame = solicitation(VIP6, unspecified);
         assert_eq!(
             owner.run(&mut frame),
             (Verdict::answer_ndp(), Action::Transmit)
         );
-        assert_eq!(frame, expected, "free: {free}");
-        let silent = other.run(&mut solicitation(VIP6, free)).0;
+        assert_eq!(frame, expected, "from ::: {unspecified}");
+        let silent = other.run(&mut solicitation(VIP6, unspecified)).0;
         assert_eq!(silent, Verdict::drop(NdpNotOwner));
     }
 
@@ -49,7 +49,11 @@ fn only_the_owner_answers_solicitations_for_the_vip() {
         ndp_frame((mac, source), all, bytemuck::bytes_of(&message))
     };
     for (name, mut frame, expected) in [
-        ("from afar", with(21, 254), Verdict::drop(Malformed)),
+        (
+            "with another hop limit",
+            with(21, 254),
+            Verdict::drop(Malformed),
+        ),
         ("with a code", with(55, 1), Verdict::drop(Malformed)),
         (
             "with a wrong checksum",
@@ -69,27 +73,27 @@ fn only_the_owner_answers_solicitations_for_the_vip() {
             Verdict::pass(OtherHost),
         ),
         (
-            "peer announces",
+            "a peer announces",
             claim(node_mac(1), node_address6(1), VIP6),
             Verdict::pass(NdpAnnouncement),
         ),
         (
-            "something on a node whose agent is not heard claims",
+            "a peer whose agent is not heard claims",
             claim(node_mac(2), node_address6(2), VIP6),
             Verdict::conflict(NdpConflict, node_mac(2), false),
         ),
         (
-            "stranger claims",
+            "a stranger claims",
             claim(stranger, CLIENT6, VIP6),
             Verdict::conflict(NdpConflict, stranger, false),
         ),
         (
-            "stranger speaks as the VIP",
+            "a stranger sends from the VIP",
             claim(stranger, VIP6, CLIENT6),
             Verdict::conflict(NdpConflict, stranger, false),
         ),
         (
-            "another announces himself",
+            "a stranger announces its own address",
             claim(stranger, CLIENT6, CLIENT6),
             Verdict::pass(NdpPassed),
         ),
@@ -123,7 +127,7 @@ fn only_the_owner_answers_arp_for_the_vip() {
     frame[15] = 6;
     assert_eq!(owner.run(&mut frame).0, Verdict::answer_arp());
     assert_eq!(frame, answer);
-    // In a priority tag, as a solicitation may be; a claim, too.
+    // With a priority tag.
     for mut frame in [arp_request(VIP), solicitation(VIP6, false)] {
         let mut expected = frame.clone();
         let (verdict, _) = owner.run(&mut expected);
@@ -131,7 +135,7 @@ fn only_the_owner_answers_arp_for_the_vip() {
         assert_eq!(owner.run(&mut frame).0, verdict);
         assert_eq!(frame, expected);
     }
-    // Nobody owns a VIP for ever, whatever the map says.
+    // A lease that is too long does not stand.
     let mut for_ever = World::new(3, 0);
     for vip in &mut for_ever.state.vips[..2] {
         vip.answer_until = BootNanos(u64::MAX);
@@ -163,22 +167,22 @@ fn only_the_owner_answers_arp_for_the_vip() {
                 Verdict::pass(ArpPassed),
             ),
             (
-                "peer announces",
+                "a peer announces",
                 request(node_mac(1), VIP, VIP),
                 Verdict::drop(ArpAnnouncement),
             ),
             (
-                "something on a node whose agent is not heard claims",
+                "a peer whose agent is not heard claims",
                 request(node_mac(2), VIP, VIP),
                 Verdict::conflict(ArpConflict, node_mac(2), true),
             ),
             (
-                "stranger claims",
+                "a stranger claims",
                 request(stranger, VIP, VIP),
                 Verdict::conflict(ArpConflict, stranger, true),
             ),
             (
-                "stranger asks",
+                "a stranger asks from the VIP",
                 request(stranger, VIP, CLIENT),
                 Verdict::conflict(ArpConflict, stranger, false),
             ),

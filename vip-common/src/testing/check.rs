@@ -1,0 +1,113 @@
+//! The rules that no frame may break.
+
+use std::vec::Vec;
+
+use super::addresses::{PORT, node_mac};
+use super::segment::SEQUENCE;
+use super::world::{NOW, World, backend};
+use crate::abi::{BackendMask, flag};
+use crate::egress;
+use crate::env::Socket;
+use crate::ingress::untag::untag;
+use crate::ingress::{self, Action};
+use crate::verdict::Kind;
+
+/// Checks the rules for the input of a fuzzer: three bytes that set the node's state, then a frame.
+///
+/// # Panics
+/// If the packet logic breaks a rule.
+pub fn check_input(input: &[u8]) {
+    let [how, health, sockets, frame @ ..] = input else {
+        return;
+    };
+    let mut world = World::new(3, 0).owning(how & 1 != 0);
+    if how & 2 != 0 {
+        world = world.mapping(443, PORT);
+    }
+    world = world.refusing(how >> 2 & (flag::ALLOW_LIST | flag::SYN_LIMIT));
+    for node in 0..3 {
+        let bit = |shift: usize| health >> (node + shift) & 1 != 0;
+        let masks = &mut world.state.masks;
+        masks.alive = masks.alive.with(backend(node), bit(0));
+        masks.new_connections[0] = masks.new_connections[0].with(backend(node), bit(3));
+    }
+    world.socket = match sockets & 7 {
+        0 | 1 => Socket::None,
+        2 | 3 => Socket::Listener,
+        4 => Socket::Cookie,
+        5 => Socket::TimeWait {
+            expects: (sockets & 16 != 0).then_some(SEQUENCE),
+        },
+        _ => Socket::Connection,
+    };
+    world.listens = sockets & 8 != 0;
+    if sockets & 32 != 0 {
+        world.state.masks.no_forward = BackendMask::ALL;
+    }
+    let mut frame = Vec::from(frame);
+    assert!(untag(&mut frame, &world), "the tag is there");
+    check_ingress(&world, &frame);
+    check_egress(&world, &frame);
+}
+
+/// Checks the ingress decision.
+fn check_ingress(world: &World, frame: &[u8]) {
+    let mut after = Vec::from(frame);
+    let (verdict, action) = world.run(&mut after);
+    match verdict.kind() {
+        Kind::Pass | Kind::Local => {
+            assert_eq!(action, Action::Pass);
+            // At most a port and the checksum that covers it.
+            let changed = after.iter().zip(frame).filter(|(a, b)| a != b).count();
+            assert!(changed <= 4, "{changed} bytes changed: {verdict:?}");
+        }
+        Kind::Drop => assert_eq!(action, Action::Drop),
+        Kind::Forward => {
+            assert_eq!(action, Action::Transmit);
+            // The frame leaves with a smaller TTL, and at most that of the first hop.
+            let hops = |frame: &[u8]| frame[if frame[12] == 8 { 22 } else { 21 }];
+            let (came, left) = (hops(frame), hops(&after));
+            let fewer = left < came && left <= ingress::hops::FIRST;
+            assert!(fewer, "TTL {came}, then {left}");
+            let to = verdict.backend() as usize;
+            assert!((1..3).contains(&to), "to no other node: {verdict:?}");
+            assert_eq!(after[..6], node_mac(to).to_wire());
+            assert_eq!(after[6..12], node_mac(0).to_wire());
+            let alive = world.state.masks.alive.contains(backend(to));
+            assert!(alive, "to a dead node: {verdict:?}");
+            let no_forward = world.state.masks.no_forward.contains(backend(to));
+            assert!(
+                !no_forward,
+                "forwarded to a peer that gets nothing: {verdict:?}"
+            );
+        }
+        Kind::AnswerArp | Kind::AnswerNdp => {
+            assert_eq!(action, Action::Transmit);
+            assert!(
+                world.state.vips[0].answer_until > NOW,
+                "answers, and is not the owner"
+            );
+            assert_eq!(after[6..12], node_mac(0).to_wire());
+        }
+    }
+    if verdict.kind() != Kind::AnswerNdp {
+        assert_eq!(after.len(), frame.len());
+    }
+}
+
+/// Checks the egress decision.
+fn check_egress(world: &World, frame: &[u8]) {
+    let mut after = Vec::from(frame);
+    let verdict = egress::decide(&after, world);
+    let leaves = egress::apply(verdict, &mut after, world);
+    assert_eq!(leaves, verdict.kind() != egress::Kind::Drop, "{verdict:?}");
+    assert_eq!(after.len(), frame.len());
+    if leaves && !after.is_empty() {
+        // A second decision finds nothing more to rewrite in ARP.
+        let again = egress::decide(&after, world).kind();
+        assert!(
+            matches!(again, egress::Kind::Pass | egress::Kind::NamePort),
+            "{verdict:?}, then {again:?}"
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! The agent's loop: takes in everything that may be slow, one event after the other.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use socket2::SockRef;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::spawn;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::late::Http;
+use super::node_thread::Notice;
+use super::probes::Outcome;
+use super::requests::{hear, listen, reply};
+use super::signals::{Asked, Signals};
+use super::supervisor::Supervisor;
+use super::survey::Found;
+use crate::net::netlink::{NetEvent, Netlink};
+use crate::observe::event::Event;
+use crate::observe::http::{Question, Server};
+use crate::observe::socket::{Reply, Request};
+use crate::run_dir::RunDir;
+
+/// Between looks at whether everything is as it should be.
+const RECONCILE: Duration = Duration::from_secs(2);
+
+/// Between looks at where the frames of other nodes come from.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Where events come from.
+pub(super) struct EventLoop {
+    pub(super) run_dir: RunDir,
+    pub(super) netlink: Netlink,
+    pub(super) signals: Signals,
+    pub(super) http: Http,
+    /// Changes of the node's network.
+    pub(super) network: BoxStream<'static, NetEvent>,
+    /// Index of the NIC whose neighbours are among them.
+    pub(super) watched: u32,
+    pub(super) notices: mpsc::UnboundedReceiver<Notice>,
+    pub(super) outcomes: mpsc::Receiver<Outcome>,
+    pub(super) surveyed: mpsc::Receiver<Found>,
+    /// For `vip status` and other commands.
+    pub(super) socket: UnixListener,
+}
+
+impl EventLoop {
+    /// Runs until the node thread has ended.
+    ///
+    /// # Errors
+    /// The agent must be started anew.
+    pub(super) async fn run(mut self, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+        let (requests, mut asked) = mpsc::channel(16);
+        let mut was_told = false;
+        let mut tick = interval(RECONCILE);
+        let mut look = interval(LOOK);
+        for ticks in [&mut tick, &mut look] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            let neighbours = supervisor.neighbours();
+            if self.watched != supervisor.nic() {
+                self.watched = supervisor.nic();
+                self.network = self.netlink.watch(self.watched)?;
+            }
+            tokio::select! {
+                biased;
+                notice = self.notices.recv() => match notice {
+                    Some(notice) => supervisor.on_notice(notice),
+                    // The thread has ended: it was told to, and another node has the VIP now.
+                    None => return Ok(()),
+                },
+                asked = self.signals.next() => match asked {
+                    Asked::End => supervisor.resign(),
+                    Asked::Nothing(signal) => supervisor.note(Event::signal_ignored(signal)),
+                },
+                Some(outcome) = self.outcomes.recv() => match outcome {
+                    Outcome::Probe(probed) => supervisor.on_probe(&probed),
+                    Outcome::Credentials(news) => supervisor.on_credentials(news),
+                },
+                Some(event) = self.network.next() => supervisor.on_network(event).await?,
+                Ok(heard) = neighbours.receive() => supervisor.on_neighbour(heard),
+                Some(found) = self.surveyed.recv() => supervisor.on_survey(found),
+                Ok((stream, _)) = self.socket.accept() => {
+                    drop(spawn(hear(stream, requests.clone())));
+                }
+                Some((request, stream)) = asked.recv() => answer(request, stream, supervisor).await,
+                Some(question) = self.http.questions.recv() => tell(question, supervisor).await,
+                stream = self.http.server.accept() => self.http.server.serve(stream),
+                _ = look.tick() => supervisor.look_at_sources(),
+                _ = tick.tick() => {
+                    supervisor.reconcile().await?;
+                    listen_http(&mut self.http.server, &mut was_told, supervisor).await;
+                    // Somebody may have tidied up.
+                    if !self.run_dir.socket().exists()
+                        && let Ok(again) = listen(&self.run_dir)
+                    {
+                        self.socket = again;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Listens for HTTP, unless it does. Nothing that matters to clients depends on it, so a port in
+/// use is no reason to end; it is reported once.
+async fn listen_http(http: &mut Server, was_told: &mut bool, supervisor: &mut Supervisor) {
+    match http.listen(supervisor.address()).await {
+        Ok(()) => *was_told = false,
+        Err(_) if *was_told => {}
+        Err(error) => {
+            *was_told = true;
+            supervisor.note(Event::failed(
+                "cannot listen for HTTP (`listen` in [http]); trying again",
+                error.to_string(),
+            ));
+        }
+    }
+}
+
+/// Answers what came by HTTP.
+async fn tell(question: Question, supervisor: &Supervisor) {
+    // The asker may have gone.
+    match question {
+        Question::Status(to) => drop(to.send(supervisor.status().await)),
+        Question::Events(since, to) => drop(to.send(supervisor.events(since))),
+    }
+}
+
+/// Answers, where that takes time in a task of its own.
+async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Supervisor) {
+    // An asker that has gone has told the operator that it failed: it must not be done later.
+    if SockRef::from(&stream)
+        .peek(&mut [MaybeUninit::uninit()])
+        .is_ok_and(|read| read == 0)
+    {
+        return;
+    }
+    match request {
+        Request::Status => {
+            let status = supervisor.status().await;
+            drop(spawn(async move {
+                reply(&mut stream, &Reply::from(status)).await;
+            }));
+        }
+        Request::Drain { draining, force } => {
+            let done = supervisor.drain(draining, force).await;
+            drop(spawn(async move {
+                reply(&mut stream, &Reply::from(done)).await;
+            }));
+        }
+        Request::Handover { to } => {
+            let asked = supervisor.handover(to.as_deref());
+            drop(spawn(async move {
+                let result = match asked {
+                    Ok(handover) => handover.end().await,
+                    Err(error) => Err(error),
+                };
+                reply(&mut stream, &Reply::from(result)).await;
+            }));
+        }
+    }
+}
+
+/// Reads the log of the eBPF programs, if it is wanted (`--log vip=debug`).
+pub(super) fn forward_program_log(supervisor: &mut Supervisor) {
+    let Some(mut log) = supervisor.program_log() else {
+        return;
+    };
+    drop(spawn(async move {
+        // For a person who watches: often enough.
+        let mut ticks = interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            log.flush();
+        }
+    }));
+}

@@ -1,0 +1,43 @@
+//! Claims of the VIP by hosts that are no agents of the cluster.
+
+use vip_common::abi::Counter;
+use vip_common::wire::addr::Mac;
+
+use crate::datapath::Datapath;
+use vip_node::Claimant;
+
+/// The claims that are known of.
+#[derive(Default)]
+pub(super) struct Claims {
+    /// Those that the programs had counted when the agent looked last.
+    pub(super) counted: u64,
+    /// Those that the node thread has reported since the agent started.
+    pub(super) reported: u64,
+    /// Those that are not over, the latest one last.
+    pub(super) open: Vec<Claim>,
+}
+
+/// A host that claims the VIP.
+pub(super) struct Claim {
+    pub(super) mac: Mac,
+    pub(super) claimant: Claimant,
+}
+
+impl Claims {
+    /// A claim was reported.
+    pub(super) fn report(&mut self, mac: Mac, claimant: Claimant) {
+        self.reported += 1;
+        self.end(mac);
+        self.open.push(Claim { mac, claimant });
+    }
+
+    /// A claim is over.
+    pub(super) fn end(&mut self, mac: Mac) {
+        self.open.retain(|claim| claim.mac != mac);
+    }
+}
+
+/// Claims of the VIP by strangers that the programs have counted.
+pub(super) fn count(datapath: &Datapath) -> anyhow::Result<u64> {
+    Ok(datapath.counter(Counter::ArpConflict)? + datapath.counter(Counter::NdpConflict)?)
+}

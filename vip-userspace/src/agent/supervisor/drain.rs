@@ -1,0 +1,82 @@
+//! `vip drain` and `vip undrain`.
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+use super::Supervisor;
+use crate::agent::node_thread::Command;
+use crate::observe::socket::Drained;
+use vip_node::choice::Resort;
+use vip_node::{Input, NoDrain, Unfit};
+
+impl Supervisor {
+    /// Brings no new connections to this node, or brings them again, also after a reboot. Unless
+    /// it is forced, not if nobody as good would be left for them.
+    pub(in crate::agent) async fn drain(
+        &mut self,
+        draining: bool,
+        force: bool,
+    ) -> anyhow::Result<Drained> {
+        anyhow::ensure!(
+            self.config.bfd.is_some(),
+            "the other nodes are told by BFD, which is off: set `enabled = true` in [bfd]"
+        );
+        if draining && !force {
+            let (answer, answered) = oneshot::channel();
+            self.node_thread.tell(Command::DrainIfOthers(answer));
+            let may = answered.await.context("the agent is ending")?;
+            may.map_err(|why| anyhow::anyhow!(self.not_drained(&why)))?;
+        } else {
+            self.node_thread.tell(Input::Drain(draining));
+        }
+        let noted = self.state_dir.set_drained(draining).await;
+        if noted.is_err() {
+            // What does not hold over a restart is not to hold until then.
+            self.node_thread.tell(Input::Drain(!draining));
+        }
+        let not_noted = noted?;
+        let resort = self.view().await?.resorts.into_iter().max();
+        Ok(Drained {
+            node: self.config.nodes[self.nic.node_index].name.clone(),
+            instead: resort
+                .filter(|resort| draining && *resort != Resort::Usable)
+                .map(|resort| resort.text().to_owned()),
+            not_noted,
+        })
+    }
+
+    /// Why this node is not drained.
+    fn not_drained(&self, why: &NoDrain) -> String {
+        let own = &self.peers[self.nic.node_index].name;
+        let why = match why {
+            NoDrain::LastUsable(why) => why,
+            NoDrain::LastAgent => {
+                return format!(
+                    "no other agent is heard: the VIP cannot leave {own}, and no node has it once the \
+                     agent here ends; start another agent first, or give --force"
+                );
+            }
+        };
+        let port = self.config.checks[why.check].port;
+        let others = why.others.iter().map(|(index, unfit)| {
+            let peer = &self.peers[index.get()];
+            let why = match unfit {
+                Unfit::Dead => "is down".to_owned(),
+                Unfit::Silent => "runs no agent that is heard".to_owned(),
+                Unfit::Draining => "is draining".to_owned(),
+                Unfit::Unready => self.why_unready(peer, why.check),
+            };
+            format!("{}: {why}", peer.name)
+        });
+        let others = others.collect::<Vec<_>>().join("; ");
+        let others = if others.is_empty() {
+            "there is no other node".to_owned()
+        } else {
+            others
+        };
+        format!(
+            "{own} is the last node for new connections to port {port} ({others}): repair or \
+             undrain another one first, or give --force"
+        )
+    }
+}

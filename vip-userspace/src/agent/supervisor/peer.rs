@@ -1,0 +1,74 @@
+//! What the supervisor knows of each node.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use vip_common::abi::{BackendCounters, BackendIndex};
+use vip_common::wire::addr::Mac;
+
+use super::segment::Agent;
+use crate::config::{Config, Node};
+use crate::datapath::StateMap;
+use vip_node::health::Probe;
+
+/// A node as this one sees it.
+pub(super) struct Peer {
+    pub(super) index: BackendIndex,
+    pub(super) address: IpAddr,
+    pub(super) name: String,
+    /// Where its frames go, as the thread was told.
+    pub(super) mac: Mac,
+    /// What the last probe by each check found; `None` before the first one.
+    pub(super) probes: Vec<Option<Probe>>,
+    pub(super) rtt: Option<Duration>,
+    /// Its counters when rates were last computed.
+    pub(super) counted: BackendCounters,
+    pub(super) rates: Rates,
+    /// What is known of its agent.
+    pub(super) agent: Agent,
+}
+
+/// What this node sent to another one of late.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rates {
+    pub(super) packets_per_second: f64,
+    pub(super) connections_per_second: f64,
+}
+
+impl Peer {
+    /// All nodes of the configuration, before any was probed.
+    pub(super) fn all(config: &Config, state: &StateMap) -> Vec<Self> {
+        // The configuration has at most MAX_BACKENDS nodes.
+        let indexed = |(index, node)| Some((BackendIndex::new(index)?, node));
+        let nodes = config.nodes.iter().enumerate().filter_map(indexed);
+        let peer = |(index, node): (BackendIndex, &Node)| Self {
+            index,
+            address: node.address,
+            name: node.name.clone(),
+            mac: state.mac(index),
+            probes: vec![None; config.checks.len()],
+            rtt: None,
+            counted: BackendCounters::default(),
+            rates: Rates::default(),
+            agent: Agent::default(),
+        };
+        nodes.map(peer).collect()
+    }
+
+    /// What the last probe by a check found, for people.
+    pub(super) fn last_probe(&self, check: usize) -> &str {
+        self.probes[check]
+            .as_ref()
+            .map_or("not probed yet", Probe::text)
+    }
+
+    /// Takes the counters of what this node sent there, `seconds` after the last ones.
+    pub(super) fn count(&mut self, counters: BackendCounters, seconds: f64) {
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        self.rates = Rates {
+            packets_per_second: rate(counters.packets, self.counted.packets),
+            connections_per_second: rate(counters.syns, self.counted.syns),
+        };
+        self.counted = counters;
+    }
+}

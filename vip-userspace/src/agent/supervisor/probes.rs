@@ -1,0 +1,80 @@
+//! What becomes of the results of probes.
+
+use super::peer::Peer;
+use super::{Supervisor, first};
+use crate::agent::probes::Probed;
+use crate::clock::now;
+use crate::observe::event::Event;
+use crate::probe::News;
+use vip_common::abi::BackendIndex;
+use vip_node::Input;
+use vip_node::health::Probe;
+
+impl Supervisor {
+    /// A probe has ended.
+    pub(in crate::agent) fn on_probe(&mut self, probed: &Probed) {
+        if let Some((index, found)) = self.note_probe(probed) {
+            self.node_thread.tell(Input::Probe {
+                node: index,
+                check: probed.check,
+                found,
+            });
+        }
+    }
+
+    /// Keeps what a probe found, for people and for pods. Returns what it means.
+    pub(super) fn note_probe(&mut self, probed: &Probed) -> Option<(BackendIndex, Probe)> {
+        let (own, check) = (probed.node == self.nic.node_index, probed.check);
+        let found = first::meaning(probed, own);
+        let peer = self.peers.get_mut(probed.node)?;
+        if let Some(rtt) = probed.found.rtt {
+            if check == 0 {
+                peer.rtt = Some(rtt);
+            }
+            let port = self.config.checks[check].port;
+            self.probe_times.note(&peer.name, port, rtt);
+        }
+        if own
+            && !matches!(probed.found.probe, Probe::Refused | Probe::Silent(_))
+            && let Err(error) = self.datapath.note_listener(check as u8, probed.began)
+        {
+            tracing::warn!(%error, "pods are not connected to this node's server");
+        }
+        let answers = !matches!(
+            found,
+            Probe::Refused | Probe::Silent(_) | Probe::Hung { .. }
+        );
+        if !own && !found.is_silent() {
+            peer.agent.facts.answered = Some(now());
+        }
+        if check == 0 {
+            peer.agent.serves = answers;
+        }
+        peer.probes[check] = Some(found.clone());
+        Some((peer.index, found))
+    }
+
+    /// Why a server that counts as not ready does so: the last probe may have found it ready, and
+    /// one is not enough.
+    pub(super) fn why_unready(&self, peer: &Peer, check: usize) -> String {
+        let last = peer.last_probe(check);
+        match &peer.probes[check] {
+            Some(Probe::Ready | Probe::Unknown(_)) => self.not_yet_ready(last),
+            Some(_) | None => last.to_owned(),
+        }
+    }
+
+    pub(super) fn not_yet_ready(&self, found: &str) -> String {
+        let rise = self.config.health.rise;
+        format!("{found} again, but not yet {rise} times in a row")
+    }
+
+    /// The credentials for health checks were read anew, or could not be.
+    pub(in crate::agent) fn on_credentials(&mut self, news: News) {
+        self.credentials_trouble = news.clone().err();
+        self.journal.note(match news {
+            Ok(()) => Event::credentials_read(),
+            Err(cause) => Event::credentials_unread(cause),
+        });
+    }
+}

@@ -1,0 +1,358 @@
+//! Puts everything in place: maps, programs, the VIP, and the node thread.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use vip_common::abi::BackendIndex;
+
+use super::Supervisor;
+use super::addresses::{self, Placed};
+use super::claims::{self, Claims};
+use super::first::{self, First};
+use super::hooks::{self, Hooks};
+use super::other_nics::OtherNics;
+use super::peer::Peer;
+use super::segment::Segment;
+use super::setup::{
+    NicSockets, addresses_of, advert_interval, described, desired, own_addresses, params, redirect,
+};
+use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
+use crate::agent::probes::{Outcome, start_probes};
+use crate::agent::state::StateDir;
+use crate::agent::survey::Found;
+use crate::clock::now;
+use crate::config::Config;
+use crate::datapath::{Attachment, Datapath, DesiredState, Held, Pins, StateMap, Way};
+use crate::net::netlink::Netlink;
+use crate::net::{Nic, port_macs};
+use crate::observe::event::Event;
+use crate::observe::journal::Journal;
+use crate::observe::metrics::ProbeTimes;
+use vip_node::election::State;
+use vip_node::hooks::Hook;
+use vip_node::sources::Sources;
+use vip_node::{Input, Node};
+
+/// What an agent starts with.
+pub(in crate::agent) struct Start<'a> {
+    pub(in crate::agent) config: Config,
+    pub(in crate::agent) nic: Nic,
+    pub(in crate::agent) netlink: Netlink,
+    pub(in crate::agent) probe_times: ProbeTimes,
+    /// Where surveys of the segment end.
+    pub(in crate::agent) surveys: mpsc::Sender<Found>,
+    pub(in crate::agent) state_dir: StateDir,
+    /// Where probes end.
+    pub(in crate::agent) probes: mpsc::Sender<Outcome>,
+    pub(in crate::agent) outcomes: &'a mut mpsc::Receiver<Outcome>,
+}
+
+impl Start<'_> {
+    /// Starts. The order of the steps is what keeps the kernel from answering for the VIP, and
+    /// connections from servers that nobody has probed.
+    ///
+    /// # Errors
+    /// A step fails. What was done before it stays.
+    pub(in crate::agent) async fn run(
+        mut self,
+    ) -> anyhow::Result<(Supervisor, mpsc::UnboundedReceiver<Notice>)> {
+        let Self {
+            config,
+            nic,
+            netlink,
+            ..
+        } = self;
+        let own =
+            BackendIndex::new(nic.node_index).context("the configuration has too many nodes")?;
+        let mut on = OnNic::put(&config, &nic, &netlink).await?;
+        // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
+        // read.
+        start_probes(&config, &self.probes);
+        // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
+        // to be turned to a server that nobody has probed, this node's own least.
+        let first = on.first_probes(&config, self.outcomes).await?;
+        let cgroup = redirect(&mut on.datapath, &config);
+        // What came before the programs did.
+        on.sockets.neighbours.drain();
+        let link = netlink.link(nic.index).await?;
+        let mut hooks = Hooks::begin(&on.datapath, cgroup.is_some())?;
+        let xdp = link.as_ref().and_then(|link| link.xdp);
+        let seen = hooks::seen(&netlink, nic.index, xdp, on.attachment).await?;
+        let look = on.datapath.look(Way::In, &nic.name, on.attachment, &seen)?;
+        let peers = config.peers(nic.node_index);
+        hooks
+            .prove_at_start(&mut on.datapath, &on.sockets.neighbours, look, &peers)
+            .await;
+        let mut other_nics = OtherNics::open(&config);
+        let settled = other_nics.settle(&netlink, &config, nic.index).await;
+        // Last: once the VIPs are here, only programs and settings keep the kernel from answering
+        // for them.
+        let placed = place_vips(&netlink, &config).await?;
+        let journal = Beginning {
+            left: on.left,
+            placed,
+            settled,
+            attached: described(&nic, on.attachment),
+            adopted: on.datapath.adopted(),
+            ingress_fails: hooks.ingress.cause(),
+        }
+        .note(&mut self.state_dir)?;
+
+        let sources = sources(&on.state, config.nodes.len(), own);
+        let peers = Peer::all(&config, &on.state);
+        let counted = claims::count(&on.datapath)?;
+        let thread = Thread {
+            config: &config,
+            nic: &nic,
+            own,
+            desired: on.desired.clone(),
+            datapath: &on.datapath,
+            first: &first,
+        };
+        let (node_thread, notices) = thread
+            .start(on.state, on.thread_sockets)
+            .context("cannot start the thread that renews the answer lease")?;
+        let now = now();
+        let mut supervisor = Supervisor {
+            config,
+            nic,
+            netlink,
+            desired: on.desired,
+            datapath: on.datapath,
+            attachment: on.attachment,
+            hooks,
+            sources,
+            sockets: on.sockets,
+            heard: 0,
+            pins: on.pins,
+            nic_is_gone: false,
+            not_followed: None,
+            _held: on.held,
+            other_nics,
+            cgroup,
+            node_thread,
+            peers,
+            state: State::Initialize,
+            since: now,
+            takeovers: 0,
+            last_failover: None,
+            claims: Claims {
+                counted,
+                ..Claims::default()
+            },
+            segment: Segment::new(self.surveys),
+            carrier_changes: link.map_or(0, |link| link.carrier_changes),
+            sampled: now,
+            journal,
+            state_dir: self.state_dir,
+            probe_times: self.probe_times,
+            credentials_trouble: None,
+        };
+        supervisor.begin(first).await?;
+        Ok((supervisor, notices))
+    }
+}
+
+impl Supervisor {
+    /// Takes in what was found while it started, and looks at everything for the first time.
+    async fn begin(&mut self, first: First) -> anyhow::Result<()> {
+        for probed in &first.probed {
+            self.note_probe(probed);
+        }
+        for news in first.news {
+            self.on_credentials(news);
+        }
+        self.tell_of_bfd();
+        let drains = self.state_dir.is_drained();
+        self.node_thread.tell(Input::Drain(drains));
+        self.reconcile().await
+    }
+}
+
+/// What is bound to the NIC.
+struct OnNic {
+    desired: Arc<DesiredState>,
+    pins: Pins,
+    held: Held,
+    thread_sockets: Sockets,
+    sockets: NicSockets,
+    /// Addresses that were taken off `lo`.
+    left: Vec<IpAddr>,
+    datapath: Datapath,
+    state: StateMap,
+    attachment: Attachment,
+}
+
+impl OnNic {
+    /// Opens sockets and attaches the programs.
+    async fn put(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<Self> {
+        let (_, nics) = netlink.settings().await?;
+        let macs = port_macs(&nics, nic.index, nic.mac);
+        let desired = Arc::new(desired(config, nic, macs)?);
+        let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
+        let held = pins.hold()?;
+        // Sockets first: without them there is no use in touching the NIC.
+        let (thread_sockets, sockets) = NicSockets::open(config, nic, &pins)?;
+        // Before the programs know it no more: from then on the kernel would answer for it.
+        let left = addresses::leave_old(netlink, config).await?;
+        let log = program_log_level();
+        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &desired, log)?;
+        let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
+        Ok(Self {
+            desired,
+            pins,
+            held,
+            thread_sockets,
+            sockets,
+            left,
+            datapath,
+            state,
+            attachment,
+        })
+    }
+
+    /// Waits for the first probes, where no agent was before.
+    async fn first_probes(
+        &mut self,
+        config: &Config,
+        outcomes: &mut mpsc::Receiver<Outcome>,
+    ) -> anyhow::Result<First> {
+        if self.datapath.adopted() {
+            return Ok(First::default());
+        }
+        let first = first::wait(outcomes, config).await;
+        let masks = first::masks(&first.probed, self.state.get().masks);
+        self.state.set_masks(masks)?;
+        Ok(first)
+    }
+}
+
+/// How much the eBPF programs log: everything with `--log vip=debug`, else nothing.
+fn program_log_level() -> u8 {
+    if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    }
+}
+
+/// A VIP on `lo`, and whose it is.
+struct PlacedVip {
+    address: IpAddr,
+    how: Placed,
+}
+
+/// What the journal of an agent begins with.
+struct Beginning {
+    /// Addresses that were taken off `lo`.
+    left: Vec<IpAddr>,
+    placed: Vec<PlacedVip>,
+    /// Whether the kernel's settings of other NICs could be changed.
+    settled: anyhow::Result<()>,
+    /// The NIC, and how the program runs there.
+    attached: String,
+    adopted: bool,
+    /// Why the program on the way in does not run, if it does not.
+    ingress_fails: Option<String>,
+}
+
+impl Beginning {
+    fn note(self, state_dir: &mut StateDir) -> anyhow::Result<Journal> {
+        let mut journal = state_dir.begin()?;
+        if let Some(cause) = state_dir.trouble() {
+            let what = "events and `vip drain` will not outlive a reboot (`state_dir`)";
+            journal.note(Event::failed(what, cause));
+        }
+        for address in self.left {
+            journal.note(Event::address_left(address));
+        }
+        for PlacedVip { address, how } in self.placed {
+            how.tell(address, &mut journal);
+        }
+        if let Err(error) = self.settled {
+            let cause = format!("{error:#}");
+            journal.note(Event::other_nics(cause));
+        }
+        journal.note(Event::started(
+            env!("CARGO_PKG_VERSION"),
+            &self.attached,
+            self.adopted,
+        ));
+        if let Some(cause) = self.ingress_fails {
+            journal.note(Event::hook_fails(Hook::Ingress, cause));
+        }
+        Ok(journal)
+    }
+}
+
+/// Where frames of the nodes come from, as the state says.
+fn sources(state: &StateMap, nodes: usize, own: BackendIndex) -> Sources {
+    let mut sources = Sources::new(nodes, own);
+    for (index, node) in state.get().backends().iter().enumerate() {
+        if let Some(index) = BackendIndex::new(index) {
+            sources.on_neighbour(index, node.mac);
+            sources.restore(index, node.source);
+        }
+    }
+    sources
+}
+
+/// What the node thread starts with.
+struct Thread<'a> {
+    config: &'a Config,
+    nic: &'a Nic,
+    own: BackendIndex,
+    desired: Arc<DesiredState>,
+    datapath: &'a Datapath,
+    first: &'a First,
+}
+
+impl Thread<'_> {
+    fn start(
+        self,
+        state: StateMap,
+        sockets: Sockets,
+    ) -> io::Result<(NodeThread, mpsc::UnboundedReceiver<Notice>)> {
+        let Self {
+            config, nic, own, ..
+        } = self;
+        // An agent that had not come to know the others has left nothing that is worth knowing.
+        let masks = self.datapath.adopted().then(|| state.get().masks);
+        let known = Known {
+            masks: masks.filter(|masks| masks.no_forward.is_empty()),
+            inputs: first::inputs(&self.first.probed, nic.node_index),
+        };
+        let static_config = StaticConfig {
+            nodes: config.addresses(),
+            own,
+            vips: addresses_of(config).collect(),
+            own_addresses: own_addresses(config, nic),
+            router_id: config.router_id(),
+            interval: advert_interval(config),
+            mode: config.vrrp.mode,
+            checks: config.checks.len(),
+        };
+        NodeThread::start(
+            Node::new(&params(config, nic, own)),
+            state,
+            (self.desired, self.datapath.rank_base()),
+            known,
+            sockets,
+            static_config,
+        )
+    }
+}
+
+/// Puts the VIPs on `lo`.
+async fn place_vips(netlink: &Netlink, config: &Config) -> anyhow::Result<Vec<PlacedVip>> {
+    let mut placed = Vec::new();
+    for vip in &config.vips {
+        let how = addresses::put(netlink, config, vip).await?;
+        let address = vip.address;
+        placed.push(PlacedVip { address, how });
+    }
+    Ok(placed)
+}

@@ -1,0 +1,30 @@
+//! What went wrong, in one line and as an exit code.
+
+use crate::agent::lock::LockError;
+use crate::agent::state::Shared;
+use crate::config::ConfigError;
+use crate::datapath::{DatapathError, Taken};
+use crate::net::NetError;
+
+/// Input other than the configuration that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct BadInput(pub(super) String);
+
+/// Whether the input is wrong, and nothing was changed.
+pub(super) fn is_input(error: &anyhow::Error) -> bool {
+    let lies_in_the_way = |error: &DatapathError| {
+        matches!(
+            error,
+            DatapathError::InTheWay { .. } | DatapathError::Held { .. }
+        )
+    };
+    let is_asked_for = |error: &NetError| !matches!(error, NetError::Io { .. });
+    error.is::<ConfigError>()
+        || error.is::<BadInput>()
+        || error.is::<Taken>()
+        || error.is::<Shared>()
+        || matches!(error.downcast_ref(), Some(LockError::Held { .. }))
+        || error.downcast_ref().is_some_and(lies_in_the_way)
+        || error.downcast_ref().is_some_and(is_asked_for)
+}

@@ -1,0 +1,188 @@
+//! The keys in an entry of `nodes`, in one of `services`, and lists of addresses.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::addresses::{endpoint, host, network};
+use super::fault::{Fault, Placed};
+use super::given::Given;
+use super::key::{Table, keys};
+use super::kind::{Arity, Kind, number, port, text};
+use super::names::{node_name, probe_path};
+use super::types::{Network, Node};
+
+keys! {
+    /// An entry of `nodes`.
+    pub(super) struct NodeKeys {
+        /// The node's own address on the VIP's segment, by which the nodes talk to each other.
+        pub(super) address: Placed<IpAddr> {
+            kind: text("unicast, not the VIP", host).placed(),
+            required: "\"10.0.0.11\"",
+        }
+
+        /// The node's address of the other family.
+        ///
+        /// It is only needed for `[local]`, to redirect connections to VIPs of that family.
+        pub(super) other_address: Option<IpAddr> {
+            kind: text("unicast, of the other family", host),
+            unset: "none",
+        }
+
+        /// The name of the node in status, metrics and logs.
+        pub(super) name: Option<String> {
+            kind: text("1 to 63 letters, digits, `-`, `_`, `.`; each once", node_name),
+            unset: "the address",
+        }
+
+        /// The node's share of new connections, relative to the others'.
+        ///
+        /// Raise it for a larger machine.
+        pub(super) weight: u16 {
+            kind: number(1..=u16::MAX),
+            default: "1",
+        }
+    }
+}
+
+keys! {
+    /// An entry of `services`.
+    pub(super) struct ServiceKeys {
+        /// The port that clients connect to; each once, also beside the API's.
+        pub(super) port: u16 {
+            kind: port(),
+            required: "9345",
+            example: "9345",
+        }
+
+        /// The port that the nodes listen on; each once for a VIP.
+        pub(super) target_port: Option<u16> {
+            kind: port(),
+            unset: "`port`",
+            example: "9346",
+        }
+
+        /// The path that each server is asked for, by HTTPS, as in `[health]`.
+        ///
+        /// Without it, it is enough that a server takes connections. Credentials of `[health]` are
+        /// not shown to it.
+        pub(super) path: Option<String> {
+            kind: text("begins with `/`", probe_path),
+            unset: "none",
+            example: "\"/healthz\"",
+        }
+
+        /// The port that the servers are asked on.
+        pub(super) probe_port: Option<u16> {
+            kind: port(),
+            unset: "`target_port`",
+            example: "9347",
+        }
+
+        /// The networks whose hosts may use this port.
+        ///
+        /// The list at the top is the API's alone.
+        pub(super) allow: Option<Vec<Network>> {
+            kind: networks("as at the top"),
+            unset: "everybody",
+            example: "[\"10.0.0.11\"]",
+        }
+
+        /// The limit of new connections to this port, as `syn_rate` at the top.
+        pub(super) syn_rate: Option<u32> {
+            kind: syn_rate(),
+            unset: "no limit",
+            example: "50",
+        }
+    }
+}
+
+/// New connections from one source.
+pub(super) fn syn_rate() -> Kind<u32> {
+    number(1..=1_000_000).unit("connections a second")
+}
+
+/// One VIP, or a list of them.
+pub(super) fn vips() -> Kind<Vec<Placed<SocketAddr>>> {
+    let range = "1 to 16 unicast addresses, IPv4 or IPv6, each once; port 1 to 65535, 6443 if left \
+                 out";
+    let name = "string, `ADDRESS[:PORT]`, or a list of them";
+    Kind::new(name, range, Arity::List, |given| {
+        let vip = text("", endpoint).placed();
+        if let Given::File(_) = given
+            && given.is_string()
+        {
+            return Ok(vec![vip.read(given)?]);
+        }
+        let vips = given.list("an address in quotes, or a list of them")?;
+        if vips.is_empty() {
+            return Err(given.fault("no VIP; give one, or a list of them"));
+        }
+        vips.into_iter().map(|given| vip.read(given)).collect()
+    })
+}
+
+/// The list of nodes, and the place of each and of the list.
+pub(super) fn nodes() -> Kind<Placed<Vec<Placed<Node>>>> {
+    let range = "1 to 16, each once, all of IPv4 or all of IPv6";
+    let kind = Kind::new("list of strings or tables", range, Arity::List, |given| {
+        let nodes = given.list("a list of addresses")?;
+        nodes.into_iter().map(node).collect()
+    });
+    kind.placed()
+}
+
+fn node(given: Given<'_>) -> Result<Placed<Node>, Fault> {
+    if given.is_string() {
+        let address = text("", host).placed().read(given)?;
+        return Ok(Placed {
+            value: Node::at(address.value),
+            place: address.place,
+        });
+    }
+    let table = Table::entry::<NodeKeys>(given, "an address in quotes, or a table with one")?;
+    let NodeKeys {
+        address,
+        other_address,
+        name,
+        weight,
+    } = table.read()?;
+    Ok(Placed {
+        place: address.place,
+        value: Node {
+            name: name.unwrap_or_else(|| address.value.to_string()),
+            address: address.value,
+            other_address,
+            weight,
+        },
+    })
+}
+
+/// The list of services beside the API, and the place of each.
+pub(super) fn services() -> Kind<Vec<Placed<ServiceKeys>>> {
+    const WANTED: &str = "tables under `[[services]]`";
+    Kind::new("list of tables", "7 at most", Arity::List, |given| {
+        let services = given.list(WANTED)?.into_iter();
+        let service = |given: Given<'_>| {
+            let table = Table::entry::<ServiceKeys>(given, WANTED)?;
+            Ok(Placed {
+                value: table.read()?,
+                place: given.place(),
+            })
+        };
+        services.map(service).collect()
+    })
+}
+
+/// A list of networks, sorted and without duplicates.
+pub(super) fn networks(range: &str) -> Kind<Vec<Network>> {
+    let name = "list of strings, `ADDRESS` or `ADDRESS/LENGTH`";
+    Kind::new(name, range, Arity::List, |given| {
+        let one = text("", network);
+        let networks = given.list("a list of networks")?.into_iter();
+        let mut networks = networks
+            .map(|given| one.read(given))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        networks.sort_unstable();
+        networks.dedup();
+        Ok(networks)
+    })
+}

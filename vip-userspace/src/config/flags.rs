@@ -1,0 +1,187 @@
+//! A configuration on a command line.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
+
+use super::draft::Draft;
+use super::fault::{ConfigError, Place, Source};
+use super::given::Given;
+use super::key::{Entry, Flag, FlagTexts, Otherwise};
+use super::keys::{self, Config, RUN_DIR, sections};
+use super::kind::{Arity, Kind};
+use crate::run_dir::RunDir;
+
+/// A configuration on a command line: a file, flags that win over what it says, or both.
+#[derive(clap::Args, Clone, Default, Debug)]
+pub struct Flags {
+    /// Configuration file; see docs/configuration.md
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What the file says, or in its place.
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// The flags that say what keys of the file say.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Overrides {
+    /// As they were given, those of lists with commas between their values.
+    texts: FlagTexts,
+}
+
+impl Flags {
+    /// The file, if one is given, with the flags put over it.
+    ///
+    /// # Errors
+    /// The file cannot be read, something in it or in a flag is wrong, or neither is given.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let flags = &self.overrides.texts;
+        let nothing = !flags.contains_key("--vip") && !flags.contains_key("--nodes");
+        let (name, text) = match &self.config {
+            Some(path) => {
+                let read = fs::read_to_string(path).map_err(|error| ConfigError::Read {
+                    path: path.clone(),
+                    error,
+                });
+                (path.display().to_string(), read?)
+            }
+            None if nothing => return Err(ConfigError::Nothing),
+            None => (String::new(), String::new()),
+        };
+        let source = Source {
+            name: &name,
+            text: &text,
+        };
+        let draft = Draft::read(&source, flags, self.config.is_none());
+        draft
+            .and_then(Draft::finish)
+            .map_err(|fault| source.error(fault))
+    }
+}
+
+impl Overrides {
+    /// The run directory, by itself: for what needs nothing else of the configuration.
+    ///
+    /// # Errors
+    /// It is no absolute path, or cannot be a directory of an agent's own.
+    pub fn run_dir(&self) -> Result<RunDir, ConfigError> {
+        let named = self.read("--run-dir", &keys::run_dir())?;
+        Ok(named.unwrap_or_else(|| PathBuf::from(RUN_DIR).into()))
+    }
+
+    /// The state directory that is named, by itself.
+    ///
+    /// # Errors
+    /// It is no absolute path, or cannot be a directory of an agent's own.
+    pub fn state_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
+        self.read("--state-dir", &keys::state_dir())
+    }
+
+    /// The flags again, one word after the other.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let mut words = vec![];
+        for (flag, entry) in flags() {
+            if let Some(text) = self.texts.get(flag.name) {
+                words.push(flag.name.to_owned());
+                if entry.arity != Arity::Switch {
+                    words.push(text.display().to_string());
+                }
+            }
+        }
+        words
+    }
+
+    /// The value of one flag.
+    fn read<T: 'static>(
+        &self,
+        flag: &'static str,
+        kind: &Kind<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let text = self.texts.get(flag);
+        let given = text.map(|text| Given::Text(text, Place::Flag(flag)));
+        given
+            .map(|given| kind.read(given))
+            .transpose()
+            .map_err(|fault| ConfigError::Flag {
+                flag,
+                message: fault.message,
+            })
+    }
+}
+
+impl clap::Args for Overrides {
+    fn augment_args(command: Command) -> Command {
+        command.args(flags().map(|(flag, entry)| argument(flag, &entry)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut texts = FlagTexts::new();
+        for (flag, entry) in flags() {
+            let text = match entry.arity {
+                Arity::Switch => matches.get_flag(flag.name).then(|| "true".into()),
+                Arity::One => matches.get_one::<OsString>(flag.name).cloned(),
+                Arity::List => matches.get_many::<OsString>(flag.name).map(|values| {
+                    let values: Vec<&OsStr> = values.map(OsString::as_os_str).collect();
+                    values.join(OsStr::new(","))
+                }),
+            };
+            texts.extend(text.map(|text| (flag.name, text)));
+        }
+        Ok(Self { texts })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flags that are declared, and their keys.
+pub(super) fn flags() -> impl Iterator<Item = (Flag, Entry)> {
+    let entries = sections().into_iter().flat_map(|section| section.entries);
+    entries.filter_map(|entry| Some((entry.flag?, entry)))
+}
+
+fn argument(flag: Flag, entry: &Entry) -> Arg {
+    let argument = Arg::new(flag.name)
+        .long(flag.name.trim_start_matches('-'))
+        .help(help(entry));
+    match entry.arity {
+        Arity::Switch => argument.action(ArgAction::SetTrue),
+        Arity::One => argument
+            .value_name(flag.value)
+            .value_parser(value_parser!(OsString)),
+        Arity::List => argument
+            .value_name(flag.value)
+            .value_parser(value_parser!(OsString))
+            .action(ArgAction::Append),
+    }
+}
+
+/// The first paragraph of a key's documentation, its range and its default.
+fn help(entry: &Entry) -> String {
+    let summary = entry.documentation.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = summary.split_whitespace().collect();
+    let mut help = words.join(" ").trim_end_matches('.').to_owned();
+    if entry.arity == Arity::One {
+        help = format!("{help}; {}", entry.range);
+    }
+    match entry.otherwise {
+        Otherwise::Required | Otherwise::Unset("none") => {}
+        Otherwise::Default(_) if entry.arity == Arity::Switch => {}
+        Otherwise::Default(text) | Otherwise::Unset(text) => {
+            help = format!("{help} [default: {text}]");
+        }
+    }
+    help.replace(['`', '"'], "")
+}

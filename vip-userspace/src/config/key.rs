@@ -1,0 +1,376 @@
+//! What a key is, and the macro that declares keys.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, Place};
+use super::given::Given;
+use super::kind::{Arity, Kind, boolean};
+
+/// The texts of flags, by their names with dashes.
+pub(super) type FlagTexts = BTreeMap<&'static str, OsString>;
+
+/// A key whose values are of type `T`.
+pub(super) struct Key<T> {
+    entry: Entry,
+    kind: Kind<T>,
+}
+
+/// A key as it is documented.
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    /// Its first paragraph is what `--help` says of the flag.
+    pub(super) documentation: &'static str,
+    /// The type in the file, and the unit of a number.
+    pub(super) kind: String,
+    pub(super) range: String,
+    pub(super) arity: Arity,
+    pub(super) otherwise: Otherwise,
+    /// Its value in the example of all keys.
+    pub(super) example: Option<&'static str>,
+    pub(super) flag: Option<Flag>,
+}
+
+/// What holds where a key is not given.
+#[derive(Clone, Copy)]
+pub(super) enum Otherwise {
+    /// This value, written as behind a flag.
+    Default(&'static str),
+    /// The field is `None`, and this is what comes of it.
+    Unset(&'static str),
+    /// There is no configuration.
+    Required,
+}
+
+/// A flag that says what a key says, and wins over the file.
+#[derive(Clone, Copy)]
+pub(super) struct Flag {
+    /// With its dashes.
+    pub(super) name: &'static str,
+    /// The name of its value in `--help`.
+    pub(super) value: &'static str,
+}
+
+impl<T: 'static> Key<T> {
+    pub(super) fn new(
+        name: &'static str,
+        documentation: &'static str,
+        kind: Kind<T>,
+        otherwise: Otherwise,
+        (example, flag): (Option<&'static str>, Option<Flag>),
+    ) -> Self {
+        let entry = Entry {
+            name,
+            documentation,
+            kind: kind.name.clone(),
+            range: kind.range.clone(),
+            arity: kind.arity,
+            otherwise,
+            example,
+            flag,
+        };
+        Self { entry, kind }
+    }
+
+    pub(super) fn entry(self) -> Entry {
+        self.entry
+    }
+}
+
+/// A table of the file, and the flags that win over it.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'a> {
+    /// `None`: the file has no such table.
+    values: Option<&'a DeTable<'a>>,
+    place: Place,
+    flags: &'a FlagTexts,
+    /// There is no file.
+    only_flags: bool,
+}
+
+impl<'a> Table<'a> {
+    /// The whole file. `only_flags`: there is none.
+    pub(super) fn root(values: &'a DeTable<'a>, flags: &'a FlagTexts, only_flags: bool) -> Self {
+        Self {
+            values: Some(values),
+            place: Place::File(0),
+            flags,
+            only_flags,
+        }
+    }
+
+    /// A table in a list of them, in which no other than its group's keys may be. `wanted` is
+    /// what is expected there, for the error.
+    pub(super) fn entry<G: Group>(given: Given<'a>, wanted: &str) -> Result<Self, Fault> {
+        static NO_FLAGS: FlagTexts = FlagTexts::new();
+        let table = Self {
+            values: Some(table(given, wanted)?),
+            place: given.place(),
+            flags: &NO_FLAGS,
+            only_flags: false,
+        };
+        let names: Vec<_> = G::entries().iter().map(|entry| entry.name).collect();
+        table.refuse_all_but(&names)?;
+        Ok(table)
+    }
+
+    /// A table in this one.
+    pub(super) fn section(self, name: &str) -> Result<Self, Fault> {
+        let value = self.given(name);
+        let values = value.map(|given| table(given, "a table")).transpose()?;
+        Ok(Self { values, ..self })
+    }
+
+    pub(super) fn read<G: Group>(self) -> Result<G, Fault> {
+        G::read(self)
+    }
+
+    pub(super) fn refuse_all_but(self, known: &[&str]) -> Result<(), Fault> {
+        let keys = self.values.into_iter().flat_map(DeTable::keys);
+        let unknown = keys.filter(|key| known.iter().all(|known| known != key.get_ref()));
+        let Some(key) = unknown.min_by_key(|key| key.span().start) else {
+            return Ok(());
+        };
+        let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
+        let message = format!(
+            "unknown key `{}`, expected one of {}",
+            key.get_ref(),
+            known.join(", ")
+        );
+        Err(Fault::new(key.span(), message))
+    }
+
+    /// The value of a key in the file.
+    pub(super) fn given(self, name: &str) -> Option<Given<'a>> {
+        self.values?.get(name).map(Given::File)
+    }
+
+    /// The value of a key. It must be right in the file even if a flag wins.
+    fn get<T: 'static>(self, key: &Key<T>) -> Result<Option<T>, Fault> {
+        let read = |given| key.kind.read(given);
+        let in_file = self.given(key.entry.name).map(read).transpose()?;
+        let flag = key.entry.flag.and_then(|flag| {
+            let text = self.flags.get(flag.name)?;
+            Some(Given::Text(text, Place::Flag(flag.name)))
+        });
+        Ok(flag.map(read).transpose()?.or(in_file))
+    }
+
+    /// The value of a key, or its default.
+    pub(super) fn default<T: 'static>(self, key: &Key<T>, text: &str) -> Result<T, Fault> {
+        let place = match key.entry.flag {
+            Some(flag) if self.only_flags => Place::Flag(flag.name),
+            Some(_) | None => self.place,
+        };
+        match self.get(key)? {
+            Some(value) => Ok(value),
+            None => key.kind.read(Given::Text(OsStr::new(text), place)),
+        }
+    }
+
+    /// The value of a key that need not be given.
+    pub(super) fn unset<T: 'static>(
+        self,
+        key: &Key<T>,
+        _consequence: &str,
+    ) -> Result<Option<T>, Fault> {
+        self.get(key)
+    }
+
+    /// The value of a key that must be given.
+    pub(super) fn required<T: 'static>(self, key: &Key<T>, proposal: &str) -> Result<T, Fault> {
+        let name = key.entry.name;
+        self.get(key)?.ok_or_else(|| match key.entry.flag {
+            Some(flag) if self.only_flags => Fault::new(
+                Place::Flag(flag.name),
+                format!("missing; give it, or --config FILE with `{name}` in it"),
+            ),
+            Some(flag) => Fault::new(
+                self.place,
+                format!(
+                    "`{name}` is missing; add `{name} = {proposal}` or give {}",
+                    flag.name
+                ),
+            ),
+            None => Fault::new(
+                self.place,
+                format!("`{name}` is missing; add `{name} = {proposal}`"),
+            ),
+        })
+    }
+}
+
+fn table<'a>(given: Given<'a>, wanted: &str) -> Result<&'a DeTable<'a>, Fault> {
+    match given {
+        Given::File(value) => match value.get_ref() {
+            DeValue::Table(values) => Ok(values),
+            _ => Err(given.wrong_type(wanted)),
+        },
+        Given::Text(..) => Err(given.wrong_type(wanted)),
+    }
+}
+
+/// Keys of a table that are declared together ([`keys`]). A table may have several groups.
+pub(super) trait Group: Sized {
+    fn read(table: Table<'_>) -> Result<Self, Fault>;
+
+    fn entries() -> Vec<Entry>;
+}
+
+/// A group that is `None` with `enabled = false`.
+pub(super) trait Switched: Group {
+    /// What `enabled` means.
+    const ENABLED: &'static str;
+
+    fn enabled() -> Key<bool> {
+        let default = Otherwise::Default("true");
+        Key::new(
+            "enabled",
+            Self::ENABLED,
+            boolean(),
+            default,
+            (Some("true"), None),
+        )
+    }
+}
+
+impl<G: Switched> Group for Option<G> {
+    fn read(table: Table<'_>) -> Result<Self, Fault> {
+        let enabled = table.default(&G::enabled(), "true")?;
+        let group = G::read(table)?;
+        Ok(enabled.then_some(group))
+    }
+
+    fn entries() -> Vec<Entry> {
+        let enabled = [G::enabled().entry()].into_iter();
+        enabled.chain(G::entries()).collect()
+    }
+}
+
+impl<A: Group, B: Group> Group for (A, B) {
+    fn read(table: Table<'_>) -> Result<Self, Fault> {
+        Ok((A::read(table)?, B::read(table)?))
+    }
+
+    fn entries() -> Vec<Entry> {
+        A::entries().into_iter().chain(B::entries()).collect()
+    }
+}
+
+/// A field that is no key, made when the keys have been read.
+pub(super) fn make<T>(
+    table: Table<'_>,
+    make: impl FnOnce(Table<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    make(table)
+}
+
+/// Declares a group of keys: a struct with a field for each, which has the key's name.
+///
+/// ```ignore
+/// keys! {
+///     /// What the group is about.
+///     pub struct Vrrp {
+///         /// One line, which is also the help of the flag.
+///         ///
+///         /// More for the page: why to change it, and what else must be changed then.
+///         pub interval: Duration {
+///             kind: duration(ms(10)..=ms(40_950)),
+///             default: "100ms",
+///             example: "\"1s\"",
+///             flag: ("--interval", "DURATION"),
+///         }
+///     }
+///     made {
+///         /// A field that is no key, and how it is made from the table.
+///         pub other: Other = |table| table.section("other")?.read();
+///     }
+/// }
+/// ```
+///
+/// - `kind` ([`Kind`]) says how the value is written, and its range.
+/// - `default: "100ms"`, written as behind a flag; or `unset: "what holds then"` for a field that
+///   is an `Option`; or `required: "a value to propose"`.
+/// - `example` is the value in the page's example of all keys. It may be left out.
+/// - `flag` has the flag's name, and that of its value. It may be left out.
+///
+/// After a change, `VIP_WRITE_DOCS=1 cargo test -p vip-userspace page_is_up_to_date` writes the
+/// page.
+macro_rules! keys {
+    (
+        $(#[doc = $about:literal])*
+        $(#[derive($($derive:ident),*)])?
+        $vis:vis struct $group:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                $field_vis:vis $field:ident: $type:ty {
+                    kind: $kind:expr,
+                    $otherwise:ident: $text:expr
+                    $(, example: $example:expr)?
+                    $(, flag: ($flag:expr, $value:expr))?
+                    $(,)?
+                }
+            )*
+        }
+        $(made {
+            $(
+                $(#[doc = $made_doc:literal])*
+                $made_vis:vis $made:ident: $made_type:ty = $init:expr;
+            )*
+        })?
+    ) => {
+        $(#[doc = $about])*
+        $(#[derive($($derive),*)])?
+        $vis struct $group {
+            $( $(#[doc = $doc])* $field_vis $field: $type, )*
+            $($( $(#[doc = $made_doc])* $made_vis $made: $made_type, )*)?
+        }
+
+        impl $crate::config::key::Group for $group {
+            fn read(
+                table: $crate::config::key::Table<'_>,
+            ) -> Result<Self, $crate::config::fault::Fault> {
+                Ok(Self {
+                    $(
+                        $field: table.$otherwise(
+                            &keys!(@key $field [$($doc)*] $kind, $otherwise, $text,
+                                [$($example)?] [$($flag, $value)?]),
+                            $text,
+                        )?,
+                    )*
+                    $($( $made: $crate::config::key::make(table, $init)?, )*)?
+                })
+            }
+
+            fn entries() -> Vec<$crate::config::key::Entry> {
+                vec![$(
+                    keys!(@key $field [$($doc)*] $kind, $otherwise, $text,
+                        [$($example)?] [$($flag, $value)?])
+                    .entry(),
+                )*]
+            }
+        }
+    };
+    (@key $field:ident [$($doc:literal)*] $kind:expr, $otherwise:ident, $text:expr,
+        $example:tt $flag:tt) => {
+        $crate::config::key::Key::new(
+            stringify!($field),
+            concat!($($doc, "\n"),*),
+            $kind,
+            keys!(@otherwise $otherwise $text),
+            (keys!(@example $example), keys!(@flag $flag)),
+        )
+    };
+    (@otherwise default $text:expr) => { $crate::config::key::Otherwise::Default($text) };
+    (@otherwise unset $text:expr) => { $crate::config::key::Otherwise::Unset($text) };
+    (@otherwise required $text:expr) => { $crate::config::key::Otherwise::Required };
+    (@example []) => { None };
+    (@example [$example:expr]) => { Some($example) };
+    (@flag []) => { None };
+    (@flag [$name:expr, $value:expr]) => {
+        Some($crate::config::key::Flag { name: $name, value: $value })
+    };
+}
+pub(super) use keys;

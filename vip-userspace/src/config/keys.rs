@@ -1,0 +1,576 @@
+//! Every key of the configuration file, declared once. To add a key, add it here (in an entry of
+//! `nodes` or `services`: in `entries.rs`), use it, and test it. See [`keys`](super::key::keys).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vip_node::rank;
+
+use super::addresses::listen;
+use super::entries::{NodeKeys, ServiceKeys, networks, nodes, services, syn_rate, vips};
+use super::fault::Placed;
+use super::key::{Entry, Group, Switched, keys};
+use super::kind::{Kind, boolean, duration, file, number, port, text, word};
+use super::names::{LONGEST, absolute, directory, hash_key, interface, probe_path, run_directory};
+use super::types::{Check, CheckKind, Listen, Network, Node, Vip, VrrpMode, XdpMode};
+use crate::probe::{Credentials, Trust};
+use crate::run_dir::RunDir;
+
+/// Where the agent keeps its socket and its lock, unless configured otherwise.
+pub const RUN_DIR: &str = "/run/vip";
+
+/// Where the agent keeps what must outlive a reboot, unless configured otherwise.
+pub const STATE_DIR: &str = "/var/lib/vip";
+
+/// Where bpffs is mounted, unless configured otherwise.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// The tables of the file, in the order of the page, with their keys.
+pub(super) fn sections() -> [Section; 9] {
+    let section = |name, form, entries| Section {
+        name,
+        form,
+        entries,
+    };
+    [
+        section("top", Form::Top, <(Cluster, Config)>::entries()),
+        section("nodes", Form::Entry, NodeKeys::entries()),
+        section("services", Form::Entry, ServiceKeys::entries()),
+        section("vrrp", Form::Table, Vrrp::entries()),
+        section("bfd", Form::Table, <Option<Bfd>>::entries()),
+        section("health", Form::Table, <(Probing, Health)>::entries()),
+        section("local", Form::Table, <Option<Local>>::entries()),
+        section("datapath", Form::Table, Datapath::entries()),
+        section("http", Form::Table, Http::entries()),
+    ]
+}
+
+/// A table of the file.
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) form: Form,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Section {
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.entries.iter().map(|entry| entry.name).collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The file itself.
+    Top,
+    /// Each entry of the list with the section's name.
+    Entry,
+    Table,
+}
+
+/// The run directory, also by itself: `vip cleanup` needs nothing else.
+pub(super) fn run_dir() -> Kind<RunDir> {
+    let range = format!("absolute path without `..`, at most {LONGEST} bytes");
+    text(range, run_directory)
+}
+
+/// The state directory, also by itself.
+pub(super) fn state_dir() -> Kind<PathBuf> {
+    text("absolute path without `..`", directory)
+}
+
+keys! {
+    /// The keys at the top that are checked against each other and make [`Config::vips`],
+    /// [`Config::checks`] and [`Config::nodes`].
+    pub(super) struct Cluster {
+        /// The addresses that the API is to have, in the nodes' subnet, and not addresses of any
+        /// host.
+        ///
+        /// One of IPv6 with a port is written `"[fd00::10]:6443"`. If the last group of one without
+        /// brackets looks like a port (`fd00::10:6443`), it is refused: `"[fd00::10:6443]"` says
+        /// that it is the address. The first and last address of a subnet are refused when the
+        /// agent starts. One node owns all of them. At least one must be of the nodes' family; the
+        /// first of these names the cluster.
+        pub(super) vip: Vec<Placed<SocketAddr>> {
+            kind: vips(),
+            required: "\"10.0.0.10:6443\"",
+            example: "[\"10.0.0.10:443\", \"[fd00::10]:443\"]",
+            flag: ("--vip", "ADDRESS[:PORT],..."),
+        }
+
+        /// All control-plane nodes: the same list in the same order on all of them.
+        pub(super) nodes: Placed<Vec<Placed<Node>>> {
+            kind: nodes(),
+            required: "[\"10.0.0.11\"]",
+            example: "[
+    { address = \"10.0.0.11\", other_address = \"fd00::11\", name = \"cp1\", weight = 2 },
+    { address = \"10.0.0.12\", name = \"cp2\" },
+    \"10.0.0.13\",
+]",
+            flag: ("--nodes", "ADDRESS,..."),
+        }
+
+        /// The port that the API servers listen on, if clients connect to another one.
+        ///
+        /// Must be given if the VIP's is 443: API servers that listen on 443 are rare, and with the
+        /// wrong port no request succeeds.
+        pub(super) target_port: Option<u16> {
+            kind: port(),
+            unset: "the VIP's port",
+            example: "6443",
+            flag: ("--target-port", "PORT"),
+        }
+
+        /// The networks whose hosts may connect to the API by the VIPs.
+        ///
+        /// Packets from elsewhere are dropped and counted. Connections of nodes and pods by way of
+        /// `[local]` are always allowed.
+        pub(super) allow: Option<Vec<Network>> {
+            kind: networks("both families; 16384 networks in all lists, counted for each VIP"),
+            unset: "everybody",
+            example: "[\"10.0.0.0/8\", \"fd00::/8\"]",
+        }
+
+        /// New connections that one source may open, and as many at once.
+        ///
+        /// A source is an IPv4 address or a /64 of IPv6. More are dropped and counted.
+        pub(super) syn_rate: Option<u32> {
+            kind: syn_rate(),
+            unset: "no limit",
+            example: "500",
+        }
+
+        /// Other ports of the VIPs, see below.
+        pub(super) services: Option<Vec<Placed<ServiceKeys>>> {
+            kind: services(),
+            unset: "none",
+        }
+    }
+}
+
+keys! {
+    /// The checked configuration of an agent: every value is in range, and they fit together.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Config {
+        /// The NIC whose segment the VIP is on, by its name or one of its alternative names
+        /// (`altname` in `ip link`).
+        ///
+        /// Give it if several NICs fit. [operations.md](operations.md#nodes-with-several-nics) says
+        /// what becomes of the others. When the node's address moves to another interface, the
+        /// agent follows it without a restart: to any interface if this is left out, else only to
+        /// this one and to a bridge or bond that it is a port of.
+        pub interface: Option<String> {
+            kind: text("1 to 127 characters", interface),
+            unset: "the NIC with an address in the VIP's subnet",
+            example: "\"bond0\"",
+            flag: ("--interface", "NAME"),
+        }
+
+        /// Directory of the status socket, the lock, and the notes about the running kernel.
+        ///
+        /// It may be empty after a boot. The agent's pins follow it: they lie in `vip` below
+        /// `bpffs` by default, in `vip:run:vip-b` with `/run/vip-b`. Change it to run a second
+        /// agent on a machine, for another VIP on another NIC; see [operations.md](operations.md).
+        /// Before you change it on a node: `vip cleanup`.
+        pub run_dir: RunDir {
+            kind: run_dir(),
+            default: RUN_DIR,
+            example: "\"/run/vip-test\"",
+            flag: ("--run-dir", "DIR"),
+        }
+
+        /// Directory of what must outlive a reboot: the last events, and whether the node is
+        /// drained.
+        ///
+        /// It does not follow `run_dir`: a second agent on a machine needs another one of both, and
+        /// is refused otherwise. If it cannot be made or written, the agent runs all the same,
+        /// keeps both in `run_dir`, and reports that in an event and at `vip drain`.
+        pub state_dir: PathBuf {
+            kind: state_dir(),
+            default: STATE_DIR,
+            example: "\"/var/lib/vip-test\"",
+            flag: ("--state-dir", "DIR"),
+        }
+    }
+    made {
+        /// The addresses at which the API is reached: 1 to 16, those of IPv4 first, without
+        /// duplicates. At least one is of the nodes' family.
+        pub vips: Vec<Vip> = |_| Ok(vec![]);
+        /// The ways to find out whether a service is ready; services refer to them by their places.
+        pub checks: Vec<Check> = |_| Ok(vec![]);
+        /// The control-plane nodes, 1 to 16, without duplicates and of one family. Their order is
+        /// their index.
+        pub nodes: Vec<Node> = |_| Ok(vec![]);
+        /// The election.
+        pub vrrp: Vrrp = |root| root.section("vrrp")?.read();
+        /// The sessions between nodes; `None` if only the election finds dead nodes.
+        pub bfd: Option<Bfd> = |root| root.section("bfd")?.read();
+        /// The probes.
+        pub health: Health = |root| root.section("health")?.read();
+        /// Connections of this node and its pods; `None` if they are left alone.
+        pub local: Option<Local> = |root| root.section("local")?.read();
+        /// The programs in the kernel.
+        pub datapath: Datapath = |root| root.section("datapath")?.read();
+        /// The HTTP server for metrics, probes and the status page. `None`: there is none.
+        pub http: Option<Listen> = |_| Ok(None);
+    }
+}
+
+keys! {
+    /// The election by VRRP (RFC 9568).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Vrrp {
+        /// VRRP's virtual router.
+        ///
+        /// Change it if another VRRP router on the segment (keepalived, say) has the same; it must
+        /// be the same on all nodes.
+        pub router_id: Option<u8> {
+            kind: number(1..=u8::MAX),
+            unset: "last byte of the first VIP of the nodes' family, 1 if that is 0",
+            example: "51",
+            flag: ("--vrid", "ID"),
+        }
+
+        /// Time between the owner's advertisements.
+        ///
+        /// Without BFD a dead owner is replaced after 3 to 4 of them. Shorter is faster, and more
+        /// easily upset by a busy machine. With intervals over 1.6 s, and without BFD, an owner
+        /// whose agent hangs stops answering after four seconds, long before others may take over.
+        pub interval: Duration {
+            kind: duration(ms(10)..=ms(40_950)).also("a multiple of 10 ms", centiseconds),
+            default: "100ms",
+            example: "\"1s\"",
+            flag: ("--interval", "DURATION"),
+        }
+
+        /// The node with the highest priority becomes the owner if there is none.
+        ///
+        /// 255 does not even wait for others. Set it only in a file that is a node's own. While
+        /// the node's own API server is not ready, its priority is a quarter of this.
+        pub priority: Option<u8> {
+            kind: number(1..=u8::MAX),
+            unset: "by place in `nodes`: 250, 220, 190, 160, 130, 100, 70, 40, then 3 less for each",
+            example: "200",
+        }
+
+        /// Whether a node takes the VIP from a living, healthy owner of lower priority.
+        ///
+        /// Without it the VIP stays where it is until its owner fails, or its owner's API server
+        /// does and another's is ready.
+        pub preempt: bool {
+            kind: boolean(),
+            default: "false",
+            example: "true",
+        }
+
+        /// Time after its start before which a node does not preempt.
+        pub preempt_delay: Duration {
+            kind: duration(ms(0)..=ms(1_000_000)),
+            default: "0s",
+            example: "\"30s\"",
+        }
+
+        /// Whether advertisements go to each node by itself, or to 224.0.0.18 (ff02::12).
+        ///
+        /// Must be the same on all nodes, and on keepalived if that takes part. In either mode the
+        /// agent accepts advertisements of configured nodes only.
+        pub mode: VrrpMode {
+            kind: word(&[
+                ("unicast", VrrpMode::Unicast),
+                ("multicast", VrrpMode::Multicast),
+            ]),
+            default: "unicast",
+            example: "\"multicast\"",
+        }
+
+        /// Whether to ask the segment three times, 100 ms apart, if another host has the VIP,
+        /// before it is first claimed (RFC 5227).
+        ///
+        /// While a host answers that is no node, the VIP is not claimed. The owner goes on asking,
+        /// every 3 s or so, to find a host that has the VIP and sends nothing by itself.
+        pub probe_address: bool {
+            kind: boolean(),
+            default: "true",
+            example: "false",
+        }
+    }
+}
+
+keys! {
+    /// The sessions with the other nodes (RFC 5880).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Bfd {
+        /// Time between packets in each direction.
+        ///
+        /// Nodes may differ: the slower one counts.
+        pub interval: Duration {
+            kind: duration(ms(10)..=ms(10_000)),
+            default: "50ms",
+            example: "\"20ms\"",
+        }
+
+        /// Packets that must stay out until their sender is taken for dead.
+        ///
+        /// 3 at 50 ms find a dead node in 150 ms.
+        pub multiplier: u8 {
+            kind: number(2..=50).unit("packets"),
+            default: "3",
+            example: "5",
+        }
+    }
+}
+
+impl Switched for Bfd {
+    const ENABLED: &'static str =
+        "Without BFD only missing advertisements and silent probes tell that a node is dead.";
+}
+
+keys! {
+    /// The keys of `[health]` that only make sense together: questions to API servers, and proofs
+    /// of identity on both sides.
+    pub(super) struct Probing {
+        /// The question to API servers: `path`, only the TLS handshake, or only the TCP connection.
+        ///
+        /// The kernel takes connections for a server that hangs, so `"tcp"` does not find that out.
+        pub(super) check: CheckKind {
+            kind: word(&[
+                ("readyz", CheckKind::Readyz),
+                ("tls", CheckKind::Tls),
+                ("tcp", CheckKind::Tcp),
+            ]),
+            default: "readyz",
+            example: "\"readyz\"",
+            flag: ("--check", "KIND"),
+        }
+
+        /// The path that each API server is asked for, by HTTPS.
+        ///
+        /// Ready means an answer of 200. Only with `check = "readyz"`.
+        pub(super) path: Option<Placed<String>> {
+            kind: text("begins with `/`", probe_path).placed(),
+            unset: "`\"/readyz\"`",
+            example: "\"/livez\"",
+        }
+
+        /// The port that the API servers are asked on.
+        pub(super) port: Option<u16> {
+            kind: port(),
+            unset: "`target_port`",
+            example: "6444",
+        }
+
+        /// The CA that signed the API servers' certificates.
+        ///
+        /// Not together with `insecure = true`.
+        pub(super) ca: Option<Placed<PathBuf>> {
+            kind: file("absolute path of a PEM file").placed(),
+            unset: "where kubeadm, k0s, k3s and RKE2 keep it",
+            example: "\"/etc/ssl/cluster-ca.pem\"",
+            flag: ("--ca", "FILE"),
+        }
+
+        /// File with a bearer token for `path`, and nothing else.
+        ///
+        /// Not together with `insecure = true` or a client certificate.
+        pub(super) token_file: Option<Placed<PathBuf>> {
+            kind: file("absolute path").placed(),
+            unset: "none",
+            flag: ("--token-file", "FILE"),
+        }
+
+        /// Client certificate for `path`, with the certificates between it and its CA.
+        ///
+        /// Needs `client_key`; not together with `insecure = true`.
+        pub(super) client_certificate: Option<Placed<PathBuf>> {
+            kind: file("absolute path of a PEM file").placed(),
+            unset: "none",
+            example: "\"/etc/vip/health.crt\"",
+            flag: ("--client-certificate", "FILE"),
+        }
+
+        /// The key of `client_certificate`.
+        pub(super) client_key: Option<Placed<PathBuf>> {
+            kind: file("absolute path of a PEM file").placed(),
+            unset: "none",
+            example: "\"/etc/vip/health.key\"",
+            flag: ("--client-key", "FILE"),
+        }
+
+        /// Whether to trust any server that answers the probes.
+        ///
+        /// For tests: an impostor can then look ready.
+        pub(super) insecure: Placed<bool> {
+            kind: boolean().placed(),
+            default: "false",
+            example: "false",
+            flag: ("--insecure", ""),
+        }
+    }
+}
+
+keys! {
+    /// The probes of the API servers.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Health {
+        /// Time between two probes of one server.
+        pub interval: Duration {
+            kind: duration(ms(50)..=ms(60_000)),
+            default: "500ms",
+            example: "\"250ms\"",
+        }
+
+        /// Longest wait for an answer.
+        ///
+        /// Raise it if slow servers are taken for dead.
+        pub timeout: Duration {
+            kind: duration(ms(10)..=ms(60_000)),
+            default: "1s",
+            example: "\"2s\"",
+        }
+
+        /// Good probes in a row until a server that was not ready is.
+        pub rise: u32 {
+            kind: number(1..=100).unit("probes"),
+            default: "2",
+            example: "3",
+        }
+
+        /// Bad probes in a row until a server is not ready; silent ones until its node is taken for
+        /// dead.
+        ///
+        /// A refused connection needs no second one.
+        pub fall: u32 {
+            kind: number(1..=100).unit("probes"),
+            default: "2",
+            example: "4",
+        }
+    }
+    made {
+        /// How the servers prove their identity.
+        pub tls: Trust = |_| Ok(Trust::WellKnownCa);
+        /// How the agent proves its identity to API servers that want to know it.
+        pub credentials: Option<Credentials> = |_| Ok(None);
+    }
+}
+
+keys! {
+    /// Connections that this node and its pods make to a VIP.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Local {
+        /// The control group whose processes' connections are redirected, with all groups below it.
+        pub cgroup: Option<PathBuf> {
+            kind: text("absolute path", absolute),
+            unset: "the root of the mounted cgroup2",
+            example: "\"/sys/fs/cgroup/unified\"",
+        }
+    }
+}
+
+impl Switched for Local {
+    const ENABLED: &'static str = "Whether connections are redirected.";
+}
+
+keys! {
+    /// The programs and maps in the kernel.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Datapath {
+        /// How the program on the way in is attached.
+        ///
+        /// As XDP in the driver; as XDP in the stack, which works everywhere and costs more; or as
+        /// a tcx program (clsact filter before Linux 6.6) in the stack. `auto` tries them in this
+        /// order. It takes `tc` at once where another program has the XDP hook, and leaves that
+        /// program alone. Programs in the stack are put before all others of their hook.
+        pub mode: XdpMode {
+            kind: word(&[
+                ("auto", XdpMode::Auto),
+                ("native", XdpMode::Native),
+                ("generic", XdpMode::Generic),
+                ("tc", XdpMode::Tc),
+            ]),
+            default: "auto",
+            example: "\"native\"",
+        }
+
+        /// Rows of the rank table, 2 × 8 bytes each.
+        ///
+        /// Must be the same on all nodes. With more, shares are more even: see below.
+        pub buckets: u32 {
+            kind: number(rank::MIN_BUCKETS..=rank::MAX_BUCKETS)
+                .also("a power of two", power_of_two),
+            default: "65536",
+            example: "131072",
+        }
+
+        /// Key of the flow hash and the rank table.
+        ///
+        /// The default is no secret; give one (`openssl rand -hex 16`), the same on all nodes, if
+        /// clients may try to gather on one server.
+        pub hash_key: Option<[u64; 2]> {
+            kind: text("32 hexadecimal digits", hash_key),
+            unset: "made from the VIP",
+            example: "\"000102030405060708090a0b0c0d0e0f\"",
+        }
+
+        /// Where the BPF file system is mounted, or is to be.
+        pub bpffs: PathBuf {
+            kind: text("absolute path", absolute),
+            default: BPFFS,
+            example: "\"/run/bpf\"",
+        }
+    }
+}
+
+keys! {
+    /// The HTTP server.
+    pub(super) struct Http {
+        /// Whether the agent listens for HTTP at all.
+        pub(super) enabled: bool {
+            kind: boolean(),
+            default: "true",
+            example: "true",
+        }
+
+        /// Where to listen for HTTP: metrics, probes, status page. `ADDRESS:PORT`, `PORT` or
+        /// `node:PORT`.
+        ///
+        /// A port alone is one of 127.0.0.1. `node:9643` is that port of each node's own address,
+        /// the one in `nodes`, and of 127.0.0.1, so that one file serves on all nodes and the
+        /// kubelet's probes need no address of the node; `0.0.0.0:9643` is the port of all
+        /// addresses. `/` is the status page, `/metrics` is for Prometheus, `/healthz` and
+        /// `/readyz` are for the kubelet. It only reads, and authenticates nobody. Listen at
+        /// `node:9643` if Prometheus runs elsewhere, and restrict access by a firewall. A port in
+        /// use, or an address that this node does not have, is an event and is tried again every
+        /// two seconds; `vip check` names the address.
+        pub(super) listen: Placed<Listen> {
+            kind: text("port 1 to 65535, none that API servers or services have", listen).placed(),
+            default: "127.0.0.1:9643",
+            example: "\"node:9643\"",
+            flag: ("--http", "[ADDRESS:]PORT"),
+        }
+    }
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// RFC 9568, section 5.2.7: the wire has centiseconds.
+fn centiseconds(interval: Duration) -> Result<Duration, String> {
+    if interval.as_millis().is_multiple_of(10) {
+        Ok(interval)
+    } else {
+        Err(format!(
+            "`{interval:?}` is not a multiple of 10ms; round it"
+        ))
+    }
+}
+
+fn power_of_two(buckets: u32) -> Result<u32, String> {
+    if buckets.is_power_of_two() {
+        return Ok(buckets);
+    }
+    let (less, more) = (buckets.next_power_of_two() / 2, buckets.next_power_of_two());
+    Err(format!(
+        "{buckets} is not a power of two; take {less} or {more}"
+    ))
+}

@@ -1,0 +1,164 @@
+//! What should lie in the maps, whatever the nodes' health is.
+
+use std::iter::zip;
+
+use bytemuck::Zeroable as _;
+use vip_common::abi::{
+    AllowKey, Backend, BackendIndex, BackendMask, Config, LAYOUT_VERSION, MAX_BOND_PORTS, Masks,
+    NOT_A_BACKEND, RankRow, Service, State, Vip, flag,
+};
+use vip_common::wire::addr::{Be32, Be128, Mac};
+use vip_common::wire::time::BootNanos;
+
+/// An entry of the allow lists: bits of the prefix, the service's number among them, and the
+/// bytes of an [`AllowKey`].
+pub type Allowed = (u32, [u8; size_of::<AllowKey>()]);
+
+/// What should lie in the maps and does not depend on anybody's health.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredState {
+    /// This node's place among the backends.
+    pub own_index: Option<BackendIndex>,
+    /// Ethernet address of the NIC.
+    pub own_mac: Mac,
+    /// Those of its ports, where they are others.
+    pub port_macs: [Mac; MAX_BOND_PORTS],
+    /// This node's IPv4 address on the NIC; 0.0.0.0 if it has none.
+    pub own_address: Be32,
+    /// Addresses and ports that are served, those of IPv4 first.
+    pub vips: Vec<Vip>,
+    /// Networks that may use services with an allow list.
+    pub allowed: Vec<Allowed>,
+    /// Whether connections of this node and its pods are redirected.
+    pub redirects: bool,
+    /// Number of the agent's network namespace; 0 if the kernel does not tell.
+    pub netns: u64,
+    /// The nodes' addresses, in the order of the configuration.
+    pub backends: Vec<NodeAddresses>,
+    /// Key of the flow hash.
+    pub hash_key: [u64; 2],
+    /// The rank table, one row a bucket. Its length is a power of two.
+    pub rows: Vec<RankRow>,
+}
+
+/// A node's addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeAddresses {
+    /// As [`Backend::address`].
+    pub address: Be128,
+    /// As [`Backend::other_address`].
+    pub other: Be128,
+}
+
+impl DesiredState {
+    /// Whether the programs may run twice on a frame, on a port and on its bridge: they decide the
+    /// same again, unless a port was written or a source's share was used up.
+    #[must_use]
+    pub fn may_run_twice(&self) -> bool {
+        let mut services = self.vips.iter().flat_map(Vip::services);
+        !services.any(|service| Service::maps_port(service) || service.flags & flag::SYN_LIMIT != 0)
+    }
+
+    /// Writes what it says into the state. Leases stay as they are, and so do health and the
+    /// nodes' Ethernet addresses where the nodes do. In a state that nobody has written yet,
+    /// every node is alive and ready until somebody knows better; but nothing is sent there, nothing
+    /// is reset, and no local connection is turned, as long as nobody does.
+    ///
+    /// `rank_base` is where in the map the rows of the desired lie.
+    pub fn write(&self, state: &mut State, rank_base: u32) {
+        if state.config.layout_version != LAYOUT_VERSION {
+            state.masks = Masks {
+                no_forward: BackendMask::ALL,
+                connect: Masks::default().connect,
+                ..Masks::all(self.backends.len())
+            };
+        }
+        for (found, vip) in zip(&mut state.vips, &self.vips) {
+            let answer_until = if found.address == vip.address {
+                found.answer_until
+            } else {
+                BootNanos::ZERO
+            };
+            *found = Vip {
+                answer_until,
+                ..*vip
+            };
+        }
+        for (found, node) in zip(&mut state.backends, &self.backends) {
+            let (mac, source) = if found.address == node.address {
+                (found.mac, found.source)
+            } else {
+                (Mac::UNKNOWN, Mac::UNKNOWN)
+            };
+            *found = Backend {
+                mac,
+                source,
+                address: node.address,
+                other_address: node.other,
+            };
+        }
+        state.config = Config {
+            layout_version: LAYOUT_VERSION,
+            own_index: self
+                .own_index
+                .map_or(NOT_A_BACKEND, |index| index.get() as u32),
+            vip_count: self.vips.len() as u32,
+            ipv4_count: self
+                .vips
+                .iter()
+                .filter(|vip| vip.address.ipv4().is_some())
+                .count() as u32,
+            backend_count: self.backends.len() as u32,
+            bucket_mask: self.rows.len() as u32 - 1,
+            rank_base,
+            hash_key: self.hash_key,
+            own_mac: self.own_mac,
+            port_macs: self.port_macs,
+            own_address: self.own_address,
+            redirects: u32::from(self.redirects),
+            maps_ports: u32::from(
+                self.vips
+                    .iter()
+                    .flat_map(Vip::services)
+                    .any(Service::maps_port),
+            ),
+            netns: self.netns,
+            ..Config::zeroed()
+        };
+        state.config.peers = state.peers();
+        let nodes = &state.backends[..self.backends.len()];
+        state.config.set_families(nodes);
+    }
+
+    /// Whether an Ethernet address is the NIC's own, as the programs see it too.
+    #[must_use]
+    pub fn is_own(&self, mac: Mac) -> bool {
+        mac == self.own_mac || !mac.is_unknown() && self.port_macs.contains(&mac)
+    }
+
+    /// The desired that a state was made by, with these rows.
+    #[must_use]
+    pub fn of(state: &State, rows: Vec<RankRow>) -> Self {
+        let config = &state.config;
+        Self {
+            own_index: BackendIndex::new(config.own_index as usize),
+            own_mac: config.own_mac,
+            port_macs: config.port_macs,
+            own_address: config.own_address,
+            vips: state.vips().to_vec(),
+            allowed: vec![],
+            redirects: config.redirects != 0,
+            netns: config.netns,
+            backends: state
+                .backends()
+                .iter()
+                .map(|node| NodeAddresses {
+                    address: node.address,
+                    other: node.other_address,
+                })
+                .collect(),
+            hash_key: config.hash_key,
+            rows,
+        }
+    }
+}

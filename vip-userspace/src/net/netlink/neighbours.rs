@@ -1,0 +1,85 @@
+//! The kernel's neighbour table.
+
+use std::net::IpAddr;
+
+use futures_util::stream::TryStreamExt as _;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+
+use super::{Netlink, refused};
+use crate::net::NetError;
+
+/// An entry of the kernel's neighbour table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Its Ethernet address; `None` while the kernel does not know, or no longer.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Netlink {
+    /// The kernel's neighbours on an interface.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn neighbours(&self, nic_index: u32) -> Result<Vec<Neighbour>, NetError> {
+        let request = self.handle.neighbours().get();
+        let messages: Vec<NeighbourMessage> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list neighbours"))?;
+        let on_nic = |message: &&NeighbourMessage| message.header.ifindex == nic_index;
+        Ok(messages
+            .iter()
+            .filter(on_nic)
+            .filter_map(neighbour)
+            .collect())
+    }
+
+    /// Makes the kernel find out, or confirm, where `address` is on an interface. The answer
+    /// comes as a [`NetEvent::Neighbour`], unless nothing changes.
+    ///
+    /// # Errors
+    /// The kernel refuses: no `CAP_NET_ADMIN`, or the interface is down or gone.
+    pub async fn resolve(&self, nic_index: u32, address: IpAddr) -> Result<(), NetError> {
+        // As if a packet for it had come by: NTF_USE.
+        let request = self
+            .handle
+            .neighbours()
+            .add(nic_index, address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        let done = request.execute().await;
+        done.map_err(refused(format!("resolve neighbour {address}")))
+    }
+}
+
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(IpAddr::from(*found));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some(IpAddr::from(*found));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    // The kernel keeps the old address of an entry whose confirmation failed.
+    let known = !matches!(
+        message.header.state,
+        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+    );
+    Some(Neighbour {
+        address: address?,
+        mac: mac.filter(|_| known),
+    })
+}

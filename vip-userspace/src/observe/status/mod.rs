@@ -1,0 +1,258 @@
+//! The state of the agent, as `vip status` shows it.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use vip_node::Fault;
+use vip_node::alarm::Kind;
+use vip_node::bfd;
+use vip_node::choice::Resort;
+use vip_node::election::State;
+use vip_node::hooks::{self, Running};
+use vip_node::settings::Key;
+
+pub use self::text::{Label, Word};
+use super::event::Repair;
+use crate::datapath::{Egress, Mode};
+
+/// All of it, as the agent writes it to its socket. Times are in milliseconds. What programs need
+/// is a code, a number or a name; sentences are for people, and may change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Address and port of the API.
+    pub vip: SocketAddr,
+    /// All that is served, that among it.
+    pub services: Vec<Service>,
+    /// What is wrong with the credentials for health checks; `None` if nothing is.
+    #[serde(default)]
+    pub credentials_trouble: Option<String>,
+    /// The cgroup whose processes' connections to the VIPs are redirected; `None` if none are.
+    pub local: Option<String>,
+    /// Who owns the VIP, as this node knows; `None` while nobody is heard.
+    pub owner: Option<Peer>,
+    /// This node's part.
+    pub state: State,
+    /// VRRP priority of this node.
+    pub priority: u8,
+    /// What keeps this node from owning the VIP, for people.
+    pub faults: Vec<String>,
+    /// The same for programs, in the same order.
+    #[serde(default)]
+    pub fault_codes: Vec<Fault>,
+    /// For how much longer this node answers ARP for the VIP if the agent hangs now.
+    pub answer_lease_remaining_ms: u64,
+    /// Since when this node is in its state.
+    pub state_for_ms: u64,
+    /// Times that this node became the owner.
+    pub takeovers: u64,
+    /// From the last sign of life of the owner before to the moment at which this node last took
+    /// over; `None` if it did not, or from nobody.
+    pub last_failover_ms: Option<f64>,
+    /// Changes of the addresses that frames of other nodes come from.
+    #[serde(default)]
+    pub source_mac_changes: u64,
+    /// Times that somebody who is no agent of the cluster claimed the VIP.
+    pub conflicts: u64,
+    /// Who does so: its Ethernet address; `None` if nobody does any more.
+    pub claimant: Option<String>,
+    /// The same in words: whether it is a node of the cluster, and which.
+    #[serde(default)]
+    pub claim: Option<String>,
+    /// What is wrong on the segment, which somebody must deal with.
+    pub alarms: Vec<Alarm>,
+    /// What this node says of itself if it hears no agent of another node, though servers there
+    /// answer: it is not ready, then.
+    pub hears_nobody: Option<String>,
+    /// This node's name.
+    pub node: String,
+    /// How the program is attached.
+    pub xdp: Xdp,
+    /// How this node has BFD's port; `None` without BFD.
+    #[serde(default)]
+    pub bfd_port: Option<BfdPort>,
+    /// Packets that the agent has read from its sockets since it started, by protocol: `bfd`,
+    /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
+    #[serde(default)]
+    pub received: BTreeMap<String, u64>,
+    /// Whether each of the programs runs, as its effects show.
+    pub hooks: Vec<Hook>,
+    /// Settings of the kernel that the agent changed, and that `vip cleanup` sets back.
+    #[serde(default)]
+    pub settings: Vec<Setting>,
+    /// Why the kernel speaks for the VIP on another NIC, or answers by one are wrong: what the
+    /// agent cannot help.
+    #[serde(default)]
+    pub other_nics: Vec<String>,
+    /// The nodes, in the order of the configuration.
+    pub nodes: Vec<Node>,
+    /// What became of frames for the VIP since the maps were made.
+    pub counters: BTreeMap<String, u64>,
+    /// Events since the agent started, by name.
+    pub events: BTreeMap<String, u64>,
+    /// What was put right in the kernel since the agent started.
+    pub repairs: BTreeMap<Repair, u64>,
+}
+
+/// Something that is wrong on the segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What, for programs.
+    pub alarm: Kind,
+    /// Whom it is about: the name of a node, or an address.
+    pub about: String,
+    /// What, for people.
+    pub text: String,
+}
+
+/// A node, by name and address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// How the program is attached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Xdp {
+    /// The NIC.
+    pub interface: String,
+    /// How the program on the way in is run.
+    pub mode: Mode,
+    /// How the egress program is run.
+    pub egress: Egress,
+    /// Whether the program was seen to run on a frame.
+    pub proven: bool,
+    /// Whether the maps were taken over from an earlier agent.
+    pub adopted: bool,
+}
+
+/// How a node has BFD's port, UDP 3784.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BfdPort {
+    /// No other program has it, and one may.
+    Sole,
+    /// Another program has it, too.
+    Shared,
+    /// No other program can have it.
+    Bound,
+    /// It cannot be opened.
+    Lost,
+}
+
+/// A place in the kernel where a program must run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// The place.
+    pub name: hooks::Hook,
+    /// Whether it runs.
+    pub runs: Running,
+    /// Others' programs that come before ours, the first one first.
+    pub ahead: Vec<String>,
+    /// Why it does not run, or may not.
+    pub cause: Option<String>,
+}
+
+/// A setting of the kernel below `net.ipv4.conf`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The interface.
+    pub interface: String,
+    /// The setting: `arp_ignore`.
+    pub name: Key,
+    /// What the agent set.
+    pub value: u32,
+    /// What was there before.
+    pub before: u32,
+}
+
+/// A port of a VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Address and port.
+    pub endpoint: SocketAddr,
+    /// The port on the nodes.
+    pub target_port: u16,
+    /// Names of the nodes that new connections are brought to.
+    pub usable: Vec<String>,
+    /// Which nodes these are.
+    pub resort: Resort,
+}
+
+/// A BFD session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bfd {
+    /// RFC 5880, section 6.2.
+    #[serde(with = "BfdState")]
+    pub state: bfd::State,
+    /// How long no packet may come until the other node is taken for dead; 0 while unknown.
+    pub detection_ms: f64,
+    /// Round trip to the other node's agent, when last measured; `None` while it was not.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// What JSON calls the states of a BFD session: their crate knows nothing of JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "bfd::State", rename_all = "snake_case")]
+enum BfdState {
+    AdminDown,
+    Down,
+    Init,
+    Up,
+}
+
+/// A node and its API server, as this node sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it is the node that was asked.
+    pub own: bool,
+    /// Its Ethernet address; `None` while nobody knows it.
+    pub mac: Option<String>,
+    /// Where else its frames come from, if from there and not only from its own address.
+    #[serde(default)]
+    pub source_mac: Option<String>,
+    /// The node answers.
+    pub alive: bool,
+    /// Its API server says that it is ready.
+    pub ready: bool,
+    /// Its API server serves, and whether it is ready is not known.
+    pub unknown: bool,
+    /// Its operator wants no new connections to be brought to it.
+    pub draining: bool,
+    /// New connections to the API are brought to it.
+    pub usable: bool,
+    /// Whether it answers ICMP echo; `None` while that is not known, and for the node that was
+    /// asked.
+    pub echo: Option<bool>,
+    /// The BFD session with it; `None` for the node that was asked, and without BFD.
+    pub bfd: Option<Bfd>,
+    /// Why it is not ready, or how the last probe went.
+    pub probe: String,
+    /// Duration of the last probe that was answered.
+    pub rtt_ms: Option<f64>,
+    /// Frames that this node sent there, or kept if it is this node.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// New connections among them.
+    pub connections: u64,
+    /// Frames a second, over the last few seconds.
+    pub packets_per_second: f64,
+    /// New connections a second, over the last few seconds.
+    pub connections_per_second: f64,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
