@@ -7,6 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::sh;
 
+/// What is built for tests: all but xtask, whose tests run where it runs, and the eBPF program.
+pub(crate) const TESTED: &[&str] = &["--workspace", "--exclude=vip-ebpf", "--exclude=xtask"];
+
 /// A program with tests.
 pub(crate) struct Program {
     /// The target's name.

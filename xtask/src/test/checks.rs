@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::background::{Step, idle};
 use crate::image::Architecture;
-use crate::sh;
+use crate::{cargo, sh};
 
 /// A task of xtask itself.
 fn task(name: &str) -> Result<Step> {
@@ -23,20 +23,20 @@ pub(super) fn kubelet() -> Result<Step> {
 /// Examples in the documentation.
 pub(super) fn doc_tests() -> Result<Step> {
     let mut cargo = Architecture::here()?.cargo("test")?;
-    cargo.args(super::OUR_CRATES).arg("--doc");
+    cargo.args(cargo::TESTED).arg("--doc");
     Ok(Step::new("doc tests", idle(&cargo)))
 }
 
 /// What a change must pass beside the tests.
 pub(super) fn all() -> Result<Vec<Step>> {
     let workspace = ["--workspace", "--exclude", "vip-ebpf"];
-    let cargo = |verb: &str, arguments: &[&str]| -> Command {
+    let of_all = |verb: &str, arguments: &[&str]| -> Command {
         let mut cargo = sh::command("cargo");
         cargo.arg(verb).args(workspace).args(arguments);
         cargo
     };
-    let clippy = cargo("clippy", &["--all-targets", "--", "-D", "warnings"]);
-    let mut documentation = cargo("doc", &["--no-deps"]);
+    let clippy = of_all("clippy", &["--all-targets", "--", "-D", "warnings"]);
+    let mut documentation = of_all("doc", &["--no-deps"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     Ok(vec![
         task("clippy-ebpf")?,

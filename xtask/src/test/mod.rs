@@ -134,9 +134,6 @@ impl Options {
     }
 }
 
-/// What is built for tests: all but xtask, whose tests run where it runs, and the eBPF program.
-const OUR_CRATES: &[&str] = &["--workspace", "--exclude=vip-ebpf", "--exclude=xtask"];
-
 /// When a test program runs, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
@@ -242,7 +239,7 @@ fn build() -> Result<Vec<Program>> {
     // Outside, as the registry cannot be reached from inside. Always all of it: scenarios run the
     // agent's binary, and machines run other tests.
     let mut cargo = Architecture::here()?.cargo("test")?;
-    let mut programs = cargo::test_programs(cargo.args(OUR_CRATES))?;
+    let mut programs = cargo::test_programs(cargo.args(cargo::TESTED))?;
     let mut own = sh::command("cargo");
     programs.extend(cargo::test_programs(own.args([
         "test",
