@@ -16,8 +16,10 @@ pub(super) struct Kind<T> {
     /// What is allowed.
     pub(super) range: String,
     pub(super) arity: Arity,
-    read: Box<dyn Fn(Given<'_>) -> Result<T, Fault>>,
+    read: Read<T>,
 }
+
+type Read<T> = Box<dyn Fn(Given<'_>) -> Result<T, Fault>>;
 
 /// How many values a flag takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
