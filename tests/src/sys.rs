@@ -416,7 +416,8 @@ fn ethtool(interface: &str, command: u32, data: u32) -> io::Result<u32> {
     }
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
     // SAFETY: the request names `value`, which is as large as the commands expect and lives on.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

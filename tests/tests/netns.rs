@@ -18,6 +18,9 @@ use vip_tests::scenarios;
 mod harness;
 mod phases;
 
+/// Scenarios that run at a time: one of them takes a third of a processor.
+const AT_ONCE: usize = 3;
+
 /// Runs a scenario, and tells the whole story if it breaks a promise.
 fn check(scenario: &Scenario, plan: Plan) -> Result<(), Failed> {
     let mut timeline = Timeline::new(false);
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
             });
         }
     }
-    phases::run(arguments, beside_others, alone)
+    phases::run(arguments, AT_ONCE, beside_others, alone)
 }
 
 /// One that cannot run here: listed as ignored, and its name says why.

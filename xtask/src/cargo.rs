@@ -7,12 +7,26 @@ use anyhow::{Context, Result};
 
 use crate::sh;
 
-/// The test programs that `cargo test --no-run` with these arguments has built: it is asked once
-/// more, for their names.
+/// What is built for tests: all but xtask, whose tests run where it runs, and the eBPF program.
+pub(crate) const TESTED: &[&str] = &["--workspace", "--exclude=vip-ebpf", "--exclude=xtask"];
+
+/// A program with tests.
+pub(crate) struct Program {
+    /// The target's name.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    /// The package's folder, where cargo would run it.
+    pub(crate) folder: PathBuf,
+}
+
+/// Builds test programs, and returns them.
 ///
 /// # Errors
-/// It fails, or writes what is not known here.
-pub(crate) fn test_programs(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+/// Cargo fails, or writes what is not known here.
+pub(crate) fn test_programs(cargo: &mut Command) -> Result<Vec<Program>> {
+    cargo.arg("--no-run");
+    sh::run(cargo)?;
+    // Once more, for their names.
     cargo.args(["--offline", "--quiet", "--message-format=json"]);
     let messages = sh::output(cargo).context("cargo does not name the test programs")?;
     let mut programs = Vec::new();
@@ -20,9 +34,17 @@ pub(crate) fn test_programs(cargo: &mut Command) -> Result<Vec<PathBuf>> {
         let message: serde_json::Value =
             serde_json::from_str(line).context("cargo writes JSON of another form")?;
         if message["profile"]["test"] == true
-            && let Some(program) = message["executable"].as_str()
+            && let Some(path) = message["executable"].as_str()
         {
-            programs.push(PathBuf::from(program));
+            let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+            let manifest = text(&message["manifest_path"]).map(PathBuf::from);
+            programs.push(Program {
+                name: text(&message["target"]["name"]).context("a target has a name")?,
+                path: PathBuf::from(path),
+                folder: manifest
+                    .and_then(|path| path.parent().map(Into::into))
+                    .context("a manifest lies in a folder")?,
+            });
         }
     }
     Ok(programs)

@@ -19,7 +19,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut demo = binary("testbed", kubernetes::prepare()?.into_iter().collect())?;
+    let mut demo = binary("testbed", kubernetes::prepare(false)?.into_iter().collect())?;
     demo.arg("demo");
     pass(&mut demo, options.json.as_deref(), &options.args)?;
     sh::run(&mut demo)
@@ -34,7 +34,7 @@ pub(crate) fn binary(name: &str, environment: Vec<OsString>) -> Result<Command> 
     // All, as the demo runs the agent's binary.
     sh::run(sh::command("cargo").args(["build", "--release"]))?;
 
-    let mut inside = netns::command("cargo", environment);
+    let mut inside = netns::command("cargo", &environment);
     inside.args(["run", "--quiet", "--release", "--offline"]);
     inside.args(["--package", "vip-tests", "--bin", name, "--"]);
     Ok(inside)

@@ -92,6 +92,40 @@ impl Architecture {
         }
     }
 
+    /// This machine's.
+    pub(crate) fn here() -> Result<Self> {
+        let here = Self::ALL
+            .into_iter()
+            .find(|architecture| architecture.name() == std::env::consts::ARCH);
+        here.context("vip is not built for this machine's architecture")
+    }
+
+    /// Cargo, told to build for it.
+    pub(crate) fn cargo(self, verb: &str) -> Result<Command> {
+        install::programs(install::BUILD)?;
+        let target = self.target();
+        install::target(&target)?;
+        let compiler = self.compiler();
+        install::programs(self.packages())?;
+        build_ebpf::object()?;
+        let variable = target.replace('-', "_");
+        let mut cargo = sh::command("cargo");
+        cargo
+            .args([verb, "--target", &target])
+            .env(format!("CC_{variable}"), compiler)
+            .env(
+                format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()),
+                compiler,
+            );
+        Ok(cargo)
+    }
+
+    /// Where the agent lies that was built for it, in a profile's folder.
+    fn built(self, profile: &str) -> PathBuf {
+        let folder = Path::new("target").join(self.target()).join(profile);
+        sh::workspace().join(folder).join("vip")
+    }
+
     fn oci(self) -> Arch {
         match self {
             Self::X86_64 => Arch::Amd64,
@@ -120,60 +154,31 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The image as tests run it: for this machine alone, and optimised as other test programs are.
-/// Returns where it is.
+/// The image as tests run it: with the agent that they have built. Returns where it is.
 pub(crate) fn for_tests() -> Result<PathBuf> {
-    let here = Architecture::ALL
-        .into_iter()
-        .find(|architecture| architecture.name() == std::env::consts::ARCH);
-    let architecture = here.context("no image is made for this machine's architecture")?;
+    let architecture = Architecture::here()?;
     let output = sh::workspace().join("target/dev-image/vip.oci.tar");
-    pack(&[(architecture, binary(architecture, true)?)], &output)?;
+    pack(&[(architecture, architecture.built("debug"))], &output)?;
     Ok(output)
 }
 
 /// Builds the agent as a static binary. Returns where it is.
 pub(crate) fn binary(architecture: Architecture, dev: bool) -> Result<PathBuf> {
     let profile = if dev { "dev" } else { "ship" };
-    let mut cargo = command(architecture, "build")?;
-    cargo.args(["--bin", "vip", "--profile", profile]);
-    sh::run(&mut cargo)?;
-    let folder = if dev { "debug" } else { "ship" };
-    let path = Path::new("target")
-        .join(architecture.target())
-        .join(folder)
-        .join("vip");
-    Ok(sh::workspace().join(path))
+    let mut cargo = architecture.cargo("build")?;
+    cargo.args(["--package", "vip-userspace", "--bin", "vip"]);
+    sh::run(cargo.args(["--profile", profile]))?;
+    Ok(architecture.built(if dev { "debug" } else { "ship" }))
 }
 
 /// Builds one of the agent's test programs, static too. Returns where it is.
 pub(crate) fn test(architecture: Architecture, name: &str) -> Result<PathBuf> {
-    let mut command = command(architecture, "test")?;
-    command.args(["--no-run", "--test", name]);
-    sh::run(&mut command)?;
-    let programs = cargo::test_programs(&mut command)?;
-    let program = programs.into_iter().next();
-    program.with_context(|| format!("cargo has built no {name}"))
-}
-
-/// Cargo, told to build the agent's package for an architecture.
-fn command(architecture: Architecture, verb: &str) -> Result<Command> {
-    install::programs(install::BUILD)?;
-    let target = architecture.target();
-    install::target(&target)?;
-    let compiler = architecture.compiler();
-    install::programs(architecture.packages())?;
-    build_ebpf::object()?;
-    let variable = target.replace('-', "_");
-    let mut cargo = sh::command("cargo");
-    cargo
-        .args([verb, "--package", "vip-userspace", "--target", &target])
-        .env(format!("CC_{variable}"), compiler)
-        .env(
-            format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()),
-            compiler,
-        );
-    Ok(cargo)
+    let mut cargo = architecture.cargo("test")?;
+    cargo.args(["--package", "vip-userspace", "--test", name]);
+    let program = cargo::test_programs(&mut cargo)?.into_iter().next();
+    program
+        .map(|program| program.path)
+        .with_context(|| format!("cargo has built no {name}"))
 }
 
 /// Writes the archive: an OCI image layout in a tar file.

@@ -203,6 +203,7 @@ pub(crate) fn programs(programs: &[Program]) -> Result<()> {
         .filter(|(program, _)| sh::find(program).is_none() && !is_file(program))
         .map(|&(_, package)| package)
         .collect();
+    packages.sort_unstable();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());

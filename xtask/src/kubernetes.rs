@@ -16,13 +16,14 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
 /// Looks for a kube-apiserver: where `KUBEBUILDER_ASSETS` says; on the PATH; packed beside the
 /// repository. Returns what to add to the environment of those who run it, as `NAME=value`.
-pub(crate) fn prepare() -> Result<Option<OsString>> {
+/// `kubelet_comes`: one is being built.
+pub(crate) fn prepare(kubelet_comes: bool) -> Result<Option<OsString>> {
     if are_assets_named() {
         return Ok(None);
     }
     // There may be a kubelet whatever else there is.
     let own = own_assets();
-    let is_there = own.join("kubelet").is_file();
+    let is_there = kubelet_comes || own.join("kubelet").is_file();
     let own = is_there.then(|| sh::variable(ASSETS, own));
     if sh::find("kube-apiserver").is_some() {
         install::programs(ETCD)?;

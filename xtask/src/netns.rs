@@ -1,6 +1,6 @@
 //! An empty network namespace: nothing that runs in it can reach the machine's own NIC.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
 use crate::sh;
@@ -10,25 +10,18 @@ use crate::sh;
 ///
 /// It has a process namespace too, and ends with xtask: so does all that it has started, however
 /// either ends, daemons and containers that nobody waits for among it.
-pub(crate) fn command(program: &str, environment: impl IntoIterator<Item = OsString>) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>, environment: &[OsString]) -> Command {
     let processes = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-    inside(&processes, program, environment)
+    inside(&processes, program.as_ref(), environment)
 }
 
 /// The same for a program that tells people how to get in: its processes have the ids by which
 /// others know them. What it has started and does not end may outlive it.
-pub(crate) fn open_command(
-    program: &str,
-    environment: impl IntoIterator<Item = OsString>,
-) -> Command {
-    inside(&[], program, environment)
+pub(crate) fn open_command(program: impl AsRef<OsStr>, environment: &[OsString]) -> Command {
+    inside(&[], program.as_ref(), environment)
 }
 
-fn inside(
-    processes: &[&str],
-    program: &str,
-    environment: impl IntoIterator<Item = OsString>,
-) -> Command {
+fn inside(processes: &[&str], program: &OsStr, environment: &[OsString]) -> Command {
     let mut command = sh::as_root("setpriv");
     command.args(["--pdeathsig", "KILL", "unshare", "--net"]);
     command.args(processes);
@@ -60,7 +53,7 @@ mod tests {
     #[test]
     fn daemons_end_with_the_command() {
         let time = format!("86400.{}", std::process::id());
-        let mut daemon = command("sh", []);
+        let mut daemon = command("sh", &[]);
         // Its own session, as a container's has, and its start is waited for.
         daemon.args([
             "-c",

@@ -26,7 +26,14 @@ impl Accelerator {
     /// Options of QEMU.
     pub(super) const fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            // Kernels copy memory by `rep movsb` where that is fast. The translator does it byte by
+            // byte.
+            Self::Tcg => &[
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max,erms=off,fsrm=off",
+            ],
             Self::Counting => &[
                 "-accel",
                 "tcg,thread=single",

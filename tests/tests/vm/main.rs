@@ -62,7 +62,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let code = phases::run(arguments, paired, alone);
+    // Of machines with one processor, which they keep busy.
+    let code = phases::run(arguments, 2, paired, alone);
     // Machines are switched off, files removed.
     SHARED.take();
     inside::done();

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_own_address_is_followed_and_anothers_is_named() {
+    fn the_nodes_own_address_is_followed_and_that_of_another_is_named() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -31,7 +31,7 @@ const KERNELS: &[Kernel] = &[
 const PACKAGE: &str = "linux-image-amd64";
 
 /// What fetching, unpacking and booting needs.
-const TOOLS: &[install::Program] = &[
+pub(crate) const TOOLS: &[install::Program] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("depmod", "kmod"),
     ("xz", "xz-utils"),
