@@ -59,6 +59,10 @@ pub struct VrrpParams {
 
 /// An event.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would allocate for each advertisement, and inputs are not kept"
+)]
 pub enum Input {
     /// An advertisement of this virtual router was received.
     Advert {

@@ -4,7 +4,7 @@
 use vip_common::abi::{BackendIndex, BackendMask, MAX_CHECKS, Masks};
 
 use crate::action::{Action, LastUsable, Report, Unfit, UnfitNode};
-use crate::choice::{Choice, Facts, Resort, choose};
+use crate::choice::{Facts, Resort, choose};
 use crate::health::{Health, Probe, Server, Transition};
 use crate::input::Params;
 use crate::liveness::Liveness;
@@ -175,10 +175,12 @@ impl Selection {
             masks.no_forward = BackendMask::ALL;
         }
         let mut resorts = [Resort::default(); MAX_CHECKS];
-        for check in 0..self.health.checks() {
+        let checks = self.health.checks();
+        for (check, resort) in resorts.iter_mut().enumerate().take(checks) {
             let facts = self.facts(check, By::Steering, members, liveness);
-            let Choice { nodes, resort } = choose(&facts);
-            (masks.new_connections[check], resorts[check]) = (nodes, resort);
+            let steered = choose(&facts);
+            masks.new_connections[check] = steered.nodes;
+            *resort = steered.resort;
             let facts = self.facts(check, By::Connecting, members, liveness);
             masks.connect[check] = choose(&facts).nodes;
         }
