@@ -1,7 +1,6 @@
 //! Load, watches and the ARP monitor, as a scenario holds them: child processes on a client.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,34 +10,9 @@ use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
-use crate::process::{Process, output};
+use crate::process::Process;
 use crate::topology::{Host, PORT, VIP, VIP6};
 use crate::watch::Snapshot;
-
-/// The start of a command line: one of the client programs on a host, against `ADDRESS:PORT`.
-pub(crate) fn testbed(cluster: &Cluster, host: &dyn Host, command: &str, target: &str) -> Command {
-    let mut line = host.command(cluster.programs().testbed.as_os_str());
-    aim(&mut line, cluster, command, target);
-    line
-}
-
-/// The same for a command line that comes to the program in another way.
-pub(crate) fn aim(line: &mut Command, cluster: &Cluster, command: &str, target: &str) {
-    line.args([command, "--target", target, "--pki"])
-        .arg(cluster.pki().directory());
-    if let Some(token) = cluster.token() {
-        line.args(["--token", token]);
-    }
-}
-
-/// Makes one request from a host, and returns the answer.
-///
-/// # Errors
-/// There is none, or it is not a 200.
-pub fn get(cluster: &Cluster, host: &dyn Host, path: &str, target: &str) -> Result<String> {
-    let mut line = testbed(cluster, host, "get", target);
-    output(line.args(["--path", path]))
-}
 
 /// The address clients use: the VIP and its port.
 #[must_use]
@@ -78,7 +52,7 @@ impl Load {
         every_ms: u64,
         kept: usize,
     ) -> Result<Self> {
-        let mut command = testbed(cluster, host, "load", target);
+        let mut command = cluster.client(host, "load", target);
         command
             .args(["--path", cluster.load_path()])
             .args(["--every-ms", &every_ms.to_string()])
@@ -150,7 +124,7 @@ impl Watches {
         count: usize,
         keepalive: u64,
     ) -> Result<(Self, Snapshot)> {
-        let mut command = testbed(cluster, host, "watch", target);
+        let mut command = cluster.client(host, "watch", target);
         command
             .args(["--path", cluster.watch_path()])
             .args(["--keepalive-secs", &keepalive.to_string()])

@@ -7,6 +7,7 @@ pub mod plan;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -19,9 +20,8 @@ use crate::isolation::WORK_ROOT;
 use crate::kube;
 use crate::outcome::Timeline;
 use crate::pki::Pki;
-use crate::process::Process;
+use crate::process::{Process, output};
 use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
-use crate::traffic::get;
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -49,6 +49,31 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The start of a command line: one of the client programs on a host, against `ADDRESS:PORT`.
+    pub(crate) fn client(&self, host: &dyn Host, command: &str, target: &str) -> Command {
+        let mut line = host.command(self.programs.testbed.as_os_str());
+        self.aim(&mut line, command, target);
+        line
+    }
+
+    /// The same for a command line that comes to the program in another way.
+    pub(crate) fn aim(&self, line: &mut Command, command: &str, target: &str) {
+        line.args([command, "--target", target, "--pki"])
+            .arg(self.pki.directory());
+        if let Some(token) = self.token() {
+            line.args(["--token", token]);
+        }
+    }
+
+    /// Makes one request from a host, and returns the answer.
+    ///
+    /// # Errors
+    /// There is none, or it is not a 200.
+    pub fn get(&self, host: &dyn Host, path: &str, target: &str) -> Result<String> {
+        let mut line = self.client(host, "get", target);
+        output(line.args(["--path", path]))
+    }
+
     /// Lays out the network and starts API servers and agents. Returns when all servers are
     /// ready, one node owns the VIP and all agents see all nodes ready.
     ///
@@ -364,7 +389,7 @@ impl Cluster {
             }
             let host = self.host(node);
             let target = format!("{}:{PORT}", host.address());
-            Ok(get(self, host, "/readyz", &target).ok())
+            Ok(self.get(host, "/readyz", &target).ok())
         })?;
         Ok(())
     }

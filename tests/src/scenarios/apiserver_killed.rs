@@ -21,7 +21,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
-    let victim = super::another_than(cluster, owner);
+    let victim = super::steps::another_than(cluster, owner);
     let name = cluster.name(victim);
     let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();

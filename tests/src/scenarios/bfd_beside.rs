@@ -122,7 +122,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let before = others.downs(cluster)?;
     for node in NODES {
         cluster.kill_agent(node);
-        let rest = super::others_than(cluster, node);
+        let rest = super::steps::others_than(cluster, node);
         let what = format!("n{} is missed", node + 1);
         cluster.wait_for_status(&what, &rest, |own, _, status| {
             status

@@ -90,7 +90,7 @@ fn all_but(
 /// SIGSTOP of one server.
 fn hung(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -> Result<()> {
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     cluster.signal_server(node, Signal::SIGSTOP);
     wait_for_node(cluster, node, "hangs", |entry| {
         entry.probe.contains("timed out")
@@ -107,7 +107,7 @@ fn hung(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -
 /// `vip drain` of one node.
 fn drained(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -> Result<()> {
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
     wait_for_node(cluster, node, "is used", |entry| entry.usable)?;
     cluster.vip(node, &["drain"])?;
@@ -148,7 +148,7 @@ fn last_usable(
     };
     let first = cluster.nodes().into_iter().find(drains);
     let first = first.context("a node drains")?;
-    let mut others = super::others_than(cluster, first);
+    let mut others = super::steps::others_than(cluster, first);
     let last = others.pop().context("three nodes")?;
     let second = others.pop().context("three nodes")?;
     cluster.vip(second, &["drain"])?;
@@ -210,7 +210,7 @@ fn token(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) 
     timeline.event("with the token all servers are ready");
 
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
     cluster.drain_server(node);
     cluster.wait_until_not_ready(node)?;

@@ -54,7 +54,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     });
     // Another node finds the owner by both families, too.
     let config = cluster.work().join("vip.toml").display().to_string();
-    let other = super::another_than(cluster, owner);
+    let other = super::steps::another_than(cluster, owner);
     let text = cluster.vip(other, &["check", "--config", &config])?;
     for vip in [VIP.to_string(), VIP6.to_string()] {
         let expected = format!("{} answers for {vip}", cluster.host(owner).address());

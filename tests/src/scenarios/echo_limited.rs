@@ -37,7 +37,7 @@ fn filter(cluster: &Cluster, rule: &str) -> Result<()> {
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("echo_limited");
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
     for (what, rule) in [
         (

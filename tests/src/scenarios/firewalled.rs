@@ -71,8 +71,8 @@ fn alone(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
 
 fn cut_off(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
-    let others = super::others_than(cluster, node);
+    let node = super::steps::another_than(cluster, owner);
+    let others = super::steps::others_than(cluster, node);
     let name = cluster.host(node).address().to_string();
     let peers: Vec<String> = others
         .iter()
@@ -134,7 +134,7 @@ fn cut_off(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
 
 fn no_vrrp(cluster: &mut Cluster) -> Result<()> {
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = |cluster: &Cluster, node: usize| cluster.host(node).address().to_string();
     sh(cluster.host(node), HALF_OPEN)?;
     for (here, there) in [(node, owner), (owner, node)] {

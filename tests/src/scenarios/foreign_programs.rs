@@ -58,7 +58,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
     let traffic = Traffic::start(cluster, timeline)?;
     let owner = cluster.owner()?;
-    let backup = super::another_than(cluster, owner);
+    let backup = super::steps::another_than(cluster, owner);
     // A program that ends the frame's way in costs connections until ours is first again: the
     // owner's own stack resets those of others. That is looked at below, in `fight`.
     for (node, hook, verdict) in [
@@ -92,7 +92,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 fn one_answer(cluster: &Cluster, outcome: &mut Outcome) -> Result<()> {
     let mut arp = ArpMonitor::start(cluster, 10)?;
     let seen = arp.wait("questions are answered", |seen| seen.questions >= QUESTIONS)?;
-    super::promise_one_answer(outcome, &seen);
+    super::steps::promise_one_answer(outcome, &seen);
     let answered = !seen.answerers.is_empty();
     outcome.promise(answered, || "nobody answered for the VIP".to_owned());
     Ok(())
@@ -106,7 +106,7 @@ fn fight(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) 
         let arguments = ["--hook", hook, "--verdict", "end", "--insist-ms", "100"];
         let insists = occupy(cluster, owner, &arguments)?;
         let id = identity(&insists)?;
-        let others = super::others_than(cluster, owner);
+        let others = super::steps::others_than(cluster, owner);
         cluster.wait_for_status("the node names the hook", &[owner], |_, _, status| {
             let cause = status.why_not_run(way);
             cause.is_some_and(|cause| cause.contains(&id)) && status.is_faulty()
@@ -155,7 +155,7 @@ fn fight(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) 
 /// XDP that lets no ARP through: nothing can be done, so the node must not own the VIP.
 fn blocked(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -> Result<()> {
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     cluster.stop_agent(node)?;
     cluster.vip(node, &["cleanup"])?;
     let drops = occupy(cluster, node, &["--hook", "xdp", "--verdict", "drop-arp"])?;

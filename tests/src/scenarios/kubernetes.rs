@@ -251,7 +251,7 @@ fn quorum_lost(
             .collect()
     };
     let before = takeovers(cluster)?;
-    let lost = super::others_than(cluster, owner);
+    let lost = super::steps::others_than(cluster, owner);
     for &node in &lost {
         cluster.kill_member(node);
     }

@@ -14,7 +14,7 @@ use crate::scenario::{Scenario, Test, When};
 use crate::sys;
 use crate::topology::vm::{Bonding, Machines, Wiring};
 use crate::topology::{Link, NIC};
-use crate::traffic::{Traffic, get, vip};
+use crate::traffic::{Traffic, vip};
 
 pub(super) const BRIDGE: Scenario = Scenario {
     name: "bridge",
@@ -246,7 +246,7 @@ fn run(cluster: &mut Cluster, timeline: &mut Timeline, mode: Option<Mode>) -> Re
     let client = cluster.topology.client.as_ref();
     let mut failed = 0;
     for _ in 0..CONNECTIONS {
-        failed += usize::from(get(cluster, client, &path, &vip()).is_err());
+        failed += usize::from(cluster.get(client, &path, &vip()).is_err());
     }
     let after = forwarded(cluster)?;
     let (packets, bytes) = (after.0 - before.0, after.1 - before.1);

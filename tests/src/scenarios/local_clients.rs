@@ -13,7 +13,7 @@ use crate::pod::{Pod, Routing};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
 use crate::topology::{Host as _, PORT, VIP, VIP6};
-use crate::traffic::{aim, get, vip, vip6};
+use crate::traffic::{vip, vip6};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "local_clients",
@@ -30,7 +30,7 @@ fn reached(cluster: &Cluster, command: impl Fn() -> Command, target: &str) -> Re
     (0..CONNECTIONS)
         .map(|_| {
             let mut get = command();
-            aim(&mut get, cluster, "get", target);
+            cluster.aim(&mut get, "get", target);
             let text = output(get.args(["--path", "/whoami"]))
                 .with_context(|| format!("reach {target}"))?;
             Ok(text.trim().to_owned())
@@ -56,7 +56,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let mut outcome = Outcome::new("local_clients");
     let targets = [vip(), vip6()];
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
     for node in cluster.nodes() {
         for target in &targets {
@@ -113,6 +113,6 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
     // Somebody on the segment is not redirected.
     let client = cluster.topology.client.as_ref();
-    get(cluster, client, "/whoami", &vip())?;
+    cluster.get(client, "/whoami", &vip())?;
     Ok(outcome)
 }

@@ -24,7 +24,7 @@ const LONGEST: u64 = 3000;
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("mac_changed");
     let owner = cluster.owner()?;
-    let other = super::another_than(cluster, owner);
+    let other = super::steps::another_than(cluster, owner);
     for node in [owner, other] {
         let was = mac(cluster.host(node))?;
         let mut traffic = Traffic::start(cluster, timeline)?;

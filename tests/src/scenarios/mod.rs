@@ -47,6 +47,7 @@ mod remote_client;
 mod second_way;
 mod silent_duplicate;
 mod static_pod;
+mod steps;
 mod strangers;
 mod stray_frames;
 mod top;
@@ -54,9 +55,6 @@ mod two_agents;
 mod upgrade;
 mod vip_changed;
 
-use crate::arp::ArpReport;
-use crate::cluster::Cluster;
-use crate::outcome::Outcome;
 use crate::scenario::Scenario;
 
 /// All scenarios, in the order in which they run.
@@ -135,29 +133,3 @@ pub const DEMO: &[Scenario] = &[
     agent_killed::SCENARIO,
     owner_killed::SCENARIO,
 ];
-
-/// All nodes with power but one.
-fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
-    let mut others = cluster.nodes();
-    others.retain(|other| *other != node);
-    others
-}
-
-/// At no time did two nodes answer for the VIP, and no host learned a wrong address of it.
-fn promise_one_answer(outcome: &mut Outcome, seen: &ArpReport) {
-    let twice = &seen.contradictions;
-    outcome.promise(twice.is_empty(), || {
-        let first = &twice[..twice.len().min(4)];
-        format!("{} questions had two answers: {first:?}", twice.len())
-    });
-    outcome.promise(seen.leaks.is_empty(), || format!("leaks: {:?}", seen.leaks));
-}
-
-/// A node other than the owner, whose failure is one of a server and not of an owner.
-fn another_than(cluster: &Cluster, owner: usize) -> usize {
-    cluster
-        .nodes()
-        .into_iter()
-        .find(|node| *node != owner)
-        .unwrap_or(owner)
-}

@@ -53,7 +53,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let owner = cluster.owner()?;
     let mut arp = ArpMonitor::start(cluster, 10)?;
     // A backup first, then the owner, then who is left: nobody is on a plain NIC any more.
-    let mut order = super::others_than(cluster, owner);
+    let mut order = super::steps::others_than(cluster, owner);
     order.insert(1, owner);
     for (to, script) in [
         (BRIDGE, into_bridge as fn(&str) -> String),
@@ -93,7 +93,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
             });
         }
     }
-    super::promise_one_answer(&mut outcome, &arp.report()?);
+    super::steps::promise_one_answer(&mut outcome, &arp.report()?);
     traffic.finish(&mut outcome, None)?;
     timeline.event(format!(
         "{} requests, {} failed, longest gap {} ms, {} of {} watches cut",

@@ -39,7 +39,7 @@ fn not_handed_over(cluster: &mut Cluster, outcome: &mut Outcome, owner: usize, n
     let said = cluster.vip(owner, &["handover"]);
     let text = said.unwrap_or_else(|error| format!("{error:#}"));
     let next = cluster.owner();
-    let third = super::others_than(cluster, node);
+    let third = super::steps::others_than(cluster, node);
     let kept = next.is_ok_and(|next| next != owner && third.contains(&next));
     outcome.promise(text.contains("owns the VIP now") && kept, || {
         format!("a handover while one node drains: {text}")
@@ -49,7 +49,7 @@ fn not_handed_over(cluster: &mut Cluster, outcome: &mut Outcome, owner: usize, n
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("node_drained");
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
     let mut traffic = Traffic::start(cluster, timeline)?;
     cluster.vip(node, &["drain"])?;

@@ -210,7 +210,7 @@ fn promtool(arguments: &[&str], input: &str) -> Result<()> {
 
 /// The owner's cable is pulled: it says why it cannot be one, its successor why it is.
 fn events(cluster: &mut Cluster, owner: usize, outcome: &mut Outcome) -> Result<()> {
-    let others = super::others_than(cluster, owner);
+    let others = super::steps::others_than(cluster, owner);
     let mut followers = Vec::new();
     for &node in &others {
         let mut follow = cluster

@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
 use crate::topology::{NIC, Segment};
-use crate::traffic::{ArpMonitor, get, vip};
+use crate::traffic::{ArpMonitor, vip};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "other_nics",
@@ -67,7 +67,7 @@ fn fresh_requests(cluster: &Cluster) -> Result<usize> {
                 .command("ip".as_ref())
                 .args(["neigh", "flush", "dev", NIC]),
         )?;
-        failed += usize::from(get(cluster, client, "/whoami", &vip()).is_err());
+        failed += usize::from(cluster.get(client, "/whoami", &vip()).is_err());
     }
     Ok(failed)
 }
@@ -82,7 +82,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
     let owners = mac(cluster, owner, NIC)?;
-    let backup = super::another_than(cluster, owner);
+    let backup = super::steps::another_than(cluster, owner);
     timeline.event(format!(
         "{} owns the VIP from a cold start",
         cluster.name(owner)
@@ -115,7 +115,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         seen.questions,
         seen.contradictions.len()
     ));
-    super::promise_one_answer(&mut outcome, &seen);
+    super::steps::promise_one_answer(&mut outcome, &seen);
     outcome.promise(seen.turns() == [owners.as_str()], || {
         format!("not only {owners} answered: {:?}", seen.answerers)
     });

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
-use crate::traffic::{get, vip, vip6};
+use crate::traffic::{vip, vip6};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path_mtu",
@@ -35,7 +35,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     for target in [vip(), vip6()] {
         let mut failed = 0;
         for _ in 0..CONNECTIONS {
-            failed += usize::from(get(cluster, remote, "/big", &target).is_err());
+            failed += usize::from(cluster.get(remote, "/big", &target).is_err());
         }
         outcome.requests += CONNECTIONS;
         outcome.failed += failed;

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
-use crate::traffic::{testbed, vip};
+use crate::traffic::vip;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "port_reused",
@@ -22,7 +22,7 @@ const PORTS: std::ops::Range<u16> = 20_000..20_100;
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("port_reused");
     let owner = cluster.owner()?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
     let mut ports = PORTS;
 
@@ -76,7 +76,7 @@ fn again(cluster: &Cluster, outcome: &mut Outcome, name: &str, port: u16) -> Str
 
 fn visit(cluster: &Cluster, port: u16) -> Result<String> {
     let client = cluster.topology.client.as_ref();
-    let mut command = testbed(cluster, client, "visit", &vip());
+    let mut command = cluster.client(client, "visit", &vip());
     command
         .args(["--path", cluster.load_path()])
         .args(["--from", &port.to_string()]);

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::links;
-use super::promise_one_answer;
+use super::steps::promise_one_answer;
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
 use crate::topology::{Link, Mangle};
-use crate::traffic::{ArpMonitor, Traffic, get, vip};
+use crate::traffic::{ArpMonitor, Traffic, vip};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "priority_tagged",
@@ -41,7 +41,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let client = cluster.topology.client.as_ref();
     let (mut servers, mut failed) = (BTreeSet::new(), 0);
     for _ in 0..CONNECTIONS {
-        match get(cluster, client, "/whoami", &vip()) {
+        match cluster.get(client, "/whoami", &vip()) {
             Ok(server) => drop(servers.insert(server.trim().to_owned())),
             Err(_) => failed += 1,
         }

@@ -25,7 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(SCENARIO.name);
     let owner = cluster.owner()?;
-    let drained = super::another_than(cluster, owner);
+    let drained = super::steps::another_than(cluster, owner);
     let name = cluster.name(drained);
     let mut traffic = Traffic::start(cluster, timeline)?;
     let held = traffic.before.on(&name).count();

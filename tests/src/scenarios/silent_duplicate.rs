@@ -23,7 +23,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let mut outcome = Outcome::new("silent_duplicate");
     let owner = cluster.owner()?;
     let own = mac(cluster.host(owner))?;
-    let node = super::another_than(cluster, owner);
+    let node = super::steps::another_than(cluster, owner);
     let stranger = mac(cluster.topology.etcd.as_ref())?;
     // Not so often that its own questions stir anybody up.
     let mut monitor = ArpMonitor::start(cluster, 1000)?;

@@ -154,7 +154,7 @@ fn with_kubelets(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
     let pid = kubelet::agent_pid(&daemons[owner], cluster.host(owner))?;
     kill(Pid::from_raw(pid), Signal::SIGSTOP).context("stop the agent")?;
     timeline.event(format!("SIGSTOP of the agent on {name}, the owner"));
-    cluster.owner_among(&super::others_than(cluster, owner))?;
+    cluster.owner_among(&super::steps::others_than(cluster, owner))?;
     wait_for_pod(cluster, owner, 1)?;
     cluster.wait_until_settled()?;
     timeline.event(format!("the kubelet on {name} has started it anew"));
@@ -165,7 +165,7 @@ fn with_kubelets(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
     until("the pod is gone", PATIENCE, || {
         Ok(pods(cluster, successor)?.is_empty().then_some(()))
     })?;
-    cluster.owner_among(&super::others_than(cluster, successor))?;
+    cluster.owner_among(&super::steps::others_than(cluster, successor))?;
     timeline.event(format!(
         "{}'s manifest is gone: its agent has ended, and handed the VIP over",
         cluster.name(successor)

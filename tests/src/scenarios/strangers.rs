@@ -26,7 +26,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let mut outcome = Outcome::new("strangers");
     let mut traffic = Traffic::start(cluster, timeline)?;
     let owner = cluster.owner()?;
-    let member = super::another_than(cluster, owner);
+    let member = super::steps::another_than(cluster, owner);
     for kind in [
         "bfd_routed",
         "bfd_stranger",

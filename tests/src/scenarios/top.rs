@@ -27,7 +27,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("top");
     let owner = cluster.owner()?;
-    let drained = super::another_than(cluster, owner);
+    let drained = super::steps::another_than(cluster, owner);
     let traffic = Traffic::start(cluster, timeline)?;
     let screen = Screen::open(cluster, owner)?;
 

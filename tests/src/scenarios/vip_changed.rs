@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test};
 use crate::topology::{NEXT_VIP as NEW, PORT, VIP};
-use crate::traffic::{ArpMonitor, get, vip};
+use crate::traffic::{ArpMonitor, vip};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "vip_changed",
@@ -31,7 +31,7 @@ fn request(
 ) -> Result<()> {
     let client = cluster.topology.client.as_ref();
     let failed = (0..REQUESTS)
-        .filter(|_| get(cluster, client, "/whoami", target).is_err())
+        .filter(|_| cluster.get(client, "/whoami", target).is_err())
         .count();
     outcome.requests += REQUESTS;
     outcome.failed += failed;
@@ -146,7 +146,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
             seen.contradictions.len(),
             seen.silences
         ));
-        super::promise_one_answer(&mut outcome, &seen);
+        super::steps::promise_one_answer(&mut outcome, &seen);
     }
     Ok(outcome)
 }

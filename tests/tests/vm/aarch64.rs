@@ -37,7 +37,7 @@ const PLAIN: &str = "guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,
 pub(crate) fn trial() -> Trial {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from);
     let name = "aarch64_binary_serves_and_all_verdicts_are_the_same".to_owned();
-    let trial = Trial::test(crate::named(name, folder.is_some()), {
+    let trial = Trial::test(crate::named::named(name, folder.is_some()), {
         let folder = folder.clone();
         move || run(folder.as_deref()).map_err(|e| Failed::from(format!("{e:#}")))
     });

@@ -91,7 +91,7 @@ pub(crate) fn trials(kernels: &[Kernel], all: bool) -> (Vec<Trial>, Vec<Trial>) 
             |processors, test: &str, program: &'static str, arguments: Vec<String>, always| {
                 let name = format!("linux_{}_{test}", kernel.name);
                 let kernel = kernel.clone();
-                let trial = Trial::test(crate::named(name, all || always), move || {
+                let trial = Trial::test(crate::named::named(name, all || always), move || {
                     let ran = run(&kernel, processors, program, &arguments);
                     ran.map_err(|e| Failed::from(format!("{e:#}")))
                 });

@@ -6,6 +6,7 @@
 
 mod aarch64;
 mod inside;
+mod named;
 #[path = "../phases/mod.rs"]
 mod phases;
 
@@ -34,15 +35,6 @@ const KEEP: &str = "VIP_TESTS_KEEP";
 /// Set: all of these tests run, and not those only that also run when all tests of the
 /// repository do.
 const ALL: &str = "VIP_TESTS_ALL_MACHINES";
-
-/// The name of a test, with the reason if it does not run.
-fn named(name: String, runs: bool) -> String {
-    if runs {
-        name
-    } else {
-        format!("{name} (for its time: run cargo xtask test vm)")
-    }
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -99,7 +91,7 @@ fn on_machines(machines: &Machines, all: bool) -> Vec<Trial> {
     for scenario in scenarios::ALL {
         for test in scenario.tests {
             let runs = all || test.on_machines == When::Always;
-            let name = named(test.name(scenario), runs);
+            let name = named::named(test.name(scenario), runs);
             match test.on {
                 On::Namespaces(_) => {}
                 On::SharedMachines => {

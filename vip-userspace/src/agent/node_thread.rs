@@ -41,6 +41,10 @@ use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
 const BATCH: usize = 64;
 
 /// What the rest of the agent tells the thread.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed over and consumed at once; a box would be an allocation for each"
+)]
 pub(super) enum Command {
     /// Something happened that the node decides about.
     Input(Input),

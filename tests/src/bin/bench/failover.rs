@@ -28,7 +28,7 @@ use vip_tests::peers::haproxy::{self, FRONT_PORT};
 use vip_tests::peers::keepalived::{self, Keepalived, Settings};
 use vip_tests::process::Process;
 use vip_tests::topology::VIP;
-use vip_tests::traffic::{ArpMonitor, Load, Watches, get, vip};
+use vip_tests::traffic::{ArpMonitor, Load, Watches, vip};
 
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, median, quantile};
 
@@ -178,7 +178,7 @@ impl Setup {
         };
         let client = self.cluster.topology.client.as_ref();
         until("HAProxy answers at the VIP", PATIENCE, || {
-            Ok(get(&self.cluster, client, "/readyz", &self.target()).ok())
+            Ok(self.cluster.get(client, "/readyz", &self.target()).ok())
         })?;
         // Until nobody preempts anybody any more, and all servers are known to be up.
         std::thread::sleep(Duration::from_secs(8));

@@ -6,7 +6,7 @@ use anyhow::Result;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
-use crate::scenarios::promise_one_answer;
+use crate::scenarios::steps::promise_one_answer;
 use crate::traffic::{ArpMonitor, Traffic};
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {

@@ -8,7 +8,7 @@ use crate::clock::boot_now;
 use crate::cluster::Cluster;
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
-use crate::scenarios::{others_than, promise_one_answer};
+use crate::scenarios::steps::{others_than, promise_one_answer};
 use crate::traffic::{ArpMonitor, Traffic};
 use crate::vm::machine::Machine;
 

@@ -41,7 +41,7 @@ impl Supervisor {
                     Ok(false) => {}
                     Ok(true) => self.journal.note(Event::bfd_port(taken)),
                     Err(error) => {
-                        tracing::warn!(%error, "cannot tell the eBPF program whether another program has UDP port {PORT}")
+                        tracing::warn!(%error, "cannot tell the eBPF program whether another program has UDP port {PORT}");
                     }
                 }
             }

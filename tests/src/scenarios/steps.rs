@@ -1,0 +1,31 @@
+//! What several scenarios do and promise.
+
+use crate::arp::ArpReport;
+use crate::cluster::Cluster;
+use crate::outcome::Outcome;
+
+/// All nodes with power but one.
+pub(super) fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
+    let mut others = cluster.nodes();
+    others.retain(|other| *other != node);
+    others
+}
+
+/// At no time did two nodes answer for the VIP, and no host learned a wrong address of it.
+pub(super) fn promise_one_answer(outcome: &mut Outcome, seen: &ArpReport) {
+    let twice = &seen.contradictions;
+    outcome.promise(twice.is_empty(), || {
+        let first = &twice[..twice.len().min(4)];
+        format!("{} questions had two answers: {first:?}", twice.len())
+    });
+    outcome.promise(seen.leaks.is_empty(), || format!("leaks: {:?}", seen.leaks));
+}
+
+/// A node other than the owner, whose failure is one of a server and not of an owner.
+pub(super) fn another_than(cluster: &Cluster, owner: usize) -> usize {
+    cluster
+        .nodes()
+        .into_iter()
+        .find(|node| *node != owner)
+        .unwrap_or(owner)
+}
