@@ -19,7 +19,7 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         );
     }
     // Without a configuration the agent's note says which VIPs there were.
-    let run_dir = RunDir::from(flags.overrides.run_dir()?);
+    let run_dir = flags.overrides.run_dir()?;
     let state_dir = flags.overrides.state_dir()?;
     let configured = match flags.into_config() {
         Ok(config) => Some(config),
