@@ -34,12 +34,12 @@ impl Draft {
         })?;
         let root = Table::root(values.get_ref(), flags, only_flags);
         refuse_unknown(root)?;
-        let (cluster, config) = root.read()?;
         Ok(Self {
-            cluster,
+            config: root.read()?,
             probing: root.section("health")?.read()?,
             http: root.section("http")?.read()?,
-            config,
+            // The last: that a key is missing is only said when those that are there are right.
+            cluster: root.read()?,
         })
     }
 

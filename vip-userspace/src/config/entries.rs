@@ -6,7 +6,7 @@ use super::addresses::{endpoint, host, network};
 use super::fault::{Fault, Placed};
 use super::given::Given;
 use super::key::{Table, keys};
-use super::kind::{Arity, Kind, number, port, text};
+use super::kind::{Arity, Kind, number, tcp_port, text};
 use super::names::{node_name, probe_path};
 use super::types::{Network, Node};
 
@@ -48,14 +48,14 @@ keys! {
     pub(super) struct ServiceKeys {
         /// The port that clients connect to; each once, also beside the API's.
         pub(super) port: u16 {
-            kind: port(),
+            kind: tcp_port(),
             required: "9345",
             example: "9345",
         }
 
         /// The port that the nodes listen on; each once for a VIP.
         pub(super) target_port: Option<u16> {
-            kind: port(),
+            kind: tcp_port(),
             unset: "`port`",
             example: "9346",
         }
@@ -72,7 +72,7 @@ keys! {
 
         /// The port that the servers are asked on.
         pub(super) probe_port: Option<u16> {
-            kind: port(),
+            kind: tcp_port(),
             unset: "`target_port`",
             example: "9347",
         }

@@ -179,10 +179,14 @@ impl<'a> Table<'a> {
         self.get(key)
     }
 
-    /// The value of a key that must be given.
-    pub(super) fn required<T: 'static>(self, key: &Key<T>, proposal: &str) -> Result<T, Fault> {
+    /// The value of a key that must be given. The inner error: it is missing.
+    pub(super) fn required<T: 'static>(
+        self,
+        key: &Key<T>,
+        proposal: &str,
+    ) -> Result<Result<T, Fault>, Fault> {
         let name = key.entry.name;
-        self.get(key)?.ok_or_else(|| match key.entry.flag {
+        let missing = || match key.entry.flag {
             Some(flag) if self.only_flags => Fault::new(
                 Place::Flag(flag.name),
                 format!("missing; give it, or --config FILE with `{name}` in it"),
@@ -198,7 +202,8 @@ impl<'a> Table<'a> {
                 self.place,
                 format!("`{name}` is missing; add `{name} = {proposal}`"),
             ),
-        })
+        };
+        Ok(self.get(key)?.ok_or_else(missing))
     }
 }
 
@@ -332,14 +337,15 @@ macro_rules! keys {
             fn read(
                 table: $crate::config::key::Table<'_>,
             ) -> Result<Self, $crate::config::fault::Fault> {
+                $(
+                    let $field = table.$otherwise(
+                        &keys!(@key $field [$($doc)*] $kind, $otherwise, $text,
+                            [$($example)?] [$($flag, $value)?]),
+                        $text,
+                    )?;
+                )*
                 Ok(Self {
-                    $(
-                        $field: table.$otherwise(
-                            &keys!(@key $field [$($doc)*] $kind, $otherwise, $text,
-                                [$($example)?] [$($flag, $value)?]),
-                            $text,
-                        )?,
-                    )*
+                    $( $field: keys!(@whole $otherwise $field), )*
                     $($( $made: $crate::config::key::make(table, $init)?, )*)?
                 })
             }
@@ -363,6 +369,10 @@ macro_rules! keys {
             (keys!(@example $example), keys!(@flag $flag)),
         )
     };
+    // That a value is missing is said when those that are there are right.
+    (@whole default $field:ident) => { $field };
+    (@whole unset $field:ident) => { $field };
+    (@whole required $field:ident) => { $field? };
     (@otherwise default $text:expr) => { $crate::config::key::Otherwise::Default($text) };
     (@otherwise unset $text:expr) => { $crate::config::key::Otherwise::Unset($text) };
     (@otherwise required $text:expr) => { $crate::config::key::Otherwise::Required };

@@ -11,7 +11,7 @@ use super::addresses::listen;
 use super::entries::{NodeKeys, ServiceKeys, networks, nodes, services, syn_rate, vips};
 use super::fault::Placed;
 use super::key::{Entry, Group, Switched, keys};
-use super::kind::{Kind, boolean, duration, file, number, port, text, word};
+use super::kind::{Kind, boolean, duration, file, number, tcp_port, text, word};
 use super::names::{LONGEST, absolute, directory, hash_key, interface, probe_path, run_directory};
 use super::types::{Check, CheckKind, Listen, Network, Node, Vip, VrrpMode, XdpMode};
 use crate::probe::{Credentials, Trust};
@@ -115,7 +115,7 @@ keys! {
         /// Must be given if the VIP's is 443: API servers that listen on 443 are rare, and with the
         /// wrong port no request succeeds.
         pub(super) target_port: Option<u16> {
-            kind: port(),
+            kind: tcp_port(),
             unset: "the VIP's port",
             example: "6443",
             flag: ("--target-port", "PORT"),
@@ -354,7 +354,7 @@ keys! {
 
         /// The port that the API servers are asked on.
         pub(super) port: Option<u16> {
-            kind: port(),
+            kind: tcp_port(),
             unset: "`target_port`",
             example: "6444",
         }

@@ -110,7 +110,7 @@ where
 }
 
 /// A TCP or UDP port.
-pub(super) fn port() -> Kind<u16> {
+pub(super) fn tcp_port() -> Kind<u16> {
     number(1..=65_535)
 }
 

@@ -522,7 +522,7 @@ fn wrong_values_are_refused_with_their_place_and_a_way_out() {
         ),
         (
             "[health]\ncheck = \"udp\"",
-            "4:9: unknown check `udp`, expected one of `readyz`, `tls`, `tcp`",
+            "4:9: unknown value `udp`, expected one of `readyz`, `tls`, `tcp`",
         ),
         (
             "[health]\ncheck = \"tls\"\npath = \"/livez\"",
