@@ -21,6 +21,44 @@ pub const MAX_PORTS: usize = 8;
 /// Different health checks. Services of the same server share one. A power of two.
 pub const MAX_CHECKS: usize = 8;
 
+/// Index of a health check, `0..MAX_CHECKS`: a place in [`Masks::new_connections`].
+///
+/// [`Masks::new_connections`]: super::Masks::new_connections
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckIndex(u8);
+
+impl CheckIndex {
+    /// The check of the API servers.
+    pub const API: Self = Self(0);
+
+    /// `None` from [`MAX_CHECKS`] on.
+    #[must_use]
+    pub const fn new(index: usize) -> Option<Self> {
+        if index < MAX_CHECKS {
+            Some(Self(index as u8))
+        } else {
+            None
+        }
+    }
+
+    /// The first `count` checks, [`MAX_CHECKS`] at most.
+    pub fn first(count: usize) -> impl Iterator<Item = Self> + Clone {
+        (0..count).map_while(Self::new)
+    }
+
+    /// For indexing slices.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+
+    /// As it lies in [`Service::check`](super::Service::check).
+    #[must_use]
+    pub const fn raw(self) -> u8 {
+        self.0
+    }
+}
+
 /// Backends, and so also ranks in a [`RankRow`](super::RankRow). A power of two.
 pub const MAX_BACKENDS: usize = 16;
 

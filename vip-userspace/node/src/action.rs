@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vip_common::abi::{BackendIndex, Masks};
+use vip_common::abi::{BackendIndex, CheckIndex, Masks};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
@@ -97,14 +97,14 @@ pub enum Report {
         /// The node.
         node: BackendIndex,
         /// Index of the check.
-        check: usize,
+        check: CheckIndex,
         /// The new state, and the probe's result.
         change: Transition,
     },
     /// New connections go to nodes of another kind.
     NewConnections {
         /// Index of the check.
-        check: usize,
+        check: CheckIndex,
         /// The kind of nodes.
         resort: Resort,
     },
@@ -296,7 +296,7 @@ pub enum NoDrain {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastUsable {
     /// Index of the check by which that is so.
-    pub check: usize,
+    pub check: CheckIndex,
     /// All other nodes.
     pub others: Vec<UnfitNode>,
 }

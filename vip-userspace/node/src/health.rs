@@ -7,7 +7,7 @@
 //! asked. Its state is *unknown*, and it gets new connections as a ready one does. A server that
 //! hangs or refuses connections does not.
 
-use vip_common::abi::{BackendIndex, BackendMask, MAX_BACKENDS, MAX_CHECKS};
+use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, MAX_BACKENDS, MAX_CHECKS};
 use vip_common::wire::time::BootNanos;
 
 /// The result of one probe.
@@ -218,13 +218,18 @@ impl Health {
 
     /// Takes the result of a probe. Returns at most two transitions; none for a backend or a check
     /// that does not exist. A first probe that finds a server ready is no transition.
-    pub fn on_probe(&mut self, index: BackendIndex, check: usize, probe: Probe) -> Vec<Transition> {
+    pub fn on_probe(
+        &mut self,
+        index: BackendIndex,
+        check: CheckIndex,
+        probe: Probe,
+    ) -> Vec<Transition> {
         let probed = self.check(index, check).is_some_and(|check| check.probed);
         let first = if probed { None } else { Some(Server::Ready) };
         let was_alive = self.alive(index);
         let before = first.unwrap_or(self.server(index, check));
         let checks = self.backends.get_mut(index.get());
-        let Some(found) = checks.and_then(|checks| checks.get_mut(check)) else {
+        let Some(found) = checks.and_then(|checks| checks.get_mut(check.get())) else {
             return vec![];
         };
         found.on_probe(&probe);
@@ -244,23 +249,22 @@ impl Health {
 
     /// Takes over from an earlier agent whether a server got new connections. Holds until the first
     /// probe.
-    pub fn remember(&mut self, index: BackendIndex, check: usize, usable: bool) {
+    pub fn remember(&mut self, index: BackendIndex, check: CheckIndex, usable: bool) {
         let checks = self.backends.get_mut(index.get());
-        if let Some(check) = checks.and_then(|checks| checks.get_mut(check)) {
+        if let Some(check) = checks.and_then(|checks| checks.get_mut(check.get())) {
             check.asked = true;
             check.usable.holds = usable;
             check.answering.holds = usable;
         }
     }
 
-    fn check(&self, index: BackendIndex, check: usize) -> Option<&Check> {
-        self.backends.get(index.get())?.get(check)
+    fn check(&self, index: BackendIndex, check: CheckIndex) -> Option<&Check> {
+        self.backends.get(index.get())?.get(check.get())
     }
 
-    /// Checks of each backend.
-    #[must_use]
-    pub fn checks(&self) -> usize {
-        self.backends.first().map_or(0, Vec::len)
+    /// The checks that each backend has.
+    pub fn checks(&self) -> impl Iterator<Item = CheckIndex> + use<> {
+        CheckIndex::first(self.backends.first().map_or(0, Vec::len))
     }
 
     /// Whether a backend lives, so that open connections may go there. False if there is no such
@@ -273,7 +277,7 @@ impl Health {
 
     /// State of a backend's server, by one of the checks.
     #[must_use]
-    pub fn server(&self, index: BackendIndex, check: usize) -> Server {
+    pub fn server(&self, index: BackendIndex, check: CheckIndex) -> Server {
         let check = self.check(index, check);
         check.map_or(Server::Unready, Check::server)
     }
@@ -281,14 +285,14 @@ impl Health {
     /// Whether new connections may go to a backend's server, by one of the checks. False if there
     /// is no such backend or check.
     #[must_use]
-    pub fn usable(&self, index: BackendIndex, check: usize) -> bool {
+    pub fn usable(&self, index: BackendIndex, check: CheckIndex) -> bool {
         let check = self.check(index, check);
         check.is_some_and(|check| check.usable.holds)
     }
 
     /// All backends whose server a check has not asked yet.
     #[must_use]
-    pub fn all_unasked(&self, check: usize) -> BackendMask {
+    pub fn all_unasked(&self, check: CheckIndex) -> BackendMask {
         set(|index| self.check(index, check).is_some_and(|check| !check.asked))
     }
 
@@ -300,13 +304,13 @@ impl Health {
 
     /// All backends whose server a check finds [usable](Self::usable).
     #[must_use]
-    pub fn all_usable(&self, check: usize) -> BackendMask {
+    pub fn all_usable(&self, check: CheckIndex) -> BackendMask {
         set(|index| self.usable(index, check))
     }
 
     /// All backends whose server answers a check, ready or not.
     #[must_use]
-    pub fn all_answering(&self, check: usize) -> BackendMask {
+    pub fn all_answering(&self, check: CheckIndex) -> BackendMask {
         set(|index| {
             let check = self.check(index, check);
             check.is_some_and(|check| check.answering.holds)
@@ -328,6 +332,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A check beside that of the API.
+    const SECOND: CheckIndex = CheckIndex::new(1).expect("there may be more than one");
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };
 
@@ -357,7 +364,7 @@ mod tests {
         }
 
         fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
-            self.0.on_probe(Self::INDEX, 0, probe)
+            self.0.on_probe(Self::INDEX, CheckIndex::API, probe)
         }
 
         fn alive(&self) -> bool {
@@ -369,11 +376,11 @@ mod tests {
         }
 
         fn server(&self) -> Server {
-            self.0.server(Self::INDEX, 0)
+            self.0.server(Self::INDEX, CheckIndex::API)
         }
 
         fn usable(&self) -> bool {
-            self.0.usable(Self::INDEX, 0)
+            self.0.usable(Self::INDEX, CheckIndex::API)
         }
     }
 
@@ -393,13 +400,19 @@ mod tests {
     fn nothing_known_means_alive_and_that_no_server_counts() {
         let mut health = Health::new(2, 1, THRESHOLDS);
         let both = BackendMask::first(2);
-        assert_eq!((health.all_alive(), health.all_unasked(0)), (both, both));
-        assert_eq!(health.all_usable(0), BackendMask::EMPTY);
-        assert_eq!(health.all_answering(0), BackendMask::EMPTY);
-        assert_eq!(health.server(Backend::INDEX, 0), Server::Unknown);
-        health.on_probe(Backend::INDEX, 0, not_ready());
+        assert_eq!(
+            (health.all_alive(), health.all_unasked(CheckIndex::API)),
+            (both, both)
+        );
+        assert_eq!(health.all_usable(CheckIndex::API), BackendMask::EMPTY);
+        assert_eq!(health.all_answering(CheckIndex::API), BackendMask::EMPTY);
+        assert_eq!(
+            health.server(Backend::INDEX, CheckIndex::API),
+            Server::Unknown
+        );
+        health.on_probe(Backend::INDEX, CheckIndex::API, not_ready());
         let other = both.with(Backend::INDEX, false);
-        assert_eq!(health.all_unasked(0), other);
+        assert_eq!(health.all_unasked(CheckIndex::API), other);
     }
 
     #[test]
@@ -414,7 +427,7 @@ mod tests {
         assert!(backend.usable());
         assert_eq!(backend.on_probe(hung()), [Transition::NotReady(hung())]);
         assert!(!backend.usable() && backend.alive());
-        assert_eq!(backend.0.all_answering(0), BackendMask::EMPTY);
+        assert_eq!(backend.0.all_answering(CheckIndex::API), BackendMask::EMPTY);
         assert_eq!(backend.on_probe(wants()), []);
         assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
         assert!(backend.usable());
@@ -439,7 +452,11 @@ mod tests {
             backend.on_probe(probe.clone());
             assert_eq!(backend.server(), Server::Unready, "{probe:?}");
             assert!(!backend.usable(), "{probe:?}");
-            assert_eq!(!backend.0.all_answering(0).is_empty(), answers, "{probe:?}");
+            assert_eq!(
+                !backend.0.all_answering(CheckIndex::API).is_empty(),
+                answers,
+                "{probe:?}"
+            );
         }
     }
 
@@ -447,9 +464,9 @@ mod tests {
     fn what_an_agent_before_this_one_found_holds_until_the_first_probe() {
         for (usable, probe) in [(false, Probe::Ready), (true, not_ready())] {
             let mut backend = Backend::new(THRESHOLDS);
-            backend.0.remember(Backend::INDEX, 0, usable);
+            backend.0.remember(Backend::INDEX, CheckIndex::API, usable);
             assert_eq!((backend.usable(), backend.alive()), (usable, true));
-            assert_eq!(backend.0.all_unasked(0), BackendMask::EMPTY);
+            assert_eq!(backend.0.all_unasked(CheckIndex::API), BackendMask::EMPTY);
             backend.on_probe(probe);
             assert_eq!((backend.usable(), backend.ready()), (!usable, !usable));
         }
@@ -536,36 +553,42 @@ mod tests {
     fn sets_hold_a_bit_for_each_backend_in_its_place() {
         let index = |i| BackendIndex::new(i).unwrap();
         let mut health = Health::new(3, 1, THRESHOLDS);
-        health.on_probe(index(0), 0, Probe::Ready);
-        health.on_probe(index(1), 0, silent());
-        health.on_probe(index(2), 0, not_ready());
-        assert_eq!(health.on_probe(index(3), 0, silent()), []);
-        assert_eq!(health.on_probe(index(0), 1, silent()), []);
+        health.on_probe(index(0), CheckIndex::API, Probe::Ready);
+        health.on_probe(index(1), CheckIndex::API, silent());
+        health.on_probe(index(2), CheckIndex::API, not_ready());
+        assert_eq!(health.on_probe(index(3), CheckIndex::API, silent()), []);
+        assert_eq!(health.on_probe(index(0), SECOND, silent()), []);
         let ready = BackendMask::EMPTY.with(index(0), true);
         assert_eq!(health.all_alive(), ready.with(index(2), true));
-        assert_eq!(health.all_usable(0), ready);
-        assert_eq!(health.all_usable(1), BackendMask::EMPTY);
-        assert_eq!(health.all_answering(0), ready.with(index(2), true));
+        assert_eq!(health.all_usable(CheckIndex::API), ready);
+        assert_eq!(health.all_usable(SECOND), BackendMask::EMPTY);
+        assert_eq!(
+            health.all_answering(CheckIndex::API),
+            ready.with(index(2), true)
+        );
     }
 
     #[test]
     fn each_check_has_its_own_say_and_any_finds_life() {
         let index = BackendIndex::new(0).unwrap();
         let mut health = Health::new(1, 2, THRESHOLDS);
-        assert_eq!(health.on_probe(index, 0, Probe::Ready), []);
+        assert_eq!(health.on_probe(index, CheckIndex::API, Probe::Ready), []);
         let refused = Transition::NotReady(Probe::Refused);
-        assert_eq!(health.on_probe(index, 1, Probe::Refused), [refused]);
-        assert!(health.usable(index, 0) && !health.usable(index, 1));
+        assert_eq!(health.on_probe(index, SECOND, Probe::Refused), [refused]);
+        assert!(health.usable(index, CheckIndex::API) && !health.usable(index, SECOND));
         let all_silent = |health: &mut Health, check| {
             let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, silent()));
             probes.collect::<Vec<_>>().concat()
         };
         let unready = Transition::NotReady(silent());
-        assert_eq!(all_silent(&mut health, 0), [unready]);
+        assert_eq!(all_silent(&mut health, CheckIndex::API), [unready]);
         assert!(health.alive(index));
-        assert_eq!(all_silent(&mut health, 1), [Transition::Dead(silent())]);
         assert_eq!(
-            health.on_probe(index, 1, Probe::Refused),
+            all_silent(&mut health, SECOND),
+            [Transition::Dead(silent())]
+        );
+        assert_eq!(
+            health.on_probe(index, SECOND, Probe::Refused),
             [Transition::Alive]
         );
     }
@@ -608,7 +631,7 @@ mod tests {
                 }
                 prop_assert_eq!((backend.alive(), backend.server()), (alive, server));
                 prop_assert_eq!(backend.usable(), server != Server::Unready);
-                let answering = !backend.0.all_answering(0).is_empty();
+                let answering = !backend.0.all_answering(CheckIndex::API).is_empty();
                 prop_assert!(answering || !backend.usable());
                 prop_assert!(alive || !answering);
             }

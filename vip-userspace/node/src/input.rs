@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, CheckIndex};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::vrrp::{Advertisement, Centiseconds};
@@ -89,7 +89,7 @@ pub enum Input {
         /// The node whose server was probed.
         node: BackendIndex,
         /// Index of the check.
-        check: usize,
+        check: CheckIndex,
         /// The result.
         found: Probe,
     },

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use vip_common::abi::{BackendIndex, BackendMask, Masks};
+use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, Masks};
 use vip_common::wire::bfd::Diagnostic;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
@@ -278,13 +278,13 @@ impl Node {
 
     /// State of a node's server, by one of the checks.
     #[must_use]
-    pub fn server(&self, node: BackendIndex, check: usize) -> Server {
+    pub fn server(&self, node: BackendIndex, check: CheckIndex) -> Server {
         self.selection.server(node, check)
     }
 
     /// The kind of nodes that get new connections, by one of the checks.
     #[must_use]
-    pub fn resort(&self, check: usize) -> Resort {
+    pub fn resort(&self, check: CheckIndex) -> Resort {
         self.selection.resort(check)
     }
 
@@ -430,7 +430,7 @@ impl Node {
         &mut self,
         now: BootNanos,
         node: BackendIndex,
-        check: usize,
+        check: CheckIndex,
         found: Probe,
         out: &mut Vec<Action>,
     ) {

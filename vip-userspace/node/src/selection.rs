@@ -1,7 +1,7 @@
 //! Which nodes get connections. Probes of servers, drained nodes and the nodes' liveness are
 //! combined into the masks that the programs read.
 
-use vip_common::abi::{BackendIndex, BackendMask, MAX_CHECKS, Masks};
+use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, MAX_CHECKS, Masks};
 
 use crate::action::{Action, LastUsable, Report, Unfit, UnfitNode};
 use crate::choice::{Facts, Resort, choose};
@@ -57,8 +57,8 @@ impl Selection {
             self.set_draining(index, true, out);
             return;
         }
-        for check in 0..self.health.checks() {
-            let usable = known.new_connections[check].contains(index);
+        for check in self.health.checks() {
+            let usable = known.new_connections[check.get()].contains(index);
             self.health.remember(index, check, usable);
         }
     }
@@ -67,7 +67,7 @@ impl Selection {
     pub(crate) fn on_probe(
         &mut self,
         node: BackendIndex,
-        check: usize,
+        check: CheckIndex,
         found: Probe,
     ) -> Vec<Transition> {
         self.health.on_probe(node, check, found)
@@ -94,8 +94,8 @@ impl Selection {
     /// Whether a node may get new connections to the API, as far as its server is concerned and
     /// draining. A server that was not asked yet may.
     pub(crate) fn is_usable(&self, node: BackendIndex) -> bool {
-        let unasked = self.health.all_unasked(0).contains(node);
-        (unasked || self.health.usable(node, 0)) && !self.draining.contains(node)
+        let unasked = self.health.all_unasked(CheckIndex::API).contains(node);
+        (unasked || self.health.usable(node, CheckIndex::API)) && !self.draining.contains(node)
     }
 
     /// Whether probes show that a node lives.
@@ -104,13 +104,13 @@ impl Selection {
     }
 
     /// State of a node's server, by one of the checks.
-    pub(crate) fn server(&self, node: BackendIndex, check: usize) -> Server {
+    pub(crate) fn server(&self, node: BackendIndex, check: CheckIndex) -> Server {
         self.health.server(node, check)
     }
 
     /// The kind of nodes that get new connections, by one of the checks.
-    pub(crate) fn resort(&self, check: usize) -> Resort {
-        self.resorts.get(check).copied().unwrap_or_default()
+    pub(crate) fn resort(&self, check: CheckIndex) -> Resort {
+        self.resorts.get(check.get()).copied().unwrap_or_default()
     }
 
     /// The masks for the programs.
@@ -128,8 +128,9 @@ impl Selection {
     ) {
         let (masks, resorts) = self.choose(members, liveness);
         let before = std::mem::replace(&mut self.resorts, resorts);
-        for (check, (before, resort)) in before.into_iter().zip(resorts).enumerate() {
-            if before != resort {
+        for check in self.health.checks() {
+            let resort = resorts[check.get()];
+            if before[check.get()] != resort {
                 out.push(Action::Report(Report::NewConnections { check, resort }));
             }
         }
@@ -148,7 +149,7 @@ impl Selection {
         members: &Membership,
         liveness: &Liveness,
     ) -> Result<(), LastUsable> {
-        for check in 0..self.health.checks() {
+        for check in self.health.checks() {
             let before = self.facts(check, By::Steering, members, liveness);
             let mut after = before;
             after.draining = before.draining.with(members.own(), true);
@@ -175,20 +176,19 @@ impl Selection {
             masks.no_forward = BackendMask::ALL;
         }
         let mut resorts = [Resort::default(); MAX_CHECKS];
-        let checks = self.health.checks();
-        for (check, resort) in resorts.iter_mut().enumerate().take(checks) {
+        for check in self.health.checks() {
             let facts = self.facts(check, By::Steering, members, liveness);
             let steered = choose(&facts);
-            masks.new_connections[check] = steered.nodes;
-            *resort = steered.resort;
+            masks.new_connections[check.get()] = steered.nodes;
+            resorts[check.get()] = steered.resort;
             let facts = self.facts(check, By::Connecting, members, liveness);
-            masks.connect[check] = choose(&facts).nodes;
+            masks.connect[check.get()] = choose(&facts).nodes;
         }
         (masks, resorts)
     }
 
     /// The facts about all nodes, for a check.
-    fn facts(&self, check: usize, by: By, members: &Membership, liveness: &Liveness) -> Facts {
+    fn facts(&self, check: CheckIndex, by: By, members: &Membership, liveness: &Liveness) -> Facts {
         let Living { alive, silent } = self.living(by, members, liveness);
         let mut unasked = self.health.all_unasked(check);
         // Not this node's own server if there is another one: it starts with the node.
@@ -271,7 +271,7 @@ mod tests {
         }
 
         fn probe(&mut self, node: usize, found: Probe) {
-            self.selection.on_probe(index(node), 0, found);
+            self.selection.on_probe(index(node), CheckIndex::API, found);
         }
 
         fn drain(&mut self, node: usize) {
@@ -325,10 +325,10 @@ mod tests {
         for node in 0..3 {
             bench.probe(node, Probe::NotReady(String::new()));
         }
-        let (check, resort) = (0, Resort::Answering);
+        let (check, resort) = (CheckIndex::API, Resort::Answering);
         let report = Action::Report(Report::NewConnections { check, resort });
         assert!(bench.settle().contains(&report));
-        assert_eq!(bench.selection.resort(0), Resort::Answering);
+        assert_eq!(bench.selection.resort(CheckIndex::API), Resort::Answering);
         assert_eq!(bench.settle(), []);
     }
 
@@ -412,7 +412,12 @@ mod tests {
             };
             [(1, first), (2, second)].map(unfit).to_vec()
         };
-        let last = |others| Err(LastUsable { check: 0, others });
+        let last = |others| {
+            Err(LastUsable {
+                check: CheckIndex::API,
+                others,
+            })
+        };
         let why = others(Unfit::Draining, Unfit::Unready);
         assert_eq!(bench.may_drain(), last(why));
         bench.segment.kill(2);

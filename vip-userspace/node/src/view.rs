@@ -139,6 +139,8 @@ mod tests {
     use vip_common::wire::time::BootNanos;
     use vip_common::wire::vrrp::{Addresses, Advertisement, PRIORITY_RESIGNED};
 
+    use vip_common::abi::CheckIndex;
+
     use super::*;
     use crate::health::Probe;
     use crate::input::Params;
@@ -184,7 +186,7 @@ mod tests {
         }
 
         fn probe(&mut self, node: usize, found: Probe) {
-            self.selection.on_probe(index(node), 0, found);
+            self.selection.on_probe(index(node), CheckIndex::API, found);
         }
 
         /// An advertisement of the first node.

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
-use vip_common::abi::{BackendIndex, Masks};
+use vip_common::abi::{BackendIndex, CheckIndex, Masks};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
@@ -655,7 +655,7 @@ impl NodeLoop {
             heard: Some(session.heard()).filter(|heard| *heard > BootNanos::ZERO),
         };
         let nodes = || (0..self.config.nodes.len()).filter_map(BackendIndex::new);
-        let checks = 0..self.config.checks;
+        let checks = CheckIndex::first(self.config.checks);
         View {
             state: self.node.state(),
             priority: self.node.priority(),

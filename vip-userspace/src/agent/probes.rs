@@ -1,6 +1,7 @@
 //! The tasks that probe the nodes' servers.
 
 use std::sync::Arc;
+use vip_common::abi::CheckIndex;
 
 use tokio::spawn;
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ pub(super) struct Probed {
     /// Place of the node in the configuration.
     pub(super) node: usize,
     /// Number of the check.
-    pub(super) check: usize,
+    pub(super) check: CheckIndex,
     /// When it began.
     pub(super) began: BootNanos,
     /// What it found.
@@ -35,14 +36,18 @@ pub(super) struct Probed {
 pub(super) fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
     let trust = health.tls.clone();
-    for (number, check) in config.checks.iter().enumerate() {
+    let checks = CheckIndex::first(config.checks.len());
+    for (number, check) in checks.zip(&config.checks) {
         let prober = Arc::new(Prober::new(Settings {
             ask: check.ask.clone(),
             port: check.port,
             timeout: health.timeout,
             trust: trust.clone(),
             // They are for API servers, and for nobody else.
-            credentials: health.credentials.clone().filter(|_| number == 0),
+            credentials: health
+                .credentials
+                .clone()
+                .filter(|_| number == CheckIndex::API),
         }));
         for (index, node) in config.nodes.iter().enumerate() {
             let (prober, outcomes) = (prober.clone(), outcomes.clone());

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use toml::de::DeTable;
-use vip_common::abi::{MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_PORTS, MAX_VIPS};
+use vip_common::abi::{CheckIndex, MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_PORTS, MAX_VIPS};
 
 use super::entries::ServiceKeys;
 use super::fault::{Fault, Place, Placed, Source};
@@ -211,13 +211,15 @@ impl Terms {
             ask: self.ask.clone(),
         };
         let known = checks.iter().position(|check| *check == wanted);
+        let place = known.unwrap_or_else(|| {
+            checks.push(wanted);
+            checks.len() - 1
+        });
         Service {
             port,
             target,
-            check: known.unwrap_or_else(|| {
-                checks.push(wanted);
-                checks.len() - 1
-            }),
+            // With more checks than there may be, the caller refuses the configuration.
+            check: CheckIndex::new(place).unwrap_or(CheckIndex::API),
             allow: self.allow.clone(),
             syn_rate: self.syn_rate,
         }

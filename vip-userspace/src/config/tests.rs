@@ -4,7 +4,7 @@ use std::{env, fs};
 
 use clap::{Args as _, FromArgMatches as _};
 use proptest::prelude::*;
-use vip_common::abi::DEFAULT_BUCKETS;
+use vip_common::abi::{CheckIndex, DEFAULT_BUCKETS};
 
 use super::addresses::listen;
 use super::kind::milliseconds;
@@ -32,7 +32,7 @@ fn plain(address: IpAddr, port: u16) -> Vip {
         services: vec![Service {
             port,
             target: port,
-            check: 0,
+            check: CheckIndex::API,
             allow: vec![],
             syn_rate: None,
         }],
@@ -132,14 +132,14 @@ fn every_key_in_the_page_reaches_its_place() {
         Service {
             port: 443,
             target: 6443,
-            check: 0,
+            check: CheckIndex::API,
             allow: vec![network(IpAddr::from([10, 0, 0, 0]), 8), network(fd00(0), 8)],
             syn_rate: Some(500),
         },
         Service {
             port: 9345,
             target: 9346,
-            check: 1,
+            check: CheckIndex::new(1).unwrap(),
             allow: vec![network(ip(11), 32)],
             syn_rate: Some(50),
         },

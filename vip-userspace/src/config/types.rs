@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use vip_common::abi::CheckIndex;
 
 use crate::probe::Ask;
 
@@ -31,7 +32,7 @@ pub struct Service {
     /// What the nodes listen on. Not 0, and another one for each service of a VIP.
     pub target: u16,
     /// Its place in [`Config::checks`](super::Config::checks).
-    pub check: usize,
+    pub check: CheckIndex,
     /// Who may use it; everybody if it is empty.
     pub allow: Vec<Network>,
     /// New connections a second that one source may open; any number if `None`.

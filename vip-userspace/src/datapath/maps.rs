@@ -7,8 +7,8 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, PerCpuArray};
 use vip_common::abi::{
-    AllowKey, BackendCounters, BackendIndex, Counter, LAYOUT_VERSION, Masks, State, listener,
-    maps as names,
+    AllowKey, BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State,
+    listener, maps as names,
 };
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
@@ -235,11 +235,11 @@ impl Maps {
     /// A probe that began at that time found a listener on this node.
     pub(super) fn note_listener(
         &mut self,
-        check: u8,
+        check: CheckIndex,
         asked: BootNanos,
     ) -> Result<(), DatapathError> {
         self.listeners
-            .set(listener::asked(check), Value(asked), 0)
+            .set(listener::asked(check.raw()), Value(asked), 0)
             .map_err(map_error(names::LISTENERS))
     }
 

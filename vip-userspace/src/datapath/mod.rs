@@ -40,7 +40,7 @@ use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::abi::{
-    BackendCounters, BackendIndex, Counter, LAYOUT_VERSION, State, maps as names,
+    BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, State, maps as names,
 };
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
@@ -318,12 +318,16 @@ impl Datapath {
         self.maps.claimant()
     }
 
-    /// A probe by a check, less than `MAX_CHECKS`, found a listener on this node. `asked` is when
+    /// A probe by a check found a listener on this node. `asked` is when
     /// it began: if a listener closes after that, pods of the node use other nodes until the next.
     ///
     /// # Errors
     /// If the map cannot be written.
-    pub fn note_listener(&mut self, check: u8, asked: BootNanos) -> Result<(), DatapathError> {
+    pub fn note_listener(
+        &mut self,
+        check: CheckIndex,
+        asked: BootNanos,
+    ) -> Result<(), DatapathError> {
         self.maps.note_listener(check, asked)
     }
 

@@ -101,10 +101,10 @@ impl Digest {
                     Transition::Unknown(found) => (3, probe(found)),
                     Transition::NotReady(found) => (4, probe(found)),
                 };
-                self.words(&[30, place(*node), *check as u64, kind, found]);
+                self.words(&[30, place(*node), check.get() as u64, kind, found]);
             }
             Report::NewConnections { check, resort } => {
-                self.words(&[31, *check as u64, *resort as u64]);
+                self.words(&[31, check.get() as u64, *resort as u64]);
             }
             Report::Draining { node, draining } => {
                 self.words(&[32, place(*node), u64::from(*draining)]);

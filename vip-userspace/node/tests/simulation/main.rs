@@ -39,7 +39,7 @@ use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use vip_common::abi::{BackendIndex, Masks};
+use vip_common::abi::{BackendIndex, CheckIndex, Masks};
 use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds};

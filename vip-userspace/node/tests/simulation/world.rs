@@ -432,7 +432,7 @@ impl World {
                     now,
                     Input::Probe {
                         node: backend(index),
-                        check: 0,
+                        check: CheckIndex::API,
                         found,
                     },
                     out,

@@ -57,7 +57,7 @@ impl Supervisor {
                 );
             }
         };
-        let port = self.config.checks[why.check].port;
+        let port = self.config.checks[why.check.get()].port;
         let others = why.others.iter().map(|other| {
             let peer = &self.peers[other.node.get()];
             let why = match other.why {

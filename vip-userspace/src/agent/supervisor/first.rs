@@ -36,7 +36,7 @@ pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config
     while first.probed.len() < all && !served[..config.checks.len()].iter().all(|served| *served) {
         match timeout_at(end, outcomes.recv()).await {
             Ok(Some(Outcome::Probe(one))) => {
-                served[one.check] |= one.found.probe.is_usable();
+                served[one.check.get()] |= one.found.probe.is_usable();
                 first.probed.push(one);
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
@@ -50,7 +50,7 @@ pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config
 pub(super) fn masks(probed: &[Probed], mut masks: Masks) -> Masks {
     for one in probed.iter().filter(|one| one.found.probe.is_usable()) {
         if let Some(index) = BackendIndex::new(one.node) {
-            let local = &mut masks.connect[one.check];
+            let local = &mut masks.connect[one.check.get()];
             *local = local.with(index, true);
         }
     }

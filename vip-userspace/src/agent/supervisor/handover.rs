@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, CheckIndex};
 
 use super::Supervisor;
 use super::peer::Peer;
@@ -67,7 +67,7 @@ impl Supervisor {
         let peers = self.peers.iter();
         let node = |peer: &Peer| Node {
             name: peer.name.clone(),
-            probe: self.why_unready(peer, 0),
+            probe: self.why_unready(peer, CheckIndex::API),
         };
         peers.map(node).collect()
     }

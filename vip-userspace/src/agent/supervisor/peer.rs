@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use vip_common::abi::{BackendCounters, BackendIndex};
+use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex};
 use vip_common::wire::addr::Mac;
 
 use super::segment::Agent;
@@ -56,8 +56,8 @@ impl Peer {
     }
 
     /// What the last probe by a check found, for people.
-    pub(super) fn last_probe(&self, check: usize) -> &str {
-        self.probes[check]
+    pub(super) fn last_probe(&self, check: CheckIndex) -> &str {
+        self.probes[check.get()]
             .as_ref()
             .map_or("not probed yet", Probe::text)
     }

@@ -6,7 +6,7 @@ use crate::agent::probes::Probed;
 use crate::clock::now;
 use crate::observe::event::Event;
 use crate::probe::News;
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, CheckIndex};
 use vip_node::Input;
 use vip_node::health::Probe;
 
@@ -28,15 +28,15 @@ impl Supervisor {
         let found = first::meaning(probed, own);
         let peer = self.peers.get_mut(probed.node)?;
         if let Some(rtt) = probed.found.rtt {
-            if check == 0 {
+            if check == CheckIndex::API {
                 peer.rtt = Some(rtt);
             }
-            let port = self.config.checks[check].port;
+            let port = self.config.checks[check.get()].port;
             self.probe_times.note(&peer.name, port, rtt);
         }
         if own
             && !matches!(probed.found.probe, Probe::Refused | Probe::Silent(_))
-            && let Err(error) = self.datapath.note_listener(check as u8, probed.began)
+            && let Err(error) = self.datapath.note_listener(check, probed.began)
         {
             tracing::warn!(%error, "pods are not connected to this node's server");
         }
@@ -47,18 +47,18 @@ impl Supervisor {
         if !own && !found.is_silent() {
             peer.agent.facts.answered = Some(now());
         }
-        if check == 0 {
+        if check == CheckIndex::API {
             peer.agent.serves = answers;
         }
-        peer.probes[check] = Some(found.clone());
+        peer.probes[check.get()] = Some(found.clone());
         Some((peer.index, found))
     }
 
     /// Why a server that counts as not ready does so: the last probe may have found it ready, and
     /// one is not enough.
-    pub(super) fn why_unready(&self, peer: &Peer, check: usize) -> String {
+    pub(super) fn why_unready(&self, peer: &Peer, check: CheckIndex) -> String {
         let last = peer.last_probe(check);
-        match &peer.probes[check] {
+        match &peer.probes[check.get()] {
             Some(Probe::Ready | Probe::Unknown(_)) => self.not_yet_ready(last),
             Some(_) | None => last.to_owned(),
         }

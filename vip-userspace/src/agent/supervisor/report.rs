@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, CheckIndex};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::Diagnostic;
 
@@ -62,7 +62,7 @@ impl Supervisor {
                 change,
             } => self.health(node, check, change),
             Report::NewConnections { check, resort } => {
-                Event::new_connections(self.config.checks[check].port, resort)
+                Event::new_connections(self.config.checks[check.get()].port, resort)
             }
             Report::Draining {
                 node,
@@ -174,8 +174,8 @@ impl Supervisor {
         }
     }
 
-    fn health(&self, node: BackendIndex, check: usize, change: Transition) -> Event {
-        let port = self.config.checks[check].port;
+    fn health(&self, node: BackendIndex, check: CheckIndex, change: Transition) -> Event {
+        let port = self.config.checks[check.get()].port;
         let cause = |found: Probe| found.text().to_owned();
         let name = self.name(node);
         match change {

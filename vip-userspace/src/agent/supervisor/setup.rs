@@ -178,7 +178,7 @@ pub(super) fn desired(
                 Service {
                     target: Be16::new(service.target),
                     id,
-                    check: service.check as u8,
+                    check: service.check.raw(),
                     flags: when(flag::ALLOW_LIST, !service.allow.is_empty())
                         | when(flag::SYN_LIMIT, service.syn_rate.is_some()),
                     syn_rate: service.syn_rate.unwrap_or(0),

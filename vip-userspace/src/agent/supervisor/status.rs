@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use vip_common::abi::{BackendIndex, Counter};
+use vip_common::abi::{BackendIndex, CheckIndex, Counter};
 use vip_common::wire::addr::Mac;
 
 use super::Supervisor;
@@ -114,7 +114,10 @@ impl Supervisor {
             ready: alive && server == Server::Ready,
             unknown: alive && server == Server::Unknown,
             draining: view.draining[peer.index.get()],
-            usable: view.masks.for_new_connections(0).contains(peer.index),
+            usable: view
+                .masks
+                .for_new_connections(CheckIndex::API.raw())
+                .contains(peer.index),
             echo: view.echo[peer.index.get()],
             bfd: session.map(|session| status::Bfd {
                 state: session.state,
@@ -122,9 +125,9 @@ impl Supervisor {
                 round_trip_ms: session.round_trip.map(millis),
             }),
             probe: if server == Server::Unready {
-                self.why_unready(peer, 0)
+                self.why_unready(peer, CheckIndex::API)
             } else {
-                peer.last_probe(0).to_owned()
+                peer.last_probe(CheckIndex::API).to_owned()
             },
             rtt_ms: peer.rtt.map(millis),
             packets: counters.packets,
@@ -144,8 +147,8 @@ impl Supervisor {
     }
 
     fn services(&self, view: &View) -> Vec<status::Service> {
-        let usable = |check: usize| {
-            let usable = view.masks.for_new_connections(check as u8);
+        let usable = |check: CheckIndex| {
+            let usable = view.masks.for_new_connections(check.raw());
             let peers = self.peers.iter().filter(|peer| usable.contains(peer.index));
             peers.map(|peer| peer.name.clone()).collect()
         };
@@ -155,7 +158,7 @@ impl Supervisor {
                 endpoint: SocketAddr::new(vip.address, service.port),
                 target_port: service.target,
                 usable: usable(service.check),
-                resort: view.resorts[service.check],
+                resort: view.resorts[service.check.get()],
             })
             .collect()
     }

@@ -41,7 +41,7 @@ fn tell_all(nodes: &mut [Bench], now: BootNanos, server: usize, probe: &Probe) {
     for bench in nodes {
         let event = Input::Probe {
             node: index(server),
-            check: 0,
+            check: CheckIndex::API,
             found: probe.clone(),
         };
         bench.node.on_input(now, event, &mut bench.out);

@@ -104,7 +104,7 @@ fn last_usable_node_is_not_drained() {
         why,
     };
     let why = LastUsable {
-        check: 0,
+        check: CheckIndex::API,
         others: [(0, Unfit::Draining), (2, Unfit::Unready)]
             .map(unfit)
             .to_vec(),
@@ -118,7 +118,7 @@ fn last_usable_node_is_not_drained() {
         masks.new_connections[0],
         BackendMask::EMPTY.with(index(2), true)
     );
-    assert_eq!(nodes[1].node.resort(0), Resort::Living);
+    assert_eq!(nodes[1].node.resort(CheckIndex::API), Resort::Living);
     assert!(masks.draining.contains(own) && nodes[1].node.may_drain().is_ok());
 }
 
@@ -146,7 +146,7 @@ fn server_that_was_not_asked_gets_connections_only_if_no_other_one_was() {
         let masks = bench.node.masks();
         let both = (masks.new_connections[0], masks.connect[0]);
         assert_eq!(both, (set(gets), set(gets)), "server {server}");
-        assert_eq!(bench.node.resort(0), Resort::Usable);
+        assert_eq!(bench.node.resort(CheckIndex::API), Resort::Usable);
     }
 }
 
@@ -173,7 +173,7 @@ fn single_node_is_not_drained_by_accident() {
     let mut bench = Bench::new(params);
     assert!(bench.node.may_drain().is_err());
     bench.event(at(1), Input::Drain(true));
-    assert_eq!(bench.node.resort(0), Resort::Draining);
+    assert_eq!(bench.node.resort(CheckIndex::API), Resort::Draining);
     assert!(bench.node.masks().new_connections[0].contains(index(0)));
 }
 

@@ -55,7 +55,7 @@ impl Bench {
 
     /// A probe of the API server on a node ended.
     fn probe(&mut self, now: BootNanos, node: usize, found: Probe) -> &[Action] {
-        let (node, check) = (index(node), 0);
+        let (node, check) = (index(node), CheckIndex::API);
         self.event(now, Input::Probe { node, check, found })
     }
 
