@@ -85,10 +85,10 @@ pub async fn change_settings(
         match netlink.change_setting(change).await {
             Ok(()) => tracing::info!(
                 interface = change.name,
-                config = %change.key,
+                setting = %change.key,
                 from = change.from,
                 to = change.to,
-                "kernel config"
+                "kernel setting"
             ),
             // Its interface may have gone meanwhile; then it is not asked for the next time.
             Err(error) => refused = Err(error.into()),

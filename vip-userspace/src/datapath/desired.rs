@@ -64,7 +64,7 @@ impl DesiredState {
     /// every node is alive and ready until somebody knows better; but nothing is sent there, nothing
     /// is reset, and no local connection is turned, as long as nobody does.
     ///
-    /// `rank_base` is where in the map the rows of the desired lie.
+    /// `rank_base` is where in the map the rows of the desired state lie.
     pub fn write(&self, state: &mut State, rank_base: u32) {
         if state.config.layout_version != LAYOUT_VERSION {
             state.masks = Masks {
@@ -136,7 +136,7 @@ impl DesiredState {
         mac == self.own_mac || !mac.is_unknown() && self.port_macs.contains(&mac)
     }
 
-    /// The desired that a state was made by, with these rows.
+    /// The desired state that a state was made by, with these rows.
     #[must_use]
     pub fn of(state: &State, rows: Vec<RankRow>) -> Self {
         let config = &state.config;

@@ -73,8 +73,8 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs and makes the maps say what the desired says. With `pins`, maps lie
-    /// pinned there and are adopted if they were made for the same cluster as the desired; else
+    /// Loads the programs and makes the maps say what the desired state says. With `pins`, maps lie
+    /// pinned there and are adopted if they were made for the same cluster as the desired state; else
     /// new ones take their place. Nothing is attached yet.
     ///
     /// `log_level` is that of the programs' own log (see [`Self::log`]); 0 is none.
@@ -168,7 +168,7 @@ impl Datapath {
         self.maps.ranks.holds(self.rank_base, &desired.rows)
     }
 
-    /// Makes rank table and allow lists say what the desired says, and reports whether that was
+    /// Makes rank table and allow lists say what the desired state says, and reports whether that was
     /// needed.
     ///
     /// # Errors
