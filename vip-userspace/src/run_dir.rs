@@ -1,6 +1,5 @@
 //! The run directory, and the names of all files that an agent keeps there.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The agent's socket, for `vip status` and the other commands that ask it.
@@ -81,13 +80,6 @@ impl From<&Path> for RunDir {
 
 impl From<&str> for RunDir {
     fn from(path: &str) -> Self {
-        Self(path.into())
-    }
-}
-
-/// How clap makes one of `--run-dir`.
-impl From<OsString> for RunDir {
-    fn from(path: OsString) -> Self {
         Self(path.into())
     }
 }

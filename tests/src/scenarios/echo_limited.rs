@@ -13,7 +13,7 @@ use crate::traffic::Traffic;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "echo_limited",
     promise: "echo_limited_or_dropped_cuts_no_watch_of_a_restarted_agent",
-    tests: &[Test::netns(Plan::default)],
+    tests: &[Test::netns(Plan::default).alone()],
     run,
 };
 

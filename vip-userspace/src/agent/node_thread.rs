@@ -228,7 +228,7 @@ impl NodeThread {
             received: Received::default(),
         };
         let thread = std::thread::Builder::new()
-            .name("vip-node_thread".to_owned())
+            .name("vip-node".to_owned())
             .spawn(|| node_loop.run())?;
         let node_thread = Self {
             commands,

@@ -14,6 +14,7 @@ mod top;
 
 use std::process::ExitCode;
 
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use self::error::is_input;
@@ -33,7 +34,12 @@ struct Cli {
 #[derive(Args)]
 struct Agent {
     /// The agent's run directory, where its socket is
-    #[arg(long, value_name = "DIR", default_value = config::RUN_DIR)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = config::RUN_DIR,
+        value_parser = PathBufValueParser::new().map(RunDir::from)
+    )]
     run_dir: RunDir,
 }
 

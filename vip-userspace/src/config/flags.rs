@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use super::draft::Draft;
 use super::fault::{ConfigError, Place, Source};
@@ -152,18 +153,27 @@ pub(super) fn flags() -> impl Iterator<Item = (Flag, Entry)> {
     entries.filter_map(|entry| Some((entry.flag?, entry)))
 }
 
+/// Takes any value but the empty one, which is what an unset variable in a script is.
+fn filled() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|value| {
+        if value.is_empty() {
+            Err("a value is required")
+        } else {
+            Ok(value)
+        }
+    })
+}
+
 fn argument(flag: Flag, entry: &Entry) -> Arg {
     let argument = Arg::new(flag.name)
         .long(flag.name.trim_start_matches('-'))
         .help(help(entry));
     match entry.arity {
         Arity::Switch => argument.action(ArgAction::SetTrue),
-        Arity::One => argument
-            .value_name(flag.value)
-            .value_parser(value_parser!(OsString)),
+        Arity::One => argument.value_name(flag.value).value_parser(filled()),
         Arity::List => argument
             .value_name(flag.value)
-            .value_parser(value_parser!(OsString))
+            .value_parser(filled())
             .action(ArgAction::Append),
     }
 }

@@ -178,7 +178,7 @@ fn question(one: &Stranded) -> [u8; tcp::LENGTH] {
 mod tests {
     use std::io::{ErrorKind, Read as _};
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::net::netlink::Netlink;
@@ -188,6 +188,20 @@ mod tests {
         Stranded {
             vip: vip.parse().unwrap(),
             client: client.parse().unwrap(),
+        }
+    }
+
+    /// Connects to an address that `lo` has just got. The kernel adds the route to one of IPv6 a
+    /// little later (`addrconf_dad_begin` in net/ipv6/addrconf.c runs in a work queue).
+    fn connect_soon(vip: IpAddr) -> TcpStream {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            match TcpStream::connect((vip, 6443)) {
+                Err(error)
+                    if error.kind() == ErrorKind::NetworkUnreachable && Instant::now() < end => {}
+                connected => return connected.unwrap(),
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -270,7 +284,7 @@ mod tests {
                 let netlink = Netlink::connect().unwrap();
                 netlink.add_vip(vip).await.unwrap();
                 let here = TcpListener::bind((vip, 6443)).unwrap();
-                let mut local = TcpStream::connect((vip, 6443)).unwrap();
+                let mut local = connect_soon(vip);
                 let _its_server = here.accept().unwrap();
                 assert_eq!(end(vip, &[443]).unwrap(), 0);
                 assert_eq!(end(vip, &[443, 6443]).unwrap(), 1);

@@ -46,6 +46,7 @@ pub struct Status {
     #[serde(default)]
     pub fault_codes: Vec<Fault>,
     /// For how much longer this node answers ARP for the VIP if the agent hangs now.
+    #[serde(alias = "fence_remaining_ms")]
     pub answer_lease_remaining_ms: u64,
     /// Since when this node is in its state.
     pub state_for_ms: u64,
