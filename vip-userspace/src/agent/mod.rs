@@ -1,6 +1,6 @@
 //! The agent around the decisions.
 //!
-//! Nothing here decides. The node thread drives the [`Node`](vip_node::node) with
+//! Nothing here decides. The node thread drives the [`Node`](vip_node::Node) with
 //! what its sockets receive and its deadlines, and is the only writer of the state that the programs
 //! read.
 //! Everything that may be slow runs in a loop on tokio: the outcome of a probe, a change of the

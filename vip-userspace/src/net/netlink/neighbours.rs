@@ -40,7 +40,7 @@ impl Netlink {
     }
 
     /// Makes the kernel find out, or confirm, where `address` is on an interface. The answer
-    /// comes as a [`NetEvent::Neighbour`], unless nothing changes.
+    /// comes as a [`NetEvent::Neighbour`](super::NetEvent::Neighbour), unless nothing changes.
     ///
     /// # Errors
     /// The kernel refuses: no `CAP_NET_ADMIN`, or the interface is down or gone.
