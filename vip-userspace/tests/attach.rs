@@ -219,7 +219,7 @@ fn look(datapath: &mut Datapath, way: Way, attachment: Attachment) -> Look {
         .expect("the kernel tells")
 }
 
-/// Whether the guard counts the agent's test frame.
+/// Whether the egress program counts the agent's test frame.
 fn guard_runs(datapath: &Datapath) -> bool {
     let counted = || datapath.counter(Counter::GuardTested).expect("can be read");
     let before = counted();
@@ -228,7 +228,7 @@ fn guard_runs(datapath: &Datapath) -> bool {
         let (vip, node) = ([10, 9, 0, 10].into(), [10, 9, 0, 1].into());
         let nic = netlink.find_nic(vip, &[node], None).await.expect("eth0");
         let neighbours = Neighbours::open(&nic, &[node]).expect("a socket");
-        neighbours.test_guard().expect("eth0 is up");
+        neighbours.test_egress().expect("eth0 is up");
     });
     counted() > before
 }

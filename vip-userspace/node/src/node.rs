@@ -6,6 +6,7 @@
 //! [Selection](crate::selection) decides which nodes get connections. [Faults](crate::faults) keep
 //! this node from owning the VIP. The documentation of the crate has a picture.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, Masks};
@@ -466,7 +467,7 @@ impl Node {
         };
         let resigns = advert.priority == PRIORITY_RESIGNED;
         let resigned_before = self.ownership.has_resigned(now, source);
-        self.follow(now, source, advert);
+        self.follow(now, source, address, advert);
         if self.transfer.has_left() {
             return;
         }
@@ -487,7 +488,7 @@ impl Node {
             let trigger = Trigger::Loss(Loss::HandedOver(source));
             self.carry_out(now, trigger, actions, out);
             self.ownership.forget();
-            self.follow(now, source, advert);
+            self.follow(now, source, address, advert);
             return;
         }
         // In a transfer, a node repeats its resignation, and advertises to other nodes. Neither
@@ -517,18 +518,16 @@ impl Node {
     }
 
     /// Passes an advertisement to [`Ownership`].
-    fn follow(&mut self, now: BootNanos, source: BackendIndex, advert: &Advertisement) {
-        if let Some(member) = self.members.member(source) {
-            let patience = self.transfer.patience();
-            self.ownership.on_advert(
-                now,
-                source,
-                member.address,
-                advert,
-                patience,
-                &self.liveness,
-            );
-        }
+    fn follow(
+        &mut self,
+        now: BootNanos,
+        source: BackendIndex,
+        address: IpAddr,
+        advert: &Advertisement,
+    ) {
+        let patience = self.transfer.patience();
+        self.ownership
+            .on_advert(now, source, address, advert, patience, &self.liveness);
     }
 
     /// Sets the priority by this node's own health.

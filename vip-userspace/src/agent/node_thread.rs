@@ -195,8 +195,8 @@ pub(super) struct NodeThread {
 }
 
 impl NodeThread {
-    /// Starts the thread, which knows this from its first moment. What the thread has to tell comes out of the receiver, which ends when the
-    /// thread does.
+    /// Starts the thread, which knows this from its first moment. Its notices come out of the
+    /// receiver, which ends when the thread does.
     ///
     /// # Errors
     /// If the kernel gives no thread or no eventfd.

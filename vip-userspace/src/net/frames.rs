@@ -83,7 +83,7 @@ impl FrameSocket {
     /// Sends the frame by which the agent finds out whether the program on the way out runs. If it
     /// does, it drops the frame. Otherwise the frame goes to this NIC's own address, where no
     /// switch sends it on.
-    pub(super) fn test_guard(&self) -> io::Result<()> {
+    pub(super) fn test_egress(&self) -> io::Result<()> {
         let own = Mac::from_wire(self.mac());
         let sender = (own, Be32::default());
         let packet = arp::Packet::new(arp::operation::SELF_TEST, sender, sender);

@@ -57,10 +57,10 @@ impl Neighbours {
     ///
     /// # Errors
     /// The kernel's: link down.
-    pub fn test_guard(&self) -> io::Result<()> {
+    pub fn test_egress(&self) -> io::Result<()> {
         self.sockets()
             .next()
-            .map_or(Ok(()), FrameSocket::test_guard)
+            .map_or(Ok(()), FrameSocket::test_egress)
     }
 
     /// Tells everybody that this NIC has `vip`.

@@ -202,9 +202,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
     }
     for lane in lanes {
-        lane.wait()?
-            .into_iter()
-            .for_each(|ended| outcome.add(ended));
+        for ended in lane.wait()? {
+            outcome.add(ended);
+        }
     }
     outcome.tell()
 }

@@ -142,7 +142,7 @@ impl Supervisor {
                 return;
             };
             // A NIC that is down shows nothing of its programs.
-            if self.sockets.neighbours.test_guard().is_err() {
+            if self.sockets.neighbours.test_egress().is_err() {
                 return;
             }
             match self.datapath.counter(Counter::GuardTested) {

@@ -12,7 +12,7 @@ fn takeover_raises_the_lease_before_it_announces() {
     let announce = place(|action| *action == Action::Announce);
     assert!(
         answer_until < announce,
-        "the guard lets no announcement out before"
+        "the egress program lets no announcement out before"
     );
 }
 
