@@ -2,7 +2,7 @@
 //!
 //! Programs implement it with BPF maps and helpers, tests with plain values.
 
-use crate::abi::{RankRow, Service, State};
+use crate::abi::{FirstRanks, LaterRanks, Service, State};
 use crate::hash::Flow;
 use crate::wire::addr::{Be32, Be128};
 use crate::wire::time::BootNanos;
@@ -11,8 +11,11 @@ use crate::wire::time::BootNanos;
 pub trait Tables {
     /// Everything but the rank table and the tables of clients.
     fn state(&self) -> &State;
-    /// A row of the rank table, `0..2 * (bucket_mask + 1)` over both halves; `None` beyond.
-    fn row(&self, index: u32) -> Option<RankRow>;
+    /// The first ranks of a row of the rank table, `0..2 * BUCKETS` over both halves. The index is
+    /// taken modulo this number.
+    fn first_ranks(&self, row: u32) -> FirstRanks;
+    /// The later ranks of that row.
+    fn later_ranks(&self, row: u32) -> LaterRanks;
     /// The current time.
     fn now(&self) -> BootNanos;
     /// Whether the allow list of the service with this [`Service::id`] has the source.
@@ -26,16 +29,16 @@ pub trait Address: Copy + PartialEq + Default + Into<Be128> {
     /// Whether the type is that of IPv6 addresses.
     const IPV6: bool;
 
-    /// The hash of a flow to a service. Its low bits are the bucket.
-    fn hash(service: &Service, flow: &Flow<Self>) -> u64;
+    /// The bucket of a flow to a service.
+    fn bucket(service: &Service, flow: &Flow<Self>) -> u16;
 }
 
 impl Address for Be32 {
     const IPV6: bool = false;
 
     #[inline(always)]
-    fn hash(service: &Service, flow: &Flow<Self>) -> u64 {
-        service.hash.flow_ipv4(flow.source, flow.source_port)
+    fn bucket(service: &Service, flow: &Flow<Self>) -> u16 {
+        service.hash.bucket_ipv4(flow.source, flow.source_port)
     }
 }
 
@@ -43,9 +46,8 @@ impl Address for Be128 {
     const IPV6: bool = true;
 
     #[inline(always)]
-    fn hash(service: &Service, flow: &Flow<Self>) -> u64 {
-        let port = service.port;
-        service.hash.flow_ipv6(flow.source, flow.source_port, port)
+    fn bucket(service: &Service, flow: &Flow<Self>) -> u16 {
+        service.hash.bucket_ipv6(flow.source, flow.source_port)
     }
 }
 
@@ -71,6 +73,9 @@ pub enum Socket {
 
 /// The node's own sockets.
 pub trait Sockets {
+    /// Looks up the socket for a flow as [`lookup`](Self::lookup) does, but tells no cookies, and
+    /// no sequence number of a TIME-WAIT socket. That is all that most segments need.
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket;
     /// Looks up the socket for a flow, whose destination port is the service's target.
     ///
     /// `cookie`: the segment may acknowledge a SYN cookie; only then can the answer be

@@ -51,9 +51,8 @@ impl Bytes {
     }
 }
 
-/// The packet of an XDP program. It also implements [`Sockets`], because the lookup helper takes
-/// the context. `FRAGS`: the packet may lie in several buffers, of which only the first can be
-/// viewed.
+/// The packet of an XDP program. `FRAGS`: it may lie in several buffers, of which only the first
+/// can be viewed.
 pub(crate) struct XdpFrame<'a, const FRAGS: bool> {
     bytes: Bytes,
     context: &'a XdpContext,
@@ -138,21 +137,30 @@ fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Heade
     Some(helpers::Headers { ip, tcp })
 }
 
-impl<const FRAGS: bool> Sockets for XdpFrame<'_, FRAGS> {
+/// The sockets that an XDP program can look up. `FRAGS` is as for [`XdpFrame`].
+pub(crate) struct XdpSockets<'a, const FRAGS: bool>(pub(crate) &'a XdpContext);
+
+impl<const FRAGS: bool> Sockets for XdpSockets<'_, FRAGS> {
     #[inline(always)]
-    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
-        helpers::listens(self.context.ctx.cast(), flow)
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
+        helpers::peek(self.0.ctx.cast(), flow)
     }
 
     #[inline(always)]
     fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
-        helpers::lookup(self.context.ctx.cast(), flow, || {
-            cookie.then(|| headers::<_, A>(self, tcp)).flatten()
+        let frame = XdpFrame::<FRAGS>::new(self.0);
+        helpers::lookup(self.0.ctx.cast(), flow, || {
+            cookie.then(|| headers::<_, A>(&frame, tcp)).flatten()
         })
+    }
+
+    #[inline(always)]
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
+        helpers::listens(self.0.ctx.cast(), flow)
     }
 }
 
-/// The packet of a tcx program or of a clsact filter. It also implements [`Sockets`].
+/// The packet of a tcx program or of a clsact filter.
 pub(crate) struct TcFrame<'a> {
     bytes: Bytes,
     context: &'a TcContext,
@@ -239,16 +247,25 @@ impl FrameMut for TcFrame<'_> {
     }
 }
 
-impl Sockets for TcFrame<'_> {
+/// The sockets that a tcx program can look up.
+pub(crate) struct TcSockets<'a>(pub(crate) &'a TcContext);
+
+impl Sockets for TcSockets<'_> {
     #[inline(always)]
-    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
-        helpers::listens(self.context.skb.skb.cast(), flow)
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
+        helpers::peek(self.0.skb.skb.cast(), flow)
     }
 
     #[inline(always)]
     fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
-        helpers::lookup(self.context.skb.skb.cast(), flow, || {
-            cookie.then(|| headers::<_, A>(self, tcp)).flatten()
+        let frame = TcFrame::new(self.0);
+        helpers::lookup(self.0.skb.skb.cast(), flow, || {
+            cookie.then(|| headers::<_, A>(&frame, tcp)).flatten()
         })
+    }
+
+    #[inline(always)]
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
+        helpers::listens(self.0.skb.skb.cast(), flow)
     }
 }

@@ -78,6 +78,12 @@ pub(crate) fn lookup<'f, A: Address>(
     lookup_with(context, flow, headers, time_wait_expects)
 }
 
+/// As [`lookup`], without a check for a SYN cookie and without what a TIME-WAIT socket expects.
+#[inline(always)]
+pub(crate) fn peek<A: Address>(context: *mut c_void, flow: &Flow<A>) -> Socket {
+    lookup_with(context, flow, || None, |_| None)
+}
+
 /// As [`lookup`]. `expects` reads the next sequence number from a TIME-WAIT socket. The connect
 /// programs do not need it, and the kernel does not allow them the helper for it.
 #[inline(always)]
@@ -166,7 +172,7 @@ pub(crate) fn listens<A: Address>(context: *mut c_void, flow: &Flow<A>) -> bool 
         source_port: Be16::new(0),
         ..*flow
     };
-    lookup_with(context, &without_source, || None, |_| None) == Socket::Listener
+    peek(context, &without_source) == Socket::Listener
 }
 
 /// Whether a socket listens at this address and port, in the network namespace of the caller of

@@ -20,13 +20,12 @@ use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::abi::Counter;
 use vip_common::egress;
-use vip_common::ingress::untag::untag;
-use vip_common::ingress::{self, Action};
-use vip_common::verdict::{Kind, Verdict, VerdictHandler};
+use vip_common::ingress::{self, Action, untag};
+use vip_common::verdict::{Kind, Steered, Verdict, VerdictHandler};
 use vip_common::wire::addr::Be16;
 use vip_common::wire::{FrameMut as _, ethernet, vlan};
 
-use crate::context::{TcFrame, XdpFrame};
+use crate::context::{TcFrame, TcSockets, XdpFrame, XdpSockets};
 use crate::maps::Maps;
 
 /// The ingress program for frames before the kernel makes a socket buffer of them. A frame may be
@@ -51,10 +50,8 @@ fn vip_ingress_sb(context: XdpContext) -> u32 {
 #[inline(always)]
 fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let mut frame = XdpFrame::<FRAGS>::new(context);
-    if !untag(&mut frame, &Maps) {
-        return xdp_action::XDP_DROP;
-    }
-    ingress::decide_with(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
+    let sockets = XdpSockets::<FRAGS>(context);
+    ingress::handle(&mut frame, &Maps, &sockets, ByXdp::<FRAGS>(context))
 }
 
 /// The ingress program for socket buffers. The agent uses it where the NIC has no XDP, or where
@@ -71,10 +68,7 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     }
     helpers::pull_headers(&mut context);
     let mut frame = TcFrame::new(&context);
-    if !untag(&mut frame, &Maps) {
-        return TC_ACT_SHOT;
-    }
-    ingress::decide_with(&frame, &Maps, &frame, ByTc(&context))
+    ingress::handle(&mut frame, &Maps, &TcSockets(&context), ByTc(&context))
 }
 
 /// Counts a verdict. Inlined at each place where a verdict is found, where the compiler knows most
@@ -83,11 +77,17 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
 fn count(verdict: &Verdict) {
     let counter = verdict.counter();
     if verdict.kind() == Kind::Forward || verdict.kind() == Kind::Local {
-        let bytes = u64::from(verdict.bytes());
-        maps::count_backend(verdict.backend(), bytes, verdict.opens());
+        maps::count_backend(verdict);
     }
-    // The agent computes the counters of forwarded frames as the sum over the backends.
-    if verdict.kind() != Kind::Forward {
+    // The agent computes these from the counters of the backends.
+    let by_backend = matches!(
+        counter,
+        Counter::ForwardedSyn
+            | Counter::ForwardedSegment
+            | Counter::LocalSyn
+            | Counter::LocalSegment
+    );
+    if !by_backend {
         maps::count(counter);
     }
     if counter == Counter::ArpConflict || counter == Counter::NdpConflict {
@@ -118,6 +118,14 @@ impl<const FRAGS: bool> VerdictHandler for ByXdp<'_, FRAGS> {
             Action::Transmit => xdp_action::XDP_TX,
         }
     }
+
+    #[inline(always)]
+    fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> u32 {
+        count(&verdict);
+        debug!(self.0, "frame counter={}", verdict.counter().index());
+        headers.forward_to(verdict.mac());
+        xdp_action::XDP_TX
+    }
 }
 
 /// Counts a verdict and carries it out in a tcx program.
@@ -140,18 +148,31 @@ impl VerdictHandler for ByTc<'_> {
         match ingress::apply(verdict, &mut frame, &Maps) {
             Action::Pass => TC_ACT_UNSPEC,
             Action::Drop => TC_ACT_SHOT,
-            Action::Transmit => {
-                // The priority was for the path to this node.
-                if helpers::tag_beside(self.0).is_some() && !frame.remove_tag() {
-                    return TC_ACT_SHOT;
-                }
-                // SAFETY: a field of the context, as above.
-                let interface = unsafe { (*self.0.skb.skb).ifindex };
-                // SAFETY: a helper without pointers. The frame leaves by the NIC at which it
-                // arrived.
-                unsafe { bpf_redirect(interface, 0) as i32 }
-            }
+            Action::Transmit => self.transmit(),
         }
+    }
+
+    #[inline(always)]
+    fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> i32 {
+        count(&verdict);
+        debug!(self.0, "frame counter={}", verdict.counter().index());
+        headers.forward_to(verdict.mac());
+        self.transmit()
+    }
+}
+
+impl ByTc<'_> {
+    /// Sends the frame by the NIC at which it arrived.
+    #[inline(always)]
+    fn transmit(self) -> i32 {
+        // The priority was for the path to this node.
+        if helpers::tag_beside(self.0).is_some() && !TcFrame::new(self.0).remove_tag() {
+            return TC_ACT_SHOT;
+        }
+        // SAFETY: a field of the context, which lives as long as the program runs.
+        let interface = unsafe { (*self.0.skb.skb).ifindex };
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_redirect(interface, 0) as i32 }
     }
 }
 

@@ -1,8 +1,7 @@
 //! The maps, and their implementation of [`Tables`].
 //!
-//! Every packet reads only a global and arrays. The global's address is known when the program is
-//! loaded, and the JIT compiles a lookup in an array to a bounds check and an addition. Tries and
-//! hash tables are read only for services that are configured to need them.
+//! Every packet reads only globals and counters. A global's address is known when the program is
+//! loaded, so that it is read without a lookup. Tries and hash tables are read only for services that are configured to need them.
 //!
 //! The agent writes while programs read. A mixture of old and new words does no harm: each mask of
 //! health is one word. A new rank table is written to the half that is not in use; then one word
@@ -10,18 +9,19 @@
 
 use core::cell::UnsafeCell;
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use vip_common::abi::{
-    AllowKey, BackendCounters, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS, MAX_ALLOWED,
-    MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankRow, Redirected, Service, Source, State,
-    listener,
+    AllowKey, BUCKETS, BackendCounters, COUNTERS, Counter, FirstRanks, LISTENERS, LaterRanks,
+    MAX_ALLOWED, MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankTable, Redirected, Service, Source,
+    State, listener,
 };
 use vip_common::env::Tables;
 use vip_common::rate_limit::Bucket;
+use vip_common::verdict::Verdict;
 use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
 
@@ -41,10 +41,14 @@ static VIP_STATE: Global<State> = {
     Global(UnsafeCell::new(unsafe { core::mem::zeroed() }))
 };
 
-/// Two halves, of which one is in use. The agent creates the map with twice the configured number
-/// of buckets.
-#[map]
-static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
+/// Exported, as above. It begins with zeros, which take no room in the object file.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.VIP_RANKS")]
+static VIP_RANKS: Global<RankTable> = {
+    // SAFETY: plain old data, as above.
+    Global(UnsafeCell::new(unsafe { core::mem::zeroed() }))
+};
+
 #[map]
 static VIP_ALLOWED: LpmTrie<AllowKey, u32> =
     LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
@@ -63,6 +67,9 @@ static VIP_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 
 static VIP_BACKEND_CTR: PerCpuArray<BackendCounters> =
     PerCpuArray::with_max_entries(MAX_BACKENDS as u32, 0);
 
+/// Rows of both halves of the rank table.
+const ROWS: usize = 2 * BUCKETS;
+
 /// The tables of this node.
 pub(crate) struct Maps;
 
@@ -74,8 +81,15 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn row(&self, index: u32) -> Option<RankRow> {
-        VIP_RANKS.get(index).copied()
+    fn first_ranks(&self, row: u32) -> FirstRanks {
+        // SAFETY: see `Global`.
+        unsafe { (*VIP_RANKS.0.get()).first[row as usize % ROWS] }
+    }
+
+    #[inline(always)]
+    fn later_ranks(&self, row: u32) -> LaterRanks {
+        // SAFETY: see `Global`.
+        unsafe { (*VIP_RANKS.0.get()).later[row as usize % ROWS] }
     }
 
     #[inline(always)]
@@ -165,15 +179,19 @@ pub(crate) fn count(counter: Counter) {
     }
 }
 
-/// Counts a frame of this length in bytes for the backend with this index.
+/// Counts a frame for the backend that its verdict names.
 #[inline(always)]
-pub(crate) fn count_backend(index: u32, bytes: u64, syn: bool) {
-    if let Some(counters) = VIP_BACKEND_CTR.get_ptr_mut(index) {
+pub(crate) fn count_backend(verdict: &Verdict) {
+    if let Some(counters) = VIP_BACKEND_CTR.get_ptr_mut(verdict.backend()) {
         // SAFETY: as in `count`.
-        unsafe {
-            (*counters).packets += 1;
-            (*counters).bytes += bytes;
-            (*counters).syns += u64::from(syn);
+        let counters = unsafe { &mut *counters };
+        match verdict.counter() {
+            Counter::LocalCookie | Counter::LocalError => counters.others += 1,
+            _ => {
+                counters.syns += u64::from(verdict.opens());
+                counters.segments += u64::from(!verdict.opens());
+            }
         }
+        counters.bytes += u64::from(verdict.bytes());
     }
 }

@@ -66,7 +66,7 @@ pub struct Service {
     pub syn_rate: u32,
     /// Keeps the size a multiple of eight.
     pub reserved: u32,
-    /// The hash state that its flows share.
+    /// The hash of its flows.
     pub hash: ServiceHash,
 }
 

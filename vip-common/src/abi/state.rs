@@ -14,31 +14,15 @@ use crate::wire::addr::{Be32, Be128, Mac};
 pub struct Config {
     /// [`LAYOUT_VERSION`](super::LAYOUT_VERSION) of the agent that wrote the maps.
     pub layout_version: u32,
-    /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
-    /// none.
-    pub own_index: u32,
-    /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.
-    pub vip_count: u32,
-    /// Number of IPv4 addresses among them.
-    pub ipv4_count: u32,
-    /// Number of backends in use, `0..=MAX_BACKENDS`.
-    pub backend_count: u32,
-    /// Number of buckets less one. The number of buckets is a power of two.
-    pub bucket_mask: u32,
-    /// Index of the first row of the half of the rank table in use: 0 or `bucket_mask + 1`.
-    pub rank_base: u32,
     /// Not 0 if connections from this node and its pods to a VIP are redirected.
     pub redirects: u32,
-    /// Key of the flow hash (SipHash `k0`, `k1`), the same on all nodes of a cluster.
+    /// Key from which the flow hashes and the rank table are made, the same on all nodes of a
+    /// cluster. No program reads it.
     pub hash_key: [u64; 2],
-    /// Ethernet address of the NIC.
-    pub own_mac: Mac,
     /// Ethernet addresses of the NIC's ports that differ from `own_mac`, if the NIC is a bond: in
     /// mode balance-alb it tells hosts to send to those. [`Mac::UNKNOWN`] in entries that are not
     /// used.
     pub port_macs: [Mac; MAX_BOND_PORTS],
-    /// A filter of the nodes' Ethernet addresses: see [`State::peers`].
-    pub peers: MacFilter,
     /// The node's own IPv4 address on the NIC, which the egress program writes into ARP requests.
     pub own_address: Be32,
     /// Not 0 if any service has a target other than its port: the egress program then rewrites
@@ -52,8 +36,27 @@ pub struct Config {
     /// node itself from those of its pods. 0 before Linux 5.14, where the agent cannot read it: the
     /// initial network namespace then counts as the agent's.
     pub netns: u64,
+    // From here to the end of the masks: what nearly every frame for a VIP reads, side by side.
+    /// A filter of the nodes' Ethernet addresses: see [`State::peers`].
+    pub peers: MacFilter,
+    /// Ethernet address of the NIC.
+    pub own_mac: Mac,
     /// Always 0. Only [`State`]'s `hide_from_verifier` reads it.
     pub zero: u64,
+    /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.
+    pub vip_count: u32,
+    /// Number of IPv4 addresses among them.
+    pub ipv4_count: u32,
+    /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
+    /// none.
+    pub own_index: u32,
+    /// Number of backends in use, `0..=MAX_BACKENDS`.
+    pub backend_count: u32,
+    /// Index of the first row of the half of the rank table in use: 0 or
+    /// [`BUCKETS`](super::BUCKETS).
+    pub rank_base: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 impl Config {

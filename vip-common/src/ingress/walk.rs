@@ -1,7 +1,10 @@
 //! The walk down the ranks of a row.
 
 use super::hops;
-use crate::abi::{BackendIndex, BackendMask, Counter, MAX_BACKENDS, RankRow, Service, State};
+use crate::abi::{
+    BackendIndex, BackendMask, Counter, FIRST_RANKS, LaterRanks, MAX_BACKENDS, RankRow, Service,
+    State,
+};
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
 use crate::verdict::{PortField, Verdict, VerdictHandler};
@@ -34,6 +37,8 @@ pub(super) struct Segment<'t, A> {
     pub(super) port: PortField,
     /// The walk begins at this node's own rank.
     pub(super) from_peer: bool,
+    /// This node is known to have no socket for the flow.
+    pub(super) no_socket: bool,
     /// TTL or hop limit, from which [`hops`] counts the hops between nodes.
     pub(super) ttl: u8,
     /// Length of the frame in bytes, padding and FCS not included.
@@ -63,21 +68,14 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     let state = tables.state();
     let config = &state.config;
     let syn = segment.purpose == Purpose::Open;
-    let bucket = A::hash(segment.service, &segment.flow) as u32 & config.bucket_mask;
-    let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
-        return next.handle(segment.keep_here(Verdict::pass(Counter::NoSocket)));
-    };
-    let usable = if syn {
-        state.masks.for_new_connections(segment.service.check)
-    } else {
-        state.masks.alive
-    };
+    let bucket = A::bucket(segment.service, &segment.flow);
+    let usable = usable(state, segment.service, syn);
 
     // A mask instead of a test whether this node is joining: the verifier sees no branch.
     let others = usable.without(state.masks.no_forward);
 
     let mut ranks = Ranks {
-        row,
+        row: row(tables, bucket),
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
     };
     let mut found = None;
@@ -90,7 +88,9 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     if found.is_none() {
         ranks.left = state.hide_from_verifier::<{ EVERY_HOP + 1 }>(ranks.left);
         if let Some(own) = ranks.next() {
-            if let Some(counter) = keep(segment, usable.contains(own), sockets) {
+            if !segment.no_socket
+                && let Some(counter) = keep(segment, usable.contains(own), sockets)
+            {
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
                 return next.handle(segment.keep_here(verdict));
             }
@@ -113,6 +113,29 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     };
     let verdict = Verdict::forward(backend.get() as u32, mac, syn, A::IPV6);
     next.handle(verdict.of(segment.bytes))
+}
+
+/// The row of a bucket. A cluster with few nodes has no later ranks.
+#[inline(always)]
+fn row<T: Tables>(tables: &T, bucket: u16) -> RankRow {
+    let config = &tables.state().config;
+    let index = config.rank_base.wrapping_add(bucket.into());
+    let later = if config.backend_count as usize > FIRST_RANKS {
+        tables.later_ranks(index)
+    } else {
+        LaterRanks::default()
+    };
+    RankRow::of(tables.first_ranks(index), later)
+}
+
+/// The nodes that a segment to a service may go to. `syn`: it opens a connection.
+#[inline(always)]
+pub(super) fn usable(state: &State, service: &Service, syn: bool) -> BackendMask {
+    if syn {
+        state.masks.for_new_connections(service.check)
+    } else {
+        state.masks.alive
+    }
 }
 
 /// Whether the segment has made all the hops that it may.

@@ -42,6 +42,13 @@ impl Header {
         self.version_and_length >> 4
     }
 
+    /// Whether this is a header of version 4 without options.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_no_options(&self) -> bool {
+        self.version_and_length == 0x45
+    }
+
     /// Length of the header with its options in bytes, `0..=60`. Below [`LENGTH`] it is not valid.
     #[inline(always)]
     #[must_use]

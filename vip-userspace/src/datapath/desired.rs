@@ -37,7 +37,7 @@ pub struct DesiredState {
     pub backends: Vec<NodeAddresses>,
     /// Key of the flow hash.
     pub hash_key: [u64; 2],
-    /// The rank table, one row a bucket. Its length is a power of two.
+    /// The rank table, one row a bucket.
     pub rows: Vec<RankRow>,
 }
 
@@ -109,7 +109,6 @@ impl DesiredState {
                 .filter(|vip| vip.address.ipv4().is_some())
                 .count() as u32,
             backend_count: self.backends.len() as u32,
-            bucket_mask: self.rows.len() as u32 - 1,
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,

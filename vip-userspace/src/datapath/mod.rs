@@ -39,20 +39,22 @@ use std::path::Path;
 use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::Zeroable as _;
-use vip_common::abi::{
-    BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, State, maps as names,
-};
+use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex, Counter, State};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
 use self::error::program_error;
 use self::maps::Maps;
 use self::programs::{ingress, load_ingress, program};
+use self::rank_map::{Ranks, other_half};
 use crate::config::XdpMode;
 use crate::kernel::{bpf, btf};
 
 /// The global that holds the [`State`].
 const STATE: &str = "VIP_STATE";
+
+/// The global that holds the rank table.
+const RANKS: &str = "VIP_RANKS";
 
 /// The constant that holds the offset of the next sequence number in a TIME-WAIT socket.
 const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
@@ -89,14 +91,16 @@ impl Datapath {
         let found = pins
             .as_ref()
             .and_then(Maps::pinned)
-            .filter(|(maps, state)| maps.fits(state.get(), desired))
-            .map(|(_, state)| *state.get());
+            .filter(|(maps, state)| maps.fits(state.get(), desired));
         if let (Some(pins), None) = (&pins, &found) {
             pins.forget_maps()?;
         }
         let adopted = found.is_some();
         // aya writes globals when it loads, pinned ones too: let it write what is there.
-        let state = found.unwrap_or_else(State::zeroed);
+        let (state, ranks) = match found {
+            Some((maps, state)) => (*state.get(), maps.ranks.read()?),
+            None => (State::zeroed(), Ranks::new(&desired.rows)),
+        };
         let expects = tw_rcv_nxt();
         // Where that is not allowed and not needed, nothing is lost; where it is needed, loading
         // fails and says so.
@@ -107,8 +111,8 @@ impl Datapath {
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
-            .override_global(TW_RCV_NXT, &expects, true)
-            .map_max_entries(names::RANKS, 2 * desired.rows.len() as u32);
+            .override_global(RANKS, ranks.bytes(), true)
+            .override_global(TW_RCV_NXT, &expects, true);
         if let Some(pins) = &pins {
             for name in pins::MAPS {
                 loader.map_pin_path(name, pins.map(name));
@@ -140,13 +144,13 @@ impl Datapath {
             no_redirection,
             standby: None,
         };
-        if state.get().config.layout_version != LAYOUT_VERSION {
-            datapath.maps.ranks.write(0, &desired.rows);
-        } else if !datapath.holds(desired) {
+        if !ranks.hold(datapath.rank_base, &desired.rows) {
             // The half not in use is written whole before the one word that names it.
-            let rows = desired.rows.len() as u32;
-            datapath.rank_base = if datapath.rank_base == 0 { rows } else { 0 };
-            datapath.maps.ranks.write(datapath.rank_base, &desired.rows);
+            datapath.rank_base = other_half(datapath.rank_base);
+            datapath
+                .maps
+                .ranks
+                .write(datapath.rank_base, &desired.rows)?;
         }
         state.update(|state| desired.write(state, datapath.rank_base))?;
         Ok((datapath, state))
@@ -164,19 +168,15 @@ impl Datapath {
         self.rank_base
     }
 
-    fn holds(&self, desired: &DesiredState) -> bool {
-        self.maps.ranks.holds(self.rank_base, &desired.rows)
-    }
-
     /// Makes rank table and allow lists say what the desired state says, and reports whether that was
     /// needed.
     ///
     /// # Errors
-    /// If the allow lists cannot be read or written.
+    /// If they cannot be read or written.
     pub fn repair(&mut self, desired: &DesiredState) -> Result<bool, DatapathError> {
-        let damaged = !self.holds(desired);
+        let damaged = !self.maps.ranks.read()?.hold(self.rank_base, &desired.rows);
         if damaged {
-            self.maps.ranks.write(self.rank_base, &desired.rows);
+            self.maps.ranks.write(self.rank_base, &desired.rows)?;
         }
         Ok(self.maps.allow(&desired.allowed)? || damaged)
     }
@@ -339,12 +339,17 @@ impl Datapath {
         match counter {
             // The programs count these by backend only.
             Counter::ForwardedSyn => Ok(self.forwarded()?.syns),
-            Counter::ForwardedSegment => {
-                let all = self.forwarded()?;
-                Ok(all.packets - all.syns)
-            }
+            Counter::ForwardedSegment => Ok(self.forwarded()?.segments),
+            Counter::LocalSyn => Ok(self.kept()?.syns),
+            Counter::LocalSegment => Ok(self.kept()?.segments),
             _ => self.maps.counter(counter),
         }
+    }
+
+    /// What this node's own stack got.
+    fn kept(&self) -> Result<BackendCounters, DatapathError> {
+        let own = self.own_index.map(|own| self.backend_counters(own));
+        own.unwrap_or_else(|| Ok(BackendCounters::default()))
     }
 
     /// What went to other nodes.

@@ -18,7 +18,7 @@ use vip_common::abi::{AllowKey, Counter, MAX_BACKENDS, flag, lease_stands};
 use vip_common::egress;
 use vip_common::env::Socket;
 use vip_common::ingress::Action;
-use vip_common::ingress::untag::untag;
+use vip_common::ingress::untag;
 use vip_common::testing::{
     BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, NOW, PORT, Random, Segment, VIP, VIP6, World,
     arp_frame, arp_request, backend, ndp_frame, node_address, node_address6, node_mac,

@@ -206,7 +206,7 @@ pub(super) fn desired(
             })
             .collect(),
         hash_key: key,
-        rows: rank::table(key, &config.identities(), config.datapath.buckets)?,
+        rows: rank::table(key, &config.identities())?,
     })
 }
 
