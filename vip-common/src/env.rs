@@ -4,6 +4,7 @@
 
 use crate::abi::{FirstRanks, LaterRanks, Service, State};
 use crate::hash::Flow;
+use crate::wire::Frame;
 use crate::wire::addr::{Be32, Be128};
 use crate::wire::time::BootNanos;
 
@@ -80,7 +81,10 @@ pub trait Sockets {
     ///
     /// `cookie`: the segment may acknowledge a SYN cookie; only then can the answer be
     /// [`Socket::Cookie`]. `tcp` is the offset of the TCP header in the frame, in bytes.
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket;
+    fn lookup<F, A>(&self, frame: &F, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address;
     /// Whether a socket listens at the flow's destination, whether or not the flow has a
     /// connection.
     fn listens<A: Address>(&self, flow: &Flow<A>) -> bool;

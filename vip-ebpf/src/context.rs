@@ -127,7 +127,7 @@ impl<const FRAGS: bool> FrameMut for XdpFrame<'_, FRAGS> {
 
 /// The headers that a SYN cookie is checked against.
 #[inline(always)]
-fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Headers<'_>> {
+fn headers<F: Frame + ?Sized, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Headers<'_>> {
     let tcp = frame.view::<tcp::Header>(tcp)?;
     let ip = if A::IPV6 {
         helpers::Ip::V6(frame.view::<ipv6::Header>(ethernet::LENGTH)?)
@@ -137,20 +137,23 @@ fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Heade
     Some(helpers::Headers { ip, tcp })
 }
 
-/// The sockets that an XDP program can look up. `FRAGS` is as for [`XdpFrame`].
-pub(crate) struct XdpSockets<'a, const FRAGS: bool>(pub(crate) &'a XdpContext);
+/// The sockets that an XDP program can look up.
+pub(crate) struct XdpSockets<'a>(pub(crate) &'a XdpContext);
 
-impl<const FRAGS: bool> Sockets for XdpSockets<'_, FRAGS> {
+impl Sockets for XdpSockets<'_> {
     #[inline(always)]
     fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
         helpers::peek(self.0.ctx.cast(), flow)
     }
 
     #[inline(always)]
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
-        let frame = XdpFrame::<FRAGS>::new(self.0);
+    fn lookup<F, A>(&self, frame: &F, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address,
+    {
         helpers::lookup(self.0.ctx.cast(), flow, || {
-            cookie.then(|| headers::<_, A>(&frame, tcp)).flatten()
+            cookie.then(|| headers::<_, A>(frame, tcp)).flatten()
         })
     }
 
@@ -257,10 +260,13 @@ impl Sockets for TcSockets<'_> {
     }
 
     #[inline(always)]
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
-        let frame = TcFrame::new(self.0);
+    fn lookup<F, A>(&self, frame: &F, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address,
+    {
         helpers::lookup(self.0.skb.skb.cast(), flow, || {
-            cookie.then(|| headers::<_, A>(&frame, tcp)).flatten()
+            cookie.then(|| headers::<_, A>(frame, tcp)).flatten()
         })
     }
 

@@ -50,7 +50,7 @@ fn vip_ingress_sb(context: XdpContext) -> u32 {
 #[inline(always)]
 fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let mut frame = XdpFrame::<FRAGS>::new(context);
-    let sockets = XdpSockets::<FRAGS>(context);
+    let sockets = XdpSockets(context);
     ingress::handle(&mut frame, &Maps, &sockets, ByXdp::<FRAGS>(context))
 }
 

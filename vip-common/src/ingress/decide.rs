@@ -101,7 +101,7 @@ where
         // A later fragment has no ICMP header.
         ipv4::protocol::ICMP if ip.is_fragment() => next.handle(Verdict::pass(Counter::Icmp)),
         ipv4::protocol::ICMP => match quoted_ipv4(frame, state, &datagram, payload) {
-            Some(segment) => walk(&segment, tables, sockets, next),
+            Some(segment) => walk(frame, &segment, tables, sockets, next),
             None => next.handle(Verdict::pass(Counter::Icmp)),
         },
         _ => next.handle(Verdict::drop(Counter::OtherProtocol)),
@@ -170,7 +170,7 @@ where
         ipv6::next_header::TCP => decide_tcp(frame, &datagram, payload, tables, sockets, next),
         ipv6::next_header::FRAGMENT => next.handle(Verdict::drop(Counter::Fragment)),
         ipv6::next_header::ICMP => match quoted_ipv6(frame, state, &datagram, payload) {
-            Some(segment) => walk(&segment, tables, sockets, next),
+            Some(segment) => walk(frame, &segment, tables, sockets, next),
             None => next.handle(Verdict::pass(Counter::Icmp)),
         },
         _ => next.handle(Verdict::drop(Counter::OtherProtocol)),
@@ -290,7 +290,7 @@ where
         ttl: datagram.ttl,
         bytes: datagram.end as u32,
     };
-    walk(&segment, tables, sockets, next)
+    walk(frame, &segment, tables, sockets, next)
 }
 
 /// Why a service with an allow list or a limit refuses a SYN from this source; `None` if it does

@@ -8,6 +8,7 @@ use crate::abi::{
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
 use crate::verdict::{PortField, Verdict, VerdictHandler};
+use crate::wire::Frame;
 use crate::wire::addr::Mac;
 
 /// The relation of a segment to the connection of its flow.
@@ -59,12 +60,20 @@ impl<A> Segment<'_, A> {
 
 /// Walks down the ranks of the segment's bucket, and calls `next` with the verdict.
 #[inline(always)]
-pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
+pub(super) fn walk<F, A, T, S, N>(
+    frame: &F,
     segment: &Segment<'_, A>,
     tables: &T,
     sockets: &S,
     next: N,
-) -> N::Outcome {
+) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    A: Address,
+    T: Tables,
+    S: Sockets,
+    N: VerdictHandler,
+{
     let state = tables.state();
     let config = &state.config;
     let syn = segment.purpose == Purpose::Open;
@@ -89,7 +98,7 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
         ranks.left = state.hide_from_verifier::<{ EVERY_HOP + 1 }>(ranks.left);
         if let Some(own) = ranks.next() {
             if !segment.no_socket
-                && let Some(counter) = keep(segment, usable.contains(own), sockets)
+                && let Some(counter) = keep(frame, segment, usable.contains(own), sockets)
             {
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
                 return next.handle(segment.keep_here(verdict));
@@ -202,12 +211,13 @@ impl Ranks {
 /// The counter under which this node keeps the segment; `None` if it does not keep it. `usable`:
 /// this node may take new connections.
 #[inline(always)]
-fn keep<A: Address, S: Sockets>(
+fn keep<F: Frame + ?Sized, A: Address, S: Sockets>(
+    frame: &F,
     segment: &Segment<'_, A>,
     usable: bool,
     sockets: &S,
 ) -> Option<Counter> {
-    match sockets.lookup(&segment.flow, segment.cookie, segment.tcp) {
+    match sockets.lookup(frame, &segment.flow, segment.cookie, segment.tcp) {
         // Also for a SYN, and also when this node takes no new connections. A retransmitted SYN
         // belongs to its request; one for an open connection gets a challenge ACK (RFC 5961).
         Socket::Connection => Some(match segment.purpose {

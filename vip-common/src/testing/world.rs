@@ -13,6 +13,7 @@ use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
 use crate::ingress::{self, Action, Known};
 use crate::verdict::{Steered, Verdict, VerdictHandler};
+use crate::wire::Frame;
 use crate::wire::addr::{Be16, Be128, Mac};
 use crate::wire::time::BootNanos;
 
@@ -213,13 +214,17 @@ impl Tables for World {
 
 impl Sockets for World {
     fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
-        match self.lookup(flow, false, 0) {
+        match self.lookup(&[][..], flow, false, 0) {
             Socket::TimeWait { .. } => Socket::TimeWait { expects: None },
             socket => socket,
         }
     }
 
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, _tcp: usize) -> Socket {
+    fn lookup<F, A>(&self, _frame: &F, flow: &Flow<A>, cookie: bool, _tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address,
+    {
         let destination: Be128 = flow.destination.into();
         assert!(
             destination == VIP6 || destination == VIP.into(),
