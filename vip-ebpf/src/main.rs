@@ -13,14 +13,16 @@ mod maps;
 mod object;
 mod sock_addr;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use core::ops::ControlFlow;
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::abi::Counter;
 use vip_common::egress;
-use vip_common::ingress::{self, Action, untag};
+use vip_common::ingress::{self, Action, Known, untag};
 use vip_common::verdict::{Kind, Steered, Verdict, VerdictHandler};
 use vip_common::wire::addr::Be16;
 use vip_common::wire::{FrameMut as _, ethernet, vlan};
@@ -50,8 +52,22 @@ fn vip_ingress_sb(context: XdpContext) -> u32 {
 #[inline(always)]
 fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let mut frame = XdpFrame::<FRAGS>::new(context);
-    let sockets = XdpSockets(context);
-    ingress::handle(&mut frame, &Maps, &sockets, ByXdp::<FRAGS>(context))
+    let by_xdp = ByXdp::<FRAGS>(context);
+    match ingress::straight(&mut frame, &Maps, &XdpSockets(context), by_xdp) {
+        ControlFlow::Break(action) => action,
+        ControlFlow::Continue(known) => walk::<FRAGS>(context.ctx, known.to_bits()),
+    }
+}
+
+/// The longer way. A function of its own, so that the straight path has all registers. It takes
+/// words, since it is a function of the object, too.
+#[inline(never)]
+fn walk<const FRAGS: bool>(context: *mut xdp_md, known: u32) -> u32 {
+    let context = XdpContext::new(context);
+    let mut frame = XdpFrame::<FRAGS>::new(&context);
+    let by_xdp = ByXdp::<FRAGS>(&context);
+    let known = Known::from_bits(known);
+    ingress::walk(&mut frame, &Maps, &XdpSockets(&context), known, by_xdp)
 }
 
 /// The ingress program for socket buffers. The agent uses it where the NIC has no XDP, or where
@@ -68,7 +84,25 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     }
     helpers::pull_headers(&mut context);
     let mut frame = TcFrame::new(&context);
-    ingress::handle(&mut frame, &Maps, &TcSockets(&context), ByTc(&context))
+    match ingress::straight(&mut frame, &Maps, &TcSockets(&context), ByTc(&context)) {
+        ControlFlow::Break(action) => action,
+        ControlFlow::Continue(known) => tc_walk(context.skb.skb, known.to_bits()),
+    }
+}
+
+/// As [`walk`].
+#[inline(never)]
+fn tc_walk(context: *mut __sk_buff, known: u32) -> i32 {
+    let context = TcContext::new(context);
+    let mut frame = TcFrame::new(&context);
+    let known = Known::from_bits(known);
+    ingress::walk(
+        &mut frame,
+        &Maps,
+        &TcSockets(&context),
+        known,
+        ByTc(&context),
+    )
 }
 
 /// Counts a verdict. Inlined at each place where a verdict is found, where the compiler knows most

@@ -160,6 +160,19 @@ impl State {
             .fold(MacFilter::default(), MacFilter::with)
     }
 
+    /// Sets the VIPs in use, the IPv4 ones first. At most [`MAX_VIPS`] are taken.
+    pub fn set_vips(&mut self, vips: impl IntoIterator<Item = Vip>) {
+        (self.config.vip_count, self.config.ipv4_count) = (0, 0);
+        for (place, (entry, vip)) in self.vips.iter_mut().zip(vips).enumerate() {
+            *entry = Vip {
+                place: place as u16,
+                ..vip
+            };
+            self.config.vip_count += 1;
+            self.config.ipv4_count += u32::from(vip.address.ipv4().is_some());
+        }
+    }
+
     /// The VIPs in use.
     #[must_use]
     pub fn vips(&self) -> &[Vip] {

@@ -10,7 +10,7 @@
 //! - At its own rank it looks for the socket in its kernel, and keeps the packet if there is one.
 //! - After the last rank it keeps the packet too: its own TCP stack answers with a reset.
 //!
-//! Most frames take the [straight path](self::straight()), which does the same for a plain segment
+//! Most frames take the [straight path](straight()), which does the same for a plain segment
 //! that the first rank decides about.
 //!
 //! Every hop goes down the order, so no packet loops. A frame also carries a bound of its own
@@ -27,43 +27,19 @@ mod straight;
 mod untag;
 mod walk;
 
-use core::ops::ControlFlow;
-
 pub use self::apply::{Action, apply};
 use self::decide::decide;
-pub use self::straight::Known;
-use self::straight::straight;
+pub use self::straight::{Known, straight};
 pub use self::untag::untag;
 use crate::abi::Counter;
 use crate::env::{Sockets, Tables};
 use crate::verdict::{Verdict, VerdictHandler};
 use crate::wire::FrameMut;
 
-/// Decides about a frame that arrived at the NIC, and calls `next` at the place where the verdict
-/// is found.
+/// Decides about a frame that the straight path leaves, and calls `next` at the place where the
+/// verdict is found. `known` is what the straight path has found out about it.
 #[inline(always)]
-pub fn handle<F, T, S, N>(frame: &mut F, tables: &T, sockets: &S, next: N) -> N::Outcome
-where
-    F: FrameMut,
-    T: Tables,
-    S: Sockets,
-    N: VerdictHandler,
-{
-    match straight(frame, tables, sockets, next) {
-        ControlFlow::Break(outcome) => outcome,
-        ControlFlow::Continue(known) => handle_slowly(frame, tables, sockets, known, next),
-    }
-}
-
-/// The same without the straight path. `known` is what that has found out about the frame.
-#[inline(always)]
-pub fn handle_slowly<F, T, S, N>(
-    frame: &mut F,
-    tables: &T,
-    sockets: &S,
-    known: Known,
-    next: N,
-) -> N::Outcome
+pub fn walk<F, T, S, N>(frame: &mut F, tables: &T, sockets: &S, known: Known, next: N) -> N::Outcome
 where
     F: FrameMut,
     T: Tables,

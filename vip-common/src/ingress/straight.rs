@@ -31,6 +31,23 @@ pub struct Known {
 }
 
 impl Known {
+    /// As a word, for a call in a program.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        self.no_socket as u32 | (self.admitted as u32) << 1
+    }
+
+    /// From such a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self {
+            no_socket: bits & 1 != 0,
+            admitted: bits & 2 != 0,
+        }
+    }
+
     /// The same, hidden from the verifier: it would verify the longer way once for each
     /// combination.
     #[inline(always)]
@@ -202,7 +219,7 @@ impl Steered for Ipv6Headers {
 
 /// Decides about a frame if the straight path can, and calls `next` with the verdict.
 #[inline(always)]
-pub(super) fn straight<F, T, S, N>(
+pub fn straight<F, T, S, N>(
     frame: &mut F,
     tables: &T,
     sockets: &S,

@@ -53,10 +53,10 @@ pub fn check_input(input: &[u8]) {
 fn check_ingress(world: &World, frame: &[u8]) {
     let mut after = Vec::from(frame);
     let (verdict, action) = world.run(&mut after);
-    let mut slowly = Vec::from(frame);
-    let other = world.run_slowly(&mut slowly);
+    let mut without = Vec::from(frame);
+    let other = world.run_without_straight_path(&mut without);
     assert_eq!((verdict, action), other, "with and without straight path");
-    assert_eq!(after, slowly, "with and without straight path");
+    assert_eq!(after, without, "with and without straight path");
     match verdict.kind() {
         Kind::Pass | Kind::Local => {
             assert_eq!(action, Action::Pass);

@@ -1,5 +1,6 @@
 //! One node's tables and sockets in memory.
 
+use core::ops::ControlFlow;
 use std::vec::Vec;
 
 use bytemuck::Zeroable as _;
@@ -58,8 +59,6 @@ impl World {
             config: Config {
                 layout_version: LAYOUT_VERSION,
                 own_index: me as u32,
-                vip_count: 2,
-                ipv4_count: 1,
                 backend_count: nodes as u32,
                 hash_key: HASH_KEY,
                 own_mac: node_mac(list[me]),
@@ -69,9 +68,11 @@ impl World {
             masks: Masks::all(nodes),
             ..State::zeroed()
         };
-        for (vip, address) in state.vips.iter_mut().zip([VIP.into(), VIP6]) {
-            *vip = Vip::new(address, &[Service::new(HASH_KEY, address, Be16::new(PORT))]);
-        }
+        state.set_vips(
+            [VIP.into(), VIP6].map(|address| {
+                Vip::new(address, &[Service::new(HASH_KEY, address, Be16::new(PORT))])
+            }),
+        );
         for (&node, backend) in list.iter().zip(&mut state.backends) {
             *backend = Backend {
                 mac: node_mac(node),
@@ -143,23 +144,24 @@ impl World {
 
     /// Decides about a frame and rewrites it by the verdict, as the programs do.
     pub fn run(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
-        let (verdict, forwarded) = ingress::handle(frame, self, self, Rewrite);
-        self.finish(verdict, forwarded, frame)
+        let done = match ingress::straight(frame, self, self, Rewrite) {
+            ControlFlow::Break(done) => done,
+            ControlFlow::Continue(known) => ingress::walk(frame, self, self, known, Rewrite),
+        };
+        self.finish(done, frame)
     }
 
     /// The same without the straight path.
-    pub fn run_slowly(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
-        let known = Known::default();
-        let (verdict, forwarded) = ingress::handle_slowly(frame, self, self, known, Rewrite);
-        self.finish(verdict, forwarded, frame)
+    pub fn run_without_straight_path(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
+        let done = ingress::walk(frame, self, self, Known::default(), Rewrite);
+        self.finish(done, frame)
     }
 
     /// Rewrites the frame, unless that is done.
-    fn finish(&self, verdict: Verdict, forwarded: bool, frame: &mut Vec<u8>) -> (Verdict, Action) {
-        if forwarded {
-            (verdict, Action::Transmit)
-        } else {
-            (verdict, ingress::apply(verdict, frame, self))
+    fn finish(&self, done: (Verdict, bool), frame: &mut Vec<u8>) -> (Verdict, Action) {
+        match done {
+            (verdict, true) => (verdict, Action::Transmit),
+            (verdict, false) => (verdict, ingress::apply(verdict, frame, self)),
         }
     }
 }

@@ -73,17 +73,6 @@ impl DesiredState {
                 ..Masks::all(self.backends.len())
             };
         }
-        for (found, vip) in zip(&mut state.vips, &self.vips) {
-            let answer_until = if found.address == vip.address {
-                found.answer_until
-            } else {
-                BootNanos::ZERO
-            };
-            *found = Vip {
-                answer_until,
-                ..*vip
-            };
-        }
         for (found, node) in zip(&mut state.backends, &self.backends) {
             let (mac, source) = if found.address == node.address {
                 (found.mac, found.source)
@@ -102,12 +91,6 @@ impl DesiredState {
             own_index: self
                 .own_index
                 .map_or(NOT_A_BACKEND, |index| index.get() as u32),
-            vip_count: self.vips.len() as u32,
-            ipv4_count: self
-                .vips
-                .iter()
-                .filter(|vip| vip.address.ipv4().is_some())
-                .count() as u32,
             backend_count: self.backends.len() as u32,
             rank_base,
             hash_key: self.hash_key,
@@ -124,6 +107,18 @@ impl DesiredState {
             netns: self.netns,
             ..Config::zeroed()
         };
+        let before = state.vips;
+        state.set_vips(zip(&before, &self.vips).map(|(found, vip)| {
+            let answer_until = if found.address == vip.address {
+                found.answer_until
+            } else {
+                BootNanos::ZERO
+            };
+            Vip {
+                answer_until,
+                ..*vip
+            }
+        }));
         state.config.peers = state.peers();
         let nodes = &state.backends[..self.backends.len()];
         state.config.set_families(nodes);
