@@ -5,7 +5,7 @@
 use crate::abi::{FirstRanks, LaterRanks, Service, State};
 use crate::hash::Flow;
 use crate::wire::Frame;
-use crate::wire::addr::{Be32, Be128};
+use crate::wire::addr::{Be16, Be32, Be128};
 use crate::wire::time::BootNanos;
 
 /// The tables that the agent writes, and the clock of their leases.
@@ -30,16 +30,16 @@ pub trait Address: Copy + PartialEq + Default + Into<Be128> {
     /// Whether the type is that of IPv6 addresses.
     const IPV6: bool;
 
-    /// The bucket of a flow to a service.
-    fn bucket(service: &Service, flow: &Flow<Self>) -> u16;
+    /// The bucket of a flow from a client to a service.
+    fn bucket(service: &Service, source: Self, source_port: Be16) -> u16;
 }
 
 impl Address for Be32 {
     const IPV6: bool = false;
 
     #[inline(always)]
-    fn bucket(service: &Service, flow: &Flow<Self>) -> u16 {
-        service.hash.bucket_ipv4(flow.source, flow.source_port)
+    fn bucket(service: &Service, source: Self, source_port: Be16) -> u16 {
+        service.hash.bucket_ipv4(source, source_port)
     }
 }
 
@@ -47,8 +47,8 @@ impl Address for Be128 {
     const IPV6: bool = true;
 
     #[inline(always)]
-    fn bucket(service: &Service, flow: &Flow<Self>) -> u16 {
-        service.hash.bucket_ipv6(flow.source, flow.source_port)
+    fn bucket(service: &Service, source: Self, source_port: Be16) -> u16 {
+        service.hash.bucket_ipv6(source, source_port)
     }
 }
 

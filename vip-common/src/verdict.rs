@@ -223,7 +223,7 @@ impl Verdict {
 
 /// The headers of a frame that can be forwarded.
 pub trait Steered {
-    /// Rewrites them for one more hop, to this Ethernet address, and from the one that the frame
+    /// Rewrites them for the first hop, to this Ethernet address, and from the one that the frame
     /// came to.
     fn forward_to(&mut self, mac: Mac);
 }
@@ -238,6 +238,6 @@ pub trait VerdictHandler: Copy {
     /// Handles a verdict. [`ingress::apply`](crate::ingress::apply()) rewrites the frame.
     fn handle(self, verdict: Verdict) -> Self::Outcome;
 
-    /// Handles a verdict that forwards the frame with these headers.
+    /// Handles a verdict that forwards the frame with these headers for the first time.
     fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> Self::Outcome;
 }

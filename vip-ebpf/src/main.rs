@@ -156,7 +156,6 @@ impl<const FRAGS: bool> VerdictHandler for ByXdp<'_, FRAGS> {
     #[inline(always)]
     fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> u32 {
         count(&verdict);
-        debug!(self.0, "frame counter={}", verdict.counter().index());
         headers.forward_to(verdict.mac());
         xdp_action::XDP_TX
     }
@@ -189,7 +188,6 @@ impl VerdictHandler for ByTc<'_> {
     #[inline(always)]
     fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> i32 {
         count(&verdict);
-        debug!(self.0, "frame counter={}", verdict.counter().index());
         headers.forward_to(verdict.mac());
         self.transmit()
     }

@@ -100,25 +100,47 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn allows(&self, service: u16, source: Be128) -> bool {
-        let key = Key::new(AllowKey::BITS, AllowKey::new(service, source));
-        VIP_ALLOWED.get(&key).is_some_and(|allowed| *allowed != 0)
+        let [high, low] = source.words();
+        is_allowed(service, high, low)
     }
 
     #[inline(always)]
     fn admits(&self, service: &Service, source: Be128) -> bool {
         let key = Source::new(service.id, source);
-        let now = self.now();
-        if let Some(bucket) = VIP_SOURCES.get_ptr_mut(key) {
-            // SAFETY: a pointer to an entry. Another CPU may change it at the same time: see
-            // `Bucket`.
-            return unsafe { (*bucket).admit(service.syn_rate, now) };
-        }
-        let mut bucket = Bucket::default();
-        let admitted = bucket.admit(service.syn_rate, now);
-        // If the table takes no entry, the source is not limited.
-        let _full = VIP_SOURCES.insert(key, bucket, 0);
-        admitted
+        let [high, low] = key.network;
+        is_admitted(key.service, high, low, service.syn_rate)
     }
+}
+
+/// Whether the allow list of the service with this id has the source, of which these are the words.
+///
+/// This function and the next are called, not inlined: few segments need them, and the others would
+/// lack the registers.
+#[inline(never)]
+fn is_allowed(service: u16, high: u64, low: u64) -> bool {
+    let source = Be128::from_words([high, low]);
+    let key = Key::new(AllowKey::BITS, AllowKey::new(service, source));
+    VIP_ALLOWED.get(&key).is_some_and(|allowed| *allowed != 0)
+}
+
+/// Whether the source with this key may open one more connection, of `rate` a second.
+#[inline(never)]
+fn is_admitted(service: u64, high: u64, low: u64, rate: u32) -> bool {
+    let key = Source {
+        network: [high, low],
+        service,
+    };
+    let now = Maps.now();
+    if let Some(bucket) = VIP_SOURCES.get_ptr_mut(key) {
+        // SAFETY: a pointer to an entry. Another CPU may change it at the same time: see
+        // `Bucket`.
+        return unsafe { (*bucket).admit(rate, now) };
+    }
+    let mut bucket = Bucket::default();
+    let admitted = bucket.admit(rate, now);
+    // If the table takes no entry, the source is not limited.
+    let _full = VIP_SOURCES.insert(key, bucket, 0);
+    admitted
 }
 
 /// Whether the egress program has nothing to do with IPv4: no service has a target other than its

@@ -41,6 +41,9 @@ pub struct Config {
     pub peers: MacFilter,
     /// Ethernet address of the NIC.
     pub own_mac: Mac,
+    /// Ethernet destination of the frames that the straight path decides about: `own_mac`, or
+    /// [`Mac::UNKNOWN`] if the programs are to log each frame, which only the longer way does.
+    pub straight_mac: Mac,
     /// Always 0. Only [`State`]'s `hide_from_verifier` reads it.
     pub zero: u64,
     /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.

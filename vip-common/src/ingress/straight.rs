@@ -10,11 +10,11 @@ use core::ops::ControlFlow;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::decide::{is_from_peer, refused};
+use super::decide::refused;
 use super::hops;
 use super::walk::usable;
-use crate::abi::lookup::{find, find_ipv4, service};
-use crate::abi::{Counter, State, Vip};
+use crate::abi::lookup::{find, find_ipv4, is_peer, service};
+use crate::abi::{Counter, Service, State, Vip};
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
 use crate::verdict::{PortField, Steered, Verdict, VerdictHandler};
@@ -203,7 +203,7 @@ impl Steered for Ipv4Headers {
     #[inline(always)]
     fn forward_to(&mut self, mac: Mac) {
         let own_mac = self.ethernet.destination();
-        self.ip.lower_ttl(hops::lowered(self.ip.ttl()));
+        self.ip.lower_ttl(hops::FIRST);
         self.ethernet.readdress(mac, own_mac);
     }
 }
@@ -212,7 +212,7 @@ impl Steered for Ipv6Headers {
     #[inline(always)]
     fn forward_to(&mut self, mac: Mac) {
         let own_mac = self.ethernet.destination();
-        self.ip.set_hop_limit(hops::lowered(self.ip.hop_limit()));
+        self.ip.set_hop_limit(hops::FIRST);
         self.ethernet.readdress(mac, own_mac);
     }
 }
@@ -262,79 +262,123 @@ where
     S: Sockets,
     N: VerdictHandler,
 {
-    let mut known = Known::default();
     let state = tables.state();
-    let config = &state.config;
     let Some(vip) = headers.vip(state) else {
         if headers.may_be_about_vip() {
-            return ControlFlow::Continue(known);
+            return ControlFlow::Continue(Known::default());
         }
         return ControlFlow::Break(next.handle(Verdict::UNTOUCHED));
     };
     let tcp = headers.tcp();
     let end = headers.frame_length();
     if !headers.are_plain()
-        || headers.ethernet().destination() != config.own_mac
+        || headers.ethernet().destination() != state.config.straight_mac
         || tcp.header_length() < tcp::LENGTH
         || end < size_of::<H>() - tcp::LENGTH + tcp.header_length()
         || end > length
     {
-        return ControlFlow::Continue(known);
+        return ControlFlow::Continue(Known::default());
     }
     let Some(service) = service(state, vip, |service| service.port == tcp.destination_port())
     else {
-        return ControlFlow::Continue(known);
+        return ControlFlow::Continue(Known::default());
     };
-    let ttl = headers.ttl();
-    let from_peer = is_from_peer(state, headers.ethernet(), ttl);
-    if from_peer && hops::are_spent(ttl.into(), config.backend_count) {
-        return ControlFlow::Continue(known);
-    }
-    let syn = tcp.opens();
-    if syn && service.flags != 0 {
-        if let Some(counter) = refused(service, headers.source().into(), from_peer, tables) {
-            return ControlFlow::Break(next.handle(Verdict::drop(counter)));
-        }
-        known.admitted = true;
-    }
-    let flow = Flow {
-        source: headers.source(),
-        destination: headers.destination(),
-        source_port: tcp.source_port(),
-        destination_port: service.target,
+    let segment = Segment {
+        headers,
+        service,
+        bytes: end as u32,
     };
-    let usable = usable(state, service, syn);
-    if from_peer {
-        if config.own_index >= config.backend_count {
+    // Two functions, each of which knows this: it is asked for five times.
+    if segment.headers.tcp().opens() {
+        segment.steer::<true, _, _, _>(tables, sockets, next)
+    } else {
+        segment.steer::<false, _, _, _>(tables, sockets, next)
+    }
+}
+
+/// A segment for a service.
+struct Segment<'f, 's, H> {
+    headers: &'f mut H,
+    service: &'s Service,
+    /// Length of the frame in bytes, padding and FCS not included.
+    bytes: u32,
+}
+
+impl<H: Headers> Segment<'_, '_, H> {
+    /// Decides about the segment. `SYN`: it opens a connection.
+    #[inline(always)]
+    fn steer<const SYN: bool, T, S, N>(
+        self,
+        tables: &T,
+        sockets: &S,
+        next: N,
+    ) -> ControlFlow<N::Outcome, Known>
+    where
+        T: Tables,
+        S: Sockets,
+        N: VerdictHandler,
+    {
+        let state = tables.state();
+        let config = &state.config;
+        let mut known = Known::default();
+        let (ttl, source) = (self.headers.ttl(), self.headers.ethernet().source());
+        let from_peer = hops::may_be_forwarded(ttl);
+        if from_peer
+            && (hops::are_spent(ttl.into(), config.backend_count) || !is_peer(state, source))
+        {
             return ControlFlow::Continue(known);
         }
-    } else {
-        let bucket = H::Address::bucket(service, &flow);
-        let row = config.rank_base.wrapping_add(bucket.into());
-        let first = tables.first_ranks(row).first();
-        if first.get() as u32 != config.own_index {
-            let mac = state.backends[first.get()].mac;
-            if !usable.without(state.masks.no_forward).contains(first) || mac.is_unknown() {
+        if SYN && self.service.flags != 0 {
+            let source = self.headers.source().into();
+            if let Some(counter) = refused(self.service, source, from_peer, tables) {
+                return ControlFlow::Break(next.handle(Verdict::drop(counter)));
+            }
+            known.admitted = true;
+        }
+        let usable = usable(state, self.service, SYN);
+        if from_peer {
+            if config.own_index >= config.backend_count {
                 return ControlFlow::Continue(known);
             }
-            let verdict = Verdict::forward(first.get() as u32, mac, syn, H::Address::IPV6);
-            return ControlFlow::Break(next.forward(verdict.of(end as u32), headers));
+        } else {
+            let (source, port) = (self.headers.source(), self.headers.tcp().source_port());
+            let bucket = H::Address::bucket(self.service, source, port);
+            let row = config.rank_base.wrapping_add(bucket.into());
+            let first = tables.first_ranks(row).first();
+            if first.get() as u32 != config.own_index {
+                let mac = state.backends[first.get()].mac;
+                if mac.is_unknown() || !usable.without(state.masks.no_forward).contains(first) {
+                    return ControlFlow::Continue(known);
+                }
+                let verdict = Verdict::forward(first.get() as u32, mac, SYN, H::Address::IPV6);
+                return ControlFlow::Break(next.forward(verdict.of(self.bytes), self.headers));
+            }
         }
+        let flow = Flow {
+            source: self.headers.source(),
+            destination: self.headers.destination(),
+            source_port: self.headers.tcp().source_port(),
+            destination_port: self.service.target,
+        };
+        match sockets.peek(&flow) {
+            Socket::Connection => {}
+            Socket::Listener if SYN && usable.has_index(config.own_index) => {}
+            socket => {
+                known.no_socket = socket == Socket::None;
+                return ControlFlow::Continue(known);
+            }
+        }
+        let counter = if SYN {
+            Counter::LocalSyn
+        } else {
+            Counter::LocalSegment
+        };
+        let verdict = Verdict::local(counter, config.own_index, SYN).of(self.bytes);
+        ControlFlow::Break(next.handle(if self.service.maps_port() {
+            let tcp = size_of::<H>() - tcp::LENGTH;
+            verdict.with_port(PortField::of_segment(tcp), self.service.target)
+        } else {
+            verdict
+        }))
     }
-    let counter = match sockets.peek(&flow) {
-        Socket::Connection if syn => Counter::LocalSyn,
-        Socket::Connection => Counter::LocalSegment,
-        Socket::Listener if syn && usable.has_index(config.own_index) => Counter::LocalSyn,
-        socket => {
-            known.no_socket = socket == Socket::None;
-            return ControlFlow::Continue(known);
-        }
-    };
-    let verdict = Verdict::local(counter, config.own_index, syn).of(end as u32);
-    ControlFlow::Break(next.handle(if service.maps_port() {
-        let tcp = size_of::<H>() - tcp::LENGTH;
-        verdict.with_port(PortField::of_segment(tcp), service.target)
-    } else {
-        verdict
-    }))
 }

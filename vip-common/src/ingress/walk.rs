@@ -77,7 +77,11 @@ where
     let state = tables.state();
     let config = &state.config;
     let syn = segment.purpose == Purpose::Open;
-    let bucket = A::bucket(segment.service, &segment.flow);
+    let bucket = A::bucket(
+        segment.service,
+        segment.flow.source,
+        segment.flow.source_port,
+    );
     let usable = usable(state, segment.service, syn);
 
     // A mask instead of a test whether this node is joining: the verifier sees no branch.

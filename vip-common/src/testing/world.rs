@@ -62,6 +62,7 @@ impl World {
                 backend_count: nodes as u32,
                 hash_key: HASH_KEY,
                 own_mac: node_mac(list[me]),
+                straight_mac: node_mac(list[me]),
                 own_address: node_address(list[me]),
                 ..Config::zeroed()
             },
