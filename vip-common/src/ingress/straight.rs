@@ -321,10 +321,11 @@ impl<H: Headers> Segment<'_, '_, H> {
         let state = tables.state();
         let config = &state.config;
         let mut known = Known::default();
-        let (ttl, source) = (self.headers.ttl(), self.headers.ethernet().source());
+        let ttl = self.headers.ttl();
         let from_peer = hops::may_be_forwarded(ttl);
         if from_peer
-            && (hops::are_spent(ttl.into(), config.backend_count) || !is_peer(state, source))
+            && (hops::are_spent(ttl.into(), config.backend_count)
+                || !is_peer(state, self.headers.ethernet().source()))
         {
             return ControlFlow::Continue(known);
         }

@@ -35,11 +35,17 @@ pub struct DesiredState {
     pub netns: u64,
     /// The nodes' addresses, in the order of the configuration.
     pub backends: Vec<NodeAddresses>,
+    /// Level of the programs' own log (see [`Datapath::log`](super::Datapath::log)): 0 is none, 4
+    /// (debug) tells of each frame.
+    pub log_level: u8,
     /// Key of the flow hash.
     pub hash_key: [u64; 2],
     /// The rank table, one row a bucket.
     pub rows: Vec<RankRow>,
 }
+
+/// The level from which on the programs log each frame: debug (`aya_log_common::Level`).
+const LOGS_FRAMES: u8 = 4;
 
 /// A node's addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +101,11 @@ impl DesiredState {
             rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
+            straight_mac: if self.log_level < LOGS_FRAMES {
+                self.own_mac
+            } else {
+                Mac::UNKNOWN
+            },
             port_macs: self.port_macs,
             own_address: self.own_address,
             redirects: u32::from(self.redirects),
@@ -151,6 +162,7 @@ impl DesiredState {
                     other: node.other_address,
                 })
                 .collect(),
+            log_level: 0,
             hash_key: config.hash_key,
             rows,
         }

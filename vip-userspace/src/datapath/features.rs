@@ -29,7 +29,7 @@ impl Features {
     /// What [`Datapath::load`] says of a kernel that does not take them.
     pub fn probe() -> Result<Self, DatapathError> {
         let nothing = DesiredState::of(&State::zeroed(), vec![]);
-        let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
+        let (mut datapath, _state) = Datapath::load(None, &nothing)?;
         let (name, _) = ingress(&mut datapath.ebpf)?;
         Ok(Self {
             frags: name == INGRESS,

@@ -79,14 +79,11 @@ impl Datapath {
     /// pinned there and are adopted if they were made for the same cluster as the desired state; else
     /// new ones take their place. Nothing is attached yet.
     ///
-    /// `log_level` is that of the programs' own log (see [`Self::log`]); 0 is none.
-    ///
     /// # Errors
     /// If the kernel refuses programs or maps, or the pins cannot be read or written.
     pub fn load(
         pins: Option<Pins>,
         desired: &DesiredState,
-        log_level: u8,
     ) -> Result<(Self, StateMap), DatapathError> {
         let found = pins
             .as_ref()
@@ -109,7 +106,7 @@ impl Datapath {
         }
         let mut loader = EbpfLoader::new();
         loader
-            .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global(aya_log::LEVEL, &desired.log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
             .override_global(RANKS, ranks.bytes(), true)
             .override_global(TW_RCV_NXT, &expects, true);

@@ -71,7 +71,7 @@ impl Kernel {
         let mut desired = DesiredState::of(&world.state, world.rows.clone());
         desired.allowed = all_but(&[BANNED.into(), BANNED6], Be128::UNSPECIFIED, 0);
         let (datapath, mut state) =
-            Datapath::load(None, &desired, 0).expect("the kernel takes the programs");
+            Datapath::load(None, &desired).expect("the kernel takes the programs");
         for (index, node) in world.state.backends().iter().enumerate() {
             state
                 .set_mac(backend(index), node.mac)
@@ -681,7 +681,7 @@ fn nothing_is_reset_before_anybody_has_written_who_lives() {
     in_namespace(|| {
         let world = World::new(3, 0);
         let desired = DesiredState::of(&world.state, world.rows.clone());
-        let (datapath, state) = Datapath::load(None, &desired, 0).expect("the kernel takes them");
+        let (datapath, state) = Datapath::load(None, &desired).expect("the kernel takes them");
         let mut kernel = Kernel(datapath, state);
         for segment in [
             Segment::new(0, 1, tcp::ACK),

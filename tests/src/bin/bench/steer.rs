@@ -476,7 +476,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
     } else {
         vec![]
     };
-    let (product, mut state) = Datapath::load(None, &plan, 0)?;
+    let (product, mut state) = Datapath::load(None, &plan)?;
     for node in 0..3 {
         state.set_mac(backend(node), Mac::from_wire(node_mac(node).to_wire()))?;
     }

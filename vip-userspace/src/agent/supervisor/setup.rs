@@ -205,9 +205,19 @@ pub(super) fn desired(
                 other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
             })
             .collect(),
+        log_level: program_log_level(),
         hash_key: key,
         rows: rank::table(key, &config.identities())?,
     })
+}
+
+/// How much the eBPF programs log: everything with `--log vip=debug`, else nothing.
+fn program_log_level() -> u8 {
+    if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    }
 }
 
 /// An entry of a service's allow list.
