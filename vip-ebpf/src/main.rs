@@ -55,17 +55,19 @@ fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let by_xdp = ByXdp::<FRAGS>(context);
     match ingress::straight(&mut frame, &Maps, &XdpSockets(context), by_xdp) {
         ControlFlow::Break(action) => action,
-        ControlFlow::Continue(_) if !untag(&mut frame, &Maps) => xdp_action::XDP_DROP,
         ControlFlow::Continue(known) => decide::<FRAGS>(context.ctx, known.to_bits()),
     }
 }
 
 /// The longer way. A function of its own in the object, too, so that the straight path has all
-/// registers. The verifier follows it once: it does not know here whether there was a tag.
+/// registers and the verifier follows this once, wherever the straight path ends.
 #[inline(never)]
 fn decide<const FRAGS: bool>(context: *mut xdp_md, known: u32) -> u32 {
     let context = XdpContext::new(context);
-    let frame = XdpFrame::<FRAGS>::new(&context);
+    let mut frame = XdpFrame::<FRAGS>::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return xdp_action::XDP_DROP;
+    }
     let by_xdp = ByXdp::<FRAGS>(&context);
     let known = Known::from_bits(known);
     ingress::decide(&frame, &Maps, &XdpSockets(&context), known, by_xdp)
@@ -87,7 +89,6 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     let mut frame = TcFrame::new(&context);
     match ingress::straight(&mut frame, &Maps, &TcSockets(&context), ByTc(&context)) {
         ControlFlow::Break(action) => action,
-        ControlFlow::Continue(_) if !untag(&mut frame, &Maps) => TC_ACT_SHOT,
         ControlFlow::Continue(known) => tc_decide(context.skb.skb, known.to_bits()),
     }
 }
@@ -96,7 +97,10 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
 #[inline(never)]
 fn tc_decide(context: *mut __sk_buff, known: u32) -> i32 {
     let context = TcContext::new(context);
-    let frame = TcFrame::new(&context);
+    let mut frame = TcFrame::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return TC_ACT_SHOT;
+    }
     let (by_tc, sockets) = (ByTc(&context), TcSockets(&context));
     ingress::decide(&frame, &Maps, &sockets, Known::from_bits(known), by_tc)
 }
