@@ -155,6 +155,14 @@ impl World {
         self.finish(done, frame)
     }
 
+    /// The same, if the straight path answers.
+    pub fn run_straight(&self, frame: &mut Vec<u8>) -> Option<(Verdict, Action)> {
+        match ingress::straight(frame, self, self, Rewrite) {
+            ControlFlow::Break(done) => Some(self.finish(done, frame)),
+            ControlFlow::Continue(_) => None,
+        }
+    }
+
     /// The same without the straight path.
     ///
     /// # Panics

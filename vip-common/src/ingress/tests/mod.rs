@@ -6,6 +6,7 @@ mod malformed;
 mod neighbor;
 mod ranks;
 mod refused;
+mod straight;
 mod target;
 
 use super::*;
