@@ -1,24 +1,22 @@
 //! The maps, and their implementation of [`Tables`].
 //!
 //! Every packet reads only a global and arrays. The global's address is known when the program is
-//! loaded, and the JIT compiles a lookup in an array to a bounds check and an addition. Tries and
-//! hash tables are read only for services that are configured to need them.
+//! loaded, and the JIT compiles a lookup in an array to a bounds check and an addition. Allow lists
+//! and hash tables are read only for services that are configured to need them.
 //!
 //! The agent writes while programs read. A mixture of old and new words does no harm: each mask of
 //! health is one word. A new rank table is written to the half that is not in use; then one word
-//! changes, which selects the half.
+//! changes, which selects the half. New allow lists are written in the same way.
 
 use core::cell::UnsafeCell;
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use vip_common::abi::{
-    AllowKey, BackendCounters, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS, MAX_ALLOWED,
-    MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankRow, Redirected, Service, Source, State,
-    listener,
+    AllowTable, BackendCounters, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS, MAX_BACKENDS,
+    MAX_REDIRECTED, MAX_SOURCES, RankRow, Redirected, Service, Source, State, listener,
 };
 use vip_common::env::Tables;
 use vip_common::rate_limit::Bucket;
@@ -46,8 +44,7 @@ static VIP_STATE: Global<State> = {
 #[map]
 static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
 #[map]
-static VIP_ALLOWED: LpmTrie<AllowKey, u32> =
-    LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
+static VIP_ALLOWED: Array<AllowTable> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static VIP_SOURCES: LruHashMap<Source, Bucket> = LruHashMap::with_max_entries(MAX_SOURCES, 0);
 #[map]
@@ -85,9 +82,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn allows(&self, service: u16, source: Be128) -> bool {
-        let key = Key::new(AllowKey::BITS, AllowKey::new(service, source));
-        VIP_ALLOWED.get(&key).is_some_and(|allowed| *allowed != 0)
+    fn allows(&self, service: &Service, source: Be128) -> bool {
+        let table = VIP_ALLOWED.get(0);
+        table.is_some_and(|table| table.allows(service.allowed, source))
     }
 
     #[inline(always)]

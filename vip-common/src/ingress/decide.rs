@@ -268,8 +268,9 @@ where
         return next.handle(Verdict::drop(Counter::UndeclaredPort));
     };
     let syn = tcp.opens();
-    if service.flags != 0
-        && let Some(counter) = refused(service, datagram, syn, tables)
+    if syn
+        && service.flags != 0
+        && let Some(counter) = refused(service, datagram, tables)
     {
         return next.handle(Verdict::drop(counter));
     }
@@ -300,16 +301,15 @@ where
     walk(&segment, tables, sockets, next)
 }
 
-/// Why a service with an allow list or a limit refuses a segment; `None` if it does not. `syn`: the
-/// segment opens a connection.
+/// Why a service with an allow list or a limit refuses a SYN; `None` if it does not. It refuses no
+/// other segment: without a SYN there is no connection, and the stack resets the segment.
 #[inline(always)]
 fn refused<A: Address, T: Tables>(
     service: &Service,
     datagram: &Datagram<'_, A>,
-    syn: bool,
     tables: &T,
 ) -> Option<Counter> {
-    if service.flags & flag::ALLOW_LIST != 0 && !tables.allows(service.id, datagram.source.into()) {
+    if service.flags & flag::ALLOW_LIST != 0 && !tables.allows(service, datagram.source.into()) {
         return Some(Counter::NotAllowed);
     }
     // The first node counts a SYN, and peers that it is forwarded to do not. A client can send any
@@ -317,7 +317,6 @@ fn refused<A: Address, T: Tables>(
     let counted = datagram.from_peer
         && !hops::are_spent(datagram.ttl.into(), tables.state().config.backend_count);
     if service.flags & flag::SYN_LIMIT != 0
-        && syn
         && !counted
         && !tables.admits(service, datagram.source.into())
     {
