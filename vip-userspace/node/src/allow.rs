@@ -15,15 +15,12 @@
 //!   branch is at least three bits further on. So each level takes three bits or more of a 64-bit
 //!   word, and there are at most 22 levels for each word: [`ALLOW_DEPTH`].
 
-use vip_common::abi::{
-    ALLOW_DEPTH, ALLOW_NETWORKS, ALLOW_NODES, AllowNode, BRANCH_BITS, MAX_ALLOWED, Network,
-};
+use vip_common::abi::{ALLOW_DEPTH, ALLOW_NODES, AllowNode, BRANCH_BITS, MAX_ALLOWED, Network};
 
 /// Children of a branch for each branch between neighbours that it stands for, at most.
 const FILL: usize = 4;
 
 const _: () = assert!(FILL * MAX_ALLOWED as usize <= ALLOW_NODES);
-const _: () = assert!(1 + MAX_ALLOWED as usize <= ALLOW_NETWORKS);
 const _: () = assert!(2 * u64::BITS.div_ceil(3) as usize <= ALLOW_DEPTH);
 
 /// All addresses whose first `bits` bits, `0..=128`, are those of `address`. The other bits of

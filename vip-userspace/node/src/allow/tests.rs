@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use vip_common::abi::AllowTable;
+use vip_common::abi::{ALLOW_NETWORKS, AllowTable};
 use vip_common::wire::addr::{Be32, Be128};
 
 use super::*;
