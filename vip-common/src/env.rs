@@ -2,17 +2,21 @@
 //!
 //! Programs implement it with BPF maps and helpers, tests with plain values.
 
-use crate::abi::{RankRow, Service, State};
+use crate::abi::{FirstRanks, LaterRanks, Service, State};
 use crate::hash::Flow;
-use crate::wire::addr::{Be32, Be128};
+use crate::wire::Frame;
+use crate::wire::addr::{Be16, Be32, Be128};
 use crate::wire::time::BootNanos;
 
 /// The tables that the agent writes, and the clock of their leases.
 pub trait Tables {
     /// Everything but the rank table and the tables of clients.
     fn state(&self) -> &State;
-    /// A row of the rank table, `0..2 * (bucket_mask + 1)` over both halves; `None` beyond.
-    fn row(&self, index: u32) -> Option<RankRow>;
+    /// The first ranks of a row of the rank table, `0..2 * BUCKETS` over both halves. The index is
+    /// taken modulo this number.
+    fn first_ranks(&self, row: u32) -> FirstRanks;
+    /// The later ranks of that row.
+    fn later_ranks(&self, row: u32) -> LaterRanks;
     /// The current time.
     fn now(&self) -> BootNanos;
     /// Whether the allow list of the service has the source.
@@ -26,16 +30,16 @@ pub trait Address: Copy + PartialEq + Default + Into<Be128> {
     /// Whether the type is that of IPv6 addresses.
     const IPV6: bool;
 
-    /// The hash of a flow to a service. Its low bits are the bucket.
-    fn hash(service: &Service, flow: &Flow<Self>) -> u64;
+    /// The bucket of a flow from a client to a service.
+    fn bucket(service: &Service, source: Self, source_port: Be16) -> u16;
 }
 
 impl Address for Be32 {
     const IPV6: bool = false;
 
     #[inline(always)]
-    fn hash(service: &Service, flow: &Flow<Self>) -> u64 {
-        service.hash.flow_ipv4(flow.source, flow.source_port)
+    fn bucket(service: &Service, source: Self, source_port: Be16) -> u16 {
+        service.hash.bucket_ipv4(source, source_port)
     }
 }
 
@@ -43,9 +47,8 @@ impl Address for Be128 {
     const IPV6: bool = true;
 
     #[inline(always)]
-    fn hash(service: &Service, flow: &Flow<Self>) -> u64 {
-        let port = service.port;
-        service.hash.flow_ipv6(flow.source, flow.source_port, port)
+    fn bucket(service: &Service, source: Self, source_port: Be16) -> u16 {
+        service.hash.bucket_ipv6(source, source_port)
     }
 }
 
@@ -71,11 +74,17 @@ pub enum Socket {
 
 /// The node's own sockets.
 pub trait Sockets {
+    /// Looks up the socket for a flow as [`lookup`](Self::lookup) does, but tells no cookies, and
+    /// no sequence number of a TIME-WAIT socket. That is all that most segments need.
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket;
     /// Looks up the socket for a flow, whose destination port is the service's target.
     ///
     /// `cookie`: the segment may acknowledge a SYN cookie; only then can the answer be
     /// [`Socket::Cookie`]. `tcp` is the offset of the TCP header in the frame, in bytes.
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket;
+    fn lookup<F, A>(&self, frame: &F, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address;
     /// Whether a socket listens at the flow's destination, whether or not the flow has a
     /// connection.
     fn listens<A: Address>(&self, flow: &Flow<A>) -> bool;

@@ -1,6 +1,9 @@
-//! The flow hash, whose low bits are the bucket.
+//! The flow hash, which selects the bucket.
+
+use core::hash::Hasher as _;
 
 use bytemuck::{Pod, Zeroable};
+use siphasher::sip::SipHasher13;
 
 use crate::wire::addr::{Be16, Be32, Be128};
 
@@ -18,168 +21,81 @@ pub struct Flow<A> {
     pub destination_port: Be16,
 }
 
-/// The SipHash-1-3 state that all flows of a service share.
+/// The hash of a service's flows, with its seven keys.
 ///
-/// The message begins with the fields that are the same for all these flows. The agent hashes them
-/// once for each service; the programs continue from this state with the client's fields. The state
-/// includes the first half of the next round, which does not depend on its block. This saves time:
-/// BPF has no rotate instruction, so a round takes 32 instructions, and the hash is half the cost
-/// of a packet.
+/// It must be even for structured inputs, such as the ports of one client or the addresses of one
+/// subnet, and it must be cheap: BPF multiplies in one instruction but has no rotation. It need not
+/// be cryptographic. A client that sees which of N servers it has reached needs N tries for each
+/// connection to one of them, whatever the hash is.
 ///
-/// The messages, in network byte order:
+/// With 64-bit keys `k0` to `k6`, and all numbers read as little-endian:
 ///
-/// - IPv4, 14 bytes: destination address, destination port, two zero bytes, source address, source
-///   port.
-/// - IPv6, 36 bytes: destination address, source address, source port, destination port.
+/// - IPv4: `x = (address + k0) * (port + k1)`.
+/// - IPv6, an address of the words `w0` to `w3`:
+///   `x = (w0 + k0) * (w1 + k1) + (w2 + k2) * (w3 + k3) + port * k4 + k5`.
+/// - Both: the hash is `((x ^ x >> 32) * k6) >> 32`, with an odd `k6`. Its upper 16 bits are the
+///   bucket.
 ///
-/// The hash has a key, so that a client cannot choose the server for its connections. SipHash:
-/// J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF", 2012. The variant 1-3 has
-/// one round for each block and three at the end.
+/// `x` is Multilinear-HM (D. Lemire, O. Kaser, "Strongly universal string hashing is fast", 2014):
+/// its upper half is strongly universal, so no two inputs collide for all keys. It is linear in the
+/// port, however. Ports of one client would hit some buckets more often than others: shares of a
+/// node were off by up to 17 % in place of 3 %. The second multiplication breaks that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct ServiceHash([u64; 4]);
+pub struct ServiceHash([u64; 7]);
 
 impl ServiceHash {
-    /// The state for flows to an address, of either family, and a port. `key` is `k0`, `k1`.
+    /// The hash for flows to an address, of either family, and a port. `key` is the cluster's, from
+    /// which SipHash-1-3 derives the keys.
     #[must_use]
     pub fn new(key: [u64; 2], address: Be128, port: Be16) -> Self {
-        let state = [
-            key[0] ^ 0x736f_6d65_7073_6575,
-            key[1] ^ 0x646f_7261_6e64_6f6d,
-            key[0] ^ 0x6c79_6765_6e65_7261,
-            key[1] ^ 0x7465_6462_7974_6573,
-        ];
-        let state = match address.ipv4() {
-            Some(address) => absorb(state, block(address, port)),
-            None => address
-                .words()
-                .into_iter()
-                .fold(state, |state, word| absorb(state, u64::from_le(word))),
-        };
-        Self(first_half(state))
+        let mut keys = [0, 1, 2, 3, 4, 5, 6].map(|number: u8| {
+            let mut hash = SipHasher13::new_with_keys(key[0], key[1]);
+            hash.write(&address.to_wire());
+            hash.write(&port.get().to_be_bytes());
+            hash.write(&[number]);
+            hash.finish()
+        });
+        keys[6] |= 1;
+        Self(keys)
     }
 
-    /// The hash of an IPv4 flow from a client's address and port.
+    /// The bucket of an IPv4 flow from a client's address and port.
     #[inline(always)]
     #[must_use]
-    pub fn flow_ipv4(&self, source: Be32, source_port: Be16) -> u64 {
-        // The highest byte of the last block is the length of the message.
-        finish(absorb_rest(self.0, block(source, source_port) | 14 << 56))
+    pub fn bucket_ipv4(&self, source: Be32, source_port: Be16) -> u16 {
+        let [k0, k1, ..] = self.0;
+        let address = u64::from(u32::from_le(source.raw()));
+        let x = address
+            .wrapping_add(k0)
+            .wrapping_mul(port(source_port).wrapping_add(k1));
+        self.mix(x)
     }
 
-    /// The hash of an IPv6 flow from a client's address and port to the service's port.
+    /// The bucket of an IPv6 flow from a client's address and port.
     #[inline(always)]
     #[must_use]
-    pub fn flow_ipv6(&self, source: Be128, source_port: Be16, port: Be16) -> u64 {
-        let [high, low] = source.words();
-        let state = absorb_rest(self.0, u64::from_le(high));
-        let state = absorb(state, u64::from_le(low));
-        let ports =
-            u64::from(u16::from_le(source_port.raw())) | u64::from(u16::from_le(port.raw())) << 16;
-        finish(absorb(state, ports | 36 << 56))
+    pub fn bucket_ipv6(&self, source: Be128, source_port: Be16) -> u16 {
+        let [k0, k1, k2, k3, k4, k5, _] = self.0;
+        let [w0, w1, w2, w3] = source.to_raw().map(|word| u64::from(u32::from_le(word)));
+        let high = w0.wrapping_add(k0).wrapping_mul(w1.wrapping_add(k1));
+        let low = w2.wrapping_add(k2).wrapping_mul(w3.wrapping_add(k3));
+        let ports = port(source_port).wrapping_mul(k4).wrapping_add(k5);
+        self.mix(high.wrapping_add(low).wrapping_add(ports))
+    }
+
+    /// The second multiplication, and the upper 16 bits of its upper half.
+    #[inline(always)]
+    fn mix(&self, x: u64) -> u16 {
+        ((x ^ x >> 32).wrapping_mul(self.0[6]) >> 48) as u16
     }
 }
 
-/// Hashes a block.
+/// A port as the hash reads it.
 #[inline(always)]
-fn absorb(state: [u64; 4], block: u64) -> [u64; 4] {
-    after(round(before(state, block)), block)
-}
-
-/// Hashes a block; the first half of its round is done already.
-#[inline(always)]
-fn absorb_rest(state: [u64; 4], block: u64) -> [u64; 4] {
-    after(second_half(before(state, block)), block)
-}
-
-/// Does the last three rounds, and returns the hash.
-#[inline(always)]
-fn finish(mut state: [u64; 4]) -> u64 {
-    state[2] ^= 0xff;
-    state = round(round(round(state)));
-    state[0] ^ state[1] ^ state[2] ^ state[3]
-}
-
-/// The block of an IPv4 address and a port: eight bytes of the message, little-endian.
-#[inline(always)]
-fn block(address: Be32, port: Be16) -> u64 {
-    u64::from(u32::from_le(address.raw())) | u64::from(u16::from_le(port.raw())) << 32
-}
-
-/// Adds a block before its round.
-#[inline(always)]
-fn before([a, b, c, d]: [u64; 4], block: u64) -> [u64; 4] {
-    [a, b, c, d ^ block]
-}
-
-/// Adds a block after its round.
-#[inline(always)]
-fn after([a, b, c, d]: [u64; 4], block: u64) -> [u64; 4] {
-    [a ^ block, b, c, d]
-}
-
-/// One SipRound.
-#[inline(always)]
-fn round(state: [u64; 4]) -> [u64; 4] {
-    second_half(first_half(state))
-}
-
-/// The first half of a SipRound: it reads only the first pair of words.
-#[inline(always)]
-fn first_half([mut a, mut b, c, d]: [u64; 4]) -> [u64; 4] {
-    a = a.wrapping_add(b);
-    b = b.rotate_left(13) ^ a;
-    a = a.rotate_left(32);
-    [a, b, c, d]
-}
-
-/// The second half of a SipRound.
-#[inline(always)]
-fn second_half([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
-    c = c.wrapping_add(d);
-    d = d.rotate_left(16) ^ c;
-    a = a.wrapping_add(d);
-    d = d.rotate_left(21) ^ a;
-    c = c.wrapping_add(b);
-    b = b.rotate_left(17) ^ c;
-    c = c.rotate_left(32);
-    [a, b, c, d]
+fn port(port: Be16) -> u64 {
+    u64::from(u16::from_le(port.raw()))
 }
 
 #[cfg(test)]
-mod tests {
-    use core::hash::Hasher;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_hash_of_an_ipv4_flow_is_siphash_1_3_of_14_bytes(
-            key: [u64; 2], source: [u8; 4], destination: [u8; 4], ports: [u8; 4],
-        ) {
-            let mut reference = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);
-            reference.write(&[&destination[..], &ports[2..], &[0, 0], &source, &ports[..2]].concat());
-            let [a, b, c, d] = ports;
-            let port = Be16::from_wire([c, d]);
-            let service = ServiceHash::new(key, Be32::from_wire(destination).into(), port);
-            let ours = service.flow_ipv4(Be32::from_wire(source), Be16::from_wire([a, b]));
-            prop_assert_eq!(ours, reference.finish());
-        }
-
-        #[test]
-        fn the_hash_of_an_ipv6_flow_is_siphash_1_3_of_36_bytes(
-            key: [u64; 2], source: [u8; 16], destination: [u8; 16], ports: [u8; 4],
-        ) {
-            let mut reference = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);
-            reference.write(&[&destination[..], &source, &ports].concat());
-            let [a, b, c, d] = ports;
-            let port = Be16::from_wire([c, d]);
-            let service = ServiceHash::new(key, Be128::from_wire(destination), port);
-            let source = Be128::from_wire(source);
-            let ours = service.flow_ipv6(source, Be16::from_wire([a, b]), port);
-            prop_assert_eq!(ours, reference.finish());
-        }
-    }
-}
+mod tests;

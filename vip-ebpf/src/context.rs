@@ -51,9 +51,8 @@ impl Bytes {
     }
 }
 
-/// The packet of an XDP program. It also implements [`Sockets`], because the lookup helper takes
-/// the context. `FRAGS`: the packet may lie in several buffers, of which only the first can be
-/// viewed.
+/// The packet of an XDP program. `FRAGS`: it may lie in several buffers, of which only the first
+/// can be viewed.
 pub(crate) struct XdpFrame<'a, const FRAGS: bool> {
     bytes: Bytes,
     context: &'a XdpContext,
@@ -128,7 +127,7 @@ impl<const FRAGS: bool> FrameMut for XdpFrame<'_, FRAGS> {
 
 /// The headers that a SYN cookie is checked against.
 #[inline(always)]
-fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Headers<'_>> {
+fn headers<F: Frame + ?Sized, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Headers<'_>> {
     let tcp = frame.view::<tcp::Header>(tcp)?;
     let ip = if A::IPV6 {
         helpers::Ip::V6(frame.view::<ipv6::Header>(ethernet::LENGTH)?)
@@ -138,21 +137,33 @@ fn headers<F: Frame, A: Address>(frame: &F, tcp: usize) -> Option<helpers::Heade
     Some(helpers::Headers { ip, tcp })
 }
 
-impl<const FRAGS: bool> Sockets for XdpFrame<'_, FRAGS> {
+/// The sockets that an XDP program can look up.
+pub(crate) struct XdpSockets<'a>(pub(crate) &'a XdpContext);
+
+impl Sockets for XdpSockets<'_> {
     #[inline(always)]
-    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
-        helpers::listens(self.context.ctx.cast(), flow)
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
+        helpers::peek(self.0.ctx.cast(), flow)
     }
 
     #[inline(always)]
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
-        helpers::lookup(self.context.ctx.cast(), flow, || {
-            cookie.then(|| headers::<_, A>(self, tcp)).flatten()
+    fn lookup<F, A>(&self, frame: &F, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address,
+    {
+        helpers::lookup(self.0.ctx.cast(), flow, || {
+            cookie.then(|| headers::<_, A>(frame, tcp)).flatten()
         })
+    }
+
+    #[inline(always)]
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
+        helpers::listens(self.0.ctx.cast(), flow)
     }
 }
 
-/// The packet of a tcx program or of a clsact filter. It also implements [`Sockets`].
+/// The packet of a tcx program or of a clsact filter.
 pub(crate) struct TcFrame<'a> {
     bytes: Bytes,
     context: &'a TcContext,
@@ -239,16 +250,28 @@ impl FrameMut for TcFrame<'_> {
     }
 }
 
-impl Sockets for TcFrame<'_> {
+/// The sockets that a tcx program can look up.
+pub(crate) struct TcSockets<'a>(pub(crate) &'a TcContext);
+
+impl Sockets for TcSockets<'_> {
     #[inline(always)]
-    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
-        helpers::listens(self.context.skb.skb.cast(), flow)
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
+        helpers::peek(self.0.skb.skb.cast(), flow)
     }
 
     #[inline(always)]
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket {
-        helpers::lookup(self.context.skb.skb.cast(), flow, || {
-            cookie.then(|| headers::<_, A>(self, tcp)).flatten()
+    fn lookup<F, A>(&self, frame: &F, flow: &Flow<A>, cookie: bool, tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address,
+    {
+        helpers::lookup(self.0.skb.skb.cast(), flow, || {
+            cookie.then(|| headers::<_, A>(frame, tcp)).flatten()
         })
+    }
+
+    #[inline(always)]
+    fn listens<A: Address>(&self, flow: &Flow<A>) -> bool {
+        helpers::listens(self.0.skb.skb.cast(), flow)
     }
 }

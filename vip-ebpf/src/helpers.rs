@@ -34,10 +34,15 @@ pub(crate) struct Headers<'f> {
     pub(crate) tcp: &'f tcp::Header,
 }
 
+/// A flow for the kernel's lookup. It is aligned for words of eight bytes, in which LLVM writes
+/// addresses: the verifier wants such words aligned on the stack.
+#[repr(C, align(8))]
+struct Tuple(bpf_sock_tuple);
+
 /// The addresses and ports of a flow as the kernel's lookup takes them, and their length in bytes,
 /// which tells the kernel their family.
 #[inline(always)]
-fn tuple<A: Address>(flow: &Flow<A>) -> (bpf_sock_tuple, u32) {
+fn tuple<A: Address>(flow: &Flow<A>) -> (Tuple, u32) {
     let (source, destination): (Be128, Be128) = (flow.source.into(), flow.destination.into());
     let (source, destination) = (source.to_raw(), destination.to_raw());
     let (sport, dport) = (flow.source_port.raw(), flow.destination_port.raw());
@@ -51,7 +56,7 @@ fn tuple<A: Address>(flow: &Flow<A>) -> (bpf_sock_tuple, u32) {
         let tuple = bpf_sock_tuple {
             __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
         };
-        (tuple, size_of_val(&ipv6) as u32)
+        (Tuple(tuple), size_of_val(&ipv6) as u32)
     } else {
         let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
             saddr: source[3],
@@ -62,7 +67,7 @@ fn tuple<A: Address>(flow: &Flow<A>) -> (bpf_sock_tuple, u32) {
         let tuple = bpf_sock_tuple {
             __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 },
         };
-        (tuple, size_of_val(&ipv4) as u32)
+        (Tuple(tuple), size_of_val(&ipv4) as u32)
     }
 }
 
@@ -78,6 +83,12 @@ pub(crate) fn lookup<'f, A: Address>(
     lookup_with(context, flow, headers, time_wait_expects)
 }
 
+/// As [`lookup`], without a check for a SYN cookie and without what a TIME-WAIT socket expects.
+#[inline(always)]
+pub(crate) fn peek<A: Address>(context: *mut c_void, flow: &Flow<A>) -> Socket {
+    lookup_with(context, flow, || None, |_| None)
+}
+
 /// As [`lookup`]. `expects` reads the next sequence number from a TIME-WAIT socket. The connect
 /// programs do not need it, and the kernel does not allow them the helper for it.
 #[inline(always)]
@@ -90,7 +101,7 @@ fn lookup_with<'f, A: Address>(
     let (mut tuple, length) = tuple(flow);
     let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
     // SAFETY: the tuple lies on the stack and has this length.
-    let socket = unsafe { bpf_skc_lookup_tcp(context, &raw mut tuple, length, netns, 0) };
+    let socket = unsafe { bpf_skc_lookup_tcp(context, &raw mut tuple.0, length, netns, 0) };
     if socket.is_null() {
         return Socket::None;
     }
@@ -166,7 +177,7 @@ pub(crate) fn listens<A: Address>(context: *mut c_void, flow: &Flow<A>) -> bool 
         source_port: Be16::new(0),
         ..*flow
     };
-    lookup_with(context, &without_source, || None, |_| None) == Socket::Listener
+    peek(context, &without_source) == Socket::Listener
 }
 
 /// Whether a socket listens at this address and port, in the network namespace of the caller of

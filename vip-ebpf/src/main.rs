@@ -13,20 +13,21 @@ mod maps;
 mod object;
 mod sock_addr;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use core::ops::ControlFlow;
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::abi::Counter;
 use vip_common::egress;
-use vip_common::ingress::untag::untag;
-use vip_common::ingress::{self, Action};
-use vip_common::verdict::{Kind, Verdict, VerdictHandler};
+use vip_common::ingress::{self, Action, Known, untag};
+use vip_common::verdict::{Kind, Steered, Verdict, VerdictHandler};
 use vip_common::wire::addr::Be16;
 use vip_common::wire::{FrameMut as _, ethernet, vlan};
 
-use crate::context::{TcFrame, XdpFrame};
+use crate::context::{TcFrame, TcSockets, XdpFrame, XdpSockets};
 use crate::maps::Maps;
 
 /// The ingress program for frames before the kernel makes a socket buffer of them. A frame may be
@@ -51,10 +52,22 @@ fn vip_ingress_sb(context: XdpContext) -> u32 {
 #[inline(always)]
 fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let mut frame = XdpFrame::<FRAGS>::new(context);
-    if !untag(&mut frame, &Maps) {
-        return xdp_action::XDP_DROP;
+    let by_xdp = ByXdp::<FRAGS>(context);
+    match ingress::straight(&mut frame, &Maps, &XdpSockets(context), by_xdp) {
+        ControlFlow::Break(action) => action,
+        ControlFlow::Continue(known) => walk::<FRAGS>(context.ctx, known.to_bits()),
     }
-    ingress::decide_with(&frame, &Maps, &frame, ByXdp::<FRAGS>(context))
+}
+
+/// The longer way. A function of its own, so that the straight path has all registers. It takes
+/// words, since it is a function of the object, too.
+#[inline(never)]
+fn walk<const FRAGS: bool>(context: *mut xdp_md, known: u32) -> u32 {
+    let context = XdpContext::new(context);
+    let mut frame = XdpFrame::<FRAGS>::new(&context);
+    let by_xdp = ByXdp::<FRAGS>(&context);
+    let known = Known::from_bits(known);
+    ingress::walk(&mut frame, &Maps, &XdpSockets(&context), known, by_xdp)
 }
 
 /// The ingress program for socket buffers. The agent uses it where the NIC has no XDP, or where
@@ -71,10 +84,25 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     }
     helpers::pull_headers(&mut context);
     let mut frame = TcFrame::new(&context);
-    if !untag(&mut frame, &Maps) {
-        return TC_ACT_SHOT;
+    match ingress::straight(&mut frame, &Maps, &TcSockets(&context), ByTc(&context)) {
+        ControlFlow::Break(action) => action,
+        ControlFlow::Continue(known) => tc_walk(context.skb.skb, known.to_bits()),
     }
-    ingress::decide_with(&frame, &Maps, &frame, ByTc(&context))
+}
+
+/// As [`walk`].
+#[inline(never)]
+fn tc_walk(context: *mut __sk_buff, known: u32) -> i32 {
+    let context = TcContext::new(context);
+    let mut frame = TcFrame::new(&context);
+    let known = Known::from_bits(known);
+    ingress::walk(
+        &mut frame,
+        &Maps,
+        &TcSockets(&context),
+        known,
+        ByTc(&context),
+    )
 }
 
 /// Counts a verdict. Inlined at each place where a verdict is found, where the compiler knows most
@@ -83,11 +111,17 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
 fn count(verdict: &Verdict) {
     let counter = verdict.counter();
     if verdict.kind() == Kind::Forward || verdict.kind() == Kind::Local {
-        let bytes = u64::from(verdict.bytes());
-        maps::count_backend(verdict.backend(), bytes, verdict.opens());
+        maps::count_backend(verdict);
     }
-    // The agent computes the counters of forwarded frames as the sum over the backends.
-    if verdict.kind() != Kind::Forward {
+    // The agent computes these from the counters of the backends.
+    let by_backend = matches!(
+        counter,
+        Counter::ForwardedSyn
+            | Counter::ForwardedSegment
+            | Counter::LocalSyn
+            | Counter::LocalSegment
+    );
+    if !by_backend {
         maps::count(counter);
     }
     if counter == Counter::ArpConflict || counter == Counter::NdpConflict {
@@ -118,6 +152,13 @@ impl<const FRAGS: bool> VerdictHandler for ByXdp<'_, FRAGS> {
             Action::Transmit => xdp_action::XDP_TX,
         }
     }
+
+    #[inline(always)]
+    fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> u32 {
+        count(&verdict);
+        headers.forward_to(verdict.mac());
+        xdp_action::XDP_TX
+    }
 }
 
 /// Counts a verdict and carries it out in a tcx program.
@@ -140,18 +181,30 @@ impl VerdictHandler for ByTc<'_> {
         match ingress::apply(verdict, &mut frame, &Maps) {
             Action::Pass => TC_ACT_UNSPEC,
             Action::Drop => TC_ACT_SHOT,
-            Action::Transmit => {
-                // The priority was for the path to this node.
-                if helpers::tag_beside(self.0).is_some() && !frame.remove_tag() {
-                    return TC_ACT_SHOT;
-                }
-                // SAFETY: a field of the context, as above.
-                let interface = unsafe { (*self.0.skb.skb).ifindex };
-                // SAFETY: a helper without pointers. The frame leaves by the NIC at which it
-                // arrived.
-                unsafe { bpf_redirect(interface, 0) as i32 }
-            }
+            Action::Transmit => self.transmit(),
         }
+    }
+
+    #[inline(always)]
+    fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> i32 {
+        count(&verdict);
+        headers.forward_to(verdict.mac());
+        self.transmit()
+    }
+}
+
+impl ByTc<'_> {
+    /// Sends the frame by the NIC at which it arrived.
+    #[inline(always)]
+    fn transmit(self) -> i32 {
+        // The priority was for the path to this node.
+        if helpers::tag_beside(self.0).is_some() && !TcFrame::new(self.0).remove_tag() {
+            return TC_ACT_SHOT;
+        }
+        // SAFETY: a field of the context, which lives as long as the program runs.
+        let interface = unsafe { (*self.0.skb.skb).ifindex };
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_redirect(interface, 0) as i32 }
     }
 }
 

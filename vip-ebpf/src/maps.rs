@@ -1,8 +1,8 @@
 //! The maps, and their implementation of [`Tables`].
 //!
-//! Every packet reads only a global and arrays. The global's address is known when the program is
-//! loaded, and the JIT compiles a lookup in an array to a bounds check and an addition. Allow lists
-//! and hash tables are read only for services that are configured to need them.
+//! Every packet reads only globals and counters. A global's address is known when the program is
+//! loaded, so that it is read without a lookup. Allow lists and hash tables are read only for
+//! services that are configured to need them.
 //!
 //! The agent writes while programs read. A mixture of old and new words does no harm: each mask of
 //! health is one word. A new rank table is written to the half that is not in use; then one word
@@ -15,11 +15,13 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use vip_common::abi::{
-    AllowTable, BackendCounters, COUNTERS, Counter, DEFAULT_BUCKETS, LISTENERS, MAX_BACKENDS,
-    MAX_REDIRECTED, MAX_SOURCES, RankRow, Redirected, Service, Source, State, listener,
+    AllowNode, AllowTable, BUCKETS, BackendCounters, COUNTERS, Counter, FirstRanks, LISTENERS,
+    LaterRanks, MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankTable, Redirected, Service, Source,
+    State, listener,
 };
 use vip_common::env::Tables;
 use vip_common::rate_limit::Bucket;
+use vip_common::verdict::Verdict;
 use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
 
@@ -39,10 +41,14 @@ static VIP_STATE: Global<State> = {
     Global(UnsafeCell::new(unsafe { core::mem::zeroed() }))
 };
 
-/// Two halves, of which one is in use. The agent creates the map with twice the configured number
-/// of buckets.
-#[map]
-static VIP_RANKS: Array<RankRow> = Array::with_max_entries(2 * DEFAULT_BUCKETS, BPF_F_MMAPABLE);
+/// Exported, as above. It begins with zeros, which take no room in the object file.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.VIP_RANKS")]
+static VIP_RANKS: Global<RankTable> = {
+    // SAFETY: plain old data, as above.
+    Global(UnsafeCell::new(unsafe { core::mem::zeroed() }))
+};
+
 #[map]
 static VIP_ALLOWED: Array<AllowTable> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
@@ -60,6 +66,9 @@ static VIP_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 
 static VIP_BACKEND_CTR: PerCpuArray<BackendCounters> =
     PerCpuArray::with_max_entries(MAX_BACKENDS as u32, 0);
 
+/// Rows of both halves of the rank table.
+const ROWS: usize = 2 * BUCKETS;
+
 /// The tables of this node.
 pub(crate) struct Maps;
 
@@ -71,8 +80,15 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn row(&self, index: u32) -> Option<RankRow> {
-        VIP_RANKS.get(index).copied()
+    fn first_ranks(&self, row: u32) -> FirstRanks {
+        // SAFETY: see `Global`.
+        unsafe { (*VIP_RANKS.0.get()).first[row as usize % ROWS] }
+    }
+
+    #[inline(always)]
+    fn later_ranks(&self, row: u32) -> LaterRanks {
+        // SAFETY: see `Global`.
+        unsafe { (*VIP_RANKS.0.get()).later[row as usize % ROWS] }
     }
 
     #[inline(always)]
@@ -83,25 +99,47 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn allows(&self, service: &Service, source: Be128) -> bool {
-        let table = VIP_ALLOWED.get(0);
-        table.is_some_and(|table| table.allows(service.allowed, source))
+        let [high, low] = source.words();
+        is_allowed(service.allowed, high, low)
     }
 
     #[inline(always)]
     fn admits(&self, service: &Service, source: Be128) -> bool {
         let key = Source::new(service.id, source);
-        let now = self.now();
-        if let Some(bucket) = VIP_SOURCES.get_ptr_mut(key) {
-            // SAFETY: a pointer to an entry. Another CPU may change it at the same time: see
-            // `Bucket`.
-            return unsafe { (*bucket).admit(service.syn_rate, now) };
-        }
-        let mut bucket = Bucket::default();
-        let admitted = bucket.admit(service.syn_rate, now);
-        // If the table takes no entry, the source is not limited.
-        let _full = VIP_SOURCES.insert(key, bucket, 0);
-        admitted
+        let [high, low] = key.network;
+        is_admitted(key.service, high, low, service.syn_rate)
     }
+}
+
+/// Whether the allow list with this root has the source, of which these are the words.
+///
+/// This function and the next are called, not inlined: few segments need them, and the others would
+/// lack the registers.
+#[inline(never)]
+fn is_allowed(root: AllowNode, high: u64, low: u64) -> bool {
+    let source = Be128::from_words([high, low]);
+    let table = VIP_ALLOWED.get(0);
+    table.is_some_and(|table| table.allows(root, source))
+}
+
+/// Whether the source with this key may open one more connection, of `rate` a second.
+#[inline(never)]
+fn is_admitted(service: u64, high: u64, low: u64, rate: u32) -> bool {
+    let key = Source {
+        network: [high, low],
+        service,
+    };
+    let now = Maps.now();
+    if let Some(bucket) = VIP_SOURCES.get_ptr_mut(key) {
+        // SAFETY: a pointer to an entry. Another CPU may change it at the same time: see
+        // `Bucket`.
+        return unsafe { (*bucket).admit(rate, now) };
+    }
+    let mut bucket = Bucket::default();
+    let admitted = bucket.admit(rate, now);
+    // If the table takes no entry, the source is not limited.
+    let _full = VIP_SOURCES.insert(key, bucket, 0);
+    admitted
 }
 
 /// Whether the egress program has nothing to do with IPv4: no service has a target other than its
@@ -162,15 +200,19 @@ pub(crate) fn count(counter: Counter) {
     }
 }
 
-/// Counts a frame of this length in bytes for the backend with this index.
+/// Counts a frame for the backend that its verdict names.
 #[inline(always)]
-pub(crate) fn count_backend(index: u32, bytes: u64, syn: bool) {
-    if let Some(counters) = VIP_BACKEND_CTR.get_ptr_mut(index) {
+pub(crate) fn count_backend(verdict: &Verdict) {
+    if let Some(counters) = VIP_BACKEND_CTR.get_ptr_mut(verdict.backend()) {
         // SAFETY: as in `count`.
-        unsafe {
-            (*counters).packets += 1;
-            (*counters).bytes += bytes;
-            (*counters).syns += u64::from(syn);
+        let counters = unsafe { &mut *counters };
+        match verdict.counter() {
+            Counter::LocalCookie | Counter::LocalError => counters.others += 1,
+            _ => {
+                counters.syns += u64::from(verdict.opens());
+                counters.segments += u64::from(!verdict.opens());
+            }
         }
+        counters.bytes += u64::from(verdict.bytes());
     }
 }

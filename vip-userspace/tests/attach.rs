@@ -139,7 +139,7 @@ fn xdp() -> String {
 fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
     in_namespace(|place| {
         let (mut first, mut state) =
-            Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+            Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         assert!(!first.adopted());
         let attached = first
             .attach("eth0", place.index, XdpMode::Auto, None)
@@ -158,8 +158,7 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         let before = xdp();
         assert!(before.contains("prog/xdp"), "the program stays: {before}");
 
-        let (mut second, state) =
-            Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (mut second, state) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         assert!(second.adopted());
         assert_eq!(
             second
@@ -177,7 +176,7 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         drop(second);
 
         // Another list of nodes is another cluster: nothing of the old ranks may be used.
-        let (mut third, state) = Datapath::load(Some(place.pins()), &desired(5), 0).expect("loads");
+        let (mut third, state) = Datapath::load(Some(place.pins()), &desired(5)).expect("loads");
         assert!(!third.adopted());
         third
             .attach("eth0", place.index, XdpMode::Auto, None)
@@ -211,17 +210,18 @@ fn a_changed_allow_list_takes_the_place_of_the_old_one_in_the_other_half() {
         for (list, half) in lists {
             let desired = desired_with(&networks[list.clone()]);
             let (mut datapath, state) =
-                Datapath::load(Some(place.pins()), &desired, 0).expect("loads");
+                Datapath::load(Some(place.pins()), &desired).expect("loads");
             let root = desired.vips[0].services[0].allowed;
             let found = state.get().vips[0].services[0].allowed;
             assert_eq!(found, root.in_half(half), "{list:?}");
             let open = state.get().vips[1].services[0].allowed;
             assert_eq!(open, AllowNode::EVERYTHING);
-            assert!(!datapath.repair(&desired), "{list:?}: as they should be");
+            let mut repair = |desired| datapath.repair(desired).expect("it can be written");
+            assert!(!repair(&desired), "{list:?}: as they should be");
             let others = desired_with(&networks[400..600]);
-            assert!(datapath.repair(&others), "written by another one");
-            assert!(datapath.repair(&desired));
-            assert!(!datapath.repair(&desired));
+            assert!(repair(&others), "written by another one");
+            assert!(repair(&desired));
+            assert!(!repair(&desired));
         }
         place.clean_up();
     });
@@ -275,7 +275,7 @@ fn guard_runs(datapath: &Datapath) -> bool {
 #[test]
 fn generic_mode_takes_the_place_of_native() {
     in_namespace(|place| {
-        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Native, None)
             .expect("attaches");
@@ -295,8 +295,7 @@ fn a_kernel_without_tcx_gets_one_clsact_filter() {
     in_namespace(|place| {
         let filters = || run("tc", &["filter", "show", "dev", "eth0", "egress"]);
         for _restart in 0..2 {
-            let (mut datapath, _) =
-                Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
             let attached = datapath
                 .attach("eth0", place.index, XdpMode::Auto, Some(Egress::Clsact))
                 .expect("attaches");
@@ -332,7 +331,7 @@ fn tc_takes_the_place_of_xdp_and_back() {
         for &egress in egresses() {
             for mode in [XdpMode::Native, XdpMode::Tc, XdpMode::Tc, XdpMode::Auto] {
                 let (mut datapath, _) =
-                    Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+                    Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
                 let attached = datapath
                     .attach("eth0", place.index, mode, Some(egress))
                     .expect("attaches");
@@ -376,12 +375,11 @@ fn local_sockets_are_redirected_until_cleanup() {
             pins.join("vip_connect4").exists()
         };
         for _restart in 0..2 {
-            let (mut datapath, _) =
-                Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
             datapath.redirect(Some(&group)).expect("attaches");
             assert!(attached());
         }
-        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         datapath.redirect(None).expect("removes");
         assert!(!attached(), "it is off in the configuration now");
         datapath.redirect(Some(&group)).expect("attaches");
@@ -397,12 +395,12 @@ fn local_sockets_are_redirected_until_cleanup() {
 fn somebody_elses_program_is_left_alone() {
     in_namespace(|place| {
         // Another product's agent, as far as the kernel can tell: links that are not pinned here.
-        let (mut other, _) = Datapath::load(None, &desired(3), 0).expect("loads");
+        let (mut other, _) = Datapath::load(None, &desired(3)).expect("loads");
         other
             .attach("eth0", place.index, XdpMode::Native, None)
             .expect("attaches");
         let before = xdp();
-        let (mut ours, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (mut ours, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         let error = ours
             .attach("eth0", place.index, XdpMode::Native, None)
             .expect_err("is busy");
@@ -430,7 +428,7 @@ fn somebody_elses_program_is_left_alone() {
 #[test]
 fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
     in_namespace(|place| {
-        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("attaches");
@@ -445,7 +443,7 @@ fn a_link_of_a_nic_that_is_gone_is_not_adopted() {
             ],
         );
         run("ip", &["link", "set", "eth0", "up"]);
-        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("attaches anew");
@@ -574,7 +572,7 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
                     Egress::Tcx => Box::new(somebody_elses()),
                     // Filters of another agent, as far as the kernel can tell.
                     Egress::Clsact => {
-                        let (mut other, _) = Datapath::load(None, &desired(3), 0).expect("loads");
+                        let (mut other, _) = Datapath::load(None, &desired(3)).expect("loads");
                         other
                             .attach("eth0", place.index, XdpMode::Tc, Some(egress))
                             .expect("attaches");
@@ -583,8 +581,7 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
                 }
             };
             let _first = foreign();
-            let (mut datapath, _) =
-                Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
             let attached = datapath
                 .attach("eth0", place.index, XdpMode::Auto, Some(egress))
                 .expect("attaches");
@@ -608,8 +605,7 @@ fn ours_run_before_what_was_there_and_are_put_before_what_comes_later() {
                 // The next agent does so too, where this one's programs stand behind others.
                 let _third = foreign();
                 drop(datapath);
-                let (mut next, _) =
-                    Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+                let (mut next, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
                 next.attach("eth0", place.index, XdpMode::Auto, Some(egress))
                     .expect("attaches");
                 assert_eq!(look(&mut next, Way::Out, attached).ahead, []);
@@ -642,7 +638,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         let first = open(&one);
         let held = first.hold().expect("nobody has it");
         assert!(open(&one).hold().is_err(), "it is the first one's");
-        let (mut datapath, state) = Datapath::load(Some(first), &desired(3), 0).expect("loads");
+        let (mut datapath, state) = Datapath::load(Some(first), &desired(3)).expect("loads");
         datapath
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("attaches");
@@ -690,7 +686,7 @@ fn two_agents_share_nothing_and_the_second_is_refused_what_the_first_has() {
         );
         run("ip", &["link", "set", "eth1", "up"]);
         let index = if_nametoindex("eth1").expect("just made");
-        let (mut second, _) = Datapath::load(Some(open(&two)), &desired(5), 0).expect("loads");
+        let (mut second, _) = Datapath::load(Some(open(&two)), &desired(5)).expect("loads");
         assert!(!second.adopted());
         second
             .attach("eth1", index, XdpMode::Auto, None)
@@ -742,7 +738,7 @@ fn what_lies_in_the_way_is_named_and_nothing_is_changed() {
             fs::remove_dir(&path).expect("empty");
         }
         // A map where a link should be.
-        let (datapath, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+        let (datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
         drop(datapath);
         let link = pins.join("egress-2");
         fs::rename(pins.join("VIP_CLAIMANT"), &link).expect("bpffs can rename");
@@ -767,7 +763,7 @@ fn the_program_on_the_way_out_is_on_other_nics_for_as_long_as_that_is_wanted() {
         for &egress in egresses() {
             for _restart in 0..2 {
                 let (mut datapath, _) =
-                    Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+                    Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
                 datapath
                     .attach("eth0", place.index, XdpMode::Auto, Some(egress))
                     .expect("attaches");
@@ -782,11 +778,10 @@ fn the_program_on_the_way_out_is_on_other_nics_for_as_long_as_that_is_wanted() {
                 drop(datapath);
                 assert_eq!(attached(egress), 1, "{egress}");
             }
-            let (datapath, _) = Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+            let (datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
             datapath.detach_elsewhere(&[].into()).expect("removes it");
             assert_eq!(attached(egress), 0, "{egress}");
-            let (mut datapath, _) =
-                Datapath::load(Some(place.pins()), &desired(3), 0).expect("loads");
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
             datapath
                 .attach_elsewhere("peer0", other, egress)
                 .expect("attaches again");

@@ -4,7 +4,7 @@ use core::fmt;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::limits::{MAX_BACKENDS, MAX_CHECKS};
+use super::limits::{BUCKETS, MAX_BACKENDS, MAX_CHECKS};
 use crate::wire::addr::{Be128, Mac};
 
 /// A filter of Ethernet addresses in one word: a Bloom filter of 64 bits whose one hash is the last
@@ -90,6 +90,13 @@ impl BackendMask {
     #[must_use]
     pub const fn contains(self, backend: BackendIndex) -> bool {
         self.0 >> backend.0 & 1 != 0
+    }
+
+    /// Whether the backend with this index is in the set. False from [`MAX_BACKENDS`] on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_index(self, index: u32) -> bool {
+        index < MAX_BACKENDS as u32 && self.0 >> index & 1 != 0
     }
 
     /// The set with the backend in it (`true`) or without it (`false`).
@@ -238,15 +245,17 @@ impl Masks {
 
 /// The row of one bucket: all backends in the order of their ranks.
 ///
-/// Each rank has four bits, the first rank the lowest. A row is one word and a step down is a
-/// shift. A table of 65,536 rows has 512 KiB, which fit into a core's second-level cache. Ranks
-/// from `backend_count` on are not used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-#[repr(transparent)]
+/// Each rank has four bits, the first rank the lowest, so that a step down is a shift. Ranks from
+/// `backend_count` on are not used. The programs' table has a row in two parts: [`FirstRanks`] and
+/// [`LaterRanks`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RankRow(u64);
 
 /// Bits of a rank in a [`RankRow`].
 const RANK_BITS: usize = 4;
+
+/// Ranks in [`FirstRanks`].
+pub const FIRST_RANKS: usize = 16 / RANK_BITS;
 
 const _: () = assert!(MAX_BACKENDS == 1 << RANK_BITS && MAX_BACKENDS * RANK_BITS == 64);
 
@@ -258,6 +267,25 @@ impl RankRow {
         Self(ranks.fold(0, |row, (rank, backend)| {
             row | u64::from(backend.0) << (rank * RANK_BITS)
         }))
+    }
+
+    /// The row of both parts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(first: FirstRanks, later: LaterRanks) -> Self {
+        Self(first.0 as u64 | later.0 << u16::BITS)
+    }
+
+    /// The first [`FIRST_RANKS`] ranks.
+    #[must_use]
+    pub const fn first_ranks(self) -> FirstRanks {
+        FirstRanks(self.0 as u16)
+    }
+
+    /// All other ranks.
+    #[must_use]
+    pub const fn later_ranks(self) -> LaterRanks {
+        LaterRanks(self.0 >> u16::BITS)
     }
 
     /// The backend of the first rank.
@@ -281,3 +309,39 @@ impl RankRow {
             .take(count.min(MAX_BACKENDS))
     }
 }
+
+/// The first [`FIRST_RANKS`] ranks of a [`RankRow`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct FirstRanks(u16);
+
+impl FirstRanks {
+    /// The backend of the first rank.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first(self) -> BackendIndex {
+        BackendIndex(self.0 as u8 & (MAX_BACKENDS - 1) as u8)
+    }
+}
+
+/// The ranks of a [`RankRow`] behind the first [`FIRST_RANKS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct LaterRanks(u64);
+
+/// The rank table as the programs have it.
+///
+/// It has two halves, so that a new table does not touch the one in use:
+/// [`Config::rank_base`](super::Config::rank_base) is the first row of the half in use.
+///
+/// Nearly all frames read only the first ranks. Those of one half are 128 KiB, which stay in a
+/// core's second-level cache.
+#[repr(C)]
+pub struct RankTable {
+    /// The first ranks of each row.
+    pub first: [FirstRanks; 2 * BUCKETS],
+    /// The later ranks of each row.
+    pub later: [LaterRanks; 2 * BUCKETS],
+}
+
+const _: () = assert!(size_of::<RankTable>() == 2 * BUCKETS * (2 + 8));

@@ -2,16 +2,29 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Traffic that this node steered to one backend.
+/// Traffic that this node steered to one backend. Each frame adds to one of the three counts of
+/// frames. Their sums never decrease then, even if a program counts while the agent reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendCounters {
-    /// Frames forwarded to the backend or, on the backend itself, passed to its stack.
-    pub packets: u64,
-    /// Bytes of those frames, Ethernet header included, FCS not.
-    pub bytes: u64,
-    /// SYNs among them.
+    /// Segments forwarded to the backend or, on the backend itself, passed to its stack. Neither
+    /// SYNs nor `others`; of those forwarded, also ICMP errors.
+    pub segments: u64,
+    /// SYNs likewise.
     pub syns: u64,
+    /// Frames that the backend itself passed to its stack under [`Counter::LocalCookie`] or
+    /// [`Counter::LocalError`].
+    pub others: u64,
+    /// Bytes of all these frames, Ethernet header included, FCS not.
+    pub bytes: u64,
+}
+
+impl BackendCounters {
+    /// All frames.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.segments + self.syns + self.others
+    }
 }
 
 impl core::ops::Add for BackendCounters {
@@ -19,9 +32,10 @@ impl core::ops::Add for BackendCounters {
 
     fn add(self, other: Self) -> Self {
         Self {
-            packets: self.packets + other.packets,
-            bytes: self.bytes + other.bytes,
+            segments: self.segments + other.segments,
             syns: self.syns + other.syns,
+            others: self.others + other.others,
+            bytes: self.bytes + other.bytes,
         }
     }
 }

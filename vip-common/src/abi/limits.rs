@@ -7,7 +7,7 @@ use crate::wire::time::BootNanos;
 /// Version of everything in this module. The agent stores it in
 /// [`Config::layout_version`](super::Config::layout_version), and does not adopt pinned maps that
 /// have another one.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Ports of a bond whose Ethernet addresses the programs know.
 pub const MAX_BOND_PORTS: usize = 4;
@@ -62,8 +62,8 @@ impl CheckIndex {
 /// Backends, and so also ranks in a [`RankRow`](super::RankRow). A power of two.
 pub const MAX_BACKENDS: usize = 16;
 
-/// Buckets of the rank table unless configured otherwise. A power of two.
-pub const DEFAULT_BUCKETS: u32 = 65_536;
+/// Buckets of the rank table: as many as there are values of 16 bits.
+pub const BUCKETS: usize = 1 << 16;
 
 /// Networks in all allow lists together.
 pub const MAX_ALLOWED: u32 = 16_384;

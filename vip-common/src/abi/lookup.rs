@@ -14,9 +14,9 @@ pub(crate) fn find_ipv4(state: &State, address: Be32) -> Option<&Vip> {
     let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
     let mut index = 0;
     while index < count {
-        // The first `ipv4_count` VIPs are IPv4 addresses, so the last word is enough.
-        if state.vips[index].address.to_raw()[3] == address.raw() {
-            return Some(&state.vips[state.hide_from_verifier::<MAX_VIPS>(index)]);
+        let vip = &state.vips[index];
+        if vip.ipv4 == address {
+            return Some(hidden(state, vip));
         }
         index += 1;
     }
@@ -31,12 +31,19 @@ pub(crate) fn find(state: &State, address: Be128) -> Option<&Vip> {
     // an index that begins with a number, not one that begins with a variable.
     let mut index = 0;
     while index < count {
-        if state.vips[index].address == address {
-            return Some(&state.vips[state.hide_from_verifier::<MAX_VIPS>(index)]);
+        let vip = &state.vips[index];
+        if vip.address == address {
+            return Some(hidden(state, vip));
         }
         index += 1;
     }
     None
+}
+
+/// The same VIP, by an index that the verifier does not know.
+#[inline(always)]
+fn hidden<'s>(state: &'s State, vip: &Vip) -> &'s Vip {
+    &state.vips[usize::from(vip.place) & (MAX_VIPS - 1)]
 }
 
 /// The first service of a VIP that is `wanted`.
@@ -46,8 +53,12 @@ pub(crate) fn service<'v>(
     vip: &'v Vip,
     wanted: impl Fn(&Service) -> bool,
 ) -> Option<&'v Service> {
-    let count = (vip.service_count as usize).min(MAX_PORTS);
-    let mut index = 0;
+    // Most VIPs have one.
+    if wanted(&vip.services[0]) {
+        return Some(&vip.services[0]);
+    }
+    let count = usize::from(vip.service_count).min(MAX_PORTS);
+    let mut index = 1;
     while index < count {
         if wanted(&vip.services[index]) {
             return Some(&vip.services[state.hide_from_verifier::<MAX_PORTS>(index)]);

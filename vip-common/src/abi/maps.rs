@@ -2,8 +2,9 @@
 
 /// [`State`](super::State), a global of the programs. Its section gives the map its name.
 pub const STATE: &str = ".data.VIP_STATE";
-/// `Array<RankRow>`, mmapable, two halves of `bucket_mask + 1` rows each.
-pub const RANKS: &str = "VIP_RANKS";
+/// [`RankTable`](super::RankTable), a global of the programs, too. It begins with zeros, which take
+/// no room in the object file (`.bss`).
+pub const RANKS: &str = ".bss.VIP_RANKS";
 /// `Array<Mac>`, one entry: the Ethernet address of the last claimant. The programs write it.
 pub const CLAIMANT: &str = "VIP_CLAIMANT";
 /// `Array<AllowTable>`, mmapable, one entry: the sources that may use services with

@@ -14,31 +14,15 @@ use crate::wire::addr::{Be32, Be128, Mac};
 pub struct Config {
     /// [`LAYOUT_VERSION`](super::LAYOUT_VERSION) of the agent that wrote the maps.
     pub layout_version: u32,
-    /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
-    /// none.
-    pub own_index: u32,
-    /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.
-    pub vip_count: u32,
-    /// Number of IPv4 addresses among them.
-    pub ipv4_count: u32,
-    /// Number of backends in use, `0..=MAX_BACKENDS`.
-    pub backend_count: u32,
-    /// Number of buckets less one. The number of buckets is a power of two.
-    pub bucket_mask: u32,
-    /// Index of the first row of the half of the rank table in use: 0 or `bucket_mask + 1`.
-    pub rank_base: u32,
     /// Not 0 if connections from this node and its pods to a VIP are redirected.
     pub redirects: u32,
-    /// Key of the flow hash (SipHash `k0`, `k1`), the same on all nodes of a cluster.
+    /// Key from which the flow hashes and the rank table are made, the same on all nodes of a
+    /// cluster. No program reads it.
     pub hash_key: [u64; 2],
-    /// Ethernet address of the NIC.
-    pub own_mac: Mac,
     /// Ethernet addresses of the NIC's ports that differ from `own_mac`, if the NIC is a bond: in
     /// mode balance-alb it tells hosts to send to those. [`Mac::UNKNOWN`] in entries that are not
     /// used.
     pub port_macs: [Mac; MAX_BOND_PORTS],
-    /// A filter of the nodes' Ethernet addresses: see [`State::peers`].
-    pub peers: MacFilter,
     /// The node's own IPv4 address on the NIC, which the egress program writes into ARP requests.
     pub own_address: Be32,
     /// Not 0 if any service has a target other than its port: the egress program then rewrites
@@ -52,8 +36,30 @@ pub struct Config {
     /// node itself from those of its pods. 0 before Linux 5.14, where the agent cannot read it: the
     /// initial network namespace then counts as the agent's.
     pub netns: u64,
+    // From here to the end of the masks: what nearly every frame for a VIP reads, side by side.
+    /// A filter of the nodes' Ethernet addresses: see [`State::peers`].
+    pub peers: MacFilter,
+    /// Ethernet address of the NIC.
+    pub own_mac: Mac,
+    /// Ethernet destination of the frames that the straight path decides about: `own_mac`, or
+    /// [`Mac::UNKNOWN`] if the programs are to log each frame, which only the longer way does.
+    pub straight_mac: Mac,
     /// Always 0. Only [`State`]'s `hide_from_verifier` reads it.
     pub zero: u64,
+    /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.
+    pub vip_count: u32,
+    /// Number of IPv4 addresses among them.
+    pub ipv4_count: u32,
+    /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
+    /// none.
+    pub own_index: u32,
+    /// Number of backends in use, `0..=MAX_BACKENDS`.
+    pub backend_count: u32,
+    /// Index of the first row of the half of the rank table in use: 0 or
+    /// [`BUCKETS`](super::BUCKETS).
+    pub rank_base: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 impl Config {
@@ -155,6 +161,19 @@ impl State {
             .flat_map(|node| [node.mac, node.source])
             .filter(|mac| !mac.is_unknown())
             .fold(MacFilter::default(), MacFilter::with)
+    }
+
+    /// Sets the VIPs in use, the IPv4 ones first. At most [`MAX_VIPS`] are taken.
+    pub fn set_vips(&mut self, vips: impl IntoIterator<Item = Vip>) {
+        (self.config.vip_count, self.config.ipv4_count) = (0, 0);
+        for (place, (entry, vip)) in self.vips.iter_mut().zip(vips).enumerate() {
+            *entry = Vip {
+                place: place as u16,
+                ..vip
+            };
+            self.config.vip_count += 1;
+            self.config.ipv4_count += u32::from(vip.address.ipv4().is_some());
+        }
     }
 
     /// The VIPs in use.

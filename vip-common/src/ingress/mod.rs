@@ -10,6 +10,9 @@
 //! - At its own rank it looks for the socket in its kernel, and keeps the packet if there is one.
 //! - After the last rank it keeps the packet too: its own TCP stack answers with a reset.
 //!
+//! Most frames take the [straight path](straight()), which does the same for a plain segment
+//! that the first rank decides about.
+//!
 //! Every hop goes down the order, so no packet loops. A frame also carries a bound of its own
 //! ([`hops`]), for nodes that do not know each other's MACs or have different tables.
 //!
@@ -20,11 +23,36 @@ mod apply;
 mod decide;
 pub mod hops;
 mod neighbor;
-pub mod untag;
+mod straight;
+mod untag;
 mod walk;
 
 pub use self::apply::{Action, apply};
-pub use self::decide::{decide, decide_with};
+use self::decide::decide;
+pub use self::straight::{Known, straight};
+pub use self::untag::untag;
+use crate::abi::Counter;
+use crate::env::{Sockets, Tables};
+use crate::verdict::{Verdict, VerdictHandler};
+use crate::wire::FrameMut;
+
+/// Decides about a frame that the straight path leaves, and calls `next` at the place where the
+/// verdict is found. `known` is what the straight path has found out about it.
+#[inline(always)]
+pub fn walk<F, T, S, N>(frame: &mut F, tables: &T, sockets: &S, known: Known, next: N) -> N::Outcome
+where
+    F: FrameMut,
+    T: Tables,
+    S: Sockets,
+    N: VerdictHandler,
+{
+    if untag(frame, tables) {
+        decide(frame, tables, sockets, known, next)
+    } else {
+        // Its headers may be damaged.
+        next.handle(Verdict::drop(Counter::Malformed))
+    }
+}
 
 #[cfg(test)]
 mod tests;

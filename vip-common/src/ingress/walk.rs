@@ -1,10 +1,14 @@
 //! The walk down the ranks of a row.
 
 use super::hops;
-use crate::abi::{BackendIndex, BackendMask, Counter, MAX_BACKENDS, RankRow, Service, State};
+use crate::abi::{
+    BackendIndex, BackendMask, Counter, FIRST_RANKS, LaterRanks, MAX_BACKENDS, RankRow, Service,
+    State,
+};
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
 use crate::verdict::{PortField, Verdict, VerdictHandler};
+use crate::wire::Frame;
 use crate::wire::addr::Mac;
 
 /// The relation of a segment to the connection of its flow.
@@ -34,6 +38,8 @@ pub(super) struct Segment<'t, A> {
     pub(super) port: PortField,
     /// The walk begins at this node's own rank.
     pub(super) from_peer: bool,
+    /// This node is known to have no socket for the flow.
+    pub(super) no_socket: bool,
     /// TTL or hop limit, from which [`hops`] counts the hops between nodes.
     pub(super) ttl: u8,
     /// Length of the frame in bytes, padding and FCS not included.
@@ -54,30 +60,35 @@ impl<A> Segment<'_, A> {
 
 /// Walks down the ranks of the segment's bucket, and calls `next` with the verdict.
 #[inline(always)]
-pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
+pub(super) fn walk<F, A, T, S, N>(
+    frame: &F,
     segment: &Segment<'_, A>,
     tables: &T,
     sockets: &S,
     next: N,
-) -> N::Outcome {
+) -> N::Outcome
+where
+    F: Frame + ?Sized,
+    A: Address,
+    T: Tables,
+    S: Sockets,
+    N: VerdictHandler,
+{
     let state = tables.state();
     let config = &state.config;
     let syn = segment.purpose == Purpose::Open;
-    let bucket = A::hash(segment.service, &segment.flow) as u32 & config.bucket_mask;
-    let Some(row) = tables.row(config.rank_base.wrapping_add(bucket)) else {
-        return next.handle(segment.keep_here(Verdict::pass(Counter::NoSocket)));
-    };
-    let usable = if syn {
-        state.masks.for_new_connections(segment.service.check)
-    } else {
-        state.masks.alive
-    };
+    let bucket = A::bucket(
+        segment.service,
+        segment.flow.source,
+        segment.flow.source_port,
+    );
+    let usable = usable(state, segment.service, syn);
 
     // A mask instead of a test whether this node is joining: the verifier sees no branch.
     let others = usable.without(state.masks.no_forward);
 
     let mut ranks = Ranks {
-        row,
+        row: row(tables, bucket),
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
     };
     let mut found = None;
@@ -90,7 +101,9 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     if found.is_none() {
         ranks.left = state.hide_from_verifier::<{ EVERY_HOP + 1 }>(ranks.left);
         if let Some(own) = ranks.next() {
-            if let Some(counter) = keep(segment, usable.contains(own), sockets) {
+            if !segment.no_socket
+                && let Some(counter) = keep(frame, segment, usable.contains(own), sockets)
+            {
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
                 return next.handle(segment.keep_here(verdict));
             }
@@ -113,6 +126,29 @@ pub(super) fn walk<A: Address, T: Tables, S: Sockets, N: VerdictHandler>(
     };
     let verdict = Verdict::forward(backend.get() as u32, mac, syn, A::IPV6);
     next.handle(verdict.of(segment.bytes))
+}
+
+/// The row of a bucket. A cluster with few nodes has no later ranks.
+#[inline(always)]
+fn row<T: Tables>(tables: &T, bucket: u16) -> RankRow {
+    let config = &tables.state().config;
+    let index = config.rank_base.wrapping_add(bucket.into());
+    let later = if config.backend_count as usize > FIRST_RANKS {
+        tables.later_ranks(index)
+    } else {
+        LaterRanks::default()
+    };
+    RankRow::of(tables.first_ranks(index), later)
+}
+
+/// The nodes that a segment to a service may go to. `syn`: it opens a connection.
+#[inline(always)]
+pub(super) fn usable(state: &State, service: &Service, syn: bool) -> BackendMask {
+    if syn {
+        state.masks.for_new_connections(service.check)
+    } else {
+        state.masks.alive
+    }
 }
 
 /// Whether the segment has made all the hops that it may.
@@ -179,12 +215,13 @@ impl Ranks {
 /// The counter under which this node keeps the segment; `None` if it does not keep it. `usable`:
 /// this node may take new connections.
 #[inline(always)]
-fn keep<A: Address, S: Sockets>(
+fn keep<F: Frame + ?Sized, A: Address, S: Sockets>(
+    frame: &F,
     segment: &Segment<'_, A>,
     usable: bool,
     sockets: &S,
 ) -> Option<Counter> {
-    match sockets.lookup(&segment.flow, segment.cookie, segment.tcp) {
+    match sockets.lookup(frame, &segment.flow, segment.cookie, segment.tcp) {
         // Also for a SYN, and also when this node takes no new connections. A retransmitted SYN
         // belongs to its request; one for an open connection gets a challenge ACK (RFC 5961).
         Socket::Connection => Some(match segment.purpose {

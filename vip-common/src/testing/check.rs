@@ -8,8 +8,7 @@ use super::world::{NOW, World, backend};
 use crate::abi::{BackendMask, flag};
 use crate::egress;
 use crate::env::Socket;
-use crate::ingress::untag::untag;
-use crate::ingress::{self, Action};
+use crate::ingress::{self, Action, untag};
 use crate::verdict::Kind;
 
 /// Checks the rules for the input of a fuzzer: three bytes that set the node's state, then a frame.
@@ -54,6 +53,10 @@ pub fn check_input(input: &[u8]) {
 fn check_ingress(world: &World, frame: &[u8]) {
     let mut after = Vec::from(frame);
     let (verdict, action) = world.run(&mut after);
+    let mut without = Vec::from(frame);
+    let other = world.run_without_straight_path(&mut without);
+    assert_eq!((verdict, action), other, "with and without straight path");
+    assert_eq!(after, without, "with and without straight path");
     match verdict.kind() {
         Kind::Pass | Kind::Local => {
             assert_eq!(action, Action::Pass);

@@ -154,18 +154,18 @@ impl Segment {
         frame
     }
 
-    /// The bucket of the segment's flow.
+    /// The row of the segment's flow.
     #[must_use]
     pub fn bucket(&self, world: &World) -> usize {
         let key = world.state.config.hash_key;
         let port = Be16::new(self.port);
         let source_port = Be16::new(self.source_port);
         let service = Service::new(key, self.destination, port);
-        let hash = match self.source.ipv4() {
-            Some(source) => service.hash.flow_ipv4(source, source_port),
-            None => service.hash.flow_ipv6(self.source, source_port, port),
+        let bucket = match self.source.ipv4() {
+            Some(source) => service.hash.bucket_ipv4(source, source_port),
+            None => service.hash.bucket_ipv6(self.source, source_port),
         };
-        (hash as u32 & world.state.config.bucket_mask) as usize
+        usize::from(bucket) % world.rows.len()
     }
 
     /// The same segment with a source port for which `node` has the first rank.

@@ -1,26 +1,27 @@
 //! One node's tables and sockets in memory.
 
+use core::ops::ControlFlow;
 use std::vec::Vec;
 
 use bytemuck::Zeroable as _;
 
 use super::addresses::{BANNED, BANNED6, PORT, VIP, VIP6, node_address, node_address6, node_mac};
 use crate::abi::{
-    Backend, BackendIndex, Config, LAYOUT_VERSION, LONGEST_LEASE, Masks, RankRow, Service, State,
-    Vip,
+    Backend, BackendIndex, Config, FirstRanks, LAYOUT_VERSION, LONGEST_LEASE, LaterRanks, Masks,
+    RankRow, Service, State, Vip,
 };
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
-use crate::ingress::untag::untag;
-use crate::ingress::{self, Action};
-use crate::verdict::Verdict;
+use crate::ingress::{self, Action, Known};
+use crate::verdict::{Steered, Verdict, VerdictHandler};
+use crate::wire::Frame;
 use crate::wire::addr::{Be16, Be128, Mac};
 use crate::wire::time::BootNanos;
 
 /// Key of the flow hash.
 pub const HASH_KEY: [u64; 2] = [1, 2];
-/// Buckets of the rank table.
-pub const BUCKETS: u32 = 64;
+/// Different rows of the rank table.
+pub const ROWS: usize = 64;
 
 /// The current time of a [`World`].
 pub const NOW: BootNanos = BootNanos(1_000_000_000);
@@ -30,8 +31,8 @@ pub const NOW: BootNanos = BootNanos(1_000_000_000);
 pub struct World {
     /// Everything but the rank table.
     pub state: State,
-    /// The rank table: the row of bucket `b` begins with backend `b` modulo their number, and goes
-    /// round from there.
+    /// The rank table, which repeats these [`ROWS`] rows: the row of bucket `b` begins with backend
+    /// `b` modulo their number, and goes round from there.
     pub rows: Vec<RankRow>,
     /// The socket of every flow to the VIP's service.
     pub socket: Socket,
@@ -52,27 +53,27 @@ impl World {
     #[must_use]
     pub fn with_list(list: &[usize], me: usize) -> Self {
         let nodes = list.len();
-        let rows = (0..BUCKETS as usize)
+        let rows = (0..ROWS)
             .map(|bucket| RankRow::new((0..nodes).map(|rank| backend((bucket + rank) % nodes))));
         let mut state = State {
             config: Config {
                 layout_version: LAYOUT_VERSION,
                 own_index: me as u32,
-                vip_count: 2,
-                ipv4_count: 1,
                 backend_count: nodes as u32,
-                bucket_mask: BUCKETS - 1,
                 hash_key: HASH_KEY,
                 own_mac: node_mac(list[me]),
+                straight_mac: node_mac(list[me]),
                 own_address: node_address(list[me]),
                 ..Config::zeroed()
             },
             masks: Masks::all(nodes),
             ..State::zeroed()
         };
-        for (vip, address) in state.vips.iter_mut().zip([VIP.into(), VIP6]) {
-            *vip = Vip::new(address, &[Service::new(HASH_KEY, address, Be16::new(PORT))]);
-        }
+        state.set_vips(
+            [VIP.into(), VIP6].map(|address| {
+                Vip::new(address, &[Service::new(HASH_KEY, address, Be16::new(PORT))])
+            }),
+        );
         for (&node, backend) in list.iter().zip(&mut state.backends) {
             *backend = Backend {
                 mac: node_mac(node),
@@ -137,14 +138,49 @@ impl World {
         self
     }
 
+    /// The row with this index of the programs' table.
+    fn row(&self, index: u32) -> RankRow {
+        self.rows[index as usize % self.rows.len()]
+    }
+
     /// Decides about a frame and rewrites it by the verdict, as the programs do.
-    ///
-    /// # Panics
-    /// If the tag of a tagged frame cannot be removed.
     pub fn run(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
-        assert!(untag(frame, self), "the tag is there");
-        let verdict = ingress::decide(frame, self, self);
-        (verdict, ingress::apply(verdict, frame, self))
+        let done = match ingress::straight(frame, self, self, Rewrite) {
+            ControlFlow::Break(done) => done,
+            ControlFlow::Continue(known) => ingress::walk(frame, self, self, known, Rewrite),
+        };
+        self.finish(done, frame)
+    }
+
+    /// The same without the straight path.
+    pub fn run_without_straight_path(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
+        let done = ingress::walk(frame, self, self, Known::default(), Rewrite);
+        self.finish(done, frame)
+    }
+
+    /// Rewrites the frame, unless that is done.
+    fn finish(&self, done: (Verdict, bool), frame: &mut Vec<u8>) -> (Verdict, Action) {
+        match done {
+            (verdict, true) => (verdict, Action::Transmit),
+            (verdict, false) => (verdict, ingress::apply(verdict, frame, self)),
+        }
+    }
+}
+
+/// Returns the verdict, and whether it has rewritten the frame.
+#[derive(Clone, Copy)]
+struct Rewrite;
+
+impl VerdictHandler for Rewrite {
+    type Outcome = (Verdict, bool);
+
+    fn handle(self, verdict: Verdict) -> Self::Outcome {
+        (verdict, false)
+    }
+
+    fn forward(self, verdict: Verdict, headers: &mut impl Steered) -> Self::Outcome {
+        headers.forward_to(verdict.mac());
+        (verdict, true)
     }
 }
 
@@ -158,8 +194,12 @@ impl Tables for World {
         &self.state
     }
 
-    fn row(&self, index: u32) -> Option<RankRow> {
-        self.rows.get(index as usize).copied()
+    fn first_ranks(&self, row: u32) -> FirstRanks {
+        self.row(row).first_ranks()
+    }
+
+    fn later_ranks(&self, row: u32) -> LaterRanks {
+        self.row(row).later_ranks()
     }
 
     fn now(&self) -> BootNanos {
@@ -176,7 +216,18 @@ impl Tables for World {
 }
 
 impl Sockets for World {
-    fn lookup<A: Address>(&self, flow: &Flow<A>, cookie: bool, _tcp: usize) -> Socket {
+    fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
+        match self.lookup(&[][..], flow, false, 0) {
+            Socket::TimeWait { .. } => Socket::TimeWait { expects: None },
+            socket => socket,
+        }
+    }
+
+    fn lookup<F, A>(&self, _frame: &F, flow: &Flow<A>, cookie: bool, _tcp: usize) -> Socket
+    where
+        F: Frame + ?Sized,
+        A: Address,
+    {
         let destination: Be128 = flow.destination.into();
         assert!(
             destination == VIP6 || destination == VIP.into(),

@@ -155,6 +155,13 @@ impl Be128 {
         self.0
     }
 
+    /// From both halves as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
     /// From four words as they lie in memory, as in the kernel's `__be32 [4]` fields.
     #[inline(always)]
     #[must_use]

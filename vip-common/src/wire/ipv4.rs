@@ -42,6 +42,13 @@ impl Header {
         self.version_and_length >> 4
     }
 
+    /// Whether this is a header of version 4 without options.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_no_options(&self) -> bool {
+        self.version_and_length == 0x45
+    }
+
     /// Length of the header with its options in bytes, `0..=60`. Below [`LENGTH`] it is not valid.
     #[inline(always)]
     #[must_use]
@@ -92,17 +99,15 @@ impl Header {
         Be32::from_wire(self.destination)
     }
 
-    /// Lowers the TTL to `to`, and updates the header checksum (RFC 1624, equation 3). The TTL is
-    /// the upper byte of its 16-bit word.
+    /// Lowers the TTL to `to`, and updates the header checksum (RFC 1624, equation 3). The sum does
+    /// not depend on the byte order (RFC 1071, section 2), so the words stay as they lie in memory.
     #[inline(always)]
     pub fn lower_ttl(&mut self, to: u8) {
-        let difference = u32::from(self.ttl.wrapping_sub(to));
+        let difference = u16::from_ne_bytes([self.ttl.wrapping_sub(to), 0]);
         self.ttl = to;
-        let old = u32::from(Be16::from_wire(self.checksum).get());
         // The checksum is the complement of the sum, so it grows by the difference.
-        let sum = old + (difference << 8);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        self.checksum = Be16::new(sum as u16).raw().to_ne_bytes();
+        let sum = u32::from(u16::from_ne_bytes(self.checksum)) + u32::from(difference);
+        self.checksum = ((sum + (sum >> 16)) as u16).to_ne_bytes();
     }
 }
 

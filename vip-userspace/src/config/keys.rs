@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vip_node::rank;
-
 use super::addresses::listen;
 use super::entries::{NodeKeys, ServiceKeys, networks, nodes, services, syn_rate, vips};
 use super::fault::Placed;
@@ -491,20 +489,11 @@ keys! {
             example: "\"native\"",
         }
 
-        /// Rows of the rank table, 2 × 8 bytes each.
-        ///
-        /// Must be the same on all nodes. With more, shares are more even: see below.
-        pub buckets: u32 {
-            kind: number(rank::MIN_BUCKETS..=rank::MAX_BUCKETS)
-                .also("a power of two", power_of_two),
-            default: "65536",
-            example: "131072",
-        }
-
         /// Key of the flow hash and the rank table.
         ///
-        /// The default is no secret; give one (`openssl rand -hex 16`), the same on all nodes, if
-        /// clients may try to gather on one server.
+        /// It must be the same on all nodes. The default is no secret. A key of your own
+        /// (`openssl rand -hex 16`) hides from clients to which server a new connection goes; a
+        /// client that sees its server can still try ports until it has the one that it wants.
         pub hash_key: Option<[u64; 2]> {
             kind: text("32 hexadecimal digits", hash_key),
             unset: "made from the VIP",
@@ -563,14 +552,4 @@ fn centiseconds(interval: Duration) -> Result<Duration, String> {
             "`{interval:?}` is not a multiple of 10ms; round it"
         ))
     }
-}
-
-fn power_of_two(buckets: u32) -> Result<u32, String> {
-    if buckets.is_power_of_two() {
-        return Ok(buckets);
-    }
-    let (less, more) = (buckets.next_power_of_two() / 2, buckets.next_power_of_two());
-    Err(format!(
-        "{buckets} is not a power of two; take {less} or {more}"
-    ))
 }

@@ -4,7 +4,7 @@ use std::{env, fs};
 
 use clap::{Args as _, FromArgMatches as _};
 use proptest::prelude::*;
-use vip_common::abi::{CheckIndex, DEFAULT_BUCKETS};
+use vip_common::abi::CheckIndex;
 
 use super::addresses::listen;
 use super::kind::milliseconds;
@@ -103,7 +103,6 @@ fn smallest_file_has_sensible_defaults() {
             local: Some(Local { cgroup: None }),
             datapath: Datapath {
                 mode: XdpMode::Auto,
-                buckets: DEFAULT_BUCKETS,
                 hash_key: None,
                 bpffs: "/sys/fs/bpf".into(),
             },
@@ -212,7 +211,6 @@ fn every_key_in_the_page_reaches_its_place() {
             }),
             datapath: Datapath {
                 mode: XdpMode::Native,
-                buckets: 131_072,
                 hash_key: Some([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]),
                 bpffs: "/run/bpf".into(),
             },
@@ -553,18 +551,6 @@ fn wrong_values_are_refused_with_their_place_and_a_way_out() {
             "4:8: unknown value `fast`, expected one of `auto`, `native`, `generic`, `tc`",
         ),
         (
-            "[datapath]\nbuckets = 65535",
-            "4:11: 65535 is not a power of two; take 32768 or 65536",
-        ),
-        (
-            "[datapath]\nbuckets = 8",
-            "4:11: 8 is out of range, must be 16 to 1048576",
-        ),
-        (
-            "[datapath]\nbuckets = 99999999999999999999",
-            "4:11: 99999999999999999999 is too large",
-        ),
-        (
             "[datapath]\nhash_key = \"12\"",
             "4:12: not a key: must be 32 hexadecimal digits; `openssl rand -hex 16` makes one",
         ),
@@ -873,12 +859,12 @@ fn the_same_port_443_on_the_nodes_must_be_said() {
 #[test]
 fn numbers_and_durations_may_be_written_as_toml_and_people_do() {
     let config = Config::parse(
-        &format!("{SMALLEST}\n[vrrp]\ninterval = \"1.5s\"\n[datapath]\nbuckets = 0x1_0000"),
+        &format!("{SMALLEST}\n[vrrp]\ninterval = \"1.5s\"\nrouter_id = 0x1_0"),
         "vip.toml",
     );
     let config = config.unwrap();
     assert_eq!(config.vrrp.interval, Duration::from_millis(1500));
-    assert_eq!(config.datapath.buckets, 65_536);
+    assert_eq!(config.vrrp.router_id, Some(16));
     assert_eq!(milliseconds("2m"), Ok(Duration::from_secs(120)));
 }
 

@@ -55,11 +55,17 @@ pub struct DesiredState {
     pub netns: u64,
     /// The nodes' addresses, in the order of the configuration.
     pub backends: Vec<NodeAddresses>,
+    /// Level of the programs' own log (see [`Datapath::log`](super::Datapath::log)): 0 is none, 4
+    /// (debug) tells of each frame.
+    pub log_level: u8,
     /// Key of the flow hash.
     pub hash_key: [u64; 2],
-    /// The rank table, one row a bucket. Its length is a power of two.
+    /// The rank table, one row a bucket.
     pub rows: Vec<RankRow>,
 }
+
+/// The level from which on the programs log each frame: debug (`aya_log_common::Level`).
+const LOGS_FRAMES: u8 = 4;
 
 /// A node's addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,20 +99,6 @@ impl DesiredState {
                 ..Masks::all(self.backends.len())
             };
         }
-        for (found, vip) in zip(&mut state.vips, &self.vips) {
-            let answer_until = if found.address == vip.address {
-                found.answer_until
-            } else {
-                BootNanos::ZERO
-            };
-            *found = Vip {
-                answer_until,
-                ..*vip
-            };
-            for service in &mut found.services {
-                service.allowed = service.allowed.in_half(halves.allowed);
-            }
-        }
         for (found, node) in zip(&mut state.backends, &self.backends) {
             let (mac, source) = if found.address == node.address {
                 (found.mac, found.source)
@@ -125,17 +117,15 @@ impl DesiredState {
             own_index: self
                 .own_index
                 .map_or(NOT_A_BACKEND, |index| index.get() as u32),
-            vip_count: self.vips.len() as u32,
-            ipv4_count: self
-                .vips
-                .iter()
-                .filter(|vip| vip.address.ipv4().is_some())
-                .count() as u32,
             backend_count: self.backends.len() as u32,
-            bucket_mask: self.rows.len() as u32 - 1,
             rank_base: halves.rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
+            straight_mac: if self.log_level < LOGS_FRAMES {
+                self.own_mac
+            } else {
+                Mac::UNKNOWN
+            },
             port_macs: self.port_macs,
             own_address: self.own_address,
             redirects: u32::from(self.redirects),
@@ -148,6 +138,23 @@ impl DesiredState {
             netns: self.netns,
             ..Config::zeroed()
         };
+        let before = state.vips;
+        state.set_vips(zip(&before, &self.vips).map(|(found, vip)| {
+            let answer_until = if found.address == vip.address {
+                found.answer_until
+            } else {
+                BootNanos::ZERO
+            };
+            let services = vip.services.map(|service| Service {
+                allowed: service.allowed.in_half(halves.allowed),
+                ..service
+            });
+            Vip {
+                answer_until,
+                services,
+                ..*vip
+            }
+        }));
         state.config.peers = state.peers();
         let nodes = &state.backends[..self.backends.len()];
         state.config.set_families(nodes);
@@ -180,6 +187,7 @@ impl DesiredState {
                     other: node.other_address,
                 })
                 .collect(),
+            log_level: 0,
             hash_key: config.hash_key,
             rows,
         }

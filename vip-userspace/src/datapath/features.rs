@@ -1,7 +1,7 @@
 //! What this kernel offers.
 
 use bytemuck::Zeroable as _;
-use vip_common::abi::{RankRow, State};
+use vip_common::abi::State;
 
 use super::Datapath;
 use super::attach::has_tcx;
@@ -28,8 +28,8 @@ impl Features {
     /// # Errors
     /// What [`Datapath::load`] says of a kernel that does not take them.
     pub fn probe() -> Result<Self, DatapathError> {
-        let nothing = DesiredState::of(&State::zeroed(), vec![RankRow::default()]);
-        let (mut datapath, _state) = Datapath::load(None, &nothing, 0)?;
+        let nothing = DesiredState::of(&State::zeroed(), vec![]);
+        let (mut datapath, _state) = Datapath::load(None, &nothing)?;
         let (name, _) = ingress(&mut datapath.ebpf)?;
         Ok(Self {
             frags: name == INGRESS,

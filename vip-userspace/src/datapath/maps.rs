@@ -187,9 +187,7 @@ impl Maps {
         let config = &state.config;
         config.layout_version == LAYOUT_VERSION
             && config.backend_count as usize == desired.backends.len()
-            && config.bucket_mask as usize + 1 == desired.rows.len()
             && config.hash_key == desired.hash_key
-            && self.ranks.rows() == 2 * desired.rows.len()
             && zip(&desired.backends, &state.backends)
                 .all(|(node, backend)| backend.address == node.address)
             && zip(&desired.vips, &state.vips).all(|(vip, found)| found.address == vip.address)

@@ -41,20 +41,22 @@ use std::path::Path;
 use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::Zeroable as _;
-use vip_common::abi::{
-    BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, State, maps as names,
-};
+use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex, Counter, State};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
 use self::error::program_error;
 use self::maps::Maps;
 use self::programs::{ingress, load_ingress, program};
+use self::rank_map::{Ranks, other_half};
 use crate::config::XdpMode;
 use crate::kernel::{bpf, btf};
 
 /// The global that holds the [`State`].
 const STATE: &str = "VIP_STATE";
+
+/// The global that holds the rank table.
+const RANKS: &str = "VIP_RANKS";
 
 /// The constant that holds the offset of the next sequence number in a TIME-WAIT socket.
 const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
@@ -79,26 +81,25 @@ impl Datapath {
     /// pinned there and are adopted if they were made for the same cluster as the desired state; else
     /// new ones take their place. Nothing is attached yet.
     ///
-    /// `log_level` is that of the programs' own log (see [`Self::log`]); 0 is none.
-    ///
     /// # Errors
     /// If the kernel refuses programs or maps, or the pins cannot be read or written.
     pub fn load(
         pins: Option<Pins>,
         desired: &DesiredState,
-        log_level: u8,
     ) -> Result<(Self, StateMap), DatapathError> {
         let found = pins
             .as_ref()
             .and_then(Maps::pinned)
-            .filter(|(maps, state)| maps.fits(state.get(), desired))
-            .map(|(_, state)| *state.get());
+            .filter(|(maps, state)| maps.fits(state.get(), desired));
         if let (Some(pins), None) = (&pins, &found) {
             pins.forget_maps()?;
         }
         let adopted = found.is_some();
         // aya writes globals when it loads, pinned ones too: let it write what is there.
-        let state = found.unwrap_or_else(State::zeroed);
+        let (state, ranks) = match found {
+            Some((maps, state)) => (*state.get(), maps.ranks.read()?),
+            None => (State::zeroed(), Ranks::new(&desired.rows)),
+        };
         let expects = tw_rcv_nxt();
         // Where that is not allowed and not needed, nothing is lost; where it is needed, loading
         // fails and says so.
@@ -107,10 +108,10 @@ impl Datapath {
         }
         let mut loader = EbpfLoader::new();
         loader
-            .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global(aya_log::LEVEL, &desired.log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
-            .override_global(TW_RCV_NXT, &expects, true)
-            .map_max_entries(names::RANKS, 2 * desired.rows.len() as u32);
+            .override_global(RANKS, ranks.bytes(), true)
+            .override_global(TW_RCV_NXT, &expects, true);
         if let Some(pins) = &pins {
             for name in pins::MAPS {
                 loader.map_pin_path(name, pins.map(name));
@@ -141,14 +142,11 @@ impl Datapath {
             no_redirection,
             standby: None,
         };
-        if state.get().config.layout_version != LAYOUT_VERSION {
-            datapath.maps.ranks.write(0, &desired.rows);
-        } else if !datapath.holds(desired) {
+        if !ranks.hold(datapath.halves.rank_base, &desired.rows) {
             // The half not in use is written whole before the one word that names it.
-            let rows = desired.rows.len() as u32;
             let base = &mut datapath.halves.rank_base;
-            *base = if *base == 0 { rows } else { 0 };
-            datapath.maps.ranks.write(*base, &desired.rows);
+            *base = other_half(*base);
+            datapath.maps.ranks.write(*base, &desired.rows)?;
         }
         let allowed = &mut datapath.halves.allowed;
         if !datapath.maps.allowed.holds(*allowed, &desired.allowed) {
@@ -172,23 +170,22 @@ impl Datapath {
         self.halves
     }
 
-    fn holds(&self, desired: &DesiredState) -> bool {
-        self.maps.ranks.holds(self.halves.rank_base, &desired.rows)
-    }
-
     /// Makes rank table and allow lists say what the desired state says, and reports whether that was
     /// needed.
-    pub fn repair(&mut self, desired: &DesiredState) -> bool {
+    ///
+    /// # Errors
+    /// If the rank table cannot be read or written.
+    pub fn repair(&mut self, desired: &DesiredState) -> Result<bool, DatapathError> {
         let Halves { rank_base, allowed } = self.halves;
-        let ranks = self.holds(desired);
+        let ranks = self.maps.ranks.read()?.hold(rank_base, &desired.rows);
         if !ranks {
-            self.maps.ranks.write(rank_base, &desired.rows);
+            self.maps.ranks.write(rank_base, &desired.rows)?;
         }
         let lists = self.maps.allowed.holds(allowed, &desired.allowed);
         if !lists {
             self.maps.allowed.write(allowed, &desired.allowed);
         }
-        !(ranks && lists)
+        Ok(!(ranks && lists))
     }
 
     /// Attaches both programs to the NIC, or replaces the programs on the links that an
@@ -349,12 +346,17 @@ impl Datapath {
         match counter {
             // The programs count these by backend only.
             Counter::ForwardedSyn => Ok(self.forwarded()?.syns),
-            Counter::ForwardedSegment => {
-                let all = self.forwarded()?;
-                Ok(all.packets - all.syns)
-            }
+            Counter::ForwardedSegment => Ok(self.forwarded()?.segments),
+            Counter::LocalSyn => Ok(self.kept()?.syns),
+            Counter::LocalSegment => Ok(self.kept()?.segments),
             _ => self.maps.counter(counter),
         }
+    }
+
+    /// What this node's own stack got.
+    fn kept(&self) -> Result<BackendCounters, DatapathError> {
+        let own = self.own_index.map(|own| self.backend_counters(own));
+        own.unwrap_or_else(|| Ok(BackendCounters::default()))
     }
 
     /// What went to other nodes.

@@ -1,99 +1,123 @@
-//! The rank table in the kernel, mapped into the agent.
+//! The rank table in the kernel: a global of the programs.
 //!
-//! 65,536 rows are 65,536 system calls through `bpf(2)`, or one copy through `mmap(2)`. aya
-//! has no mapping of arrays, so it is made here. The `unsafe` of it stays in this file.
+//! It is read and written whole, by one system call each. Programs may read meanwhile: only the
+//! half that is not in use gets other bytes.
 
-use std::num::NonZero;
+use std::iter::zip;
+use std::mem::offset_of;
 use std::os::fd::AsFd as _;
-use std::ptr::NonNull;
 
-use aya::maps::{Array, Map};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use vip_common::abi::{RankRow, maps::RANKS};
+use aya::maps::{Array, Map, MapData};
+use vip_common::abi::{BUCKETS, FirstRanks, LaterRanks, RankRow, RankTable, maps::RANKS};
 
 use super::error::{DatapathError, map_error};
+use crate::kernel::bpf;
 
-/// The mapping. It keeps the map alive, and is undone when dropped.
-pub(super) struct RankMap {
-    start: NonNull<RankRow>,
-    rows: usize,
-}
+/// Words of 8 bytes in a [`RankTable`], and those before its later ranks.
+const WORDS: usize = size_of::<RankTable>() / size_of::<u64>();
+const FIRST_WORDS: usize = offset_of!(RankTable, later) / size_of::<u64>();
 
-// SAFETY: the mapping belongs to this value alone, not to a thread.
-unsafe impl Send for RankMap {}
+/// The contents of a [`RankTable`].
+pub(super) struct Ranks(Box<[u64]>);
 
-impl RankMap {
-    pub(super) fn new(map: Map) -> Result<Self, DatapathError> {
-        let count = Array::<_, [u8; size_of::<RankRow>()]>::try_from(&map)
-            .map_err(map_error(RANKS))?
-            .len();
-        let count = count as usize;
-        let Map::Array(data) = map else {
-            return Err(DatapathError::Missing(RANKS));
-        };
-        let length =
-            NonZero::new(count * size_of::<RankRow>()).ok_or(DatapathError::Missing(RANKS))?;
-        // SAFETY: a new mapping at an address the kernel chooses; the map was made with
-        // BPF_F_MMAPABLE, and its values lie one behind the other (8 bytes need no rounding).
-        let start = unsafe {
-            mmap(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                data.fd().as_fd(),
-                0,
-            )
-        }
-        .map_err(|errno| DatapathError::Io {
-            what: format!("cannot map {RANKS} into memory"),
-            error: errno.into(),
-        })?;
-        Ok(Self {
-            start: start.cast(),
-            rows: count,
-        })
+impl Ranks {
+    /// Zeros, but for these rows in the first half.
+    pub(super) fn new(rows: &[RankRow]) -> Self {
+        let mut ranks = Self(vec![0; WORDS].into());
+        ranks.put(0, rows);
+        ranks
     }
 
-    /// Rows in both halves.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    /// As [`RankTable`] has them.
+    pub(super) fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    fn parts(&self) -> (&[FirstRanks], &[LaterRanks]) {
+        let (first, later) = self.0.split_at(FIRST_WORDS);
+        (bytemuck::cast_slice(first), bytemuck::cast_slice(later))
     }
 
     /// Whether the rows from `base` on are these.
-    pub(super) fn holds(&self, base: u32, rows: &[RankRow]) -> bool {
+    pub(super) fn hold(&self, base: u32, rows: &[RankRow]) -> bool {
+        let (first, later) = self.parts();
         let base = base as usize;
-        base + rows.len() <= self.rows
-            && rows.iter().enumerate().all(|(index, row)| {
-                // SAFETY: in range by the check above. Only agents write, and one at a time
-                // (they hold a lock), so this reads what was written last.
-                unsafe { self.start.add(base + index).read_volatile() == *row }
-            })
+        let found = zip(first.iter().skip(base), later.iter().skip(base));
+        base + rows.len() <= first.len()
+            && zip(rows, found).all(|(row, (first, later))| *row == RankRow::of(*first, *later))
     }
 
-    /// Writes the rows from `base` on.
-    ///
-    /// # Panics
-    /// If the table has no room for them, which would be a mistake in [`super::Datapath`]: it
-    /// sizes the map by the rows.
-    pub(super) fn write(&mut self, base: u32, rows: &[RankRow]) {
+    /// Puts rows from `base` on.
+    fn put(&mut self, base: u32, rows: &[RankRow]) {
+        let (first, later) = self.0.split_at_mut(FIRST_WORDS);
+        let first: &mut [FirstRanks] = bytemuck::cast_slice_mut(first);
+        let later: &mut [LaterRanks] = bytemuck::cast_slice_mut(later);
         let base = base as usize;
-        assert!(
-            base + rows.len() <= self.rows,
-            "the rank table is sized by its rows"
-        );
-        for (index, row) in rows.iter().enumerate() {
-            // SAFETY: in range by the check above; programs that read these rows meanwhile
-            // read bytes, each of which is a rank or the end.
-            unsafe { self.start.add(base + index).write_volatile(*row) };
+        let places = zip(first.iter_mut().skip(base), later.iter_mut().skip(base));
+        for (row, (first, later)) in zip(rows, places) {
+            (*first, *later) = (row.first_ranks(), row.later_ranks());
         }
     }
 }
 
-impl Drop for RankMap {
-    fn drop(&mut self) {
-        // SAFETY: made in `new` with this length, and nobody else has the address.
-        let undone = unsafe { munmap(self.start.cast(), self.rows * size_of::<RankRow>()) };
-        debug_assert!(undone.is_ok(), "{undone:?}");
+/// The other half of the table than the one that begins at `base`.
+pub(super) const fn other_half(base: u32) -> u32 {
+    if base == 0 { BUCKETS as u32 } else { 0 }
+}
+
+/// The map.
+pub(super) struct RankMap(MapData);
+
+impl RankMap {
+    pub(super) fn new(map: Map) -> Result<Self, DatapathError> {
+        // Whether its value is as long as a table.
+        Array::<_, [u8; size_of::<RankTable>()]>::try_from(&map).map_err(map_error(RANKS))?;
+        match map {
+            Map::Array(data) => Ok(Self(data)),
+            _ => Err(DatapathError::Missing(RANKS)),
+        }
+    }
+
+    /// What the programs see.
+    pub(super) fn read(&self) -> Result<Ranks, DatapathError> {
+        let mut ranks = Ranks(vec![0; WORDS].into());
+        // SAFETY: the map's value is as long as a table, as `new` has checked.
+        unsafe { bpf::read_global(self.0.fd().as_fd(), &mut ranks.0) }
+            .map_err(DatapathError::io(format!("cannot read {RANKS}")))?;
+        Ok(ranks)
+    }
+
+    /// Writes the rows from `base` on.
+    pub(super) fn write(&mut self, base: u32, rows: &[RankRow]) -> Result<(), DatapathError> {
+        let mut ranks = self.read()?;
+        ranks.put(base, rows);
+        // SAFETY: the map's value is as long as a table, as `new` has checked.
+        unsafe { bpf::write_global(self.0.fd().as_fd(), &ranks.0) }
+            .map_err(DatapathError::io(format!("cannot write {RANKS}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vip_common::abi::BackendIndex;
+
+    use super::*;
+
+    #[test]
+    fn halves_do_not_touch_each_other() {
+        let row =
+            |order: [usize; 6]| RankRow::new(order.map(|node| BackendIndex::new(node).unwrap()));
+        let (old, new) = (
+            vec![row([5, 4, 3, 2, 1, 0]); BUCKETS],
+            vec![row([0, 1, 2, 3, 4, 5]); BUCKETS],
+        );
+        let mut ranks = Ranks::new(&old);
+        let other = other_half(0);
+        assert!(ranks.hold(0, &old) && !ranks.hold(other, &new));
+        ranks.put(other, &new);
+        assert!(ranks.hold(0, &old) && ranks.hold(other, &new));
+        assert_eq!(other_half(other), 0);
+        // Beyond the end.
+        assert!(!ranks.hold(other + 1, &new));
     }
 }

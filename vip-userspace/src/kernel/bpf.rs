@@ -56,6 +56,59 @@ pub fn lift_memory_limit() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
 }
 
+/// The fields of a command about one element of a map.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl Element {
+    /// That of a global: the only one of its array.
+    fn of_global(map: BorrowedFd<'_>, key: &u32, value: u64) -> Self {
+        Self {
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            reserved: 0,
+            key: std::ptr::from_ref(key) as u64,
+            value,
+            flags: 0,
+        }
+    }
+}
+
+/// Reads a global. (aya moves a value over the stack, which is too small for a large one.)
+///
+/// # Errors
+/// What the kernel says; before Linux 5.15 also that it has no memory in one piece.
+///
+/// # Safety
+/// The map is an array, whose values are as long as `value`.
+pub unsafe fn read_global(map: BorrowedFd<'_>, value: &mut [u64]) -> io::Result<()> {
+    /// `enum bpf_cmd`.
+    const MAP_LOOKUP_ELEM: c_int = 1;
+    let mut attributes = Element::of_global(map, &0, value.as_mut_ptr() as u64);
+    // SAFETY: the command's fields; the value is as long as the kernel writes, and lives on.
+    unsafe { call(MAP_LOOKUP_ELEM, &mut attributes) }.map(drop)
+}
+
+/// Writes a global.
+///
+/// # Errors
+/// As [`read_global`].
+///
+/// # Safety
+/// As [`read_global`].
+pub unsafe fn write_global(map: BorrowedFd<'_>, value: &[u64]) -> io::Result<()> {
+    /// `enum bpf_cmd`.
+    const MAP_UPDATE_ELEM: c_int = 2;
+    let mut attributes = Element::of_global(map, &0, value.as_ptr() as u64);
+    // SAFETY: the command's fields; the value is as long as the kernel reads, and lives on.
+    unsafe { call(MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
 /// An instruction (`struct bpf_insn`).
 pub type Instruction = [u8; 8];
 

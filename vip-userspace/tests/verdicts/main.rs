@@ -19,7 +19,7 @@ use vip_common::abi::{Counter, MAX_BACKENDS, flag, lease_stands};
 use vip_common::egress;
 use vip_common::env::Socket;
 use vip_common::ingress::Action;
-use vip_common::ingress::untag::untag;
+use vip_common::ingress::untag;
 use vip_common::testing::{
     BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, NOW, PORT, Random, Segment, VIP, VIP6, World,
     arp_frame, arp_request, backend, ndp_frame, node_address, node_address6, node_mac,
@@ -75,7 +75,7 @@ impl Kernel {
             vip.services[0].allowed = root;
         }
         let (datapath, mut state) =
-            Datapath::load(None, &desired, 0).expect("the kernel takes the programs");
+            Datapath::load(None, &desired).expect("the kernel takes the programs");
         for (index, node) in world.state.backends().iter().enumerate() {
             state
                 .set_mac(backend(index), node.mac)
@@ -687,7 +687,7 @@ fn nothing_is_reset_before_anybody_has_written_who_lives() {
     in_namespace(|| {
         let world = World::new(3, 0);
         let desired = DesiredState::of(&world.state, world.rows.clone());
-        let (datapath, state) = Datapath::load(None, &desired, 0).expect("the kernel takes them");
+        let (datapath, state) = Datapath::load(None, &desired).expect("the kernel takes them");
         let mut kernel = Kernel(datapath, state);
         for segment in [
             Segment::new(0, 1, tcp::ACK),

@@ -6,18 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vip_common::abi::DEFAULT_BUCKETS;
 use vip_common::testing::Random;
 use vip_node::rank::{self, Identity};
 
 use crate::report::{Better, Column, Figure, Label, Report, Row, median, quantile};
 use crate::steer::thread_time;
 
-const LABELS: &[Label] = &[
-    Label::new("addresses", 12),
-    Label::new("backends", 8),
-    Label::new("buckets", 8),
-];
+const LABELS: &[Label] = &[Label::new("addresses", 12), Label::new("backends", 8)];
 
 const fn column(name: &'static str, unit: &'static str, decimals: usize) -> Column {
     Column {
@@ -44,11 +39,10 @@ pub(super) fn run(clusters: usize, json: Option<PathBuf>) -> Result<()> {
     ];
     let mut report = Report::new(title, LABELS, columns);
     report.print_head();
-    for (addresses, mask, buckets) in [
-        ("one /24", 0xff, DEFAULT_BUCKETS),
-        ("one /16", 0xffff, DEFAULT_BUCKETS),
-        ("anywhere", u32::MAX, DEFAULT_BUCKETS),
-        ("one /24", 0xff, 2 * DEFAULT_BUCKETS),
+    for (addresses, mask) in [
+        ("one /24", 0xff),
+        ("one /16", 0xffff),
+        ("anywhere", u32::MAX),
     ] {
         for backends in [3, 5, 7, 16] {
             let mut spent = Duration::ZERO;
@@ -57,17 +51,13 @@ pub(super) fn run(clusters: usize, json: Option<PathBuf>) -> Result<()> {
                 let key = [rng.word(), rng.word()];
                 let cluster = cluster(&mut rng, mask, backends);
                 let started = thread_time()?;
-                let table = rank::table(key, &cluster, buckets)?;
+                let table = rank::table(key, &cluster)?;
                 spent += thread_time()? - started;
                 worst.push(rank::worst_share(&cluster, &table));
             }
             let over = worst.iter().filter(|&&share| share > 0.02).count();
             let row = Row {
-                labels: vec![
-                    addresses.to_owned(),
-                    backends.to_string(),
-                    buckets.to_string(),
-                ],
+                labels: vec![addresses.to_owned(), backends.to_string()],
                 figures: vec![
                     Figure::new(median(&worst) * 100.0),
                     Figure::new(quantile(&worst, 1.0) * 100.0),

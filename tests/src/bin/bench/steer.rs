@@ -19,7 +19,7 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use vip_common::abi::bench::Feed;
-use vip_common::abi::{AllowKey, Counter, DEFAULT_BUCKETS, RankRow, flag};
+use vip_common::abi::{AllowKey, Counter, RankRow, flag};
 use vip_common::testing::{
     CLIENT, CLIENT_MAC, PORT, Segment, VIP, VIP6, World, backend, node_address, node_mac,
 };
@@ -458,7 +458,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
             weight: 1,
         })
         .collect();
-    let mut rows = rank::table(world.state.config.hash_key, &identities, DEFAULT_BUCKETS)?;
+    let mut rows = rank::table(world.state.config.hash_key, &identities)?;
     let keeps = matches!(kind, Kind::Keep | Kind::Map);
     for row in &mut rows {
         let mut order: Vec<_> = row.order(identities.len()).collect();
@@ -476,7 +476,7 @@ pub(crate) fn product(kind: Kind) -> Result<Datapath> {
     } else {
         vec![]
     };
-    let (product, mut state) = Datapath::load(None, &plan, 0)?;
+    let (product, mut state) = Datapath::load(None, &plan)?;
     for node in 0..3 {
         state.set_mac(backend(node), Mac::from_wire(node_mac(node).to_wire()))?;
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::abi::{RankRow, Service};
-use crate::testing::BUCKETS;
+use crate::testing::ROWS;
 use crate::wire::addr::Be16;
 
 /// A cluster on one segment. The nodes' masks may differ, as they do for a moment after a change.
@@ -393,7 +393,7 @@ proptest! {
 fn a_packet_between_nodes_with_different_tables_is_dropped_after_its_last_hop() {
     // Two nodes with opposite rows: a mistake in the configuration.
     let mut worlds = [World::new(2, 0), World::new(2, 1)];
-    for row in 0..BUCKETS as usize {
+    for row in 0..ROWS {
         worlds[0].rows[row] = RankRow::new([0, 1].map(backend));
         worlds[1].rows[row] = RankRow::new([1, 0].map(backend));
     }

@@ -127,7 +127,7 @@ impl Supervisor {
     /// # Errors
     /// If the agent must be started anew.
     pub(super) async fn reconcile(&mut self) -> anyhow::Result<()> {
-        if self.datapath.repair(&self.desired) {
+        if self.datapath.repair(&self.desired)? {
             self.journal.note(Event::repaired(Repair::Tables));
         }
         self.node_thread.tell(Command::Reconcile);

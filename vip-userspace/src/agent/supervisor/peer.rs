@@ -66,7 +66,7 @@ impl Peer {
     pub(super) fn count(&mut self, counters: BackendCounters, seconds: f64) {
         let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
         self.rates = Rates {
-            packets_per_second: rate(counters.packets, self.counted.packets),
+            packets_per_second: rate(counters.packets(), self.counted.packets()),
             connections_per_second: rate(counters.syns, self.counted.syns),
         };
         self.counted = counters;

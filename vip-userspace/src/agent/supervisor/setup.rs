@@ -206,9 +206,19 @@ pub(super) fn desired(
                 other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
             })
             .collect(),
+        log_level: program_log_level(),
         hash_key: key,
-        rows: rank::table(key, &config.identities(), config.datapath.buckets)?,
+        rows: rank::table(key, &config.identities())?,
     })
+}
+
+/// How much the eBPF programs log: everything with `--log vip=debug`, else nothing.
+fn program_log_level() -> u8 {
+    if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    }
 }
 
 /// Adds the allow list of a service of this VIP, and returns its root. Clients have an address of the

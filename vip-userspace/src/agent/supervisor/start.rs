@@ -198,8 +198,7 @@ impl OnNic {
         let (thread_sockets, sockets) = NicSockets::open(config, nic, &pins)?;
         // Before the programs know it no more: from then on the kernel would answer for it.
         let left = addresses::leave_old(netlink, config).await?;
-        let log = program_log_level();
-        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &desired, log)?;
+        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &desired)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         Ok(Self {
             desired,
@@ -227,15 +226,6 @@ impl OnNic {
         let masks = first::masks(&first.probed, self.state.get().masks);
         self.state.set_masks(masks)?;
         Ok(first)
-    }
-}
-
-/// How much the eBPF programs log: everything with `--log vip=debug`, else nothing.
-fn program_log_level() -> u8 {
-    if tracing::enabled!(target: "vip", tracing::Level::DEBUG) {
-        aya_log::Level::Debug as u8
-    } else {
-        0
     }
 }
 

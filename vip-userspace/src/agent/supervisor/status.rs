@@ -130,7 +130,7 @@ impl Supervisor {
                 peer.last_probe(CheckIndex::API).to_owned()
             },
             rtt_ms: peer.rtt.map(millis),
-            packets: counters.packets,
+            packets: counters.packets(),
             bytes: counters.bytes,
             connections: counters.syns,
             packets_per_second: peer.rates.packets_per_second,
