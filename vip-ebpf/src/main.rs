@@ -55,19 +55,22 @@ fn ingress<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let by_xdp = ByXdp::<FRAGS>(context);
     match ingress::straight(&mut frame, &Maps, &XdpSockets(context), by_xdp) {
         ControlFlow::Break(action) => action,
-        ControlFlow::Continue(known) => walk::<FRAGS>(context.ctx, known.to_bits()),
+        ControlFlow::Continue(known) => decide::<FRAGS>(context.ctx, known.to_bits()),
     }
 }
 
-/// The longer way. A function of its own, so that the straight path has all registers. It takes
-/// words, since it is a function of the object, too.
+/// The longer way. A function of its own in the object, too, so that the straight path has all
+/// registers and the verifier follows this once, wherever the straight path ends.
 #[inline(never)]
-fn walk<const FRAGS: bool>(context: *mut xdp_md, known: u32) -> u32 {
+fn decide<const FRAGS: bool>(context: *mut xdp_md, known: u32) -> u32 {
     let context = XdpContext::new(context);
     let mut frame = XdpFrame::<FRAGS>::new(&context);
+    if !untag(&mut frame, &Maps) {
+        return xdp_action::XDP_DROP;
+    }
     let by_xdp = ByXdp::<FRAGS>(&context);
     let known = Known::from_bits(known);
-    ingress::walk(&mut frame, &Maps, &XdpSockets(&context), known, by_xdp)
+    ingress::decide(&frame, &Maps, &XdpSockets(&context), known, by_xdp)
 }
 
 /// The ingress program for socket buffers. The agent uses it where the NIC has no XDP, or where
@@ -86,23 +89,20 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
     let mut frame = TcFrame::new(&context);
     match ingress::straight(&mut frame, &Maps, &TcSockets(&context), ByTc(&context)) {
         ControlFlow::Break(action) => action,
-        ControlFlow::Continue(known) => tc_walk(context.skb.skb, known.to_bits()),
+        ControlFlow::Continue(known) => tc_decide(context.skb.skb, known.to_bits()),
     }
 }
 
-/// As [`walk`].
+/// As [`decide`].
 #[inline(never)]
-fn tc_walk(context: *mut __sk_buff, known: u32) -> i32 {
+fn tc_decide(context: *mut __sk_buff, known: u32) -> i32 {
     let context = TcContext::new(context);
     let mut frame = TcFrame::new(&context);
-    let known = Known::from_bits(known);
-    ingress::walk(
-        &mut frame,
-        &Maps,
-        &TcSockets(&context),
-        known,
-        ByTc(&context),
-    )
+    if !untag(&mut frame, &Maps) {
+        return TC_ACT_SHOT;
+    }
+    let (by_tc, sockets) = (ByTc(&context), TcSockets(&context));
+    ingress::decide(&frame, &Maps, &sockets, Known::from_bits(known), by_tc)
 }
 
 /// Counts a verdict. Inlined at each place where a verdict is found, where the compiler knows most

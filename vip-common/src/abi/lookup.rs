@@ -40,6 +40,37 @@ pub(crate) fn find(state: &State, address: Be128) -> Option<&Vip> {
     None
 }
 
+/// Whether one of these IPv4 addresses is a VIP. One search for both: the verifier would follow the
+/// second once for each place where the first can end.
+#[inline(always)]
+pub(crate) fn is_any_ipv4(state: &State, addresses: [Be32; 2]) -> bool {
+    let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
+    let mut index = 0;
+    while index < count {
+        let vip = state.vips[index].ipv4;
+        if vip == addresses[0] || vip == addresses[1] {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+/// The same for addresses of either family.
+#[inline(always)]
+pub(crate) fn is_any(state: &State, addresses: [Be128; 3]) -> bool {
+    let count = (state.config.vip_count as usize).min(MAX_VIPS);
+    let mut index = 0;
+    while index < count {
+        let vip = state.vips[index].address;
+        if vip == addresses[0] || vip == addresses[1] || vip == addresses[2] {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
 /// The same VIP, by an index that the verifier does not know.
 #[inline(always)]
 fn hidden<'s>(state: &'s State, vip: &Vip) -> &'s Vip {

@@ -11,16 +11,11 @@ use crate::verdict::{PortField, Verdict, VerdictHandler};
 use crate::wire::addr::{Be32, Be128};
 use crate::wire::{Frame, ethernet, icmp, ipv4, ipv6, tcp};
 
-/// Decides about a frame that arrived at the NIC, and calls `next` at the place where the verdict
-/// is found. `known` is what the straight path has found out about it.
+/// Decides about a frame that the straight path leaves, and calls `next` at the place where the
+/// verdict is found. `known` is what the straight path has found out about the frame, from which
+/// tags have been taken off since ([`untag`](super::untag())).
 #[inline(always)]
-pub(super) fn decide<F, T, S, N>(
-    frame: &F,
-    tables: &T,
-    sockets: &S,
-    known: Known,
-    next: N,
-) -> N::Outcome
+pub fn decide<F, T, S, N>(frame: &F, tables: &T, sockets: &S, known: Known, next: N) -> N::Outcome
 where
     F: Frame + ?Sized,
     T: Tables,

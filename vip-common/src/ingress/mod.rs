@@ -28,31 +28,8 @@ mod untag;
 mod walk;
 
 pub use self::apply::{Action, apply};
-use self::decide::decide;
+pub use self::decide::decide;
 pub use self::straight::{Known, straight};
 pub use self::untag::untag;
-use crate::abi::Counter;
-use crate::env::{Sockets, Tables};
-use crate::verdict::{Verdict, VerdictHandler};
-use crate::wire::FrameMut;
-
-/// Decides about a frame that the straight path leaves, and calls `next` at the place where the
-/// verdict is found. `known` is what the straight path has found out about it.
-#[inline(always)]
-pub fn walk<F, T, S, N>(frame: &mut F, tables: &T, sockets: &S, known: Known, next: N) -> N::Outcome
-where
-    F: FrameMut,
-    T: Tables,
-    S: Sockets,
-    N: VerdictHandler,
-{
-    if untag(frame, tables) {
-        decide(frame, tables, sockets, known, next)
-    } else {
-        // Its headers may be damaged.
-        next.handle(Verdict::drop(Counter::Malformed))
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,9 @@
 //! they are, since a bridge on this node may forward them.
 
 use crate::abi::State;
-use crate::abi::lookup::{find, find_ipv4};
+use crate::abi::lookup::{is_any, is_any_ipv4};
 use crate::env::Tables;
-use crate::wire::addr::Be16;
+use crate::wire::addr::{Be16, Be128};
 use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, ipv6, ndp, vlan};
 
 /// Takes the tags of VLAN 0 off a frame from, to or about a VIP: up to two, a provider's and a
@@ -33,21 +33,26 @@ pub fn untag<F: FrameMut, T: Tables>(frame: &mut F, tables: &T) -> bool {
 /// How many tags are to be taken off, `0..=2`.
 #[inline(always)]
 fn tags<F: Frame + ?Sized>(frame: &F, state: &State) -> usize {
-    const ONE: usize = ethernet::LENGTH + vlan::LENGTH;
-    const TWO: usize = ONE + vlan::LENGTH;
     let tag = |offset| {
         let tag = frame.view::<vlan::Tag>(offset)?;
         tag.says_priority_only().then(|| tag.ether_type())
     };
-    let Some(ether_type) = tag(vlan::OFFSET) else {
+    let Some(mut ether_type) = tag(vlan::OFFSET) else {
         return 0;
     };
-    if !vlan::is_tag(ether_type) {
-        return usize::from(is_about_vip(frame, ether_type, ONE, state));
+    let mut tags = 1;
+    if vlan::is_tag(ether_type) {
+        let Some(second) = tag(vlan::OFFSET + vlan::LENGTH) else {
+            return 0;
+        };
+        (tags, ether_type) = (2, second);
     }
-    match tag(vlan::OFFSET + vlan::LENGTH) {
-        Some(ether_type) if is_about_vip(frame, ether_type, TWO, state) => 2,
-        _ => 0,
+    // The verifier follows the search below once, not once for each number of tags.
+    let offset = state.hide_from_verifier::<32>(ethernet::LENGTH + tags * vlan::LENGTH);
+    if is_about_vip(frame, ether_type, offset, state) {
+        tags
+    } else {
+        0
     }
 }
 
@@ -60,27 +65,33 @@ fn is_about_vip<F: Frame + ?Sized>(
     offset: usize,
     state: &State,
 ) -> bool {
-    let about = match ether_type {
-        ethernet::ether_type::IPV4 => frame.view::<ipv4::Header>(offset).map(|ip| {
-            find_ipv4(state, ip.destination()).is_some() || find_ipv4(state, ip.source()).is_some()
-        }),
-        ethernet::ether_type::ARP => frame.view::<arp::Packet>(offset).map(|packet| {
-            find_ipv4(state, packet.target_address()).is_some()
-                || find_ipv4(state, packet.sender_address()).is_some()
-        }),
-        ethernet::ether_type::IPV6 => frame.view::<ipv6::Header>(offset).map(|ip| {
-            find(state, ip.destination()).is_some()
-                || find(state, ip.source()).is_some()
-                || ip.next_header() == ipv6::next_header::ICMP
-                    && frame
-                        .view::<ndp::Message>(offset + ipv6::LENGTH)
-                        .is_some_and(|message| {
-                            message.is_about_address() && find(state, message.target()).is_some()
-                        })
-        }),
+    let ipv4 = match ether_type {
+        ethernet::ether_type::IPV4 => frame
+            .view::<ipv4::Header>(offset)
+            .map(|ip| [ip.destination(), ip.source()]),
+        ethernet::ether_type::ARP => frame
+            .view::<arp::Packet>(offset)
+            .map(|packet| [packet.target_address(), packet.sender_address()]),
+        ethernet::ether_type::IPV6 => {
+            return frame.view::<ipv6::Header>(offset).is_some_and(|ip| {
+                let target = target(frame, ip, offset).unwrap_or(ip.source());
+                is_any(state, [ip.destination(), ip.source(), target])
+            });
+        }
         _ => None,
     };
-    about.unwrap_or(false)
+    ipv4.is_some_and(|addresses| is_any_ipv4(state, addresses))
+}
+
+/// The address that a message of Neighbor Discovery is about; `None` if the packet at `offset` is
+/// none.
+#[inline(always)]
+fn target<F: Frame + ?Sized>(frame: &F, ip: &ipv6::Header, offset: usize) -> Option<Be128> {
+    if ip.next_header() != ipv6::next_header::ICMP {
+        return None;
+    }
+    let message = frame.view::<ndp::Message>(offset + ipv6::LENGTH)?;
+    message.is_about_address().then(|| message.target())
 }
 
 #[cfg(test)]

@@ -144,18 +144,30 @@ impl World {
     }
 
     /// Decides about a frame and rewrites it by the verdict, as the programs do.
+    ///
+    /// # Panics
+    /// If the tag of a tagged frame cannot be removed.
     pub fn run(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
         let done = match ingress::straight(frame, self, self, Rewrite) {
             ControlFlow::Break(done) => done,
-            ControlFlow::Continue(known) => ingress::walk(frame, self, self, known, Rewrite),
+            ControlFlow::Continue(known) => self.decide(frame, known),
         };
         self.finish(done, frame)
     }
 
     /// The same without the straight path.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
     pub fn run_without_straight_path(&self, frame: &mut Vec<u8>) -> (Verdict, Action) {
-        let done = ingress::walk(frame, self, self, Known::default(), Rewrite);
+        let done = self.decide(frame, Known::default());
         self.finish(done, frame)
+    }
+
+    /// Decides about a frame that the straight path leaves.
+    fn decide(&self, frame: &mut Vec<u8>, known: Known) -> (Verdict, bool) {
+        assert!(ingress::untag(frame, self), "the tag is there");
+        ingress::decide(frame, self, self, known, Rewrite)
     }
 
     /// Rewrites the frame, unless that is done.

@@ -370,8 +370,8 @@ mod tests {
 
     const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 
-    const DIGEST: u64 = 0x6669_77cc_da85_68f2;
-    const DIGEST_WEIGHTED: u64 = 0xe20f_ac1f_415d_8997;
+    const DIGEST: u64 = 0xa9ab_febb_628c_f481;
+    const DIGEST_WEIGHTED: u64 = 0x8c02_5cad_09b8_3168;
     const DEFAULT_KEY: [u64; 2] = [0xb524_011e_1777_4ca4, 0xd05d_4ebb_a2cd_af77];
 
     fn equal(addresses: impl IntoIterator<Item = u32>) -> Vec<Identity> {
