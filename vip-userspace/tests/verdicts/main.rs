@@ -15,7 +15,7 @@ use aya::TestRunResult;
 use aya::programs::{TestRun, TestRunOptions};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
-use vip_common::abi::{Counter, MAX_BACKENDS, flag, lease_stands};
+use vip_common::abi::{BUCKETS, Counter, MAX_BACKENDS, RankRow, flag, lease_stands};
 use vip_common::egress;
 use vip_common::env::Socket;
 use vip_common::ingress::Action;
@@ -63,12 +63,17 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {arguments:?}");
 }
 
+/// The rows of all buckets, which repeat those of a world.
+fn rows(world: &World) -> Vec<RankRow> {
+    world.rows.iter().copied().cycle().take(BUCKETS).collect()
+}
+
 /// The programs, with the tables of a world.
 struct Kernel(Datapath, StateMap);
 
 impl Kernel {
     fn new(world: &World) -> Self {
-        let mut desired = DesiredState::of(&world.state, world.rows.clone());
+        let mut desired = DesiredState::of(&world.state, rows(world));
         let banned = [BANNED.into(), BANNED6].map(|address: Be128| number(address));
         let root = desired.allowed.add(&all_but(&banned, 0, 0));
         for vip in &mut desired.vips {
@@ -686,7 +691,7 @@ fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) {
 fn nothing_is_reset_before_anybody_has_written_who_lives() {
     in_namespace(|| {
         let world = World::new(3, 0);
-        let desired = DesiredState::of(&world.state, world.rows.clone());
+        let desired = DesiredState::of(&world.state, rows(&world));
         let (datapath, state) = Datapath::load(None, &desired).expect("the kernel takes them");
         let mut kernel = Kernel(datapath, state);
         for segment in [
