@@ -19,8 +19,8 @@ pub trait Tables {
     fn later_ranks(&self, row: u32) -> LaterRanks;
     /// The current time.
     fn now(&self) -> BootNanos;
-    /// Whether the allow list of the service with this [`Service::id`] has the source.
-    fn allows(&self, service: u16, source: Be128) -> bool;
+    /// Whether the allow list of the service has the source.
+    fn allows(&self, service: &Service, source: Be128) -> bool;
     /// Whether the source may open one more connection to the service. If so, it is counted.
     fn admits(&self, service: &Service, source: Be128) -> bool;
 }

@@ -1,22 +1,22 @@
 //! The maps, and their implementation of [`Tables`].
 //!
 //! Every packet reads only globals and counters. A global's address is known when the program is
-//! loaded, so that it is read without a lookup. Tries and hash tables are read only for services that are configured to need them.
+//! loaded, so that it is read without a lookup. Allow lists and hash tables are read only for
+//! services that are configured to need them.
 //!
 //! The agent writes while programs read. A mixture of old and new words does no harm: each mask of
 //! health is one word. A new rank table is written to the half that is not in use; then one word
-//! changes, which selects the half.
+//! changes, which selects the half. New allow lists are written in the same way.
 
 use core::cell::UnsafeCell;
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use vip_common::abi::{
-    AllowKey, BUCKETS, BackendCounters, COUNTERS, Counter, FirstRanks, LISTENERS, LaterRanks,
-    MAX_ALLOWED, MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankTable, Redirected, Service, Source,
+    AllowNode, AllowTable, BUCKETS, BackendCounters, COUNTERS, Counter, FirstRanks, LISTENERS,
+    LaterRanks, MAX_BACKENDS, MAX_REDIRECTED, MAX_SOURCES, RankTable, Redirected, Service, Source,
     State, listener,
 };
 use vip_common::env::Tables;
@@ -50,8 +50,7 @@ static VIP_RANKS: Global<RankTable> = {
 };
 
 #[map]
-static VIP_ALLOWED: LpmTrie<AllowKey, u32> =
-    LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
+static VIP_ALLOWED: Array<AllowTable> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static VIP_SOURCES: LruHashMap<Source, Bucket> = LruHashMap::with_max_entries(MAX_SOURCES, 0);
 #[map]
@@ -99,9 +98,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn allows(&self, service: u16, source: Be128) -> bool {
+    fn allows(&self, service: &Service, source: Be128) -> bool {
         let [high, low] = source.words();
-        is_allowed(service, high, low)
+        is_allowed(service.allowed, high, low)
     }
 
     #[inline(always)]
@@ -112,15 +111,15 @@ impl Tables for Maps {
     }
 }
 
-/// Whether the allow list of the service with this id has the source, of which these are the words.
+/// Whether the allow list with this root has the source, of which these are the words.
 ///
 /// This function and the next are called, not inlined: few segments need them, and the others would
 /// lack the registers.
 #[inline(never)]
-fn is_allowed(service: u16, high: u64, low: u64) -> bool {
+fn is_allowed(root: AllowNode, high: u64, low: u64) -> bool {
     let source = Be128::from_words([high, low]);
-    let key = Key::new(AllowKey::BITS, AllowKey::new(service, source));
-    VIP_ALLOWED.get(&key).is_some_and(|allowed| *allowed != 0)
+    let table = VIP_ALLOWED.get(0);
+    table.is_some_and(|table| table.allows(root, source))
 }
 
 /// Whether the source with this key may open one more connection, of `rate` a second.

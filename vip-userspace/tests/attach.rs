@@ -14,9 +14,10 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MsFlags, mount};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
-use vip_common::abi::{Counter, Masks};
+use vip_common::abi::{AllowNode, Counter, Masks};
 use vip_common::testing::{World, backend, node_mac};
 use vip_common::wire::bfd;
+use vip_node::allow::Prefix;
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
     Attachment, BfdPort, Claim, Datapath, DatapathError, DesiredState, Egress, Leftover, Look,
@@ -184,6 +185,45 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         drop(third);
         place.clean_up();
         assert!(!xdp().contains("prog/xdp"), "{}", xdp());
+    });
+}
+
+/// The desired state of three nodes whose API only these networks may use.
+fn desired_with(networks: &[Prefix]) -> DesiredState {
+    let mut desired = desired(3);
+    let root = desired.allowed.add(networks);
+    desired.vips[0].services[0].allowed = root;
+    desired
+}
+
+#[test]
+fn a_changed_allow_list_takes_the_place_of_the_old_one_in_the_other_half() {
+    in_namespace(|place| {
+        let networks: Vec<_> = (0..1000).map(|host| Prefix::new(host << 7, 127)).collect();
+        let lists = [
+            (0..1000, 1),
+            (0..1000, 1),
+            (500..700, 0),
+            (0..2, 1),
+            (1..999, 0),
+        ];
+        for (list, half) in lists {
+            let desired = desired_with(&networks[list.clone()]);
+            let (mut datapath, state) =
+                Datapath::load(Some(place.pins()), &desired).expect("loads");
+            let root = desired.vips[0].services[0].allowed;
+            let found = state.get().vips[0].services[0].allowed;
+            assert_eq!(found, root.in_half(half), "{list:?}");
+            let open = state.get().vips[1].services[0].allowed;
+            assert_eq!(open, AllowNode::EVERYTHING);
+            let mut repair = |desired| datapath.repair(desired).expect("it can be written");
+            assert!(!repair(&desired), "{list:?}: as they should be");
+            let others = desired_with(&networks[400..600]);
+            assert!(repair(&others), "written by another one");
+            assert!(repair(&desired));
+            assert!(!repair(&desired));
+        }
+        place.clean_up();
     });
 }
 

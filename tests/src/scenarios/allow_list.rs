@@ -1,13 +1,14 @@
 //! Only the nodes' segment may use the API: a client behind the router may not, and each drop is
-//! counted.
+//! counted. While its network was on the list, its connections were opened; they go on.
 
 use anyhow::Result;
 
+use crate::clock::boot_now;
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
-use crate::traffic::{Traffic, vip, vip6};
+use crate::traffic::{Traffic, Watches, vip, vip6};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "allow_list",
@@ -16,9 +17,15 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+/// The nodes' segment.
+const LISTED: &str = "\"10.0.0.0/24\", \"fd00::/64\"";
+
+/// The segment behind the router, which the list loses.
+const REMOTE: &str = ", \"10.1.0.0/24\", \"fd00:0:0:1::/64\"";
+
 fn listed() -> Plan {
     Plan {
-        top: "allow = [\"10.0.0.0/24\", \"fd00::/64\"]".to_owned(),
+        top: format!("allow = [{LISTED}{REMOTE}]"),
         ..Plan::dual_stack()
     }
 }
@@ -26,6 +33,22 @@ fn listed() -> Plan {
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("allow_list");
     let mut traffic = Traffic::start(cluster, timeline)?;
+    let remote = cluster.topology.remote.as_ref();
+    let mut held = Vec::new();
+    for target in [vip(), vip6()] {
+        held.push(Watches::open(cluster, remote, &target, 10)?);
+    }
+    let config = cluster.config()?.replace(REMOTE, "");
+    for node in cluster.nodes() {
+        cluster.stop_agent(node)?;
+        cluster.start_agent_with(node, &config)?;
+        cluster.wait_until_settled()?;
+    }
+    timeline.event("the list has lost the segment behind the router");
+    for (mut watches, before) in held {
+        let after = watches.wait_for_verdict(boot_now(), None)?;
+        outcome.take_watches(&before, &after, None);
+    }
     let remote = cluster.topology.remote.as_ref();
     for target in [vip(), vip6()] {
         let mut reach = remote.command("timeout".as_ref());

@@ -110,7 +110,7 @@ counters! {
     Icmp = "icmp",
     /// ICMP error about a connection of this node: passed to its stack.
     LocalError = "local_error",
-    /// From a source that is not on the service's allow list: dropped.
+    /// SYN from a source that is not on the service's allow list: dropped.
     NotAllowed = "not_allowed",
     /// SYN from a source that opens too many connections: dropped.
     SynLimited = "syn_limited",

@@ -7,8 +7,8 @@ pub const STATE: &str = ".data.VIP_STATE";
 pub const RANKS: &str = ".bss.VIP_RANKS";
 /// `Array<Mac>`, one entry: the Ethernet address of the last claimant. The programs write it.
 pub const CLAIMANT: &str = "VIP_CLAIMANT";
-/// `LpmTrie<AllowKey, u32>`: the sources that may use services with
-/// [`flag::ALLOW_LIST`](super::flag). A value of 0 allows nothing.
+/// `Array<AllowTable>`, mmapable, one entry: the sources that may use services with
+/// [`flag::ALLOW_LIST`](super::flag).
 pub const ALLOWED: &str = "VIP_ALLOWED";
 /// `LruHash<Source, Bucket>`: new connections of each source, for services with a limit.
 pub const SOURCES: &str = "VIP_SOURCES";

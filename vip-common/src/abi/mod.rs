@@ -5,6 +5,7 @@
 //! any type here needs a new [`LAYOUT_VERSION`]: an agent that finds pinned maps of another version
 //! must not write to them.
 
+mod allow;
 mod backends;
 pub mod bench;
 mod clients;
@@ -15,6 +16,7 @@ pub mod maps;
 mod service;
 mod state;
 
+pub use self::allow::*;
 pub use self::backends::*;
 pub use self::clients::*;
 pub use self::counters::*;

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::allow::AllowNode;
 use super::limits::MAX_PORTS;
 use crate::hash::ServiceHash;
 use crate::wire::addr::{Be16, Be32, Be128};
@@ -68,8 +69,9 @@ pub struct Service {
     /// With [`flag::SYN_LIMIT`]: new connections for each second that one source may open. It is
     /// also the largest burst.
     pub syn_rate: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// With [`flag::ALLOW_LIST`]: the root of its list in the
+    /// [`AllowTable`](super::AllowTable).
+    pub allowed: AllowNode,
     /// The hash of its flows.
     pub hash: ServiceHash,
 }

@@ -226,7 +226,7 @@ impl Tables for World {
         NOW
     }
 
-    fn allows(&self, _service: u16, source: Be128) -> bool {
+    fn allows(&self, _service: &Service, source: Be128) -> bool {
         !is_banned(source)
     }
 

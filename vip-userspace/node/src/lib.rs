@@ -28,7 +28,7 @@
 //! Four modules decide about this host alone: [`hooks`] (do the programs run?), [`settings`]
 //! (kernel settings), [`ways`] (other NICs for answers) and [`sources`] (MACs of other nodes).
 //! [`hearing`] and [`alarm`] find and hold problems of the segment. [`rank`] computes the rank
-//! table.
+//! table, and [`allow`] the allow lists that the programs search.
 
 mod action;
 mod announce;
@@ -50,6 +50,7 @@ mod transfer;
 mod view;
 
 pub mod alarm;
+pub mod allow;
 pub mod hearing;
 pub mod hooks;
 pub mod settings;

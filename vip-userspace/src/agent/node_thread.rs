@@ -26,7 +26,7 @@ use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 use super::{privileges, realtime};
 use crate::clock::now;
 use crate::config::VrrpMode;
-use crate::datapath::{DesiredState, StateMap, raise};
+use crate::datapath::{DesiredState, Halves, StateMap, raise};
 use crate::net::Neighbours;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
@@ -59,8 +59,8 @@ pub(super) enum Command {
     Mac(BackendIndex, Mac),
     /// Where frames of a node come from, if not from there.
     Source(BackendIndex, Mac),
-    /// What the state should say, health and leases aside, and where the rank table begins.
-    DesiredState(Arc<DesiredState>, u32),
+    /// What the state should say, health and leases aside, and the halves of the tables in use.
+    DesiredState(Arc<DesiredState>, Halves),
     /// The node has another NIC: speak and listen there from now on.
     Sockets(Box<Sockets>),
     /// The socket for BFD from now on; `None` if there is none.
@@ -203,7 +203,7 @@ impl NodeThread {
     pub(super) fn start(
         node: Node,
         state: StateMap,
-        desired: (Arc<DesiredState>, u32),
+        desired: (Arc<DesiredState>, Halves),
         known: Known,
         sockets: Sockets,
         config: StaticConfig,
@@ -256,7 +256,7 @@ impl NodeThread {
 struct NodeLoop {
     node: Node,
     state: StateMap,
-    desired: (Arc<DesiredState>, u32),
+    desired: (Arc<DesiredState>, Halves),
     sockets: Sockets,
     config: StaticConfig,
     commands: mpsc::Receiver<Command>,
@@ -490,9 +490,9 @@ impl NodeLoop {
                 self.check("set the source of frames", done);
                 None
             }
-            Command::DesiredState(desired, rank_base) => {
+            Command::DesiredState(desired, halves) => {
                 let moved = desired.own_mac != self.desired.0.own_mac;
-                self.desired = (desired, rank_base);
+                self.desired = (desired, halves);
                 self.rewrite();
                 moved.then_some(Input::Moved)
             }
@@ -523,11 +523,11 @@ impl NodeLoop {
     fn rewrite(&mut self) -> bool {
         // What was decided a moment ago is not there yet, and nothing to repair.
         self.carry_out();
-        let (desired, rank_base) = self.desired.clone();
+        let (desired, halves) = self.desired.clone();
         let (answer_until, masks) = (self.node.answer_until(), self.node.masks());
         let done = self.state.refresh().and_then(|()| {
             self.state.update(|state| {
-                desired.write(state, rank_base);
+                desired.write(state, halves);
                 state.masks = masks;
                 raise(state, answer_until);
             })

@@ -121,8 +121,8 @@ keys! {
 
         /// The networks whose hosts may connect to the API by the VIPs.
         ///
-        /// Packets from elsewhere are dropped and counted. Connections of nodes and pods by way of
-        /// `[local]` are always allowed.
+        /// SYNs from elsewhere are dropped and counted; a change leaves open connections alone.
+        /// Connections of nodes and pods by way of `[local]` are always allowed.
         pub(super) allow: Option<Vec<Network>> {
             kind: networks("both families; 16384 networks in all lists, counted for each VIP"),
             unset: "everybody",

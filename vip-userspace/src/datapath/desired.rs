@@ -4,15 +4,35 @@ use std::iter::zip;
 
 use bytemuck::Zeroable as _;
 use vip_common::abi::{
-    AllowKey, Backend, BackendIndex, BackendMask, Config, LAYOUT_VERSION, MAX_BOND_PORTS, Masks,
+    AllowNode, Backend, BackendIndex, BackendMask, Config, LAYOUT_VERSION, MAX_BOND_PORTS, Masks,
     NOT_A_BACKEND, RankRow, Service, State, Vip, flag,
 };
 use vip_common::wire::addr::{Be32, Be128, Mac};
 use vip_common::wire::time::BootNanos;
+use vip_node::allow::AllowLists;
 
-/// An entry of the allow lists: bits of the prefix, the service's number among them, and the
-/// bytes of an [`AllowKey`].
-pub type Allowed = (u32, [u8; size_of::<AllowKey>()]);
+/// The halves of the tables in use. A new table is written into the other half first.
+#[derive(Clone, Copy, Debug)]
+pub struct Halves {
+    /// Index of the first row of the rank table.
+    pub rank_base: u32,
+    /// The half of the allow lists, 0 or 1.
+    pub allowed: usize,
+}
+
+impl Halves {
+    /// The halves that this state names.
+    pub(super) fn of(state: &State) -> Self {
+        let services = state.vips().iter().flat_map(Vip::services);
+        let mut roots = services.map(|service| service.allowed);
+        Self {
+            rank_base: state.config.rank_base,
+            allowed: roots
+                .find(|root| *root != AllowNode::EVERYTHING)
+                .map_or(0, AllowNode::half),
+        }
+    }
+}
 
 /// What should lie in the maps and does not depend on anybody's health.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +47,8 @@ pub struct DesiredState {
     pub own_address: Be32,
     /// Addresses and ports that are served, those of IPv4 first.
     pub vips: Vec<Vip>,
-    /// Networks that may use services with an allow list.
-    pub allowed: Vec<Allowed>,
+    /// The allow lists. The services' roots are those of the first half.
+    pub allowed: AllowLists,
     /// Whether connections of this node and its pods are redirected.
     pub redirects: bool,
     /// Number of the agent's network namespace; 0 if the kernel does not tell.
@@ -70,8 +90,8 @@ impl DesiredState {
     /// every node is alive and ready until somebody knows better; but nothing is sent there, nothing
     /// is reset, and no local connection is turned, as long as nobody does.
     ///
-    /// `rank_base` is where in the map the rows of the desired state lie.
-    pub fn write(&self, state: &mut State, rank_base: u32) {
+    /// `halves` are those where the rows and allow lists of the desired state lie.
+    pub fn write(&self, state: &mut State, halves: Halves) {
         if state.config.layout_version != LAYOUT_VERSION {
             state.masks = Masks {
                 no_forward: BackendMask::ALL,
@@ -98,7 +118,7 @@ impl DesiredState {
                 .own_index
                 .map_or(NOT_A_BACKEND, |index| index.get() as u32),
             backend_count: self.backends.len() as u32,
-            rank_base,
+            rank_base: halves.rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
             straight_mac: if self.log_level < LOGS_FRAMES {
@@ -125,8 +145,13 @@ impl DesiredState {
             } else {
                 BootNanos::ZERO
             };
+            let services = vip.services.map(|service| Service {
+                allowed: service.allowed.in_half(halves.allowed),
+                ..service
+            });
             Vip {
                 answer_until,
+                services,
                 ..*vip
             }
         }));
@@ -151,7 +176,7 @@ impl DesiredState {
             port_macs: config.port_macs,
             own_address: config.own_address,
             vips: state.vips().to_vec(),
-            allowed: vec![],
+            allowed: AllowLists::default(),
             redirects: config.redirects != 0,
             netns: config.netns,
             backends: state

@@ -1,19 +1,18 @@
 //! The maps with their types, as `vip_common::abi` has them.
 
-use std::collections::HashSet;
 use std::iter::zip;
 
 use aya::Ebpf;
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, Map, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use vip_common::abi::{
-    AllowKey, BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State,
-    listener, maps as names,
+    BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State, listener,
+    maps as names,
 };
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
-use super::desired::{Allowed, DesiredState};
+use super::allow_map::AllowMap;
+use super::desired::DesiredState;
 use super::error::{DatapathError, map_error};
 use super::pins::Pins;
 use super::rank_map::RankMap;
@@ -26,11 +25,6 @@ pub(super) struct Value<T>(pub(super) T);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data, which is
 // what aya asks for: any bytes are a value, and no padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
-
-/// The bytes of a key.
-fn bytes_of(key: Value<AllowKey>) -> [u8; size_of::<AllowKey>()] {
-    bytemuck::cast(key.0)
-}
 
 /// The map of the [`State`], and what lies in it. Agents are its only writers, and only one at a
 /// time: they hold a lock.
@@ -142,7 +136,7 @@ pub fn raise(state: &mut State, until: BootNanos) {
 
 /// All maps but the state's and the log's.
 pub(super) struct Maps {
-    allowed: LpmTrie<MapData, Value<AllowKey>, u32>,
+    pub(super) allowed: AllowMap,
     pub(super) ranks: RankMap,
     counters: PerCpuArray<MapData, Value<u64>>,
     backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
@@ -173,7 +167,7 @@ impl Maps {
         map(names::SOURCES)?;
         map(names::REDIRECTED)?;
         let maps = Self {
-            allowed: LpmTrie::try_from(map(names::ALLOWED)?).map_err(map_error(names::ALLOWED))?,
+            allowed: AllowMap::new(&map(names::ALLOWED)?)?,
             ranks: RankMap::new(map(names::RANKS)?)?,
             counters: PerCpuArray::try_from(map(names::COUNTERS)?)
                 .map_err(map_error(names::COUNTERS))?,
@@ -197,29 +191,6 @@ impl Maps {
             && zip(&desired.backends, &state.backends)
                 .all(|(node, backend)| backend.address == node.address)
             && zip(&desired.vips, &state.vips).all(|(vip, found)| found.address == vip.address)
-    }
-
-    /// Makes the allow lists say this, and reports whether that was needed. What is new is put
-    /// in before what is old is taken out, so that nobody is locked out meanwhile.
-    pub(super) fn allow(&mut self, networks: &[Allowed]) -> Result<bool, DatapathError> {
-        let error = || map_error(names::ALLOWED);
-        let wanted: HashSet<Allowed> = networks.iter().copied().collect();
-        let found: HashSet<Allowed> = self
-            .allowed
-            .keys()
-            .map(|key| key.map(|key| (key.prefix_len(), bytes_of(key.data()))))
-            .collect::<Result<_, _>>()
-            .map_err(error())?;
-        let key = |(prefix_len, bytes): &Allowed| {
-            Key::new(*prefix_len, Value(bytemuck::pod_read_unaligned(bytes)))
-        };
-        for network in wanted.difference(&found) {
-            self.allowed.insert(&key(network), 1, 0).map_err(error())?;
-        }
-        for network in found.difference(&wanted) {
-            self.allowed.remove(&key(network)).map_err(error())?;
-        }
-        Ok(wanted != found)
     }
 
     /// The last host that claimed the VIP and is no living node; [`Mac::UNKNOWN`] if none did.

@@ -5,6 +5,7 @@
 //! when they were made for the same cluster, and replaces the programs on the links it finds
 //! in one step, so that there is no moment without a program.
 
+mod allow_map;
 mod attach;
 mod bfd_port;
 mod chain;
@@ -13,6 +14,7 @@ mod detach;
 mod error;
 mod features;
 mod leftovers;
+mod mapping;
 mod maps;
 mod others;
 mod pins;
@@ -22,7 +24,7 @@ mod way;
 
 pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
 pub use self::chain::{Filter, Look, Seen};
-pub use self::desired::{Allowed, DesiredState, NodeAddresses};
+pub use self::desired::{DesiredState, Halves, NodeAddresses};
 pub use self::error::DatapathError;
 pub use self::features::Features;
 pub use self::leftovers::{Leftover, leftovers, remove};
@@ -64,7 +66,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     maps: Maps,
     pins: Option<Pins>,
-    rank_base: u32,
+    halves: Halves,
     own_index: Option<BackendIndex>,
     backends: usize,
     adopted: bool,
@@ -128,28 +130,31 @@ impl Datapath {
         };
         let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
         // From here on no program can be loaded: it would need the maps' descriptors.
-        let (mut maps, mut state) = Maps::take(&mut ebpf)?;
-        maps.allow(&desired.allowed)?;
+        let (maps, mut state) = Maps::take(&mut ebpf)?;
         let mut datapath = Self {
             maps,
             ebpf,
             pins,
-            rank_base: state.get().config.rank_base,
+            halves: Halves::of(state.get()),
             own_index: desired.own_index,
             backends: desired.backends.len(),
             adopted,
             no_redirection,
             standby: None,
         };
-        if !ranks.hold(datapath.rank_base, &desired.rows) {
+        if !ranks.hold(datapath.halves.rank_base, &desired.rows) {
             // The half not in use is written whole before the one word that names it.
-            datapath.rank_base = other_half(datapath.rank_base);
-            datapath
-                .maps
-                .ranks
-                .write(datapath.rank_base, &desired.rows)?;
+            let base = &mut datapath.halves.rank_base;
+            *base = other_half(*base);
+            datapath.maps.ranks.write(*base, &desired.rows)?;
         }
-        state.update(|state| desired.write(state, datapath.rank_base))?;
+        let allowed = &mut datapath.halves.allowed;
+        if !datapath.maps.allowed.holds(*allowed, &desired.allowed) {
+            // In the same way: a service's root is the one word.
+            *allowed = 1 - *allowed;
+            datapath.maps.allowed.write(*allowed, &desired.allowed);
+        }
+        state.update(|state| desired.write(state, datapath.halves))?;
         Ok((datapath, state))
     }
 
@@ -159,23 +164,28 @@ impl Datapath {
         self.adopted
     }
 
-    /// Where in the map the rank table in use begins.
+    /// The halves of the tables in use.
     #[must_use]
-    pub fn rank_base(&self) -> u32 {
-        self.rank_base
+    pub fn halves(&self) -> Halves {
+        self.halves
     }
 
     /// Makes rank table and allow lists say what the desired state says, and reports whether that was
     /// needed.
     ///
     /// # Errors
-    /// If they cannot be read or written.
+    /// If the rank table cannot be read or written.
     pub fn repair(&mut self, desired: &DesiredState) -> Result<bool, DatapathError> {
-        let damaged = !self.maps.ranks.read()?.hold(self.rank_base, &desired.rows);
-        if damaged {
-            self.maps.ranks.write(self.rank_base, &desired.rows)?;
+        let Halves { rank_base, allowed } = self.halves;
+        let ranks = self.maps.ranks.read()?.hold(rank_base, &desired.rows);
+        if !ranks {
+            self.maps.ranks.write(rank_base, &desired.rows)?;
         }
-        Ok(self.maps.allow(&desired.allowed)? || damaged)
+        let lists = self.maps.allowed.holds(allowed, &desired.allowed);
+        if !lists {
+            self.maps.allowed.write(allowed, &desired.allowed);
+        }
+        Ok(!(ranks && lists))
     }
 
     /// Attaches both programs to the NIC, or replaces the programs on the links that an

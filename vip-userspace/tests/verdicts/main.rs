@@ -6,6 +6,7 @@
 
 mod sockets;
 
+use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
@@ -14,7 +15,7 @@ use aya::TestRunResult;
 use aya::programs::{TestRun, TestRunOptions};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
-use vip_common::abi::{AllowKey, Counter, MAX_BACKENDS, flag, lease_stands};
+use vip_common::abi::{BUCKETS, Counter, MAX_BACKENDS, RankRow, flag, lease_stands};
 use vip_common::egress;
 use vip_common::env::Socket;
 use vip_common::ingress::Action;
@@ -29,10 +30,9 @@ use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vlan::tagged;
 use vip_common::wire::{arp, ethernet, ipv4, ipv6, ndp, tcp};
+use vip_node::allow::Prefix;
 use vip_userspace::clock;
-use vip_userspace::datapath::{
-    Allowed, Datapath, DesiredState, EGRESS, Features, StateMap, TC_INGRESS,
-};
+use vip_userspace::datapath::{Datapath, DesiredState, EGRESS, Features, StateMap, TC_INGRESS};
 
 /// Runs `test` in an empty network namespace with the VIP on `lo`.
 fn in_namespace(test: fn()) {
@@ -63,13 +63,22 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {arguments:?}");
 }
 
+/// The rows of all buckets, which repeat those of a world.
+fn rows(world: &World) -> Vec<RankRow> {
+    world.rows.iter().copied().cycle().take(BUCKETS).collect()
+}
+
 /// The programs, with the tables of a world.
 struct Kernel(Datapath, StateMap);
 
 impl Kernel {
     fn new(world: &World) -> Self {
-        let mut desired = DesiredState::of(&world.state, world.rows.clone());
-        desired.allowed = all_but(&[BANNED.into(), BANNED6], Be128::UNSPECIFIED, 0);
+        let mut desired = DesiredState::of(&world.state, rows(world));
+        let banned = [BANNED.into(), BANNED6].map(|address: Be128| number(address));
+        let root = desired.allowed.add(&all_but(&banned, 0, 0));
+        for vip in &mut desired.vips {
+            vip.services[0].allowed = root;
+        }
         let (datapath, mut state) =
             Datapath::load(None, &desired).expect("the kernel takes the programs");
         for (index, node) in world.state.backends().iter().enumerate() {
@@ -93,8 +102,10 @@ impl Kernel {
         self.1
             .update(|state| {
                 state.masks = world.state.masks;
-                state.vips = world.state.vips;
-                for vip in &mut state.vips {
+                for (vip, wanted) in zip(&mut state.vips, world.state.vips) {
+                    let root = vip.services[0].allowed;
+                    *vip = wanted;
+                    vip.services[0].allowed = root;
                     if lease_stands(vip.answer_until, NOW) {
                         vip.answer_until.0 += ahead;
                     }
@@ -154,23 +165,23 @@ where
     (result.return_value, out)
 }
 
+fn number(address: Be128) -> u128 {
+    u128::from_be_bytes(address.to_wire())
+}
+
 /// An allow list of all addresses that begin with `bits` bits as `prefix` does, but for some.
-fn all_but(some: &[Be128], prefix: Be128, bits: u32) -> Vec<Allowed> {
-    let number = |address: Be128| u128::from_be_bytes(address.to_wire());
-    let behind = |bits: u32| 128 - bits;
-    let inside = |address: &&Be128| {
-        let differ = number(**address) ^ number(prefix);
-        differ.checked_shr(behind(bits)).unwrap_or(0) == 0
+fn all_but(some: &[u128], prefix: u128, bits: u32) -> Vec<Prefix> {
+    let inside = |address: &u128| {
+        let differ = address ^ prefix;
+        differ.checked_shr(128 - bits).unwrap_or(0) == 0
     };
-    if !some.iter().any(|address| inside(&address)) {
-        let key = bytemuck::cast(AllowKey::new(0, prefix));
-        return vec![(AllowKey::SERVICE_BITS + bits, key)];
+    if !some.iter().any(inside) {
+        return vec![Prefix::new(prefix, bits)];
     }
     if bits == 128 {
         return vec![];
     }
-    let one = number(prefix) | 1 << behind(bits + 1);
-    let one = Be128::from_wire(one.to_be_bytes());
+    let one = prefix | 1 << (127 - bits);
     [
         all_but(some, prefix, bits + 1),
         all_but(some, one, bits + 1),
@@ -680,7 +691,7 @@ fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) {
 fn nothing_is_reset_before_anybody_has_written_who_lives() {
     in_namespace(|| {
         let world = World::new(3, 0);
-        let desired = DesiredState::of(&world.state, world.rows.clone());
+        let desired = DesiredState::of(&world.state, rows(&world));
         let (datapath, state) = Datapath::load(None, &desired).expect("the kernel takes them");
         let mut kernel = Kernel(datapath, state);
         for segment in [

@@ -68,10 +68,32 @@ fn the_first_node_applies_allow_list_and_limit() {
             forward(1, true),
         ),
         (
-            "not on the allow list",
+            "SYN from a source that is not on the allow list",
+            World::new(3, 0).refusing(flag::ALLOW_LIST),
+            banned(SYN),
+            Verdict::drop(NotAllowed),
+        ),
+        (
+            "the same, forwarded by a peer",
+            World::new(3, 0).refusing(flag::ALLOW_LIST),
+            Tcp {
+                from: node_mac(2),
+                ttl: hops::FIRST,
+                ..banned(SYN)
+            },
+            Verdict::drop(NotAllowed),
+        ),
+        (
+            "data of a connection that is older than the allow list",
             World::new(3, 0).refusing(flag::ALLOW_LIST),
             banned(ACK),
-            Verdict::drop(NotAllowed),
+            forward(1, false),
+        ),
+        (
+            "SYN-ACK from a source that is not on the allow list",
+            World::new(3, 0).refusing(flag::ALLOW_LIST),
+            banned(SYN | ACK),
+            forward(1, false),
         ),
         (
             "SYN above the limit",

@@ -207,9 +207,9 @@ impl Supervisor {
 
     pub(super) fn change_desired(&mut self, desired: DesiredState) {
         self.desired = Arc::new(desired);
-        let base = self.datapath.rank_base();
+        let halves = self.datapath.halves();
         self.node_thread
-            .tell(Command::DesiredState(self.desired.clone(), base));
+            .tell(Command::DesiredState(self.desired.clone(), halves));
     }
 
     /// The node's own address on the NIC, and the VIPs on `lo`.

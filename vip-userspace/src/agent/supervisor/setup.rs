@@ -5,18 +5,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vip_common::abi::{AllowKey, BackendIndex, MAX_BOND_PORTS, Service, Vip, flag};
+use vip_common::abi::{AllowNode, BackendIndex, MAX_BOND_PORTS, Service, Vip, flag};
 use vip_common::wire::addr::{Be16, Be128, Mac};
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::node_thread::Sockets;
-use crate::config::{self, Config, VrrpMode};
-use crate::datapath::{Allowed, Attachment, Datapath, DesiredState, NodeAddresses, Pins};
+use crate::config::{Config, Network, VrrpMode};
+use crate::datapath::{Attachment, Datapath, DesiredState, NodeAddresses, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket};
 use crate::random;
+use vip_node::allow::{AllowLists, Prefix};
 use vip_node::bfd;
 use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::Thresholds;
@@ -165,7 +166,7 @@ pub(super) fn desired(
 ) -> anyhow::Result<DesiredState> {
     let key = config.hash_key();
     let mut id = 0;
-    let mut allowed = vec![];
+    let mut allowed = AllowLists::default();
     let vips = config.vips.iter().map(|vip| {
         let address = Be128::from(vip.address);
         let services: Vec<Service> = vip
@@ -173,7 +174,6 @@ pub(super) fn desired(
             .iter()
             .map(|service| {
                 id += 1;
-                allowed.extend(service.allow.iter().map(|network| allow(id, network)));
                 let when = |flag, wanted| if wanted { flag } else { 0 };
                 Service {
                     target: Be16::new(service.target),
@@ -182,6 +182,7 @@ pub(super) fn desired(
                     flags: when(flag::ALLOW_LIST, !service.allow.is_empty())
                         | when(flag::SYN_LIMIT, service.syn_rate.is_some()),
                     syn_rate: service.syn_rate.unwrap_or(0),
+                    allowed: allow(&mut allowed, vip.address, &service.allow),
                     ..Service::new(key, address, Be16::new(service.port))
                 }
             })
@@ -220,13 +221,25 @@ fn program_log_level() -> u8 {
     }
 }
 
-/// An entry of a service's allow list.
-fn allow(service: u16, network: &config::Network) -> Allowed {
+/// Adds the allow list of a service of this VIP, and returns its root. Clients have an address of the
+/// VIP's family, so networks of the other one are left out.
+fn allow(lists: &mut AllowLists, vip: IpAddr, list: &[Network]) -> AllowNode {
+    if list.is_empty() {
+        return AllowNode::EVERYTHING;
+    }
+    let networks = list
+        .iter()
+        .filter(|network| network.address.is_ipv4() == vip.is_ipv4());
+    let prefixes: Vec<Prefix> = networks.map(prefix).collect();
+    lists.add(&prefixes)
+}
+
+fn prefix(network: &Network) -> Prefix {
     // Prefixes of IPv4 are counted from where an IPv4 address begins in one of IPv6.
     let before = if network.address.is_ipv4() { 96 } else { 0 };
-    let bits = AllowKey::SERVICE_BITS + before + u32::from(network.prefix_len);
-    (
-        bits,
-        bytemuck::cast(AllowKey::new(service, network.address.into())),
+    let address = Be128::from(network.address).to_wire();
+    Prefix::new(
+        u128::from_be_bytes(address),
+        before + u32::from(network.prefix_len),
     )
 }

@@ -328,7 +328,7 @@ impl Thread<'_> {
         NodeThread::start(
             Node::new(&params(config, nic, own)),
             state,
-            (self.desired, self.datapath.rank_base()),
+            (self.desired, self.datapath.halves()),
             known,
             sockets,
             static_config,
