@@ -28,17 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Benchmark {
     /// What steering costs a packet
-    Steer {
-        /// Write the figures there too
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// How often all programs take their turn
-        #[arg(long, default_value_t = 15)]
-        rounds: usize,
-        /// Packets a turn
-        #[arg(long, default_value_t = 1_000_000)]
-        packets: u32,
-    },
+    Steer(steer::Options),
     /// How many real frames a core sends on, beside a bare `XDP_TX`
     Live {
         /// Write the figures there too
@@ -97,11 +87,7 @@ fn main() -> ExitCode {
     let benchmark = Cli::parse().benchmark;
     isolation::enter_empty_netns();
     let result = match benchmark {
-        Benchmark::Steer {
-            json,
-            rounds,
-            packets,
-        } => steer::run(json, rounds, packets),
+        Benchmark::Steer(options) => steer::run(options),
         Benchmark::Live {
             json,
             rounds,

@@ -1,0 +1,145 @@
+//! The product's programs, as configured for a case.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, Result};
+use vip_common::abi::{AllowKey, DEFAULT_BUCKETS, RankRow, Service, Vip, flag};
+use vip_common::testing::{HASH_KEY, PORT, World, backend, node_address, node_mac};
+use vip_common::wire::addr::{Be16, Be32, Be128};
+use vip_node::rank::{self, Identity};
+use vip_userspace::datapath::{Allowed, Datapath, DesiredState};
+
+use super::cases::CLIENTS;
+
+/// A node's configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Setup {
+    /// Nodes of the cluster.
+    pub(super) nodes: usize,
+    /// VIPs of each family. Frames are for the last one.
+    pub(super) vips: usize,
+    /// Networks of the allow list; 0 if there is no list.
+    pub(super) networks: u32,
+    /// Whether this node is the first of every row. Otherwise it is the first of none.
+    pub(super) first: bool,
+    /// Port of the VIPs, which may be another than the node's.
+    pub(super) port: u16,
+}
+
+impl Setup {
+    pub(crate) const USUAL: Self = Self {
+        nodes: 3,
+        vips: 1,
+        networks: 0,
+        first: false,
+        port: PORT,
+    };
+
+    /// The programs with their maps.
+    fn load(self) -> Result<Datapath> {
+        let world = self.world();
+        let rows = self.rows(world.state.config.hash_key)?;
+        let mut plan = DesiredState::of(&world.state, rows);
+        plan.allowed = networks(self.networks);
+        let (product, mut state) = Datapath::load(None, &plan, 0)?;
+        for node in 0..self.nodes {
+            state.set_mac(backend(node), node_mac(node))?;
+        }
+        state.set_masks(world.state.masks)?;
+        Ok(product)
+    }
+
+    fn world(self) -> World {
+        let mut world = World::new(self.nodes, 0);
+        if self.port != PORT {
+            world = world.mapping(self.port, PORT);
+        }
+        if self.networks > 0 {
+            world = world.refusing(flag::ALLOW_LIST);
+        }
+        let [vip, vip6, ..] = world.state.vips;
+        let others = |first: Be128| {
+            (1..self.vips).map(move |number| {
+                let mut address = first.to_wire();
+                address[14] = number as u8;
+                let address = Be128::from_wire(address);
+                let service = Service::new(HASH_KEY, address, Be16::new(PORT));
+                Vip::new(address, &[service])
+            })
+        };
+        let ipv4 = others(vip.address).chain([vip]);
+        let all = ipv4.chain(others(vip6.address)).chain([vip6]);
+        for (entry, vip) in world.state.vips.iter_mut().zip(all) {
+            *entry = vip;
+        }
+        world.state.config.vip_count = 2 * self.vips as u32;
+        world.state.config.ipv4_count = self.vips as u32;
+        world
+    }
+
+    fn rows(self, hash_key: [u64; 2]) -> Result<Vec<RankRow>> {
+        let identities: Vec<_> = (0..self.nodes)
+            .map(|node| Identity {
+                address: Ipv4Addr::from(node_address(node)).into(),
+                weight: 1,
+            })
+            .collect();
+        let mut rows = rank::table(hash_key, &identities, DEFAULT_BUCKETS)?;
+        for row in &mut rows {
+            let mut order: Vec<_> = row.order(self.nodes).collect();
+            let own = order.iter().position(|node| *node == backend(0));
+            match own {
+                Some(0) if !self.first => order.swap(0, 1),
+                Some(rank) if self.first => order.swap(0, rank),
+                _ => continue,
+            }
+            *row = RankRow::new(order);
+        }
+        Ok(rows)
+    }
+}
+
+/// So many networks: those of the clients, and others of both families.
+fn networks(count: u32) -> Vec<Allowed> {
+    let network = |address: IpAddr, bits: u32| {
+        let key = AllowKey::new(0, address.into());
+        (AllowKey::SERVICE_BITS + bits, bytemuck::cast(key))
+    };
+    let ipv4 = |address: u32, bits: u32| {
+        let address = Ipv4Addr::from(Be32::new(address));
+        network(address.into(), 96 + bits)
+    };
+    let ipv6 = |subnet: u16, high: u16, bits: u32| {
+        let address = Ipv6Addr::new(0xfd00, 0, 0, subnet, 0, 0, high, 0);
+        network(address.into(), bits)
+    };
+    let clients = u32::from_be_bytes(CLIENTS.to_wire());
+    (0..count)
+        .map(|number| match number {
+            0 => ipv4(clients, 16),
+            1 => ipv6(0, (clients >> 16) as u16, 112),
+            _ if number % 2 == 0 => ipv4(0xac10_0000 + (number << 8), 24),
+            _ => ipv6(number as u16, 0, 64),
+        })
+        .collect()
+}
+
+/// The product, once for each configuration.
+pub(crate) struct Products(Vec<(Setup, Datapath)>);
+
+impl Products {
+    pub(crate) fn load(setups: impl IntoIterator<Item = Setup>) -> Result<Self> {
+        let mut products: Vec<(Setup, Datapath)> = Vec::new();
+        for setup in setups {
+            if !products.iter().any(|(loaded, _)| *loaded == setup) {
+                products.push((setup, setup.load()?));
+            }
+        }
+        Ok(Self(products))
+    }
+
+    pub(super) fn get(&mut self, setup: Setup) -> Result<&mut Datapath> {
+        let found = self.0.iter_mut().find(|(loaded, _)| *loaded == setup);
+        Ok(&mut found.context("not loaded")?.1)
+    }
+}
