@@ -56,7 +56,8 @@ enum Benchmark {
         #[arg(long, value_delimiter = ',', default_values = Balancer::USUAL.iter().map(|balancer| balancer.name()))]
         balancers: Vec<Balancer>,
     },
-    /// The same beside IPVS, in a virtual machine whose clock counts instructions
+    /// Instructions of `steer` on several kernels, or of `connections` beside IPVS, in virtual
+    /// machines whose clocks count them
     Vm(vm::Options),
     /// Run `steer`, `live` and `connections`, and write docs/benchmarks.md and its plot
     Docs {
