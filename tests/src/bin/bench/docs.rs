@@ -39,8 +39,8 @@ pub(super) fn run(effort: &Effort) -> Result<()> {
 
 /// Another product in the same accounting.
 const KATRAN: &str = "\
-    `cold`: the caches are evicted before each slice of 20,000 packets, also for the floor. A real \
-    control plane has few packets, and finds its tables like that.\n\n\
+    Cold: the caches are evicted before each slice of 20,000 packets, for the floor too. A real \
+    control plane gets few packets, so its tables are rarely in the caches.\n\n\
     For comparison, Katran's ratios in the same accounting: an established flow 5.8, a SYN with its \
     write to the LRU table 12.5, a million flows 21. We measured them earlier on the same kind of \
     machine. They are not from this run.\n\n";

@@ -121,6 +121,11 @@ impl Traffic {
         self.case(name, target, client(tcp::ACK), None)
     }
 
+    /// The bound of its family.
+    fn floors(self, ipv4: f64, ipv6: f64) -> Bound {
+        Bound::Floors(if self.ipv6 { ipv6 } else { ipv4 })
+    }
+
     /// A segment that goes to another node.
     pub(crate) fn sent(self, name: &'static str, setup: Setup, segment: Segment) -> Case {
         let counter = if segment.flags == tcp::SYN {
@@ -197,7 +202,7 @@ pub(super) fn all() -> Vec<Case> {
                 ipv6,
                 flows,
             };
-            cases.extend(floors(traffic));
+            cases.extend(bare(traffic));
             match flows {
                 Flows::One => {
                     cases.extend(steered(traffic));
@@ -220,7 +225,7 @@ pub(super) fn all() -> Vec<Case> {
             ipv6,
             flows: Flows::Million,
         };
-        cases.extend(floors(traffic));
+        cases.extend(bare(traffic));
         cases.extend(steered(traffic));
     }
     cases
@@ -240,123 +245,82 @@ pub(super) fn few() -> Vec<Case> {
     cases
 }
 
-/// The pass floor is the first of its traffic: it measures what making the packet anew costs.
-fn floors(traffic: Traffic) -> [Case; 2] {
+/// The floors. The first one also shows what making the packet anew costs.
+fn bare(traffic: Traffic) -> [Case; 2] {
     [
         traffic.floor("floor: pass", Target::Pass),
         traffic.floor("floor: parse, swap, send", Target::Send),
     ]
 }
 
-fn steered(traffic: Traffic) -> Vec<Case> {
+fn steered(traffic: Traffic) -> [Case; 3] {
     let to_client = Segment {
         destination: CLIENT.into(),
         ..client(tcp::ACK)
     };
     let usual = Setup::USUAL;
-    let mut cases = vec![
-        traffic.case("not for a VIP", Target::Product(usual), to_client, None),
-        traffic.sent("established, to another node", usual, client(tcp::ACK)),
-        traffic.sent("SYN, to another node", usual, client(tcp::SYN)),
-    ];
-    let (other, sent) = match (traffic.hook, traffic.flows, traffic.ipv6) {
-        (Hook::Tc, _, _) => return cases,
-        (Hook::Xdp, Flows::Cold, _) => (None, 1.7),
-        (Hook::Xdp, _, false) => (Some(1.05), 1.3),
-        (Hook::Xdp, _, true) => (Some(1.05), 1.4),
-    };
-    for (case, most) in cases.iter_mut().zip([other, Some(sent), Some(sent)]) {
-        case.bound = most.map(Bound::Floors);
-    }
-    cases
-}
-
-/// The most that a segment may cost which this node keeps, in floors.
-struct Kept {
-    own: Bound,
-    handed_over: Bound,
-}
-
-impl Kept {
-    fn bounds(traffic: Traffic) -> Self {
-        let (own, handed_over) = if traffic.ipv6 { (4.5, 4.3) } else { (4.0, 3.8) };
-        Self {
-            own: Bound::Floors(own),
-            handed_over: Bound::Floors(handed_over),
+    let other = traffic.case("not for a VIP", Target::Product(usual), to_client, None);
+    let segment = traffic.sent("established, to another node", usual, client(tcp::ACK));
+    let syn = traffic.sent("SYN, to another node", usual, client(tcp::SYN));
+    match (traffic.hook, traffic.flows) {
+        (Hook::Tc, _) => [other, segment, syn],
+        (Hook::Xdp, Flows::Cold) => {
+            let most = Bound::Floors(1.7);
+            [other, segment.bound(most), syn.bound(most)]
+        }
+        (Hook::Xdp, Flows::One | Flows::Connections | Flows::Million) => {
+            let most = traffic.floors(1.3, 1.4);
+            let other = other.bound(Bound::Floors(1.05));
+            [other, segment.bound(most), syn.bound(most)]
         }
     }
 }
 
 fn kept_syns(traffic: Traffic) -> [Case; 3] {
-    let most = Kept::bounds(traffic);
-    let first = Setup {
-        first: true,
-        ..Setup::USUAL
-    };
     let mapped = Setup {
         port: FRONT,
-        ..first
+        ..Setup::FIRST
     };
     let syn = client(tcp::SYN);
+    let kept = traffic.kept("SYN, kept", Setup::FIRST, syn);
+    let from_peer = traffic.kept("SYN, handed over, kept", Setup::USUAL, handed_over(syn));
     [
-        traffic.kept("SYN, kept", first, syn).bound(most.own),
+        kept.bound(traffic.floors(4.0, 4.5)),
         traffic.kept("SYN, kept, port mapped", mapped, syn),
-        traffic
-            .kept("SYN, handed over, kept", Setup::USUAL, handed_over(syn))
-            .bound(most.handed_over),
+        from_peer.bound(traffic.floors(3.8, 4.3)),
     ]
 }
 
 fn kept_segments(traffic: Traffic) -> [Case; 2] {
-    let most = Kept::bounds(traffic);
-    let first = Setup {
-        first: true,
-        ..Setup::USUAL
-    };
     let ack = connected(tcp::ACK);
+    let kept = traffic.kept("established, kept", Setup::FIRST, ack);
+    let name = "established, handed over, kept";
+    let from_peer = traffic.kept(name, Setup::USUAL, handed_over(ack));
     [
-        traffic
-            .kept("established, kept", first, ack)
-            .bound(most.own),
-        traffic
-            .kept(
-                "established, handed over, kept",
-                Setup::USUAL,
-                handed_over(ack),
-            )
-            .bound(most.handed_over),
+        kept.bound(traffic.floors(4.0, 4.5)),
+        from_peer.bound(traffic.floors(3.8, 4.3)),
     ]
 }
 
 fn other_setups(traffic: Traffic) -> Vec<Case> {
     let usual = Setup::USUAL;
     let ack = client(tcp::ACK);
-    let mut cases = vec![
-        traffic.sent("established, 7 nodes", Setup { nodes: 7, ..usual }, ack),
-        traffic.sent("established, 16 nodes", Setup { nodes: 16, ..usual }, ack),
-        traffic.sent(
-            "established, last of 8 VIPs",
-            Setup { vips: 8, ..usual },
-            ack,
-        ),
-    ];
-    for (networks, established, opening) in [
-        (
-            10,
-            "established, 10 networks allowed",
-            "SYN, 10 networks allowed",
-        ),
-        (
-            16_384,
-            "established, 16,384 networks allowed",
-            "SYN, 16,384 networks allowed",
-        ),
+    let mut cases: Vec<_> = [
+        ("established, 7 nodes", Setup { nodes: 7, ..usual }),
+        ("established, 16 nodes", Setup { nodes: 16, ..usual }),
+        ("established, last of 8 VIPs", Setup { vips: 8, ..usual }),
+    ]
+    .into_iter()
+    .map(|(name, setup)| traffic.sent(name, setup, ack))
+    .collect();
+    for (name, networks, flags) in [
+        ("established, 10 networks allowed", 10, tcp::ACK),
+        ("SYN, 10 networks allowed", 10, tcp::SYN),
+        ("established, 16,384 networks allowed", 16_384, tcp::ACK),
+        ("SYN, 16,384 networks allowed", 16_384, tcp::SYN),
     ] {
-        let setup = Setup { networks, ..usual };
-        for (name, flags) in [(established, tcp::ACK), (opening, tcp::SYN)] {
-            let case = traffic.sent(name, setup, client(flags));
-            cases.push(case.bound(Bound::Above(25.0)));
-        }
+        let case = traffic.sent(name, Setup { networks, ..usual }, client(flags));
+        cases.push(case.bound(Bound::Above(25.0)));
     }
     cases
 }

@@ -93,7 +93,7 @@ fn measure_cases(cases: &[Case], rounds: usize, packets: u32) -> Result<Report> 
         }
     }
     let title = format!(
-        "thread CPU time a packet, median of {rounds} rounds of {packets} packets ({} cold ones); \
+        "thread CPU time a packet, median of {rounds} rounds of {packets} packets (cold: {}); \
          making the packet anew is taken off",
         Slices::of(Flows::Cold, packets).packets()
     );

@@ -1,11 +1,11 @@
 //! The product's programs, as configured for a case.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
 use vip_common::abi::{AllowKey, DEFAULT_BUCKETS, RankRow, Service, Vip, flag};
 use vip_common::testing::{HASH_KEY, PORT, World, backend, node_address, node_mac};
-use vip_common::wire::addr::{Be16, Be32, Be128};
+use vip_common::wire::addr::{Be16, Be128};
 use vip_node::rank::{self, Identity};
 use vip_userspace::datapath::{Allowed, Datapath, DesiredState};
 
@@ -35,12 +35,19 @@ impl Setup {
         port: PORT,
     };
 
+    /// The usual one, but this node is the first of every row.
+    pub(super) const FIRST: Self = Self {
+        first: true,
+        ..Self::USUAL
+    };
+
     /// The programs with their maps.
     fn load(self) -> Result<Datapath> {
         let world = self.world();
         let rows = self.rows(world.state.config.hash_key)?;
         let mut plan = DesiredState::of(&world.state, rows);
-        plan.allowed = networks(self.networks);
+        let networks = networks(self.networks);
+        plan.allowed = networks.iter().map(Network::allowed).collect();
         let (product, mut state) = Datapath::load(None, &plan, 0)?;
         for node in 0..self.nodes {
             state.set_mac(backend(node), node_mac(node))?;
@@ -99,29 +106,40 @@ impl Setup {
     }
 }
 
-/// So many networks: those of the clients, and others of both families.
-fn networks(count: u32) -> Vec<Allowed> {
-    let network = |address: IpAddr, bits: u32| {
-        let key = AllowKey::new(0, address.into());
-        (AllowKey::SERVICE_BITS + bits, bytemuck::cast(key))
-    };
-    let ipv4 = |address: u32, bits: u32| {
-        let address = Ipv4Addr::from(Be32::new(address));
-        network(address.into(), 96 + bits)
-    };
-    let ipv6 = |subnet: u16, high: u16, bits: u32| {
-        let address = Ipv6Addr::new(0xfd00, 0, 0, subnet, 0, 0, high, 0);
-        network(address.into(), bits)
-    };
-    let clients = u32::from_be_bytes(CLIENTS.to_wire());
-    (0..count)
-        .map(|number| match number {
-            0 => ipv4(clients, 16),
-            1 => ipv6(0, (clients >> 16) as u16, 112),
-            _ if number % 2 == 0 => ipv4(0xac10_0000 + (number << 8), 24),
-            _ => ipv6(number as u16, 0, 64),
-        })
-        .collect()
+/// A network of an allow list.
+struct Network {
+    /// In host byte order. IPv4 addresses are in their mapped form.
+    address: u128,
+    /// Length of the prefix, of 128.
+    bits: u32,
+}
+
+impl Network {
+    fn allowed(&self) -> Allowed {
+        let address = Be128::from_wire(self.address.to_be_bytes());
+        let key = AllowKey::new(0, address);
+        (AllowKey::SERVICE_BITS + self.bits, bytemuck::cast(key))
+    }
+}
+
+/// So many neighbouring networks, a /24 and a /64 in turn. The first ones are those of the clients.
+fn networks(count: u32) -> Vec<Network> {
+    let networks = (0..count).map(|number| {
+        let place = u128::from(number / 2);
+        if number % 2 == 0 {
+            let first = u128::from_be_bytes(Be128::from(CLIENTS).to_wire());
+            Network {
+                address: first + (place << 8),
+                bits: 96 + 24,
+            }
+        } else {
+            Network {
+                address: (0xfd00 << 112) + (place << 64),
+                bits: 64,
+            }
+        }
+    });
+    networks.collect()
 }
 
 /// The product, once for each configuration.
