@@ -5,11 +5,7 @@ use vip_common::testing::{CLIENT, Segment, node_mac};
 use vip_common::wire::addr::Be32;
 use vip_common::wire::tcp;
 
-use super::floors::Hook;
-use super::products::Setup;
-
-/// Source of the first flows.
-pub(super) const CLIENTS: Be32 = Be32::from_wire([10, 1, 0, 0]);
+use super::products::{CLIENTS, Setup};
 
 /// Source of the flows that have a connection.
 pub(super) const CONNECTED: Be32 = Be32::from_wire([10, 2, 0, 0]);
@@ -19,6 +15,39 @@ const FRONT: u16 = 443;
 
 /// TTL of a frame that a peer has handed over (`vip_common::ingress`).
 const HANDED_OVER: u8 = 34;
+
+/// Where programs hang.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hook {
+    Xdp,
+    Tc,
+}
+
+impl Hook {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "XDP",
+            Self::Tc => "tc",
+        }
+    }
+
+    /// The return value of a program whose packet goes up the stack: `XDP_PASS` or
+    /// `TC_ACT_UNSPEC`.
+    pub(super) const fn pass(self) -> u32 {
+        match self {
+            Self::Xdp => 2,
+            Self::Tc => u32::MAX,
+        }
+    }
+
+    /// The return value of a program whose packet is sent on: `XDP_TX` or `TC_ACT_REDIRECT`.
+    pub(super) const fn send(self) -> u32 {
+        match self {
+            Self::Xdp => 3,
+            Self::Tc => 7,
+        }
+    }
+}
 
 /// Whose packets take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,7 +13,7 @@ use vip_common::abi::bench::Feed;
 use vip_common::wire::addr::Be16;
 use vip_userspace::datapath::TC_INGRESS;
 
-use super::cases::{Case, Target};
+use super::cases::{Case, Hook, Target};
 use super::products::Products;
 
 /// A value of a map, for aya.
@@ -24,48 +24,6 @@ struct FeedValue(Feed);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data.
 unsafe impl aya::Pod for FeedValue {}
 
-/// Where programs hang.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Hook {
-    Xdp,
-    Tc,
-}
-
-impl Hook {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Xdp => "XDP",
-            Self::Tc => "tc",
-        }
-    }
-
-    const fn program(self, entry: Entry) -> &'static str {
-        match (self, entry) {
-            (Self::Xdp, Entry::Feed) => "bench_feed",
-            (Self::Xdp, Entry::Pass) => "bench_pass",
-            (Self::Tc, Entry::Feed) => "bench_tc_feed",
-            (Self::Tc, Entry::Pass) => "bench_tc_pass",
-        }
-    }
-
-    /// The return value of a program whose packet goes up the stack: `XDP_PASS` or
-    /// `TC_ACT_UNSPEC`.
-    pub(super) const fn pass(self) -> u32 {
-        match self {
-            Self::Xdp => 2,
-            Self::Tc => u32::MAX,
-        }
-    }
-
-    /// The return value of a program whose packet is sent on: `XDP_TX` or `TC_ACT_REDIRECT`.
-    pub(super) const fn send(self) -> u32 {
-        match self {
-            Self::Xdp => 3,
-            Self::Tc => 7,
-        }
-    }
-}
-
 /// The program that a run begins with.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Entry {
@@ -73,6 +31,17 @@ pub(super) enum Entry {
     Feed,
     /// Does nothing.
     Pass,
+}
+
+impl Entry {
+    const fn program(self, hook: Hook) -> &'static str {
+        match (hook, self) {
+            (Hook::Xdp, Self::Feed) => "bench_feed",
+            (Hook::Xdp, Self::Pass) => "bench_pass",
+            (Hook::Tc, Self::Feed) => "bench_tc_feed",
+            (Hook::Tc, Self::Pass) => "bench_tc_pass",
+        }
+    }
 }
 
 /// The floors, and the programs that make packets anew.
@@ -135,7 +104,7 @@ impl Floors {
                 let product = products.get(setup)?;
                 product.classifier(TC_INGRESS)?.fd()?.try_clone()?
             }
-            (Target::Pass, hook) => self.fd(hook, hook.program(Entry::Pass))?,
+            (Target::Pass, hook) => self.fd(hook, Entry::Pass.program(hook))?,
             (Target::Send, Hook::Xdp) => self.fd(Hook::Xdp, "bench_tx")?,
             (Target::Send, Hook::Tc) => self.fd(Hook::Tc, "bench_tc_redirect")?,
         };
@@ -174,7 +143,7 @@ impl Floors {
         frame: &[u8],
         packets: u32,
     ) -> Result<(f64, u32)> {
-        let name = hook.program(entry);
+        let name = entry.program(hook);
         let mut out = vec![0; frame.len() + 256];
         let options = TestRunOptions {
             data_in: Some(frame),

@@ -16,16 +16,16 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-pub(crate) use self::cases::{Flows, Target, Traffic, client};
+pub(crate) use self::cases::{Flows, Hook, Target, Traffic, client};
 pub(crate) use self::connections::ip;
-pub(crate) use self::floors::{Floors, Hook, thread_time};
+pub(crate) use self::floors::{Floors, thread_time};
 pub(crate) use self::products::{Products, Setup};
 pub(super) use self::table::chart;
 
 use self::cases::Case;
 use self::connections::Connections;
 use self::floors::Entry;
-use self::table::Table;
+use self::table::{Table, Times};
 use crate::report::Report;
 
 /// Arguments of `bench steer`.
@@ -99,14 +99,6 @@ fn measure_cases(cases: &[Case], rounds: usize, packets: u32) -> Result<Report> 
     );
     let (cases, times) = (cases, &times);
     Table { cases, times }.report(title)
-}
-
-/// Times of a case in nanoseconds a packet, one for each round.
-#[derive(Default)]
-struct Times {
-    fed: Vec<f64>,
-    /// Only of a program that does nothing: without making the packet anew.
-    direct: Vec<f64>,
 }
 
 /// How a turn's packets are divided.

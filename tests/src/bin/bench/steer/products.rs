@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use vip_common::abi::{AllowKey, DEFAULT_BUCKETS, RankRow, Service, Vip, flag};
 use vip_common::testing::{HASH_KEY, PORT, World, backend, node_address, node_mac};
-use vip_common::wire::addr::{Be16, Be128};
+use vip_common::wire::addr::{Be16, Be32, Be128};
 use vip_node::rank::{self, Identity};
 use vip_userspace::datapath::{Allowed, Datapath, DesiredState};
 
-use super::cases::CLIENTS;
+/// Source of the first flows, which allow lists have.
+pub(super) const CLIENTS: Be32 = Be32::from_wire([10, 1, 0, 0]);
 
 /// A node's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

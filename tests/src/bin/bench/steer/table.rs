@@ -2,9 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::Times;
-use super::cases::{Bound, Case, Flows, Target, Traffic};
-use super::floors::Hook;
+use super::cases::{Bound, Case, Flows, Hook, Target, Traffic};
 use super::products::Setup;
 use crate::plot::Chart;
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
@@ -23,6 +21,14 @@ const TIME: Column = Column {
     ratio: Some("ratio"),
     decimals: 1,
 };
+
+/// Times of a case in nanoseconds a packet, one for each round.
+#[derive(Default)]
+pub(super) struct Times {
+    pub(super) fed: Vec<f64>,
+    /// Only of a program that does nothing: without making the packet anew.
+    pub(super) direct: Vec<f64>,
+}
 
 /// The cases with their times.
 pub(super) struct Table<'m> {
