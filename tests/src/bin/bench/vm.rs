@@ -9,6 +9,7 @@
 //!   server return, driven by keepalived.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -36,7 +37,7 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Packets a turn, for `steer`
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 2_000)]
     packets: u32,
     /// Connections a turn, for `connections`
     #[arg(long, default_value_t = 2_000)]
@@ -82,6 +83,7 @@ fn connections(options: &Options) -> Result<()> {
             "--connections",
             &count,
         ],
+        Stdio::inherit(),
     )?;
     if let Some(json) = &options.json {
         std::fs::write(json, figures).with_context(|| format!("write {}", json.display()))?;
@@ -99,7 +101,7 @@ const INSTRUCTIONS: Column = Column {
     name: "",
     unit: "instructions",
     better: Better::Lower,
-    ratio: Some("ratio"),
+    ratio: None,
     decimals: 0,
 };
 
@@ -120,7 +122,6 @@ struct SteeredRow {
 struct SteeredFigure {
     /// In nanoseconds of the machine's clock, which are instructions.
     value: f64,
-    ratio: f64,
 }
 
 fn steer(options: &Options) -> Result<()> {
@@ -130,14 +131,14 @@ fn steer(options: &Options) -> Result<()> {
     let arguments = ["steer", "--few", "--packets", &packets];
     let mut rows = Vec::new();
     for kernel in &kernels {
-        let json = measure(kernel, options.rounds, &arguments)?;
+        let json = measure(kernel, options.rounds, &arguments, Stdio::null())?;
         let steered: Steered = serde_json::from_str(&json).context("read the figures")?;
         for (number, row) in steered.rows.into_iter().enumerate() {
             let [program, _, ip, _] = row.labels;
-            let [SteeredFigure { value, ratio }] = row.figures;
+            let [SteeredFigure { value }] = row.figures;
             let row = Row {
                 labels: vec![program, ip, kernel.version.clone()],
-                figures: vec![Figure::new(value).ratio(ratio)],
+                figures: vec![Figure::new(value)],
                 goals: vec![],
             };
             rows.push((number, row));
@@ -158,8 +159,9 @@ fn steer(options: &Options) -> Result<()> {
     report.write_json(options.json.clone())
 }
 
-/// Runs a benchmark in a machine of its own, and returns its figures as JSON.
-fn measure(kernel: &Kernel, rounds: usize, arguments: &[&str]) -> Result<String> {
+/// Runs a benchmark in a machine of its own, and returns its figures as JSON. `shown` takes what it
+/// prints.
+fn measure(kernel: &Kernel, rounds: usize, arguments: &[&str], shown: Stdio) -> Result<String> {
     let hardware = Hardware {
         name: "bench".to_owned(),
         memory: MEMORY,
@@ -180,7 +182,10 @@ fn measure(kernel: &Kernel, rounds: usize, arguments: &[&str]) -> Result<String>
     bench.args(arguments);
     bench.args(["--json", figures]);
     bench.args(["--rounds", &rounds.to_string()]);
-    let status = bench.status().context("start the benchmark")?;
+    let status = bench
+        .stdout(shown)
+        .status()
+        .context("start the benchmark")?;
     ensure!(status.success(), "in the machine: {status}");
     output(machine.command("cat".as_ref()).arg(figures))
 }
