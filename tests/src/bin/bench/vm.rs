@@ -105,6 +105,13 @@ const INSTRUCTIONS: Column = Column {
     decimals: 0,
 };
 
+/// Kernels differ in what they do before a program runs.
+const ABOVE: Column = Column {
+    name: "above the floor",
+    unit: "",
+    ..INSTRUCTIONS
+};
+
 /// The part of `bench steer`'s JSON that is shown here.
 #[derive(Deserialize)]
 struct Steered {
@@ -122,6 +129,8 @@ struct SteeredRow {
 struct SteeredFigure {
     /// In nanoseconds of the machine's clock, which are instructions.
     value: f64,
+    /// To the floor.
+    ratio: f64,
 }
 
 fn steer(options: &Options) -> Result<()> {
@@ -135,10 +144,11 @@ fn steer(options: &Options) -> Result<()> {
         let steered: Steered = serde_json::from_str(&json).context("read the figures")?;
         for (number, row) in steered.rows.into_iter().enumerate() {
             let [program, _, ip, _] = row.labels;
-            let [SteeredFigure { value }] = row.figures;
+            let [SteeredFigure { value, ratio }] = row.figures;
+            let above = value - value / ratio;
             let row = Row {
                 labels: vec![program, ip, kernel.version.clone()],
-                figures: vec![Figure::new(value)],
+                figures: vec![Figure::new(value), Figure::new(above)],
                 goals: vec![],
             };
             rows.push((number, row));
@@ -151,7 +161,7 @@ fn steer(options: &Options) -> Result<()> {
          flow; making the packet anew is taken off",
         options.rounds
     );
-    let mut report = Report::new(title, LABELS, vec![INSTRUCTIONS]);
+    let mut report = Report::new(title, LABELS, vec![INSTRUCTIONS, ABOVE]);
     for (_, row) in rows {
         report.add(row);
     }
