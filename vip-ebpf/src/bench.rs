@@ -62,9 +62,6 @@ struct Headers6 {
 
 const _: () = assert!(size_of::<Headers6>() == ethernet::LENGTH + ipv6::LENGTH + 4);
 
-/// TTL or hop limit of a client's packet.
-const HOPS: u8 = 64;
-
 /// The start and end pointer of a packet.
 type Packet = (usize, usize);
 
@@ -89,7 +86,7 @@ fn renew(packet: Packet) -> bool {
     let flow = feed.next;
     feed.next = if flow + 1 < feed.flows { flow + 1 } else { 0 };
     // 1,000 ports each: a million flows are a thousand clients.
-    let client = (0x0a01_0000 + flow / 1000).to_be_bytes();
+    let client = (feed.clients + flow / 1000).to_be_bytes();
     let port = (1024 + (flow % 1000) as u16).to_be_bytes();
     // Written in the words that the product loads. A load that spans two stores stalls, which does
     // not happen with a packet from a NIC.
@@ -99,7 +96,7 @@ fn renew(packet: Packet) -> bool {
         };
         headers.ethernet.readdress(feed.destination, feed.source);
         // The product lowers it. The checksum is wrong then, but no program here checks it.
-        headers.ttl = HOPS;
+        headers.ttl = feed.ttl;
         headers.source = client;
         headers.source_port = port;
         // The product may have replaced it.
@@ -110,7 +107,7 @@ fn renew(packet: Packet) -> bool {
         };
         headers.ethernet.readdress(feed.destination, feed.source);
         let [a, b, c, d] = client;
-        headers.hop_limit = HOPS;
+        headers.hop_limit = feed.ttl;
         headers.source = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d];
         headers.source_port = port;
         headers.destination_port = feed.port.raw().to_ne_bytes();

@@ -16,10 +16,13 @@ pub struct Feed {
     pub destination: Mac,
     /// Ethernet source of each packet.
     pub source: Mac,
-    /// 1 for IPv6 packets, 0 for IPv4.
-    pub ipv6: u32,
+    /// IPv4 source of the first 1,000 flows, in host byte order; each further 1,000 have the next
+    /// one. IPv6 sources end with the same four bytes.
+    pub clients: u32,
     /// TCP destination port of each packet.
     pub port: Be16,
-    /// Always 0.
-    pub reserved: u16,
+    /// TTL or hop limit of each packet.
+    pub ttl: u8,
+    /// 1 for IPv6 packets, 0 for IPv4.
+    pub ipv6: u8,
 }

@@ -11,9 +11,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, XdpMode};
+use vip_common::wire::tcp;
 
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
-use crate::steer::{Floors, Kind, MANY, Target, ip, product, steered, thread_time};
+use crate::steer::{
+    Floors, Flows, Hook, Products, Setup, Target, Traffic, client, ip, thread_time,
+};
 
 /// Frames that the kernel takes at once, as a driver's NAPI poll does.
 const BATCH: u32 = 64;
@@ -23,7 +26,7 @@ const NEAR: &str = "near";
 const FAR: &str = "far";
 
 /// The least part of the bare rate that the product should reach.
-const GOAL: f64 = 0.88;
+const GOAL: f64 = 0.92;
 
 const LABELS: &[Label] = &[Label::new("program", 26), Label::new("IP", 4)];
 
@@ -57,21 +60,25 @@ pub(super) fn measure(rounds: usize, frames: u32) -> Result<Report> {
     floors.attach("bench_drop", far)?;
     // Without a program of its own a veth takes no frames in like this.
     floors.attach("bench_pass", near)?;
-    let mut products = vec![(Kind::Steer, product(Kind::Steer)?)];
+    let mut products = Products::load([Setup::USUAL])?;
     let mut cases = Vec::new();
     for ipv6 in [false, true] {
-        cases.push(steered("bare XDP_TX", Target::Send, ipv6));
-        let steer = Target::Product(Kind::Steer);
-        cases.push(steered("steered to another node", steer, ipv6));
+        let traffic = Traffic {
+            hook: Hook::Xdp,
+            ipv6,
+            flows: Flows::Million,
+        };
+        let segment = client(tcp::ACK);
+        cases.push(traffic.floor("bare XDP_TX", Target::Send));
+        cases.push(traffic.sent("steered to another node", Setup::USUAL, segment));
     }
     let mut rates = vec![Vec::<f64>::new(); cases.len()];
     for round in 0..=rounds {
         for (case, rates) in cases.iter().zip(&mut rates) {
             floors.aim(case, &mut products)?;
-            floors.feed(case)?;
             let arrived = floors.dropped()?;
             let before = thread_time()?;
-            floors.run_live(&case.frame, near, frames, BATCH)?;
+            floors.run_live(&case.frame(), near, frames, BATCH)?;
             let spent = (thread_time()? - before).as_secs_f64();
             let arrived = floors.dropped()? - arrived;
             // A queue of the veth may overflow; then fewer frames were sent than paid for.
@@ -86,21 +93,22 @@ pub(super) fn measure(rounds: usize, frames: u32) -> Result<Report> {
         }
     }
     let title = format!(
-        "frames a second of one core's time, {MANY} flows, median of {rounds} rounds of {frames} \
-         frames"
+        "frames a second of one core's time, {} flows, median of {rounds} rounds of {frames} \
+         frames",
+        Flows::Million.count()
     );
     let mut report = Report::new(title, LABELS, vec![RATE]);
     for (case, own) in cases.iter().zip(&rates) {
         let bare = cases
             .iter()
-            .position(|bare| bare.target == Target::Send && bare.is_like(case))
+            .position(|bare| bare.target == Target::Send && bare.traffic == case.traffic)
             .context("no bare case")?;
         let ratios = own.iter().zip(&rates[bare]);
         let ratios: Vec<f64> = ratios.map(|(own, bare)| own / bare).collect();
         let ratio = median(&ratios);
         let goal = (case.target != Target::Send).then(|| Goal::ratio(GOAL, ratio, RATE.better));
         report.add(Row {
-            labels: vec![case.name.to_owned(), family(case.ipv6)],
+            labels: vec![case.name.to_owned(), family(case.traffic.ipv6)],
             figures: vec![Figure::median(own).ratio(ratio)],
             goals: goal.into_iter().collect(),
         });

@@ -28,17 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Benchmark {
     /// What steering costs a packet
-    Steer {
-        /// Write the figures there too
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// How often all programs take their turn
-        #[arg(long, default_value_t = 15)]
-        rounds: usize,
-        /// Packets a turn
-        #[arg(long, default_value_t = 1_000_000)]
-        packets: u32,
-    },
+    Steer(steer::Options),
     /// How many real frames a core sends on, beside a bare `XDP_TX`
     Live {
         /// Write the figures there too
@@ -66,7 +56,8 @@ enum Benchmark {
         #[arg(long, value_delimiter = ',', default_values = Balancer::USUAL.iter().map(|balancer| balancer.name()))]
         balancers: Vec<Balancer>,
     },
-    /// The same beside IPVS, in a virtual machine whose clock counts instructions
+    /// Instructions of `steer` on several kernels, or of `connections` beside IPVS, in virtual
+    /// machines whose clocks count them
     Vm(vm::Options),
     /// Run `steer`, `live` and `connections`, and write docs/benchmarks.md and its plot
     Docs {
@@ -97,11 +88,7 @@ fn main() -> ExitCode {
     let benchmark = Cli::parse().benchmark;
     isolation::enter_empty_netns();
     let result = match benchmark {
-        Benchmark::Steer {
-            json,
-            rounds,
-            packets,
-        } => steer::run(json, rounds, packets),
+        Benchmark::Steer(options) => steer::run(options),
         Benchmark::Live {
             json,
             rounds,
