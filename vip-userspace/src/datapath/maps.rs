@@ -1,11 +1,13 @@
 //! The maps with their types, as `vip_common::abi` has them.
 
 use std::collections::HashSet;
+use std::io;
 use std::iter::zip;
+use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, Map, MapData, PerCpuArray};
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use vip_common::abi::{
     AllowKey, BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State,
     listener, maps as names,
@@ -26,6 +28,17 @@ pub(super) struct Value<T>(pub(super) T);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data, which is
 // what aya asks for: any bytes are a value, and no padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
+
+/// The same map by another descriptor.
+fn again(map: &Map) -> Result<Map, MapError> {
+    let (Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data) | Map::LruHashMap(data)) =
+        map
+    else {
+        return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+    };
+    let descriptor = data.fd().as_fd().try_clone_to_owned()?;
+    MapData::from_fd(descriptor).and_then(Map::from_map_data)
+}
 
 /// The bytes of a key.
 fn bytes_of(key: Value<AllowKey>) -> [u8; size_of::<AllowKey>()] {
@@ -151,9 +164,12 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    /// Those of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, StateMap), DatapathError> {
-        Self::from(|name| ebpf.take_map(name).ok_or(DatapathError::Missing(name)))
+    /// Those of a loaded object, by descriptors of their own.
+    pub(super) fn of(ebpf: &Ebpf) -> Result<(Self, StateMap), DatapathError> {
+        Self::from(|name| {
+            let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+            again(map).map_err(map_error(name))
+        })
     }
 
     /// Those an earlier agent left, if all are there and have the sizes they should have.

@@ -37,7 +37,7 @@ use std::fs::File;
 use std::path::Path;
 
 use aya::programs::{SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::EbpfLoader;
 use bytemuck::Zeroable as _;
 use vip_common::abi::{
     BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, State, maps as names,
@@ -47,7 +47,7 @@ use vip_common::wire::time::BootNanos;
 
 use self::error::program_error;
 use self::maps::Maps;
-use self::programs::{ingress, load_ingress, program};
+use self::programs::{Programs, build};
 use crate::config::XdpMode;
 use crate::kernel::{bpf, btf};
 
@@ -59,7 +59,7 @@ const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 
 /// The loaded programs and their maps, the [`StateMap`] excepted.
 pub struct Datapath {
-    ebpf: Ebpf,
+    programs: Programs,
     maps: Maps,
     pins: Option<Pins>,
     rank_base: u32,
@@ -91,8 +91,11 @@ impl Datapath {
             .and_then(Maps::pinned)
             .filter(|(maps, state)| maps.fits(state.get(), desired))
             .map(|(_, state)| *state.get());
-        if let (Some(pins), None) = (&pins, &found) {
-            pins.forget_maps()?;
+        if let Some(pins) = &pins {
+            match found {
+                Some(_) => pins.forget_programs(Some(&build()))?,
+                None => pins.forget_maps()?,
+            }
         }
         let adopted = found.is_some();
         // aya writes globals when it loads, pinned ones too: let it write what is there.
@@ -114,24 +117,19 @@ impl Datapath {
                 loader.map_pin_path(name, pins.map(name));
             }
         }
-        let mut ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
-        load_ingress(&mut ebpf)?;
-        for name in [EGRESS, TC_INGRESS] {
-            let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
-            classifier.load().map_err(program_error(name))?;
-        }
-        let load_local = |name| {
-            let local = ebpf.program_mut(name);
-            let local = local.ok_or(DatapathError::Missing(name))?;
-            attach::load_local(local).map_err(program_error(name))
-        };
-        let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
-        // From here on no program can be loaded: it would need the maps' descriptors.
-        let (mut maps, mut state) = Maps::take(&mut ebpf)?;
+        let ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
+        let (mut maps, mut state) = Maps::of(&ebpf)?;
+        // One that logs does so to its agent only.
+        let kept = pins.clone().filter(|_| log_level == 0);
+        let mut programs = Programs { ebpf, kept };
+        programs.ingress()?;
+        programs.classifier(EGRESS)?;
+        let mut local = LOCAL.into_iter();
+        let no_redirection = local.find_map(|name| programs.local(name).err());
         maps.allow(&desired.allowed)?;
         let mut datapath = Self {
             maps,
-            ebpf,
+            programs,
             pins,
             rank_base: state.get().config.rank_base,
             own_index: desired.own_index,
@@ -194,7 +192,7 @@ impl Datapath {
         egress: Option<Egress>,
     ) -> Result<Attachment, DatapathError> {
         attach::attach(
-            &mut self.ebpf,
+            &mut self.programs,
             self.pins.as_ref(),
             interface,
             index,
@@ -215,7 +213,7 @@ impl Datapath {
         kind: Egress,
     ) -> Result<(), DatapathError> {
         let pins = self.pins.as_ref();
-        attach::attach_classifier(&mut self.ebpf, Way::Elsewhere, pins, interface, index, kind)
+        attach::attach_classifier(&mut self.programs, Way::Elsewhere, pins, interface, index, kind)
     }
 
     /// Takes it off all other NICs than these.
@@ -248,7 +246,7 @@ impl Datapath {
         seen: &Seen,
     ) -> Result<Look, DatapathError> {
         if way == Way::In && attachment.mode != Mode::Tc {
-            let (name, ingress) = ingress(&mut self.ebpf)?;
+            let (name, ingress) = self.programs.ingress()?;
             let own = ingress.info().map_err(program_error(name))?.id();
             return Ok(Look {
                 attached: seen.xdp == Some(own),
@@ -272,7 +270,7 @@ impl Datapath {
         kind: Egress,
     ) -> Result<(), DatapathError> {
         let pins = self.pins.as_ref();
-        attach::attach_classifier(&mut self.ebpf, way, pins, interface, index, kind)
+        attach::attach_classifier(&mut self.programs, way, pins, interface, index, kind)
     }
 
     /// Attaches the programs for local sockets to a cgroup, in the place of those that an
@@ -292,7 +290,7 @@ impl Datapath {
             })
             .transpose()?;
         for name in LOCAL {
-            attach::redirect(&mut self.ebpf, name, self.pins.as_ref(), cgroup.as_ref())?;
+            attach::redirect(&mut self.programs, name, self.pins.as_ref(), cgroup.as_ref())?;
         }
         Ok(())
     }
@@ -370,7 +368,7 @@ impl Datapath {
     /// The programs' own log, to be read by the caller. `None` if an earlier agent's programs
     /// have none.
     pub fn log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).ok()
+        aya_log::EbpfLogger::init(&mut self.programs.ebpf).ok()
     }
 
     /// The program on the way in, for `BPF_PROG_TEST_RUN`.
@@ -378,7 +376,7 @@ impl Datapath {
     /// # Errors
     /// If the object lacks it.
     pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
-        ingress(&mut self.ebpf).map(|(_, program)| program)
+        self.programs.ingress().map(|(_, program)| program)
     }
 
     /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
@@ -389,7 +387,7 @@ impl Datapath {
         &mut self,
         name: &'static str,
     ) -> Result<&mut SchedClassifier, DatapathError> {
-        program(&mut self.ebpf, name)
+        self.programs.classifier(name)
     }
 }
 
