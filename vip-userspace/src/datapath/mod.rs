@@ -13,6 +13,7 @@ mod detach;
 mod error;
 mod features;
 mod leftovers;
+mod loader;
 mod maps;
 mod others;
 mod pins;
@@ -26,6 +27,7 @@ pub use self::desired::{Allowed, DesiredState, NodeAddresses};
 pub use self::error::DatapathError;
 pub use self::features::Features;
 pub use self::leftovers::{Leftover, leftovers, remove};
+pub use self::loader::Loader;
 pub use self::maps::{StateMap, raise};
 pub use self::others::{Claim, Taken, Turn, refuse_taken};
 pub use self::pins::{Held, Pins, pin_directory};
@@ -37,7 +39,6 @@ use std::fs::File;
 use std::path::Path;
 
 use aya::programs::{SchedClassifier, Xdp};
-use aya::EbpfLoader;
 use bytemuck::Zeroable as _;
 use vip_common::abi::{
     BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, State, maps as names,
@@ -86,6 +87,19 @@ impl Datapath {
         desired: &DesiredState,
         log_level: u8,
     ) -> Result<(Self, StateMap), DatapathError> {
+        Self::load_by(Loader::default(), pins, desired, log_level)
+    }
+
+    /// The same by a loader that was made before.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_by(
+        Loader(mut loader): Loader,
+        pins: Option<Pins>,
+        desired: &DesiredState,
+        log_level: u8,
+    ) -> Result<(Self, StateMap), DatapathError> {
         let found = pins
             .as_ref()
             .and_then(Maps::pinned)
@@ -106,7 +120,6 @@ impl Datapath {
         if let Err(error) = bpf::lift_memory_limit() {
             tracing::debug!(%error, "the limit of locked memory stays");
         }
-        let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
@@ -213,7 +226,14 @@ impl Datapath {
         kind: Egress,
     ) -> Result<(), DatapathError> {
         let pins = self.pins.as_ref();
-        attach::attach_classifier(&mut self.programs, Way::Elsewhere, pins, interface, index, kind)
+        attach::attach_classifier(
+            &mut self.programs,
+            Way::Elsewhere,
+            pins,
+            interface,
+            index,
+            kind,
+        )
     }
 
     /// Takes it off all other NICs than these.
@@ -290,7 +310,12 @@ impl Datapath {
             })
             .transpose()?;
         for name in LOCAL {
-            attach::redirect(&mut self.programs, name, self.pins.as_ref(), cgroup.as_ref())?;
+            attach::redirect(
+                &mut self.programs,
+                name,
+                self.pins.as_ref(),
+                cgroup.as_ref(),
+            )?;
         }
         Ok(())
     }
