@@ -294,6 +294,11 @@ fn generic_mode_takes_the_place_of_native() {
             .expect("attaches");
         assert_eq!(fallen.mode, Mode::Generic);
         assert!(xdp().contains("xdpgeneric"), "{}", xdp());
+        // A program that was not needed until then.
+        let tc = datapath.attach("eth0", place.index, XdpMode::Tc, None);
+        assert_eq!(tc.expect("loads and attaches").mode, Mode::Tc);
+        let generic = datapath.fall_back_to_generic("eth0", place.index);
+        assert_eq!(generic.expect("attaches"), fallen);
         drop(datapath);
         place.clean_up();
         assert!(!xdp().contains("xdpgeneric"), "{}", xdp());
