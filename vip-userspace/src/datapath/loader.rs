@@ -3,6 +3,7 @@
 //! thread of its own.
 
 use std::fmt;
+use std::io;
 use std::thread::{self, JoinHandle};
 
 use aya::EbpfLoader;
@@ -24,9 +25,12 @@ impl fmt::Debug for Loader {
 
 impl Loader {
     /// Begins to make one.
-    #[must_use]
-    pub fn begin() -> Begun {
-        Begun(thread::spawn(Self::default))
+    ///
+    /// # Errors
+    /// The kernel gives no thread.
+    pub fn begin() -> io::Result<Begun> {
+        let thread = thread::Builder::new().name("vip-loader".to_owned());
+        thread.spawn(Self::default).map(Begun)
     }
 }
 

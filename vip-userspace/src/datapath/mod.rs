@@ -48,7 +48,7 @@ use vip_common::wire::time::BootNanos;
 
 use self::error::program_error;
 use self::maps::Maps;
-use self::programs::{Programs, build};
+use self::programs::{BUILD, Programs};
 use crate::config::XdpMode;
 use crate::kernel::{bpf, btf};
 
@@ -107,7 +107,7 @@ impl Datapath {
             .map(|(_, state)| *state.get());
         if let Some(pins) = &pins {
             match found {
-                Some(_) => pins.forget_programs(Some(&build()))?,
+                Some(_) => pins.forget_programs(Some(&BUILD))?,
                 None => pins.forget_maps()?,
             }
         }

@@ -7,6 +7,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -66,7 +67,8 @@ impl Programs {
         if program.fd().is_ok() {
             return Ok(program);
         }
-        let pin = self.kept.as_ref().map(|pins| pins.program(&build(), name));
+        let kept = self.kept.as_ref().filter(|_| is_kept(program));
+        let pin = kept.map(|pins| pins.program(&BUILD, name));
         if let Some(pin) = &pin
             && let Some(kept) = from_pin(program, pin)
         {
@@ -76,9 +78,7 @@ impl Programs {
         let began = Instant::now();
         load(program).map_err(program_error(name))?;
         tracing::debug!(program = name, took = ?began.elapsed(), "verified");
-        if let Some(pin) = &pin
-            && is_kept(program)
-        {
+        if let Some(pin) = &pin {
             unpin(pin)?;
             let pinned = program.pin(pin).map_err(io::Error::other);
             pinned.map_err(DatapathError::io(format!("cannot pin {}", pin.display())))?;
@@ -120,11 +120,11 @@ impl Programs {
 }
 
 /// Tells the objects of builds apart.
-pub(super) fn build() -> String {
+pub(super) static BUILD: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
     OBJECT.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
-}
+});
 
 /// Whether it pays to keep a program. Those for local sockets are verified in a few milliseconds.
 fn is_kept(program: &Program) -> bool {

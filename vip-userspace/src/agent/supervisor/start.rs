@@ -189,7 +189,7 @@ struct OnNic {
 impl OnNic {
     /// Opens sockets and attaches the programs.
     async fn put(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<Self> {
-        let loader = Loader::begin();
+        let loader = Loader::begin().context("cannot start a thread")?;
         let (_, nics) = netlink.settings().await?;
         let macs = port_macs(&nics, nic.index, nic.mac);
         let desired = Arc::new(desired(config, nic, macs)?);
