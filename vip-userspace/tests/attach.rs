@@ -20,8 +20,8 @@ use vip_common::wire::bfd;
 use vip_node::allow::Prefix;
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
-    Attachment, BfdPort, Claim, Datapath, DatapathError, DesiredState, Egress, Leftover, Look,
-    Mode, Pins, Seen, Taken, Way, leftovers, pin_directory, refuse_taken, remove,
+    Attachment, BfdPort, Claim, Datapath, DatapathError, DesiredState, Egress, Leftover, Loader,
+    Look, Mode, Pins, Seen, Taken, Way, leftovers, pin_directory, refuse_taken, remove,
     socket_lookup_programs,
 };
 use vip_userspace::kernel::bpf::{self, Kind};
@@ -168,11 +168,7 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         );
         assert_eq!(state.mac(backend(1)), node_mac(1), "what it knew");
         assert_eq!(state.get().masks, masks, "what it knew");
-        let id = |text: &str| {
-            text.split_once("prog/xdp id ")
-                .map(|(_, rest)| rest.to_owned())
-        };
-        assert_ne!(id(&xdp()), id(&before), "it is the new agent's program");
+        assert_eq!(xdp_id(&xdp()), xdp_id(&before), "it is the same program");
         drop(second);
 
         // Another list of nodes is another cluster: nothing of the old ranks may be used.
@@ -223,6 +219,62 @@ fn a_changed_allow_list_takes_the_place_of_the_old_one_in_the_other_half() {
             assert!(repair(&desired));
             assert!(!repair(&desired));
         }
+        place.clean_up();
+    });
+}
+
+/// The kernel's number of the program, as `ip` shows it.
+fn xdp_id(link: &str) -> Option<String> {
+    let (_, id) = link.split_once("prog/xdp id ")?;
+    Some(id.split_whitespace().next()?.to_owned())
+}
+
+#[test]
+fn agents_of_the_same_build_keep_programs_that_do_not_log() {
+    in_namespace(|place| {
+        let pins = pin_directory(&place.bpffs(), place.directory.path());
+        let start = |log_level| {
+            let desired = DesiredState {
+                log_level,
+                ..desired(3)
+            };
+            let (mut datapath, _) = Datapath::load(Some(place.pins()), &desired).expect("loads");
+            let attached = datapath.attach("eth0", place.index, XdpMode::Auto, None);
+            let attached = attached.expect("attaches");
+            for way in [Way::In, Way::Out] {
+                assert!(look(&mut datapath, way, attached).attached, "{way:?}");
+            }
+            xdp_id(&xdp()).expect("a program")
+        };
+        let kept = || -> Vec<PathBuf> {
+            let all = fs::read_dir(&pins).expect("there");
+            let all = all.map(|entry| entry.expect("a pin").path());
+            let is_program = |path: &PathBuf| path.to_string_lossy().contains("/program-");
+            let mut kept: Vec<_> = all.filter(is_program).collect();
+            kept.sort();
+            kept
+        };
+        let first = start(0);
+        assert_eq!(start(0), first);
+        // The one for tc was not needed.
+        let names = kept();
+        let [egress, ingress] = &names[..] else {
+            panic!("{names:?}");
+        };
+
+        fs::rename(ingress, pins.join("program-of-another-build")).expect("bpffs can rename");
+        let second = start(0);
+        assert_ne!(second, first);
+        assert_eq!(kept(), names, "the other build's is gone");
+
+        fs::remove_file(ingress).expect("a pin");
+        fs::rename(egress, ingress).expect("bpffs can rename");
+        let third = start(0);
+        assert_ne!(third, second, "a program of another kind was there");
+
+        let logs = start(aya_log::Level::Debug as u8);
+        assert_ne!(logs, third, "its log is read by its agent only");
+        assert_eq!(start(0), third);
         place.clean_up();
     });
 }
@@ -284,6 +336,11 @@ fn generic_mode_takes_the_place_of_native() {
             .expect("attaches");
         assert_eq!(fallen.mode, Mode::Generic);
         assert!(xdp().contains("xdpgeneric"), "{}", xdp());
+        // A program that was not needed until then.
+        let tc = datapath.attach("eth0", place.index, XdpMode::Tc, None);
+        assert_eq!(tc.expect("loads and attaches").mode, Mode::Tc);
+        let generic = datapath.fall_back_to_generic("eth0", place.index);
+        assert_eq!(generic.expect("attaches"), fallen);
         drop(datapath);
         place.clean_up();
         assert!(!xdp().contains("xdpgeneric"), "{}", xdp());
@@ -484,7 +541,8 @@ fn bfd_port_is_shared_with_a_program_that_is_bound_to_it() {
             let stranger = address(stranger);
             let agent = || {
                 let socket = BfdSocket::open_shared("lo", own, &[peer]).expect("opens");
-                let mut port = BfdPort::load(own, &[peer], &socket).expect("loads");
+                let mut port =
+                    BfdPort::load(&mut Loader::default(), own, &[peer], &socket).expect("loads");
                 port.attach(&place.pins()).expect("attaches");
                 assert!(port.is_attached().expect("the kernel tells"));
                 // It once took the verifier nine seconds to give up at a million.

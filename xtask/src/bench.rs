@@ -11,8 +11,9 @@ use crate::{demo, install, kernels, sh};
 pub(crate) struct Options {
     /// Which: `steer` (what a packet costs), `live` (real frames a second), `connections` (what
     /// they cost, beside HAProxy and nftables), `docs` (these three, into docs/benchmarks.md),
-    /// `failover` (what clients notice, beside keepalived and HAProxy), `vm` (instructions of
-    /// `steer` on several kernels, or of connections beside IPVS) or `ranks` (how even shares are)
+    /// `failover` (what clients notice, beside keepalived and HAProxy), `start` (how long agents
+    /// take to start), `vm` (instructions of `steer` on several kernels, or of connections beside
+    /// IPVS) or `ranks` (how even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]

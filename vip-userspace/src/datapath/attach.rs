@@ -6,7 +6,6 @@ use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, TcAttachOptions};
 use aya::programs::{
@@ -17,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::error::{DatapathError, program_error};
 use super::pins::{Pins, unpin, unpin_link};
-use super::programs::{INGRESS, ingress, program};
+use super::programs::{INGRESS, Programs};
 use super::way::{Attachment, Egress, Mode, Way};
 use crate::config;
 use crate::kernel::bpf;
@@ -35,7 +34,7 @@ pub(super) fn tcx_programs(way: Way, interface: &str) -> io::Result<Vec<u32>> {
 
 /// Attaches both programs; `egress_kind` is what the kernel has if not given.
 pub(super) fn attach(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     pins: Option<&Pins>,
     interface: &str,
     index: u32,
@@ -52,18 +51,18 @@ pub(super) fn attach(
     });
     // The program on the way out first: from the moment that this node takes packets for the VIP,
     // its kernel may answer for it.
-    attach_classifier(ebpf, Way::Out, pins, interface, index, kind)?;
+    attach_classifier(programs, Way::Out, pins, interface, index, kind)?;
     let found = match wanted {
         config::XdpMode::Tc => None,
         _ => {
-            let (_, program) = ingress(ebpf)?;
+            let (_, program) = programs.ingress()?;
             attach_xdp(program, pins, interface, index, wanted)?
         }
     };
     let mode = match found {
         Some(mode) => mode,
         None => {
-            attach_classifier(ebpf, Way::In, pins, interface, index, kind)?;
+            attach_classifier(programs, Way::In, pins, interface, index, kind)?;
             Mode::Tc
         }
     };
@@ -172,7 +171,7 @@ fn attach_xdp(
 /// Attaches a program for socket buffers before all others that are there: what stands before it
 /// may let none run behind.
 pub(super) fn attach_classifier(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     way: Way,
     pins: Option<&Pins>,
     interface: &str,
@@ -180,7 +179,7 @@ pub(super) fn attach_classifier(
     kind: Egress,
 ) -> Result<(), DatapathError> {
     let name = way.program();
-    let program: &mut SchedClassifier = program(ebpf, name)?;
+    let program = programs.classifier(name)?;
     match kind {
         Egress::Tcx => attach_tcx(program, way, pins, interface, index),
         Egress::Clsact => attach_filter(program, way, pins, interface, index),
@@ -346,15 +345,6 @@ fn replace_classifier(
     })
 }
 
-/// Loads a program for local sockets.
-pub(super) fn load_local(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
 /// Attaches one by a link, so that other programs may always be there too.
 fn attach_local(
     program: &mut Program,
@@ -377,16 +367,14 @@ fn attach_local(
 /// Attaches a program for local sockets to a cgroup, if there is one, and then removes what an
 /// earlier agent attached: for a moment there are both, and the second finds nothing to do.
 pub(super) fn redirect(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     name: &'static str,
     pins: Option<&Pins>,
     cgroup: Option<&File>,
 ) -> Result<(), DatapathError> {
-    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
     let link = cgroup
-        .map(|cgroup| attach_local(program, cgroup))
-        .transpose()
-        .map_err(program_error(name))?;
+        .map(|cgroup| attach_local(programs.local(name)?, cgroup).map_err(program_error(name)))
+        .transpose()?;
     let Some(pins) = pins else {
         // Nothing holds it but this process.
         if let Some(link) = link {

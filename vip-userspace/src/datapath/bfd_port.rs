@@ -13,12 +13,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, SockMap};
 use aya::programs::{ProgramInfo, SkLookup};
-use aya::{Ebpf, EbpfLoader};
 use vip_common::bfd_port::{self, BfdPort as State};
 
 use super::error::{DatapathError, map_error, program_error};
+use super::loader::Loader;
 use super::maps::Value;
 use super::pins::{Pins, unpin_link};
 use super::programs::program;
@@ -51,14 +52,17 @@ impl BfdPort {
     /// # Errors
     /// The kernel refuses the program: it has none of this kind (before Linux 5.9), or the agent
     /// lacks `CAP_BPF` or `CAP_NET_ADMIN`.
-    pub fn load(own: IpAddr, peers: &[IpAddr], socket: &BfdSocket) -> Result<Self, DatapathError> {
+    pub fn load(
+        loader: &mut Loader,
+        own: IpAddr,
+        peers: &[IpAddr],
+        socket: &BfdSocket,
+    ) -> Result<Self, DatapathError> {
         let socket = socket.as_fd().try_clone_to_owned();
         let socket = socket.map_err(DatapathError::io("cannot keep the socket for BFD"))?;
         // If it is not allowed and needed, the load says so.
         let _not_allowed = bpf::lift_memory_limit();
-        let mut ebpf = EbpfLoader::new()
-            .load(OBJECT)
-            .map_err(DatapathError::Load)?;
+        let mut ebpf = loader.0.load(OBJECT).map_err(DatapathError::Load)?;
         let lookup: &mut SkLookup = program(&mut ebpf, PROGRAM)?;
         lookup.load().map_err(program_error(PROGRAM))?;
         let mut take = |name| ebpf.take_map(name).ok_or(DatapathError::Missing(name));

@@ -7,7 +7,7 @@ use super::Datapath;
 use super::attach::has_tcx;
 use super::desired::DesiredState;
 use super::error::DatapathError;
-use super::programs::{INGRESS, ingress};
+use super::programs::{INGRESS, TC_INGRESS};
 
 /// What a kernel offers beyond what the programs cannot do without. Found by trying, since
 /// distributions bring features to kernels with older numbers.
@@ -30,7 +30,8 @@ impl Features {
     pub fn probe() -> Result<Self, DatapathError> {
         let nothing = DesiredState::of(&State::zeroed(), vec![]);
         let (mut datapath, _state) = Datapath::load(None, &nothing)?;
-        let (name, _) = ingress(&mut datapath.ebpf)?;
+        let (name, _) = datapath.programs.ingress()?;
+        datapath.classifier(TC_INGRESS)?;
         Ok(Self {
             frags: name == INGRESS,
             tcx: has_tcx("lo"),

@@ -1,9 +1,11 @@
 //! The maps with their types, as `vip_common::abi` has them.
 
+use std::io;
 use std::iter::zip;
+use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use vip_common::abi::{
     BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State, listener,
     maps as names,
@@ -25,6 +27,15 @@ pub(super) struct Value<T>(pub(super) T);
 // SAFETY: `repr(transparent)` over a type that bytemuck knows to be plain old data, which is
 // what aya asks for: any bytes are a value, and no padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
+
+/// The same map by another descriptor.
+fn again(map: &Map) -> Result<Map, MapError> {
+    let (Map::Array(data) | Map::PerCpuArray(data) | Map::LruHashMap(data)) = map else {
+        return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+    };
+    let descriptor = data.fd().as_fd().try_clone_to_owned()?;
+    MapData::from_fd(descriptor).and_then(Map::from_map_data)
+}
 
 /// The map of the [`State`], and what lies in it. Agents are its only writers, and only one at a
 /// time: they hold a lock.
@@ -145,9 +156,12 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    /// Those of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, StateMap), DatapathError> {
-        Self::from(|name| ebpf.take_map(name).ok_or(DatapathError::Missing(name)))
+    /// Those of a loaded object, by descriptors of their own.
+    pub(super) fn of(ebpf: &Ebpf) -> Result<(Self, StateMap), DatapathError> {
+        Self::from(|name| {
+            let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+            again(map).map_err(map_error(name))
+        })
     }
 
     /// Those an earlier agent left, if all are there and have the sizes they should have.

@@ -14,6 +14,7 @@ mod detach;
 mod error;
 mod features;
 mod leftovers;
+mod loader;
 mod mapping;
 mod maps;
 mod others;
@@ -28,6 +29,7 @@ pub use self::desired::{DesiredState, Halves, NodeAddresses};
 pub use self::error::DatapathError;
 pub use self::features::Features;
 pub use self::leftovers::{Leftover, leftovers, remove};
+pub use self::loader::Loader;
 pub use self::maps::{StateMap, raise};
 pub use self::others::{Claim, Taken, Turn, refuse_taken};
 pub use self::pins::{Held, Pins, pin_directory};
@@ -39,7 +41,6 @@ use std::fs::File;
 use std::path::Path;
 
 use aya::programs::{SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use bytemuck::Zeroable as _;
 use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex, Counter, State};
 use vip_common::wire::addr::Mac;
@@ -47,7 +48,7 @@ use vip_common::wire::time::BootNanos;
 
 use self::error::program_error;
 use self::maps::Maps;
-use self::programs::{ingress, load_ingress, program};
+use self::programs::{BUILD, Programs};
 use self::rank_map::{Ranks, other_half};
 use crate::config::XdpMode;
 use crate::kernel::{bpf, btf};
@@ -63,7 +64,7 @@ const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 
 /// The loaded programs and their maps, the [`StateMap`] excepted.
 pub struct Datapath {
-    ebpf: Ebpf,
+    programs: Programs,
     maps: Maps,
     pins: Option<Pins>,
     halves: Halves,
@@ -87,12 +88,27 @@ impl Datapath {
         pins: Option<Pins>,
         desired: &DesiredState,
     ) -> Result<(Self, StateMap), DatapathError> {
+        Self::load_by(Loader::default(), pins, desired)
+    }
+
+    /// The same by a loader that was made before.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_by(
+        Loader(mut loader): Loader,
+        pins: Option<Pins>,
+        desired: &DesiredState,
+    ) -> Result<(Self, StateMap), DatapathError> {
         let found = pins
             .as_ref()
             .and_then(Maps::pinned)
             .filter(|(maps, state)| maps.fits(state.get(), desired));
-        if let (Some(pins), None) = (&pins, &found) {
-            pins.forget_maps()?;
+        if let Some(pins) = &pins {
+            match found {
+                Some(_) => pins.forget_programs(Some(&BUILD))?,
+                None => pins.forget_maps()?,
+            }
         }
         let adopted = found.is_some();
         // aya writes globals when it loads, pinned ones too: let it write what is there.
@@ -106,7 +122,6 @@ impl Datapath {
         if let Err(error) = bpf::lift_memory_limit() {
             tracing::debug!(%error, "the limit of locked memory stays");
         }
-        let mut loader = EbpfLoader::new();
         loader
             .override_global(aya_log::LEVEL, &desired.log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
@@ -117,23 +132,18 @@ impl Datapath {
                 loader.map_pin_path(name, pins.map(name));
             }
         }
-        let mut ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
-        load_ingress(&mut ebpf)?;
-        for name in [EGRESS, TC_INGRESS] {
-            let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
-            classifier.load().map_err(program_error(name))?;
-        }
-        let load_local = |name| {
-            let local = ebpf.program_mut(name);
-            let local = local.ok_or(DatapathError::Missing(name))?;
-            attach::load_local(local).map_err(program_error(name))
-        };
-        let no_redirection = LOCAL.into_iter().map(load_local).find_map(Result::err);
-        // From here on no program can be loaded: it would need the maps' descriptors.
-        let (maps, mut state) = Maps::take(&mut ebpf)?;
+        let ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
+        let (maps, mut state) = Maps::of(&ebpf)?;
+        // One that logs does so to its agent only.
+        let kept = pins.clone().filter(|_| desired.log_level == 0);
+        let mut programs = Programs { ebpf, kept };
+        programs.ingress()?;
+        programs.classifier(EGRESS)?;
+        let mut local = LOCAL.into_iter();
+        let no_redirection = local.find_map(|name| programs.local(name).err());
         let mut datapath = Self {
             maps,
-            ebpf,
+            programs,
             pins,
             halves: Halves::of(state.get()),
             own_index: desired.own_index,
@@ -201,7 +211,7 @@ impl Datapath {
         egress: Option<Egress>,
     ) -> Result<Attachment, DatapathError> {
         attach::attach(
-            &mut self.ebpf,
+            &mut self.programs,
             self.pins.as_ref(),
             interface,
             index,
@@ -222,7 +232,14 @@ impl Datapath {
         kind: Egress,
     ) -> Result<(), DatapathError> {
         let pins = self.pins.as_ref();
-        attach::attach_classifier(&mut self.ebpf, Way::Elsewhere, pins, interface, index, kind)
+        attach::attach_classifier(
+            &mut self.programs,
+            Way::Elsewhere,
+            pins,
+            interface,
+            index,
+            kind,
+        )
     }
 
     /// Takes it off all other NICs than these.
@@ -255,7 +272,7 @@ impl Datapath {
         seen: &Seen,
     ) -> Result<Look, DatapathError> {
         if way == Way::In && attachment.mode != Mode::Tc {
-            let (name, ingress) = ingress(&mut self.ebpf)?;
+            let (name, ingress) = self.programs.ingress()?;
             let own = ingress.info().map_err(program_error(name))?.id();
             return Ok(Look {
                 attached: seen.xdp == Some(own),
@@ -279,7 +296,7 @@ impl Datapath {
         kind: Egress,
     ) -> Result<(), DatapathError> {
         let pins = self.pins.as_ref();
-        attach::attach_classifier(&mut self.ebpf, way, pins, interface, index, kind)
+        attach::attach_classifier(&mut self.programs, way, pins, interface, index, kind)
     }
 
     /// Attaches the programs for local sockets to a cgroup, in the place of those that an
@@ -299,7 +316,12 @@ impl Datapath {
             })
             .transpose()?;
         for name in LOCAL {
-            attach::redirect(&mut self.ebpf, name, self.pins.as_ref(), cgroup.as_ref())?;
+            attach::redirect(
+                &mut self.programs,
+                name,
+                self.pins.as_ref(),
+                cgroup.as_ref(),
+            )?;
         }
         Ok(())
     }
@@ -382,7 +404,7 @@ impl Datapath {
     /// The programs' own log, to be read by the caller. `None` if an earlier agent's programs
     /// have none.
     pub fn log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).ok()
+        aya_log::EbpfLogger::init(&mut self.programs.ebpf).ok()
     }
 
     /// The program on the way in, for `BPF_PROG_TEST_RUN`.
@@ -390,7 +412,7 @@ impl Datapath {
     /// # Errors
     /// If the object lacks it.
     pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
-        ingress(&mut self.ebpf).map(|(_, program)| program)
+        self.programs.ingress().map(|(_, program)| program)
     }
 
     /// A program for socket buffers, [`TC_INGRESS`] or [`EGRESS`], for `BPF_PROG_TEST_RUN`.
@@ -401,7 +423,7 @@ impl Datapath {
         &mut self,
         name: &'static str,
     ) -> Result<&mut SchedClassifier, DatapathError> {
-        program(&mut self.ebpf, name)
+        self.programs.classifier(name)
     }
 }
 

@@ -4,7 +4,8 @@
 //! `egress-<ifindex>`, `elsewhere-<ifindex>` of other NICs, and for local sockets the program's
 //! name. A clsact filter has no link; its program, pinned as `filter-in-<ifindex>`,
 //! `filter-out-<ifindex>` or `filter-elsewhere-<ifindex>`, is the note that it is there. (bpffs
-//! refuses dots in names.)
+//! refuses dots in names.) Programs that the next agent need not load again are pinned as
+//! `program-<build>-<name>`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -58,6 +59,9 @@ const fn out(way: Way) -> &'static str {
 
 /// Begins the names of notes about clsact's queueing disciplines that an agent made.
 pub(super) const QDISC: &str = "clsact-";
+
+/// Begins the names of programs that are pinned for the next agent.
+const PROGRAM: &str = "program-";
 
 /// The directory with this program's pins.
 #[derive(Clone, Debug)]
@@ -273,9 +277,25 @@ impl Pins {
         self.directory.join(map_file(name))
     }
 
-    /// Unpins the maps. Programs that use them keep them.
+    /// Unpins the maps, and the programs that use them. Those that are attached keep them.
     pub(super) fn forget_maps(&self) -> Result<(), DatapathError> {
+        self.forget_programs(None)?;
         MAPS.iter().try_for_each(|name| unpin(&self.map(name)))
+    }
+
+    /// Where a program is pinned for the next agent of the same build.
+    pub(super) fn program(&self, build: &str, name: &str) -> PathBuf {
+        self.directory.join(format!("{PROGRAM}{build}-{name}"))
+    }
+
+    /// Unpins such programs, those of this build excepted. Attached ones stay.
+    pub(super) fn forget_programs(&self, kept: Option<&str>) -> Result<(), DatapathError> {
+        let is_old = |name: &String| {
+            name.strip_prefix(PROGRAM)
+                .is_some_and(|rest| kept.is_none_or(|build| !rest.starts_with(build)))
+        };
+        let mut old = files(&self.directory).into_iter().filter(is_old);
+        old.try_for_each(|name| unpin(&self.directory.join(name)))
     }
 
     /// Where the link of the program on the way in is pinned.

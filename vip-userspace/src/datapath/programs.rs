@@ -1,9 +1,21 @@
 //! The programs of the eBPF object, by their names.
+//!
+//! The verifier takes most of the time of a start. So a program is loaded when it is wanted, and is
+//! pinned for the next agent of the same build, which need not load it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::io;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Instant;
 
 use aya::Ebpf;
-use aya::programs::{Program, ProgramError, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya_obj::programs::XdpAttachType;
 
 use super::error::{DatapathError, program_error};
+use super::pins::{Pins, unpin};
 
 /// The eBPF object, as `cargo xtask build-ebpf` made it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip.o"));
@@ -39,18 +51,106 @@ where
         .ok_or(DatapathError::Missing(name))
 }
 
-/// Loads the program on the way in: the one for frames in several buffers, or where the kernel
-/// does not know such programs, the one for frames in a single buffer.
-pub(super) fn load_ingress(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let load = |ebpf: &mut Ebpf, name| {
-        let ingress: &mut Xdp = program(ebpf, name)?;
-        ingress.load().map_err(program_error(name))
-    };
-    match load(ebpf, INGRESS) {
-        Err(DatapathError::Program { error, .. }) if is_unknown_flag(&error) => {
-            load(ebpf, INGRESS_SINGLE_BUFFER)
+/// The programs of a loaded object, whose maps it holds: each program needs their descriptors when
+/// it is loaded.
+pub(super) struct Programs {
+    pub(super) ebpf: Ebpf,
+    /// Where they are pinned for the next agent, if they are.
+    pub(super) kept: Option<Pins>,
+}
+
+impl Programs {
+    /// A program, which is loaded unless it was before.
+    fn loaded(&mut self, name: &'static str) -> Result<&mut Program, DatapathError> {
+        let program = self.ebpf.program_mut(name);
+        let program = program.ok_or(DatapathError::Missing(name))?;
+        if program.fd().is_ok() {
+            return Ok(program);
         }
-        outcome => outcome,
+        let kept = self.kept.as_ref().filter(|_| is_kept(program));
+        let pin = kept.map(|pins| pins.program(&BUILD, name));
+        if let Some(pin) = &pin
+            && let Some(kept) = from_pin(program, pin)
+        {
+            *program = kept;
+            return Ok(program);
+        }
+        let began = Instant::now();
+        load(program).map_err(program_error(name))?;
+        tracing::debug!(program = name, took = ?began.elapsed(), "verified");
+        if let Some(pin) = &pin {
+            unpin(pin)?;
+            let pinned = program.pin(pin).map_err(io::Error::other);
+            pinned.map_err(DatapathError::io(format!("cannot pin {}", pin.display())))?;
+        }
+        Ok(program)
+    }
+
+    /// The program on the way in, and its name: the one for frames in several buffers, or where the
+    /// kernel does not know such programs, the one for frames in a single buffer.
+    pub(super) fn ingress(&mut self) -> Result<(&'static str, &mut Xdp), DatapathError> {
+        let single: &mut Xdp = program(&mut self.ebpf, INGRESS_SINGLE_BUFFER)?;
+        let name = if single.fd().is_ok() {
+            INGRESS_SINGLE_BUFFER
+        } else {
+            match self.loaded(INGRESS) {
+                Err(DatapathError::Program { error, .. }) if is_unknown_flag(&error) => {
+                    INGRESS_SINGLE_BUFFER
+                }
+                outcome => outcome.map(|_| INGRESS)?,
+            }
+        };
+        let ingress = self.loaded(name)?.try_into();
+        Ok((name, ingress.map_err(|_| DatapathError::Missing(name))?))
+    }
+
+    /// A program for socket buffers.
+    pub(super) fn classifier(
+        &mut self,
+        name: &'static str,
+    ) -> Result<&mut SchedClassifier, DatapathError> {
+        let classifier = self.loaded(name)?.try_into();
+        classifier.map_err(|_| DatapathError::Missing(name))
+    }
+
+    /// A program for local sockets.
+    pub(super) fn local(&mut self, name: &'static str) -> Result<&mut Program, DatapathError> {
+        self.loaded(name)
+    }
+}
+
+/// Tells the objects of builds apart.
+pub(super) static BUILD: LazyLock<String> = LazyLock::new(|| {
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+});
+
+/// Whether it pays to keep a program. Those for local sockets are verified in a few milliseconds.
+fn is_kept(program: &Program) -> bool {
+    matches!(program, Program::Xdp(_) | Program::SchedClassifier(_))
+}
+
+/// What an earlier agent pinned of a program. `None` if there is nothing, or something else.
+fn from_pin(program: &Program, pin: &Path) -> Option<Program> {
+    let kept = match program {
+        Program::Xdp(_) => Program::Xdp(Xdp::from_pin(pin, XdpAttachType::Interface).ok()?),
+        Program::SchedClassifier(_) => {
+            Program::SchedClassifier(SchedClassifier::from_pin(pin).ok()?)
+        }
+        _ => return None,
+    };
+    let found = kept.info().ok()?.program_type();
+    (found == program.prog_type().into()).then_some(kept)
+}
+
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 
@@ -67,15 +167,4 @@ fn is_unknown_flag(error: &ProgramError) -> bool {
         }
         _ => false,
     }
-}
-
-/// The program on the way in that was loaded, and its name.
-pub(super) fn ingress(ebpf: &mut Ebpf) -> Result<(&'static str, &mut Xdp), DatapathError> {
-    let single: &mut Xdp = program(ebpf, INGRESS_SINGLE_BUFFER)?;
-    let name = if single.fd().is_ok() {
-        INGRESS_SINGLE_BUFFER
-    } else {
-        INGRESS
-    };
-    Ok((name, program(ebpf, name)?))
 }

@@ -7,6 +7,7 @@ mod live;
 mod plot;
 mod ranks;
 mod report;
+mod start;
 mod steer;
 mod vm;
 
@@ -82,6 +83,8 @@ enum Benchmark {
     },
     /// What clients notice when the owner fails, beside keepalived and HAProxy
     Failover(failover::Options),
+    /// How long agents take to start
+    Start(start::Options),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         }),
         Benchmark::Ranks { clusters, json } => ranks::run(clusters, json),
         Benchmark::Failover(options) => failover::run(&options),
+        Benchmark::Start(options) => start::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use vip_common::wire::bfd::PORT;
 use super::Supervisor;
 use super::bfd_access::Access;
 use crate::agent::node_thread::Command;
+use crate::datapath::Loader;
 use crate::net::bfd::is_port_taken;
 use crate::observe::event::{Event, Repair};
 use crate::observe::status;
@@ -46,7 +47,8 @@ impl Supervisor {
                 }
             }
             Access::Lost(told) => {
-                let (access, socket) = Access::open(&self.config, &self.nic, &self.pins);
+                let (access, socket) =
+                    Access::open(&self.config, &self.nic, &self.pins, &mut Loader::default());
                 if let Access::Lost(why) = &access
                     && why == told
                 {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vip_common::wire::bfd::PORT;
 
 use crate::config::Config;
-use crate::datapath::{BfdPort, Pins};
+use crate::datapath::{BfdPort, Loader, Pins};
 use crate::net::Nic;
 use crate::net::bfd::{BfdSocket, is_port_taken};
 
@@ -24,7 +24,12 @@ pub(super) enum Access {
 impl Access {
     /// Opens it, with a program if the kernel has that, else alone. The socket is missing if BFD is
     /// off or the port cannot be opened.
-    pub(super) fn open(config: &Config, nic: &Nic, pins: &Pins) -> (Self, Option<BfdSocket>) {
+    pub(super) fn open(
+        config: &Config,
+        nic: &Nic,
+        pins: &Pins,
+        loader: &mut Loader,
+    ) -> (Self, Option<BfdSocket>) {
         let remove = || {
             if let Err(error) = BfdPort::remove(pins) {
                 tracing::warn!(%error, "cannot remove the program for BFD's port");
@@ -35,7 +40,7 @@ impl Access {
             return (Self::Off, None);
         }
         let peers = config.peers(nic.node_index);
-        let refused = match share(nic, &peers, pins) {
+        let refused = match share(nic, &peers, pins, loader) {
             Ok((port, socket)) => return (Self::Shared(Box::new(port)), Some(socket)),
             Err(error) => brief(&error),
         };
@@ -62,9 +67,14 @@ fn brief(error: &anyhow::Error) -> String {
     }
 }
 
-fn share(nic: &Nic, peers: &[IpAddr], pins: &Pins) -> anyhow::Result<(BfdPort, BfdSocket)> {
+fn share(
+    nic: &Nic,
+    peers: &[IpAddr],
+    pins: &Pins,
+    loader: &mut Loader,
+) -> anyhow::Result<(BfdPort, BfdSocket)> {
     let socket = BfdSocket::open_shared(&nic.name, nic.address, peers)?;
-    let mut port = BfdPort::load(nic.address, peers, &socket)?;
+    let mut port = BfdPort::load(loader, nic.address, peers, &socket)?;
     port.set_shared(is_port_taken(nic.address)?)?;
     port.attach(pins)?;
     Ok((port, socket))

@@ -11,7 +11,7 @@ use super::segment::KnownMac;
 use super::setup::{NicSockets, addresses_of, described};
 use super::{Supervisor, addresses, claims};
 use crate::agent::node_thread::Command;
-use crate::datapath::DesiredState;
+use crate::datapath::{DesiredState, Loader};
 use crate::net::netlink::{LinkState, NetEvent};
 use crate::net::{Heard, Nic};
 use crate::observe::event::{Event, Repair};
@@ -160,7 +160,8 @@ impl Supervisor {
     /// Speaks, listens and steers on another NIC from now on. Maps, health and sessions stay, and
     /// so does all that the kernel does until the programs are attached there.
     async fn move_to(&mut self, nic: Nic) -> anyhow::Result<()> {
-        let (thread_sockets, sockets) = NicSockets::open(&self.config, &nic, &self.pins)?;
+        let (thread_sockets, sockets) =
+            NicSockets::open(&self.config, &nic, &self.pins, &mut Loader::default())?;
         let mode = self.config.datapath.mode;
         // The programs on the old NIC are taken off once those on the new one are there, or stay
         // if it is a port of that.

@@ -11,7 +11,7 @@ use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::node_thread::Sockets;
 use crate::config::{Config, Network, VrrpMode};
-use crate::datapath::{Attachment, Datapath, DesiredState, NodeAddresses, Pins};
+use crate::datapath::{Attachment, Datapath, DesiredState, Loader, NodeAddresses, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
@@ -90,7 +90,12 @@ pub(super) struct NicSockets {
 impl NicSockets {
     /// Opens all that is bound to the NIC: the thread's, of which BFD's socket alone may be missing,
     /// and these.
-    pub(super) fn open(config: &Config, nic: &Nic, pins: &Pins) -> anyhow::Result<(Sockets, Self)> {
+    pub(super) fn open(
+        config: &Config,
+        nic: &Nic,
+        pins: &Pins,
+        loader: &mut Loader,
+    ) -> anyhow::Result<(Sockets, Self)> {
         let delivery = match config.vrrp.mode {
             VrrpMode::Unicast => Delivery::Unicast,
             VrrpMode::Multicast => Delivery::Multicast,
@@ -104,7 +109,7 @@ impl NicSockets {
         let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
         let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
         let sources = SourceSocket::open(nic)?;
-        let (access, bfd) = Access::open(config, nic, pins);
+        let (access, bfd) = Access::open(config, nic, pins, loader);
         let sockets = Sockets {
             vrrp,
             bfd,

@@ -25,7 +25,7 @@ use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
 use crate::config::Config;
-use crate::datapath::{Attachment, Datapath, DesiredState, Held, Pins, StateMap, Way};
+use crate::datapath::{Attachment, Datapath, DesiredState, Held, Loader, Pins, StateMap, Way};
 use crate::net::netlink::Netlink;
 use crate::net::{Nic, port_macs};
 use crate::observe::event::Event;
@@ -189,16 +189,18 @@ struct OnNic {
 impl OnNic {
     /// Opens sockets and attaches the programs.
     async fn put(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<Self> {
+        let loader = Loader::begin().context("cannot start a thread")?;
         let (_, nics) = netlink.settings().await?;
         let macs = port_macs(&nics, nic.index, nic.mac);
         let desired = Arc::new(desired(config, nic, macs)?);
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let held = pins.hold()?;
         // Sockets first: without them there is no use in touching the NIC.
-        let (thread_sockets, sockets) = NicSockets::open(config, nic, &pins)?;
+        let mut loader = loader.end();
+        let (thread_sockets, sockets) = NicSockets::open(config, nic, &pins, &mut loader)?;
         // Before the programs know it no more: from then on the kernel would answer for it.
         let left = addresses::leave_old(netlink, config).await?;
-        let (mut datapath, state) = Datapath::load(Some(pins.clone()), &desired)?;
+        let (mut datapath, state) = Datapath::load_by(loader, Some(pins.clone()), &desired)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         Ok(Self {
             desired,
