@@ -10,7 +10,7 @@
 //! rewritten to name the node; dropped, it would leave the client without an answer. With IPv6 the
 //! kernel names an address of the NIC (`ndisc_solicit` in net/ipv6/ndisc.c).
 
-use crate::abi::lookup::{find, find_ipv4, service};
+use crate::abi::lookup::{find_ipv4, find_ipv6, service};
 use crate::abi::{Counter, State, Vip, lease_stands};
 use crate::env::Tables;
 use crate::wire::addr::Be16;
@@ -139,7 +139,7 @@ fn decide_ipv4<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Option<Ve
 #[inline(always)]
 fn decide_ipv6<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Option<Verdict> {
     let state = tables.state();
-    if state.config.vip_count == state.config.ipv4_count {
+    if state.config.ipv6_count == 0 {
         return None;
     }
     let ip = frame.view::<ipv6::Header>(ethernet::LENGTH)?;
@@ -149,11 +149,11 @@ fn decide_ipv6<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Option<Ve
             let message = frame.view::<ndp::Message>(behind)?;
             match message.kind() {
                 ndp::kind::SOLICITATION => {
-                    let _vip = find(state, ip.source())?;
+                    let _vip = find_ipv6(state, ip.source())?;
                     Some(Verdict::new(Kind::Drop))
                 }
                 ndp::kind::ADVERTISEMENT => {
-                    let vip = find(state, message.target())?;
+                    let vip = find_ipv6(state, message.target())?;
                     Some(as_owner(vip.answer_until, tables))
                 }
                 _ => None,
@@ -161,7 +161,7 @@ fn decide_ipv6<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Option<Ve
         }
         // What the kernel's TCP sends has no extension headers.
         ipv6::next_header::TCP if state.config.maps_ports != 0 => {
-            name_port(frame, state, find(state, ip.source())?, behind)
+            name_port(frame, state, find_ipv6(state, ip.source())?, behind)
         }
         _ => None,
     }

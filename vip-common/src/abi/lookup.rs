@@ -9,72 +9,66 @@ use crate::wire::addr::{Be32, Be128, Mac};
 /// The VIP with this IPv4 address.
 #[inline(always)]
 pub(crate) fn find_ipv4(state: &State, address: Be32) -> Option<&Vip> {
-    // The minimum is the bound that the verifier sees. LLVM would unroll a loop with two conditions
-    // sixteen times.
-    let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
-    let mut index = 0;
-    while index < count {
-        let vip = &state.vips[index];
-        if vip.ipv4 == address {
-            return Some(hidden(state, vip));
-        }
-        index += 1;
-    }
-    None
+    let found = position(state.config.ipv4_count, |index| {
+        state.ipv4[index] == address
+    });
+    found.map(|index| &state.vips[state.hide_from_verifier::<MAX_VIPS>(index)])
+}
+
+/// The VIP with this IPv6 address.
+#[inline(always)]
+pub(crate) fn find_ipv6(state: &State, address: Be128) -> Option<&Vip> {
+    let found = position(state.config.ipv6_count, |index| {
+        state.ipv6[index] == address
+    });
+    // Behind those of IPv4; the verifier does not know how many these are.
+    found.map(|index| &state.vips[(state.config.ipv4_count as usize + index) & (MAX_VIPS - 1)])
 }
 
 /// The VIP with this address, of either family.
 #[inline(always)]
 pub(crate) fn find(state: &State, address: Be128) -> Option<&Vip> {
-    let count = (state.config.vip_count as usize).min(MAX_VIPS);
-    // From the first on, though those of IPv4 come before those of IPv6: the verifier follows
-    // an index that begins with a number, not one that begins with a variable.
-    let mut index = 0;
-    while index < count {
-        let vip = &state.vips[index];
-        if vip.address == address {
-            return Some(hidden(state, vip));
-        }
-        index += 1;
+    match address.ipv4() {
+        Some(address) => find_ipv4(state, address),
+        None => find_ipv6(state, address),
     }
-    None
 }
 
 /// Whether one of these IPv4 addresses is a VIP. One search for both: the verifier would follow the
 /// second once for each place where the first can end.
 #[inline(always)]
 pub(crate) fn is_any_ipv4(state: &State, addresses: [Be32; 2]) -> bool {
-    let count = (state.config.ipv4_count as usize).min(MAX_VIPS);
+    let found = position(state.config.ipv4_count, |index| {
+        let vip = state.ipv4[index];
+        vip == addresses[0] || vip == addresses[1]
+    });
+    found.is_some()
+}
+
+/// The same for IPv6 addresses.
+#[inline(always)]
+pub(crate) fn is_any_ipv6(state: &State, addresses: [Be128; 3]) -> bool {
+    let found = position(state.config.ipv6_count, |index| {
+        let vip = state.ipv6[index];
+        vip == addresses[0] || vip == addresses[1] || vip == addresses[2]
+    });
+    found.is_some()
+}
+
+/// The first of `count` indices that is `wanted`, below [`MAX_VIPS`].
+#[inline(always)]
+fn position(count: u32, wanted: impl Fn(usize) -> bool) -> Option<usize> {
+    // The minimum is the bound that the verifier sees. LLVM would unroll a loop with two conditions
+    // sixteen times.
+    let count = (count as usize).min(MAX_VIPS);
     let mut index = 0;
     while index < count {
-        let vip = state.vips[index].ipv4;
-        if vip == addresses[0] || vip == addresses[1] {
-            return true;
+        if wanted(index) {
+            return Some(index);
         }
         index += 1;
     }
-    false
-}
-
-/// The same for addresses of either family.
-#[inline(always)]
-pub(crate) fn is_any(state: &State, addresses: [Be128; 3]) -> bool {
-    let count = (state.config.vip_count as usize).min(MAX_VIPS);
-    let mut index = 0;
-    while index < count {
-        let vip = state.vips[index].address;
-        if vip == addresses[0] || vip == addresses[1] || vip == addresses[2] {
-            return true;
-        }
-        index += 1;
-    }
-    false
-}
-
-/// The same VIP, by an index that the verifier does not know.
-#[inline(always)]
-fn hidden<'s>(state: &'s State, vip: &Vip) -> &'s Vip {
-    &state.vips[usize::from(vip.place) & (MAX_VIPS - 1)]
+    None
 }
 
 /// The first service of a VIP that is `wanted`.
@@ -88,7 +82,7 @@ pub(crate) fn service<'v>(
     if wanted(&vip.services[0]) {
         return Some(&vip.services[0]);
     }
-    let count = usize::from(vip.service_count).min(MAX_PORTS);
+    let count = (vip.service_count as usize).min(MAX_PORTS);
     let mut index = 1;
     while index < count {
         if wanted(&vip.services[index]) {

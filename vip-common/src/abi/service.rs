@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::allow::AllowNode;
 use super::limits::MAX_PORTS;
 use crate::hash::ServiceHash;
-use crate::wire::addr::{Be16, Be32, Be128};
+use crate::wire::addr::{Be16, Be128};
 use crate::wire::time::BootNanos;
 
 /// A virtual address and its services.
@@ -17,13 +17,10 @@ pub struct Vip {
     /// The end of this node's answer lease: until then it answers for the address. See
     /// [`lease_stands`](super::lease_stands).
     pub answer_until: BootNanos,
-    /// The address again, if it is one of IPv4; else 0.0.0.0.
-    pub ipv4: Be32,
-    /// Index of this entry in [`State::vips`](super::State::vips). A search ends by reading it. It
-    /// is a number that the verifier does not know: see `hide_from_verifier`.
-    pub place: u16,
     /// Services in use, `1..=MAX_PORTS`.
-    pub service_count: u16,
+    pub service_count: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// The first `service_count` are in use. Segments to any other port are dropped.
     pub services: [Service; MAX_PORTS],
 }
@@ -34,7 +31,6 @@ impl Vip {
     pub fn new(address: Be128, services: &[Service]) -> Self {
         let mut vip = Self {
             address,
-            ipv4: address.ipv4().unwrap_or_default(),
             ..Self::zeroed()
         };
         for (entry, service) in vip.services.iter_mut().zip(services) {
@@ -47,7 +43,7 @@ impl Vip {
     /// The services in use.
     #[must_use]
     pub fn services(&self) -> &[Service] {
-        &self.services[..usize::from(self.service_count).min(MAX_PORTS)]
+        &self.services[..(self.service_count as usize).min(MAX_PORTS)]
     }
 }
 

@@ -46,10 +46,10 @@ pub struct Config {
     pub straight_mac: Mac,
     /// Always 0. Only [`State`]'s `hide_from_verifier` reads it.
     pub zero: u64,
-    /// Number of virtual addresses in use, `0..=MAX_VIPS`; the IPv4 ones come first.
-    pub vip_count: u32,
-    /// Number of IPv4 addresses among them.
+    /// Number of IPv4 VIPs in use.
     pub ipv4_count: u32,
+    /// Number of IPv6 VIPs in use; [`MAX_VIPS`] with those of IPv4 at most.
+    pub ipv6_count: u32,
     /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
     /// none.
     pub own_index: u32,
@@ -128,7 +128,11 @@ pub struct State {
     pub masks: Masks,
     /// The backends, of which the first `backend_count` are in use.
     pub backends: [Backend; MAX_BACKENDS],
-    /// The VIPs, of which the first `vip_count` are in use.
+    /// The addresses of the first `ipv4_count` VIPs, side by side for a quick search.
+    pub ipv4: [Be32; MAX_VIPS],
+    /// The addresses of the next `ipv6_count` VIPs.
+    pub ipv6: [Be128; MAX_VIPS],
+    /// The VIPs, those of IPv4 first.
     pub vips: [Vip; MAX_VIPS],
 }
 
@@ -163,22 +167,28 @@ impl State {
             .fold(MacFilter::default(), MacFilter::with)
     }
 
-    /// Sets the VIPs in use, the IPv4 ones first. At most [`MAX_VIPS`] are taken.
+    /// Sets the VIPs in use, of which those of IPv4 come first. At most [`MAX_VIPS`] are taken.
     pub fn set_vips(&mut self, vips: impl IntoIterator<Item = Vip>) {
-        (self.config.vip_count, self.config.ipv4_count) = (0, 0);
-        for (place, (entry, vip)) in self.vips.iter_mut().zip(vips).enumerate() {
-            *entry = Vip {
-                place: place as u16,
-                ..vip
-            };
-            self.config.vip_count += 1;
-            self.config.ipv4_count += u32::from(vip.address.ipv4().is_some());
+        (self.config.ipv4_count, self.config.ipv6_count) = (0, 0);
+        for (entry, vip) in self.vips.iter_mut().zip(vips) {
+            *entry = vip;
+            match vip.address.ipv4() {
+                Some(address) => {
+                    self.ipv4[self.config.ipv4_count as usize] = address;
+                    self.config.ipv4_count += 1;
+                }
+                None => {
+                    self.ipv6[self.config.ipv6_count as usize] = vip.address;
+                    self.config.ipv6_count += 1;
+                }
+            }
         }
     }
 
     /// The VIPs in use.
     #[must_use]
     pub fn vips(&self) -> &[Vip] {
-        &self.vips[..(self.config.vip_count as usize).min(MAX_VIPS)]
+        let count = self.config.ipv4_count + self.config.ipv6_count;
+        &self.vips[..(count as usize).min(MAX_VIPS)]
     }
 }

@@ -3,7 +3,7 @@
 use super::straight::Known;
 use super::walk::{Purpose, Segment, walk};
 use super::{hops, neighbor};
-use crate::abi::lookup::{find, find_ipv4, is_peer, service};
+use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
 use crate::abi::{Counter, Service, State, Vip, flag};
 use crate::env::{Address, Sockets, Tables};
 use crate::hash::Flow;
@@ -122,10 +122,10 @@ where
         return next.handle(Verdict::pass(Counter::Short));
     };
     let state = tables.state();
-    let found = find(state, ip.destination());
+    let found = find_ipv6(state, ip.destination());
     // Solicitations are sent to a multicast group.
     if ip.next_header() == ipv6::next_header::ICMP
-        && state.config.vip_count != state.config.ipv4_count
+        && state.config.ipv6_count != 0
         && let Some(verdict) = neighbor::decide_ndp(frame, ethernet, ip, tables)
     {
         return next.handle(verdict);

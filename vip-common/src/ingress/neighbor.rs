@@ -1,7 +1,7 @@
 //! The decision about ARP (RFC 826) and Neighbor Discovery (RFC 4861): only the owner answers for a
 //! VIP, and a claim by any host that is not a living node is a conflict.
 
-use crate::abi::lookup::{find, find_ipv4, is_living_peer};
+use crate::abi::lookup::{find_ipv4, find_ipv6, is_living_peer};
 use crate::abi::{Counter, Vip, lease_stands};
 use crate::env::Tables;
 use crate::verdict::Verdict;
@@ -84,8 +84,8 @@ pub(crate) fn decide_ndp<F: Frame + ?Sized, T: Tables>(
         ndp::kind::ADVERTISEMENT => false,
         _ => return None,
     };
-    let target = find(state, message.target());
-    let claims = !solicits && target.is_some() || find(state, ip.source()).is_some();
+    let target = find_ipv6(state, message.target());
+    let claims = !solicits && target.is_some() || find_ipv6(state, ip.source()).is_some();
     if claims {
         let mac = ethernet.source();
         return Some(if state.config.is_own(mac) || is_living_peer(state, mac) {

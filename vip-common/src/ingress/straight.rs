@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use super::decide::refused;
 use super::hops;
 use super::walk::usable;
-use crate::abi::lookup::{find, find_ipv4, is_peer, service};
+use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
 use crate::abi::{Counter, Service, State, Vip};
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
@@ -179,7 +179,7 @@ impl Headers for Ipv6Headers {
 
     #[inline(always)]
     fn vip<'s>(&self, state: &'s State) -> Option<&'s Vip> {
-        find(state, self.ip.destination())
+        find_ipv6(state, self.ip.destination())
     }
 
     /// Neighbor Discovery is.

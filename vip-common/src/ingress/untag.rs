@@ -7,7 +7,7 @@
 //! they are, since a bridge on this node may forward them.
 
 use crate::abi::State;
-use crate::abi::lookup::{is_any, is_any_ipv4};
+use crate::abi::lookup::{is_any_ipv4, is_any_ipv6};
 use crate::env::Tables;
 use crate::wire::addr::{Be16, Be128};
 use crate::wire::{Frame, FrameMut, arp, ethernet, ipv4, ipv6, ndp, vlan};
@@ -75,7 +75,7 @@ fn is_about_vip<F: Frame + ?Sized>(
         ethernet::ether_type::IPV6 => {
             return frame.view::<ipv6::Header>(offset).is_some_and(|ip| {
                 let target = target(frame, ip, offset).unwrap_or(ip.source());
-                is_any(state, [ip.destination(), ip.source(), target])
+                is_any_ipv6(state, [ip.destination(), ip.source(), target])
             });
         }
         _ => None,
