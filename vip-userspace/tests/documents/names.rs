@@ -171,7 +171,7 @@ fn in_task(known: &Known, task: &str) -> Option<String> {
     let exists = match name {
         "bench" => {
             let folder = known.root.join("tests/src/bin/bench");
-            folder.join(format!("{which}.rs")).exists()
+            folder.join(format!("{which}.rs")).exists() || folder.join(which).exists()
         }
         "test" => matches!(which, "unit" | "netns" | "vm"),
         _ => true,
