@@ -1,10 +1,11 @@
 //! The decision about a frame that arrived: its headers are checked, then [`walk`] finds its node.
 
+use super::refused::refused;
 use super::straight::Known;
 use super::walk::{Purpose, Segment, walk};
 use super::{hops, neighbor};
 use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
-use crate::abi::{Counter, Service, State, Vip, flag};
+use crate::abi::{Counter, State, Vip};
 use crate::env::{Address, Sockets, Tables};
 use crate::hash::Flow;
 use crate::verdict::{PortField, Verdict, VerdictHandler};
@@ -286,25 +287,6 @@ where
         bytes: datagram.end as u32,
     };
     walk(frame, &segment, tables, sockets, next)
-}
-
-/// Why a service with an allow list or a limit refuses a SYN from this source; `None` if it does
-/// not. It refuses no other segment: without a SYN there is no connection, and the stack resets the
-/// segment. `counted`: another node has counted the SYN already.
-#[inline(always)]
-pub(super) fn refused<T: Tables>(
-    service: &Service,
-    source: Be128,
-    counted: bool,
-    tables: &T,
-) -> Option<Counter> {
-    if service.flags & flag::ALLOW_LIST != 0 && !tables.allows(service, source) {
-        return Some(Counter::NotAllowed);
-    }
-    if service.flags & flag::SYN_LIMIT != 0 && !counted && !tables.admits(service, source) {
-        return Some(Counter::SynLimited);
-    }
-    None
 }
 
 /// The segment from the VIP that an ICMP error quotes; `None` if it quotes none. The message is at

@@ -23,6 +23,7 @@ mod apply;
 mod decide;
 pub mod hops;
 mod neighbor;
+mod refused;
 mod straight;
 mod untag;
 mod walk;

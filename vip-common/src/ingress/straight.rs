@@ -10,8 +10,8 @@ use core::ops::ControlFlow;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::decide::refused;
 use super::hops;
+use super::refused::refused;
 use super::walk::usable;
 use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
 use crate::abi::{Counter, Service, State, Vip};

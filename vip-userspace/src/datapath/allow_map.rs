@@ -8,7 +8,7 @@ use vip_node::allow::AllowLists;
 
 use super::error::{DatapathError, map_error};
 use super::mapping::Mapping;
-use super::maps::Value;
+use super::value::Value;
 
 /// The [`AllowTable`] of the programs.
 pub(super) struct AllowMap(Mapping<u32>);

@@ -15,8 +15,9 @@ use nix::libc;
 use nix::net::if_::if_nametoindex;
 
 use super::error::{DatapathError, program_error};
+use super::object::INGRESS;
 use super::pins::{Pins, unpin, unpin_link};
-use super::programs::{INGRESS, Programs};
+use super::programs::Programs;
 use super::way::{Attachment, Egress, Mode, Way};
 use crate::config;
 use crate::kernel::bpf;

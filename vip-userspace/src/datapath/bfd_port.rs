@@ -20,9 +20,9 @@ use vip_common::bfd_port::{self, BfdPort as State};
 
 use super::error::{DatapathError, map_error, program_error};
 use super::loader::Loader;
-use super::maps::Value;
 use super::pins::{Pins, unpin_link};
 use super::programs::program;
+use super::value::Value;
 use crate::kernel::bpf::{self, SK_LOOKUP};
 use crate::net::bfd::BfdSocket;
 

@@ -7,7 +7,7 @@ use super::Datapath;
 use super::attach::has_tcx;
 use super::desired::DesiredState;
 use super::error::DatapathError;
-use super::programs::{INGRESS, TC_INGRESS};
+use super::object::{INGRESS, TC_INGRESS};
 
 /// What a kernel offers beyond what the programs cannot do without. Found by trying, since
 /// distributions bring features to kernels with older numbers.

@@ -17,10 +17,12 @@ mod leftovers;
 mod loader;
 mod mapping;
 mod maps;
+mod object;
 mod others;
 mod pins;
 mod programs;
 mod rank_map;
+mod value;
 mod way;
 
 pub use self::bfd_port::{BfdPort, attached as socket_lookup_programs};
@@ -31,9 +33,9 @@ pub use self::features::Features;
 pub use self::leftovers::{Leftover, leftovers, remove};
 pub use self::loader::Loader;
 pub use self::maps::{StateMap, raise};
+pub use self::object::{EGRESS, INGRESS, LOCAL, OBJECT, TC_INGRESS};
 pub use self::others::{Claim, Taken, Turn, refuse_taken};
 pub use self::pins::{Held, Pins, pin_directory};
-pub use self::programs::{EGRESS, INGRESS, LOCAL, OBJECT, TC_INGRESS};
 pub use self::way::{Attachment, Egress, Mode, Way};
 
 use std::collections::BTreeSet;

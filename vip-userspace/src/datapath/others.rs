@@ -14,8 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::chain;
 use super::maps::Maps;
+use super::object::{EGRESS, INGRESS, TC_INGRESS};
 use super::pins::{self, Pins};
-use super::programs::{EGRESS, INGRESS, TC_INGRESS};
 use super::way::{Mode, Way};
 use vip_node::hooks::Program;
 

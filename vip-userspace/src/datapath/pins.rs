@@ -23,7 +23,7 @@ use vip_common::abi::maps as names;
 
 use super::detach::{detach, is_link};
 use super::error::DatapathError;
-use super::programs::LOCAL;
+use super::object::LOCAL;
 use super::way::{Mode, Way};
 use crate::run_dir::RunDir;
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use aya::programs::TcAttachType;
 
-use super::programs::{EGRESS, TC_INGRESS};
+use super::object::{EGRESS, TC_INGRESS};
 use crate::kernel::bpf;
 
 /// How the program on the way in is run.
