@@ -3,12 +3,12 @@
 //! A list is first made minimal and disjoint: nested networks are left out, and two halves of a
 //! network become that network. Disjoint networks in order have one branch between each two
 //! neighbours, at the first bit that differs. A branch of the trie stands for the branches in the
-//! bits that it reads. It reads as many bits as it can, so that it has at most [`FILL`] children
+//! bits that it reads. It reads as many bits as it can, so that it has at most `FILL` children
 //! for each branch that it stands for.
 //!
 //! # Bounds
 //! - **Nodes.** `n` networks have `n - 1` branches between neighbours, and each belongs to one
-//!   branch of the trie. So all lists together have fewer than [`FILL`] times as many children as
+//!   branch of the trie. So all lists together have fewer than `FILL` times as many children as
 //!   networks: fewer than [`ALLOW_NODES`].
 //! - **Depth.** A branch may always read two bits, since there is at least one branch in them and
 //!   it has four children. It may read three if there is another one in these. If there is none, the next
