@@ -194,6 +194,11 @@ impl Frame for TcFrame<'_> {
     }
 
     #[inline(always)]
+    fn least_length(&self) -> usize {
+        self.whole_length()
+    }
+
+    #[inline(always)]
     fn whole_length(&self) -> usize {
         self.context.len() as usize
     }

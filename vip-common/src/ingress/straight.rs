@@ -231,7 +231,7 @@ where
     S: Sockets,
     N: VerdictHandler,
 {
-    let length = frame.length();
+    let length = frame.least_length();
     let Some(headers) = frame.view_mut::<Ipv4Headers>(0) else {
         return ControlFlow::Continue(Known::default());
     };
@@ -247,7 +247,8 @@ where
     ControlFlow::Continue(Known::default())
 }
 
-/// Decides about a segment with these headers. `length` is that of the frame in bytes.
+/// Decides about a segment with these headers. The frame has at least `length` bytes. A longer one
+/// may lie in several buffers; the longer way asks the kernel for its length.
 #[inline(always)]
 fn steer<H, T, S, N>(
     headers: &mut H,

@@ -21,6 +21,12 @@ pub trait Frame {
     /// headers, but perhaps not all data of a large frame.
     fn length(&self) -> usize;
 
+    /// A length in bytes that the whole frame has at least, FCS not included: the longest that is
+    /// known at no cost.
+    fn least_length(&self) -> usize {
+        self.length()
+    }
+
     /// Length of the whole frame in bytes, FCS not included. It costs more time than
     /// [`length`](Self::length).
     fn whole_length(&self) -> usize {
