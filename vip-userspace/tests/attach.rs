@@ -272,6 +272,16 @@ fn agents_of_the_same_build_keep_programs_that_do_not_log() {
         let third = start(0);
         assert_ne!(third, second, "a program of another kind was there");
 
+        fs::remove_file(ingress).expect("a pin");
+        let (mut other, _) = Datapath::load(None, &desired(3)).expect("loads");
+        let others = other.ingress().expect("a program");
+        others.pin(ingress).expect("pins");
+        let others = others.info().expect("it is loaded").id().to_string();
+        let fourth = start(0);
+        assert_ne!(fourth, others, "it reads the maps of another agent");
+        assert_eq!(start(0), fourth);
+        let third = fourth;
+
         let logs = start(aya_log::Level::Debug as u8);
         assert_ne!(logs, third, "its log is read by its agent only");
         assert_eq!(start(0), third);

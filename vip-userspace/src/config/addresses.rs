@@ -14,7 +14,7 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
     };
     let address: IpAddr = address.parse().map_err(|_| malformed())?;
     let whole = if address.is_ipv4() { 32 } else { 128 };
-    let prefix_len = match length {
+    let prefix_len: u8 = match length {
         None => whole,
         Some(length) => length
             .parse()
@@ -22,6 +22,14 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
             .filter(|length| *length <= whole)
             .ok_or_else(malformed)?,
     };
+    if let IpAddr::V6(address) = address
+        && let (Some(address), Some(length)) =
+            (address.to_ipv4_mapped(), prefix_len.checked_sub(96))
+    {
+        return Err(format!(
+            "`{text}` is an IPv4 network in the form of IPv6, which no source has; write {address}/{length}"
+        ));
+    }
     let masked: IpAddr = match address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len));

@@ -181,6 +181,11 @@ pub(super) fn networks(range: &str) -> Kind<Vec<Network>> {
         let mut networks = networks
             .map(|given| one.read(given))
             .collect::<Result<Vec<_>, Fault>>()?;
+        if networks.is_empty() {
+            return Err(given.fault(
+                "an empty list would allow nobody; leave `allow` out if everybody may connect",
+            ));
+        }
         networks.sort_unstable();
         networks.dedup();
         Ok(networks)

@@ -621,6 +621,14 @@ fn services_that_cannot_work_are_refused() {
             "3:10: `10.0.0.0/33` is not a network; write it like 10.0.0.0/8, fd00::/8 or 10.1.2.3",
         ),
         (
+            "allow = []",
+            "3:9: an empty list would allow nobody; leave `allow` out if everybody may connect",
+        ),
+        (
+            "allow = [\"::ffff:10.0.0.0/104\"]",
+            "3:10: `::ffff:10.0.0.0/104` is an IPv4 network in the form of IPv6, which no source has; write 10.0.0.0/8",
+        ),
+        (
             "allow = [\"10.0.0.1/8\"]",
             "3:10: `10.0.0.1/8` has bits behind its prefix; did you mean 10.0.0.0/8?",
         ),

@@ -11,8 +11,10 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use aya::Ebpf;
+use aya::maps::Map;
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
+use vip_common::abi::maps::STATE;
 
 use super::error::{DatapathError, program_error};
 use super::object::{INGRESS, INGRESS_SINGLE_BUFFER, OBJECT};
@@ -42,6 +44,7 @@ pub(super) struct Programs {
 impl Programs {
     /// A program, which is loaded unless it was before.
     fn loaded(&mut self, name: &'static str) -> Result<&mut Program, DatapathError> {
+        let state = id(self.ebpf.map(STATE));
         let program = self.ebpf.program_mut(name);
         let program = program.ok_or(DatapathError::Missing(name))?;
         if program.fd().is_ok() {
@@ -50,7 +53,7 @@ impl Programs {
         let kept = self.kept.as_ref().filter(|_| is_kept(program));
         let pin = kept.map(|pins| pins.program(&BUILD, name));
         if let Some(pin) = &pin
-            && let Some(kept) = from_pin(program, pin)
+            && let Some(kept) = from_pin(program, name, pin, state)
         {
             *program = kept;
             return Ok(program);
@@ -111,8 +114,18 @@ fn is_kept(program: &Program) -> bool {
     matches!(program, Program::Xdp(_) | Program::SchedClassifier(_))
 }
 
-/// What an earlier agent pinned of a program. `None` if there is nothing, or something else.
-fn from_pin(program: &Program, pin: &Path) -> Option<Program> {
+/// The kernel's number of a map.
+fn id(map: Option<&Map>) -> Option<u32> {
+    match map? {
+        Map::Array(data) => Some(data.info().ok()?.id()),
+        _ => None,
+    }
+}
+
+/// The program of this name that an earlier agent pinned. `None` if there is nothing, or something
+/// else: another program, or the same one with another agent's maps. `state` is the number of the
+/// map that every program reads.
+fn from_pin(program: &Program, name: &str, pin: &Path, state: Option<u32>) -> Option<Program> {
     let kept = match program {
         Program::Xdp(_) => Program::Xdp(Xdp::from_pin(pin, XdpAttachType::Interface).ok()?),
         Program::SchedClassifier(_) => {
@@ -120,8 +133,12 @@ fn from_pin(program: &Program, pin: &Path) -> Option<Program> {
         }
         _ => return None,
     };
-    let found = kept.info().ok()?.program_type();
-    (found == program.prog_type().into()).then_some(kept)
+    let info = kept.info().ok()?;
+    // The kernel keeps fifteen bytes of a name.
+    let is_it = info.program_type() == program.prog_type().into()
+        && info.name_as_str() == name.get(..name.len().min(15))
+        && info.map_ids().ok()??.contains(&state?);
+    is_it.then_some(kept)
 }
 
 fn load(program: &mut Program) -> Result<(), ProgramError> {
