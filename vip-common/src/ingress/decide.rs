@@ -201,7 +201,7 @@ fn exceeds_length_field<F: Frame + ?Sized>(frame: &F, begin: usize) -> bool {
 /// own and route frames for clients. Those have a larger TTL, and their walk begins at the first
 /// rank.
 #[inline(always)]
-pub(super) fn is_from_peer(state: &State, ethernet: &ethernet::Header, ttl: u8) -> bool {
+fn is_from_peer(state: &State, ethernet: &ethernet::Header, ttl: u8) -> bool {
     hops::may_be_forwarded(ttl)
         && (is_peer(state, ethernet.source())
             || hops::are_spent(ttl.into(), state.config.backend_count))

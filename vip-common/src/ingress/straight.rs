@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::hops;
 use super::refused::refused;
-use super::walk::usable;
+use super::walk::{keep_here, usable};
 use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
 use crate::abi::{Counter, Service, State, Vip};
 use crate::env::{Address, Socket, Sockets, Tables};
@@ -376,11 +376,7 @@ impl<H: Headers> Segment<'_, '_, H> {
             Counter::LocalSegment
         };
         let verdict = Verdict::local(counter, config.own_index, SYN).of(self.bytes);
-        ControlFlow::Break(next.handle(if self.service.maps_port() {
-            let tcp = size_of::<H>() - tcp::LENGTH;
-            verdict.with_port(PortField::of_segment(tcp), self.service.target)
-        } else {
-            verdict
-        }))
+        let port = PortField::of_segment(size_of::<H>() - tcp::LENGTH);
+        ControlFlow::Break(next.handle(keep_here(verdict, self.service, port)))
     }
 }

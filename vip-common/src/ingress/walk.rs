@@ -47,14 +47,20 @@ pub(super) struct Segment<'t, A> {
 }
 
 impl<A> Segment<'_, A> {
-    /// The verdict for a segment that stays: its port becomes the service's target.
+    /// The verdict for this segment if it stays.
     #[inline(always)]
     fn keep_here(&self, verdict: Verdict) -> Verdict {
-        if self.service.maps_port() {
-            verdict.with_port(self.port, self.service.target)
-        } else {
-            verdict
-        }
+        keep_here(verdict, self.service, self.port)
+    }
+}
+
+/// The verdict for a segment that stays: its port becomes the service's target.
+#[inline(always)]
+pub(super) fn keep_here(verdict: Verdict, service: &Service, port: PortField) -> Verdict {
+    if service.maps_port() {
+        verdict.with_port(port, service.target)
+    } else {
+        verdict
     }
 }
 
