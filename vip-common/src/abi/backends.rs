@@ -147,6 +147,12 @@ impl BackendMask {
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
+
+    /// The backends in either set.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 impl fmt::Debug for BackendMask {
@@ -190,11 +196,17 @@ impl Backend {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Masks {
-    /// Nodes that answer. They may get segments of open connections.
+    /// Nodes that are up or watched. They get segments of open connections in their turn.
     pub alive: BackendMask,
+    /// Nodes whose packets stay out, and whose kernels have not answered yet. They get a segment
+    /// after all other nodes, as its last resort.
+    pub suspect: BackendMask,
+    /// Members that may have a connection, in whichever state: all but those that are gone. This
+    /// node is one of them. A segment is reset only after so many nodes have looked for its socket.
+    pub not_gone: BackendMask,
     /// Peers that this node forwards nothing to, even if they are alive. It is
-    /// [`BackendMask::ALL`] while this node is joining: it does not yet know which peers are alive,
-    /// and they do not know it. It resets nothing then, because a peer may have the connection.
+    /// [`BackendMask::ALL`] while this node is joining, or isolated: it does not know which peers
+    /// are alive. It resets nothing then, because a peer may have the connection.
     pub no_forward: BackendMask,
     /// Nodes that the operator drains. No program reads it: `new_connections` takes it into account
     /// already. The next agent reads it when it starts.
@@ -217,12 +229,21 @@ impl Masks {
         let all = BackendMask::first(count);
         Self {
             alive: all,
+            suspect: BackendMask::EMPTY,
+            not_gone: all,
             no_forward: BackendMask::EMPTY,
             draining: BackendMask::EMPTY,
             reserved: 0,
             new_connections: [all; MAX_CHECKS],
             connect: [all; MAX_CHECKS],
         }
+    }
+
+    /// Nodes that are alive or suspect.
+    #[inline(always)]
+    #[must_use]
+    pub const fn living(&self) -> BackendMask {
+        self.alive.or(self.suspect)
     }
 
     /// The usable backends for new connections, by the index of a check, `0..MAX_CHECKS`. Never one

@@ -1,6 +1,5 @@
 //! Searches in the [`State`], in loops whose bound the verifier sees.
 
-use super::backends::BackendIndex;
 use super::limits::{MAX_BACKENDS, MAX_PORTS, MAX_VIPS};
 use super::service::{Service, Vip};
 use super::state::State;
@@ -101,12 +100,12 @@ pub(crate) fn is_peer(state: &State, mac: Mac) -> bool {
     state.config.peers.may_hold(mac) && is_peer_that(state, mac, |_| true)
 }
 
-/// Whether this Ethernet address is that of a peer which is alive: its agent was heard, so that it
-/// may be the owner.
+/// Whether this Ethernet address is that of a peer which is alive or suspect: its agent was heard,
+/// so that it may be the owner.
 #[inline(always)]
 pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
     is_peer_that(state, mac, |index| {
-        BackendIndex::new(index).is_some_and(|one| state.masks.alive.contains(one))
+        state.masks.living().has_index(index as u32)
     })
 }
 

@@ -7,6 +7,7 @@ use super::backends::{Backend, BackendIndex, BackendMask, MacFilter, Masks};
 use super::limits::{MAX_BACKENDS, MAX_BOND_PORTS, MAX_VIPS};
 use super::service::Vip;
 use crate::wire::addr::{Be32, Be128, Mac};
+use crate::wire::time::BootNanos;
 
 /// This node, and the sizes of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -126,6 +127,9 @@ pub struct State {
     pub config: Config,
     /// Health of the backends.
     pub masks: Masks,
+    /// Until then, a segment may be reset that no node has the socket for. The agent moves it on,
+    /// as it does an answer lease: a verdict of a dead agent must not hold for ever.
+    pub resets_until: BootNanos,
     /// The backends, of which the first `backend_count` are in use.
     pub backends: [Backend; MAX_BACKENDS],
     /// The addresses of the first `ipv4_count` VIPs, side by side for a quick search.
