@@ -28,6 +28,9 @@ pub enum Action {
     SetAnswerUntil(BootNanos),
     /// Write health to the map.
     SetMasks(Masks),
+    /// Write to the map until when segments may be reset that no node has the socket for.
+    /// [`BootNanos::ZERO`]: not any more.
+    SetResetsUntil(BootNanos),
     /// Send an advertisement.
     SendAdvert {
         /// The receivers.
@@ -46,6 +49,9 @@ pub enum Action {
     SendEcho(BackendIndex),
     /// Send a unicast ARP request or Neighbor Solicitation for a node's own address.
     AskNeighbor(BackendIndex),
+    /// The same to hosts of the segment that are no members. An answer is
+    /// [`Input::Witness`](crate::Input::Witness).
+    AskWitnesses,
     /// Announce the VIP by gratuitous ARP or an unsolicited Neighbor Advertisement.
     Announce,
     /// Announce this node's own addresses in the same way.
@@ -81,10 +87,14 @@ pub enum Report {
         /// The cause, as BFD names it.
         diagnostic: Diagnostic,
     },
-    /// A node is dead: nothing on it answers.
-    Dead(BackendIndex),
-    /// A node that was dead answers.
+    /// A node is away: nothing on it answers.
+    Away(BackendIndex),
+    /// It has been for `reset_after`: its clients are told.
+    Gone(BackendIndex),
+    /// A node that was away or gone answers.
     Answers(BackendIndex),
+    /// This node is cut off, as far as it knows (true), or is not any more.
+    Isolated(bool),
     /// A node that lives does not answer ICMP echo requests, or answers them again.
     Echo {
         /// The node.

@@ -132,6 +132,15 @@ impl Conflicts {
         self.next = now;
     }
 
+    /// Nothing has been heard on the segment for long. Before this node claims the VIP, it probes
+    /// anew.
+    pub(crate) fn probe_anew(&mut self, now: BootNanos) {
+        if self.asks {
+            self.probes_left = PROBES;
+        }
+        self.next = now;
+    }
+
     /// This node has become the owner.
     pub(crate) fn on_takeover(&mut self, now: BootNanos) {
         self.watch = now;

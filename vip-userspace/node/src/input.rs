@@ -29,6 +29,9 @@ pub struct Params {
     pub thresholds: Thresholds,
     /// Whether to send ARP probes for the VIP (RFC 5227).
     pub probe_address: bool,
+    /// Time from the last sign of a node until it counts as gone, and its clients are told: at least
+    /// the time in which it is found to be away.
+    pub reset_after: Duration,
     /// How far ahead the lease is set at most; it is renewed when half of that is left. A
     /// simulation may choose another value than [`MAX_LEASE`](crate::election::MAX_LEASE).
     pub max_lease: Duration,
@@ -82,6 +85,10 @@ pub enum Input {
     Echo(BackendIndex),
     /// A node's kernel was heard by ARP or Neighbor Discovery.
     Neighbor(BackendIndex),
+    /// A host that is no member answered ARP or Neighbor Discovery: the segment works.
+    Witness,
+    /// An agent advertises this virtual router, and is no known member.
+    Stranger,
     /// A node's Ethernet address is known, so that frames can be forwarded to it.
     Located(BackendIndex),
     /// A probe ended.

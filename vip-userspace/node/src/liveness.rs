@@ -2,34 +2,37 @@
 //!
 //! A node's kernel is asked in two ways: by ICMP echo request, and by ARP (IPv6: Neighbor
 //! Discovery). Firewalls may drop echo requests or limit their rate, but seldom drop ARP. Healthy
-//! nodes are asked too, slowly, to learn which of the two they answer. A node is declared dead only
-//! if it used to answer at least one of them; otherwise probes of its API server decide.
+//! nodes are asked too, slowly, to learn which of the two they answer. A node is away only if it
+//! used to answer at least one of them; otherwise probes of its API server decide.
 //!
 //! ```text
-//!               no BFD packets in the             3 questions
-//!               detection time                    without an answer
-//! Reachable ─────────────────────────▶ Suspect ──────────────────────────▶ Dead
-//!  ▲  │  ▲                                │ an answer                      ▲ │
-//!  │  │  └────────── BFD is up ────────┐  ▼                                │ │
-//!  │  └─ BFD: AdminDown or Down ──────▶ Monitored ─ 3 without an answer ───┘ │
-//!  └──────────────────────────────── an answer ──────────────────────────────┘
+//!          no BFD packets in the          3 questions          `reset_after` since
+//!          detection time                 without an answer    the last sign of life
+//!  Up ──────────────────────▶ Suspect ──────────────────▶ Away ──────────────────▶ Gone
+//!  ▲ │                          │ an answer                ▲ ▲                      │
+//!  │ │ BFD: AdminDown or Down   ▼                          │ └──────────────────────┘
+//!  │ └───────────────────────▶ Watched ────────────────────┘          an answer
+//!  │                                     3 without an answer
+//!  └── BFD is up: from each state
 //! ```
 //!
-//! An answer leads to Monitored if the node's agent was heard since the node was last dead and its
-//! BFD session is down, and to Reachable otherwise.
+//! A node that has not been heard since this agent started is away. While this node is
+//! isolated (`liveness::isolation`), silence proves nothing: no node goes on to Away or Gone.
 
+mod isolation;
 mod peer;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
 
-pub(crate) use self::peer::Sign;
+pub(crate) use self::peer::Standing;
 
-use self::peer::Peer;
+use self::isolation::Isolation;
+use self::peer::{Change, Pace, Peer};
 use crate::bfd::{self, Session};
 use crate::health::Probe;
 use crate::input::Params;
@@ -65,8 +68,10 @@ pub(crate) enum Event {
         diagnostic: Diagnostic,
     },
     /// A node does not answer at all.
-    Dead(BackendIndex),
-    /// A node that was dead answers.
+    Away(BackendIndex),
+    /// It has not for so long that its clients are told.
+    Gone(BackendIndex),
+    /// A node that did not answer at all answers.
     Answers(BackendIndex),
     /// A node that lives does not answer echo requests, or answers them again.
     Echo {
@@ -75,12 +80,22 @@ pub(crate) enum Event {
         /// It does not answer.
         lost: bool,
     },
+    /// Ask hosts that are no members for an answer by ARP or Neighbor Discovery.
+    AskWitnesses,
+    /// This node is cut off, as far as it knows (true), or is not any more.
+    Isolated(bool),
+    /// This node has heard neither a member nor a witness for `reset_after`.
+    Silent,
 }
 
 /// What is known of each other node.
 #[derive(Clone, Debug)]
 pub(crate) struct Liveness {
     bfd: Option<bfd::Params>,
+    reset_after: Duration,
+    isolation: Isolation,
+    /// The last [`Event::Isolated`]. A node that starts alone is no news.
+    told_isolated: bool,
     /// By backend index; `None` for this node itself.
     peers: Vec<Option<Peer>>,
     /// Changes of a session's state that are not acted upon yet. A field, so that BFD packets cause
@@ -89,7 +104,7 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// All nodes count as reachable, and no session is started.
+    /// No node was heard, and no session is started. Without BFD all count as up.
     pub(crate) fn new(params: &Params) -> Self {
         let peer = |index: usize| {
             Peer::new(params.bfd.map(|bfd| {
@@ -103,29 +118,109 @@ impl Liveness {
             .collect();
         Self {
             bfd: params.bfd,
+            reset_after: params.reset_after,
+            isolation: Isolation::new(isolation_pace(params)),
+            told_isolated: false,
             peers,
             changes: Vec::new(),
         }
     }
 
-    /// Starts all sessions. Nodes that an earlier agent heard may have died since its end, so their
-    /// kernels are asked at once.
-    pub(crate) fn on_start(&mut self, now: BootNanos, members: &Membership, out: &mut Vec<Event>) {
-        for index in members.others().filter(|index| members.was_heard(*index)) {
-            if let Some(peer) = self.peer_mut(index) {
-                peer.remember(now);
-            }
-        }
+    /// Starts all sessions. Nodes that an earlier agent heard (`known`) may have died since its
+    /// end, so their kernels are asked at once.
+    pub(crate) fn on_start(
+        &mut self,
+        now: BootNanos,
+        members: &Membership,
+        known: BackendMask,
+        out: &mut Vec<Event>,
+    ) {
+        let is_known = members.others().any(|index| known.contains(index));
+        self.isolation.on_start(now, is_known);
         for index in members.others() {
+            if let Some(peer) = self.peer_mut(index) {
+                peer.on_start(now, known.contains(index));
+            }
             self.drive(index, out, |session, out| session.on_start(now, out));
         }
+    }
+
+    /// A host that is no member answered: the segment works.
+    pub(crate) fn on_witness(&mut self, now: BootNanos, out: &mut Vec<Event>) {
+        self.isolation.on_witness(now);
+        self.settle_isolation(now, out);
+    }
+
+    /// The NIC has a carrier, or has not.
+    pub(crate) fn set_carrier(&mut self, carrier: bool) {
+        self.isolation.set_carrier(carrier);
+    }
+
+    /// This node did not run for a detection time, or was cut off: what it did not hear proves
+    /// nothing. All clocks towards Away and Gone begin anew, and sessions send at full rate for a
+    /// while.
+    pub(crate) fn begin_anew(&mut self, now: BootNanos) {
+        for peer in self.peers.iter_mut().flatten() {
+            peer.begin_anew(now);
+            if let Some(session) = &mut peer.session {
+                session.hurry(now);
+            }
+        }
+    }
+
+    /// Whether this node is cut off, as far as it knows. It keeps what its own sockets want then,
+    /// and drops the rest.
+    pub(crate) const fn is_isolated(&self) -> bool {
+        self.isolation.is_isolated()
+    }
+
+    /// Whether there may be an owner that this node has not heard: no member is heard, or the first
+    /// one a moment ago.
+    pub(crate) fn is_alone(&self, now: BootNanos) -> bool {
+        self.isolation.is_alone(now)
+    }
+
+    /// When the moment after the first sign of a member is over.
+    pub(crate) const fn alone_until(&self) -> BootNanos {
+        self.isolation.alone_until()
+    }
+
+    /// Whether this node may claim the VIP, as far as isolation is concerned.
+    pub(crate) const fn may_claim(&self) -> bool {
+        self.isolation.may_claim()
+    }
+
+    /// A member was heard.
+    fn hear(&mut self, now: BootNanos, out: &mut Vec<Event>) {
+        if self.isolation.hear(now) {
+            self.begin_anew(now);
+            self.tell_isolated(false, out);
+        }
+    }
+
+    fn tell_isolated(&mut self, isolated: bool, out: &mut Vec<Event>) {
+        if std::mem::replace(&mut self.told_isolated, isolated) != isolated {
+            out.push(Event::Isolated(isolated));
+        }
+    }
+
+    /// Looks whether this node is cut off, and asks witnesses.
+    fn settle_isolation(&mut self, now: BootNanos, out: &mut Vec<Event>) {
+        while let Some(change) = self.isolation.on_timer(now) {
+            match change {
+                isolation::Change::Isolated => self.tell_isolated(true, out),
+                isolation::Change::Proved => self.begin_anew(now),
+                isolation::Change::Silent => out.push(Event::Silent),
+                isolation::Change::Survivor => self.tell_isolated(false, out),
+            }
+        }
+        out.extend(self.isolation.ask(now).then_some(Event::AskWitnesses));
     }
 
     /// A BFD packet came.
     pub(crate) fn on_packet(
         &mut self,
         now: BootNanos,
-        members: &Membership,
         source: BackendIndex,
         packet: &ControlPacket,
         out: &mut Vec<Event>,
@@ -133,53 +228,48 @@ impl Liveness {
         self.drive(source, out, |session, out| {
             session.on_packet(now, packet, out);
         });
-        self.act_on_changes(now, members, source, out);
+        if self
+            .session(source)
+            .is_some_and(|session| session.heard() == now)
+        {
+            self.hear(now, out);
+        }
+        self.act_on_changes(now, source, out);
     }
 
     /// A node answered an echo request.
-    pub(crate) fn on_echo(
-        &mut self,
-        now: BootNanos,
-        members: &Membership,
-        node: BackendIndex,
-        out: &mut Vec<Event>,
-    ) {
+    pub(crate) fn on_echo(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
         if let Some(peer) = self.peer_mut(node)
             && peer.on_echo()
         {
             out.push(Event::Echo { node, lost: false });
         }
-        self.on_sign_of_life(now, members, node, out);
+        self.on_sign_of_life(now, node, out);
     }
 
     /// A node's kernel was heard by ARP or Neighbor Discovery.
-    pub(crate) fn on_neighbor(
-        &mut self,
-        now: BootNanos,
-        members: &Membership,
-        node: BackendIndex,
-        out: &mut Vec<Event>,
-    ) {
+    pub(crate) fn on_neighbor(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
         if let Some(peer) = self.peer_mut(node) {
             peer.on_neighbor();
         }
-        self.on_sign_of_life(now, members, node, out);
+        self.on_sign_of_life(now, node, out);
     }
 
     /// A node showed that it lives: an answer, a probe, or its BFD session.
     pub(crate) fn on_sign_of_life(
         &mut self,
         now: BootNanos,
-        members: &Membership,
         node: BackendIndex,
         out: &mut Vec<Event>,
     ) {
         let later = now.after(self.fast_interval());
-        if let Some(peer) = self.peer_mut(node)
-            && peer.on_sign_of_life(members.was_heard(node), later)
-        {
+        let Some(peer) = self.peer_mut(node) else {
+            return;
+        };
+        if peer.on_sign_of_life(now, later) {
             out.push(Event::Answers(node));
         }
+        self.hear(now, out);
     }
 
     /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing. `alive`: whether
@@ -191,6 +281,7 @@ impl Liveness {
         alive: impl Fn(BackendIndex) -> bool,
         out: &mut Vec<Event>,
     ) {
+        self.settle_isolation(now, out);
         let mut next_packet = None;
         for index in members.others() {
             let due = |session: &Session| session.next_deadline() <= now;
@@ -202,7 +293,7 @@ impl Liveness {
                         next_packet = Some(session.next_packet());
                     }
                 });
-                self.act_on_changes(now, members, index, out);
+                self.act_on_changes(now, index, out);
             }
             self.conclude(now, index, alive(index), out);
             self.ask(now, index, out);
@@ -241,8 +332,8 @@ impl Liveness {
         }
     }
 
-    /// Declares a node dead whose kernel does not answer any more. `alive`: probes show that it
-    /// lives.
+    /// Finds a node away whose kernel does not answer any more, and gone if it has been away for
+    /// long enough. `alive`: probes show that it lives.
     pub(crate) fn conclude(
         &mut self,
         now: BootNanos,
@@ -250,12 +341,17 @@ impl Liveness {
         alive: bool,
         out: &mut Vec<Event>,
     ) {
-        let interval = self.fast_interval();
-        if let Some(peer) = self.peer_mut(node)
-            && peer.conclude(now, interval, alive)
-        {
-            out.push(Event::Dead(node));
+        if self.isolation.is_cut_off() {
+            return;
         }
+        let pace = self.pace();
+        let change = self
+            .peer_mut(node)
+            .and_then(|peer| peer.conclude(now, pace, alive));
+        out.extend(change.map(|change| match change {
+            Change::Away => Event::Away(node),
+            Change::Gone => Event::Gone(node),
+        }));
     }
 
     /// A probe's result as it counts now. One that got no answer on an open connection proves life
@@ -267,11 +363,9 @@ impl Liveness {
         }
     }
 
-    /// What follows for connections to a node; `None` for this one. `probed`: probes show that it
-    /// lives. A BFD session that is up shows it too. New connections avoid a silent node at once;
-    /// open ones only once it is dead, since they survive a crash of its agent.
-    pub(crate) fn sign(&self, node: BackendIndex, probed: bool) -> Option<Sign> {
-        Some(self.peer(node)?.sign(probed))
+    /// What follows for connections to a node; `None` for this one.
+    pub(crate) fn standing(&self, node: BackendIndex) -> Option<Standing> {
+        Some(self.peer(node)?.standing())
     }
 
     /// The BFD session with a node, if there is to be one.
@@ -309,10 +403,16 @@ impl Liveness {
 
     /// When to call [`Self::on_timer`], unless something happens before.
     pub(crate) fn next_deadline(&self) -> BootNanos {
-        let sessions = self.sessions().map(Session::next_deadline);
-        let questions = self.peers.iter().flatten().map(Peer::next_question);
-        let first = sessions.chain(questions).min();
-        first.unwrap_or(BootNanos(u64::MAX))
+        let pace = self.pace();
+        let cut_off = self.isolation.is_cut_off();
+        let peers = self.peers.iter().flatten();
+        let peers = peers.map(|peer| {
+            let session = peer.session.as_ref().map(Session::next_deadline);
+            let end = (!cut_off).then(|| peer.end(pace));
+            let first = peer.next_question();
+            session.into_iter().chain(end).fold(first, BootNanos::min)
+        });
+        peers.fold(self.isolation.next_deadline(), BootNanos::min)
     }
 
     fn sessions(&self) -> impl Iterator<Item = &Session> {
@@ -355,29 +455,21 @@ impl Liveness {
     }
 
     /// Acts on changes of a session's state.
-    fn act_on_changes(
-        &mut self,
-        now: BootNanos,
-        members: &Membership,
-        node: BackendIndex,
-        out: &mut Vec<Event>,
-    ) {
+    fn act_on_changes(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
         while let Some(action) = self.changes.pop() {
             match action {
                 bfd::Action::Send(_) => {}
                 bfd::Action::Up => {
-                    if let Some(peer) = self.peer_mut(node) {
-                        peer.on_up(now);
-                    }
+                    let answers = self.peer_mut(node).is_some_and(|peer| peer.on_up(now));
                     out.push(Event::Up(node));
-                    self.on_sign_of_life(now, members, node, out);
+                    out.extend(answers.then_some(Event::Answers(node)));
                 }
                 bfd::Action::Down(diagnostic) => {
                     out.push(Event::Down { node, diagnostic });
                     if diagnostic == Diagnostic::ControlDetectionTimeExpired {
                         self.suspect(now, node);
                     } else {
-                        self.monitor(now, members, node);
+                        self.watch(now, node);
                     }
                 }
             }
@@ -392,29 +484,37 @@ impl Liveness {
     }
 
     /// A node's agent ends its session. The node's kernel keeps its connections.
-    fn monitor(&mut self, now: BootNanos, members: &Membership, node: BackendIndex) {
+    fn watch(&mut self, now: BootNanos, node: BackendIndex) {
         let next = now.after(self.fast_interval());
-        if let Some(peer) = self.peer_mut(node)
-            && members.was_heard(node)
-        {
-            peer.monitor(next);
+        if let Some(peer) = self.peer_mut(node) {
+            peer.watch(next);
         }
     }
 
     /// Asks a node's kernel if it is time: to tell a crashed agent from a dead node, or, of a
     /// healthy node, to learn whether it answers at all.
     fn ask(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
-        let (fast, slow) = (self.fast_interval(), self.slow_interval());
+        let pace = self.pace();
         let Some(peer) = self.peer_mut(node) else {
             return;
         };
         if now < peer.next_question() {
             return;
         }
-        if peer.ask(now, fast, slow) {
+        if peer.ask(now, pace) {
             out.push(Event::Echo { node, lost: true });
         }
         out.push(Event::Ask(node));
+    }
+
+    fn pace(&self) -> Pace {
+        let fast = self.fast_interval();
+        Pace {
+            fast,
+            slow: self.slow_interval(),
+            away: fast.max(self.reset_after / 8),
+            reset_after: self.reset_after,
+        }
     }
 
     /// Time between questions to a node whose agent is not heard.
@@ -429,6 +529,18 @@ impl Liveness {
         let others = self.peers.iter().flatten().count().max(1) as u32;
         SLOW_INTERVAL.max(bfd.unwrap_or_default() * 20) * others
     }
+}
+
+/// Times by which isolation is judged; `None` without BFD, and if there is no other member.
+fn isolation_pace(params: &Params) -> Option<isolation::Pace> {
+    let bfd = params.bfd?;
+    (params.nodes.len() > 1).then(|| isolation::Pace {
+        detection: bfd.interval * u32::from(bfd.detect_mult.get()),
+        question: bfd.interval.max(QUESTION_INTERVAL),
+        reset_after: params.reset_after,
+        // An owner advertises at once when it hears a lesser one, and every interval.
+        owner: params.vrrp.interval.duration() * 4,
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The members of the cluster, those that were heard, and whether this node is still joining.
+//! The members of the cluster, and whether this node is still joining.
 //!
 //! A node whose agent has just started is *joining*: it does not know the other nodes' health yet,
 //! and they do not know its own. It forwards nothing until its BFD session with each other node is
 //! up on both sides and each node's Ethernet address is known, or a time limit is over. Otherwise
-//! it would skip nodes that it has not heard yet, and their connections would be reset.
+//! it would send on segments of its own connections, to nodes that have not heard it yet.
 
 use std::time::Duration;
 
@@ -26,10 +26,6 @@ pub(crate) struct Membership {
     members: Vec<Member>,
     /// The time limit of joining; `None` without BFD, where agents cannot be heard.
     joining_time: Option<Duration>,
-    /// Nodes whose agent was heard. An agent puts the VIP on `lo`, where it stays when the agent
-    /// ends, and without it the node's stack does not accept steered packets. A node that was dead
-    /// must be heard again: it may have booted without the VIP.
-    heard: BackendMask,
     /// Nodes whose Ethernet address is known, so that frames can be forwarded to them.
     located: BackendMask,
     /// When joining ends at the latest; `None` if this node is not joining.
@@ -37,18 +33,13 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// No other member was heard. Without BFD all count as heard.
+    /// No other member's address is known.
     pub(crate) fn new(params: &Params) -> Self {
         let bfd = params.bfd.map(|bfd| bfd.interval);
         Self {
             own: params.own,
             members: params.nodes.clone(),
             joining_time: bfd.map(|interval| JOINING.max(interval * JOINING_INTERVALS)),
-            heard: if bfd.is_some() {
-                BackendMask::EMPTY
-            } else {
-                BackendMask::ALL
-            },
             located: BackendMask::EMPTY,
             joining: None,
         }
@@ -59,9 +50,6 @@ impl Membership {
     pub(crate) fn on_start(&mut self, now: BootNanos, known: BackendMask) {
         if known.is_empty() {
             self.joining = self.joining_time.map(|time| now.after(time));
-        }
-        for index in self.others().filter(|index| known.contains(*index)) {
-            self.heard = self.heard.with(index, true);
         }
     }
 
@@ -91,26 +79,9 @@ impl Membership {
         self.members[self.own.get()]
     }
 
-    /// A node's agent was heard.
-    pub(crate) fn hear(&mut self, index: BackendIndex) {
-        self.heard = self.heard.with(index, true);
-    }
-
-    /// A node died. With BFD, it must be heard again.
-    pub(crate) fn lose(&mut self, index: BackendIndex) {
-        if self.joining_time.is_some() {
-            self.heard = self.heard.with(index, false);
-        }
-    }
-
     /// A node's Ethernet address is known.
     pub(crate) fn locate(&mut self, index: BackendIndex) {
         self.located = self.located.with(index, true);
-    }
-
-    /// Whether a node's agent was heard, so that its stack accepts steered packets.
-    pub(crate) const fn was_heard(&self, index: BackendIndex) -> bool {
-        self.heard.contains(index)
     }
 
     /// Ends joining once its time limit is over or all other nodes are known. `hears`: whether the
@@ -175,16 +146,5 @@ mod tests {
         let mut members = Membership::new(&params(0, true));
         members.on_start(at(0), BackendMask::first(2));
         assert!(!members.is_joining());
-        assert!(members.was_heard(index(1)) && !members.was_heard(index(2)));
-    }
-
-    #[test]
-    fn a_node_that_died_must_be_heard_again_with_bfd() {
-        for bfd in [false, true] {
-            let mut members = Membership::new(&params(0, bfd));
-            members.hear(index(1));
-            members.lose(index(1));
-            assert_eq!(members.was_heard(index(1)), !bfd);
-        }
     }
 }

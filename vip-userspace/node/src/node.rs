@@ -19,7 +19,8 @@ use crate::announce::Schedule;
 use crate::bfd::{self, Session};
 use crate::choice::Resort;
 use crate::conflict::{Conflicts, Situation};
-use crate::election::{self, Election, State, priority};
+use crate::election::vrrp::PRIORITY_ALONE;
+use crate::election::{self, Election, Lease, Meeting, State, priority};
 use crate::faults::{Fault, Faults};
 use crate::health::{Probe, Server};
 use crate::input::{Input, Params};
@@ -29,6 +30,10 @@ use crate::ownership::Ownership;
 use crate::selection::Selection;
 use crate::transfer::{Advertising, Due, PRIORITY_HANDING_OVER, Transfer};
 use crate::view::View;
+
+/// How long no segment is reset after a sign of an agent that is no known member: it may have the
+/// connection.
+const STRANGER: Duration = Duration::from_secs(3);
 
 /// One node.
 #[derive(Clone, Debug)]
@@ -46,7 +51,16 @@ pub struct Node {
     schedule: Schedule,
     /// Announcements of this node's own addresses.
     own_schedule: Schedule,
+    /// Until when segments may be reset that no node has the socket for. A dead agent's verdict
+    /// that a node is gone must not hold for ever: the node may come back.
+    resets: Lease,
+    /// When the last sign of an agent that is no known member is [`STRANGER`] old.
+    strangers_until: BootNanos,
+    /// It claimed the VIP while no other node was heard, and none has been since.
+    claimed_alone: bool,
     started: bool,
+    /// When [`Self::on_timer`] is to be called.
+    deadline: BootNanos,
     /// A field, so that inputs cause no allocation.
     events: Vec<liveness::Event>,
 }
@@ -93,7 +107,11 @@ impl Node {
             faults: Faults::default(),
             schedule: Schedule::default(),
             own_schedule: Schedule::default(),
+            resets: Lease::new(params.max_lease / 4),
+            strangers_until: BootNanos::ZERO,
+            claimed_alone: false,
             started: false,
+            deadline: BootNanos(u64::MAX),
             events: Vec::new(),
         }
     }
@@ -111,16 +129,16 @@ impl Node {
         self.started = true;
         let answer_until = self.election.believable(now, answer_until);
         let resumes = answer_until > now;
-        self.members.on_start(now, known.alive);
+        self.members.on_start(now, known.living());
         for index in self
             .members
             .all()
-            .filter(|index| known.alive.contains(*index))
+            .filter(|index| known.living().contains(*index))
         {
             self.selection.remember(index, &known, out);
         }
         self.live(now, out, |liveness, members, out| {
-            liveness.on_start(now, members, out);
+            liveness.on_start(now, members, known.living(), out);
         });
         self.conflicts.on_start(now, resumes);
         if self.faults.is_empty() {
@@ -138,20 +156,24 @@ impl Node {
         match input {
             Input::Advert { source, advert } => self.on_advert(now, source, &advert, out),
             Input::Bfd { source, packet } => {
-                self.live(now, out, |liveness, members, out| {
-                    liveness.on_packet(now, members, source, &packet, out);
+                self.live(now, out, |liveness, _, out| {
+                    liveness.on_packet(now, source, &packet, out);
                 });
                 let drains = self.bfd(source).and_then(Session::remote_path_down);
                 if let Some(draining) = drains {
                     self.selection.set_draining(source, draining, out);
                 }
             }
-            Input::Echo(node) => self.live(now, out, |liveness, members, out| {
-                liveness.on_echo(now, members, node, out);
+            Input::Echo(node) => self.live(now, out, |liveness, _, out| {
+                liveness.on_echo(now, node, out);
             }),
-            Input::Neighbor(node) => self.live(now, out, |liveness, members, out| {
-                liveness.on_neighbor(now, members, node, out);
+            Input::Neighbor(node) => self.live(now, out, |liveness, _, out| {
+                liveness.on_neighbor(now, node, out);
             }),
+            Input::Witness => self.live(now, out, |liveness, _, out| {
+                liveness.on_witness(now, out);
+            }),
+            Input::Stranger => self.strangers_until = now.after(STRANGER),
             Input::Located(node) => self.members.locate(node),
             Input::Probe { node, check, found } => self.on_probe(now, node, check, found, out),
             Input::Drain(draining) => {
@@ -160,7 +182,6 @@ impl Node {
                 });
                 self.selection
                     .set_draining(self.members.own(), draining, out);
-                self.set_priority(out);
             }
             Input::Fault { fault, present } => self.on_fault(now, fault, present, out),
             Input::Claim { mac, node, agent } => {
@@ -191,6 +212,9 @@ impl Node {
         let situation = self.situation();
         self.conflicts.watch(now, &situation, out);
         if now >= self.next_claim() {
+            if self.election.state() == State::Backup {
+                self.claimed_alone = self.liveness.is_alone(now);
+            }
             let actions = self.election.on_timer(now);
             self.carry_out(now, Trigger::Time, actions, out);
         }
@@ -200,10 +224,12 @@ impl Node {
 
     /// When to call [`Self::on_timer`]; the end of time before the start.
     #[must_use]
-    pub fn next_deadline(&self) -> BootNanos {
-        if !self.started {
-            return BootNanos(u64::MAX);
-        }
+    pub const fn next_deadline(&self) -> BootNanos {
+        self.deadline
+    }
+
+    /// When something may have to be done, if nothing happens before.
+    fn find_deadline(&self) -> BootNanos {
         let conflicts = if self.election.is_owner() {
             self.conflicts.next_watch()
         } else {
@@ -219,6 +245,8 @@ impl Node {
             self.own_schedule.deadline(),
             self.conflicts.next_lapse(),
             self.transfer.next_deadline(),
+            Some(self.resets.last_renewal()),
+            self.claimed_alone.then(|| self.liveness.alone_until()),
         ];
         let first = self.next_claim().min(self.liveness.next_deadline());
         others.into_iter().flatten().fold(first, BootNanos::min)
@@ -347,6 +375,7 @@ impl Node {
         let deadline = self.election.next_deadline();
         match (self.election.state(), self.conflicts.claim_allowed()) {
             (State::Initialize, _) | (State::Backup, None) => NEVER,
+            (State::Backup, Some(_)) if !self.liveness.may_claim() => NEVER,
             (State::Active, _) => deadline,
             (State::Backup, Some(allowed)) => {
                 let interval = self.bfd.map(|bfd| bfd.interval);
@@ -357,9 +386,17 @@ impl Node {
         }
     }
 
-    /// An owner whose lease has ended did not run in time. It becomes a backup before anything
-    /// else, so that the input does not extend the lease.
+    /// A node that did not run for a detection time has missed packets, and cannot judge others by
+    /// them. An owner whose lease has ended did not run in time either. It becomes a backup before
+    /// anything else, so that the input does not extend the lease.
     fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let detection = |bfd: bfd::Params| bfd.interval * u32::from(bfd.detect_mult.get());
+        if self
+            .bfd
+            .is_some_and(|bfd| now.since(self.deadline) >= detection(bfd))
+        {
+            self.liveness.begin_anew(now);
+        }
         if self.election.overslept(now) {
             let actions = self.election.on_timer(now);
             self.carry_out(now, Trigger::Time, actions, out);
@@ -388,7 +425,6 @@ impl Node {
                     out.extend([Action::SendEcho(node), Action::AskNeighbor(node)]);
                 }
                 liveness::Event::Up(node) => {
-                    self.members.hear(node);
                     out.push(Action::Report(Report::BfdUp(node)));
                     if self.election.is_owner() {
                         // The node was away, and hosts beside it may have heard another owner.
@@ -401,10 +437,13 @@ impl Node {
                         self.on_silence(now, node);
                     }
                 }
-                liveness::Event::Dead(node) => {
-                    self.members.lose(node);
-                    out.push(Action::Report(Report::Dead(node)));
+                liveness::Event::Away(node) => out.push(Action::Report(Report::Away(node))),
+                liveness::Event::Gone(node) => out.push(Action::Report(Report::Gone(node))),
+                liveness::Event::AskWitnesses => out.push(Action::AskWitnesses),
+                liveness::Event::Isolated(isolated) => {
+                    out.push(Action::Report(Report::Isolated(isolated)));
                 }
+                liveness::Event::Silent => self.conflicts.probe_anew(now),
                 liveness::Event::Answers(node) => out.push(Action::Report(Report::Answers(node))),
                 liveness::Event::Echo { node, lost } => {
                     out.push(Action::Report(Report::Echo { node, lost }));
@@ -437,8 +476,8 @@ impl Node {
     ) {
         let found = self.liveness.dated(node, found);
         if !found.is_silent() {
-            self.live(now, out, |liveness, members, out| {
-                liveness.on_sign_of_life(now, members, node, out);
+            self.live(now, out, |liveness, _, out| {
+                liveness.on_sign_of_life(now, node, out);
             });
         }
         for change in self.selection.on_probe(node, check, found) {
@@ -452,7 +491,6 @@ impl Node {
         self.live(now, out, |liveness, _, out| {
             liveness.conclude(now, node, alive, out);
         });
-        self.set_priority(out);
     }
 
     fn on_advert(
@@ -501,8 +539,13 @@ impl Node {
         }
         let was_owner = self.election.is_owner();
         let own = self.members.own();
-        let unfit = self.selection.is_usable(own) && !self.selection.is_usable(source);
-        let actions = self.election.on_advert(now, address, advert, unfit);
+        let own_unfit = !self.selection.is_usable(own);
+        let meeting = Meeting {
+            unfit: !own_unfit && !self.selection.is_usable(source),
+            own_unfit,
+            alone: self.liveness.is_alone(now),
+        };
+        let actions = self.election.on_advert(now, address, advert, meeting);
         self.carry_out(now, Trigger::Loss(Loss::Outranked(source)), actions, out);
         match self.election.state() {
             // Two owners met, and this one stays. Hosts may have learned the other's address.
@@ -530,16 +573,24 @@ impl Node {
             .on_advert(now, source, address, advert, patience, &self.liveness);
     }
 
-    /// Sets the priority by this node's own health.
+    /// Sets the priority by this node's own health. A claim made while no other node was heard gives
+    /// way to any owner that there may be.
     fn set_priority(&mut self, out: &mut Vec<Action>) {
         let base = self.members.own_member().priority;
-        let wanted = priority(base, self.selection.is_usable(self.members.own()));
+        let wanted = if self.claimed_alone {
+            PRIORITY_ALONE
+        } else {
+            priority(base, self.selection.is_usable(self.members.own()))
+        };
         if self.election.set_priority(wanted) {
             out.push(Action::Report(Report::Priority(wanted)));
         }
     }
 
     fn on_fault(&mut self, now: BootNanos, fault: Fault, present: bool, out: &mut Vec<Action>) {
+        if fault == Fault::Carrier {
+            self.liveness.set_carrier(!present);
+        }
         let was_fit = self.faults.is_empty();
         if !self.faults.set(fault, present) {
             return;
@@ -682,6 +733,13 @@ impl Node {
     /// Sends an advertisement of the election, as a transfer modifies it.
     fn advertise(&self, priority: u8, out: &mut Vec<Action>) {
         let to = To::All;
+        // The election has not been told of it before its first advertisement: the priority is also
+        // that of a backup's wait.
+        let priority = if self.claimed_alone {
+            priority.min(PRIORITY_ALONE)
+        } else {
+            priority
+        };
         match self.transfer.advertising() {
             Advertising::Usual => out.push(Action::SendAdvert { to, priority }),
             // The other nodes learn that this one is still there. The successor, which outranks
@@ -703,8 +761,10 @@ impl Node {
         out.extend(ended.map(Action::SetAnswerUntil));
     }
 
-    /// Updates lease, masks and owner after an input, and makes announcements that are due.
+    /// Updates leases, masks and owner after an input, and makes announcements that are due.
     fn settle(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        self.claimed_alone &= self.election.is_owner() && self.liveness.is_alone(now);
+        self.set_priority(out);
         let renewed = self.election.renew(now, self.liveness.first_missed());
         out.extend(renewed.map(Action::SetAnswerUntil));
         let hears = |index| self.liveness.hear_each_other(index);
@@ -724,6 +784,25 @@ impl Node {
         if is_owner && self.schedule.due(now) {
             out.push(Action::Announce);
         }
+        self.settle_resets(now, out);
+        if self.started {
+            self.deadline = self.find_deadline();
+        }
+    }
+
+    /// Segments may be reset while this node knows the others, hears them or a witness, and there
+    /// is no other agent that could have the connection.
+    fn settle_resets(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let may_reset = self.started
+            && !self.members.is_joining()
+            && !self.liveness.is_isolated()
+            && now >= self.strangers_until;
+        let until = if may_reset {
+            self.resets.renew(now, BootNanos(u64::MAX))
+        } else {
+            self.resets.end()
+        };
+        out.extend(until.map(Action::SetResetsUntil));
     }
 }
 

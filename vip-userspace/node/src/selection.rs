@@ -7,7 +7,7 @@ use crate::action::{Action, LastUsable, Report, Unfit, UnfitNode};
 use crate::choice::{Facts, Resort, choose};
 use crate::health::{Health, Probe, Server, Transition};
 use crate::input::Params;
-use crate::liveness::Liveness;
+use crate::liveness::{Liveness, Standing};
 use crate::membership::Membership;
 
 /// The way by which a connection reaches a node.
@@ -167,12 +167,17 @@ impl Selection {
 
     /// The masks, and the resort of each check.
     fn choose(&self, members: &Membership, liveness: &Liveness) -> (Masks, [Resort; MAX_CHECKS]) {
+        let living = self.living(By::Steering, members, liveness);
         let mut masks = Masks {
-            alive: self.living(By::Steering, members, liveness).alive,
+            alive: living.alive.without(living.silent),
+            suspect: living.alive.and(living.silent),
+            not_gone: members.all().fold(BackendMask::EMPTY, |set, node| {
+                set.with(node, liveness.standing(node) != Some(Standing::Gone))
+            }),
             draining: self.draining,
             ..Masks::default()
         };
-        if members.is_joining() {
+        if members.is_joining() || liveness.is_isolated() {
             masks.no_forward = BackendMask::ALL;
         }
         let mut resorts = [Resort::default(); MAX_CHECKS];
@@ -206,19 +211,28 @@ impl Selection {
         }
     }
 
-    /// Combines probes and liveness. No frames are steered to a node whose agent was never heard:
-    /// its API server may be ready, but its stack does not have the VIP. Local connections go to
+    /// Combines probes and liveness. No frames are steered to a node whose agent was not heard: its
+    /// API server may be ready, but its stack may not have the VIP. Local connections go to
     /// the node's own address, so they do not need the VIP there.
     fn living(&self, by: By, members: &Membership, liveness: &Liveness) -> Living {
         let mut alive = self.health.all_alive();
         let mut silent = BackendMask::EMPTY;
         for index in members.others() {
-            let Some(sign) = liveness.sign(index, alive.contains(index)) else {
+            let Some(standing) = liveness.standing(index) else {
                 continue;
             };
-            let reached = by == By::Connecting || members.was_heard(index);
-            alive = alive.with(index, reached && sign.lives);
-            silent = silent.with(index, !reached || sign.is_silent);
+            let lives = match (by, standing) {
+                (_, Standing::Away { silent: true } | Standing::Gone)
+                | (By::Steering, Standing::Away { .. }) => false,
+                (By::Steering, Standing::Alive | Standing::Suspect) => true,
+                (By::Connecting, _) => alive.contains(index),
+            };
+            let is_silent = match by {
+                By::Steering => standing != Standing::Alive,
+                By::Connecting => standing == Standing::Suspect,
+            };
+            alive = alive.with(index, lives);
+            silent = silent.with(index, is_silent);
         }
         Living { alive, silent }
     }
@@ -351,9 +365,15 @@ mod tests {
         bench.segment.run(160);
         let masks = bench.masks();
         assert_eq!(masks.new_connections[0], set(&[0, 1]));
-        assert_eq!(masks.alive, set(&[0, 1, 2]));
+        assert_eq!((masks.alive, masks.suspect), (set(&[0, 1]), set(&[2])));
         bench.segment.run(200);
-        assert_eq!(bench.masks().alive, set(&[0, 1]));
+        let masks = bench.masks();
+        assert_eq!(
+            (masks.living(), masks.not_gone),
+            (set(&[0, 1]), set(&[0, 1, 2]))
+        );
+        bench.segment.run(2000);
+        assert_eq!(bench.masks().not_gone, set(&[0, 1]));
     }
 
     #[test]

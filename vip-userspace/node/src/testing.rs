@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::Centiseconds;
 
@@ -53,6 +53,7 @@ pub(crate) fn params(own: usize, bfd: bool) -> Params {
         checks: 1,
         thresholds: Thresholds { rise: 1, fall: 1 },
         probe_address: false,
+        reset_after: Duration::from_secs(2),
         max_lease: MAX_LEASE,
         seed: 1,
     }
@@ -80,6 +81,8 @@ pub(crate) struct End {
 pub(crate) struct Segment {
     pub(crate) now: BootNanos,
     pub(crate) ends: Vec<End>,
+    /// A host that is no member answers.
+    pub(crate) witness: bool,
 }
 
 impl Segment {
@@ -100,10 +103,11 @@ impl Segment {
             }
         };
         let ends = (0..count).map(end).collect();
-        let mut segment = Self { now, ends };
+        let witness = true;
+        let mut segment = Self { now, ends, witness };
         for own in 0..count {
             segment.tell(own, |liveness, now, members, out| {
-                liveness.on_start(now, members, out);
+                liveness.on_start(now, members, BackendMask::EMPTY, out);
             });
         }
         segment
@@ -143,27 +147,37 @@ impl Segment {
             Event::SendBfd { to, packet } => {
                 let source = index(own);
                 if self.ends.get(to.get()).is_some_and(|end| end.agent) {
-                    self.tell(to.get(), |liveness, now, members, out| {
-                        liveness.on_packet(now, members, source, &packet, out);
+                    self.tell(to.get(), |liveness, now, _, out| {
+                        liveness.on_packet(now, source, &packet, out);
                     });
                 }
                 return;
             }
-            Event::Up(node) => self.ends[own].members.hear(node),
-            Event::Dead(node) => self.ends[own].members.lose(node),
+            Event::AskWitnesses if self.witness => {
+                self.tell(own, |liveness, now, _, out| liveness.on_witness(now, out));
+                return;
+            }
             Event::Ask(node) => {
                 let asked = self.ends.get(node.get());
                 let (echo, neighbor) = asked.map_or((false, false), |end| (end.echo, end.neighbor));
-                self.tell(own, |liveness, now, members, out| {
+                self.tell(own, |liveness, now, _, out| {
                     if echo {
-                        liveness.on_echo(now, members, node, out);
+                        liveness.on_echo(now, node, out);
                     }
                     if neighbor {
-                        liveness.on_neighbor(now, members, node, out);
+                        liveness.on_neighbor(now, node, out);
                     }
                 });
             }
-            Event::Down { .. } | Event::Answers(_) | Event::Echo { .. } => {}
+            Event::Up(_)
+            | Event::Down { .. }
+            | Event::Away(_)
+            | Event::Gone(_)
+            | Event::Answers(_)
+            | Event::Echo { .. }
+            | Event::AskWitnesses
+            | Event::Isolated(_)
+            | Event::Silent => {}
         }
         self.ends[own].events.push((self.now, event));
     }

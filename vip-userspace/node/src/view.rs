@@ -203,7 +203,8 @@ mod tests {
             self.ownership
                 .on_advert(now, index(0), address, &advert, patience, liveness);
             self.election.on_start(now, BootNanos::ZERO);
-            self.election.on_advert(now, address, &advert, false);
+            let meeting = crate::election::Meeting::default();
+            self.election.on_advert(now, address, &advert, meeting);
         }
 
         fn delay(&self) -> Duration {

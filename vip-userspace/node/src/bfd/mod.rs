@@ -20,7 +20,8 @@
 //!
 //! "Receives" means the state field of a packet that belongs to this session (section 6.8.6, with
 //! one more condition: `Session::is_unproved`). While it is not up, a session sends about one
-//! packet a second. While it is up, it may carry "path down" ([`Session::set_path_down`]): the
+//! packet a second; but for [`HURRY`] after it was up, it sends at full rate, so that it comes up
+//! again as soon as the network does. While it is up, it may carry "path down" ([`Session::set_path_down`]): the
 //! node drains.
 
 use std::num::{NonZeroU8, NonZeroU32};
@@ -33,6 +34,11 @@ use vip_common::wire::time::BootNanos;
 /// Least transmit interval while the session is not up, so that an unreachable peer is not flooded
 /// (section 6.8.3).
 const SLOW: Micros = Micros(1_000_000);
+
+/// How long a session that was up a moment ago sends at full rate. Section 6.8.3 would have it send
+/// once a second at once, lest it flood a peer that does not exist. This one existed. The interval
+/// in its packets is that of section 6.8.3.
+pub const HURRY: Duration = Duration::from_secs(5);
 
 /// Least time between packets, in thousandths of the interval (section 6.8.7).
 const LEAST_PERMILLE: u32 = 750;
@@ -108,6 +114,8 @@ pub struct Session {
     /// When the last periodic packet left, and the next one is due.
     sent: BootNanos,
     next: BootNanos,
+    /// Until then, it sends at full rate though it is not up.
+    hurries_until: BootNanos,
     /// When the other side's last packet was received.
     heard: BootNanos,
     /// When the packet was sent whose answer measures the round trip.
@@ -140,6 +148,7 @@ impl Session {
             outdated: 0,
             sent: BootNanos::ZERO,
             next: BootNanos::ZERO,
+            hurries_until: BootNanos::ZERO,
             heard: BootNanos::ZERO,
             asked: None,
             round_trip: None,
@@ -217,6 +226,23 @@ impl Session {
             .remote
             .map_or(Micros(1), |remote| remote.required_min_rx);
         self.transmit.max(wanted).duration()
+    }
+
+    /// The same for a packet that follows one at `sent`: shorter while the session hurries.
+    fn spacing(&self, sent: BootNanos) -> Duration {
+        let hurries = matches!(self.state, State::Down | State::Init) && sent < self.hurries_until;
+        if hurries {
+            self.params.interval.min(self.transmit_interval())
+        } else {
+            self.transmit_interval()
+        }
+    }
+
+    /// Lets a session that is not up send at full rate for [`HURRY`]: the network may be there
+    /// again.
+    pub fn hurry(&mut self, now: BootNanos) {
+        self.hurries_until = now.after(HURRY);
+        self.next = self.next.min(self.due(now));
     }
 
     /// While up: the earliest time at which the other side's detection time can expire, if this
@@ -302,12 +328,12 @@ impl Session {
     /// same time. So a node with many sessions wakes up as often as one with a single session.
     /// Packets stay jittered, by 25 % at most (section 6.8.7).
     pub fn coalesce_tx(&mut self, now: BootNanos, next: BootNanos, out: &mut Vec<Action>) {
-        if !self.started || now < self.sent.after(self.jittered(LEAST_PERMILLE)) {
+        if !self.started || now < self.sent.after(self.jittered(self.sent, LEAST_PERMILLE)) {
             return;
         }
         self.transmit(now, out);
-        let earliest = now.after(self.jittered(LEAST_PERMILLE));
-        let latest = now.after(self.jittered(self.most_permille()));
+        let earliest = now.after(self.jittered(now, LEAST_PERMILLE));
+        let latest = now.after(self.jittered(now, self.most_permille()));
         if (earliest..=latest).contains(&next) {
             self.next = next;
         }
@@ -449,6 +475,7 @@ impl Session {
         self.diagnostic = why;
         self.slow_down();
         if was_up {
+            self.hurries_until = now.after(HURRY);
             out.push(Action::Down(why));
         }
         self.transmit_soon(now, out);
@@ -519,12 +546,12 @@ impl Session {
         self.random ^= self.random << 17;
         let choices = self.most_permille() - LEAST_PERMILLE + 1;
         let permille = LEAST_PERMILLE + (self.random % u64::from(choices)) as u32;
-        sent.after(self.jittered(permille))
+        sent.after(self.jittered(sent, permille))
     }
 
-    /// That many thousandths of the transmit interval.
-    fn jittered(&self, permille: u32) -> Duration {
-        self.transmit_interval() * permille / 1000
+    /// That many thousandths of the time between a packet at `sent` and the next one.
+    fn jittered(&self, sent: BootNanos, permille: u32) -> Duration {
+        self.spacing(sent) * permille / 1000
     }
 
     /// Greatest time between packets, in thousandths of the interval.

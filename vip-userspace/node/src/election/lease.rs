@@ -48,6 +48,16 @@ impl Lease {
         self.answer_until.before(half)
     }
 
+    /// When to renew it at the latest, if nothing else happens before: a quarter of the greatest
+    /// length before its end. The end of time if there is none.
+    pub(crate) fn last_renewal(self) -> BootNanos {
+        if self.answer_until == BootNanos::ZERO {
+            BootNanos(u64::MAX)
+        } else {
+            self.answer_until.before(self.max / 4)
+        }
+    }
+
     /// Sets the end to `until`, or, if that is too far ahead, as far ahead as allowed. Returns the
     /// new end if it changed.
     pub(crate) fn renew(&mut self, now: BootNanos, until: BootNanos) -> Option<BootNanos> {

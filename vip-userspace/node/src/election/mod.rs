@@ -23,8 +23,9 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 
 pub use self::lease::MAX_LEASE;
 
-use self::lease::Lease;
+pub(crate) use self::lease::Lease;
 use self::vrrp::Machine;
+pub(crate) use self::vrrp::Meeting;
 pub use self::vrrp::State;
 use crate::input::{Member, Params};
 
@@ -93,16 +94,15 @@ impl Election {
         self.translate(actions)
     }
 
-    /// An advertisement came from another node. `unfit`: that node's server is not usable, and this
-    /// one's is.
+    /// An advertisement came from another node.
     pub(crate) fn on_advert(
         &mut self,
         now: BootNanos,
         source: IpAddr,
         advert: &Advertisement,
-        unfit: bool,
+        meeting: Meeting,
     ) -> Vec<Action> {
-        let actions = self.machine.on_advert(now, source, advert, unfit);
+        let actions = self.machine.on_advert(now, source, advert, meeting);
         self.translate(actions)
     }
 

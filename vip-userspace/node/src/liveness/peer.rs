@@ -17,37 +17,84 @@ const MAX_UNANSWERED: u32 = 3;
 /// What is known of a node from BFD and from questions to its kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// No sign that it is not there.
-    Reachable,
+    /// Its agent is heard. Without BFD: probes show that it lives.
+    Up,
+    /// Its agent is gone, but its kernel answers, and has done so all the time. So the programs are
+    /// there, and all connections go on. No BFD session would show the node's end, so its kernel is
+    /// asked on and on. A node that shuts down ends its agent first.
+    Watched {
+        /// Questions asked since the last answer, [`QUESTIONS`] at most.
+        asked: u32,
+        /// When the next one is sent, or the node found to be away.
+        next: BootNanos,
+    },
     /// The BFD detection time expired. Its kernel is asked, since connections survive a crash of
     /// the agent but not one of the node.
     Suspect {
         /// Questions asked.
         asked: u32,
-        /// When the next one is sent, or the node declared dead.
+        /// When the next one is sent, or the node found to be away.
         next: BootNanos,
     },
-    /// Its agent is gone, but its kernel answers: open connections go on, and new ones are
-    /// accepted. No BFD session would show the node's end, so its kernel is asked on and on. A node
-    /// that shuts down ends its agent first.
-    Monitored {
-        /// Questions asked since the last answer, [`QUESTIONS`] at most.
-        asked: u32,
-        /// When the next one is sent, or the node declared dead.
+    /// Its agent has not been heard since the node was lost or since this agent started. The node
+    /// may have its connections still, or may have booted without the VIP on its `lo`.
+    Away {
+        /// Its kernel does not answer either.
+        silent: bool,
+        /// When it is asked next.
         next: BootNanos,
     },
-    /// Nothing on it answers.
-    Dead,
+    /// Nobody has heard it for so long that its clients are told.
+    Gone,
 }
 
-/// What follows for connections to a node. Probes of its server are counted in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Sign {
-    /// Its kernel still holds its connections.
-    pub(crate) lives: bool,
-    /// Its agent is not heard, and its kernel has not answered yet.
-    pub(crate) is_silent: bool,
+impl State {
+    /// Whether nothing on the node answers.
+    const fn is_silent(self) -> bool {
+        matches!(self, Self::Away { silent: true, .. } | Self::Gone)
+    }
 }
+
+/// What follows for connections to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It gets segments in its turn: it is up or watched.
+    Alive,
+    /// It gets segments after all other nodes.
+    Suspect,
+    /// It gets nothing, and may have connections. `silent`: its kernel does not answer.
+    Away {
+        /// Its kernel does not answer.
+        silent: bool,
+    },
+    /// It has no connections any more.
+    Gone,
+}
+
+/// What has happened to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// It was up, watched or suspect, and is away.
+    Away,
+    /// It was away, and is gone.
+    Gone,
+}
+
+/// Times by which a node is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Pace {
+    /// Between questions to a node whose agent is not heard.
+    pub(super) fast: Duration,
+    /// Between questions to a healthy node, or to one whose silence proves nothing.
+    pub(super) slow: Duration,
+    /// Between questions to a node that is away.
+    pub(super) away: Duration,
+    /// From the last sign of life until a node that is away is gone.
+    pub(super) reset_after: Duration,
+}
+
+/// Time from the agent's start until a node that it has not heard is gone, at least.
+const FIRST_HEARING: Duration = Duration::from_secs(3);
 
 /// Whether a node answers one kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -82,8 +129,13 @@ pub(super) struct Peer {
     /// `None` without BFD.
     pub(super) session: Option<Session>,
     state: State,
-    /// When it was last suspected or declared dead. Signs of life from before do not count.
+    /// It was never heard by this agent or the one before.
+    unheard: bool,
+    /// When it was last lost: suspect, or away. Signs of life from before do not count.
     lost: BootNanos,
+    /// The freshest evidence that it lives, or when the clock towards away and gone began anew. It
+    /// is this node's own evidence. What other members tell of a node belongs here, too.
+    evidence: BootNanos,
     /// When it is asked next while it is healthy.
     next_slow: BootNanos,
     /// Whether its kernel answers ICMP echo requests, and ARP or Neighbor Discovery.
@@ -92,12 +144,21 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Reachable, with a session that is not started.
+    /// Not heard yet, with a session that is not started. Without BFD it counts as up.
     pub(super) fn new(session: Option<Session>) -> Self {
+        let state = match session {
+            Some(_) => State::Away {
+                silent: false,
+                next: BootNanos(u64::MAX),
+            },
+            None => State::Up,
+        };
         Self {
             session,
-            state: State::Reachable,
+            state,
+            unheard: true,
             lost: BootNanos::ZERO,
+            evidence: BootNanos::ZERO,
             next_slow: BootNanos::ZERO,
             echo: Means::default(),
             neighbor: Means::default(),
@@ -117,22 +178,60 @@ impl Peer {
     /// When to ask its kernel next; the end of time if there is nothing to find out.
     pub(super) fn next_question(&self) -> BootNanos {
         match self.state {
-            State::Suspect { next, .. } | State::Monitored { next, .. } => next,
-            State::Reachable if self.is_up() => self.next_slow,
-            State::Reachable | State::Dead => BootNanos(u64::MAX),
+            State::Suspect { next, .. }
+            | State::Watched { next, .. }
+            | State::Away { next, .. } => next,
+            State::Up if self.is_up() => self.next_slow,
+            State::Up | State::Gone => BootNanos(u64::MAX),
         }
     }
 
-    /// An earlier agent heard it. Its kernel is asked from now on, unless there is no BFD.
-    pub(super) fn remember(&mut self, now: BootNanos) {
-        if self.session.is_some() {
-            self.monitor(now);
+    /// When a node that is away is gone, unless it is heard; the end of time for others.
+    pub(super) fn end(&self, pace: Pace) -> BootNanos {
+        match self.state {
+            State::Away { .. } if self.unheard => {
+                self.heard().after(pace.reset_after.max(FIRST_HEARING))
+            }
+            State::Away { .. } => self.heard().after(pace.reset_after),
+            State::Up | State::Watched { .. } | State::Suspect { .. } | State::Gone => {
+                BootNanos(u64::MAX)
+            }
         }
     }
 
-    /// Its BFD session came up.
-    pub(super) fn on_up(&mut self, now: BootNanos) {
+    /// The freshest evidence that it lives.
+    fn heard(&self) -> BootNanos {
+        let session = self.session.as_ref().map(Session::heard);
+        self.evidence.max(session.unwrap_or_default())
+    }
+
+    /// The agent starts. `known`: an earlier agent heard the node, so its kernel is asked from now
+    /// on.
+    pub(super) fn on_start(&mut self, now: BootNanos, known: bool) {
+        self.evidence = now;
+        if known && self.session.is_some() {
+            self.unheard = false;
+            self.state = State::Watched {
+                asked: 0,
+                next: now,
+            };
+        }
+    }
+
+    /// This node did not run, or was cut off: what it did not hear proves nothing. All clocks
+    /// towards away and gone begin anew.
+    pub(super) fn begin_anew(&mut self, now: BootNanos) {
+        self.evidence = now;
+        if let State::Suspect { asked, next } | State::Watched { asked, next } = &mut self.state {
+            (*asked, *next) = (0, now);
+        }
+    }
+
+    /// Its BFD session came up. Returns whether it did not answer at all before.
+    pub(super) fn on_up(&mut self, now: BootNanos) -> bool {
         self.next_slow = now;
+        self.unheard = false;
+        std::mem::replace(&mut self.state, State::Up).is_silent()
     }
 
     /// The detection time of its session expired: its agent is gone, and maybe the node.
@@ -145,9 +244,9 @@ impl Peer {
     }
 
     /// Its agent ends its session. Its kernel keeps its connections, and is asked from `next` on.
-    pub(super) fn monitor(&mut self, next: BootNanos) {
-        if self.state == State::Reachable {
-            self.state = State::Monitored { asked: 0, next };
+    pub(super) fn watch(&mut self, next: BootNanos) {
+        if self.state == State::Up {
+            self.state = State::Watched { asked: 0, next };
         }
     }
 
@@ -161,62 +260,84 @@ impl Peer {
         self.neighbor.answered();
     }
 
-    /// It showed that it lives. `was_heard`: its agent was heard since it was last dead; `later`:
-    /// when to ask it next if its agent is gone. Returns whether it was dead.
-    pub(super) fn on_sign_of_life(&mut self, was_heard: bool, later: BootNanos) -> bool {
-        let next = match self.state {
-            State::Monitored { next, .. } => next.min(later),
-            State::Reachable | State::Suspect { .. } | State::Dead => later,
+    /// It showed that it lives. `later`: when to ask it next if its agent is gone. Returns whether
+    /// it did not answer at all before.
+    pub(super) fn on_sign_of_life(&mut self, now: BootNanos, later: BootNanos) -> bool {
+        self.evidence = now;
+        let state = match self.state {
+            _ if self.session.is_none() => State::Up,
+            State::Up => State::Up,
+            State::Watched { next, .. } => State::Watched {
+                asked: 0,
+                next: next.min(later),
+            },
+            State::Suspect { .. } => State::Watched {
+                asked: 0,
+                next: later,
+            },
+            State::Away { next, .. } => State::Away {
+                silent: false,
+                next,
+            },
+            State::Gone => State::Away {
+                silent: false,
+                next: later,
+            },
         };
-        let has_agent = self.session.as_ref().is_none_or(Session::is_up);
-        let state = if has_agent || !was_heard {
-            State::Reachable
-        } else {
-            State::Monitored { asked: 0, next }
-        };
-        std::mem::replace(&mut self.state, state) == State::Dead
+        std::mem::replace(&mut self.state, state).is_silent()
     }
 
-    /// Its kernel is asked. `fast` and `slow`: times until the next question. Returns whether a
-    /// healthy node is thereby found not to answer echo requests.
-    pub(super) fn ask(&mut self, now: BootNanos, fast: Duration, slow: Duration) -> bool {
+    /// Its kernel is asked. Returns whether a healthy node is thereby found not to answer echo
+    /// requests.
+    pub(super) fn ask(&mut self, now: BootNanos, pace: Pace) -> bool {
         match &mut self.state {
-            State::Dead => false,
-            State::Reachable => {
-                self.next_slow = now.after(slow);
+            State::Up => {
+                self.next_slow = now.after(pace.slow);
                 self.neighbor.ask();
-                self.echo.ask()
+                return self.echo.ask();
             }
-            State::Suspect { asked, next } | State::Monitored { asked, next } => {
-                *next = now.after(if *asked < QUESTIONS { fast } else { slow });
+            State::Suspect { asked, next } | State::Watched { asked, next } => {
+                let fast = *asked < QUESTIONS;
+                *next = now.after(if fast { pace.fast } else { pace.slow });
                 *asked = (*asked + 1).min(QUESTIONS);
-                false
             }
+            State::Away { next, .. } => *next = now.after(pace.away),
+            State::Gone => {}
         }
+        false
     }
 
-    /// Declares it dead if it has not answered the last [`QUESTIONS`] and used to answer, or if
-    /// probes of its server fail too (`alive` is false). `interval`: between questions. Returns
-    /// whether it died now.
-    pub(super) fn conclude(&mut self, now: BootNanos, interval: Duration, alive: bool) -> bool {
-        let (State::Suspect { asked, next } | State::Monitored { asked, next }) = &mut self.state
-        else {
-            return false;
+    /// Finds it away if it has not answered the last [`QUESTIONS`] and used to answer, or if probes
+    /// of its server fail too (`alive` is false); and gone if it has been away for long enough.
+    pub(super) fn conclude(&mut self, now: BootNanos, pace: Pace, alive: bool) -> Option<Change> {
+        if now >= self.end(pace) {
+            self.state = State::Gone;
+            return Some(Change::Gone);
+        }
+        let lost = match &mut self.state {
+            State::Suspect { asked, next } | State::Watched { asked, next } => {
+                if now.since(*next) > pace.fast {
+                    // This node was late itself, and may have missed the answers.
+                    *asked = 0;
+                }
+                let (asked, next) = (*asked, *next);
+                let expected = [self.echo, self.neighbor]
+                    .iter()
+                    .any(|means| means.answers == Some(true));
+                asked >= QUESTIONS && (!alive || expected && now >= next)
+            }
+            State::Up => self.session.is_none() && !alive,
+            State::Away { .. } | State::Gone => false,
         };
-        if now.since(*next) > interval {
-            // This node was late itself, and may have missed the answers.
-            *asked = 0;
+        if !lost {
+            return None;
         }
-        let (asked, next) = (*asked, *next);
-        let expected = [self.echo, self.neighbor]
-            .iter()
-            .any(|means| means.answers == Some(true));
-        let dies = asked >= QUESTIONS && (!alive || expected && now >= next);
-        if dies {
-            self.state = State::Dead;
-            self.lost = now;
-        }
-        dies
+        self.state = State::Away {
+            silent: true,
+            next: now.after(pace.away),
+        };
+        self.lost = now;
+        Some(Change::Away)
     }
 
     /// A probe's result as it counts now. One that got no answer on an open connection proves life
@@ -228,15 +349,15 @@ impl Peer {
         }
     }
 
-    /// What follows for connections. `probed`: probes show that it lives.
-    pub(super) fn sign(&self, probed: bool) -> Sign {
-        let (lives, is_silent) = match self.state {
-            State::Reachable => (probed || self.is_up(), false),
+    /// What follows for connections.
+    pub(super) fn standing(&self) -> Standing {
+        match self.state {
+            State::Up => Standing::Alive,
             // The answer to the last question may still be on its way.
-            State::Monitored { asked, .. } => (probed, asked > 1),
-            State::Suspect { .. } => (probed, true),
-            State::Dead => (false, true),
-        };
-        Sign { lives, is_silent }
+            State::Watched { asked, .. } if asked <= 1 => Standing::Alive,
+            State::Watched { .. } | State::Suspect { .. } => Standing::Suspect,
+            State::Away { silent, .. } => Standing::Away { silent },
+            State::Gone => Standing::Gone,
+        }
     }
 }

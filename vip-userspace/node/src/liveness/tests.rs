@@ -11,35 +11,31 @@ fn found(segment: &Segment, wanted: &Event) -> Option<BootNanos> {
         .map(|(time, _)| *time)
 }
 
-fn sign(segment: &Segment, probed: bool) -> Sign {
-    segment.ends[0].liveness.sign(index(1), probed).unwrap()
+fn standing(segment: &Segment) -> Standing {
+    segment.ends[0].liveness.standing(index(1)).unwrap()
 }
 
-const LIVES: Sign = Sign {
-    lives: true,
-    is_silent: false,
-};
-
 #[test]
-fn node_is_dead_three_questions_after_its_last_packet() {
+fn node_is_away_three_questions_after_its_last_packet_and_gone_after_reset_after() {
     let mut segment = Segment::up(2);
-    assert_eq!(sign(&segment, false), LIVES, "BFD alone proves it");
+    assert_eq!(standing(&segment), Standing::Alive, "BFD alone proves it");
     let killed = segment.now;
     segment.kill(1);
     // Probes have not noticed it yet.
     segment.ends[1].server = true;
     segment.run(160);
-    let suspect = Sign {
-        lives: true,
-        is_silent: true,
-    };
-    assert_eq!(sign(&segment, true), suspect);
+    assert_eq!(standing(&segment), Standing::Suspect);
     segment.run(1000);
-    let dead = found(&segment, &Event::Dead(index(1))).expect("it is dead");
+    let away = found(&segment, &Event::Away(index(1))).expect("it is away");
     // The detection time of 150 ms, and three questions 50 ms apart.
-    let after = dead.since(killed).as_millis();
+    let after = away.since(killed).as_millis();
     assert!((250..=310).contains(&after), "{after} ms");
-    assert!(!sign(&segment, true).lives);
+    assert_eq!(standing(&segment), Standing::Away { silent: true });
+    segment.run(1000);
+    let gone = found(&segment, &Event::Gone(index(1))).expect("it is gone");
+    let after = gone.since(killed).as_millis();
+    assert!((1900..=2000).contains(&after), "{after} ms");
+    assert_eq!(standing(&segment), Standing::Gone);
 }
 
 #[test]
@@ -49,22 +45,22 @@ fn node_whose_agent_crashed_lives_while_its_kernel_answers_by_any_means() {
         segment.kill_agent(1);
         (segment.ends[1].echo, segment.ends[1].neighbor) = (echo, neighbor);
         segment.run(60_000);
-        assert_eq!(found(&segment, &Event::Dead(index(1))), None);
-        assert_eq!(sign(&segment, true), LIVES, "{echo} {neighbor}");
+        assert_eq!(found(&segment, &Event::Away(index(1))), None);
+        assert_eq!(standing(&segment), Standing::Alive, "{echo} {neighbor}");
     }
 }
 
 #[test]
-fn node_that_never_answered_is_dead_only_once_probes_say_so() {
+fn node_that_never_answered_is_away_only_once_probes_say_so() {
     let mut segment = Segment::new(2);
     (segment.ends[1].echo, segment.ends[1].neighbor) = (false, false);
     segment.run(60_000);
     segment.kill_agent(1);
     segment.run(60_000);
-    assert_eq!(found(&segment, &Event::Dead(index(1))), None);
+    assert_eq!(found(&segment, &Event::Away(index(1))), None);
     segment.ends[1].server = false;
     segment.run(1000);
-    assert!(found(&segment, &Event::Dead(index(1))).is_some());
+    assert!(found(&segment, &Event::Away(index(1))).is_some());
 }
 
 #[test]
@@ -79,16 +75,16 @@ fn agent_that_ends_leaves_a_node_that_is_not_silent() {
     assert!(found(&segment, &Event::Down { node, diagnostic }).is_some());
     for _ in 0..100 {
         segment.run(10);
-        assert_eq!(sign(&segment, true), LIVES);
+        assert_eq!(standing(&segment), Standing::Alive);
     }
 }
 
 #[test]
-fn node_that_was_dead_must_be_heard_again() {
+fn node_that_was_away_must_be_heard_again() {
     let mut segment = Segment::up(2);
     segment.kill(1);
     segment.run(1000);
-    let lost = found(&segment, &Event::Dead(index(1))).unwrap();
+    let lost = found(&segment, &Event::Away(index(1))).unwrap();
     for (connected, counts) in [(lost.before(Duration::from_millis(1)), false), (lost, true)] {
         let probe = Probe::Hung {
             reason: String::new(),
@@ -97,25 +93,80 @@ fn node_that_was_dead_must_be_heard_again() {
         let dated = segment.ends[0].liveness.dated(index(1), probe.clone());
         assert_eq!(dated == probe, counts, "a connection from before its end");
     }
-    assert!(!segment.ends[0].members.was_heard(index(1)));
-    segment.tell(0, |liveness, now, members, out| {
-        liveness.on_sign_of_life(now, members, index(1), out);
-    });
+    let answer = |segment: &mut Segment| {
+        segment.tell(0, |liveness, now, _, out| {
+            liveness.on_sign_of_life(now, index(1), out);
+        });
+        assert_eq!(standing(segment), Standing::Away { silent: false });
+    };
+    answer(&mut segment);
     assert!(found(&segment, &Event::Answers(index(1))).is_some());
+    // While its kernel answers, it may have its connections still.
+    for _ in 0..10 {
+        segment.run(1000);
+        answer(&mut segment);
+    }
+    assert_eq!(found(&segment, &Event::Gone(index(1))), None);
+    segment.run(2001);
+    assert_eq!(standing(&segment), Standing::Gone);
+    answer(&mut segment);
     let node = &mut segment.ends[1];
     (node.agent, node.echo, node.neighbor) = (true, true, true);
     segment.run(4000);
-    assert!(segment.ends[0].members.was_heard(index(1)));
+    assert_eq!(standing(&segment), Standing::Alive);
+    assert!(segment.ends[0].liveness.hear_each_other(index(1)));
+}
+
+#[test]
+fn node_that_was_never_heard_is_gone_after_three_seconds_in_which_this_one_was_not_cut_off() {
+    let mut segment = Segment::new(1);
+    segment.witness = false;
+    segment.run(10_000);
+    assert_eq!(standing(&segment), Standing::Away { silent: false });
+    assert!(segment.ends[0].liveness.is_isolated());
+    segment.witness = true;
+    segment.run(3000);
+    assert_eq!(standing(&segment), Standing::Away { silent: false });
+    segment.run(1000);
+    assert_eq!(standing(&segment), Standing::Gone);
+}
+
+#[test]
+fn node_that_is_cut_off_takes_nobody_for_away() {
+    let mut segment = Segment::up(3);
+    segment.witness = false;
+    segment.kill(1);
+    segment.kill(2);
+    segment.run(60_000);
+    assert_eq!(standing(&segment), Standing::Suspect);
+    assert!(segment.ends[0].liveness.is_isolated());
+    // The clock begins when the segment is proved.
+    segment.witness = true;
+    segment.run(1900);
+    assert_eq!(standing(&segment), Standing::Away { silent: true });
+    assert_eq!(found(&segment, &Event::Gone(index(1))), None);
+    segment.run(700);
+    assert_eq!(standing(&segment), Standing::Gone);
+}
+
+#[test]
+fn sessions_come_up_at_once_after_an_outage() {
+    let mut segment = Segment::up(2);
+    segment.kill(1);
+    segment.run(1500);
+    let node = &mut segment.ends[1];
+    (node.agent, node.echo, node.neighbor) = (true, true, true);
+    segment.run(110);
     assert!(segment.ends[0].liveness.hear_each_other(index(1)));
 }
 
 #[test]
 fn agent_that_takes_over_from_another_asks_at_once_whether_nodes_still_live() {
     let params = params(0, true);
-    let mut members = Membership::new(&params);
-    members.hear(index(1));
+    let members = Membership::new(&params);
     let mut liveness = Liveness::new(&params);
-    liveness.on_start(at(0), &members, &mut Vec::new());
+    let known = BackendMask::EMPTY.with(index(1), true);
+    liveness.on_start(at(0), &members, known, &mut Vec::new());
     let mut out = Vec::new();
     liveness.on_timer(at(0), &members, |_| true, &mut out);
     assert!(out.contains(&Event::Ask(index(1))));
@@ -177,9 +228,9 @@ fn lease_is_limited_by_the_peer_that_misses_packets_first() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Answers are expected: three questions in a row without one mean death, and nothing less.
+    /// Answers are expected: three questions in a row without one mean that the node is away, and nothing less.
     #[test]
-    fn three_questions_without_an_answer_mean_death(
+    fn three_questions_without_an_answer_mean_that_a_node_is_away(
         answers in prop::collection::vec(any::<bool>(), 1..40),
     ) {
         let mut segment = Segment::up(2);
@@ -187,8 +238,8 @@ proptest! {
         segment.ends[1].server = true;
         let (mut answers, mut unanswered) = (answers.into_iter().chain([false; 3]), 0);
         let ask = Event::Ask(index(1));
-        let dead = Event::Dead(index(1));
-        while found(&segment, &dead).is_none() {
+        let away = Event::Away(index(1));
+        while found(&segment, &away).is_none() {
             segment.ends[0].events.clear();
             segment.run(1);
             let asked = segment.ends[0].events.iter().any(|(_, event)| *event == ask);
@@ -202,12 +253,12 @@ proptest! {
             unanswered = if answer { 0 } else { unanswered + 1 };
             prop_assert!(unanswered <= 3);
             if answer {
-                segment.tell(0, |liveness, now, members, out| {
-                    liveness.on_echo(now, members, index(1), out);
+                segment.tell(0, |liveness, now, _, out| {
+                    liveness.on_echo(now, index(1), out);
                 });
             }
         }
         prop_assert_eq!(unanswered, 3);
-        prop_assert!(!sign(&segment, true).lives);
+        prop_assert_eq!(standing(&segment), Standing::Away { silent: true });
     }
 }

@@ -29,7 +29,13 @@ impl Digest {
             Action::SetAnswerUntil(until) => self.words(&[1, until.0]),
             Action::SetMasks(masks) => {
                 self.words(&[2]);
-                let sets = [masks.alive, masks.draining, masks.no_forward];
+                let sets = [
+                    masks.alive,
+                    masks.suspect,
+                    masks.not_gone,
+                    masks.draining,
+                    masks.no_forward,
+                ];
                 let sets = sets.iter().chain(&masks.new_connections);
                 for set in sets.chain(&masks.connect) {
                     self.set(*set);
@@ -53,6 +59,8 @@ impl Digest {
             Action::ProbeAddress => self.words(&[9]),
             Action::Report(report) => self.report(report),
             Action::Done => self.words(&[10]),
+            Action::SetResetsUntil(until) => self.words(&[11, until.0]),
+            Action::AskWitnesses => self.words(&[12]),
         }
     }
 
@@ -86,7 +94,9 @@ impl Digest {
             Report::BfdDown { node, diagnostic } => {
                 self.words(&[26, place(*node), expired(*diagnostic)]);
             }
-            Report::Dead(index) => self.words(&[27, place(*index)]),
+            Report::Away(index) => self.words(&[27, place(*index)]),
+            Report::Gone(index) => self.words(&[40, place(*index)]),
+            Report::Isolated(isolated) => self.words(&[41, u64::from(*isolated)]),
             Report::Answers(index) => self.words(&[28, place(*index)]),
             Report::Echo { node, lost } => self.words(&[29, place(*node), u64::from(*lost)]),
             Report::Health {

@@ -9,7 +9,7 @@ impl World {
             && self.loss == 0
             && (0..self.hosts.len()).all(|node| {
                 let host = &self.hosts[node];
-                host.runs() && host.carrier && host.slowness == 0
+                host.runs() && host.carrier && host.port && host.slowness == 0
             })
             && self.wires.iter().flatten().all(|wire| !wire.cut);
         self.troubles += 1;
@@ -19,7 +19,7 @@ impl World {
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
         let node = owner.filter(|_| self.random.percent(50)).unwrap_or(node);
         let soon = self.within(11, 40);
-        let kind = self.random.below(16);
+        let kind = self.random.below(18);
         self.say(|| format!("trouble {kind} at node {node}"));
         if healthy && kind < 4 && owner == Some(node) {
             let (of, troubles) = (node, self.troubles);
@@ -39,7 +39,7 @@ impl World {
         self.at(next, Happening::Trouble);
     }
 
-    /// Injects one of 16 kinds of faults at a node.
+    /// Injects one of 18 kinds of faults at a node.
     fn inject(&mut self, kind: u64, node: usize) -> Relief {
         match kind {
             0 => {
@@ -125,6 +125,16 @@ impl World {
                 self.hosts[node].firewall = Firewall::Closed;
                 Relief::Echo(node)
             }
+            16 => {
+                self.hosts[node].port = false;
+                Relief::Port(node)
+            }
+            17 => {
+                for host in &mut self.hosts {
+                    host.port = false;
+                }
+                Relief::Port(0)
+            }
             _ => Relief::Calm,
         }
     }
@@ -179,6 +189,14 @@ impl World {
                             out,
                         );
                     });
+                }
+            }
+            Relief::Port(node) => {
+                self.hosts[node].port = true;
+                // Ports come back one after the other.
+                if let Some(next) = self.hosts.iter().position(|host| !host.port) {
+                    let soon = self.now + self.random.below(3 * self.unit());
+                    self.at(soon, Happening::Relief(Relief::Port(next)));
                 }
             }
             Relief::Ready(node) => self.hosts[node].ready = true,

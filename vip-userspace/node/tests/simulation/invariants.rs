@@ -6,8 +6,11 @@ impl World {
     /// A report of an agent.
     pub(super) fn hear(&mut self, node: usize, report: &Report) {
         self.say(|| format!("node {node}: {report:?}"));
-        if let Report::Dead(index) = report {
-            self.buried(node, index.get());
+        match report {
+            Report::Away(index) => self.lost(node, index.get(), 12),
+            Report::Gone(index) => self.lost(node, index.get(), RESET_AFTER - 4),
+            Report::Backup(Loss::Outranked(by)) => self.yielded(node, by.get()),
+            _ => {}
         }
         if !matches!(report, Report::Active(_)) {
             return;
@@ -45,13 +48,34 @@ impl World {
         }
     }
 
-    /// Invariant 5.
-    fn buried(&self, node: usize, dead: usize) {
+    /// Invariant 6.
+    fn yielded(&self, node: usize, to: usize) {
+        if self.profile.preempt || self.loss > 0 || self.hosts[node].slowness > 0 {
+            return;
+        }
         let window = 12 * self.unit();
+        let clean = |from: usize, to: usize| {
+            let foul = self.wires[from][to].foul.max(self.disturbed);
+            !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+        };
+        let others = (0..self.hosts.len()).filter(|other| ![node, to].contains(other));
+        let was_well = others.clone().all(|k| clean(node, k) && clean(k, node));
+        let was_cut_off = others.into_iter().all(|k| !clean(to, k) && !clean(k, to));
+        if self.hosts[node].ready && was_well && was_cut_off {
+            self.fail(&format!(
+                "node {node}, a living owner, yields to node {to}, which was cut off"
+            ));
+        }
+    }
+
+    /// Invariant 5: `node` takes `dead` for away or gone, which has been out of reach for at least
+    /// that many units.
+    fn lost(&self, node: usize, dead: usize, units: u64) {
+        let window = units * self.unit();
         let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
         let there = |node: usize| {
             let host = &self.hosts[node];
-            host.power && !host.paused && host.carrier
+            host.power && !host.paused && host.carrier && host.port
         };
         let clean = |from: usize, to: usize| {
             let foul = self.wires[from][to].foul.max(self.disturbed);
@@ -60,7 +84,7 @@ impl World {
         let reached = there(node) && there(dead) && clean(node, dead) && clean(dead, node);
         if reached && !late && self.loss == 0 {
             self.fail(&format!(
-                "node {node} takes node {dead} for dead, which lives"
+                "node {node} takes node {dead} for away or gone, which lives"
             ));
         }
     }
@@ -70,7 +94,9 @@ impl World {
     }
 
     fn hear_each_other(&self, a: usize, b: usize) -> bool {
-        let fine = |node: usize| self.hosts[node].runs() && self.hosts[node].carrier;
+        let fine = |node: usize| {
+            self.hosts[node].runs() && self.hosts[node].carrier && self.hosts[node].port
+        };
         let clean = |from: usize, to: usize| !self.wires[from][to].cut;
         fine(a) && fine(b) && clean(a, b) && clean(b, a) && self.loss == 0
     }
@@ -84,7 +110,8 @@ impl World {
             .map(|host| host.slowness)
             .max()
             .unwrap_or(0);
-        let limit = 2 * 2 * self.unit() + 4 * self.latency + 4 * slowness;
+        // One of lower priority waits for three intervals whether the other one yields.
+        let limit = 5 * 2 * self.unit() + 4 * self.latency + 4 * slowness;
         for a in 0..self.hosts.len() {
             if !self.hosts[a].answers(self.now) {
                 for b in 0..self.hosts.len() {
@@ -115,7 +142,7 @@ impl World {
         let group: Vec<usize> = (0..self.hosts.len())
             .filter(|&node| {
                 let host = &self.hosts[node];
-                host.runs() && host.carrier && host.slowness == 0
+                host.runs() && host.carrier && host.port && host.slowness == 0
             })
             .collect();
         let connected = group

@@ -23,8 +23,10 @@
 //!    all of it agrees on who that is, and on who lives. A healthy cluster whose owner dies,
 //!    hangs or is paused has another one within six units, or ten without BFD.
 //! 4. The owner changes no more often than faults and operators give reason to.
-//! 5. No node is taken for dead whose kernel runs and can be reached, whatever became of its agent,
-//!    and whether or not it answers echo requests.
+//! 5. No node is taken for away or gone whose kernel runs and can be reached, whatever became of its
+//!    agent, and whether or not it answers echo requests. One that was out of reach for less than
+//!    `reset_after` is not taken for gone, so that no segment for it is reset.
+//! 6. Without preemption, a living owner does not yield to a node that was cut off.
 
 mod digest;
 mod faults;
@@ -47,12 +49,15 @@ use vip_node::bfd;
 use vip_node::election::State;
 use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::{Probe, Thresholds};
-use vip_node::{Action, Fault, Input, Member, Node, Params, Report, To, VrrpParams};
+use vip_node::{Action, Fault, Input, Loss, Member, Node, Params, Report, To, VrrpParams};
 
 use digest::Digest;
 use rng::Rng;
 
 const SECOND: u64 = 1_000_000_000;
+
+/// `reset_after` in units: as with the default timers.
+const RESET_AFTER: u64 = 40;
 
 /// A moment of virtual time, in nanoseconds.
 type Time = u64;
@@ -68,6 +73,8 @@ enum Message {
     /// ARP, which no firewall limits.
     NeighbourRequest,
     NeighbourReply,
+    /// The answer of a host that is no member.
+    Witness,
 }
 
 /// An event of the simulation.
@@ -134,6 +141,8 @@ enum Relief {
     Calm,
     /// The NIC has its carrier again.
     Carrier(usize),
+    /// The switch forwards again at the port of this node, and at all later ones after it.
+    Port(usize),
     /// The API server is ready again.
     Ready(usize),
     /// The node is quick again.
@@ -161,6 +170,8 @@ struct Host {
     /// The agent stands still.
     frozen: bool,
     carrier: bool,
+    /// The switch forwards at its port.
+    port: bool,
     ready: bool,
     firewall: Firewall,
     /// When an echo request last passed its limit.
@@ -246,6 +257,8 @@ struct Profile {
     preempt: bool,
     /// Without it there are only advertisements and probes.
     bfd: bool,
+    /// There is a host on the segment that is no member.
+    witness: bool,
     hours: f64,
 }
 
@@ -297,6 +310,7 @@ fn profile(seed: u64) -> Profile {
     let nodes = [3, 3, 3, 3, 5, 5, 7][random.below(7) as usize];
     let preempt = random.percent(25);
     let bfd = random.percent(85);
+    let witness = random.percent(75);
     let (unit, hours) = match seed % 20 {
         0 => (10_000_000, 0.05),
         1 => (50_000_000, 0.25),
@@ -308,6 +322,7 @@ fn profile(seed: u64) -> Profile {
         unit,
         preempt,
         bfd,
+        witness,
         hours,
     }
 }

@@ -12,6 +12,7 @@ impl World {
             paused: false,
             frozen: false,
             carrier: true,
+            port: true,
             ready: true,
             firewall: Firewall::Open,
             echoed: 0,
@@ -94,11 +95,13 @@ impl World {
                     (agent.state(), agent.priority(), owner, agent.masks())
                 });
                 format!(
-                    "{node}: power {} paused {} frozen {} carrier {} ready {} answers {} {state:?}",
+                    "{node}: power {} paused {} frozen {} carrier {} port {} ready {} answers {} \
+                     {state:?}",
                     host.power,
                     host.paused,
                     host.frozen,
                     host.carrier,
+                    host.port,
                     host.ready,
                     host.answers(self.now)
                 )
@@ -220,7 +223,9 @@ impl World {
             Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
             Action::AskNeighbor(to) => self.send(node, to.get(), Message::NeighbourRequest),
             Action::Report(report) => self.hear(node, &report),
+            Action::AskWitnesses => self.ask_witness(node),
             Action::SetMasks(_)
+            | Action::SetResetsUntil(_)
             | Action::Announce
             | Action::AnnounceOwn
             | Action::ProbeAddress
@@ -228,8 +233,23 @@ impl World {
         }
     }
 
+    /// A host that is no member answers, if there is one and both packets pass.
+    fn ask_witness(&mut self, node: usize) {
+        let host = &self.hosts[node];
+        let passes = self.profile.witness && host.carrier && host.port;
+        if passes && !self.random.percent(self.loss) {
+            let delay = self.random.between(self.unit() / 500, 2 * self.latency);
+            let (from, to, message) = (node, node, Message::Witness);
+            self.at(self.now + delay, Happening::Arrival { from, to, message });
+        }
+    }
+
     fn send(&mut self, from: usize, to: usize, message: Message) {
         if from == to || !self.hosts[from].carrier {
+            return;
+        }
+        if !self.hosts[from].port {
+            self.wires[from][to].foul = self.now;
             return;
         }
         let copies = 1 + u64::from(self.random.percent(self.doubling));
@@ -247,7 +267,8 @@ impl World {
     fn arrive(&mut self, from: usize, to: usize, message: Message) {
         let now = self.now;
         let host = &mut self.hosts[to];
-        if !host.power || host.paused || !host.carrier || self.wires[from][to].cut {
+        let cut = from != to && self.wires[from][to].cut;
+        if !host.power || host.paused || !host.carrier || !host.port || cut {
             self.wires[from][to].foul = now;
             return;
         }
@@ -295,6 +316,12 @@ impl World {
 
     fn take(&mut self, from: usize, to: usize, message: Message) {
         let source = backend(from);
+        if matches!(message, Message::Witness) {
+            self.drive(to, |agent, now, out| {
+                agent.on_input(now, Input::Witness, out)
+            });
+            return;
+        }
         let wire = &mut self.wires[from][to];
         wire.last = self.now;
         if let Message::Advert(priority) = message {
@@ -319,7 +346,10 @@ impl World {
             ),
             Message::EchoReply => agent.on_input(now, Input::Echo(source), out),
             Message::NeighbourReply => agent.on_input(now, Input::Neighbor(source), out),
-            Message::Advert(_) | Message::EchoRequest | Message::NeighbourRequest => {}
+            Message::Advert(_)
+            | Message::EchoRequest
+            | Message::NeighbourRequest
+            | Message::Witness => {}
         });
     }
 
@@ -376,6 +406,7 @@ impl World {
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },
             probe_address: true,
+            reset_after: Duration::from_nanos(RESET_AFTER * unit),
             // As many units as an agent with the default timers has.
             max_lease: MAX_LEASE * (unit / 50_000_000).max(1) as u32,
             seed,
@@ -419,7 +450,9 @@ impl World {
                 || there.power
                     && !there.paused
                     && there.carrier
+                    && there.port
                     && self.hosts[node].carrier
+                    && self.hosts[node].port
                     && !self.wires[node][index].cut
                     && !self.wires[index][node].cut;
             let found = match (reached, there.ready) {

@@ -24,8 +24,18 @@
 //!
 //! The RFC does not know three things. The [`Node`](crate::Node) adds them from outside: the owner
 //! is known to be gone before the deadline ([`Machine::shorten_active_down_timer`]), the lease must
-//! end earlier ([`Machine::limit_lease`]), and the owner is not fit to own the VIP (`unfit` of
-//! [`Machine::on_advert`]).
+//! end earlier ([`Machine::limit_lease`]), and how the two nodes stand to each other when an
+//! advertisement comes ([`Meeting`]).
+//!
+//! # Two owners meet
+//!
+//! In the RFC the one of lower priority yields. Then a node that was cut off, claimed the VIP and
+//! comes back would take it from a living owner. So, unless this node may be preempted:
+//!
+//! - An owner in doubt yields to any other: it was alone, or it took over from that node, whose
+//!   packets were only lost. A claim made while alone has the priority [`PRIORITY_ALONE`].
+//! - An owner without doubt yields to one of higher priority after three intervals. The other one
+//!   has doubts, and yields before that, or a segment has been mended both parts of which were sure.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,6 +46,22 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds, PRIORITY_RESIGNED};
 /// Priority of a router that owns the address itself (RFC 9568, section 5.2.4): it does not
 /// wait.
 pub const PRIORITY_ADDRESS_OWNER: u8 = 255;
+
+/// Priority of a claim that was made while no other node was heard.
+pub const PRIORITY_ALONE: u8 = 1;
+
+/// How this node and the sender of an advertisement stand to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Meeting {
+    /// This node is fit to be the owner and the sender is not. Then the VIP may be taken from the
+    /// sender although `preempt` is off.
+    pub unfit: bool,
+    /// This node is not fit to be the owner: it yields to any node of higher priority.
+    pub own_unfit: bool,
+    /// This node hears no other one, or has not heard one for long: there may be another owner by
+    /// right.
+    pub alone: bool,
+}
 
 /// A node's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +161,20 @@ enum Phase {
         advertised_until: BootNanos,
         /// End of the lease in force, which is no later.
         answer_until: BootNanos,
+        /// The owner before, unless it has resigned.
+        former: Option<IpAddr>,
+        /// Another owner that outranks this one.
+        rival: Option<Rival>,
     },
+}
+
+/// Another owner of higher priority, to which this one has not yielded yet.
+#[derive(Clone, Copy, Debug)]
+struct Rival {
+    address: IpAddr,
+    /// When its first and last advertisements came. Longer breaks than between two begin anew.
+    since: BootNanos,
+    last: BootNanos,
 }
 
 impl Machine {
@@ -238,15 +277,12 @@ impl Machine {
 
     /// Takes an advertisement for this virtual router (sections 6.4.2 and 6.4.3). The caller has
     /// checked its TTL (255), its sender (a peer) and its router id.
-    ///
-    /// `unfit`: this node is fit to be the owner and the sender is not. Then the VIP may be taken
-    /// from the sender although `preempt` is off.
     pub fn on_advert(
         &mut self,
         now: BootNanos,
         source: IpAddr,
         advert: &Advertisement,
-        unfit: bool,
+        meeting: Meeting,
     ) -> Vec<Action> {
         if source == self.params.address {
             return vec![];
@@ -263,15 +299,16 @@ impl Machine {
                     if owner.is_none_or(|owner| owner == source) {
                         self.wait(now, 0, interval, owner);
                     }
-                } else if !self.takes_from(now, advert.priority, unfit) {
+                } else if !self.takes_from(now, advert.priority, meeting.unfit) {
                     self.wait(now, INTERVALS_TO_DEATH, advert.interval, Some(source));
                 }
             }
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
-                if theirs > (self.params.priority, self.params.address) {
+                let outranked = theirs > (self.params.priority, self.params.address);
+                if self.yields(now, source, advert.priority, outranked, meeting) {
                     actions.extend(self.yield_to(now, source, advert.interval));
-                } else {
+                } else if !outranked {
                     // A lesser owner, or one that resigns. It and the switches must learn at once
                     // where the VIP is.
                     actions.extend(self.advertise(now));
@@ -279,6 +316,44 @@ impl Machine {
             }
         }
         actions
+    }
+
+    /// Whether an owner yields to another one. `outranked`: that one has the higher priority.
+    fn yields(
+        &mut self,
+        now: BootNanos,
+        source: IpAddr,
+        priority: u8,
+        outranked: bool,
+        meeting: Meeting,
+    ) -> bool {
+        let Phase::Active { former, rival, .. } = &mut self.phase else {
+            return false;
+        };
+        if priority == PRIORITY_RESIGNED {
+            *former = former.filter(|former| *former != source);
+            return false;
+        }
+        if self.params.preempt || meeting.own_unfit {
+            return outranked;
+        }
+        let mistaken = *former == Some(source) && !meeting.unfit;
+        if meeting.alone || mistaken {
+            return outranked || priority > PRIORITY_ALONE;
+        }
+        if !outranked {
+            return false;
+        }
+        let interval = self.params.interval.duration();
+        let since = rival
+            .filter(|rival| rival.address == source && now.since(rival.last) <= interval * 2)
+            .map_or(now, |rival| rival.since);
+        *rival = Some(Rival {
+            address: source,
+            since,
+            last: now,
+        });
+        now.since(since) >= interval * INTERVALS_TO_DEATH
     }
 
     /// Whether a backup ignores the advertisements of an owner with this priority.
@@ -383,10 +458,17 @@ impl Machine {
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
         let interval = self.params.interval.duration();
         let answer_until = now.after(interval * 5 / 2);
+        let (former, rival) = match self.phase {
+            Phase::Active { former, rival, .. } => (former, rival),
+            Phase::Backup { owner, .. } => (owner, None),
+            Phase::Initialize => (None, None),
+        };
         self.phase = Phase::Active {
             next_advert: now.after(interval),
             advertised_until: answer_until,
             answer_until,
+            former,
+            rival,
         };
         [
             Action::RenewLease {

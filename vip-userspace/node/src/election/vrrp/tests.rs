@@ -70,10 +70,20 @@ fn starts_as_backup_and_takes_over_after_three_intervals_and_skew() {
 fn backup_waits_as_long_as_the_owners_interval_says() {
     let mut machine = machine(0, 128, false);
     machine.on_start(at(0), BootNanos::ZERO);
-    machine.on_advert(at(200), address(1), &advert(250, interval(1000)), false);
+    machine.on_advert(
+        at(200),
+        address(1),
+        &advert(250, interval(1000)),
+        Meeting::default(),
+    );
     assert_eq!(machine.next_deadline(), at(200 + 3000 + 500));
     // A resignation leaves only the skew time, still that of the owner's interval.
-    machine.on_advert(at(300), address(1), &advert(0, interval(10)), false);
+    machine.on_advert(
+        at(300),
+        address(1),
+        &advert(0, interval(10)),
+        Meeting::default(),
+    );
     assert_eq!(machine.next_deadline(), at(300 + 500));
 }
 
@@ -81,8 +91,18 @@ fn backup_waits_as_long_as_the_owners_interval_says() {
 fn resignation_of_another_than_the_owner_means_nothing() {
     let mut machine = machine(0, 128, false);
     machine.on_start(at(0), BootNanos::ZERO);
-    machine.on_advert(at(200), address(1), &advert(250, interval(100)), false);
-    machine.on_advert(at(210), address(2), &advert(0, interval(100)), false);
+    machine.on_advert(
+        at(200),
+        address(1),
+        &advert(250, interval(100)),
+        Meeting::default(),
+    );
+    machine.on_advert(
+        at(210),
+        address(2),
+        &advert(0, interval(100)),
+        Meeting::default(),
+    );
     assert_eq!(machine.next_deadline(), at(550));
 }
 
@@ -96,7 +116,12 @@ fn only_a_preempting_backup_ignores_an_owner_of_lower_priority() {
     ] {
         let mut machine = machine(0, 128, preempt);
         machine.on_start(at(0), BootNanos::ZERO);
-        machine.on_advert(at(200), address(1), &advert(priority, interval(100)), false);
+        machine.on_advert(
+            at(200),
+            address(1),
+            &advert(priority, interval(100)),
+            Meeting::default(),
+        );
         assert_eq!(
             machine.next_deadline(),
             at(deadline),
@@ -106,7 +131,7 @@ fn only_a_preempting_backup_ignores_an_owner_of_lower_priority() {
 }
 
 #[test]
-fn owner_yields_to_higher_priority_and_to_higher_address_at_equal_priority() {
+fn owner_that_may_be_preempted_yields_to_higher_priority_and_to_higher_address_at_equal_priority() {
     for (source, priority, yields) in [
         (0, 129, true),
         (2, 128, true),
@@ -115,8 +140,16 @@ fn owner_yields_to_higher_priority_and_to_higher_address_at_equal_priority() {
         (2, 0, false),
     ] {
         let (mut machine, now) = active(1, 128);
-        let actions =
-            machine.on_advert(now, address(source), &advert(priority, interval(50)), false);
+        let meeting = Meeting {
+            own_unfit: true,
+            ..Meeting::default()
+        };
+        let actions = machine.on_advert(
+            now,
+            address(source),
+            &advert(priority, interval(50)),
+            meeting,
+        );
         if yields {
             assert_eq!(actions, [Action::EndLease, Action::BecomeBackup]);
             assert_eq!(
@@ -137,11 +170,90 @@ fn owner_yields_to_higher_priority_and_to_higher_address_at_equal_priority() {
     }
 }
 
+/// An owner of priority 128 hears another one every 100 ms. Returns after how many milliseconds it
+/// yields.
+fn yields_after(priority: u8, meeting: Meeting) -> Option<u64> {
+    let (mut machine, mut now) = active(1, 128);
+    for ms in (0..1000).step_by(100) {
+        machine.on_advert(now, address(2), &advert(priority, interval(100)), meeting);
+        if machine.state() == State::Backup {
+            return Some(ms);
+        }
+        now = now.after(Duration::from_millis(100));
+        machine.on_timer(now);
+    }
+    None
+}
+
+#[test]
+fn owner_in_doubt_yields_at_once_and_one_without_after_three_intervals() {
+    let sure = Meeting::default();
+    let alone = Meeting {
+        alone: true,
+        ..sure
+    };
+    assert_eq!(
+        yields_after(200, sure),
+        Some(300),
+        "the other one is sure, too"
+    );
+    assert_eq!(yields_after(100, sure), None);
+    for priority in [100, 200] {
+        assert_eq!(yields_after(priority, alone), Some(0));
+    }
+    for meeting in [sure, alone] {
+        assert_eq!(yields_after(PRIORITY_ALONE, meeting), None);
+        assert_eq!(yields_after(PRIORITY_RESIGNED, meeting), None);
+    }
+}
+
+#[test]
+fn owner_yields_to_the_one_before_that_was_not_gone() {
+    for (source, priority, unfit, yields) in [
+        (1, 100, false, true),
+        (1, 100, true, false),
+        (2, 100, false, false),
+        // It hands over.
+        (1, PRIORITY_ALONE, false, false),
+    ] {
+        let mut machine = machine(0, 128, false);
+        machine.on_start(at(0), BootNanos::ZERO);
+        machine.on_advert(
+            at(200),
+            address(1),
+            &advert(100, interval(100)),
+            Meeting::default(),
+        );
+        let now = machine.next_deadline();
+        machine.on_timer(now);
+        let meeting = Meeting {
+            unfit,
+            ..Meeting::default()
+        };
+        machine.on_advert(
+            now,
+            address(source),
+            &advert(priority, interval(100)),
+            meeting,
+        );
+        assert_eq!(
+            machine.state() == State::Backup,
+            yields,
+            "{source} {priority} {unfit}"
+        );
+    }
+}
+
 #[test]
 fn own_advertisements_mean_nothing() {
     let (mut machine, now) = active(1, 128);
     assert_eq!(
-        machine.on_advert(now, address(1), &advert(200, interval(10)), false),
+        machine.on_advert(
+            now,
+            address(1),
+            &advert(200, interval(10)),
+            Meeting::default()
+        ),
         []
     );
     assert_eq!(machine.state(), State::Active);
@@ -155,7 +267,12 @@ fn owner_that_overslept_its_lease_steps_down_whatever_comes_first() {
         let actions = if by_timer {
             machine.on_timer(late)
         } else {
-            machine.on_advert(late, address(2), &advert(100, interval(100)), false)
+            machine.on_advert(
+                late,
+                address(2),
+                &advert(100, interval(100)),
+                Meeting::default(),
+            )
         };
         assert_eq!(
             actions,
@@ -186,7 +303,12 @@ fn shutdown_lowers_the_lease_before_it_resigns() {
     assert_eq!(machine.state(), State::Initialize);
     assert_eq!(machine.on_shutdown(), []);
     assert_eq!(
-        machine.on_advert(now, address(2), &advert(1, interval(10)), false),
+        machine.on_advert(
+            now,
+            address(2),
+            &advert(1, interval(10)),
+            Meeting::default()
+        ),
         []
     );
 }
@@ -212,12 +334,22 @@ fn lease_is_the_earlier_of_two_promises() {
 fn backup_that_knows_the_owner_gone_waits_no_longer_than_told() {
     let mut machine = machine(0, 128, false);
     machine.on_start(at(0), BootNanos::ZERO);
-    machine.on_advert(at(200), address(1), &advert(250, interval(1000)), false);
+    machine.on_advert(
+        at(200),
+        address(1),
+        &advert(250, interval(1000)),
+        Meeting::default(),
+    );
     machine.shorten_active_down_timer(at(500));
     machine.shorten_active_down_timer(at(600));
     assert_eq!(machine.next_deadline(), at(500));
     // It was not gone.
-    machine.on_advert(at(400), address(1), &advert(250, interval(1000)), false);
+    machine.on_advert(
+        at(400),
+        address(1),
+        &advert(250, interval(1000)),
+        Meeting::default(),
+    );
     assert_eq!(machine.next_deadline(), at(400 + 3000 + 500));
 }
 
@@ -229,9 +361,18 @@ fn vip_is_taken_from_an_unfit_owner_only_if_its_priority_says_so_too() {
         (true, 200, 550),
         (false, 100, 550),
     ] {
+        let meeting = Meeting {
+            unfit,
+            ..Meeting::default()
+        };
         let mut machine = machine(0, 128, false);
         machine.on_start(at(0), BootNanos::ZERO);
-        machine.on_advert(at(200), address(1), &advert(priority, interval(100)), unfit);
+        machine.on_advert(
+            at(200),
+            address(1),
+            &advert(priority, interval(100)),
+            meeting,
+        );
         assert_eq!(machine.next_deadline(), at(deadline), "{unfit} {priority}");
     }
 }
@@ -243,9 +384,19 @@ fn preemption_waits_for_its_delay() {
         ..machine(0, 128, true).params
     });
     machine.on_start(at(0), BootNanos::ZERO);
-    machine.on_advert(at(290), address(1), &advert(100, interval(100)), false);
+    machine.on_advert(
+        at(290),
+        address(1),
+        &advert(100, interval(100)),
+        Meeting::default(),
+    );
     assert_eq!(machine.next_deadline(), at(640));
-    machine.on_advert(at(310), address(1), &advert(100, interval(100)), false);
+    machine.on_advert(
+        at(310),
+        address(1),
+        &advert(100, interval(100)),
+        Meeting::default(),
+    );
     assert_eq!(machine.next_deadline(), at(640), "left unheard");
 }
 
@@ -400,7 +551,8 @@ impl Segment {
             } else {
                 let (_, from, to, advert) = self.flying.swap_remove(arrival.unwrap());
                 let machine = &mut self.nodes[to].machine;
-                let actions = machine.on_advert(self.now, address(from), &advert, false);
+                let actions =
+                    machine.on_advert(self.now, address(from), &advert, Meeting::default());
                 self.carry_out(to, actions);
             }
         }
@@ -534,7 +686,7 @@ proptest! {
         });
         backup.on_start(at(4990), BootNanos::ZERO);
         let heard = sent.after(Duration::from_nanos(late));
-        backup.on_advert(heard, address(0), &advert(100, owner.params.interval), false);
+        backup.on_advert(heard, address(0), &advert(100, owner.params.interval), Meeting::default());
         prop_assert!(until < backup.next_deadline());
     }
 }

@@ -217,8 +217,10 @@ fn another_owner_is_named_once_it_is_no_handover() {
         bench.run(at(time));
         bench.event(at(time), rival());
     }
-    bench.run(at(96_000));
-    bench.advert(at(96_000), 1, 255);
+    for time in [96_000, 96_100, 96_200, 96_300] {
+        bench.run(at(time));
+        bench.advert(at(time), 1, 255);
+    }
     assert_eq!(bench.node.state(), State::Backup);
     assert_eq!(told(bench.run(at(97_000))), Some((1, false)));
     assert_eq!(told(bench.event(at(97_000), rival())), None);

@@ -13,7 +13,7 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
             .filter(|a| matches!(a, Action::SendEcho(_)));
         assert!(echoes.count() > 0);
         let masks = b.node.masks();
-        assert!(!masks.new_connections[0].contains(index(0)) && masks.alive.contains(index(0)));
+        assert!(!masks.new_connections[0].contains(index(0)) && masks.suspect.contains(index(0)));
         for time in (4170..4600).step_by(10) {
             let asked = b.run(at(time)).contains(&Action::SendEcho(index(0)));
             if answers && (asked || time == 4170) {
@@ -123,7 +123,7 @@ fn node_whose_echo_is_dropped_while_its_agent_is_away_lives_by_arp() {
         assert!(b.node.masks().alive.contains(index(0)), "at {time}");
     }
     // The node goes, too.
-    let dead = Action::Report(Report::Dead(index(0)));
+    let dead = Action::Report(Report::Away(index(0)));
     let found = (16_000..17_000).find(|time| answer(&mut b, *time, false, false).contains(&dead));
     assert!(found.is_some_and(|time| time < 16_300), "{found:?}");
 }
@@ -138,13 +138,13 @@ fn node_that_never_answered_is_not_dead_by_silence_but_by_probes() {
         if time % 500 == 0 {
             b.probe(at(time), 0, Probe::Refused);
         }
-        assert!(b.node.masks().alive.contains(index(0)), "at {time}");
+        assert!(b.node.masks().living().contains(index(0)), "at {time}");
     }
     for time in 30_000..30_300 {
         answer(&mut b, time, false, false);
     }
     let actions = b.probe(at(30_300), 0, Probe::Silent(String::new()));
-    assert!(actions.contains(&Action::Report(Report::Dead(index(0)))));
+    assert!(actions.contains(&Action::Report(Report::Away(index(0)))));
     // As any other that was dead, it must be heard again.
     b.probe(at(40_000), 0, Probe::Ready);
     assert!(!b.node.masks().alive.contains(index(0)));
@@ -154,7 +154,7 @@ fn node_that_never_answered_is_not_dead_by_silence_but_by_probes() {
 fn probe_of_a_connection_from_before_a_node_died_is_no_sign_of_life() {
     let (mut a, mut b) = up();
     hear(&mut a, &mut b, 4000..20_000, true, true);
-    let died = Action::Report(Report::Dead(index(0)));
+    let died = Action::Report(Report::Away(index(0)));
     let finds = |time: &u64| answer(&mut b, *time, false, false).contains(&died);
     assert!(
         (20_000..21_000)

@@ -23,6 +23,8 @@ mod transfer;
 struct Bench {
     node: Node,
     out: Vec<Action>,
+    /// A host that is no member answers.
+    witness: bool,
 }
 
 impl Bench {
@@ -35,6 +37,7 @@ impl Bench {
         let mut bench = Self {
             node: Node::new(&params),
             out: vec![],
+            witness: true,
         };
         let known = Masks::default();
         bench
@@ -79,7 +82,11 @@ impl Bench {
         self.out.clear();
         while self.node.next_deadline() <= until {
             let now = self.node.next_deadline();
+            let before = self.out.len();
             self.node.on_timer(now, &mut self.out);
+            if self.witness && self.out[before..].contains(&Action::AskWitnesses) {
+                self.node.on_input(now, Input::Witness, &mut self.out);
+            }
         }
         &self.out
     }

@@ -197,8 +197,15 @@ fn loss_has_its_cause() {
         })
     };
     let mut bench = owner(params(1, false));
-    let actions = bench.advert(at(2001), 0, 250);
-    assert_eq!(loss(actions), Some(Loss::Outranked(index(0))));
+    // The other one has time to yield.
+    for (time, wanted) in [
+        (2001, None),
+        (2101, None),
+        (2301, Some(Loss::Outranked(index(0)))),
+    ] {
+        bench.run(at(time));
+        assert_eq!(loss(bench.advert(at(time), 0, 250)), wanted, "{time}");
+    }
     let mut bench = owner(params(1, false));
     let fault = Fault::Carrier;
     let actions = bench.fault(at(2001), fault, true);
