@@ -146,6 +146,9 @@ struct Check {
     /// It is ready, or serves and it is unknown whether it is ready.
     usable: Finding,
     ready: Finding,
+    /// It answers that it is not ready, hangs, or refuses connections. Silence is not that: it may be
+    /// this node that is not reached.
+    unready: Finding,
 }
 
 impl Check {
@@ -159,6 +162,7 @@ impl Check {
             answering: Finding::new(false),
             usable: Finding::new(false),
             ready: Finding::new(false),
+            unready: Finding::new(false),
         }
     }
 
@@ -182,6 +186,12 @@ impl Check {
         self.answering.take(probe.is_answer(), server);
         self.usable.take(probe.is_usable(), server);
         self.ready.take(*probe == Probe::Ready, server);
+        let unready = Thresholds {
+            rise: server.fall,
+            fall: 1,
+        };
+        self.unready
+            .take(!probe.is_usable() && !probe.is_silent(), unready);
     }
 
     const fn server(&self) -> Server {
@@ -288,6 +298,14 @@ impl Health {
     pub fn usable(&self, index: BackendIndex, check: CheckIndex) -> bool {
         let check = self.check(index, check);
         check.is_some_and(|check| check.usable.holds)
+    }
+
+    /// Whether a backend's server shows by answers that it is not ready, by one of the checks. False
+    /// if it is only silent, or if there is no such backend or check.
+    #[must_use]
+    pub fn unready(&self, index: BackendIndex, check: CheckIndex) -> bool {
+        let check = self.check(index, check);
+        check.is_some_and(|check| check.unready.holds)
     }
 
     /// All backends whose server a check has not asked yet.

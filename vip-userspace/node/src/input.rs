@@ -40,6 +40,16 @@ pub struct Params {
     pub seed: u64,
 }
 
+impl Params {
+    /// Time without packets after which a node counts as silent: the detection time of BFD, or,
+    /// without it, three advertisement intervals.
+    pub(crate) fn detection(&self) -> Duration {
+        self.bfd.map_or(self.vrrp.interval.duration() * 3, |bfd| {
+            bfd.interval * u32::from(bfd.detect_mult.get())
+        })
+    }
+}
+
 /// A node of the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {

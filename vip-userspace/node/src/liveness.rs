@@ -174,6 +174,11 @@ impl Liveness {
         self.isolation.is_isolated()
     }
 
+    /// Whether any member is heard. True without BFD, and if there is no other member.
+    pub(crate) const fn hears_any(&self) -> bool {
+        self.isolation.hears_any()
+    }
+
     /// Whether there may be an owner that this node has not heard: no member is heard, or the first
     /// one a moment ago.
     pub(crate) fn is_alone(&self, now: BootNanos) -> bool {
@@ -185,9 +190,10 @@ impl Liveness {
         self.isolation.alone_until()
     }
 
-    /// Whether this node may claim the VIP, as far as isolation is concerned.
-    pub(crate) const fn may_claim(&self) -> bool {
-        self.isolation.may_claim()
+    /// When this node may claim the VIP at the earliest, as far as isolation is concerned; the end
+    /// of time while it may not.
+    pub(crate) const fn claim_from(&self) -> BootNanos {
+        self.isolation.claim_from()
     }
 
     /// A member was heard.
@@ -535,7 +541,7 @@ impl Liveness {
 fn isolation_pace(params: &Params) -> Option<isolation::Pace> {
     let bfd = params.bfd?;
     (params.nodes.len() > 1).then(|| isolation::Pace {
-        detection: bfd.interval * u32::from(bfd.detect_mult.get()),
+        detection: params.detection(),
         question: bfd.interval.max(QUESTION_INTERVAL),
         reset_after: params.reset_after,
         // An owner advertises at once when it hears a lesser one, and every interval.

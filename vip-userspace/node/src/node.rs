@@ -59,6 +59,8 @@ pub struct Node {
     /// It claimed the VIP while no other node was heard, and none has been since.
     claimed_alone: bool,
     started: bool,
+    /// Time without packets after which a node counts as silent.
+    detection: Duration,
     /// When [`Self::on_timer`] is to be called.
     deadline: BootNanos,
     /// A field, so that inputs cause no allocation.
@@ -111,6 +113,7 @@ impl Node {
             strangers_until: BootNanos::ZERO,
             claimed_alone: false,
             started: false,
+            detection: params.detection(),
             deadline: BootNanos(u64::MAX),
             events: Vec::new(),
         }
@@ -213,7 +216,7 @@ impl Node {
         self.conflicts.watch(now, &situation, out);
         if now >= self.next_claim() {
             if self.election.state() == State::Backup {
-                self.claimed_alone = self.liveness.is_alone(now);
+                self.claimed_alone = !self.liveness.hears_any();
             }
             let actions = self.election.on_timer(now);
             self.carry_out(now, Trigger::Time, actions, out);
@@ -375,12 +378,12 @@ impl Node {
         let deadline = self.election.next_deadline();
         match (self.election.state(), self.conflicts.claim_allowed()) {
             (State::Initialize, _) | (State::Backup, None) => NEVER,
-            (State::Backup, Some(_)) if !self.liveness.may_claim() => NEVER,
             (State::Active, _) => deadline,
             (State::Backup, Some(allowed)) => {
                 let interval = self.bfd.map(|bfd| bfd.interval);
                 deadline
                     .max(allowed)
+                    .max(self.liveness.claim_from())
                     .after(self.view().takeover_delay(interval))
             }
         }
@@ -390,11 +393,7 @@ impl Node {
     /// them. An owner whose lease has ended did not run in time either. It becomes a backup before
     /// anything else, so that the input does not extend the lease.
     fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        let detection = |bfd: bfd::Params| bfd.interval * u32::from(bfd.detect_mult.get());
-        if self
-            .bfd
-            .is_some_and(|bfd| now.since(self.deadline) >= detection(bfd))
-        {
+        if self.started && now.since(self.deadline) >= self.detection {
             self.liveness.begin_anew(now);
         }
         if self.election.overslept(now) {
@@ -456,12 +455,11 @@ impl Node {
     /// A BFD detection time expired. If that node owned the VIP, a backup does not wait for VRRP's
     /// time-out as well, unless advertisements of the owner still arrive.
     fn on_silence(&mut self, now: BootNanos, node: BackendIndex) {
-        let (Some(bfd), Some(silent)) = (self.bfd, self.members.member(node)) else {
+        let Some(silent) = self.members.member(node) else {
             return;
         };
-        let heard = self.election.heard().unwrap_or(now);
-        let detection: Duration = bfd.interval * u32::from(bfd.detect_mult.get());
-        if self.election.waits_for() == Some(silent.address) && now.since(heard) >= detection / 2 {
+        let heard = now.since(self.election.heard().unwrap_or(now));
+        if self.election.waits_for() == Some(silent.address) && heard >= self.detection / 2 {
             self.election.shorten_active_down_timer(now);
         }
     }
@@ -475,6 +473,10 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         let found = self.liveness.dated(node, found);
+        if found.is_silent() && node != self.members.own() && self.liveness.is_isolated() {
+            // It is this node that is not reached.
+            return;
+        }
         if !found.is_silent() {
             self.live(now, out, |liveness, _, out| {
                 liveness.on_sign_of_life(now, node, out);
@@ -541,7 +543,7 @@ impl Node {
         let own = self.members.own();
         let own_unfit = !self.selection.is_usable(own);
         let meeting = Meeting {
-            unfit: !own_unfit && !self.selection.is_usable(source),
+            unfit: !own_unfit && self.selection.is_unfit(source),
             own_unfit,
             alone: self.liveness.is_alone(now),
         };

@@ -98,6 +98,12 @@ impl Selection {
         (unasked || self.health.usable(node, CheckIndex::API)) && !self.draining.contains(node)
     }
 
+    /// Whether a node shows that it is not fit to own the VIP: it drains, or its server answers that
+    /// it is not ready. A server that is only silent may be ready, and this node not reached.
+    pub(crate) fn is_unfit(&self, node: BackendIndex) -> bool {
+        self.is_draining(node) || self.health.unready(node, CheckIndex::API)
+    }
+
     /// Whether probes show that a node lives.
     pub(crate) fn is_alive(&self, node: BackendIndex) -> bool {
         self.health.alive(node)

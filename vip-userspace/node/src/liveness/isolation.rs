@@ -95,6 +95,8 @@ pub(super) struct Isolation {
     heard: BootNanos,
     /// An owner that this node does not know of may be there until then.
     alone_until: BootNanos,
+    /// Until then, this node was isolated a moment ago, and does not claim the VIP.
+    claim_from: BootNanos,
     /// When a witness last answered.
     answered: BootNanos,
     /// When witnesses are asked next.
@@ -111,6 +113,7 @@ impl Isolation {
             carrier: true,
             heard: BootNanos::ZERO,
             alone_until: BootNanos::ZERO,
+            claim_from: BootNanos::ZERO,
             answered: BootNanos::ZERO,
             ask: BootNanos::ZERO,
         }
@@ -132,14 +135,18 @@ impl Isolation {
     /// A member was heard. Returns whether this node was isolated.
     pub(super) fn hear(&mut self, now: BootNanos) -> bool {
         self.heard = now;
-        self.fresh = false;
+        let was_fresh = std::mem::replace(&mut self.fresh, false);
         let before = std::mem::replace(&mut self.state, State::Heard);
+        let was_isolated = matches!(before, State::Isolated { .. });
         if before != State::Heard {
             let owner = self.pace.map_or(Duration::ZERO, |pace| pace.owner);
             self.alone_until = now.after(owner);
             self.ask = now;
         }
-        matches!(before, State::Isolated { .. })
+        if was_isolated && !was_fresh {
+            self.claim_from = self.alone_until;
+        }
+        was_isolated
     }
 
     /// A witness answered.
@@ -268,6 +275,11 @@ impl Isolation {
         matches!(self.state, State::Isolated { proved: None, .. })
     }
 
+    /// Whether any member is heard. True if this node is never isolated.
+    pub(super) const fn hears_any(&self) -> bool {
+        matches!(self.state, State::Heard)
+    }
+
     /// Whether there may be an owner that this node has not heard: no member is heard, or the first
     /// one a moment ago.
     pub(super) fn is_alone(&self, now: BootNanos) -> bool {
@@ -283,12 +295,15 @@ impl Isolation {
         }
     }
 
-    /// Whether this node may claim the VIP, as far as isolation is concerned. One that has heard
-    /// members, and hears neither them nor a witness, waits for `reset_after`.
-    pub(super) const fn may_claim(&self) -> bool {
+    /// When this node may claim the VIP at the earliest, as far as isolation is concerned; the end
+    /// of time while it may not. One that has heard members, and hears neither them nor a witness,
+    /// waits for `reset_after`. One that hears them again gives an owner time to advertise.
+    pub(super) const fn claim_from(&self) -> BootNanos {
         match self.state {
-            State::Heard | State::Survivor => true,
-            State::Isolated { silent, .. } => silent || self.fresh,
+            State::Heard => self.claim_from,
+            State::Survivor => BootNanos::ZERO,
+            State::Isolated { silent, .. } if silent || self.fresh => BootNanos::ZERO,
+            State::Isolated { .. } => BootNanos(u64::MAX),
         }
     }
 }
@@ -348,7 +363,9 @@ mod tests {
         let changes = survivor.run(0, 5000, true);
         assert_eq!(changes, [(150, Change::Survivor)]);
         assert_eq!(survivor.asked[..2], [75, 125], "before it is too late");
-        assert!(survivor.isolation.may_claim() && !survivor.isolation.is_isolated());
+        assert!(
+            survivor.isolation.claim_from() == BootNanos::ZERO && !survivor.isolation.is_isolated()
+        );
 
         let mut cut_off = Bench::new();
         let changes = cut_off.run(0, 5000, false);
@@ -360,12 +377,12 @@ mod tests {
     fn first_answer_of_a_witness_is_not_enough() {
         let mut bench = Bench::new();
         assert_eq!(bench.run(0, 1000, false), [(150, Change::Isolated)]);
-        assert!(!bench.isolation.may_claim());
+        assert_eq!(bench.isolation.claim_from(), BootNanos(u64::MAX));
         let changes = bench.run(1000, 1200, true);
         let proved = changes[0].0;
         let survivor = (proved + 150, Change::Survivor);
         assert_eq!(changes, [(proved, Change::Proved), survivor]);
-        assert!(bench.isolation.may_claim());
+        assert_eq!(bench.isolation.claim_from(), BootNanos::ZERO);
     }
 
     #[test]
@@ -394,13 +411,15 @@ mod tests {
         assert!(!bench.isolation.hear(at(1001)));
         assert!(bench.isolation.is_alone(at(1399)));
         assert!(!bench.isolation.is_alone(at(1400)));
+        assert_eq!(bench.isolation.claim_from(), at(1400));
     }
 
     #[test]
     fn node_that_starts_alone_may_claim_and_is_isolated() {
         let mut isolation = Isolation::new(Some(pace()));
         isolation.on_start(at(0), false);
-        assert!(isolation.may_claim() && isolation.is_isolated() && isolation.is_alone(at(0)));
+        assert_eq!(isolation.claim_from(), BootNanos::ZERO);
+        assert!(isolation.is_isolated() && isolation.is_alone(at(0)));
         // Without other members there is nobody to be cut off from.
         let mut single = Isolation::new(None);
         single.on_start(at(0), false);

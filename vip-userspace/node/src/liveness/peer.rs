@@ -265,7 +265,6 @@ impl Peer {
     pub(super) fn on_sign_of_life(&mut self, now: BootNanos, later: BootNanos) -> bool {
         self.evidence = now;
         let state = match self.state {
-            _ if self.session.is_none() => State::Up,
             State::Up => State::Up,
             State::Watched { next, .. } => State::Watched {
                 asked: 0,
@@ -326,8 +325,14 @@ impl Peer {
                     .any(|means| means.answers == Some(true));
                 asked >= QUESTIONS && (!alive || expected && now >= next)
             }
+            // Without BFD, probes decide.
             State::Up => self.session.is_none() && !alive,
-            State::Away { .. } | State::Gone => false,
+            State::Away { .. } | State::Gone => {
+                if self.session.is_none() && alive {
+                    self.state = State::Up;
+                }
+                false
+            }
         };
         if !lost {
             return None;

@@ -192,7 +192,8 @@ impl World {
                 }
             }
             Relief::Port(node) => {
-                self.hosts[node].port = true;
+                let host = &mut self.hosts[node];
+                (host.port, host.port_back) = (true, self.now);
                 // Ports come back one after the other.
                 if let Some(next) = self.hosts.iter().position(|host| !host.port) {
                     let soon = self.now + self.random.below(3 * self.unit());

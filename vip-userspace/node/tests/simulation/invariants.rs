@@ -50,18 +50,28 @@ impl World {
 
     /// Invariant 6.
     fn yielded(&self, node: usize, to: usize) {
-        if self.profile.preempt || self.loss > 0 || self.hosts[node].slowness > 0 {
+        if self.profile.preempt
+            || !self.profile.bfd
+            || self.loss > 0
+            || self.hosts[node].slowness > 0
+        {
             return;
         }
         let window = 12 * self.unit();
-        let clean = |from: usize, to: usize| {
-            let foul = self.wires[from][to].foul.max(self.disturbed);
-            !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+        let returned = |node: usize| {
+            let back = self.hosts[node].port_back;
+            back > 0 && self.now - back <= window
         };
-        let others = (0..self.hosts.len()).filter(|other| ![node, to].contains(other));
-        let was_well = others.clone().all(|k| clean(node, k) && clean(k, node));
-        let was_cut_off = others.into_iter().all(|k| !clean(to, k) && !clean(k, to));
-        if self.hosts[node].ready && was_well && was_cut_off {
+        let is_whole = |wire: &Wire| {
+            let foul = wire.foul.max(self.disturbed);
+            !wire.cut && (foul == 0 || self.now - foul > window)
+        };
+        // The wires between the nodes but `to`, which was cut off as a whole.
+        let others = || (0..self.hosts.len()).filter(|other| *other != to);
+        let was_well = others().all(|a| others().all(|b| is_whole(&self.wires[a][b])));
+        let is_cut = |other: usize| self.wires[other][to].cut || self.wires[to][other].cut;
+        let is_fit = self.hosts[node].ready && self.priority(node) == default_priority(node);
+        if is_fit && was_well && returned(to) && !others().any(is_cut) {
             self.fail(&format!(
                 "node {node}, a living owner, yields to node {to}, which was cut off"
             ));

@@ -26,7 +26,7 @@
 //! 5. No node is taken for away or gone whose kernel runs and can be reached, whatever became of its
 //!    agent, and whether or not it answers echo requests. One that was out of reach for less than
 //!    `reset_after` is not taken for gone, so that no segment for it is reset.
-//! 6. Without preemption, a living owner does not yield to a node that was cut off.
+//! 6. With BFD and without preemption, a living owner does not yield to a node that was cut off.
 
 mod digest;
 mod faults;
@@ -172,6 +172,8 @@ struct Host {
     carrier: bool,
     /// The switch forwards at its port.
     port: bool,
+    /// When it last began to.
+    port_back: Time,
     ready: bool,
     firewall: Firewall,
     /// When an echo request last passed its limit.

@@ -13,6 +13,7 @@ impl World {
             frozen: false,
             carrier: true,
             port: true,
+            port_back: 0,
             ready: true,
             firewall: Firewall::Open,
             echoed: 0,

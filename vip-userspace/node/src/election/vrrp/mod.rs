@@ -32,10 +32,10 @@
 //! In the RFC the one of lower priority yields. Then a node that was cut off, claimed the VIP and
 //! comes back would take it from a living owner. So, unless this node may be preempted:
 //!
-//! - An owner in doubt yields to any other: it was alone, or it took over from that node, whose
-//!   packets were only lost. A claim made while alone has the priority [`PRIORITY_ALONE`].
-//! - An owner without doubt yields to one of higher priority after three intervals. The other one
-//!   has doubts, and yields before that, or a segment has been mended both parts of which were sure.
+//! - An owner that was alone yields to any other. A claim made while alone has the priority
+//!   [`PRIORITY_ALONE`], and nobody yields to that.
+//! - An owner that was not yields to one of higher priority after three intervals. The other one was
+//!   alone, and yields before that, or a segment has been mended both parts of which had an owner.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -161,18 +161,15 @@ enum Phase {
         advertised_until: BootNanos,
         /// End of the lease in force, which is no later.
         answer_until: BootNanos,
-        /// The owner before, unless it has resigned.
-        former: Option<IpAddr>,
-        /// Another owner that outranks this one.
+        /// Another owner outranks this one.
         rival: Option<Rival>,
     },
 }
 
-/// Another owner of higher priority, to which this one has not yielded yet.
+/// Owners of higher priority, to which this one has not yielded yet.
 #[derive(Clone, Copy, Debug)]
 struct Rival {
-    address: IpAddr,
-    /// When its first and last advertisements came. Longer breaks than between two begin anew.
+    /// When their first and last advertisements came. A break of two intervals begins anew.
     since: BootNanos,
     last: BootNanos,
 }
@@ -306,7 +303,7 @@ impl Machine {
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
                 let outranked = theirs > (self.params.priority, self.params.address);
-                if self.yields(now, source, advert.priority, outranked, meeting) {
+                if self.yields(now, advert.priority, outranked, meeting) {
                     actions.extend(self.yield_to(now, source, advert.interval));
                 } else if !outranked {
                     // A lesser owner, or one that resigns. It and the switches must learn at once
@@ -319,26 +316,14 @@ impl Machine {
     }
 
     /// Whether an owner yields to another one. `outranked`: that one has the higher priority.
-    fn yields(
-        &mut self,
-        now: BootNanos,
-        source: IpAddr,
-        priority: u8,
-        outranked: bool,
-        meeting: Meeting,
-    ) -> bool {
-        let Phase::Active { former, rival, .. } = &mut self.phase else {
+    fn yields(&mut self, now: BootNanos, priority: u8, outranked: bool, meeting: Meeting) -> bool {
+        let Phase::Active { rival, .. } = &mut self.phase else {
             return false;
         };
-        if priority == PRIORITY_RESIGNED {
-            *former = former.filter(|former| *former != source);
-            return false;
-        }
         if self.params.preempt || meeting.own_unfit {
             return outranked;
         }
-        let mistaken = *former == Some(source) && !meeting.unfit;
-        if meeting.alone || mistaken {
+        if meeting.alone {
             return outranked || priority > PRIORITY_ALONE;
         }
         if !outranked {
@@ -346,13 +331,9 @@ impl Machine {
         }
         let interval = self.params.interval.duration();
         let since = rival
-            .filter(|rival| rival.address == source && now.since(rival.last) <= interval * 2)
+            .filter(|rival| now.since(rival.last) <= interval * 2)
             .map_or(now, |rival| rival.since);
-        *rival = Some(Rival {
-            address: source,
-            since,
-            last: now,
-        });
+        *rival = Some(Rival { since, last: now });
         now.since(since) >= interval * INTERVALS_TO_DEATH
     }
 
@@ -458,16 +439,14 @@ impl Machine {
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
         let interval = self.params.interval.duration();
         let answer_until = now.after(interval * 5 / 2);
-        let (former, rival) = match self.phase {
-            Phase::Active { former, rival, .. } => (former, rival),
-            Phase::Backup { owner, .. } => (owner, None),
-            Phase::Initialize => (None, None),
+        let rival = match self.phase {
+            Phase::Active { rival, .. } => rival,
+            Phase::Backup { .. } | Phase::Initialize => None,
         };
         self.phase = Phase::Active {
             next_advert: now.after(interval),
             advertised_until: answer_until,
             answer_until,
-            former,
             rival,
         };
         [

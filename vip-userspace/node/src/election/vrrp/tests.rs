@@ -208,43 +208,6 @@ fn owner_in_doubt_yields_at_once_and_one_without_after_three_intervals() {
 }
 
 #[test]
-fn owner_yields_to_the_one_before_that_was_not_gone() {
-    for (source, priority, unfit, yields) in [
-        (1, 100, false, true),
-        (1, 100, true, false),
-        (2, 100, false, false),
-        // It hands over.
-        (1, PRIORITY_ALONE, false, false),
-    ] {
-        let mut machine = machine(0, 128, false);
-        machine.on_start(at(0), BootNanos::ZERO);
-        machine.on_advert(
-            at(200),
-            address(1),
-            &advert(100, interval(100)),
-            Meeting::default(),
-        );
-        let now = machine.next_deadline();
-        machine.on_timer(now);
-        let meeting = Meeting {
-            unfit,
-            ..Meeting::default()
-        };
-        machine.on_advert(
-            now,
-            address(source),
-            &advert(priority, interval(100)),
-            meeting,
-        );
-        assert_eq!(
-            machine.state() == State::Backup,
-            yields,
-            "{source} {priority} {unfit}"
-        );
-    }
-}
-
-#[test]
 fn own_advertisements_mean_nothing() {
     let (mut machine, now) = active(1, 128);
     assert_eq!(
