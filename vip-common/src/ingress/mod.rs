@@ -21,8 +21,8 @@
 
 mod apply;
 mod decide;
-pub mod hops;
 mod neighbor;
+pub(crate) mod passage;
 mod refused;
 mod straight;
 mod untag;
