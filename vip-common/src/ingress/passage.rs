@@ -46,6 +46,9 @@ pub(super) const fn may_be_handed_on(ttl: u8) -> bool {
 pub(super) struct Passage {
     /// A peer has handed the frame on.
     pub(super) from_peer: bool,
+    /// The walk begins at this node's own rank: a peer has tried the ranks above, or no hop is left
+    /// to try them.
+    pub(super) starts_here: bool,
     /// This node counts as asked, whether or not it looks for the socket. So it is for a frame that
     /// was handed on: its TTL must fall.
     pub(super) counts: bool,
@@ -70,19 +73,20 @@ impl Passage {
             FIRST.saturating_sub(ttl)
         };
         let hide = |bit: bool| state.hide_from_verifier::<2>(bit.into()) != 0;
+        let starts_here = from_peer || is_spent(asked.into(), state);
         Self {
             from_peer: hide(from_peer),
+            starts_here: hide(starts_here),
             counts: hide(counts),
             doubtful: hide(doubtful),
             asked: state.hide_from_verifier::<32>(asked.into()) as u32,
         }
     }
 
-    /// Whether the frame has made all the hops that it may. A number of nodes above
-    /// [`MAX_BACKENDS`] counts as [`MAX_BACKENDS`].
+    /// Whether the frame has made all the hops that it may.
     #[inline(always)]
-    pub(super) fn is_spent(&self, nodes: u32) -> bool {
-        self.asked >= nodes.min(MAX_BACKENDS as u32)
+    pub(super) fn is_spent(&self, state: &State) -> bool {
+        is_spent(self.asked, state)
     }
 
     /// The TTL that tells the next node.
@@ -96,4 +100,11 @@ impl Passage {
             FIRST - asked
         }
     }
+}
+
+/// Whether a frame has made all the hops that it may if so many nodes have been asked. A number of
+/// nodes above [`MAX_BACKENDS`] counts as [`MAX_BACKENDS`].
+#[inline(always)]
+fn is_spent(asked: u32, state: &State) -> bool {
+    asked >= state.config.backend_count.min(MAX_BACKENDS as u32)
 }

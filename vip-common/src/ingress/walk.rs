@@ -95,15 +95,13 @@ where
     let holders = if syn { masks.suspect } else { masks.not_gone };
 
     let mut passage = segment.passage;
-    let spent = passage.is_spent(config.backend_count);
     let mut ranks = Ranks {
         row: row(tables, bucket),
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
         passed: BackendMask::EMPTY,
     };
     let mut found = None;
-    if passage.from_peer || spent {
-        // A peer has tried the ranks above this node's; or no hop is left to try them.
+    if passage.starts_here {
         let above = ranks.skip_to(config.own_index);
         passage.doubtful |= passage.asked < above.and(holders).count();
     } else {
@@ -122,7 +120,7 @@ where
             found = ranks.descend(state, others);
         }
     }
-    if spent {
+    if passage.is_spent(state) {
         // No reset: it is unknown which nodes have looked for the socket.
         return next.handle(Verdict::drop(Counter::TtlExceeded));
     }
