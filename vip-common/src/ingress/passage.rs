@@ -30,7 +30,7 @@ pub(crate) const FIRST: u8 = 34;
 const FIRST_DOUBTFUL: u8 = FIRST - MAX_BACKENDS as u8;
 
 /// TTL of a frame that the next node must keep or drop.
-pub(super) const LAST_RESORT: u8 = 1;
+pub(crate) const LAST_RESORT: u8 = 1;
 
 const _: () = assert!(FIRST_DOUBTFUL as usize - MAX_BACKENDS > LAST_RESORT as usize);
 
