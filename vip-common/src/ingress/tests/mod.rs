@@ -3,7 +3,9 @@
 mod icmp;
 mod loops;
 mod malformed;
+mod model;
 mod neighbor;
+mod promises;
 mod ranks;
 mod refused;
 mod straight;
