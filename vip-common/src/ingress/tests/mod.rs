@@ -1,5 +1,6 @@
 //! Tests of the ingress decision.
 
+mod end_of_row;
 mod icmp;
 mod loops;
 mod malformed;
