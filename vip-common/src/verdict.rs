@@ -32,6 +32,8 @@ pub struct Verdict {
     pub(crate) counter: Counter,
     pub(crate) backend: u32,
     pub(crate) mac: Mac,
+    /// TTL or hop limit that the frame leaves with, for [`Kind::Forward`]; else 0.
+    pub(crate) ttl: u8,
     pub(crate) syn: bool,
     pub(crate) ipv6: bool,
     pub(crate) bytes: u32,
@@ -76,6 +78,7 @@ impl Verdict {
             counter,
             backend: NOT_A_BACKEND,
             mac,
+            ttl: 0,
             syn: false,
             ipv6: false,
             bytes: 0,
@@ -123,11 +126,11 @@ impl Verdict {
         }
     }
 
-    /// Forwards the frame to a peer. `ipv6`: the frame has a hop limit to lower, not a TTL and its
-    /// checksum.
+    /// Forwards the frame to a peer, with this TTL. `ipv6`: the frame has a hop limit to lower, not
+    /// a TTL and its checksum.
     #[inline(always)]
     #[must_use]
-    pub const fn forward(backend: u32, mac: Mac, syn: bool, ipv6: bool) -> Self {
+    pub const fn forward(backend: u32, mac: Mac, ttl: u8, syn: bool, ipv6: bool) -> Self {
         let counter = if syn {
             Counter::ForwardedSyn
         } else {
@@ -136,6 +139,7 @@ impl Verdict {
         Self {
             backend,
             mac,
+            ttl,
             syn,
             ipv6,
             ..Self::new(Kind::Forward, counter)

@@ -91,6 +91,9 @@ counters! {
     /// The same while this node is joining, and another may have the socket: dropped, to be sent
     /// again.
     Joining = "joining",
+    /// No node that was asked has the connection, and a member that was not asked may have it:
+    /// dropped, to be sent again.
+    Unasked = "unasked",
     /// Had made all the hops that a frame may make between nodes, and found no socket: dropped.
     TtlExceeded = "ttl_exceeded",
     /// A TCP port that is not declared for the VIP: dropped.

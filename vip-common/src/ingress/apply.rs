@@ -1,9 +1,7 @@
 //! The rewriting of a frame by its verdict.
 
-use super::hops;
 use crate::env::Tables;
 use crate::verdict::{Kind, Verdict};
-use crate::wire::addr::Mac;
 use crate::wire::{FrameMut, arp, ethernet, ipv4, ipv6, ndp};
 
 /// The destination of a frame once it is rewritten.
@@ -35,16 +33,16 @@ where
             Action::Pass
         }
         Kind::Drop => Action::Drop,
-        Kind::Forward => forward(verdict.mac, verdict.ipv6, frame),
+        Kind::Forward => forward(&verdict, frame),
         Kind::AnswerArp => answer_arp(frame, tables),
         Kind::AnswerNdp => answer_ndp(frame, tables),
     }
 }
 
 #[inline(always)]
-fn forward<F: FrameMut + ?Sized>(mac: Mac, ipv6: bool, frame: &mut F) -> Action {
+fn forward<F: FrameMut + ?Sized>(verdict: &Verdict, frame: &mut F) -> Action {
     // The decision has seen this header, but the verifier requires a check here.
-    if lower_ttl(ipv6, frame).is_none() {
+    if lower_ttl(verdict, frame).is_none() {
         return Action::Drop;
     }
     let Some(ethernet) = frame.view_mut::<ethernet::Header>(0) else {
@@ -52,19 +50,19 @@ fn forward<F: FrameMut + ?Sized>(mac: Mac, ipv6: bool, frame: &mut F) -> Action 
     };
     // Only frames to this node's own address are forwarded.
     let own_mac = ethernet.destination();
-    ethernet.readdress(mac, own_mac);
+    ethernet.readdress(verdict.mac, own_mac);
     Action::Transmit
 }
 
 /// Writes the TTL or hop limit for one more hop. `None` if the frame has no IP header.
 #[inline(always)]
-fn lower_ttl<F: FrameMut + ?Sized>(ipv6: bool, frame: &mut F) -> Option<()> {
-    if ipv6 {
+fn lower_ttl<F: FrameMut + ?Sized>(verdict: &Verdict, frame: &mut F) -> Option<()> {
+    if verdict.ipv6 {
         let ip = frame.view_mut::<ipv6::Header>(ethernet::LENGTH)?;
-        ip.set_hop_limit(hops::lowered(ip.hop_limit()));
+        ip.set_hop_limit(verdict.ttl);
     } else {
         let ip = frame.view_mut::<ipv4::Header>(ethernet::LENGTH)?;
-        ip.lower_ttl(hops::lowered(ip.ttl()));
+        ip.lower_ttl(verdict.ttl);
     }
     Some(())
 }

@@ -1,10 +1,11 @@
 //! The decision about a frame that arrived: its headers are checked, then [`walk`] finds its node.
 
+use super::neighbor;
+use super::passage::Passage;
 use super::refused::refused;
 use super::straight::Known;
 use super::walk::{Purpose, Segment, walk};
-use super::{hops, neighbor};
-use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
+use crate::abi::lookup::{find_ipv4, find_ipv6, service};
 use crate::abi::{Counter, State, Vip};
 use crate::env::{Address, Sockets, Tables};
 use crate::hash::Flow;
@@ -84,8 +85,7 @@ where
         vip,
         source: ip.source(),
         destination: ip.destination(),
-        ttl: ip.ttl(),
-        from_peer: is_from_peer(state, ethernet, ip.ttl()),
+        passage: Passage::of(state, ethernet.source(), ip.ttl()),
         end,
         known,
     };
@@ -157,8 +157,7 @@ where
         vip,
         source: ip.source(),
         destination: ip.destination(),
-        ttl: ip.hop_limit(),
-        from_peer: is_from_peer(state, ethernet, ip.hop_limit()),
+        passage: Passage::of(state, ethernet.source(), ip.hop_limit()),
         end,
         known,
     };
@@ -196,26 +195,12 @@ fn exceeds_length_field<F: Frame + ?Sized>(frame: &F, begin: usize) -> bool {
     frame.whole_length() > begin + MAX_LENGTH
 }
 
-/// Whether the walk begins at this node's own rank: a peer has forwarded the frame, or it has made
-/// all its hops and only this node can still look for its socket. Peers also send frames of their
-/// own and route frames for clients. Those have a larger TTL, and their walk begins at the first
-/// rank.
-#[inline(always)]
-fn is_from_peer(state: &State, ethernet: &ethernet::Header, ttl: u8) -> bool {
-    hops::may_be_forwarded(ttl)
-        && (is_peer(state, ethernet.source())
-            || hops::are_spent(ttl.into(), state.config.backend_count))
-}
-
 /// A datagram for a VIP.
 struct Datagram<'t, A> {
     vip: &'t Vip,
     source: A,
     destination: A,
-    /// Hops left.
-    ttl: u8,
-    /// The walk begins at this node's own rank: see [`is_from_peer`].
-    from_peer: bool,
+    passage: Passage,
     /// Offset of its end in the frame, in bytes.
     end: usize,
     /// What the straight path has found out.
@@ -253,10 +238,8 @@ where
         return next.handle(Verdict::drop(Counter::UndeclaredPort));
     };
     let syn = tcp.opens();
-    // A client can send any TTL, so that a frame without hops left may be one that no node has
-    // counted.
-    let counted =
-        datagram.from_peer && !hops::are_spent(datagram.ttl.into(), state.config.backend_count);
+    // A peer that handed the segment on has counted it.
+    let counted = datagram.passage.from_peer;
     if syn
         && service.flags != 0
         && !datagram.known.admitted
@@ -281,9 +264,8 @@ where
         sequence: tcp.sequence(),
         tcp: offset,
         port: PortField::of_segment(offset),
-        from_peer: datagram.from_peer,
         no_socket: datagram.known.no_socket,
-        ttl: datagram.ttl,
+        passage: datagram.passage,
         bytes: datagram.end as u32,
     };
     walk(frame, &segment, tables, sockets, next)
@@ -372,9 +354,8 @@ fn quoted<'t, F: Frame + ?Sized, A: Address>(
             offset: tcp,
             checksum: state.hide_from_verifier::<{ ipv6::MAX_OFFSET }>(icmp + icmp::CHECKSUM),
         },
-        from_peer: datagram.from_peer,
         no_socket: false,
-        ttl: datagram.ttl,
+        passage: datagram.passage,
         bytes: datagram.end as u32,
     })
 }

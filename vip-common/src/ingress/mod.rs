@@ -8,21 +8,23 @@
 //!   peer forwarded it.
 //! - At a peer's rank it forwards the packet, if the peer is usable.
 //! - At its own rank it looks for the socket in its kernel, and keeps the packet if there is one.
-//! - After the last rank it keeps the packet too: its own TCP stack answers with a reset.
+//! - After the last rank it sends the packet to a suspect, a peer whose packets stay out. Without
+//!   one, its own TCP stack answers with a reset, if no other member may have the socket.
 //!
 //! Most frames take the [straight path](straight()), which does the same for a plain segment
 //! that the first rank decides about.
 //!
-//! Every hop goes down the order, so no packet loops. A frame also carries a bound of its own
-//! ([`hops`]), for nodes that do not know each other's MACs or have different tables.
+//! Every hop but the last resort goes down the order, so no packet loops. A frame also carries the
+//! number of nodes that have looked for its socket ([`passage`]). It bounds the hops of frames whose
+//! nodes do not know each other's MACs or have different tables.
 //!
 //! The kernels' socket tables are both the connection table and the first health check. A node
 //! whose API server has crashed has no listener, so it forwards the SYN.
 
 mod apply;
 mod decide;
-pub mod hops;
 mod neighbor;
+pub(crate) mod passage;
 mod refused;
 mod straight;
 mod untag;

@@ -10,7 +10,7 @@ use core::ops::ControlFlow;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::hops;
+use super::passage;
 use super::refused::refused;
 use super::walk::{keep_here, usable};
 use crate::abi::lookup::{find_ipv4, find_ipv6, is_peer, service};
@@ -203,7 +203,7 @@ impl Steered for Ipv4Headers {
     #[inline(always)]
     fn forward_to(&mut self, mac: Mac) {
         let own_mac = self.ethernet.destination();
-        self.ip.lower_ttl(hops::FIRST);
+        self.ip.lower_ttl(passage::FIRST);
         self.ethernet.readdress(mac, own_mac);
     }
 }
@@ -212,7 +212,7 @@ impl Steered for Ipv6Headers {
     #[inline(always)]
     fn forward_to(&mut self, mac: Mac) {
         let own_mac = self.ethernet.destination();
-        self.ip.set_hop_limit(hops::FIRST);
+        self.ip.set_hop_limit(passage::FIRST);
         self.ethernet.readdress(mac, own_mac);
     }
 }
@@ -322,12 +322,8 @@ impl<H: Headers> Segment<'_, '_, H> {
         let state = tables.state();
         let config = &state.config;
         let mut known = Known::default();
-        let ttl = self.headers.ttl();
-        let from_peer = hops::may_be_forwarded(ttl);
-        if from_peer
-            && (hops::are_spent(ttl.into(), config.backend_count)
-                || !is_peer(state, self.headers.ethernet().source()))
-        {
+        let from_peer = passage::may_be_handed_on(self.headers.ttl());
+        if from_peer && !is_peer(state, self.headers.ethernet().source()) {
             return ControlFlow::Continue(known);
         }
         if SYN && self.service.flags != 0 {
@@ -352,7 +348,8 @@ impl<H: Headers> Segment<'_, '_, H> {
                 if mac.is_unknown() || !usable.without(state.masks.no_forward).contains(first) {
                     return ControlFlow::Continue(known);
                 }
-                let verdict = Verdict::forward(first.get() as u32, mac, SYN, H::Address::IPV6);
+                let (backend, ttl) = (first.get() as u32, passage::FIRST);
+                let verdict = Verdict::forward(backend, mac, ttl, SYN, H::Address::IPV6);
                 return ControlFlow::Break(next.forward(verdict.of(self.bytes), self.headers));
             }
         }

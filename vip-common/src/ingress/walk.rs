@@ -1,6 +1,6 @@
 //! The walk down the ranks of a row.
 
-use super::hops;
+use super::passage::{self, Passage};
 use crate::abi::{
     BackendIndex, BackendMask, Counter, FIRST_RANKS, LaterRanks, MAX_BACKENDS, RankRow, Service,
     State,
@@ -36,12 +36,10 @@ pub(super) struct Segment<'t, A> {
     pub(super) tcp: usize,
     /// Where the service's port lies in the frame.
     pub(super) port: PortField,
-    /// The walk begins at this node's own rank.
-    pub(super) from_peer: bool,
     /// This node is known to have no socket for the flow.
     pub(super) no_socket: bool,
-    /// TTL or hop limit, from which [`hops`] counts the hops between nodes.
-    pub(super) ttl: u8,
+    /// Its way to this node.
+    pub(super) passage: Passage,
     /// Length of the frame in bytes, padding and FCS not included.
     pub(super) bytes: u32,
 }
@@ -81,7 +79,7 @@ where
     N: VerdictHandler,
 {
     let state = tables.state();
-    let config = &state.config;
+    let (config, masks) = (&state.config, &state.masks);
     let syn = segment.purpose == Purpose::Open;
     let bucket = A::bucket(
         segment.service,
@@ -91,16 +89,21 @@ where
     let usable = usable(state, segment.service, syn);
 
     // A mask instead of a test whether this node is joining: the verifier sees no branch.
-    let others = usable.without(state.masks.no_forward);
+    let others = usable.without(masks.no_forward);
 
+    // The nodes that may have the socket. One that is not ready is passed over by a SYN by right.
+    let holders = if syn { masks.suspect } else { masks.not_gone };
+
+    let mut passage = segment.passage;
     let mut ranks = Ranks {
         row: row(tables, bucket),
         left: EVERY_HOP >> (MAX_BACKENDS - (config.backend_count as usize).min(MAX_BACKENDS)),
+        passed: BackendMask::EMPTY,
     };
     let mut found = None;
-    if segment.from_peer {
-        // A peer has tried the ranks above this node's; or no hop is left to try them.
-        ranks.skip_to(config.own_index);
+    if passage.starts_here {
+        let above = ranks.skip_to(config.own_index);
+        passage.doubtful |= passage.asked < above.and(holders).count();
     } else {
         found = ranks.descend(state, others);
     }
@@ -113,25 +116,64 @@ where
                 let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
                 return next.handle(segment.keep_here(verdict));
             }
+            passage.counts = true;
             found = ranks.descend(state, others);
         }
     }
-    if is_spent(segment, state) {
+    if passage.is_spent(state) {
         // No reset: it is unknown which nodes have looked for the socket.
         return next.handle(Verdict::drop(Counter::TtlExceeded));
     }
-    let Some((backend, mac)) = found else {
-        // A joining node forwards nothing. A peer may have the connection, so this node must not
-        // reset it: the segment is dropped, and the client sends it again.
-        let joining = !state.masks.no_forward.is_empty();
-        return next.handle(if joining && segment.purpose != Purpose::Error {
-            Verdict::drop(Counter::Joining)
-        } else {
-            segment.keep_here(Verdict::pass(Counter::NoSocket))
-        });
+    passage.asked += u32::from(passage.counts);
+    passage.doubtful |= !ranks.passed.and(holders).is_empty();
+    let (ttl, found) = match found {
+        Some(found) => (passage.ttl(), Some(found)),
+        None => (passage::LAST_RESORT, suspect(state)),
     };
-    let verdict = Verdict::forward(backend.get() as u32, mac, syn, A::IPV6);
+    let Some((backend, mac)) = found else {
+        let verdict = no_socket(segment.purpose, passage, tables);
+        return next.handle(segment.keep_here(verdict));
+    };
+    let verdict = Verdict::forward(backend.get() as u32, mac, ttl, syn, A::IPV6);
     next.handle(verdict.of(segment.bytes))
+}
+
+/// The suspect that gets a segment after all other nodes. Every node is in every row, so any will
+/// do.
+#[inline(always)]
+fn suspect(state: &State) -> Option<(BackendIndex, Mac)> {
+    let suspects = state.masks.suspect.without(state.masks.no_forward);
+    let index = suspects.nth(0)?;
+    let mac = state.backends[index.get()].mac;
+    (index.get() as u32 != state.config.own_index && !mac.is_unknown()).then_some((index, mac))
+}
+
+/// The verdict at the end of the row, where no node that was asked has the socket. The stack of
+/// this node refuses a SYN and resets any other segment. It does not get a segment whose socket
+/// another member may have; the client sends that segment again.
+#[inline(always)]
+fn no_socket<T: Tables>(purpose: Purpose, passage: Passage, tables: &T) -> Verdict {
+    let state = tables.state();
+    let masks = &state.masks;
+    // A node that hands nothing on does not know which peers are there.
+    let knows_peers = masks.no_forward.is_empty();
+    let is_final = match purpose {
+        Purpose::Open => knows_peers && !passage.doubtful && masks.suspect.is_empty(),
+        Purpose::Continue => {
+            knows_peers
+                && !passage.doubtful
+                && passage.asked >= masks.not_gone.count()
+                && tables.now() < state.resets_until
+        }
+        Purpose::Error => true,
+    };
+    if is_final {
+        Verdict::pass(Counter::NoSocket)
+    } else if knows_peers {
+        Verdict::drop(Counter::Unasked)
+    } else {
+        Verdict::drop(Counter::Joining)
+    }
 }
 
 /// The row of a bucket. A cluster with few nodes has no later ranks.
@@ -157,16 +199,6 @@ pub(super) fn usable(state: &State, service: &Service, syn: bool) -> BackendMask
     }
 }
 
-/// Whether the segment has made all the hops that it may.
-///
-/// The TTL is hidden from the verifier. Otherwise it would verify the code before this twice: for
-/// the range of a client's TTL and for that of a forwarded frame.
-#[inline(always)]
-fn is_spent<A>(segment: &Segment<'_, A>, state: &State) -> bool {
-    let ttl = state.hide_from_verifier::<256>(segment.ttl.into());
-    hops::are_spent(ttl as u32, state.config.backend_count)
-}
-
 /// One bit for each rank of a row.
 const EVERY_HOP: usize = (1 << MAX_BACKENDS) - 1;
 
@@ -177,6 +209,8 @@ struct Ranks {
     /// that `x` is at least 1, so it would follow a counter below 0 without end. A shift to the
     /// right lowers the upper bound that it knows.
     left: usize,
+    /// The nodes of the ranks that [`descend`](Self::descend) has passed over.
+    passed: BackendMask,
 }
 
 impl Ranks {
@@ -192,12 +226,15 @@ impl Ranks {
         Some(first)
     }
 
-    /// Goes down to the rank of this backend, or to the end.
+    /// Goes down to the rank of this backend, or to the end. Returns the nodes above.
     #[inline(always)]
-    fn skip_to(&mut self, node: u32) {
+    fn skip_to(&mut self, node: u32) -> BackendMask {
+        let mut above = BackendMask::EMPTY;
         while self.left != 0 && self.row.first().get() as u32 != node {
+            above = above.with(self.row.first(), true);
             self.next();
         }
+        above
     }
 
     /// Takes ranks up to the first usable peer and returns it. Stops before this node's own rank
@@ -213,6 +250,7 @@ impl Ranks {
             if usable.contains(index) && !mac.is_unknown() {
                 return Some((index, mac));
             }
+            self.passed = self.passed.with(index, true);
         }
         None
     }

@@ -5,11 +5,12 @@ use std::vec::Vec;
 use super::addresses::{PORT, node_mac};
 use super::segment::SEQUENCE;
 use super::world::{NOW, World, backend};
-use crate::abi::{BackendMask, flag};
+use crate::abi::{BackendMask, Counter, flag};
 use crate::egress;
 use crate::env::Socket;
-use crate::ingress::{self, Action, untag};
+use crate::ingress::{Action, passage, untag};
 use crate::verdict::Kind;
+use crate::wire::tcp::{ACK, SYN};
 
 /// Checks the rules for the input of a fuzzer: three bytes that set the node's state, then a frame.
 ///
@@ -26,8 +27,17 @@ pub fn check_input(input: &[u8]) {
     world = world.refusing(how >> 2 & (flag::ALLOW_LIST | flag::SYN_LIMIT));
     for node in 0..3 {
         let bit = |shift: usize| health >> (node + shift) & 1 != 0;
+        // Two bits for each of the others, of which a node that is alive has no use.
+        let (suspect, gone) = match how >> (2 * node + 2) & 3 {
+            _ if node == 0 || bit(0) => (false, false),
+            0 => (false, true),
+            1 => (true, false),
+            _ => (false, false),
+        };
         let masks = &mut world.state.masks;
         masks.alive = masks.alive.with(backend(node), bit(0));
+        masks.suspect = masks.suspect.with(backend(node), suspect);
+        masks.not_gone = masks.not_gone.with(backend(node), !gone);
         masks.new_connections[0] = masks.new_connections[0].with(backend(node), bit(3));
     }
     world.socket = match sockets & 7 {
@@ -43,6 +53,9 @@ pub fn check_input(input: &[u8]) {
     if sockets & 32 != 0 {
         world.state.masks.no_forward = BackendMask::ALL;
     }
+    if sockets & 64 != 0 {
+        world.state.resets_until = NOW;
+    }
     let mut frame = Vec::from(frame);
     assert!(untag(&mut frame, &world), "the tag is there");
     check_ingress(&world, &frame);
@@ -57,9 +70,13 @@ fn check_ingress(world: &World, frame: &[u8]) {
     let other = world.run_without_straight_path(&mut without);
     assert_eq!((verdict, action), other, "with and without straight path");
     assert_eq!(after, without, "with and without straight path");
+    let masks = &world.state.masks;
     match verdict.kind() {
         Kind::Pass | Kind::Local => {
             assert_eq!(action, Action::Pass);
+            if verdict.counter() == Counter::NoSocket && !may_be_final(world, frame) {
+                panic!("reset, and another node may have the socket: {frame:x?} {world:?}");
+            }
             // At most a port and the checksum that covers it.
             let changed = after.iter().zip(frame).filter(|(a, b)| a != b).count();
             assert!(changed <= 4, "{changed} bytes changed: {verdict:?}");
@@ -68,21 +85,20 @@ fn check_ingress(world: &World, frame: &[u8]) {
         Kind::Forward => {
             assert_eq!(action, Action::Transmit);
             // The frame leaves with a smaller TTL, and at most that of the first hop.
-            let hops = |frame: &[u8]| frame[if frame[12] == 8 { 22 } else { 21 }];
-            let (came, left) = (hops(frame), hops(&after));
-            let fewer = left < came && left <= ingress::hops::FIRST;
+            let (came, left) = (ttl(frame), ttl(&after));
+            let fewer = left < came && left <= passage::FIRST;
             assert!(fewer, "TTL {came}, then {left}");
             let to = verdict.backend() as usize;
             assert!((1..3).contains(&to), "to no other node: {verdict:?}");
             assert_eq!(after[..6], node_mac(to).to_wire());
             assert_eq!(after[6..12], node_mac(0).to_wire());
-            let alive = world.state.masks.alive.contains(backend(to));
-            assert!(alive, "to a dead node: {verdict:?}");
-            let no_forward = world.state.masks.no_forward.contains(backend(to));
-            assert!(
-                !no_forward,
-                "forwarded to a peer that gets nothing: {verdict:?}"
-            );
+            let wanted = if left == passage::LAST_RESORT {
+                masks.suspect
+            } else {
+                masks.alive
+            };
+            let gets = wanted.without(masks.no_forward).contains(backend(to));
+            assert!(gets, "to a peer that gets nothing: {verdict:?}");
         }
         Kind::AnswerArp | Kind::AnswerNdp => {
             assert_eq!(action, Action::Transmit);
@@ -96,6 +112,32 @@ fn check_ingress(world: &World, frame: &[u8]) {
     if verdict.kind() != Kind::AnswerNdp {
         assert_eq!(after.len(), frame.len());
     }
+}
+
+/// Whether this node may refuse or reset the segment of a frame. True also for what is no plain
+/// segment.
+fn may_be_final(world: &World, frame: &[u8]) -> bool {
+    let (state, masks) = (&world.state, &world.state.masks);
+    let (is_tcp, tcp) = if frame[12] == 8 {
+        (frame[23] == 6, 14 + usize::from(frame[14] & 15) * 4)
+    } else {
+        (frame[20] == 6, 54)
+    };
+    let from_peer = (1..3).any(|node| frame[6..12] == node_mac(node).to_wire());
+    let asked = match ttl(frame) {
+        _ if !is_tcp => return true,
+        19..=passage::FIRST if from_peer => passage::FIRST - ttl(frame),
+        0..=passage::FIRST => return false,
+        _ => 0,
+    };
+    let opens = frame[tcp + 13] & (SYN | ACK) == SYN;
+    let all_asked = u32::from(asked) + 1 >= masks.not_gone.count() && NOW < state.resets_until;
+    masks.no_forward.is_empty() && masks.suspect.is_empty() && (opens || all_asked)
+}
+
+/// The TTL or hop limit of an IP packet.
+fn ttl(frame: &[u8]) -> u8 {
+    frame[if frame[12] == 8 { 22 } else { 21 }]
 }
 
 /// Checks the egress decision.

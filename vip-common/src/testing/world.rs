@@ -7,8 +7,8 @@ use bytemuck::Zeroable as _;
 
 use super::addresses::{BANNED, BANNED6, PORT, VIP, VIP6, node_address, node_address6, node_mac};
 use crate::abi::{
-    Backend, BackendIndex, Config, FirstRanks, LAYOUT_VERSION, LONGEST_LEASE, LaterRanks, Masks,
-    RankRow, Service, State, Vip,
+    Backend, BackendIndex, Config, FirstRanks, LAYOUT_VERSION, LONGEST_LEASE, LaterRanks,
+    MAX_CHECKS, Masks, RankRow, Service, State, Vip,
 };
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
@@ -25,6 +25,19 @@ pub const ROWS: usize = 64;
 
 /// The current time of a [`World`].
 pub const NOW: BootNanos = BootNanos(1_000_000_000);
+
+/// The state of a node as another one sees it. A node that is watched counts as up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// It gets all segments.
+    Up,
+    /// Its packets stay out: it gets a segment after all other nodes.
+    Suspect,
+    /// It gets nothing, and may have the socket.
+    Away,
+    /// It gets nothing, and its connections may be reset.
+    Gone,
+}
 
 /// The environment of one node's decisions.
 #[derive(Clone, Debug)]
@@ -67,6 +80,7 @@ impl World {
                 ..Config::zeroed()
             },
             masks: Masks::all(nodes),
+            resets_until: NOW.after(LONGEST_LEASE),
             ..State::zeroed()
         };
         state.set_vips(
@@ -102,6 +116,19 @@ impl World {
                 BootNanos::ZERO
             };
         }
+        self
+    }
+
+    /// The same node, which sees the backend with this index in this state. One that is up is
+    /// chosen for new connections.
+    #[must_use]
+    pub fn seeing(mut self, node: usize, seen: Seen) -> Self {
+        let node = backend(node);
+        let masks = &mut self.state.masks;
+        masks.alive = masks.alive.with(node, seen == Seen::Up);
+        masks.suspect = masks.suspect.with(node, seen == Seen::Suspect);
+        masks.not_gone = masks.not_gone.with(node, seen != Seen::Gone);
+        masks.new_connections = [masks.alive; MAX_CHECKS];
         self
     }
 

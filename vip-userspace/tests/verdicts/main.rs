@@ -21,8 +21,8 @@ use vip_common::env::Socket;
 use vip_common::ingress::Action;
 use vip_common::ingress::untag;
 use vip_common::testing::{
-    BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, NOW, PORT, Random, Segment, VIP, VIP6, World,
-    arp_frame, arp_request, backend, ndp_frame, node_address, node_address6, node_mac,
+    BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, NOW, PORT, Random, Seen, Segment, VIP, VIP6,
+    World, arp_frame, arp_request, backend, ndp_frame, node_address, node_address6, node_mac,
     solicitation,
 };
 use vip_common::verdict::{Kind, Verdict};
@@ -102,6 +102,7 @@ impl Kernel {
         self.1
             .update(|state| {
                 state.masks = world.state.masks;
+                state.resets_until = BootNanos(world.state.resets_until.0.saturating_add(ahead));
                 for (vip, wanted) in zip(&mut state.vips, world.state.vips) {
                     let root = vip.services[0].allowed;
                     *vip = wanted;
@@ -622,8 +623,13 @@ fn ten_thousand_random_frames_get_the_same_verdict_in_the_kernel() {
                 world = world.owning(random.below(2) == 0);
                 world = world.refusing(random.pick(&[0, flag::ALLOW_LIST]));
                 for node in 0..3 {
-                    let alive = random.below(4) != 0;
-                    world.state.masks.alive = world.state.masks.alive.with(backend(node), alive);
+                    let seen = [Seen::Suspect, Seen::Away, Seen::Gone];
+                    let seen = if random.below(4) != 0 {
+                        Seen::Up
+                    } else {
+                        random.pick(&seen)
+                    };
+                    world = world.seeing(node, seen);
                     let ready = random.below(4) != 0;
                     let mask = &mut world.state.masks.new_connections[0];
                     *mask = mask.with(backend(node), ready);

@@ -28,11 +28,11 @@ fn an_icmp_error_goes_to_the_node_of_its_connection() {
             let error = |first: usize| answer(first)[ipv6].quoted_by_router(0, kind);
             let none = World::new(3, 0);
             assert_eq!(run(&none, &mut error(1)), forward(1, false));
-            assert_eq!(run(&none, &mut error(0)), forward(1, false));
+            assert_eq!(run(&none, &mut error(0)), next(1, false));
             let mine = world(socket(Socket::Connection));
             assert_eq!(run(&mine, &mut error(0)), local(LocalError, false));
             let listens = world(socket(Socket::Cookie));
-            assert_eq!(run(&listens, &mut error(0)), forward(1, false));
+            assert_eq!(run(&listens, &mut error(0)), next(1, false));
             let mut alone = World::new(3, 0);
             alone.state.masks.alive = BackendMask::EMPTY;
             assert_eq!(run(&alone, &mut error(0)), Verdict::pass(NoSocket));

@@ -97,6 +97,7 @@ proptest! {
         let cluster = Cluster::new((0..nodes).map(|me| {
             let mut world = World::new(nodes, me);
             world.state.masks.alive = mask;
+            world.state.masks.not_gone = mask.with(backend(me), true);
             world.socket = if me == holder { Socket::Connection } else { Socket::None };
             world
         }));
@@ -176,6 +177,7 @@ fn every_path_ends_at_the_first_socket_of_its_row_or_at_one_reset() {
             };
             let mut masks = crate::abi::Masks::all(nodes);
             masks.alive = mask(&|state| state.is_some());
+            masks.not_gone = masks.alive;
             let ready = mask(&|state| matches!(state, Some((true, _))));
             choose(&mut masks, ready);
             for (node, world) in cluster.worlds.iter_mut().enumerate() {
@@ -264,6 +266,7 @@ fn no_path_is_longer_than_its_bound_whatever_sources_are_rewritten() {
                 masks.alive = masks.alive.with(backend(node), state(node) > 0);
                 ready = ready.with(backend(node), state(node) > 1);
             }
+            masks.not_gone = masks.alive;
             choose(&mut masks, ready);
             for world in &mut cluster.worlds {
                 world.state.masks = masks;
@@ -336,7 +339,7 @@ fn rewritten_sources_hide_connections_until_they_are_learned() {
             }
         }
     }
-    assert_eq!(found_of, [75, 55, 31, 36], "percent, of 2 to 5 nodes");
+    assert_eq!(found_of, [50, 66, 25, 40], "percent, of 2 to 5 nodes");
 }
 
 proptest! {
@@ -403,7 +406,7 @@ fn a_packet_between_nodes_with_different_tables_is_dropped_after_its_last_hop() 
         let verdict = worlds[node].run(&mut frame).0;
         if verdict.kind != Kind::Forward {
             assert_eq!(verdict, Verdict::drop(Counter::TtlExceeded));
-            assert_eq!(hops, 3);
+            assert_eq!(hops, 2);
             return;
         }
         node = verdict.backend as usize;

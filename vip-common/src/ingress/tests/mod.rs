@@ -1,9 +1,12 @@
 //! Tests of the ingress decision.
 
+mod end_of_row;
 mod icmp;
 mod loops;
 mod malformed;
+mod model;
 mod neighbor;
+mod promises;
 mod ranks;
 mod refused;
 mod straight;
@@ -13,7 +16,7 @@ use super::*;
 use crate::abi::{BackendMask, Counter, flag};
 use crate::env::Socket;
 use crate::testing::{
-    BANNED, CLIENT, PORT, Random, SEQUENCE, Segment as Tcp, VIP, World, backend,
+    BANNED, CLIENT, NOW, PORT, Random, SEQUENCE, Seen, Segment as Tcp, VIP, World, backend,
     checksums_are_right, node_mac,
 };
 use crate::verdict::{Kind, Verdict};
@@ -21,9 +24,19 @@ use crate::wire::addr::{Be128, Mac};
 use crate::wire::vlan::tagged;
 use crate::wire::{ipv6, tcp};
 
-/// The verdict that forwards an IPv4 segment to this node.
+/// The verdict that forwards an IPv4 segment to this node, as the first one that is asked.
 fn forward(to: usize, syn: bool) -> Verdict {
-    Verdict::forward(to as u32, node_mac(to), syn, false)
+    Verdict::forward(to as u32, node_mac(to), passage::FIRST, syn, false)
+}
+
+/// The same after node 0 has looked for the socket.
+fn next(to: usize, syn: bool) -> Verdict {
+    leaving(passage::FIRST - 1, forward(to, syn))
+}
+
+/// The verdict that forwards with this TTL.
+fn leaving(ttl: u8, verdict: Verdict) -> Verdict {
+    Verdict { ttl, ..verdict }
 }
 
 /// The same verdict about an IPv6 frame.
@@ -70,9 +83,14 @@ fn unready(node: usize) -> impl FnOnce(&mut World) {
     }
 }
 
-/// A change: the node is not alive.
+/// A change: the node is in this state.
+fn sees(node: usize, seen: Seen) -> impl FnOnce(&mut World) {
+    move |world| *world = world.clone().seeing(node, seen)
+}
+
+/// A change: the node is gone.
 fn dead(node: usize) -> impl FnOnce(&mut World) {
-    move |world| world.state.masks.alive = world.state.masks.alive.with(backend(node), false)
+    sees(node, Seen::Gone)
 }
 
 /// The same segment by IPv6, with the same node at the first rank.
@@ -97,7 +115,7 @@ fn same(_: &mut World) {}
 fn forwarded(first: usize, flags: u8) -> Tcp {
     Tcp {
         from: node_mac(2),
-        ttl: hops::FIRST,
+        ttl: passage::FIRST,
         ..to(first, flags)
     }
 }
@@ -147,8 +165,8 @@ fn check(rows: Vec<Row>) {
             } else {
                 (21, 22)
             };
-            let left = hops::lowered(segment.ttl);
-            assert_eq!(frame[ttl], left, "{name}: TTL");
+            assert!(verdict.ttl < segment.ttl, "{name}: the TTL falls");
+            assert_eq!(frame[ttl], verdict.ttl, "{name}: TTL");
             assert_eq!(frame[rest..], before[rest..], "{name}: the rest");
         }
     }

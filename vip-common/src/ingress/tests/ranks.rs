@@ -69,7 +69,7 @@ fn at_its_own_rank_a_node_keeps_a_segment_with_a_socket() {
             to(0, SYN),
             local(LocalSyn, true),
         ),
-        ("SYN, none", world(same), to(0, SYN), forward(1, true)),
+        ("SYN, none", world(same), to(0, SYN), next(1, true)),
         (
             "SYN, listener that takes no new ones",
             world(|w| {
@@ -77,7 +77,7 @@ fn at_its_own_rank_a_node_keeps_a_segment_with_a_socket() {
                 unready(0)(w);
             }),
             to(0, SYN),
-            forward(1, true),
+            next(1, true),
         ),
         (
             "retransmitted SYN while this node drains",
@@ -94,7 +94,7 @@ fn at_its_own_rank_a_node_keeps_a_segment_with_a_socket() {
             to(0, ACK),
             local(LocalSegment, false),
         ),
-        ("data, none", world(same), to(0, ACK), forward(1, false)),
+        ("data, none", world(same), to(0, ACK), next(1, false)),
     ]);
 }
 
@@ -128,7 +128,7 @@ fn a_time_wait_socket_keeps_late_segments_and_new_connections_of_a_usable_node()
             "TIME-WAIT, SYN, no listener",
             world(socket(time_wait(0))),
             to(0, SYN),
-            forward(1, true),
+            next(1, true),
         ),
         (
             "TIME-WAIT, SYN, takes no new ones",
@@ -138,43 +138,43 @@ fn a_time_wait_socket_keeps_late_segments_and_new_connections_of_a_usable_node()
                 unready(0)(w);
             }),
             to(0, SYN),
-            forward(1, true),
+            next(1, true),
         ),
         (
             "TIME-WAIT, data of the new connection at a peer",
             world(socket(time_wait(SEQUENCE ^ 1 << 31))),
             to(0, ACK),
-            forward(1, false),
+            next(1, false),
         ),
         (
             "TIME-WAIT, data of a new connection that was opened at once",
             world(socket(time_wait(SEQUENCE - 1))),
             to(0, ACK),
-            forward(1, false),
+            next(1, false),
         ),
         (
             "TIME-WAIT, FIN of the new connection",
             world(socket(time_wait(SEQUENCE ^ 1 << 31))),
             to(0, ACK | FIN),
-            forward(1, false),
+            next(1, false),
         ),
         (
             "TIME-WAIT, reset of the new connection",
             world(socket(time_wait(SEQUENCE + (1 << 17)))),
             to(0, ACK | RST),
-            forward(1, false),
+            next(1, false),
         ),
         (
             "TIME-WAIT, the expected number is not known",
             world(socket(Socket::TimeWait { expects: None })),
             to(0, ACK | FIN),
-            forward(1, false),
+            next(1, false),
         ),
         (
             "data, only a listener",
             world(socket(Socket::Listener)),
             to(0, ACK),
-            forward(1, false),
+            next(1, false),
         ),
         (
             "cookie",
@@ -192,14 +192,14 @@ fn a_time_wait_socket_keeps_late_segments_and_new_connections_of_a_usable_node()
             "cookie, but the segment is a reset",
             world(socket(Socket::Cookie)),
             to(0, ACK | RST),
-            forward(1, false),
+            next(1, false),
         ),
     ]);
 }
 
 #[test]
 fn a_forwarded_segment_goes_down_from_the_own_rank() {
-    use Counter::{LocalSegment, NoSocket, TtlExceeded};
+    use Counter::{LocalSegment, NoSocket, TtlExceeded, Unasked};
     use tcp::ACK;
     check(vec![
         (
@@ -211,44 +211,80 @@ fn a_forwarded_segment_goes_down_from_the_own_rank() {
         (
             "forwarded, none",
             world(same),
+            with_ttl(33, forwarded(2, ACK)),
+            leaving(32, forward(1, false)),
+        ),
+        (
+            "forwarded, none, doubtful",
+            world(same),
+            with_ttl(17, forwarded(2, ACK)),
+            leaving(16, forward(1, false)),
+        ),
+        (
+            "forwarded, the rank above was not asked",
+            world(same),
             forwarded(2, ACK),
-            forward(1, false),
+            leaving(17, forward(1, false)),
+        ),
+        (
+            "forwarded, the rank above was not asked, and is gone",
+            world(dead(2)),
+            forwarded(2, ACK),
+            next(1, false),
         ),
         (
             "forwarded, no rank is left",
             world(same),
-            forwarded(1, ACK),
+            with_ttl(32, forwarded(1, ACK)),
             Verdict::pass(NoSocket),
         ),
         (
-            "forwarded, one hop is left",
+            "forwarded, no rank is left, one was not asked",
             world(same),
-            with_ttl(32, forwarded(2, ACK)),
-            forward(1, false),
+            with_ttl(33, forwarded(1, ACK)),
+            Verdict::drop(Unasked),
         ),
         (
-            "forwarded, no hop is left",
+            "forwarded, no rank is left, doubtful",
+            world(same),
+            with_ttl(16, forwarded(1, ACK)),
+            Verdict::drop(Unasked),
+        ),
+        (
+            "forwarded, all other nodes asked",
             world(same),
             with_ttl(31, forwarded(2, ACK)),
             Verdict::drop(TtlExceeded),
         ),
         (
-            "forwarded, no hop is left, connection",
+            "forwarded, all other nodes asked, connection",
             world(socket(Socket::Connection)),
             with_ttl(31, forwarded(2, ACK)),
             local(LocalSegment, false),
         ),
         (
-            "forwarded, no hop and no rank is left: no reset",
+            "forwarded, all nodes asked, and no rank is left: no reset",
             world(same),
             with_ttl(31, forwarded(1, ACK)),
+            Verdict::drop(TtlExceeded),
+        ),
+        (
+            "last resort, connection",
+            world(socket(Socket::Connection)),
+            with_ttl(passage::LAST_RESORT, forwarded(2, ACK)),
+            local(LocalSegment, false),
+        ),
+        (
+            "last resort, none",
+            world(same),
+            with_ttl(passage::LAST_RESORT, forwarded(2, ACK)),
             Verdict::drop(TtlExceeded),
         ),
         // A segment that a peer sends itself or routes is a client's.
         (
             "a peer's own or routed segment",
             world(same),
-            with_ttl(hops::FIRST + 1, forwarded(2, ACK)),
+            with_ttl(passage::FIRST + 1, forwarded(2, ACK)),
             forward(2, false),
         ),
         // Forwarded by a node whose Ethernet source is rewritten: from the first rank on.
@@ -259,64 +295,63 @@ fn a_forwarded_segment_goes_down_from_the_own_rank() {
                 from: REWRITTEN,
                 ..forwarded(2, ACK)
             },
-            forward(2, false),
+            leaving(17, forward(2, false)),
         ),
         (
             "forwarded, learned source",
             World::new(3, 0).knowing_source(2, REWRITTEN),
             Tcp {
                 from: REWRITTEN,
-                ..forwarded(2, ACK)
+                ..with_ttl(33, forwarded(2, ACK))
             },
-            forward(1, false),
+            leaving(32, forward(1, false)),
         ),
         (
             "forwarded, ARP address of a node with another source",
             World::new(3, 0).knowing_source(2, REWRITTEN),
-            forwarded(2, ACK),
-            forward(1, false),
+            with_ttl(33, forwarded(2, ACK)),
+            leaving(32, forward(1, false)),
         ),
     ]);
 }
 
 #[test]
-fn a_low_ttl_counts_as_hops_between_nodes() {
-    use Counter::{LocalSegment, LocalSyn, NoSocket, TtlExceeded};
+fn a_clients_low_ttl_counts_as_hops_between_nodes() {
+    use Counter::{LocalSegment, LocalSyn, TtlExceeded, Unasked};
     use tcp::{ACK, SYN};
     check(vec![
         (
-            "a client's, one hop is left",
+            "one hop is left",
             world(same),
             with_ttl(32, to(1, ACK)),
-            forward(1, false),
+            leaving(15, forward(1, false)),
         ),
         (
-            "a client's, no hop is left",
+            "no hop is left",
             world(same),
             with_ttl(31, to(1, ACK)),
             Verdict::drop(TtlExceeded),
         ),
         (
-            "a client's, no hop is left, connection",
+            "no hop is left, connection",
             world(socket(Socket::Connection)),
             with_ttl(1, to(1, ACK)),
             local(LocalSegment, false),
         ),
         (
-            "a client's, no hop is left, listener",
+            "no hop is left, listener",
             world(socket(Socket::Listener)),
             with_ttl(0, to(1, SYN)),
             local(LocalSyn, true),
         ),
-        // After the last rank.
         (
-            "no peer is alive and no socket",
+            "no rank is left: neither refused nor reset",
             world(|w| {
                 dead(1)(w);
                 dead(2)(w);
             }),
-            to(0, ACK),
-            Verdict::pass(NoSocket),
+            with_ttl(33, to(0, SYN)),
+            Verdict::drop(Unasked),
         ),
     ]);
 }

@@ -78,7 +78,7 @@ fn the_first_node_applies_allow_list_and_limit() {
             World::new(3, 0).refusing(flag::ALLOW_LIST),
             Tcp {
                 from: node_mac(2),
-                ttl: hops::FIRST,
+                ttl: passage::FIRST,
                 ..banned(SYN)
             },
             Verdict::drop(NotAllowed),
@@ -112,7 +112,7 @@ fn the_first_node_applies_allow_list_and_limit() {
             World::new(3, 0).refusing(flag::SYN_LIMIT),
             Tcp {
                 from: node_mac(2),
-                ttl: hops::FIRST,
+                ttl: passage::FIRST,
                 ..banned(SYN)
             },
             Verdict::pass(NoSocket),
@@ -126,7 +126,7 @@ fn the_first_node_applies_allow_list_and_limit() {
         (
             "a client's SYN with the TTL of a forwarded one",
             World::new(3, 0).refusing(flag::SYN_LIMIT),
-            with_ttl(hops::FIRST, banned(SYN)),
+            with_ttl(passage::FIRST, banned(SYN)),
             Verdict::drop(SynLimited),
         ),
     ]);

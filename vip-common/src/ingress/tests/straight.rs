@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use crate::abi::{BackendIndex, BackendMask, MAX_BACKENDS, NOT_A_BACKEND, RankRow, flag};
 use crate::env::Socket;
-use crate::ingress::hops;
+use crate::ingress::passage;
 use crate::testing::{
     BANNED, CLIENT, CLIENT_MAC, PORT, Random, SEQUENCE, Segment, World, backend, node_mac,
 };
@@ -40,6 +40,8 @@ fn world(random: &mut Random) -> World {
     let masks = &mut world.state.masks;
     masks.alive = mask(random);
     masks.new_connections[0] = mask(random);
+    masks.suspect = mask(random).without(masks.alive);
+    masks.not_gone = mask(random).or(masks.living());
     if random.below(8) == 0 {
         masks.no_forward = mask(random);
     }
@@ -147,7 +149,7 @@ fn it_answers_what_it_is_for() {
             assert!(!answered(here, Socket::None));
             let from_peer = Segment {
                 from: node_mac(2),
-                ttl: hops::FIRST,
+                ttl: passage::FIRST,
                 ..elsewhere
             };
             assert!(answered(from_peer, Socket::Connection));

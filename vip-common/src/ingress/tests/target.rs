@@ -30,7 +30,7 @@ fn a_segment_that_stays_gets_the_target_of_its_service() {
         let (verdict, _) = listening(Socket::None).run(&mut frame);
         assert_eq!(verdict.kind, Kind::Forward);
         let forwarded = Tcp {
-            ttl: hops::FIRST,
+            ttl: passage::FIRST - 1,
             ..segment
         };
         assert_eq!(frame[14..], forwarded.build()[14..]);
@@ -38,7 +38,9 @@ fn a_segment_that_stays_gets_the_target_of_its_service() {
     // A segment without a connection stays, and gets the target too: the egress program writes the
     // port that the client knows into the reset.
     let mut alone = listening(Socket::None);
-    alone.state.masks.alive = BackendMask::EMPTY;
+    for node in [1, 2] {
+        alone = alone.seeing(node, Seen::Gone);
+    }
     for segment in mine(tcp::ACK) {
         let mut frame = segment.build();
         assert_eq!(alone.run(&mut frame).0.counter, Counter::NoSocket);
