@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::clock::boot_now;
-use crate::cluster::{Cluster, Pace, Plan};
+use crate::clock::{boot_now, until};
+use crate::cluster::{Cluster, PATIENCE, Pace, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
 use crate::traffic::{Watches, vip};
@@ -60,7 +60,7 @@ pub(super) const ALL_PORTS: Scenario = Scenario {
     run: |cluster, timeline| {
         let together = Pause::ports("all nodes", &[0, 1, 2]);
         let in_turn = Pause {
-            apart: Duration::from_millis(100),
+            apart: ms(100),
             ..Pause::ports("all nodes, back in turn", &[0, 1, 2])
         };
         run(
@@ -88,17 +88,30 @@ pub(super) const PROCESSES: Scenario = Scenario {
             cluster,
             timeline,
             PROCESSES.name,
-            &[300, 1000],
+            &[ms(300), ms(1000)],
             &[owner, backup],
         )
     },
 };
 
-/// How long something pauses, in ms.
-const DURATIONS: [u64; 8] = [100, 250, 300, 400, 1000, 1500, 3000, 10_000];
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
 
-/// The agents' default, in ms.
-const RESET_AFTER: u64 = 2000;
+/// How long something pauses.
+const DURATIONS: [Duration; 8] = [
+    ms(100),
+    ms(250),
+    ms(300),
+    ms(400),
+    ms(1000),
+    ms(1500),
+    ms(3000),
+    ms(10_000),
+];
+
+/// The agents' default.
+const RESET_AFTER: Duration = ms(2000);
 
 /// The node that owns the VIP before each pause. The first node has a higher priority, the third a
 /// lower one.
@@ -146,17 +159,17 @@ impl Pause {
     }
 
     /// Whether the owner from before must have the VIP afterwards.
-    fn leaves_vip(&self, ms: u64) -> bool {
-        let all = self.nodes.len() == 3 && ms < RESET_AFTER;
+    fn leaves_vip(&self, lasts: Duration) -> bool {
+        let all = self.nodes.len() == 3 && lasts < RESET_AFTER;
         all || !self.nodes.contains(&OWNER_BEFORE)
     }
 
-    fn happen(&self, cluster: &mut Cluster, ms: u64) -> Result<()> {
+    fn happen(&self, cluster: &mut Cluster, lasts: Duration) -> Result<()> {
         for &node in self.nodes {
             self.set(cluster, node, false)?;
         }
         let begin = Instant::now();
-        let mut end = Duration::from_millis(ms);
+        let mut end = lasts;
         for &node in self.nodes {
             std::thread::sleep(end.saturating_sub(begin.elapsed()));
             self.set(cluster, node, true)?;
@@ -182,21 +195,25 @@ impl Pause {
     }
 }
 
-/// Watches, and how they were when all were open.
-type Held = (Watches, Snapshot);
+#[derive(Debug)]
+struct Held {
+    watches: Watches,
+    /// How they were when all were open.
+    before: Snapshot,
+}
 
 fn run(
     cluster: &mut Cluster,
     timeline: &mut Timeline,
     name: &str,
-    durations: &[u64],
+    durations: &[Duration],
     pauses: &[Pause],
 ) -> Result<Outcome> {
     let mut outcome = Outcome::new(name);
     let mut held = open_watches(cluster)?;
     for pause in pauses {
-        for &ms in durations {
-            let after = case(cluster, timeline, &mut outcome, &mut held, pause, ms)?;
+        for &lasts in durations {
+            let after = case(cluster, timeline, &mut outcome, &mut held, pause, lasts)?;
             if !after.all_open() {
                 held = open_watches(cluster)?;
             }
@@ -210,60 +227,70 @@ fn case(
     cluster: &mut Cluster,
     timeline: &mut Timeline,
     outcome: &mut Outcome,
-    (watches, before): &mut Held,
+    held: &mut Held,
     pause: &Pause,
-    ms: u64,
+    lasts: Duration,
 ) -> Result<Snapshot> {
     give_vip_to(cluster, OWNER_BEFORE)?;
     let claims_before = claims(cluster)?;
-    pause.happen(cluster, ms)?;
+    pause.happen(cluster, lasts)?;
     cluster.wait_until_settled()?;
-    let after = watches.wait_for_verdict(boot_now(), None)?;
+    let after = held.watches.wait_for_verdict(boot_now(), None)?;
+    let before = &held.before;
 
     let owner = cluster.owner()?;
     let moves = claims(cluster)? - claims_before;
-    let mut text = format!("{:?} of {}, {ms} ms:", pause.what, pause.who);
+    let mut text = format!("{:?} of {}, {lasts:?}:", pause.what, pause.who);
     let mut wrongly_cut = 0;
     for node in cluster.nodes() {
         let name = cluster.name(node);
         let (cut, all) = (ended_on(&name, before, &after), before.on(&name).count());
         text += &format!(" {cut} of {all} watches on {name} cut,");
-        if ms < RESET_AFTER || !pause.nodes.contains(&node) {
+        if lasts < RESET_AFTER || !pause.nodes.contains(&node) {
             wrongly_cut += cut;
         }
     }
+    let moved = owner != OWNER_BEFORE || (lasts < RESET_AFTER && moves > 0);
+    let wrongly_moved = moved && pause.leaves_vip(lasts);
     text += &format!(" {moves} takeovers, {} owns the VIP", cluster.name(owner));
     timeline.event(&text);
     outcome.watches += before.watches.len();
     outcome.watches_cut_living += wrongly_cut;
-    outcome.promise(wrongly_cut == 0, || text.clone());
-    if pause.leaves_vip(ms) {
-        let moved = owner != OWNER_BEFORE || (ms < RESET_AFTER && moves > 0);
-        outcome.promise(!moved, || format!("the VIP has moved: {text}"));
-    }
+    outcome.promise(wrongly_cut == 0 && !wrongly_moved, || {
+        format!("{wrongly_cut} watches wrongly cut, VIP wrongly moved: {wrongly_moved}: {text}")
+    });
     Ok(after)
 }
 
-fn open_watches(cluster: &Cluster) -> Result<Held> {
-    let client = cluster.topology.client.as_ref();
-    let (watches, before) = Watches::open(cluster, client, &vip(), cluster.pace().watches)?;
-    for node in cluster.nodes() {
-        let name = cluster.name(node);
-        ensure!(before.on(&name).count() > 0, "no watch is on {name}");
-    }
-    Ok((watches, before))
+/// Opens the watches, again if a server has none: it was not ready for a moment.
+fn open_watches(cluster: &mut Cluster) -> Result<Held> {
+    until("every server has watches", PATIENCE, || {
+        cluster.wait_until_settled()?;
+        let client = cluster.topology.client.as_ref();
+        let count = cluster.pace().watches;
+        let (watches, before) = Watches::open(cluster, client, &vip(), count)?;
+        let nodes = cluster.nodes();
+        let has_some = |node: &usize| before.on(&cluster.name(*node)).count() > 0;
+        Ok(nodes
+            .iter()
+            .all(has_some)
+            .then_some(Held { watches, before }))
+    })
 }
 
+/// Hands the VIP over, again while the cluster still refuses: a server must be ready twice in a row.
 fn give_vip_to(cluster: &mut Cluster, node: usize) -> Result<()> {
-    let owner = cluster.owner()?;
-    if owner == node {
-        return Ok(());
-    }
     let address = cluster.host(node).address().to_string();
-    cluster.vip(owner, &["handover", "--to", &address])?;
-    let owner = cluster.owner()?;
-    ensure!(owner == node, "{} has the VIP", cluster.name(owner));
-    Ok(())
+    let mut refusal = None;
+    until("the VIP is handed over", PATIENCE, || {
+        let owner = cluster.owner()?;
+        if owner == node {
+            return Ok(Some(()));
+        }
+        refusal = cluster.vip(owner, &["handover", "--to", &address]).err();
+        Ok(None)
+    })
+    .with_context(|| format!("the last refusal: {refusal:?}"))
 }
 
 /// How often a node has become the owner.
