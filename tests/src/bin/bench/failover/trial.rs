@@ -8,6 +8,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 use vip_tests::agent::Programs;
 use vip_tests::clock::boot_now;
 use vip_tests::load::{Request, Summary};
+use vip_tests::outcome::Down;
 use vip_tests::traffic::{ArpMonitor, Load, Watches};
 use vip_tests::watch::Snapshot;
 
@@ -66,11 +67,11 @@ impl Clients {
         ]))
     }
 
-    /// Waits until each has made the requests of so many seconds.
+    /// Waits until the first has made the requests of so many seconds. The other makes as many
+    /// meanwhile.
     fn go_on(&mut self, seconds: u64) -> Result<()> {
         let requests = seconds * 1000 / EVERY_MS;
-        let mut clients = self.0.iter_mut();
-        clients.try_for_each(|client| client.go_on(requests as usize))
+        self.0[0].go_on(requests as usize)
     }
 
     fn stop(self) -> Result<[Vec<Request>; 2]> {
@@ -114,7 +115,7 @@ fn measure(setup: &mut Setup, scenario: Scenario) -> Result<Sample> {
     };
     // The silence of the watches until now is caused by the machine.
     let at = boot_now();
-    strike(setup, scenario, node, &mut clients)?;
+    let crashed = strike(setup, scenario, node, &mut clients)?;
     let two_answers = arp.report()?.contradictions.len();
     let after = watches.snapshot()?;
     let requests = clients.stop()?;
@@ -127,7 +128,7 @@ fn measure(setup: &mut Setup, scenario: Scenario) -> Result<Sample> {
     let dead = scenario.stops_server().then_some(name.as_str());
     sample.take_watches(&opened, &after, dead, at);
     let noticed = setup.bfd_down(node, at)?;
-    let crashed = (scenario == Scenario::ServerKilled).then_some(name.as_str());
+    let crashed = crashed.map(|at| Down { server: &name, at });
     for requests in &requests {
         sample.take_requests(requests, at, noticed, crashed);
     }
@@ -159,54 +160,62 @@ fn ticks(pid: Pid) -> Result<u64> {
     Ok(number(11)? + number(12)?)
 }
 
-/// Does what the scenario says to a node, and returns when its consequences are over.
-fn strike(setup: &mut Setup, scenario: Scenario, node: usize, clients: &mut Clients) -> Result<()> {
+/// Does what the scenario says to a node, and returns when its consequences are over: with the time
+/// when a server that was killed was gone (boot-time nanoseconds).
+fn strike(
+    setup: &mut Setup,
+    scenario: Scenario,
+    node: usize,
+    clients: &mut Clients,
+) -> Result<Option<u64>> {
+    let mut crashed = None;
     match scenario {
         Scenario::PowerCut | Scenario::OtherPowerCut => {
             setup.power_cut(node)?;
-            clients.go_on(6)
+            clients.go_on(6)?;
         }
         Scenario::Handover => {
             setup.hand_over(node)?;
-            clients.go_on(3)
+            clients.go_on(3)?;
         }
         Scenario::AgentKilled => {
             setup.kill_agent(node)?;
-            clients.go_on(4)
+            clients.go_on(4)?;
         }
         Scenario::ProxyKilled => {
             setup.kill_proxy(node);
-            clients.go_on(40)
+            clients.go_on(40)?;
         }
         Scenario::AgentFrozen => {
             setup.freeze(node, true)?;
             clients.go_on(10)?;
             setup.freeze(node, false)?;
-            clients.go_on(2)
+            clients.go_on(2)?;
         }
         Scenario::ServerHangs | Scenario::OtherServerHangs => {
             setup.cluster.signal_server(node, Signal::SIGSTOP);
             clients.go_on(5)?;
             setup.cluster.signal_server(node, Signal::SIGCONT);
-            clients.go_on(2)
+            clients.go_on(2)?;
         }
         Scenario::ServerKilled => {
-            setup.cluster.kill_server(node);
-            clients.go_on(4)
+            crashed = Some(setup.cluster.kill_server(node));
+            clients.go_on(4)?;
         }
-        Scenario::Rest => Ok(()),
+        Scenario::Rest => {}
     }
+    Ok(crashed)
 }
 
 impl Sample {
-    /// Takes in a client's requests. `crashed` names a server that was killed at `at`: requests that
-    /// it had in hand cannot be saved by anybody.
+    /// Takes in a client's requests around a fault `at` a time. Nobody can save those that a crashed
+    /// server had in hand.
     fn take_requests(
         &mut self,
         requests: &[Request],
         at: u64,
         noticed: Option<u64>,
-        crashed: Option<&str>,
+        crashed: Option<Down<'_>>,
     ) {
         // From a moment before, so that the answer before the gap is among them.
         let gap = Summary::of(requests.iter().filter(|one| one.end >= at - SECOND / 2)).gap_ms;
@@ -216,7 +225,8 @@ impl Sample {
         self.quiet_gap_ms = self.quiet_gap_ms.max(quiet.gap_ms as f64);
         self.quiet_failed += quiet.failed;
 
-        let in_hand = |one: &Request| crashed.is_some_and(|server| one.was_held_by(server, at));
+        let in_hand =
+            |one: &Request| crashed.is_some_and(|down| one.was_held_by(down.server, down.at));
         let after = requests.iter().filter(|one| one.end >= at);
         let failed: Vec<&Request> = after
             .clone()
