@@ -16,7 +16,7 @@ use vip_tests::topology::VIP;
 use vip_tests::traffic::vip;
 use vip_userspace::observe::event::Record;
 
-use super::Profile;
+use super::kinds::Profile;
 
 /// The software that owns the VIP.
 enum Side {

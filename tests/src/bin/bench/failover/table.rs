@@ -1,7 +1,7 @@
 //! The table of what was found, and what is wanted of it.
 
+use super::kinds::{Profile, Scenario, name};
 use super::trial::Sample;
-use super::{Profile, Scenario, name};
 use crate::report::{Better, Column, Figure, Goal, Label, Row, median, quantile};
 
 pub(super) const LABELS: &[Label] = &[Label::new("scenario", 18), Label::new("profile", 8)];

@@ -12,8 +12,8 @@ use vip_tests::outcome::Down;
 use vip_tests::traffic::{ArpMonitor, Load, Watches};
 use vip_tests::watch::Snapshot;
 
+use super::kinds::{Profile, Scenario};
 use super::setup::Setup;
-use super::{Profile, Scenario};
 
 /// What one trial found.
 #[derive(Clone, Default)]
