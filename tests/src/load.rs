@@ -41,9 +41,9 @@ pub struct LoadArgs {
     /// Requests under way at once; more count as failed
     #[arg(long, default_value_t = 2000)]
     pub in_flight: usize,
-    /// Seconds after which a request has failed
-    #[arg(long, default_value_t = 5)]
-    pub timeout_secs: u64,
+    /// Milliseconds after which a request has failed
+    #[arg(long, default_value_t = 5000)]
+    pub timeout_ms: u64,
     /// Connections that are kept, each with a request every 50 ms, or as often as new ones
     #[arg(long, default_value_t = 0)]
     pub keepalive: usize,
@@ -234,7 +234,7 @@ async fn kept(
 pub async fn run(args: LoadArgs) -> Result<()> {
     let target = Target::new(&args.target)?;
     let path: Arc<str> = args.path.into();
-    let timeout = Duration::from_secs(args.timeout_secs);
+    let timeout = Duration::from_millis(args.timeout_ms);
     let pause = KEPT_INTERVAL.max(Duration::from_millis(args.every_ms));
     let (results, mut finished) = mpsc::unbounded_channel();
     let permits = Arc::new(Semaphore::new(args.in_flight));

@@ -52,12 +52,38 @@ impl Load {
         every_ms: u64,
         kept: usize,
     ) -> Result<Self> {
+        let timeout_ms = cluster.pace().timeout_secs * 1000;
+        Self::launch(cluster, host, target, every_ms, kept, timeout_ms)
+    }
+
+    /// Starts one with new connections only, whose requests have failed after so many milliseconds.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn probe(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        every_ms: u64,
+        timeout_ms: u64,
+    ) -> Result<Self> {
+        Self::launch(cluster, host, target, every_ms, 0, timeout_ms)
+    }
+
+    fn launch(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        every_ms: u64,
+        kept: usize,
+        timeout_ms: u64,
+    ) -> Result<Self> {
         let mut command = cluster.client(host, "load", target);
         command
             .args(["--path", cluster.load_path()])
             .args(["--every-ms", &every_ms.to_string()])
             .args(["--keepalive", &kept.to_string()])
-            .args(["--timeout-secs", &cluster.pace().timeout_secs.to_string()]);
+            .args(["--timeout-ms", &timeout_ms.to_string()]);
         let name = format!("load on {}", host.name());
         let log = cluster.work().join(format!("{}-load.log", host.name()));
         Ok(Self(Process::reporter(&name, &mut command, &log)?))

@@ -21,6 +21,7 @@ mod firewalled;
 mod first_start;
 mod foreign_programs;
 mod handover;
+mod hiccup;
 mod hop_bound;
 mod keepalived_peer;
 mod kube_vip;
@@ -65,6 +66,11 @@ pub const ALL: &[Scenario] = &[
     agent_killed::SCENARIO,
     agent_frozen::SCENARIO,
     handover::SCENARIO,
+    hiccup::OWNER,
+    hiccup::BACKUP,
+    hiccup::TWO_PORTS,
+    hiccup::ALL_PORTS,
+    hiccup::PROCESSES,
     node_faults::SCENARIO,
     nic_moves::SCENARIO,
     busy_machine::SCENARIO,
@@ -114,6 +120,7 @@ pub const ALL: &[Scenario] = &[
     kubernetes::SCENARIO,
     machines::cut_off::CABLE_PULLED,
     machines::cut_off::HOST_FROZEN,
+    machines::cut_off::FOR_A_MOMENT,
     machines::cold_start::SCENARIO,
     machines::kernel_upgrade::SCENARIO,
     links::E1000E,

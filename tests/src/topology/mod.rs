@@ -111,6 +111,15 @@ pub trait Host: Debug {
         bail!("{}: its switch cannot {how:?}", self.name())
     }
 
+    /// Lets the host's port of the switch drop all frames (`false`), or forward them again. The carrier
+    /// stays up, as when RSTP, LACP or a live migration disables a port.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the host's switch cannot do it.
+    fn port_forwards(&self, forwards: bool) -> Result<()> {
+        bail!("{}: its port cannot change ({forwards})", self.name())
+    }
+
     /// Gives the host another NIC, `eth1` to `eth9`. It is down and has no address. What is returned
     /// must be kept for as long as a program on it sends frames back (`XDP_TX`).
     ///

@@ -77,6 +77,13 @@ impl Host for NetnsHost {
             .with_context(|| format!("{how:?} at the port of {}", self.name))
     }
 
+    fn port_forwards(&self, forwards: bool) -> Result<()> {
+        // BR_STATE_FORWARDING and BR_STATE_DISABLED of linux/if_bridge.h.
+        let state = if forwards { "3" } else { "0" };
+        let mut bridge = self.switch.netns.command("bridge".as_ref());
+        output(bridge.args(["link", "set", "dev", &self.name, "state", state])).map(drop)
+    }
+
     fn plug(&self, interface: &str, segment: Wire) -> Result<Vec<OwnedFd>> {
         let switch = &self.switch.netns;
         let bridge = match segment {

@@ -81,7 +81,7 @@ enum Benchmark {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// What clients notice when the owner fails, beside keepalived and HAProxy
+    /// What clients notice when a node or a server fails, beside keepalived and HAProxy
     Failover(failover::Options),
     /// How long agents take to start
     Start(start::Options),

@@ -61,7 +61,7 @@ pub(super) struct Row {
     pub(super) goals: Vec<Goal>,
 }
 
-/// A figure, mostly the median over the rounds.
+/// A figure, mostly the median over the rounds. Not a number where the row has none.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Figure {
     pub(super) value: f64,
@@ -101,6 +101,15 @@ impl Figure {
         Self {
             quartiles: Some([0.25, 0.75].map(|part| quantile(values, part))),
             ..Self::new(median(values))
+        }
+    }
+
+    /// A dash where there is no figure: not a number.
+    fn text(&self, decimals: usize) -> String {
+        if self.value.is_nan() {
+            "-".to_owned()
+        } else {
+            format!("{:.decimals$}", self.value)
         }
     }
 
@@ -187,7 +196,7 @@ impl Report {
         }
         for (figure, column) in row.figures.iter().zip(&self.columns) {
             let (width, decimals) = (column.width(), column.decimals);
-            let _ = write!(line, "{:>width$.decimals$}", figure.value);
+            let _ = write!(line, "{:>width$}", figure.text(decimals));
             if let Some([low, high]) = figure.quartiles {
                 let _ = write!(line, "{low:>11.decimals$} {high:>9.decimals$}");
             }
@@ -235,7 +244,7 @@ impl Report {
                 write!(text, "| {label} ")?;
             }
             for (figure, column) in row.figures.iter().zip(&self.columns) {
-                write!(text, "| {:.*} ", column.decimals, figure.value)?;
+                write!(text, "| {} ", figure.text(column.decimals))?;
                 if let Some(ratio) = figure.ratio {
                     write!(text, "| {ratio:.2} ")?;
                 }

@@ -1,6 +1,8 @@
-//! The owner's machine is cut off for a while, and comes back as it was. Another node takes the
-//! VIP meanwhile; clients of the owner's server are told that it is gone; and at no time do two
-//! nodes answer.
+//! The machine of a node is cut off, and comes back as it was. After a while, another node has taken the
+//! VIP, clients of the server out of reach were told that it is gone, and at no time do two nodes
+//! answer. After a moment, no watch was cut.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -8,8 +10,8 @@ use crate::clock::boot_now;
 use crate::cluster::Cluster;
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
-use crate::scenarios::steps::{others_than, promise_one_answer};
-use crate::traffic::{ArpMonitor, Traffic};
+use crate::scenarios::steps::{another_than, others_than, promise_one_answer};
+use crate::traffic::{ArpMonitor, Traffic, Watches, vip};
 use crate::vm::machine::Machine;
 
 pub(in crate::scenarios) const CABLE_PULLED: Scenario = Scenario {
@@ -26,6 +28,13 @@ pub(in crate::scenarios) const HOST_FROZEN: Scenario = Scenario {
     run: host_frozen,
 };
 
+pub(in crate::scenarios) const FOR_A_MOMENT: Scenario = Scenario {
+    name: "cut_off_for_a_moment",
+    promise: "cable_pulled_or_host_frozen_for_a_second_cuts_no_watch",
+    tests: &[Test::shared_machines(When::Always)],
+    run: for_a_moment,
+};
+
 /// A way to cut a machine off.
 struct Fault {
     name: &'static str,
@@ -36,33 +45,63 @@ struct Fault {
 }
 
 /// The cable of its network card is pulled, and plugged in again.
-fn cable_pulled(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
-    let fault = Fault {
-        name: "cable_pulled",
-        happens: |machine| machine.plug(0, false),
-        ends: |machine| machine.plug(0, true),
-        is_seen: true,
-    };
-    run(cluster, timeline, &fault)
-}
+const CABLE: Fault = Fault {
+    name: "cable_pulled",
+    happens: |machine| machine.plug(0, false),
+    ends: |machine| machine.plug(0, true),
+    is_seen: true,
+};
 
 /// All of it stands still, kernel included, while time goes on: a firmware that takes the
 /// processor, a hypervisor that has none to give. When it goes on, its kernel no longer speaks
 /// for the VIP, before any of its processes has run.
+const FREEZE: Fault = Fault {
+    name: "host_frozen",
+    happens: |machine| {
+        machine.freeze();
+        Ok(())
+    },
+    ends: |machine| {
+        machine.thaw();
+        Ok(())
+    },
+    is_seen: false,
+};
+
+fn cable_pulled(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    run(cluster, timeline, &CABLE)
+}
+
 fn host_frozen(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
-    let fault = Fault {
-        name: "host_frozen",
-        happens: |machine| {
-            machine.freeze();
-            Ok(())
-        },
-        ends: |machine| {
-            machine.thaw();
-            Ok(())
-        },
-        is_seen: false,
-    };
-    run(cluster, timeline, &fault)
+    run(cluster, timeline, &FREEZE)
+}
+
+/// Half of the agents' default `reset_after`.
+const MOMENT: Duration = Duration::from_secs(1);
+
+fn for_a_moment(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(FOR_A_MOMENT.name);
+    let client = cluster.topology.client.as_ref();
+    let (mut watches, before) = Watches::open(cluster, client, &vip(), cluster.pace().watches)?;
+    for fault in [CABLE, FREEZE] {
+        let owner = cluster.owner()?;
+        for node in [another_than(cluster, owner), owner] {
+            (fault.happens)(cluster.vm(node)?.machine())?;
+            std::thread::sleep(MOMENT);
+            (fault.ends)(cluster.vm(node)?.machine())?;
+            cluster.wait_until_settled()?;
+            timeline.event(format!(
+                "{}, {MOMENT:?}: {}",
+                fault.name,
+                cluster.name(node)
+            ));
+        }
+    }
+    let after = watches.wait_for_verdict(boot_now(), None)?;
+    outcome.take_watches(&before, &after, None);
+    let (cut, all) = (outcome.watches_cut_living, outcome.watches);
+    outcome.promise(cut == 0, || format!("{cut} of {all} watches were cut"));
+    Ok(outcome)
 }
 
 fn run(cluster: &mut Cluster, timeline: &mut Timeline, fault: &Fault) -> Result<Outcome> {
