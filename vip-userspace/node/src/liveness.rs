@@ -192,8 +192,9 @@ impl Liveness {
 
     /// When this node may claim the VIP at the earliest, as far as isolation is concerned; the end
     /// of time while it may not.
-    pub(crate) const fn claim_from(&self) -> BootNanos {
-        self.isolation.claim_from()
+    /// It would claim at `from` otherwise, after its `turn`.
+    pub(crate) fn claim_at(&self, from: BootNanos, turn: Duration) -> BootNanos {
+        self.isolation.claim_at(from, turn)
     }
 
     /// A member was heard.

@@ -381,10 +381,8 @@ impl Node {
             (State::Active, _) => deadline,
             (State::Backup, Some(allowed)) => {
                 let interval = self.bfd.map(|bfd| bfd.interval);
-                deadline
-                    .max(allowed)
-                    .max(self.liveness.claim_from())
-                    .after(self.view().takeover_delay(interval))
+                let turn = self.view().takeover_delay(interval);
+                self.liveness.claim_at(deadline.max(allowed), turn)
             }
         }
     }

@@ -298,12 +298,22 @@ impl Isolation {
     /// When this node may claim the VIP at the earliest, as far as isolation is concerned; the end
     /// of time while it may not. One that has heard members, and hears neither them nor a witness,
     /// waits for `reset_after`. One that hears them again gives an owner time to advertise.
-    pub(super) const fn claim_from(&self) -> BootNanos {
-        match self.state {
-            State::Heard => self.claim_from,
-            State::Survivor => BootNanos::ZERO,
-            State::Isolated { silent, .. } if silent || self.fresh => BootNanos::ZERO,
-            State::Isolated { .. } => BootNanos(u64::MAX),
+    ///
+    /// It would claim at `from` otherwise, after its `turn`. If all members miss a packet by then, it
+    /// waits until it is known whether this node is the one that is cut off.
+    pub(super) fn claim_at(&self, from: BootNanos, turn: Duration) -> BootNanos {
+        let at = from.max(self.claim_from).after(turn);
+        match (self.state, self.pace) {
+            (State::Heard, Some(pace)) => {
+                let all_heard = at <= self.heard.after(pace.detection / 2);
+                if all_heard || self.answered > self.heard {
+                    at
+                } else {
+                    at.max(self.heard.after(pace.detection))
+                }
+            }
+            (State::Isolated { silent: false, .. }, _) if !self.fresh => BootNanos(u64::MAX),
+            (State::Heard | State::Survivor | State::Isolated { .. }, _) => at,
         }
     }
 }
@@ -364,7 +374,8 @@ mod tests {
         assert_eq!(changes, [(150, Change::Survivor)]);
         assert_eq!(survivor.asked[..2], [75, 125], "before it is too late");
         assert!(
-            survivor.isolation.claim_from() == BootNanos::ZERO && !survivor.isolation.is_isolated()
+            survivor.isolation.claim_at(at(1), Duration::ZERO) == at(1)
+                && !survivor.isolation.is_isolated()
         );
 
         let mut cut_off = Bench::new();
@@ -377,12 +388,15 @@ mod tests {
     fn first_answer_of_a_witness_is_not_enough() {
         let mut bench = Bench::new();
         assert_eq!(bench.run(0, 1000, false), [(150, Change::Isolated)]);
-        assert_eq!(bench.isolation.claim_from(), BootNanos(u64::MAX));
+        assert_eq!(
+            bench.isolation.claim_at(at(1), Duration::ZERO),
+            BootNanos(u64::MAX)
+        );
         let changes = bench.run(1000, 1200, true);
         let proved = changes[0].0;
         let survivor = (proved + 150, Change::Survivor);
         assert_eq!(changes, [(proved, Change::Proved), survivor]);
-        assert_eq!(bench.isolation.claim_from(), BootNanos::ZERO);
+        assert_eq!(bench.isolation.claim_at(at(1), Duration::ZERO), at(1));
     }
 
     #[test]
@@ -411,14 +425,28 @@ mod tests {
         assert!(!bench.isolation.hear(at(1001)));
         assert!(bench.isolation.is_alone(at(1399)));
         assert!(!bench.isolation.is_alone(at(1400)));
-        assert_eq!(bench.isolation.claim_from(), at(1400));
+        assert_eq!(
+            bench.isolation.claim_at(at(1001), Duration::ZERO),
+            at(1400),
+            "an owner may advertise"
+        );
+    }
+
+    #[test]
+    fn node_that_hears_nobody_at_the_moment_waits_until_it_knows_why() {
+        let mut bench = Bench::new();
+        let claim_at = |bench: &Bench, ms| bench.isolation.claim_at(at(ms), Duration::ZERO);
+        assert_eq!(claim_at(&bench, 75), at(75), "no packet is late");
+        assert_eq!(claim_at(&bench, 100), at(150));
+        bench.run(0, 80, true);
+        assert_eq!(claim_at(&bench, 100), at(100), "a witness has answered");
     }
 
     #[test]
     fn node_that_starts_alone_may_claim_and_is_isolated() {
         let mut isolation = Isolation::new(Some(pace()));
         isolation.on_start(at(0), false);
-        assert_eq!(isolation.claim_from(), BootNanos::ZERO);
+        assert_eq!(isolation.claim_at(at(1), Duration::ZERO), at(1));
         assert!(isolation.is_isolated() && isolation.is_alone(at(0)));
         // Without other members there is nobody to be cut off from.
         let mut single = Isolation::new(None);

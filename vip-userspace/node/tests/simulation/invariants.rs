@@ -58,7 +58,7 @@ impl World {
             return;
         }
         let window = 12 * self.unit();
-        let returned = |node: usize| {
+        let returned = |node: usize, window: Time| {
             let back = self.hosts[node].port_back;
             back > 0 && self.now - back <= window
         };
@@ -71,7 +71,8 @@ impl World {
         let was_well = others().all(|a| others().all(|b| is_whole(&self.wires[a][b])));
         let is_cut = |other: usize| self.wires[other][to].cut || self.wires[to][other].cut;
         let is_fit = self.hosts[node].ready && self.priority(node) == default_priority(node);
-        if is_fit && was_well && returned(to) && !others().any(is_cut) {
+        let returns = returned(to, window) && !returned(node, 5 * window);
+        if is_fit && was_well && returns && !others().any(is_cut) {
             self.fail(&format!(
                 "node {node}, a living owner, yields to node {to}, which was cut off"
             ));
