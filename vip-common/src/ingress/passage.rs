@@ -108,3 +108,59 @@ impl Passage {
 fn is_spent(asked: u32, state: &State) -> bool {
     asked >= state.config.backend_count.min(MAX_BACKENDS as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{World, node_mac};
+
+    /// The TTL with which a frame that came with `ttl` is handed on; `None` if it is not.
+    fn next(state: &State, ttl: u8, doubtful: bool) -> Option<u8> {
+        let mut passage = Passage::of(state, node_mac(1), ttl);
+        passage.asked += u32::from(passage.counts);
+        passage.doubtful |= doubtful;
+        let spent = Passage::of(state, node_mac(1), ttl).is_spent(state);
+        (!spent).then(|| passage.ttl())
+    }
+
+    #[test]
+    fn a_frame_makes_one_hop_more_than_there_are_nodes() {
+        for nodes in 1..=MAX_BACKENDS {
+            let state = World::new(nodes, 0).state;
+            for doubtful in [false, true] {
+                let (mut ttl, mut hops) = (64, 0);
+                while let Some(left) = next(&state, ttl, doubtful) {
+                    (ttl, hops) = (left, hops + 1);
+                }
+                assert_eq!(hops, nodes + 1);
+                for ttl in 0..=u8::MAX {
+                    let fewer = |left| left < ttl && left > LAST_RESORT && may_be_handed_on(left);
+                    assert!(next(&state, ttl, doubtful).is_none_or(fewer), "{ttl}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_ttl_carries_the_facts() {
+        let state = World::new(MAX_BACKENDS, 0).state;
+        for asked in 0..MAX_BACKENDS as u32 {
+            for doubtful in [false, true] {
+                let sent = Passage {
+                    from_peer: true,
+                    starts_here: true,
+                    counts: true,
+                    doubtful,
+                    asked,
+                };
+                let got = Passage::of(&state, node_mac(1), sent.ttl());
+                assert_eq!((got.doubtful, got.asked), (doubtful, asked));
+                let unknown = Passage::of(&state, Mac::BROADCAST, sent.ttl());
+                assert!(unknown.doubtful && !unknown.starts_here && unknown.counts);
+            }
+        }
+        let client = Passage::of(&state, node_mac(1), FIRST + 1);
+        assert!(!client.doubtful && !client.starts_here && !client.counts);
+        assert!(Passage::of(&state, node_mac(1), LAST_RESORT).is_spent(&state));
+    }
+}
