@@ -90,7 +90,7 @@ fn die_hanging(
     })?;
     for other in others {
         let status = cluster.status(other)?;
-        let [dead, answers] = ["node_dead", "node_answers"].map(|event| status.event_count(event));
+        let [dead, answers] = ["node_away", "node_answers"].map(|event| status.event_count(event));
         outcome.promise((dead, answers) == (1, 0), || {
             format!(
                 "{} called {name}, which has no power, dead {dead} times and alive {answers} times",

@@ -188,6 +188,9 @@ impl Node {
             }
             Input::Fault { fault, present } => self.on_fault(now, fault, present, out),
             Input::Claim { mac, node, agent } => {
+                if node.is_none() {
+                    self.strangers_until = now.after(STRANGER);
+                }
                 let situation = self.situation();
                 self.conflicts
                     .on_claim(now, mac, node, agent, &situation, out);
@@ -277,6 +280,12 @@ impl Node {
     #[must_use]
     pub fn answer_until(&self) -> BootNanos {
         self.election.answer_until()
+    }
+
+    /// Until when segments may be reset that no node has the socket for; zero if they may not.
+    #[must_use]
+    pub const fn resets_until(&self) -> BootNanos {
+        self.resets.answer_until()
     }
 
     /// The masks for the packet path.

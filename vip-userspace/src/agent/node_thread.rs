@@ -27,10 +27,10 @@ use super::{privileges, realtime};
 use crate::clock::now;
 use crate::config::VrrpMode;
 use crate::datapath::{DesiredState, Halves, StateMap, raise};
-use crate::net::Neighbours;
 use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::VrrpSocket;
+use crate::net::{Neighbours, WitnessSocket};
 use vip_node::bfd::Session;
 use vip_node::choice::Resort;
 use vip_node::election::State;
@@ -59,6 +59,8 @@ pub(super) enum Command {
     Mac(BackendIndex, Mac),
     /// Where frames of a node come from, if not from there.
     Source(BackendIndex, Mac),
+    /// Hosts of the segment that are no nodes.
+    Witnesses(Vec<(IpAddr, Mac)>),
     /// What the state should say, health and leases aside, and the halves of the tables in use.
     DesiredState(Arc<DesiredState>, Halves),
     /// The node has another NIC: speak and listen there from now on.
@@ -145,6 +147,7 @@ pub(super) struct Sockets {
     pub(super) vrrp: VrrpSocket,
     pub(super) bfd: Option<BfdSocket>,
     pub(super) echo: EchoSocket,
+    pub(super) witness: WitnessSocket,
     pub(super) neighbours: Arc<Neighbours>,
 }
 
@@ -223,6 +226,7 @@ impl NodeThread {
             notices,
             asked: None,
             known,
+            witnesses: Vec::new(),
             actions: Vec::new(),
             echoes: 0,
             received: Received::default(),
@@ -265,6 +269,8 @@ struct NodeLoop {
     /// Who waits for a handover to end.
     asked: Option<oneshot::Sender<HandoverResult>>,
     known: Known,
+    /// Hosts of the segment that are no nodes. Their answers prove that it works.
+    witnesses: Vec<(IpAddr, Mac)>,
     /// Kept between turns to save allocations.
     actions: Vec<Action>,
     /// Sequence number of echo requests.
@@ -277,6 +283,7 @@ struct Readable {
     commands: bool,
     vrrp: bool,
     echo: bool,
+    witness: bool,
     bfd: bool,
 }
 
@@ -322,6 +329,9 @@ impl NodeLoop {
             if readable.echo {
                 self.take_echoes(&mut buffer);
             }
+            if readable.witness {
+                self.take_witnesses();
+            }
             if readable.commands {
                 self.take_commands();
             }
@@ -341,6 +351,7 @@ impl NodeLoop {
             readable(self.wake.as_fd()),
             readable(self.sockets.vrrp.as_fd()),
             readable(self.sockets.echo.as_fd()),
+            readable(self.sockets.witness.as_fd()),
         ];
         fds.extend(bfd);
         let left = self.node.next_deadline().since(now());
@@ -356,7 +367,8 @@ impl NodeLoop {
             commands: is(0),
             vrrp: is(1),
             echo: is(2),
-            bfd: is(3),
+            witness: is(3),
+            bfd: is(4),
         }
     }
 
@@ -454,6 +466,20 @@ impl NodeLoop {
         }
     }
 
+    fn take_witnesses(&mut self) {
+        for _ in 0..BATCH {
+            match self.sockets.witness.receive() {
+                Ok(Some(mac)) => {
+                    if self.witnesses.iter().any(|(_, witness)| *witness == mac) {
+                        self.node.on_input(now(), Input::Witness, &mut self.actions);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.tell(Notice::Failed("receive ARP", error)),
+            }
+        }
+    }
+
     fn take_commands(&mut self) {
         // Empty if it is another descriptor that has something.
         let _none = self.wake.read();
@@ -488,6 +514,10 @@ impl NodeLoop {
             Command::Source(index, mac) => {
                 let done = self.state.set_source(index, mac);
                 self.check("set the source of frames", done);
+                None
+            }
+            Command::Witnesses(witnesses) => {
+                self.witnesses = witnesses;
                 None
             }
             Command::DesiredState(desired, halves) => {
@@ -525,10 +555,12 @@ impl NodeLoop {
         self.carry_out();
         let (desired, halves) = self.desired.clone();
         let (answer_until, masks) = (self.node.answer_until(), self.node.masks());
+        let resets_until = self.node.resets_until();
         let done = self.state.refresh().and_then(|()| {
             self.state.update(|state| {
                 desired.write(state, halves);
                 state.masks = masks;
+                state.resets_until = resets_until;
                 raise(state, answer_until);
             })
         });
@@ -537,15 +569,23 @@ impl NodeLoop {
 
     fn carry_out(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
-        for action in actions.drain(..) {
+        // Inputs that waited together may contradict each other for a moment.
+        let is_masks = |action: &Action| matches!(action, Action::SetMasks(_));
+        let last_masks = actions.iter().rposition(is_masks);
+        for (place, action) in actions.drain(..).enumerate() {
             match action {
                 Action::SetAnswerUntil(until) => {
                     let done = self.state.set_answer_until(until);
                     self.check("set the lease", done);
                 }
+                Action::SetMasks(_) if last_masks != Some(place) => {}
                 Action::SetMasks(masks) => {
                     let done = self.state.set_masks(masks);
                     self.check("set the health of the nodes", done);
+                }
+                Action::SetResetsUntil(until) => {
+                    let done = self.state.set_resets_until(until);
+                    self.check("set until when segments may be reset", done);
                 }
                 Action::SendAdvert { to, priority } => self.advertise(to, priority),
                 Action::SendBfd { to, packet } => {
@@ -561,6 +601,11 @@ impl NodeLoop {
                 Action::AskNeighbor(to) => {
                     let (address, mac) = (self.address(to), self.state.mac(to));
                     if !mac.is_unknown() {
+                        unsent("ARP", self.sockets.neighbours.verify(address, mac));
+                    }
+                }
+                Action::AskWitnesses => {
+                    for &(address, mac) in &self.witnesses {
                         unsent("ARP", self.sockets.neighbours.verify(address, mac));
                     }
                 }

@@ -489,6 +489,17 @@ keys! {
             example: "\"native\"",
         }
 
+        /// Time from the last sign of a node until its clients are told that it is gone.
+        ///
+        /// A node that loses its network for less than that keeps its connections: segments for it
+        /// are dropped, and sent again. After it, other nodes reset them, so that clients connect
+        /// anew. With fast timers (3 times 10 ms), 500 ms are enough.
+        pub reset_after: Duration {
+            kind: duration(ms(100)..=ms(600_000)),
+            default: "2s",
+            example: "\"500ms\"",
+        }
+
         /// Key of the flow hash and the rank table.
         ///
         /// It must be the same on all nodes. The default is no secret. A key of your own

@@ -83,6 +83,14 @@ impl StateMap {
         self.update(|state| state.masks = masks).map(drop)
     }
 
+    /// Sets until when segments may be reset that no node has the socket for.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_resets_until(&mut self, until: BootNanos) -> Result<(), DatapathError> {
+        self.update(|state| state.resets_until = until).map(drop)
+    }
+
     /// Sets until when this node answers for the VIPs.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::{Nic, raw};
 
 /// The begin of a filter: drops frames with the tag of a VLAN. They are none of this interface's,
 /// and the programs leave them alone.
-fn untagged() -> [SockFilter; 5] {
+pub(super) fn untagged() -> [SockFilter; 5] {
     use libc::{
         BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_LD, BPF_RET, BPF_W, SKF_AD_VLAN_TAG,
         SKF_AD_VLAN_TAG_PRESENT,

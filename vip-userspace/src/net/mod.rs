@@ -23,6 +23,7 @@ pub mod stranded;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vrrp;
+mod witness;
 
 pub use devconf::{HostNic, port_macs};
 pub use heard::Heard;
@@ -31,6 +32,7 @@ pub use neighbours::Neighbours;
 pub use nic::Nic;
 pub use raw::netns_cookie;
 pub use sources::SourceSocket;
+pub use witness::WitnessSocket;
 
 use std::io;
 use std::net::IpAddr;

@@ -185,9 +185,25 @@ events! {
         Warning, text("BFD session is down").about(node).because(cause);
 
     /// A node answers nothing at all.
-    node_dead(node: String): Warning, text("node is dead").about(node);
+    node_away(node: String): Warning, text(
+        "nothing on the node answers: it gets no connections, and its own are not reset yet"
+    ).about(node);
 
-    /// A node that was dead answers.
+    /// It has not for `reset_after`.
+    node_gone(node: String): Warning, text(
+        "node is gone: its clients are told (reset) when they send"
+    ).about(node);
+
+    /// This node hears no other node, and no other host.
+    isolated(): Warning, text(
+        "no other node or host answers: this node is cut off, as far as it knows; it resets \
+         nothing and claims nothing until another host answers"
+    );
+
+    /// It hears one again.
+    not_isolated(): Info, text("another node or host answers again");
+
+    /// A node that was away or gone answers.
     node_answers(node: String): Info, text("node answers again").about(node);
 
     /// A server says that it is ready. `port` is the TCP port that is probed, here and below.

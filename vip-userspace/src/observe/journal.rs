@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     fn dead(node: usize) -> Event {
-        Event::node_dead(format!("cp{node}"))
+        Event::node_away(format!("cp{node}"))
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
         let mut journal = Journal::open(directory.path(), None);
         journal.note(dead(3));
         assert!(journal.disk.flush());
-        assert_eq!(journal.counts()["node_dead"], 1, "since the start");
+        assert_eq!(journal.counts()["node_away"], 1, "since the start");
         let records = read(&path).expect("there");
         let seen: Vec<_> = records
             .iter()
@@ -351,7 +351,7 @@ mod tests {
             journal.note(dead(node));
         }
         assert_eq!(journal.since(0).count(), 3);
-        assert_eq!(journal.counts()["node_dead"], 4);
+        assert_eq!(journal.counts()["node_away"], 4);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::clock::now;
 use crate::net::overhear::{Overheard, Router};
 use crate::observe::event::Event;
 use crate::observe::trouble::{LET_THROUGH, text};
+use vip_node::Input;
 use vip_node::alarm::{Change, HEARD, Kind};
 use vip_node::hearing::{OnNic, Route, Trouble};
 
@@ -153,6 +154,9 @@ impl Supervisor {
                 agent.advert_on_nic = Some(now);
             }
             return;
+        }
+        if heard.vrrp == Some(TTL) || heard.bfd == Some(TTL) && heard.unanswered {
+            self.node_thread.tell(Input::Stranger);
         }
         let text = if heard.vrrp == Some(TTL) {
             format!(

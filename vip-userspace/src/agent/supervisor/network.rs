@@ -273,6 +273,7 @@ impl Supervisor {
     pub(super) async fn learn_neighbours(&mut self) {
         let own = Mac::from_wire(self.nic.mac);
         self.learn(self.nic.address, own);
+        let gateway = self.gateway().await;
         match self.netlink.neighbours(self.nic.index).await {
             Ok(neighbours) => {
                 self.segment.known_macs.clear();
@@ -283,8 +284,19 @@ impl Supervisor {
                         self.segment.known_macs.push(KnownMac { mac, address });
                     }
                 }
+                self.choose_witnesses(gateway);
             }
             Err(error) => tracing::warn!(%error, "cannot read the neighbours"),
+        }
+        if let Some(gateway) = gateway
+            && self
+                .segment
+                .known_macs
+                .iter()
+                .all(|known| known.address != gateway)
+            && let Err(error) = self.netlink.resolve(self.nic.index, gateway).await
+        {
+            tracing::debug!(%gateway, %error, "cannot resolve");
         }
         for peer in &self.peers {
             if peer.mac.is_unknown()
@@ -292,6 +304,45 @@ impl Supervisor {
             {
                 tracing::debug!(node = peer.name, %error, "cannot resolve");
             }
+        }
+    }
+
+    /// The router by which packets from this node's address leave the segment, if there is one.
+    async fn gateway(&self) -> Option<IpAddr> {
+        // Addresses for documentation (RFC 5737, RFC 3849): no host has them, and no packet is sent.
+        let far = match self.nic.address {
+            IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
+            IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+        };
+        let path = self
+            .netlink
+            .path(self.nic.address, far, Some(self.nic.index));
+        path.await.ok().flatten()?.gateway
+    }
+
+    /// Tells the thread which hosts can prove that the segment works: the gateway, and other
+    /// neighbours that are no nodes.
+    fn choose_witnesses(&mut self, gateway: Option<IpAddr>) {
+        /// One that answers is enough.
+        const MOST: usize = 6;
+        let is_node = |address: IpAddr| {
+            let mut nodes = self.peers.iter().map(|peer| peer.address);
+            nodes.any(|node| node == address)
+                || addresses_of(&self.config).any(|vip| vip == address)
+        };
+        let mut witnesses: Vec<(IpAddr, Mac)> = self
+            .segment
+            .known_macs
+            .iter()
+            .filter(|known| known.address.is_ipv4() == self.nic.address.is_ipv4())
+            .filter(|known| !known.mac.is_multicast() && !is_node(known.address))
+            .map(|known| (known.address, known.mac))
+            .collect();
+        witnesses.sort_by_key(|(address, _)| Some(*address) != gateway);
+        witnesses.truncate(MOST);
+        if witnesses != self.segment.witnesses {
+            self.segment.witnesses.clone_from(&witnesses);
+            self.node_thread.tell(Command::Witnesses(witnesses));
         }
     }
 

@@ -52,7 +52,10 @@ impl Supervisor {
             Report::BfdDown { node, diagnostic } => {
                 Event::bfd_down(self.name(node), self.diagnosed(diagnostic))
             }
-            Report::Dead(node) => Event::node_dead(self.name(node)),
+            Report::Away(node) => Event::node_away(self.name(node)),
+            Report::Gone(node) => Event::node_gone(self.name(node)),
+            Report::Isolated(true) => Event::isolated(),
+            Report::Isolated(false) => Event::not_isolated(),
             Report::Answers(node) => Event::node_answers(self.name(node)),
             Report::Echo { node, lost: true } => Event::echo_lost(self.name(node)),
             Report::Echo { node, lost: false } => Event::echo_back(self.name(node)),

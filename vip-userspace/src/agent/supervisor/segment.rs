@@ -27,6 +27,8 @@ pub(super) struct Segment {
     pub(super) rivals: Vec<BackendIndex>,
     /// Ethernet addresses of the kernel's neighbours.
     pub(super) known_macs: Vec<KnownMac>,
+    /// Those of them that can prove that the segment works.
+    pub(super) witnesses: Vec<(IpAddr, Mac)>,
     /// A claim that may be that of a node whose Ethernet address is not known yet, or not any more.
     pub(super) unplaced: Option<UnplacedClaim>,
     /// Another node owns the VIP, as far as this one hears.
@@ -43,6 +45,7 @@ impl Segment {
             strangers: Vec::new(),
             rivals: Vec::new(),
             known_macs: Vec::new(),
+            witnesses: Vec::new(),
             unplaced: None,
             another_owns: false,
         }

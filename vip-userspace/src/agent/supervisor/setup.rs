@@ -15,7 +15,7 @@ use crate::datapath::{Attachment, Datapath, DesiredState, Loader, NodeAddresses,
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
-use crate::net::{Groups, Neighbours, Nic, SourceSocket};
+use crate::net::{Groups, Neighbours, Nic, SourceSocket, WitnessSocket};
 use crate::random;
 use vip_node::allow::{AllowLists, Prefix};
 use vip_node::bfd;
@@ -62,6 +62,7 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
             fall: config.health.fall,
         },
         probe_address: config.vrrp.probe_address,
+        reset_after: config.datapath.reset_after,
         max_lease: MAX_LEASE,
         seed: random::secret(),
     }
@@ -109,11 +110,13 @@ impl NicSockets {
         let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
         let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
         let sources = SourceSocket::open(nic)?;
+        let witness = WitnessSocket::open(nic)?;
         let (access, bfd) = Access::open(config, nic, pins, loader);
         let sockets = Sockets {
             vrrp,
             bfd,
             echo,
+            witness,
             neighbours: neighbours.clone(),
         };
         let own = Self {
