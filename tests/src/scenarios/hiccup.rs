@@ -232,6 +232,8 @@ fn case(
     lasts: Duration,
 ) -> Result<Snapshot> {
     give_vip_to(cluster, OWNER_BEFORE)?;
+    // Until all know of it, and count it.
+    cluster.wait_until_settled()?;
     let claims_before = claims(cluster)?;
     pause.happen(cluster, lasts)?;
     cluster.wait_until_settled()?;

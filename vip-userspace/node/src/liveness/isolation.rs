@@ -134,17 +134,22 @@ impl Isolation {
 
     /// A member was heard. Returns whether this node was isolated.
     pub(super) fn hear(&mut self, now: BootNanos) -> bool {
-        self.heard = now;
+        let last = std::mem::replace(&mut self.heard, now);
         let was_fresh = std::mem::replace(&mut self.fresh, false);
         let before = std::mem::replace(&mut self.state, State::Heard);
         let was_isolated = matches!(before, State::Isolated { .. });
+        let Some(pace) = self.pace else {
+            return false;
+        };
         if before != State::Heard {
-            let owner = self.pace.map_or(Duration::ZERO, |pace| pace.owner);
-            self.alone_until = now.after(owner);
+            self.alone_until = now.after(pace.owner);
             self.ask = now;
         }
         if was_isolated && !was_fresh {
             self.claim_from = self.alone_until;
+        } else if now.since(last) > pace.detection / 2 && self.answered <= last {
+            // All members were silent, and this one is the first: the owner may be the next.
+            self.claim_from = self.claim_from.max(now.after(pace.detection));
         }
         was_isolated
     }
@@ -430,6 +435,16 @@ mod tests {
             at(1400),
             "an owner may advertise"
         );
+    }
+
+    #[test]
+    fn first_member_after_a_gap_may_come_before_the_owner() {
+        let mut bench = Bench::new();
+        bench.isolation.hear(at(70));
+        let claim_at = |bench: &Bench, ms| bench.isolation.claim_at(at(ms), Duration::ZERO);
+        assert_eq!(claim_at(&bench, 71), at(71), "no gap");
+        bench.isolation.hear(at(160));
+        assert_eq!(claim_at(&bench, 161), at(310));
     }
 
     #[test]
