@@ -1,0 +1,145 @@
+//! SIGSTOP of one API server under load. Its own node sees by the accept queue that nothing is
+//! accepted, and reports it to the other nodes by BFD.
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::clock::boot_now;
+use crate::cluster::{Cluster, Plan};
+use crate::outcome::{Down, Outcome, Timeline};
+use crate::scenario::{Scenario, Test, When};
+use crate::traffic::{Load, Traffic, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "server_hangs",
+    promise: "server_hangs_and_new_connections_go_elsewhere_at_once",
+    tests: &[
+        Test::netns(Plan::default).alone(),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
+pub(super) const RESET: Scenario = Scenario {
+    name: "hung_server_reset",
+    promise: "hung_server_loses_its_connections_where_that_is_configured",
+    tests: &[Test::netns(reset_on_hang)],
+    run: run_reset,
+};
+
+/// Milliseconds between two new connections.
+const EVERY_MS: u64 = 5;
+
+/// The goal, in ns from the signal until no connection goes to the server.
+const GOAL: u64 = 250_000_000;
+
+/// Four times the goal: what counts on a machine that is busy with other tests.
+const LIMIT: u64 = 4 * GOAL;
+
+fn reset_on_hang() -> Plan {
+    let plan = Plan::default();
+    Plan {
+        more: format!("{}\n[health]\nreset_on_hang = true\n", plan.more),
+        ..plan
+    }
+}
+
+fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SCENARIO.name);
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let moves = count(cluster, "became the owner");
+    let client = cluster.topology.client.as_ref();
+    let mut load = Load::start_at(cluster, client, &vip(), EVERY_MS, 0)?;
+    load.go_on(200)?;
+
+    let stopped = boot_now();
+    cluster.signal_server(victim, Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the API server on {name}"));
+    cluster.wait_until_not_ready(victim)?;
+    load.go_on(400)?;
+    let continued = boot_now();
+    cluster.signal_server(victim, Signal::SIGCONT);
+    cluster.wait_until_settled()?;
+    timeline.event(format!("SIGCONT, and {name} is ready again"));
+    let again = boot_now();
+    load.go_on(200)?;
+
+    let requests = load.stop()?;
+    // A server that is stopped answers nothing: what it has answered waited for the end of that.
+    let stuck = |from: u64| {
+        let meanwhile = requests
+            .iter()
+            .filter(|request| (stopped + from..continued).contains(&request.start));
+        meanwhile
+            .filter(|request| !request.succeeded() || request.server.as_ref() == Some(&name))
+            .count()
+    };
+    outcome.requests = requests.len();
+    outcome.failed = stuck(0);
+    let (goal, limit) = (stuck(GOAL), stuck(LIMIT));
+    outcome.promise(limit == 0, || {
+        format!("{limit} requests waited for {name} that began a second after it was stopped")
+    });
+    let back = requests.iter().filter(|request| request.start > again);
+    let back = back
+        .filter(|request| request.succeeded() && request.server.as_ref() == Some(&name))
+        .count();
+    outcome.promise(back > 0, || format!("{name} serves nothing afterwards"));
+    for text in ["accepted nothing for", "hangs, as its own node reports"] {
+        let told = count(cluster, text) > 0;
+        outcome.promise(told, || format!("no log says: {text}"));
+    }
+    let moved = count(cluster, "became the owner") - moves;
+    outcome.promise(moved == 0, || format!("the VIP moved {moved} times"));
+    timeline.event(format!(
+        "{} requests waited for {name}, {goal} of them began 250 ms after the signal or later; {back} \
+         were answered there after it had gone on",
+        outcome.failed
+    ));
+    Ok(outcome)
+}
+
+fn run_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(RESET.name);
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let Traffic {
+        load,
+        mut watches,
+        before,
+    } = Traffic::start(cluster, timeline)?;
+    drop(load);
+    let held = before.on(&name).count();
+    let at = boot_now();
+    cluster.signal_server(victim, Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the API server on {name}"));
+    let after = watches.wait_for_verdict(at, Some(&name))?;
+    cluster.signal_server(victim, Signal::SIGCONT);
+    let down = Down { server: &name, at };
+    outcome.take_watches(&before, &after, Some(down));
+    let (cut, reset) = (outcome.watches_cut_living, outcome.watches_reset_dead);
+    outcome.promise(cut == 0, || {
+        format!("{cut} watches to living servers were cut")
+    });
+    outcome.promise(held > 0 && reset == held, || {
+        format!("{reset} of the {held} watches on the server that hangs were reset")
+    });
+    timeline.event(format!("{reset} of {held} watches on {name} were reset"));
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+/// How often the agents' logs hold a text.
+fn count(cluster: &Cluster, text: &str) -> usize {
+    let log = |node| {
+        let path = cluster
+            .work()
+            .join(format!("{}-vip.log", cluster.name(node)));
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let logs = cluster.nodes().into_iter().map(log);
+    logs.map(|log| log.matches(text).count()).sum()
+}
