@@ -1,12 +1,15 @@
 //! SIGSTOP of one API server under load. Its own node sees by the accept queue that nothing is
 //! accepted, and reports it to the other nodes by BFD.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::clock::boot_now;
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::{Cluster, Pace, Plan};
 use crate::outcome::{Down, Outcome, Timeline};
+use crate::process::Process;
 use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{Load, Traffic, vip};
 
@@ -27,6 +30,19 @@ pub(super) const RESET: Scenario = Scenario {
     run: run_reset,
 };
 
+pub(super) const SATURATED: Scenario = Scenario {
+    name: "servers_saturated",
+    promise: "servers_saturated_do_not_look_hung",
+    tests: &[Test::netns(Plan::default).alone()],
+    run: run_saturated,
+};
+
+/// Processes that do nothing but work.
+const BUSY: usize = 16;
+
+/// How long all cores are busy.
+const BUSY_TIME: Duration = Duration::from_secs(10);
+
 /// Milliseconds between two new connections.
 const EVERY_MS: u64 = 5;
 
@@ -38,10 +54,11 @@ const LIMIT: u64 = 4 * GOAL;
 
 fn reset_on_hang() -> Plan {
     let plan = Plan::default();
-    Plan {
-        more: format!("{}\n[health]\nreset_on_hang = true\n", plan.more),
-        ..plan
-    }
+    let pace = Pace {
+        health: "reset_on_hang = true\n",
+        ..plan.pace
+    };
+    Plan { pace, ..plan }
 }
 
 fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
@@ -128,6 +145,39 @@ fn run_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> 
         format!("{reset} of the {held} watches on the server that hangs were reset")
     });
     timeline.event(format!("{reset} of {held} watches on {name} were reset"));
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SATURATED.name);
+    let owner = cluster.owner()?;
+    let log = cluster.work().join("busy.log");
+    let busy = (0..BUSY)
+        .map(|_| {
+            let mut command = cluster.host(owner).command("sh".as_ref());
+            command.args(["-c", "while :; do :; done"]);
+            Process::daemon("a busy process", &mut command, &log)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let client = cluster.topology.client.as_ref();
+    let mut load = Load::start_at(cluster, client, &vip(), 1, 0)?;
+    let end = Instant::now() + BUSY_TIME;
+    while Instant::now() < end {
+        load.go_on(100)?;
+    }
+    drop(busy);
+    let requests = load.stop()?;
+    let failed = requests.iter().filter(|request| !request.succeeded());
+    let failed = failed.count();
+    let (queues, probes) = (
+        count(cluster, "accepted nothing for"),
+        count(cluster, "timed out after"),
+    );
+    timeline.event(format!(
+        "{} requests, {failed} of them failed; servers that looked hung by their queue {queues} times, by probes {probes} times",
+        requests.len()
+    ));
     cluster.wait_until_settled()?;
     Ok(outcome)
 }
