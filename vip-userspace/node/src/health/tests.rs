@@ -262,6 +262,39 @@ fn each_check_has_its_own_say_and_any_finds_life() {
     );
 }
 
+#[test]
+fn hang_counts_whatever_probes_find_and_its_end_leaves_what_they_found() {
+    let at = |ms: u64| BootNanos(ms * 1_000_000);
+    let queue = Hang::Queue {
+        waiting: 27,
+        since: at(0),
+    };
+    let mut health = Health::new(1, 1, THRESHOLDS);
+    let (index, check) = (Backend::INDEX, CheckIndex::API);
+    health.on_probe(index, check, Probe::Ready);
+    let Some(Transition::NotReady(probe)) = health.set_hang(at(130), index, check, Some(queue))
+    else {
+        panic!("not ready");
+    };
+    assert_eq!(
+        probe.text(),
+        "hangs: accepted nothing for 130 ms, connections that wait: 27"
+    );
+    assert_eq!(health.on_probe(index, check, Probe::Ready), []);
+    assert_eq!(health.all_usable(check), BackendMask::EMPTY);
+    assert_eq!(health.all_answering(check), BackendMask::EMPTY);
+    assert!(health.alive(index) && health.hang(index, check) == Some(queue));
+    let ready = health.set_hang(at(200), index, check, None);
+    assert_eq!(
+        (ready, health.hang(index, check)),
+        (Some(Transition::Ready), None)
+    );
+    // One that was not asked yet.
+    let mut health = Health::new(1, 1, THRESHOLDS);
+    health.set_hang(at(0), index, check, Some(Hang::Reported));
+    assert_eq!(health.all_unasked(check), BackendMask::EMPTY);
+}
+
 fn any_probe() -> impl Strategy<Value = Probe> {
     prop::sample::select(vec![
         Probe::Ready,
