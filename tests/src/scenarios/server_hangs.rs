@@ -44,6 +44,10 @@ const BUSY: usize = 16;
 /// How long all cores are busy.
 const BUSY_TIME: Duration = Duration::from_secs(10);
 
+/// False alarms of three nodes in that time, at most. Most servers get no processor for more than
+/// 100 ms now and then, and nine in ten requests fail: one alarm is seen in most runs.
+const ALARMS: usize = 6;
+
 /// Milliseconds between two new connections.
 const EVERY_MS: u64 = 5;
 
@@ -187,8 +191,13 @@ fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
         count(cluster, "accepted nothing for"),
         count(cluster, "timed out after"),
     );
+    let alarms = queues + probes;
+    outcome.promise(alarms <= ALARMS, || {
+        format!("servers looked hung {alarms} times in {BUSY_TIME:?}")
+    });
     timeline.event(format!(
-        "{} requests, {failed} of them failed; servers that looked hung by their queue {queues} times, by probes {probes} times",
+        "{} requests, {failed} of them failed; servers looked hung by their queue {queues} times, by \
+         probes {probes} times",
         requests.len()
     ));
     cluster.wait_until_settled()?;
