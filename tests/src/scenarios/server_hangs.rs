@@ -44,8 +44,8 @@ const BUSY: usize = 16;
 /// How long all cores are busy.
 const BUSY_TIME: Duration = Duration::from_secs(10);
 
-/// False alarms of three nodes in that time, at most. Most servers get no processor for more than
-/// 100 ms now and then, and nine in ten requests fail: one alarm is seen in most runs.
+/// False alarms of three nodes in that time, at most. Nine in ten requests fail then, and a server
+/// may get no processor for more than 100 ms: 0 to 3 alarms were seen in a run.
 const ALARMS: usize = 6;
 
 /// Milliseconds between two new connections.

@@ -346,6 +346,32 @@ async fn what_a_server_says_too_late_is_told_with_the_time_outs_that_follow() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_kept_open_is_used_again_until_the_server_closes_it() {
+    let authority = Authority::new();
+    let delay = Arc::new(Mutex::new(Duration::ZERO));
+    let tls = authority.server("127.0.0.1");
+    let (port, open) = serve_late(tls, Arc::clone(&delay), 200, "ok").await;
+    let (mut prober, _folder) = trusting(&authority, port);
+    asker(&mut prober).settings.keep_open = true;
+    assert!(prober.probe(LOCALHOST.into()).await.rtt.is_some());
+    for _ in 0..3 {
+        let found = prober.probe_again(LOCALHOST.into()).await;
+        assert_eq!(found, Probe::Ready.into());
+    }
+    assert_eq!(open.load(std::sync::atomic::Ordering::Relaxed), 1);
+    // It hangs: the connection is given up, and the next probe makes a new one.
+    *delay.lock().unwrap() = Duration::from_secs(60);
+    let reason = hung(prober.probe_again(LOCALHOST.into()).await);
+    assert_eq!(reason, "timed out after 200ms");
+    *delay.lock().unwrap() = Duration::ZERO;
+    let found = prober.probe_again(LOCALHOST.into()).await;
+    assert!(
+        found.probe == Probe::Ready && found.rtt.is_some(),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_tls_is_not_ready() {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
