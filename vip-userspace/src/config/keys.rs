@@ -452,7 +452,7 @@ keys! {
         /// has hung for 1 s.
         ///
         /// Clients then go to other nodes. Without it, they wait for the server or for their own
-        /// time-outs. Needs a kernel with `CONFIG_INET_DIAG_DESTROY`; `vip check` tells.
+        /// time-outs. Needs a kernel with CONFIG_INET_DIAG_DESTROY; `vip check` tells.
         pub reset_on_hang: bool {
             kind: boolean(),
             default: "false",

@@ -206,8 +206,8 @@ impl SocketDiag {
         self.0.send(&message)?;
         let one = flags & libc::NLM_F_DUMP == 0;
         let mut answers = Vec::new();
-        // As large as the kernel makes parts of a list.
-        let mut buffer = vec![0; 32 << 10];
+        // The kernel makes parts of a list as large as that.
+        let mut buffer = vec![0; if one { 512 } else { 32 << 10 }];
         loop {
             let length = (&self.0).read(&mut buffer)?;
             if take(&buffer[..length], &mut answers)? || one {
