@@ -412,7 +412,7 @@ keys! {
     pub struct Health {
         /// Time between two probes of one server, each by a new connection.
         ///
-        /// With `check = "readyz"` a node also asks its own API server every 100 ms, by a connection
+        /// With `check = "readyz"` a node also asks its own API server every 200 ms, by a connection
         /// that is open.
         pub interval: Duration {
             kind: duration(ms(50)..=ms(60_000)),
