@@ -46,6 +46,7 @@ mod priority_tagged;
 mod readyz_says_no;
 mod remote_client;
 mod second_way;
+mod server_hangs;
 mod silent_duplicate;
 mod static_pod;
 mod steps;
@@ -63,6 +64,9 @@ pub const ALL: &[Scenario] = &[
     owner_killed::SCENARIO,
     apiserver_killed::SCENARIO,
     readyz_says_no::SCENARIO,
+    server_hangs::SCENARIO,
+    server_hangs::RESET,
+    server_hangs::SATURATED,
     agent_killed::SCENARIO,
     agent_frozen::SCENARIO,
     handover::SCENARIO,

@@ -9,7 +9,7 @@ use vip_common::wire::time::BootNanos;
 
 use crate::choice::Resort;
 use crate::faults::Fault;
-use crate::health::Transition;
+use crate::health::{Hang, Transition};
 
 /// The receivers of an advertisement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +110,15 @@ pub enum Report {
         check: CheckIndex,
         /// The new state, and the probe's result.
         change: Transition,
+    },
+    /// A server counts as one that hangs, for another reason than before, or not any more.
+    Hang {
+        /// The node.
+        node: BackendIndex,
+        /// Index of the check.
+        check: CheckIndex,
+        /// The reason; `None`: it does not hang any more.
+        hang: Option<Hang>,
     },
     /// New connections go to nodes of another kind.
     NewConnections {

@@ -6,6 +6,9 @@
 //! A server may serve without saying whether it is ready: `/readyz` needs credentials, or is not
 //! asked. Its state is *unknown*, and it gets new connections as a ready one does. A server that
 //! hangs or refuses connections does not.
+//!
+//! That a server hangs is found by its own node first, by its [accept queue](crate::backlog). The
+//! node reports it to the others by BFD, and all of them stop to use the server at once.
 
 use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, MAX_BACKENDS, MAX_CHECKS};
 use vip_common::wire::time::BootNanos;
@@ -61,6 +64,39 @@ impl Probe {
     /// Whether the server answered, ready or not.
     const fn is_answer(&self) -> bool {
         matches!(self, Self::Ready | Self::Unknown(_) | Self::NotReady(_))
+    }
+}
+
+/// Why a server counts as one that hangs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hang {
+    /// It accepts no connections. Only its own node sees that.
+    Queue {
+        /// Connections in its accept queue when that was found.
+        waiting: u32,
+        /// When they were first seen there.
+        since: BootNanos,
+    },
+    /// Its own node reports it by BFD.
+    Reported,
+    /// `fall` probes in a row had no answer on an open connection.
+    Probes,
+}
+
+impl Hang {
+    /// One line for people; `None` where the last probe has the better one.
+    #[must_use]
+    pub fn text(self, now: BootNanos) -> Option<String> {
+        match self {
+            Self::Queue { waiting, since } => {
+                let time = now.since(since).as_millis();
+                Some(format!(
+                    "hangs: accepted nothing for {time} ms, connections that wait: {waiting}"
+                ))
+            }
+            Self::Reported => Some("hangs, as its own node reports".to_owned()),
+            Self::Probes => None,
+        }
     }
 }
 
@@ -149,6 +185,10 @@ struct Check {
     /// It answers that it is not ready, hangs, or refuses connections. Silence is not that: it may be
     /// this node that is not reached.
     unready: Finding,
+    /// Its probes did not hang.
+    serving: Finding,
+    /// It hangs, as was found without probes.
+    hang: Option<Hang>,
 }
 
 impl Check {
@@ -163,6 +203,8 @@ impl Check {
             usable: Finding::new(false),
             ready: Finding::new(false),
             unready: Finding::new(false),
+            serving: Finding::new(true),
+            hang: None,
         }
     }
 
@@ -192,10 +234,24 @@ impl Check {
         };
         self.unready
             .take(!probe.is_usable() && !probe.is_silent(), unready);
+        let hangs = matches!(probe, Probe::Hung { .. });
+        self.serving.take(!hangs, server);
+    }
+
+    /// Why it counts as one that hangs, if it does.
+    fn hang(&self) -> Option<Hang> {
+        self.hang.or((!self.serving.holds).then_some(Hang::Probes))
+    }
+
+    /// Whether new connections may go there.
+    const fn is_usable(&self) -> bool {
+        self.usable.holds && self.hang.is_none()
     }
 
     const fn server(&self) -> Server {
-        if !self.probed {
+        if self.hang.is_some() {
+            Server::Unready
+        } else if !self.probed {
             Server::Unknown
         } else if self.ready.holds {
             Server::Ready
@@ -249,12 +305,37 @@ impl Health {
             (false, true) => Some(Transition::Alive),
             _ => None,
         };
-        let server = (before != after).then_some(match after {
-            Server::Ready => Transition::Ready,
-            Server::Unknown => Transition::Unknown(probe),
-            Server::Unready => Transition::NotReady(probe),
-        });
-        life.into_iter().chain(server).collect()
+        life.into_iter()
+            .chain(change(before, after, probe))
+            .collect()
+    }
+
+    /// A server was found to hang without a probe, or not to any more. Returns the transition that
+    /// follows; none for a backend or a check that does not exist.
+    pub fn set_hang(
+        &mut self,
+        now: BootNanos,
+        index: BackendIndex,
+        check: CheckIndex,
+        hang: Option<Hang>,
+    ) -> Option<Transition> {
+        let before = self.server(index, check);
+        let checks = self.backends.get_mut(index.get())?;
+        checks.get_mut(check.get())?.hang = hang;
+        let probe = match hang.and_then(|hang| hang.text(now)) {
+            Some(reason) => Probe::Hung {
+                reason,
+                connected: now,
+            },
+            None => Probe::Unknown("does not hang any more".to_owned()),
+        };
+        change(before, self.server(index, check), probe)
+    }
+
+    /// Why a backend's server counts as one that hangs; `None` if it does not.
+    #[must_use]
+    pub fn hang(&self, index: BackendIndex, check: CheckIndex) -> Option<Hang> {
+        self.check(index, check)?.hang()
     }
 
     /// Takes over from an earlier agent whether a server got new connections. Holds until the first
@@ -297,7 +378,7 @@ impl Health {
     #[must_use]
     pub fn usable(&self, index: BackendIndex, check: CheckIndex) -> bool {
         let check = self.check(index, check);
-        check.is_some_and(|check| check.usable.holds)
+        check.is_some_and(Check::is_usable)
     }
 
     /// Whether a backend's server shows by answers that it is not ready, by one of the checks. False
@@ -311,7 +392,10 @@ impl Health {
     /// All backends whose server a check has not asked yet.
     #[must_use]
     pub fn all_unasked(&self, check: CheckIndex) -> BackendMask {
-        set(|index| self.check(index, check).is_some_and(|check| !check.asked))
+        set(|index| {
+            let check = self.check(index, check);
+            check.is_some_and(|check| !check.asked && check.hang.is_none())
+        })
     }
 
     /// All backends that live.
@@ -331,9 +415,18 @@ impl Health {
     pub fn all_answering(&self, check: CheckIndex) -> BackendMask {
         set(|index| {
             let check = self.check(index, check);
-            check.is_some_and(|check| check.answering.holds)
+            check.is_some_and(|check| check.answering.holds && check.hang.is_none())
         })
     }
+}
+
+/// The transition between two states of a server, of which `probe` is the cause.
+fn change(before: Server, after: Server, probe: Probe) -> Option<Transition> {
+    (before != after).then_some(match after {
+        Server::Ready => Transition::Ready,
+        Server::Unknown => Transition::Unknown(probe),
+        Server::Unready => Transition::NotReady(probe),
+    })
 }
 
 /// The set of all backends for which `member` is true.
@@ -346,313 +439,4 @@ fn set(member: impl Fn(BackendIndex) -> bool) -> BackendMask {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A check beside that of the API.
-    const SECOND: CheckIndex = CheckIndex::new(1).expect("there may be more than one");
-
-    const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };
-
-    fn not_ready() -> Probe {
-        Probe::NotReady("500".into())
-    }
-
-    fn silent() -> Probe {
-        Probe::Silent("no answer".to_owned())
-    }
-
-    fn hung() -> Probe {
-        Probe::Hung {
-            reason: "timed out".into(),
-            connected: BootNanos::ZERO,
-        }
-    }
-
-    /// A backend with one check.
-    struct Backend(Health);
-
-    impl Backend {
-        const INDEX: BackendIndex = BackendIndex::new(0).unwrap();
-
-        fn new(thresholds: Thresholds) -> Self {
-            Self(Health::new(1, 1, thresholds))
-        }
-
-        fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
-            self.0.on_probe(Self::INDEX, CheckIndex::API, probe)
-        }
-
-        fn alive(&self) -> bool {
-            self.0.alive(Self::INDEX)
-        }
-
-        fn ready(&self) -> bool {
-            self.server() == Server::Ready
-        }
-
-        fn server(&self) -> Server {
-            self.0.server(Self::INDEX, CheckIndex::API)
-        }
-
-        fn usable(&self) -> bool {
-            self.0.usable(Self::INDEX, CheckIndex::API)
-        }
-    }
-
-    /// (alive, ready) after each of the probes.
-    fn after(probes: &[Probe]) -> Vec<(bool, bool)> {
-        let mut backend = Backend::new(THRESHOLDS);
-        probes
-            .iter()
-            .map(|probe| {
-                backend.on_probe(probe.clone());
-                (backend.alive(), backend.ready())
-            })
-            .collect()
-    }
-
-    #[test]
-    fn nothing_known_means_alive_and_that_no_server_counts() {
-        let mut health = Health::new(2, 1, THRESHOLDS);
-        let both = BackendMask::first(2);
-        assert_eq!(
-            (health.all_alive(), health.all_unasked(CheckIndex::API)),
-            (both, both)
-        );
-        assert_eq!(health.all_usable(CheckIndex::API), BackendMask::EMPTY);
-        assert_eq!(health.all_answering(CheckIndex::API), BackendMask::EMPTY);
-        assert_eq!(
-            health.server(Backend::INDEX, CheckIndex::API),
-            Server::Unknown
-        );
-        health.on_probe(Backend::INDEX, CheckIndex::API, not_ready());
-        let other = both.with(Backend::INDEX, false);
-        assert_eq!(health.all_unasked(CheckIndex::API), other);
-    }
-
-    #[test]
-    fn server_that_wants_credentials_is_usable_and_its_readiness_unknown() {
-        let wants = || Probe::Unknown("401".into());
-        let mut backend = Backend::new(THRESHOLDS);
-        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
-        assert!(backend.usable() && backend.server() == Server::Unknown);
-        // It hangs: `fall` probes later it is used no more.
-        assert_eq!(backend.on_probe(hung()), []);
-        assert_eq!(backend.on_probe(hung()), []);
-        assert!(backend.usable());
-        assert_eq!(backend.on_probe(hung()), [Transition::NotReady(hung())]);
-        assert!(!backend.usable() && backend.alive());
-        assert_eq!(backend.0.all_answering(CheckIndex::API), BackendMask::EMPTY);
-        assert_eq!(backend.on_probe(wants()), []);
-        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
-        assert!(backend.usable());
-        // The agent gets credentials, and they expire.
-        assert_eq!(backend.on_probe(Probe::Ready), []);
-        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
-        assert_eq!(backend.on_probe(wants()), []);
-        assert_eq!(backend.on_probe(wants()), []);
-        assert_eq!(backend.on_probe(wants()), [Transition::Unknown(wants())]);
-        assert!(backend.usable());
-    }
-
-    #[test]
-    fn one_that_says_no_answers_and_one_that_hangs_or_refuses_does_not() {
-        for (probe, answers) in [
-            (not_ready(), true),
-            (hung(), false),
-            (Probe::Refused, false),
-            (silent(), false),
-        ] {
-            let mut backend = Backend::new(THRESHOLDS);
-            backend.on_probe(probe.clone());
-            assert_eq!(backend.server(), Server::Unready, "{probe:?}");
-            assert!(!backend.usable(), "{probe:?}");
-            assert_eq!(
-                !backend.0.all_answering(CheckIndex::API).is_empty(),
-                answers,
-                "{probe:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_an_agent_before_this_one_found_holds_until_the_first_probe() {
-        for (usable, probe) in [(false, Probe::Ready), (true, not_ready())] {
-            let mut backend = Backend::new(THRESHOLDS);
-            backend.0.remember(Backend::INDEX, CheckIndex::API, usable);
-            assert_eq!((backend.usable(), backend.alive()), (usable, true));
-            assert_eq!(backend.0.all_unasked(CheckIndex::API), BackendMask::EMPTY);
-            backend.on_probe(probe);
-            assert_eq!((backend.usable(), backend.ready()), (!usable, !usable));
-        }
-    }
-
-    #[test]
-    fn first_probe_counts_at_once() {
-        assert_eq!(after(&[Probe::Ready]), [(true, true)]);
-        assert_eq!(after(&[not_ready()]), [(true, false)]);
-        assert_eq!(after(&[Probe::Refused]), [(true, false)]);
-        assert_eq!(after(&[silent()]), [(false, false)]);
-    }
-
-    #[test]
-    fn ready_falls_and_rises_by_counts() {
-        use Probe::Ready;
-        assert_eq!(
-            after(&[
-                Ready,
-                not_ready(),
-                silent(),
-                Ready,
-                silent(),
-                not_ready(),
-                not_ready()
-            ]),
-            [true, true, true, true, true, true, false].map(|ready| (true, ready))
-        );
-        assert_eq!(
-            after(&[not_ready(), Ready, not_ready(), Ready, Ready]),
-            [false, false, false, false, true].map(|ready| (true, ready))
-        );
-    }
-
-    #[test]
-    fn silence_takes_its_time_to_mean_death_and_any_answer_means_life() {
-        use Probe::{Ready, Refused};
-        assert_eq!(
-            after(&[
-                Ready,
-                silent(),
-                silent(),
-                silent(),
-                Refused,
-                silent(),
-                silent()
-            ]),
-            [
-                (true, true),
-                (true, true),
-                (true, true),
-                (false, false),
-                (true, false),
-                (true, false),
-                (true, false)
-            ]
-        );
-    }
-
-    #[test]
-    fn refusal_ends_ready_at_once_but_not_life() {
-        assert_eq!(
-            after(&[Probe::Ready, Probe::Refused, Probe::Ready, Probe::Ready]),
-            [(true, true), (true, false), (true, false), (true, true)]
-        );
-    }
-
-    #[test]
-    fn transitions_say_what_was_found() {
-        let mut backend = Backend::new(THRESHOLDS);
-        assert_eq!(backend.on_probe(Probe::Ready), []);
-        assert_eq!(
-            backend.on_probe(Probe::Refused),
-            [Transition::NotReady(Probe::Refused)]
-        );
-        backend.on_probe(silent());
-        backend.on_probe(silent());
-        assert_eq!(backend.on_probe(silent()), [Transition::Dead(silent())]);
-        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Alive]);
-        assert_eq!(backend.on_probe(Probe::Ready), [Transition::Ready]);
-    }
-
-    #[test]
-    fn sets_hold_a_bit_for_each_backend_in_its_place() {
-        let index = |i| BackendIndex::new(i).unwrap();
-        let mut health = Health::new(3, 1, THRESHOLDS);
-        health.on_probe(index(0), CheckIndex::API, Probe::Ready);
-        health.on_probe(index(1), CheckIndex::API, silent());
-        health.on_probe(index(2), CheckIndex::API, not_ready());
-        assert_eq!(health.on_probe(index(3), CheckIndex::API, silent()), []);
-        assert_eq!(health.on_probe(index(0), SECOND, silent()), []);
-        let ready = BackendMask::EMPTY.with(index(0), true);
-        assert_eq!(health.all_alive(), ready.with(index(2), true));
-        assert_eq!(health.all_usable(CheckIndex::API), ready);
-        assert_eq!(health.all_usable(SECOND), BackendMask::EMPTY);
-        assert_eq!(
-            health.all_answering(CheckIndex::API),
-            ready.with(index(2), true)
-        );
-    }
-
-    #[test]
-    fn each_check_has_its_own_say_and_any_finds_life() {
-        let index = BackendIndex::new(0).unwrap();
-        let mut health = Health::new(1, 2, THRESHOLDS);
-        assert_eq!(health.on_probe(index, CheckIndex::API, Probe::Ready), []);
-        let refused = Transition::NotReady(Probe::Refused);
-        assert_eq!(health.on_probe(index, SECOND, Probe::Refused), [refused]);
-        assert!(health.usable(index, CheckIndex::API) && !health.usable(index, SECOND));
-        let all_silent = |health: &mut Health, check| {
-            let probes = (0..THRESHOLDS.fall).map(|_| health.on_probe(index, check, silent()));
-            probes.collect::<Vec<_>>().concat()
-        };
-        let unready = Transition::NotReady(silent());
-        assert_eq!(all_silent(&mut health, CheckIndex::API), [unready]);
-        assert!(health.alive(index));
-        assert_eq!(
-            all_silent(&mut health, SECOND),
-            [Transition::Dead(silent())]
-        );
-        assert_eq!(
-            health.on_probe(index, SECOND, Probe::Refused),
-            [Transition::Alive]
-        );
-    }
-
-    fn any_probe() -> impl Strategy<Value = Probe> {
-        prop::sample::select(vec![
-            Probe::Ready,
-            Probe::Unknown("401".into()),
-            not_ready(),
-            hung(),
-            Probe::Refused,
-            silent(),
-        ])
-    }
-
-    proptest! {
-        #[test]
-        fn ready_implies_usable_answering_and_alive_and_transitions_tell_every_change(
-            probes in prop::collection::vec(any_probe(), 0..50), rise in 1_u32..5, fall in 1_u32..5,
-        ) {
-            let mut backend = Backend::new(Thresholds { rise, fall });
-            let (mut alive, mut server) = (true, Server::Ready);
-            for probe in probes {
-                for transition in backend.on_probe(probe.clone()) {
-                    let now = match transition {
-                        Transition::Alive => { prop_assert!(!alive); alive = true; continue }
-                        Transition::Dead(_) => { prop_assert!(alive); alive = false; continue }
-                        Transition::Ready => Server::Ready,
-                        Transition::Unknown(found) => {
-                            prop_assert_eq!(&found, &probe);
-                            Server::Unknown
-                        }
-                        Transition::NotReady(found) => {
-                            prop_assert_eq!(&found, &probe);
-                            Server::Unready
-                        }
-                    };
-                    prop_assert!(now != server);
-                    server = now;
-                }
-                prop_assert_eq!((backend.alive(), backend.server()), (alive, server));
-                prop_assert_eq!(backend.usable(), server != Server::Unready);
-                let answering = !backend.0.all_answering(CheckIndex::API).is_empty();
-                prop_assert!(answering || !backend.usable());
-                prop_assert!(alive || !answering);
-            }
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 
 use crate::bfd;
 use crate::faults::Fault;
-use crate::health::{Probe, Thresholds};
+use crate::health::{Hang, Probe, Thresholds};
 
 /// The configuration of a node.
 #[derive(Clone, Debug)]
@@ -109,6 +109,13 @@ pub enum Input {
         check: CheckIndex,
         /// The result.
         found: Probe,
+    },
+    /// This node's server was found to hang without a probe, or not to any more.
+    Hang {
+        /// Index of the check.
+        check: CheckIndex,
+        /// How that was found; `None`: it does not hang any more.
+        hang: Option<Hang>,
     },
     /// A fault of this node appeared or was removed.
     Fault {

@@ -32,6 +32,7 @@
 
 mod action;
 mod announce;
+pub mod backlog;
 pub mod bfd;
 pub mod choice;
 mod conflict;
@@ -43,6 +44,7 @@ mod liveness;
 mod membership;
 mod node;
 mod ownership;
+pub mod patience;
 mod random;
 pub mod rank;
 mod selection;

@@ -315,18 +315,16 @@ impl Liveness {
         }
     }
 
-    /// Tells the peers that this node drains, or does not any more.
-    pub(crate) fn set_path_down(
+    /// Tells the peers the state of the path to this node's API server.
+    pub(crate) fn set_path(
         &mut self,
         now: BootNanos,
         members: &Membership,
-        down: bool,
+        path: bfd::Path,
         out: &mut Vec<Event>,
     ) {
         for index in members.others() {
-            self.drive(index, out, |session, out| {
-                session.set_path_down(now, down, out);
-            });
+            self.drive(index, out, |session, out| session.set_path(now, path, out));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::conflict::{Conflicts, Situation};
 use crate::election::vrrp::PRIORITY_ALONE;
 use crate::election::{self, Election, Lease, Meeting, State, priority};
 use crate::faults::{Fault, Faults};
-use crate::health::{Probe, Server};
+use crate::health::{Hang, Probe, Server, Transition};
 use crate::input::{Input, Params};
 use crate::liveness::{self, Liveness};
 use crate::membership::Membership;
@@ -162,9 +162,11 @@ impl Node {
                 self.live(now, out, |liveness, _, out| {
                     liveness.on_packet(now, source, &packet, out);
                 });
-                let drains = self.bfd(source).and_then(Session::remote_path_down);
-                if let Some(draining) = drains {
+                if let Some(path) = self.bfd(source).and_then(Session::remote_path) {
+                    let draining = path == bfd::Path::Drains;
                     self.selection.set_draining(source, draining, out);
+                    let hang = (path == bfd::Path::Hangs).then_some(Hang::Reported);
+                    self.set_hang(now, source, CheckIndex::API, hang, out);
                 }
             }
             Input::Echo(node) => self.live(now, out, |liveness, _, out| {
@@ -179,12 +181,14 @@ impl Node {
             Input::Stranger => self.strangers_until = now.after(STRANGER),
             Input::Located(node) => self.members.locate(node),
             Input::Probe { node, check, found } => self.on_probe(now, node, check, found, out),
+            Input::Hang { check, hang } => {
+                self.set_hang(now, self.members.own(), check, hang, out);
+                self.tell_path(now, out);
+            }
             Input::Drain(draining) => {
-                self.live(now, out, |liveness, members, out| {
-                    liveness.set_path_down(now, members, draining, out);
-                });
                 self.selection
                     .set_draining(self.members.own(), draining, out);
+                self.tell_path(now, out);
             }
             Input::Fault { fault, present } => self.on_fault(now, fault, present, out),
             Input::Claim { mac, node, agent } => {
@@ -439,6 +443,8 @@ impl Node {
                 }
                 liveness::Event::Down { node, diagnostic } => {
                     out.push(Action::Report(Report::BfdDown { node, diagnostic }));
+                    // Nothing would tell when its server goes on: probes decide.
+                    self.set_hang(now, node, CheckIndex::API, None, out);
                     if diagnostic == Diagnostic::ControlDetectionTimeExpired {
                         self.on_silence(now, node);
                     }
@@ -489,16 +495,65 @@ impl Node {
                 liveness.on_sign_of_life(now, node, out);
             });
         }
-        for change in self.selection.on_probe(node, check, found) {
-            out.push(Action::Report(Report::Health {
-                node,
-                check,
-                change,
-            }));
-        }
+        self.change_health(node, check, out, |selection| {
+            selection.on_probe(node, check, found)
+        });
         let alive = self.selection.is_alive(node);
         self.live(now, out, |liveness, _, out| {
             liveness.conclude(now, node, alive, out);
+        });
+        self.tell_path(now, out);
+    }
+
+    fn set_hang(
+        &mut self,
+        now: BootNanos,
+        node: BackendIndex,
+        check: CheckIndex,
+        hang: Option<Hang>,
+        out: &mut Vec<Action>,
+    ) {
+        self.change_health(node, check, out, |selection| {
+            selection.set_hang(now, node, check, hang)
+        });
+    }
+
+    /// Changes what is known of a server, and reports it.
+    fn change_health<T: IntoIterator<Item = Transition>>(
+        &mut self,
+        node: BackendIndex,
+        check: CheckIndex,
+        out: &mut Vec<Action>,
+        change: impl FnOnce(&mut Selection) -> T,
+    ) {
+        let before = self.selection.hang(node, check);
+        let report = |change| {
+            Action::Report(Report::Health {
+                node,
+                check,
+                change,
+            })
+        };
+        out.extend(change(&mut self.selection).into_iter().map(report));
+        let hang = self.selection.hang(node, check);
+        if before != hang {
+            out.push(Action::Report(Report::Hang { node, check, hang }));
+        }
+    }
+
+    /// Tells the other nodes, by BFD and by the priority, whether this one is good for new
+    /// connections.
+    fn tell_path(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let own = self.members.own();
+        let path = if self.selection.is_draining(own) {
+            bfd::Path::Drains
+        } else if self.selection.hang(own, CheckIndex::API).is_some() {
+            bfd::Path::Hangs
+        } else {
+            bfd::Path::Serves
+        };
+        self.live(now, out, |liveness, members, out| {
+            liveness.set_path(now, members, path, out);
         });
     }
 

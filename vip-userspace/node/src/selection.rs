@@ -2,10 +2,11 @@
 //! combined into the masks that the programs read.
 
 use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, MAX_CHECKS, Masks};
+use vip_common::wire::time::BootNanos;
 
 use crate::action::{Action, LastUsable, Report, Unfit, UnfitNode};
 use crate::choice::{Facts, Resort, choose};
-use crate::health::{Health, Probe, Server, Transition};
+use crate::health::{Hang, Health, Probe, Server, Transition};
 use crate::input::Params;
 use crate::liveness::{Liveness, Standing};
 use crate::membership::Membership;
@@ -71,6 +72,23 @@ impl Selection {
         found: Probe,
     ) -> Vec<Transition> {
         self.health.on_probe(node, check, found)
+    }
+
+    /// A server was found to hang without a probe, or not to any more. Returns the transition that
+    /// follows.
+    pub(crate) fn set_hang(
+        &mut self,
+        now: BootNanos,
+        node: BackendIndex,
+        check: CheckIndex,
+        hang: Option<Hang>,
+    ) -> Option<Transition> {
+        self.health.set_hang(now, node, check, hang)
+    }
+
+    /// Why a server counts as one that hangs; `None` if it does not.
+    pub(crate) fn hang(&self, node: BackendIndex, check: CheckIndex) -> Option<Hang> {
+        self.health.hang(node, check)
     }
 
     /// A node begins or ends to drain.

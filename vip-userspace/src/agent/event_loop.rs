@@ -80,6 +80,8 @@ impl EventLoop {
                 Some(outcome) = self.outcomes.recv() => match outcome {
                     Outcome::Probe(probed) => supervisor.on_probe(&probed),
                     Outcome::Credentials(news) => supervisor.on_credentials(news),
+                    Outcome::Queue(check, hang) => supervisor.on_queue(check, hang),
+                    Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,
                 Ok(heard) = neighbours.receive() => supervisor.on_neighbour(heard),
@@ -90,7 +92,10 @@ impl EventLoop {
                 Some((request, stream)) = asked.recv() => answer(request, stream, supervisor).await,
                 Some(question) = self.http.questions.recv() => tell(question, supervisor).await,
                 stream = self.http.server.accept() => self.http.server.serve(stream),
-                _ = look.tick() => supervisor.look_at_sources(),
+                _ = look.tick() => {
+                    supervisor.look_at_sources();
+                    supervisor.reset_hung();
+                }
                 _ = tick.tick() => {
                     supervisor.reconcile().await?;
                     listen_http(&mut self.http.server, &mut was_told, supervisor).await;

@@ -14,6 +14,7 @@ mod node_thread;
 pub mod notes;
 mod privileges;
 mod probes;
+mod queues;
 mod realtime;
 mod requests;
 mod signals;

@@ -1,6 +1,10 @@
 //! The tasks that probe the nodes' servers.
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
 use vip_common::abi::CheckIndex;
 
 use tokio::spawn;
@@ -10,7 +14,13 @@ use vip_common::wire::time::BootNanos;
 
 use crate::clock::now;
 use crate::config::Config;
-use crate::probe::{Found, News, Prober, Settings};
+use crate::probe::{Ask, Found, News, Prober, Settings};
+use vip_node::health::Hang;
+
+/// Time between probes of the node's own API server, at most. Most of them use an open connection:
+/// one at each interval of the configuration is a new one. A request for `/readyz` costs
+/// kube-apiserver 2 ms.
+const OWN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the tasks that probe have to tell.
 pub(super) enum Outcome {
@@ -18,6 +28,10 @@ pub(super) enum Outcome {
     Probe(Probed),
     /// The credentials' files have changed.
     Credentials(News),
+    /// A server of this node does not accept connections, or does again.
+    Queue(CheckIndex, Option<Hang>),
+    /// Accept queues cannot be looked at.
+    NoQueues(io::Error),
 }
 
 /// A probe that has ended.
@@ -28,50 +42,87 @@ pub(super) struct Probed {
     pub(super) check: CheckIndex,
     /// When it began.
     pub(super) began: BootNanos,
+    /// It made a new connection.
+    pub(super) connected: bool,
     /// What it found.
     pub(super) found: Found,
 }
 
-/// A task for each check of a node, so that a server that hangs delays only its own probes.
-pub(super) fn start_probes(config: &Config, outcomes: &mpsc::Sender<Outcome>) {
+/// A task for each check of a node, so that a server that hangs delays only its own probes. `own`:
+/// place of this node in the configuration.
+pub(super) fn start_probes(config: &Config, own: usize, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
-    let trust = health.tls.clone();
     let checks = CheckIndex::first(config.checks.len());
     for (number, check) in checks.zip(&config.checks) {
-        let prober = Arc::new(Prober::new(Settings {
-            ask: check.ask.clone(),
-            port: check.port,
-            timeout: health.timeout,
-            trust: trust.clone(),
-            // They are for API servers, and for nobody else.
-            credentials: health
-                .credentials
-                .clone()
-                .filter(|_| number == CheckIndex::API),
-        }));
-        for (index, node) in config.nodes.iter().enumerate() {
-            let (prober, outcomes) = (prober.clone(), outcomes.clone());
-            let (node, address, pause) = (index, node.address, health.interval);
-            spawn(async move {
-                let mut ticks = interval(pause);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                loop {
-                    ticks.tick().await;
-                    let began = now();
-                    let probed = Probed {
-                        found: prober.probe(address).await,
-                        node,
-                        check: number,
-                        began,
-                    };
-                    let news = prober.news().map(Outcome::Credentials);
-                    for outcome in news.into_iter().chain([Outcome::Probe(probed)]) {
-                        if outcomes.send(outcome).await.is_err() {
-                            return;
-                        }
-                    }
+        let prober = |keep_open| {
+            Arc::new(Prober::new(Settings {
+                ask: check.ask.clone(),
+                port: check.port,
+                timeout: health.timeout,
+                keep_open,
+                trust: health.tls.clone(),
+                // They are for API servers, and for nobody else.
+                credentials: health
+                    .credentials
+                    .clone()
+                    .filter(|_| number == CheckIndex::API),
+            }))
+        };
+        let others = prober(false);
+        for (node, configured) in config.nodes.iter().enumerate() {
+            let quick =
+                node == own && number == CheckIndex::API && matches!(check.ask, Ask::Http(_));
+            let (prober, pause) = if quick {
+                (prober(true), health.interval.min(OWN_INTERVAL))
+            } else {
+                (others.clone(), health.interval)
+            };
+            let task = Task {
+                node,
+                check: number,
+                pause,
+                probes_per_connection: health.interval.div_duration_f64(pause).ceil() as u32,
+            };
+            spawn(task.run(prober, configured.address, outcomes.clone()));
+        }
+    }
+}
+
+/// Probes one server of one node.
+struct Task {
+    node: usize,
+    check: CheckIndex,
+    /// Time between two probes.
+    pause: Duration,
+    probes_per_connection: u32,
+}
+
+impl Task {
+    /// Runs until the agent ends.
+    async fn run(self, prober: Arc<Prober>, address: IpAddr, outcomes: mpsc::Sender<Outcome>) {
+        let mut ticks = interval(self.pause);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for number in (0..self.probes_per_connection).cycle() {
+            ticks.tick().await;
+            let (began, connected) = (now(), number == 0);
+            let found = if connected {
+                prober.probe(address).await
+            } else {
+                prober.probe_again(address).await
+            };
+            let probed = Probed {
+                node: self.node,
+                check: self.check,
+                began,
+                connected,
+                found,
+            };
+            let news = prober.news().map(Outcome::Credentials);
+            for outcome in news.into_iter().chain([Outcome::Probe(probed)]) {
+                if outcomes.send(outcome).await.is_err() {
+                    return;
                 }
-            });
+            }
         }
     }
 }

@@ -97,6 +97,7 @@ fn smallest_file_has_sensible_defaults() {
                 timeout: Duration::from_secs(1),
                 rise: 2,
                 fall: 2,
+                reset_on_hang: false,
                 tls: Trust::WellKnownCa,
                 credentials: None,
             },
@@ -201,6 +202,7 @@ fn every_key_in_the_page_reaches_its_place() {
                 timeout: Duration::from_secs(2),
                 rise: 3,
                 fall: 4,
+                reset_on_hang: true,
                 tls: Trust::Ca("/etc/ssl/cluster-ca.pem".into()),
                 credentials: Some(Credentials::Certificate {
                     certificate: "/etc/vip/health.crt".into(),

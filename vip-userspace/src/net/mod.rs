@@ -7,6 +7,7 @@ pub mod bfd;
 pub mod bond;
 mod datagram;
 mod devconf;
+pub mod diag;
 pub mod echo;
 mod filter;
 mod frames;

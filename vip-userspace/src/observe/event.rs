@@ -214,6 +214,10 @@ events! {
     server_not_ready(node: String, port: u16, cause: String): Warning,
         text(format!("server at port {port} is not ready")).about(node).because(cause);
 
+    /// Connections of this node's server were reset, since it hangs.
+    hung_reset(port: u16, connections: usize): Warning,
+        text(format!("server at port {port} hangs: its connections were reset: {connections}"));
+
     /// A server serves, and whether it is ready is not known.
     server_unknown(node: String, port: u16, cause: String): Info,
         text(format!("server at port {port} serves; whether it is ready is not known"))

@@ -324,6 +324,11 @@ const FAMILIES: &[Family] = &[
         |status| per_node(status, |node| Some(node.usable)),
     ),
     gauge(
+        "vip_waiting_connections",
+        "Connections in the longest accept queue of this node's servers.",
+        |status| one(f64::from(status.waiting_connections)),
+    ),
+    gauge(
         "vip_backend_echo",
         "Whether a node answers ICMP echo; there is none while that is not known.",
         |status| per_node(status, |node| node.echo),

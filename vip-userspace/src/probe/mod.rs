@@ -1,5 +1,5 @@
-//! Asks a server whether it is ready: `GET /readyz` over TLS, a new connection each time; or only
-//! whether it takes connections.
+//! Asks a server whether it is ready: `GET /readyz` over TLS, by a new connection or by that of the
+//! probe before; or only whether it takes connections.
 
 mod answer;
 mod credentials;
@@ -10,9 +10,11 @@ mod trust;
 pub use credentials::{Credentials, News};
 pub use trust::{Authority, Trust};
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -28,6 +30,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use vip_node::health::Probe;
+use vip_node::patience::Patience;
 
 use crate::clock::now;
 use answer::Answer;
@@ -53,8 +56,11 @@ pub struct Settings {
     pub ask: Ask,
     /// TCP port of the servers.
     pub port: u16,
-    /// For a whole probe, from the first SYN to the end of the answer.
+    /// For a whole probe, from the first SYN to the end of the answer. An answer over an open
+    /// connection may be waited for less long, by what the server usually takes.
     pub timeout: Duration,
+    /// Whether to leave a connection open for [`Prober::probe_again`].
+    pub keep_open: bool,
     /// What the servers' certificates are checked by.
     pub trust: Trust,
     /// What is shown to servers whose certificates were checked.
@@ -85,6 +91,7 @@ pub struct Prober {
     asker: Arc<Asker>,
     /// What came of probes that were not answered in time.
     late: Late,
+    patience: Mutex<HashMap<IpAddr, Patience>>,
 }
 
 /// Asks servers.
@@ -93,6 +100,15 @@ struct Asker {
     settings: Settings,
     verification: Verification,
     store: Option<Store>,
+    /// The connection of the last probe.
+    kept: Mutex<Option<Open>>,
+}
+
+/// An open connection to a server. Its task ends with it.
+#[derive(Debug)]
+struct Open {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    _tasks: JoinSet<hyper::Result<()>>,
 }
 
 impl Prober {
@@ -109,11 +125,13 @@ impl Prober {
         let asker = Asker {
             verification: Verification::new(settings.trust.clone()),
             store: settings.credentials.clone().map(Store::new),
+            kept: Mutex::default(),
             settings,
         };
         Self {
             asker: Arc::new(asker),
             late: Late::default(),
+            patience: Mutex::default(),
         }
     }
 
@@ -143,33 +161,78 @@ impl Prober {
             }
         };
         let asker = Arc::clone(&self.asker);
+        let asking = async move { asker.ask(address, tcp).await };
+        self.conclude(address, start, asking).await
+    }
+
+    /// Probes the API server on a node by the connection that the last probe has left open, which
+    /// costs both sides little; by a new one if there is none.
+    pub async fn probe_again(&self, address: IpAddr) -> Found {
+        let asker = Arc::clone(&self.asker);
+        let (Ask::Http(path), Some(open)) = (asker.settings.ask.clone(), asker.take_kept()) else {
+            return self.probe(address).await;
+        };
+        let asking = async move { asker.request(address, &path, open).await };
+        let found = self.conclude(address, Instant::now(), asking).await;
+        Found { rtt: None, ..found }
+    }
+
+    /// Waits for the answer over a connection.
+    async fn conclude(
+        &self,
+        address: IpAddr,
+        start: Instant,
+        asking: impl Future<Output = Result<Answer, String>> + Send + 'static,
+    ) -> Found {
         let connected = now();
-        let mut asking = Box::pin(async move { asker.ask(address, tcp).await });
+        let limit = self.asker.settings.timeout;
+        let wait = self.patience(address, |patience| patience.wait(limit));
+        let deadline = (Instant::now() + wait).min(start + limit);
+        let mut asking = Box::pin(asking);
         let Ok(answer) = timeout_at(deadline, &mut asking).await else {
-            let mut reason = format!("timed out after {timeout:?}");
+            self.patience(address, Patience::on_time_out);
+            let mut reason = format!("timed out after {wait:?}");
             if let Some(late) = self.late.of(address) {
                 reason = format!("{reason}; {late}");
             }
-            self.late.wait(address, start, timeout, asking);
+            self.late.wait(address, start, wait, asking);
             return Probe::Hung { reason, connected }.into();
         };
         self.late.forget(address);
-        let rtt = Some(start.elapsed());
+        let took = start.elapsed();
+        self.patience(address, |patience| patience.on_answer(took));
         match answer {
             Ok(Answer::Ready) => Found {
                 probe: Probe::Ready,
-                rtt,
+                rtt: Some(took),
             },
             Ok(Answer::Unknown(reason)) => Found {
                 probe: Probe::Unknown(reason),
-                rtt,
+                rtt: Some(took),
             },
             Err(reason) => Probe::NotReady(reason).into(),
         }
     }
+
+    fn patience<T>(&self, address: IpAddr, with: impl FnOnce(&mut Patience) -> T) -> T {
+        // A thread that panicked left a whole value.
+        let mut all = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        with(all.entry(address).or_default())
+    }
 }
 
 impl Asker {
+    /// The connection that was left open, unless the server has closed it.
+    fn take_kept(&self) -> Option<Open> {
+        let open = self.kept().take();
+        open.filter(|open| !open.sender.is_closed())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Open>> {
+        // A thread that panicked left a whole value or none.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Over an open connection. The error says why the server is not ready.
     async fn ask(&self, address: IpAddr, tcp: TcpStream) -> Result<Answer, String> {
         let path = match &self.settings.ask {
@@ -178,7 +241,7 @@ impl Asker {
             Ask::Tcp => return Ok(Answer::Unknown("takes connections".to_owned())),
         };
         let name = ServerName::IpAddress(address.into());
-        let (secret, version) = self.store.as_ref().map(Store::secret).unwrap_or_default();
+        let (secret, version) = self.secret();
         let certificate = match &secret {
             Some(Secret::Certificate(certificate)) => Some((certificate, version)),
             _ => None,
@@ -200,12 +263,26 @@ impl Asker {
         let Some(path) = path else {
             return Ok(Answer::Unknown("serves TLS".to_owned()));
         };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(tls))
+        let (sender, connection) = http1::handshake(TokioIo::new(tls))
             .await
             .map_err(|error| http_error(&error))?;
-        // Ends with this probe, also when that is cut short.
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
+        let open = Open {
+            sender,
+            _tasks: tasks,
+        };
+        self.request(address, path, open).await
+    }
+
+    /// The credentials, and their version.
+    fn secret(&self) -> (Option<Secret>, u64) {
+        self.store.as_ref().map(Store::secret).unwrap_or_default()
+    }
+
+    /// Asks for a path. Leaves the connection open afterwards, if that is wanted.
+    async fn request(&self, address: IpAddr, path: &str, mut open: Open) -> Result<Answer, String> {
+        let (secret, _) = self.secret();
         let host = SocketAddr::new(address, self.settings.port);
         let mut request = Request::get(path)
             .header(HOST, host.to_string())
@@ -216,21 +293,26 @@ impl Asker {
         let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| format!("path {path:?}: {error}"))?;
-        let response = sender
+        let response = open
+            .sender
             .send_request(request)
             .await
             .map_err(|error| http_error(&error))?;
-        match response.status() {
+        let (status, body) = (response.status(), read(response).await);
+        if self.settings.keep_open && body.is_some() {
+            *self.kept() = Some(open);
+        }
+        match status {
             StatusCode::OK => Ok(Answer::Ready),
             // It serves; nothing follows for etcd and the rest.
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let shown = self.store.as_ref().filter(|_| secret.is_some());
                 let how = shown.map_or("without credentials".to_owned(), |store| {
                     store.credentials().describe()
                 });
                 Ok(Answer::Unknown(format!("{status} {how}")))
             }
-            _ => Err(refusal(response).await),
+            _ => Err(refusal(status, &body.unwrap_or_default())),
         }
     }
 }
@@ -247,21 +329,21 @@ fn http_error(error: &hyper::Error) -> String {
     format!("HTTP: {error}")
 }
 
-/// The status, and the checks that failed: `/readyz` lists them as `[-]name failed: …`.
-async fn refusal(response: Response<hyper::body::Incoming>) -> String {
-    let status = response.status().to_string();
+/// The whole answer; `None` if it is too long, or breaks off.
+async fn read(response: Response<hyper::body::Incoming>) -> Option<Bytes> {
     let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-    let Ok(body) = body else {
-        return status;
-    };
-    let body = body.to_bytes();
-    let failed: Vec<_> = String::from_utf8_lossy(&body)
+    Some(body.ok()?.to_bytes())
+}
+
+/// The status, and the checks that failed: `/readyz` lists them as `[-]name failed: …`.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let failed: Vec<_> = String::from_utf8_lossy(body)
         .lines()
         .filter_map(|line| line.strip_prefix("[-]")?.split_whitespace().next())
         .map(str::to_owned)
         .collect();
     if failed.is_empty() {
-        return status;
+        return status.to_string();
     }
     format!("{status}, failed: {}", failed.join(", "))
 }

@@ -98,6 +98,7 @@ fn prober(port: u16, timeout: Duration, trust: Trust) -> Prober {
         ask: Ask::Http("/readyz".to_owned()),
         port,
         timeout,
+        keep_open: false,
         trust,
         credentials: None,
     })
@@ -260,6 +261,7 @@ async fn a_server_that_accepts_and_hangs_is_found_out_whatever_is_asked() {
                 ask,
                 port,
                 timeout,
+                keep_open: false,
                 trust: trust.clone(),
                 credentials: None,
             });
@@ -272,7 +274,7 @@ async fn a_server_that_accepts_and_hangs_is_found_out_whatever_is_asked() {
 /// Serves requests so long after they came.
 async fn serve_late(
     tls: Arc<ServerConfig>,
-    delay: Arc<std::sync::Mutex<Duration>>,
+    delay: Arc<Mutex<Duration>>,
     status: u16,
     body: &'static str,
 ) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
@@ -311,7 +313,7 @@ async fn serve_late(
 async fn what_a_server_says_too_late_is_told_with_the_time_outs_that_follow() {
     let authority = Authority::new();
     let body = "[+]ping ok\n[-]etcd failed: reason no_forward\nreadyz check failed\n";
-    let delay = Arc::new(std::sync::Mutex::new(Duration::from_secs(2)));
+    let delay = Arc::new(Mutex::new(Duration::from_secs(2)));
     let tls = authority.server("127.0.0.1");
     let (port, open) = serve_late(tls, Arc::clone(&delay), 500, body).await;
     let (trusting, folder) = trusting(&authority, port);
@@ -340,7 +342,33 @@ async fn what_a_server_says_too_late_is_told_with_the_time_outs_that_follow() {
     assert_eq!(found, "500 Internal Server Error, failed: etcd");
     *delay.lock().unwrap() = Duration::from_secs(60);
     let found = hung(prober.probe(LOCALHOST.into()).await);
-    assert_eq!(found, "timed out after 400ms");
+    assert_eq!(found, "timed out after 200ms");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_open_is_used_again_until_the_server_closes_it() {
+    let authority = Authority::new();
+    let delay = Arc::new(Mutex::new(Duration::ZERO));
+    let tls = authority.server("127.0.0.1");
+    let (port, open) = serve_late(tls, Arc::clone(&delay), 200, "ok").await;
+    let (mut prober, _folder) = trusting(&authority, port);
+    asker(&mut prober).settings.keep_open = true;
+    assert!(prober.probe(LOCALHOST.into()).await.rtt.is_some());
+    for _ in 0..3 {
+        let found = prober.probe_again(LOCALHOST.into()).await;
+        assert_eq!(found, Probe::Ready.into());
+    }
+    assert_eq!(open.load(std::sync::atomic::Ordering::Relaxed), 1);
+    // It hangs: the connection is given up, and the next probe makes a new one.
+    *delay.lock().unwrap() = Duration::from_secs(60);
+    let reason = hung(prober.probe_again(LOCALHOST.into()).await);
+    assert_eq!(reason, "timed out after 200ms");
+    *delay.lock().unwrap() = Duration::ZERO;
+    let found = prober.probe_again(LOCALHOST.into()).await;
+    assert!(
+        found.probe == Probe::Ready && found.rtt.is_some(),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@
 //! "Receives" means the state field of a packet that belongs to this session (section 6.8.6, with
 //! one more condition: `Session::is_unproved`). While it is not up, a session sends about one
 //! packet a second; but for [`HURRY`] after it was up, it sends at full rate, so that it comes up
-//! again as soon as the network does. While it is up, it may carry "path down" ([`Session::set_path_down`]): the
-//! node drains.
+//! again as soon as the network does. While it is up, its diagnostic tells the state of the [`Path`]
+//! to the API server.
 
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
@@ -59,6 +59,28 @@ impl Params {
     }
 }
 
+/// State of the path to a node's API server, as its packets tell while the session is up: by the
+/// diagnostic, which means nothing else then. Other implementations of BFD ignore it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Path {
+    /// It takes new connections.
+    Serves,
+    /// The server hangs: "path down" (section 4.1).
+    Hangs,
+    /// The node drains: "concatenated path down" (section 6.8.17).
+    Drains,
+}
+
+impl Path {
+    const fn diagnostic(self) -> Option<Diagnostic> {
+        match self {
+            Self::Serves => None,
+            Self::Hangs => Some(Diagnostic::PathDown),
+            Self::Drains => Some(Diagnostic::ConcatenatedPathDown),
+        }
+    }
+}
+
 /// What the caller has to do, or is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -92,8 +114,7 @@ pub struct Session {
     /// `bfd.SessionState`, `bfd.LocalDiag`.
     state: State,
     diagnostic: Diagnostic,
-    /// The node drains: see [`Session::set_path_down`].
-    path_down: bool,
+    path: Path,
     remote: Option<Remote>,
     started: bool,
     /// `bfd.DesiredMinTxInterval` and `bfd.RequiredMinRxInterval` as packets carry them.
@@ -135,7 +156,7 @@ impl Session {
             discriminator: local_discriminator,
             state: State::Down,
             diagnostic: Diagnostic::None,
-            path_down: false,
+            path: Path::Serves,
             remote: None,
             started: false,
             desired_min_tx: slow,
@@ -264,14 +285,13 @@ impl Session {
         )
     }
 
-    /// Tells the other side that this node drains, or does not any more: by the diagnostic
-    /// "concatenated path down" (section 6.8.17), in which the path is the one to the API server.
-    /// If the session is up, a packet is sent at once.
-    pub fn set_path_down(&mut self, now: BootNanos, down: bool, out: &mut Vec<Action>) {
-        if self.path_down == down {
+    /// Tells the other side the state of the path to this node's API server. If the session is up,
+    /// a packet is sent at once.
+    pub fn set_path(&mut self, now: BootNanos, path: Path, out: &mut Vec<Action>) {
+        if self.path == path {
             return;
         }
-        self.path_down = down;
+        self.path = path;
         if self.started && self.state == State::Up {
             // Section 6.8.7: a packet whose content differs need not wait for its turn.
             out.push(Action::Send(self.packet(false)));
@@ -279,11 +299,14 @@ impl Session {
         }
     }
 
-    /// Whether the other side drains, as its last packet tells; `None` if the session is not up.
+    /// State of the path to the other side's API server, as its last packet tells; `None` if the
+    /// session is not up.
     #[must_use]
-    pub fn remote_path_down(&self) -> Option<bool> {
+    pub fn remote_path(&self) -> Option<Path> {
         let remote = self.remote.filter(|_| self.state == State::Up)?;
-        Some(remote.diagnostic == Diagnostic::ConcatenatedPathDown)
+        let told = |path: &Path| path.diagnostic() == Some(remote.diagnostic);
+        let known = [Path::Hangs, Path::Drains].into_iter().find(told);
+        Some(known.unwrap_or(Path::Serves))
     }
 
     /// Begins to send.
@@ -566,10 +589,9 @@ impl Session {
     fn packet(&self, final_: bool) -> ControlPacket {
         ControlPacket {
             state: self.state,
-            diagnostic: if self.path_down && self.state == State::Up {
-                Diagnostic::ConcatenatedPathDown
-            } else {
-                self.diagnostic
+            diagnostic: match self.path.diagnostic() {
+                Some(path) if self.state == State::Up => path,
+                Some(_) | None => self.diagnostic,
             },
             poll: self.polling && !final_,
             final_,

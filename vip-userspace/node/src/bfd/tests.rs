@@ -220,16 +220,16 @@ fn session_that_was_not_up_does_not_go_down() {
 }
 
 #[test]
-fn path_down_is_told_at_once_and_does_not_end_the_session() {
+fn state_of_the_path_is_told_at_once_and_does_not_end_the_session() {
     let mut wire = up(params(50, 3), params(50, 3));
-    assert_eq!(wire.ends[1].remote_path_down(), Some(false));
-    for down in [true, false] {
-        wire.drive(0, |session, now, out| session.set_path_down(now, down, out));
+    assert_eq!(wire.ends[1].remote_path(), Some(Path::Serves));
+    for path in [Path::Drains, Path::Hangs, Path::Serves] {
+        wire.drive(0, |session, now, out| session.set_path(now, path, out));
         wire.run(Duration::from_millis(10));
-        assert_eq!(wire.ends[1].remote_path_down(), Some(down));
+        assert_eq!(wire.ends[1].remote_path(), Some(path));
         wire.run(Duration::from_secs(2));
         assert!(wire.both_up());
-        assert_eq!(wire.ends[1].remote_path_down(), Some(down));
+        assert_eq!(wire.ends[1].remote_path(), Some(path));
     }
 }
 

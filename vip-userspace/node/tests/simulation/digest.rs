@@ -9,7 +9,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::bfd::Diagnostic;
-use vip_node::health::{Probe, Transition};
+use vip_node::health::{Hang, Probe, Transition};
 use vip_node::{Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited};
 
 /// Digest of the actions so far.
@@ -112,6 +112,15 @@ impl Digest {
                     Transition::NotReady(found) => (4, probe(found)),
                 };
                 self.words(&[30, place(*node), check.get() as u64, kind, found]);
+            }
+            Report::Hang { node, check, hang } => {
+                let kind = match hang {
+                    None => 0,
+                    Some(Hang::Queue { .. }) => 1,
+                    Some(Hang::Reported) => 2,
+                    Some(Hang::Probes) => 3,
+                };
+                self.words(&[41, place(*node), check.get() as u64, kind]);
             }
             Report::NewConnections { check, resort } => {
                 self.words(&[31, check.get() as u64, *resort as u64]);

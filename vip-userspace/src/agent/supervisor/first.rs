@@ -33,13 +33,17 @@ pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config
     let all = config.nodes.len() * config.checks.len();
     let mut first = First::default();
     let mut served = [false; MAX_CHECKS];
-    while first.probed.len() < all && !served[..config.checks.len()].iter().all(|served| *served) {
+    let mut asked = 0;
+    while asked < all && !served[..config.checks.len()].iter().all(|served| *served) {
         match timeout_at(end, outcomes.recv()).await {
             Ok(Some(Outcome::Probe(one))) => {
                 served[one.check.get()] |= one.found.probe.is_usable();
+                asked += usize::from(one.connected);
                 first.probed.push(one);
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
+            // They are not looked at yet.
+            Ok(Some(Outcome::Queue(..) | Outcome::NoQueues(_))) => {}
             Ok(None) | Err(_) => break,
         }
     }

@@ -10,6 +10,7 @@ mod claims;
 mod drain;
 mod first;
 mod handover;
+mod hang;
 mod hooks;
 mod look_at_hooks;
 mod look_at_other_nics;
@@ -30,6 +31,7 @@ pub(super) use self::start::Start;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -98,6 +100,8 @@ pub(super) struct Supervisor {
     probe_times: ProbeTimes,
     /// What is wrong with the credentials for health checks.
     credentials_trouble: Option<String>,
+    /// Length of the longest accept queue of this node's servers.
+    longest_queue: Arc<AtomicU32>,
 }
 
 impl Supervisor {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex};
 use vip_common::wire::addr::Mac;
 
+use super::hang::Hanging;
 use super::segment::Agent;
 use crate::config::{Config, Node};
 use crate::datapath::StateMap;
@@ -20,6 +21,8 @@ pub(super) struct Peer {
     pub(super) mac: Mac,
     /// What the last probe by each check found; `None` before the first one.
     pub(super) probes: Vec<Option<Probe>>,
+    /// By check: why its server counts as one that hangs.
+    pub(super) hangs: Vec<Option<Hanging>>,
     pub(super) rtt: Option<Duration>,
     /// Its counters when rates were last computed.
     pub(super) counted: BackendCounters,
@@ -47,6 +50,7 @@ impl Peer {
             name: node.name.clone(),
             mac: state.mac(index),
             probes: vec![None; config.checks.len()],
+            hangs: vec![None; config.checks.len()],
             rtt: None,
             counted: BackendCounters::default(),
             rates: Rates::default(),

@@ -35,6 +35,7 @@ impl Supervisor {
             self.probe_times.note(&peer.name, port, rtt);
         }
         if own
+            && probed.connected
             && !matches!(probed.found.probe, Probe::Refused | Probe::Silent(_))
             && let Err(error) = self.datapath.note_listener(check, probed.began)
         {
@@ -55,8 +56,12 @@ impl Supervisor {
     }
 
     /// Why a server that counts as not ready does so: the last probe may have found it ready, and
-    /// one is not enough.
+    /// one is not enough. A server that hangs may still answer over connections that it has accepted.
     pub(super) fn why_unready(&self, peer: &Peer, check: CheckIndex) -> String {
+        let hang = peer.hangs[check.get()].and_then(|known| known.hang.text(now()));
+        if let Some(text) = hang {
+            return text;
+        }
         let last = peer.last_probe(check);
         match &peer.probes[check.get()] {
             Some(Probe::Ready | Probe::Unknown(_)) => self.not_yet_ready(last),

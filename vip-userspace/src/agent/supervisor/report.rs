@@ -64,6 +64,11 @@ impl Supervisor {
                 check,
                 change,
             } => self.health(node, check, change),
+            Report::Hang { node, check, hang } => {
+                // Told as a change of health.
+                self.note_hang(node, check, hang);
+                return None;
+            }
             Report::NewConnections { check, resort } => {
                 Event::new_connections(self.config.checks[check.get()].port, resort)
             }

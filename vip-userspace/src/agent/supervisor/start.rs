@@ -21,6 +21,7 @@ use super::setup::{
 };
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::{Outcome, start_probes};
+use crate::agent::queues::watch_queues;
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
@@ -70,10 +71,12 @@ impl Start<'_> {
         let mut on = OnNic::put(&config, &nic, &netlink).await?;
         // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
         // read.
-        start_probes(&config, &self.probes);
+        start_probes(&config, nic.node_index, &self.probes);
         // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
         // to be turned to a server that nobody has probed, this node's own least.
         let first = on.first_probes(&config, self.outcomes).await?;
+        let longest_queue = Arc::default();
+        watch_queues(&config, self.probes, Arc::clone(&longest_queue));
         let cgroup = redirect(&mut on.datapath, &config);
         // What came before the programs did.
         on.sockets.neighbours.drain();
@@ -150,6 +153,7 @@ impl Start<'_> {
             state_dir: self.state_dir,
             probe_times: self.probe_times,
             credentials_trouble: None,
+            longest_queue,
         };
         supervisor.begin(first).await?;
         Ok((supervisor, notices))
@@ -166,6 +170,7 @@ impl Supervisor {
             self.on_credentials(news);
         }
         self.tell_of_bfd();
+        self.tell_of_reset();
         let drains = self.state_dir.is_drained();
         self.node_thread.tell(Input::Drain(drains));
         self.reconcile().await

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -90,6 +91,7 @@ impl Supervisor {
             hooks: self.hooks.describe(),
             settings: self.other_nics.settings(),
             other_nics: self.other_nics.hindrances(),
+            waiting_connections: self.longest_queue.load(Ordering::Relaxed),
             nodes: nodes.collect::<anyhow::Result<_>>()?,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self.journal.counts().clone(),

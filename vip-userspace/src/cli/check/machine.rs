@@ -6,9 +6,10 @@ use std::path::Path;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::finding::{Finding, Grade, finding};
-use crate::config::{Config, Local};
+use crate::config::{Config, Health, Local};
 use crate::datapath::Features;
 use crate::kernel::cgroup;
+use crate::net::diag::SocketDiag;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = kernel();
@@ -17,6 +18,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         cgroup2(config.local.as_ref()),
         bpffs(&config.datapath.bpffs),
     ]);
+    findings.extend(reset_on_hang(&config.health));
     findings.extend(selinux(Path::new("/sys/fs/selinux/enforce")));
     findings.extend(hypervisor(Path::new("/sys/class/dmi/id/sys_vendor")));
     findings
@@ -101,6 +103,22 @@ fn cgroup2(local: Option<&Local>) -> Finding {
             format!("not mounted: {fallback}"),
         ),
     }
+}
+
+/// Whether the kernel can do what `reset_on_hang` needs; `None` if that is not configured.
+fn reset_on_hang(health: &Health) -> Option<Finding> {
+    if !health.reset_on_hang {
+        return None;
+    }
+    let can = SocketDiag::open().and_then(|diag| diag.can_reset());
+    Some(match can {
+        Ok(()) => finding(Grade::Ok, "reset_on_hang", "the kernel resets connections"),
+        Err(error) => finding(
+            Grade::Warning,
+            "reset_on_hang",
+            format!("connections of a server that hangs cannot be reset: {error}"),
+        ),
+    })
 }
 
 fn bpffs(path: &Path) -> Finding {

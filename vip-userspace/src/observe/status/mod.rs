@@ -90,6 +90,9 @@ pub struct Status {
     /// agent cannot help.
     #[serde(default)]
     pub other_nics: Vec<String>,
+    /// Connections in the longest accept queue of this node's servers.
+    #[serde(default)]
+    pub waiting_connections: u32,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.

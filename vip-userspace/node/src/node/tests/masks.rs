@@ -24,6 +24,75 @@ fn draining_node_gets_no_new_connections_anywhere_and_keeps_its_open_ones() {
     }
 }
 
+/// This node's server accepts nothing, or does again.
+fn hang(bench: &mut Bench, now: BootNanos, hangs: bool) {
+    let (waiting, since) = (3, now);
+    let hang = hangs.then_some(Hang::Queue { waiting, since });
+    let check = CheckIndex::API;
+    let input = Input::Hang { check, hang };
+    bench.node.on_input(now, input, &mut bench.out);
+}
+
+#[test]
+fn server_that_hangs_by_its_own_nodes_word_gets_no_new_connections_anywhere() {
+    let (mut nodes, mut now) = three();
+    for hangs in [true, false] {
+        hang(&mut nodes[1], now, hangs);
+        now = exchange(&mut nodes, now, 5, 1);
+        for bench in &nodes {
+            let masks = bench.node.masks();
+            assert_eq!(masks.new_connections[0].contains(index(1)), !hangs);
+            assert!(masks.alive.contains(index(1)) && masks.draining.is_empty());
+            let server = bench.node.server(index(1), CheckIndex::API);
+            assert_eq!(server == Server::Unready, hangs);
+        }
+        let priority = if hangs { 220 / 4 } else { 220 };
+        assert_eq!(nodes[1].node.priority(), priority);
+        // Good probes over open connections change nothing.
+        nodes[1].probe(now, 1, Probe::Ready);
+        now = exchange(&mut nodes, now, 1000, 1);
+        let masks = nodes[0].node.masks();
+        assert_eq!(masks.new_connections[0].contains(index(1)), !hangs);
+    }
+}
+
+#[test]
+fn servers_that_all_hang_get_new_connections_alike() {
+    let (mut nodes, now) = three();
+    for bench in &mut nodes {
+        hang(bench, now, true);
+    }
+    exchange(&mut nodes, now, 5, 1);
+    for bench in &nodes {
+        assert_eq!(bench.node.masks().new_connections[0], BackendMask::first(3));
+        assert_eq!(bench.node.resort(CheckIndex::API), Resort::Living);
+    }
+}
+
+#[test]
+fn hang_by_probes_is_told_and_a_node_that_drains_tells_only_that() {
+    let (mut nodes, mut now) = three();
+    for _ in 0..params(1, true).thresholds.fall {
+        nodes[1].probe(now, 1, hung(now));
+    }
+    now = exchange(&mut nodes, now, 100, 1);
+    let told = |nodes: &[Bench; 3]| nodes[0].node.selection.hang(index(1), CheckIndex::API);
+    assert_eq!(told(&nodes), Some(Hang::Reported));
+    drain(&mut nodes[1], now);
+    now = exchange(&mut nodes, now, 5, 1);
+    assert_eq!(told(&nodes), None);
+    assert!(nodes[0].node.is_draining(index(1)));
+    let undrain = Input::Drain(false);
+    nodes[1].node.on_input(now, undrain, &mut Vec::new());
+    now = exchange(&mut nodes, now, 100, 1);
+    assert_eq!(told(&nodes), Some(Hang::Reported));
+    // Its agent is gone: nobody would say when the server goes on.
+    let shutdown = Input::Shutdown;
+    nodes[1].node.on_input(now, shutdown, &mut nodes[1].out);
+    exchange(&mut nodes, now, 5, 1);
+    assert_eq!(told(&nodes), None);
+}
+
 #[test]
 fn node_gets_nothing_until_its_agent_was_heard() {
     let mut bench = Bench::new(params(1, true));

@@ -1,0 +1,217 @@
+//! SIGSTOP of one API server under load. Its own node sees by the accept queue that nothing is
+//! accepted, and reports it to the other nodes by BFD.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::clock::boot_now;
+use crate::cluster::{Cluster, Pace, Plan};
+use crate::load::Request;
+use crate::outcome::{Down, Outcome, Timeline};
+use crate::process::Process;
+use crate::scenario::{Scenario, Test, When};
+use crate::traffic::{Load, Traffic, vip};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "server_hangs",
+    promise: "server_hangs_and_new_connections_go_elsewhere_at_once",
+    tests: &[
+        Test::netns(Plan::default).alone(),
+        Test::shared_machines(When::Asked),
+    ],
+    run,
+};
+
+pub(super) const RESET: Scenario = Scenario {
+    name: "hung_server_reset",
+    promise: "hung_server_loses_its_connections_where_that_is_configured",
+    tests: &[Test::netns(reset_on_hang)],
+    run: run_reset,
+};
+
+pub(super) const SATURATED: Scenario = Scenario {
+    name: "servers_saturated",
+    promise: "servers_saturated_do_not_look_hung",
+    tests: &[Test::netns(Plan::default).alone()],
+    run: run_saturated,
+};
+
+/// Processes that do nothing but work.
+const BUSY: usize = 16;
+
+/// How long all cores are busy.
+const BUSY_TIME: Duration = Duration::from_secs(10);
+
+/// False alarms of three nodes in that time, at most. Nine in ten requests fail then, and a server
+/// may get no processor for more than 100 ms: 0 to 3 alarms were seen in a run.
+const ALARMS: usize = 6;
+
+/// Milliseconds between two new connections.
+const EVERY_MS: u64 = 5;
+
+/// The goal, in ns from the signal until no connection goes to the server.
+const GOAL: u64 = 250_000_000;
+
+/// Four times the goal: what counts on a machine that is busy with other tests.
+const LIMIT: u64 = 4 * GOAL;
+
+fn reset_on_hang() -> Plan {
+    let plan = Plan::default();
+    let pace = Pace {
+        health: "reset_on_hang = true\n",
+        ..plan.pace
+    };
+    Plan { pace, ..plan }
+}
+
+fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SCENARIO.name);
+    let owner = cluster.owner()?;
+    let backup = super::steps::another_than(cluster, owner);
+    hang(cluster, backup, &mut outcome, timeline)?;
+    let moved = cluster.owner()? != owner;
+    outcome.promise(!moved, || "the VIP moved".to_owned());
+    hang(cluster, owner, &mut outcome, timeline)?;
+    for text in ["accepted nothing for", "hangs, as its own node reports"] {
+        let told = count(cluster, text) > 0;
+        outcome.promise(told, || format!("no log says: {text}"));
+    }
+    Ok(outcome)
+}
+
+/// Stops a node's server for a while, and lets it go on.
+fn hang(
+    cluster: &mut Cluster,
+    victim: usize,
+    outcome: &mut Outcome,
+    timeline: &mut Timeline,
+) -> Result<()> {
+    let name = cluster.name(victim);
+    let moves = count(cluster, "became the owner");
+    let client = cluster.topology.client.as_ref();
+    let mut load = Load::start_at(cluster, client, &vip(), EVERY_MS, 0)?;
+    load.go_on(200)?;
+    let stopped = boot_now();
+    cluster.signal_server(victim, Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the API server on {name}"));
+    cluster.wait_until_not_ready(victim)?;
+    load.go_on(400)?;
+    let continued = boot_now();
+    cluster.signal_server(victim, Signal::SIGCONT);
+    cluster.wait_until_settled()?;
+    timeline.event(format!("SIGCONT, and {name} is ready again"));
+    let again = boot_now();
+    load.go_on(200)?;
+
+    let requests = load.stop()?;
+    // A server that is stopped answers nothing: its answers came when it had gone on.
+    let stuck = |from: u64| {
+        let meanwhile = requests
+            .iter()
+            .filter(|request| (stopped + from..continued).contains(&request.start));
+        meanwhile
+            .filter(|request| !request.succeeded() || request.server.as_ref() == Some(&name))
+            .count()
+    };
+    let (all, goal, limit) = (stuck(0), stuck(GOAL), stuck(LIMIT));
+    outcome.requests += requests.len();
+    outcome.failed += all;
+    outcome.promise(limit == 0, || {
+        format!("{limit} requests waited for {name} that began a second after it was stopped")
+    });
+    let there = |request: &&Request| request.server.as_ref() == Some(&name);
+    let later = requests.iter().filter(|request| request.start > again);
+    let back = later.filter(there).count();
+    outcome.promise(back > 0, || format!("{name} serves nothing afterwards"));
+    let moved = count(cluster, "became the owner") - moves;
+    // Away from an owner whose server hangs, and not back.
+    outcome.promise(moved <= 1, || format!("the VIP moved {moved} times"));
+    timeline.event(format!(
+        "{all} requests waited for {name}, {goal} of them began 250 ms after the signal or later; \
+         {back} were answered there after it had gone on; the VIP moved {moved} times"
+    ));
+    Ok(())
+}
+
+fn run_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(RESET.name);
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let Traffic {
+        load,
+        mut watches,
+        before,
+    } = Traffic::start(cluster, timeline)?;
+    drop(load);
+    let held = before.on(&name).count();
+    let at = boot_now();
+    cluster.signal_server(victim, Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the API server on {name}"));
+    let after = watches.wait_for_verdict(at, Some(&name))?;
+    cluster.signal_server(victim, Signal::SIGCONT);
+    let down = Down { server: &name, at };
+    outcome.take_watches(&before, &after, Some(down));
+    let (cut, reset) = (outcome.watches_cut_living, outcome.watches_reset_dead);
+    outcome.promise(cut == 0, || {
+        format!("{cut} watches to living servers were cut")
+    });
+    outcome.promise(held > 0 && reset == held, || {
+        format!("{reset} of the {held} watches on the server that hangs were reset")
+    });
+    timeline.event(format!("{reset} of {held} watches on {name} were reset"));
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SATURATED.name);
+    let owner = cluster.owner()?;
+    let log = cluster.work().join("busy.log");
+    let busy = (0..BUSY)
+        .map(|_| {
+            let mut command = cluster.host(owner).command("sh".as_ref());
+            command.args(["-c", "while :; do :; done"]);
+            Process::daemon("a busy process", &mut command, &log)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let client = cluster.topology.client.as_ref();
+    let mut load = Load::start_at(cluster, client, &vip(), 1, 0)?;
+    let end = Instant::now() + BUSY_TIME;
+    while Instant::now() < end {
+        load.go_on(100)?;
+    }
+    drop(busy);
+    let requests = load.stop()?;
+    let failed = requests.iter().filter(|request| !request.succeeded());
+    let failed = failed.count();
+    let (queues, probes) = (
+        count(cluster, "accepted nothing for"),
+        count(cluster, "timed out after"),
+    );
+    let alarms = queues + probes;
+    outcome.promise(alarms <= ALARMS, || {
+        format!("servers looked hung {alarms} times in {BUSY_TIME:?}")
+    });
+    timeline.event(format!(
+        "{} requests, {failed} of them failed; servers looked hung by their queue {queues} times, by \
+         probes {probes} times",
+        requests.len()
+    ));
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+/// How often the agents' logs hold a text.
+fn count(cluster: &Cluster, text: &str) -> usize {
+    let log = |node| {
+        let path = cluster
+            .work()
+            .join(format!("{}-vip.log", cluster.name(node)));
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let logs = cluster.nodes().into_iter().map(log);
+    logs.map(|log| log.matches(text).count()).sum()
+}

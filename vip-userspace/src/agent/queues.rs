@@ -1,0 +1,156 @@
+//! The task that looks at the accept queues of this node's servers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::spawn;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use vip_common::abi::CheckIndex;
+use vip_node::backlog::{Backlog, Change, INTERVAL, Look};
+use vip_node::health::Hang;
+
+use super::probes::Outcome;
+use crate::clock::now;
+use crate::config::Config;
+use crate::net::diag::{Connection, SocketDiag};
+
+/// Until the next try, where the kernel could not be asked.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The accept queues of the services that share a check.
+struct Queues {
+    check: CheckIndex,
+    /// The VIPs, with the ports at which servers listen.
+    listeners: Vec<SocketAddr>,
+    /// The connections that waited at the first look.
+    watched: Vec<Connection>,
+    backlog: Backlog,
+}
+
+/// Looks at all queues every 50 ms until the agent ends. `longest` always holds the length of the
+/// longest one.
+pub(super) fn watch_queues(
+    config: &Config,
+    outcomes: mpsc::Sender<Outcome>,
+    longest: Arc<AtomicU32>,
+) {
+    let checks = CheckIndex::first(config.checks.len());
+    let mut all: Vec<_> = checks.map(|check| Queues::of(config, check)).collect();
+    drop(spawn(async move {
+        let mut told = false;
+        while let Err(error) = watch(&mut all, &outcomes, &longest).await {
+            if !std::mem::replace(&mut told, true)
+                && outcomes.send(Outcome::NoQueues(error)).await.is_err()
+            {
+                return;
+            }
+            sleep(RETRY).await;
+        }
+    }));
+}
+
+/// Looks until the agent ends.
+///
+/// # Errors
+/// The kernel cannot be asked.
+async fn watch(
+    all: &mut [Queues],
+    outcomes: &mpsc::Sender<Outcome>,
+    longest: &AtomicU32,
+) -> io::Result<()> {
+    let diag = SocketDiag::open()?;
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for outcome in look(&diag, all, longest)? {
+            if outcomes.send(outcome).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Looks at all queues once.
+fn look(diag: &SocketDiag, all: &mut [Queues], longest: &AtomicU32) -> io::Result<Vec<Outcome>> {
+    let mut found = Vec::new();
+    let mut most = 0;
+    for queues in all {
+        let length = queues.length(diag)?;
+        most = most.max(length);
+        let hang = queues.look(diag, length)?.map(|change| match change {
+            Change::Hangs { since } => Some(Hang::Queue {
+                waiting: length,
+                since,
+            }),
+            Change::Accepts => None,
+        });
+        found.extend(hang.map(|hang| Outcome::Queue(queues.check, hang)));
+    }
+    longest.store(most, Ordering::Relaxed);
+    Ok(found)
+}
+
+impl Queues {
+    fn of(config: &Config, check: CheckIndex) -> Self {
+        let services = config.vips.iter().flat_map(|vip| {
+            let services = vip
+                .services
+                .iter()
+                .filter(move |service| service.check == check);
+            services.map(|service| SocketAddr::new(vip.address, service.target))
+        });
+        Self {
+            check,
+            listeners: services.collect(),
+            watched: Vec::new(),
+            backlog: Backlog::default(),
+        }
+    }
+
+    /// Length of the longest queue.
+    fn length(&self, diag: &SocketDiag) -> io::Result<u32> {
+        // Among sockets that share a port, each look chooses another one.
+        let guest = now().0 as u16;
+        let mut listeners = self.listeners.iter();
+        listeners.try_fold(0, |longest, listener| {
+            Ok(longest.max(diag.queue_length(*listener, guest)?))
+        })
+    }
+
+    /// Looks at the connections, if there are any.
+    fn look(&mut self, diag: &SocketDiag, length: u32) -> io::Result<Option<Change>> {
+        let mut change = None;
+        if !self.watched.is_empty() {
+            let mut waits = true;
+            for connection in &self.watched {
+                waits &= diag.still_waits(connection)?;
+            }
+            let look = if waits { Look::Waiting } else { Look::Accepted };
+            change = self.backlog.on_look(now(), look);
+            if waits {
+                return Ok(change);
+            }
+            self.watched.clear();
+        }
+        if length > 0 {
+            let mut ports: Vec<u16> = self.listeners.iter().map(SocketAddr::port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            for port in ports {
+                let all = diag.connections(port)?;
+                self.watched.extend(all.iter().filter(|one| one.waits));
+            }
+        }
+        let look = if self.watched.is_empty() {
+            Look::Empty
+        } else {
+            Look::First
+        };
+        Ok(change.or(self.backlog.on_look(now(), look)))
+    }
+}

@@ -1,0 +1,120 @@
+//! Servers that hang: what becomes of them, and of the connections on this node's own.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use vip_common::abi::{BackendIndex, CheckIndex};
+use vip_common::wire::time::BootNanos;
+
+use super::Supervisor;
+use crate::clock::now;
+use crate::config::{Config, Service};
+use crate::net::diag::SocketDiag;
+use crate::observe::event::Event;
+use vip_node::Input;
+use vip_node::health::Hang;
+
+/// How long this node's server must hang until its connections are reset, if that is configured.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The failure to do so.
+const NO_RESET: &str =
+    "cannot reset the connections of a server that hangs (`reset_on_hang` in [health])";
+
+/// A server that hangs.
+#[derive(Clone, Copy)]
+pub(super) struct Hanging {
+    /// Why it counts as such.
+    pub(super) hang: Hang,
+    /// When that was found.
+    since: BootNanos,
+    /// Its connections were reset.
+    was_reset: bool,
+}
+
+impl Supervisor {
+    /// A server of this node does not accept connections, or does again.
+    pub(in crate::agent) fn on_queue(&mut self, check: CheckIndex, hang: Option<Hang>) {
+        self.node_thread.tell(Input::Hang { check, hang });
+    }
+
+    /// The kernel cannot be asked for accept queues.
+    pub(in crate::agent) fn on_no_queues(&mut self, error: &io::Error) {
+        let what = "cannot look at accept queues: only probes find that this node's server hangs";
+        self.journal.note(Event::failed(what, error.to_string()));
+    }
+
+    /// Says whether the kernel cannot do what `reset_on_hang` needs.
+    pub(super) fn tell_of_reset(&mut self) {
+        if self.config.health.reset_on_hang
+            && let Err(error) = SocketDiag::open().and_then(|diag| diag.can_reset())
+        {
+            let event = Event::failed(NO_RESET, error.to_string());
+            self.journal.note(event);
+        }
+    }
+
+    /// Keeps why a server counts as one that hangs.
+    pub(super) fn note_hang(&mut self, node: BackendIndex, check: CheckIndex, hang: Option<Hang>) {
+        let known = &mut self.peers[node.get()].hangs[check.get()];
+        *known = hang.map(|hang| Hanging {
+            hang,
+            ..known.unwrap_or(Hanging {
+                hang,
+                since: now(),
+                was_reset: false,
+            })
+        });
+    }
+
+    /// Resets the connections on servers of this node that have hung for long enough, so that their
+    /// clients go to other nodes.
+    pub(in crate::agent) fn reset_hung(&mut self) {
+        if !self.config.health.reset_on_hang {
+            return;
+        }
+        let own = self.nic.node_index;
+        for check in CheckIndex::first(self.config.checks.len()) {
+            let Some(known) = &mut self.peers[own].hangs[check.get()] else {
+                continue;
+            };
+            if known.was_reset || now().since(known.since) < PATIENCE {
+                continue;
+            }
+            known.was_reset = true;
+            let port = self.config.checks[check.get()].port;
+            self.journal.note(match reset(&self.config, check) {
+                Ok(connections) => Event::hung_reset(port, connections),
+                Err(error) => Event::failed(NO_RESET, error.to_string()),
+            });
+        }
+    }
+}
+
+/// Resets the connections from the VIPs' clients to this node's servers. Returns their number.
+fn reset(config: &Config, check: CheckIndex) -> io::Result<usize> {
+    let services = |vip: IpAddr, services: &[Service]| {
+        let services = services.iter().filter(|service| service.check == check);
+        let ends = services.map(|service| SocketAddr::new(vip, service.target));
+        ends.collect::<Vec<_>>()
+    };
+    let vips = config.vips.iter();
+    let ends: Vec<_> = vips
+        .flat_map(|vip| services(vip.address, &vip.services))
+        .collect();
+    let mut ports: Vec<_> = ends.iter().map(SocketAddr::port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let diag = SocketDiag::open()?;
+    let mut count = 0;
+    for port in ports {
+        for connection in diag.connections(port)? {
+            if ends.contains(&connection.own()) {
+                diag.reset(&connection)?;
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
+}
