@@ -14,14 +14,6 @@ pub const INTERVAL: Duration = Duration::from_millis(50);
 /// How long nothing is accepted until the server counts as one that hangs.
 const LIMIT: Duration = Duration::from_millis(100);
 
-/// The same on a machine so busy that connections waited not long ago, and were accepted then:
-/// that many times as long, up to a limit.
-const BUSY: u32 = 4;
-const BUSY_LIMIT: Duration = Duration::from_millis(400);
-
-/// How long a wait is remembered.
-const MEMORY: Duration = Duration::from_secs(10);
-
 /// A look that comes later than that after the one before says nothing about the server: this
 /// machine was too busy to look, so it may have been too busy to serve.
 const LATE: Duration = INTERVAL.saturating_mul(2);
@@ -59,26 +51,12 @@ pub struct Backlog {
     hangs: bool,
     /// The last look.
     looked: BootNanos,
-    /// How long connections have waited at least that were accepted then, and when that was.
-    waited: Option<Waited>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Waited {
-    time: Duration,
-    end: BootNanos,
 }
 
 impl Backlog {
     /// Takes a look.
     pub fn on_look(&mut self, now: BootNanos, look: Look) -> Option<Change> {
-        let looked = std::mem::replace(&mut self.looked, now);
-        let late = now.since(looked) > LATE;
-        if look == Look::Accepted
-            && let Some(since) = self.since
-        {
-            self.remember(now, looked.since(since));
-        }
+        let late = now.since(std::mem::replace(&mut self.looked, now)) > LATE;
         match look {
             Look::Empty | Look::Accepted => {
                 self.since = None;
@@ -93,30 +71,10 @@ impl Backlog {
                     self.since = Some(now);
                 }
                 let since = self.since.filter(|_| !self.hangs)?;
-                self.hangs = now.since(since) >= self.limit(now);
+                self.hangs = now.since(since) >= LIMIT;
                 self.hangs.then_some(Change::Hangs { since })
             }
         }
-    }
-
-    /// Connections were accepted that had waited for that long at the look before.
-    fn remember(&mut self, now: BootNanos, time: Duration) {
-        let recent = self.recent(now);
-        if !time.is_zero() && recent.is_none_or(|longest| longest <= time) {
-            self.waited = Some(Waited { time, end: now });
-        }
-    }
-
-    fn recent(&self, now: BootNanos) -> Option<Duration> {
-        let recent = self
-            .waited
-            .filter(|waited| now.since(waited.end) < MEMORY)?;
-        Some(recent.time)
-    }
-
-    fn limit(&self, now: BootNanos) -> Duration {
-        let busy = self.recent(now).unwrap_or_default().saturating_mul(BUSY);
-        busy.clamp(LIMIT, BUSY_LIMIT)
     }
 }
 
@@ -165,23 +123,6 @@ mod tests {
             (198, Accepted),
         ];
         assert_eq!(after(&looks), [None; 6]);
-    }
-
-    #[test]
-    fn server_that_was_slow_a_moment_ago_has_more_time() {
-        use Look::{Accepted, Empty, First, Waiting};
-        let mut slow = vec![(0, First), (50, Waiting), (99, Accepted)];
-        slow.extend([(99, First), (149, Waiting), (199, Waiting), (249, Waiting)]);
-        slow.extend([(299, Waiting), (349, Waiting)]);
-        let hangs = Some(Change::Hangs { since: at(99) });
-        assert_eq!(after(&slow[..7]), [None; 7]);
-        assert_eq!(after(&slow)[7..], [hangs, None]);
-        // Long ago.
-        slow.truncate(3);
-        slow.extend([(10_050, Empty), (10_100, First), (10_150, Waiting)]);
-        slow.push((10_200, Waiting));
-        let hangs = Some(Change::Hangs { since: at(10_100) });
-        assert_eq!(after(&slow).last(), Some(&hangs));
     }
 
     #[test]
