@@ -381,6 +381,14 @@ impl Health {
         check.is_some_and(Check::is_usable)
     }
 
+    /// Whether probes alone find a backend's server usable, by one of the checks. False if there is
+    /// no such backend or check.
+    #[must_use]
+    pub fn serves(&self, index: BackendIndex, check: CheckIndex) -> bool {
+        let check = self.check(index, check);
+        check.is_some_and(|check| check.usable.holds)
+    }
+
     /// Whether a backend's server shows by answers that it is not ready, by one of the checks. False
     /// if it is only silent, or if there is no such backend or check.
     #[must_use]

@@ -109,11 +109,12 @@ impl Selection {
         self.draining.contains(node)
     }
 
-    /// Whether a node may get new connections to the API, as far as its server is concerned and
-    /// draining. A server that was not asked yet may.
+    /// Whether a node is as good an owner of the VIP as any: it does not drain, and probes find its
+    /// server usable. A server that was not asked yet counts as usable. A hang found without probes
+    /// does not count: it keeps new connections away at once, and may be over soon.
     pub(crate) fn is_usable(&self, node: BackendIndex) -> bool {
         let unasked = self.health.all_unasked(CheckIndex::API).contains(node);
-        (unasked || self.health.usable(node, CheckIndex::API)) && !self.draining.contains(node)
+        (unasked || self.health.serves(node, CheckIndex::API)) && !self.draining.contains(node)
     }
 
     /// Whether a node shows that it is not fit to own the VIP: it drains, or its server answers that
