@@ -1,9 +1,9 @@
 //! Whether this node is cut off from the segment.
 //!
-//! A node that hears no other member is either the last one that lives, or has lost its network.
-//! The difference is a host that is no member: if such a *witness* answers ARP (IPv6: Neighbor
-//! Discovery), the segment works in both directions, and this node is a *survivor*. Otherwise it is
-//! *isolated*: what it does not hear proves nothing about other nodes.
+//! A node that hears no other member's agent is either the last one that lives, or has lost its
+//! network. The difference is a *witness*: if the kernel of any member or of any other host answers
+//! ARP (IPv6: Neighbor Discovery), the segment works in both directions, and this node is a
+//! *survivor*. Otherwise it is *isolated*: what it does not hear proves nothing about other nodes.
 //!
 //! ```text
 //!            no member for a detection time
@@ -132,7 +132,7 @@ impl Isolation {
         }
     }
 
-    /// A member was heard. Returns whether this node was isolated.
+    /// A member's agent was heard. Returns whether this node was isolated.
     pub(super) fn hear(&mut self, now: BootNanos) -> bool {
         let last = std::mem::replace(&mut self.heard, now);
         let was_fresh = std::mem::replace(&mut self.fresh, false);

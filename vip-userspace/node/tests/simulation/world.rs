@@ -236,6 +236,9 @@ impl World {
 
     /// A host that is no member answers, if there is one and both packets pass.
     fn ask_witness(&mut self, node: usize) {
+        for other in 0..self.hosts.len() {
+            self.send(node, other, Message::NeighbourRequest);
+        }
         let host = &self.hosts[node];
         let passes = self.profile.witness && host.carrier && host.port;
         if passes && !self.random.percent(self.loss) {
