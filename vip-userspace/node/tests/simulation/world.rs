@@ -14,6 +14,7 @@ impl World {
             carrier: true,
             port: true,
             port_back: 0,
+            priority: 0,
             ready: true,
             firewall: Firewall::Open,
             echoed: 0,
@@ -390,6 +391,7 @@ impl World {
         host.life += 1;
         host.inbox.clear();
         host.frozen = false;
+        host.priority = default_priority(node);
         let params = Params {
             own: backend(node),
             nodes: (0..count)
