@@ -220,8 +220,8 @@ impl Trial {
     }
 }
 
-/// Starts our agents anew without `CAP_SYS_NICE`, as a container has it. A keepalived gets ordinary
-/// priority.
+/// Starts our agents anew without `CAP_SYS_NICE`, so that the kernel refuses them `SCHED_RR`. A
+/// keepalived gets ordinary priority.
 fn refuse_realtime(setup: &mut Setup, profile: Profile) -> Result<()> {
     let nodes = setup.cluster.nodes();
     if !profile.is_ours() {
