@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use vip_common::abi::{BackendIndex, CheckIndex};
-use vip_common::wire::time::BootNanos;
 
 use super::Supervisor;
+use super::peer::Hanging;
 use crate::clock::now;
 use crate::config::{Config, Service};
 use crate::net::diag::SocketDiag;
@@ -21,17 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The failure to do so.
 const NO_RESET: &str =
     "cannot reset the connections of a server that hangs (`reset_on_hang` in [health])";
-
-/// A server that hangs.
-#[derive(Clone, Copy)]
-pub(super) struct Hanging {
-    /// Why it counts as such.
-    pub(super) hang: Hang,
-    /// When that was found.
-    since: BootNanos,
-    /// Its connections were reset.
-    was_reset: bool,
-}
 
 impl Supervisor {
     /// A server of this node does not accept connections, or does again.

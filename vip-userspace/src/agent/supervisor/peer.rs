@@ -5,12 +5,23 @@ use std::time::Duration;
 
 use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex};
 use vip_common::wire::addr::Mac;
+use vip_common::wire::time::BootNanos;
 
-use super::hang::Hanging;
 use super::segment::Agent;
 use crate::config::{Config, Node};
 use crate::datapath::StateMap;
-use vip_node::health::Probe;
+use vip_node::health::{Hang, Probe};
+
+/// A server that hangs.
+#[derive(Clone, Copy)]
+pub(super) struct Hanging {
+    /// Why it counts as such.
+    pub(super) hang: Hang,
+    /// When that was found.
+    pub(super) since: BootNanos,
+    /// Its connections were reset.
+    pub(super) was_reset: bool,
+}
 
 /// A node as this one sees it.
 pub(super) struct Peer {
