@@ -37,6 +37,10 @@ use vip_node::election::State;
 use vip_node::health::Server;
 use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
 
+/// How long BFD packets may wait in their socket at most. One that has waited for longer counts as
+/// having come that long ago: it must not count as missing because this thread was late.
+const LATEST_READING: Duration = Duration::from_millis(50);
+
 /// Packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
 
@@ -284,7 +288,6 @@ struct Readable {
     vrrp: bool,
     echo: bool,
     witness: bool,
-    bfd: bool,
 }
 
 impl NodeLoop {
@@ -320,11 +323,9 @@ impl NodeLoop {
             let readable = self.wait();
             // What came in time must not count as missing because this thread was late: all
             // that waits is taken before the clock is looked at.
+            self.take_bfd(&mut buffer);
             if readable.vrrp {
                 self.take_vrrp(&mut buffer);
-            }
-            if readable.bfd {
-                self.take_bfd(&mut buffer);
             }
             if readable.echo {
                 self.take_echoes(&mut buffer);
@@ -346,15 +347,20 @@ impl NodeLoop {
     /// Waits until there is something to read, which it tells, or something to do.
     fn wait(&self) -> Readable {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let bfd = self.sockets.bfd.as_ref().map(|bfd| readable(bfd.as_fd()));
+        let now = now();
+        let bfd_waits = self
+            .node
+            .bfd_may_wait(now)
+            .is_some_and(|until| until.since(now) <= LATEST_READING);
+        let bfd = self.sockets.bfd.as_ref().filter(|_| !bfd_waits);
         let mut fds = vec![
             readable(self.wake.as_fd()),
             readable(self.sockets.vrrp.as_fd()),
             readable(self.sockets.echo.as_fd()),
             readable(self.sockets.witness.as_fd()),
         ];
-        fds.extend(bfd);
-        let left = self.node.next_deadline().since(now());
+        fds.extend(bfd.map(|bfd| readable(bfd.as_fd())));
+        let left = self.node.next_deadline().since(now);
         let woken = if left.is_zero() {
             poll(&mut fds, PollTimeout::ZERO)
         } else {
@@ -368,7 +374,6 @@ impl NodeLoop {
             vrrp: is(1),
             echo: is(2),
             witness: is(3),
-            bfd: is(4),
         }
     }
 
@@ -440,8 +445,9 @@ impl NodeLoop {
             };
             match ControlPacket::parse(received.payload) {
                 Ok(packet) => {
-                    let input = Input::Bfd { source, packet };
-                    self.node.on_input(now(), input, &mut self.actions);
+                    let (input, now) = (Input::Bfd { source, packet }, now());
+                    let came = received.at.clamp(now.before(LATEST_READING), now);
+                    self.node.on_input(came, input, &mut self.actions);
                 }
                 Err(error) => {
                     tracing::debug!(source = %received.source, %error, "BFD packet refused");
