@@ -9,6 +9,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -198,6 +199,8 @@ impl StaticConfig {
 pub(super) struct NodeThread {
     commands: mpsc::Sender<Command>,
     wake: Arc<EventFd>,
+    /// It wakes up by itself within [`LATEST_READING`].
+    runs_soon: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -219,6 +222,7 @@ impl NodeThread {
         let wake = Arc::new(EventFd::from_flags(flags)?);
         let (commands, received) = mpsc::channel();
         let (notices, told) = tokio_mpsc::unbounded_channel();
+        let runs_soon = Arc::new(AtomicBool::new(false));
         let node_loop = NodeLoop {
             node,
             state,
@@ -227,6 +231,7 @@ impl NodeThread {
             config,
             commands: received,
             wake: wake.clone(),
+            runs_soon: runs_soon.clone(),
             notices,
             asked: None,
             known,
@@ -241,6 +246,7 @@ impl NodeThread {
         let node_thread = Self {
             commands,
             wake,
+            runs_soon,
             thread,
         };
         Ok((node_thread, told))
@@ -251,6 +257,17 @@ impl NodeThread {
         if self.commands.send(command.into()).is_ok() {
             // Full only after 2^64 - 1 commands that nobody read.
             let _full = self.wake.write(1);
+        }
+    }
+
+    /// The same for news that change nothing as long as all is well: they do not wake the thread up
+    /// if it runs soon anyway.
+    pub(super) fn tell_soon(&self, input: Input) {
+        if !self.runs_soon.load(Ordering::Relaxed) {
+            self.tell(input);
+        } else {
+            // As above.
+            let _ended = self.commands.send(input.into());
         }
     }
 
@@ -269,6 +286,7 @@ struct NodeLoop {
     config: StaticConfig,
     commands: mpsc::Receiver<Command>,
     wake: Arc<EventFd>,
+    runs_soon: Arc<AtomicBool>,
     notices: tokio_mpsc::UnboundedSender<Notice>,
     /// Who waits for a handover to end.
     asked: Option<oneshot::Sender<HandoverResult>>,
@@ -284,7 +302,7 @@ struct NodeLoop {
 
 /// What has something to read, or an error to tell.
 struct Readable {
-    commands: bool,
+    wake: bool,
     vrrp: bool,
     echo: bool,
     witness: bool,
@@ -333,9 +351,7 @@ impl NodeLoop {
             if readable.witness {
                 self.take_witnesses();
             }
-            if readable.commands {
-                self.take_commands();
-            }
+            self.take_commands(readable.wake);
             let now = now();
             if self.node.next_deadline() <= now {
                 self.node.on_timer(now, &mut self.actions);
@@ -348,11 +364,10 @@ impl NodeLoop {
     fn wait(&self) -> Readable {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let now = now();
-        let bfd_waits = self
-            .node
-            .bfd_may_wait(now)
-            .is_some_and(|until| until.since(now) <= LATEST_READING);
-        let bfd = self.sockets.bfd.as_ref().filter(|_| !bfd_waits);
+        let soon = |until: BootNanos| until.since(now) <= LATEST_READING;
+        let runs_soon = self.node.bfd_may_wait(now).is_some_and(soon);
+        self.runs_soon.store(runs_soon, Ordering::Relaxed);
+        let bfd = self.sockets.bfd.as_ref().filter(|_| !runs_soon);
         let mut fds = vec![
             readable(self.wake.as_fd()),
             readable(self.sockets.vrrp.as_fd()),
@@ -370,7 +385,7 @@ impl NodeLoop {
         let is =
             |place: usize| woken.is_err() || fds.get(place).and_then(PollFd::any).unwrap_or(false);
         Readable {
-            commands: is(0),
+            wake: is(0),
             vrrp: is(1),
             echo: is(2),
             witness: is(3),
@@ -486,9 +501,11 @@ impl NodeLoop {
         }
     }
 
-    fn take_commands(&mut self) {
-        // Empty if it is another descriptor that has something.
-        let _none = self.wake.read();
+    fn take_commands(&mut self, woken: bool) {
+        if woken {
+            // Empty if the wait was interrupted.
+            let _none = self.wake.read();
+        }
         while let Ok(command) = self.commands.try_recv() {
             if let Some(input) = self.take(command) {
                 self.node.on_input(now(), input, &mut self.actions);
