@@ -346,7 +346,7 @@ impl World {
         let source = backend(from);
         if matches!(message, Message::Witness) {
             self.drive(to, |agent, now, out| {
-                agent.on_input(now, Input::Witness, out)
+                agent.on_input(now, Input::Witness, out);
             });
             return;
         }
