@@ -207,6 +207,8 @@ pub enum Mangle {
     AnySource([u8; 4]),
     /// They get the tag of VLAN 0 with priority 3 (IEEE 802.1Q, clause 9.6), in band.
     PriorityTag,
+    /// So many percent of them are lost, at random. (Not every kernel has `netem`.)
+    Lose(u8),
 }
 
 /// Loads the XDP program that mangles frames, and lets all pass.
@@ -232,6 +234,7 @@ pub(crate) fn load_mangler(how: Mangle) -> io::Result<OwnedFd> {
             instruction(0x2d, 3 << 4 | 4, skip, 0),
         ]
     };
+    let leave_with = |action| [instruction(0xb7, 0, 0, action), instruction(0x95, 0, 0, 0)];
     let mut program = vec![copy(6, 1)];
     match how {
         Mangle::Nothing => {}
@@ -261,8 +264,14 @@ pub(crate) fn load_mangler(how: Mangle) -> io::Result<OwnedFd> {
                 store_value(word, 2, 12, i32::from_le_bytes([0x81, 0x00, 0x60, 0x00])),
             ]);
         }
+        Mangle::Lose(percent) => {
+            // bpf_get_prandom_u32; from this number on, skip XDP_DROP.
+            let lost = u32::MAX / 100 * u32::from(percent.min(100));
+            program.extend([call(7), instruction(0x36, 0, 2, lost.cast_signed())]);
+            program.extend(leave_with(1));
+        }
     }
-    program.extend([instruction(0xb7, 0, 0, 2), instruction(0x95, 0, 0, 0)]);
+    program.extend(leave_with(2));
     bpf::load(Kind::Xdp, "mangle", &program)
 }
 

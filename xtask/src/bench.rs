@@ -11,9 +11,10 @@ use crate::{demo, install, kernels, sh};
 pub(crate) struct Options {
     /// Which: `steer` (what a packet costs), `live` (real frames a second), `connections` (what
     /// they cost, beside HAProxy and nftables), `docs` (these three, into docs/benchmarks.md),
-    /// `failover` (what clients notice, beside keepalived and HAProxy), `start` (how long agents
-    /// take to start), `vm` (instructions of `steer` on several kernels, or of connections beside
-    /// IPVS) or `ranks` (how even shares are)
+    /// `failover` (what clients notice, beside keepalived and HAProxy), `calm` (how often the VIP
+    /// moves on disturbed machines, beside keepalived), `start` (how long agents take to start),
+    /// `vm` (instructions of `steer` on several kernels, or of connections beside IPVS) or `ranks`
+    /// (how even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]
@@ -24,11 +25,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let failover = options.benchmark == "failover";
-    if failover {
+    let has_peers = options.benchmark == "failover" || options.benchmark == "calm";
+    if has_peers {
         install::programs(install::PEERS)?;
     }
-    if failover || options.benchmark == "connections" || options.benchmark == "docs" {
+    if has_peers || options.benchmark == "connections" || options.benchmark == "docs" {
         install::programs(install::RIVALS)?;
     }
     let mut environment = Vec::new();

@@ -93,7 +93,7 @@ fn hung(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) -
     let node = super::steps::another_than(cluster, owner);
     cluster.signal_server(node, Signal::SIGSTOP);
     wait_for_node(cluster, node, "hangs", |entry| {
-        entry.probe.contains("timed out")
+        entry.probe.contains("timed out") || entry.probe.contains("hangs")
     })?;
     // It takes `fall` probes.
     std::thread::sleep(std::time::Duration::from_secs(4));

@@ -81,8 +81,8 @@ fn die_hanging(
         entry.is_some_and(|entry| entry.probe.starts_with(begin))
     };
     cluster.signal_server(node, Signal::SIGSTOP);
-    cluster.wait_for_status("probes time out", &others, |_, _, status| {
-        probe(status, "timed out")
+    cluster.wait_for_status("the server hangs", &others, |_, _, status| {
+        probe(status, "timed out") || probe(status, "hangs")
     })?;
     cluster.power_off(node)?;
     cluster.wait_for_status("probes get no answer", &others, |_, _, status| {

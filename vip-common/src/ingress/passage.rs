@@ -89,6 +89,12 @@ impl Passage {
         is_spent(self.asked, state)
     }
 
+    /// Whether this node is the last resort of the segment.
+    #[inline(always)]
+    pub(super) const fn is_last_resort(&self) -> bool {
+        self.asked > MAX_BACKENDS as u32
+    }
+
     /// The TTL that tells the next node.
     #[inline(always)]
     pub(super) fn ttl(&self) -> u8 {

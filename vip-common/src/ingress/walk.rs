@@ -3,7 +3,7 @@
 use super::passage::{self, Passage};
 use crate::abi::{
     BackendIndex, BackendMask, Counter, FIRST_RANKS, LaterRanks, MAX_BACKENDS, RankRow, Service,
-    State,
+    State, lease_stands,
 };
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
@@ -121,8 +121,14 @@ where
         }
     }
     if passage.is_spent(state) {
-        // No reset: it is unknown which nodes have looked for the socket.
-        return next.handle(Verdict::drop(Counter::TtlExceeded));
+        // No reset: it is unknown which nodes have looked for the socket. A last resort is no sign of
+        // frames that go round.
+        let counter = if passage.is_last_resort() {
+            Counter::Unasked
+        } else {
+            Counter::TtlExceeded
+        };
+        return next.handle(Verdict::drop(counter));
     }
     passage.asked += u32::from(passage.counts);
     passage.doubtful |= !ranks.passed.and(holders).is_empty();
@@ -163,7 +169,7 @@ fn no_socket<T: Tables>(purpose: Purpose, passage: Passage, tables: &T) -> Verdi
             knows_peers
                 && !passage.doubtful
                 && passage.asked >= masks.not_gone.count()
-                && tables.now() < state.resets_until
+                && lease_stands(state.resets_until, tables.now())
         }
         Purpose::Error => true,
     };

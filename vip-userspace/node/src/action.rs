@@ -49,8 +49,8 @@ pub enum Action {
     SendEcho(BackendIndex),
     /// Send a unicast ARP request or Neighbor Solicitation for a node's own address.
     AskNeighbor(BackendIndex),
-    /// The same to hosts of the segment that are no members. An answer is
-    /// [`Input::Witness`](crate::Input::Witness).
+    /// The same to all members, and to hosts of the segment that are none: an answer of one of these
+    /// is [`Input::Witness`](crate::Input::Witness).
     AskWitnesses,
     /// Announce the VIP by gratuitous ARP or an unsolicited Neighbor Advertisement.
     Announce,

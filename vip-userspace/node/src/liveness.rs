@@ -80,7 +80,7 @@ pub(crate) enum Event {
         /// It does not answer.
         lost: bool,
     },
-    /// Ask hosts that are no members for an answer by ARP or Neighbor Discovery.
+    /// Ask other hosts of the segment, members or not, for an answer by ARP or Neighbor Discovery.
     AskWitnesses,
     /// This node is cut off, as far as it knows (true), or is not any more.
     Isolated(bool),
@@ -145,7 +145,7 @@ impl Liveness {
         }
     }
 
-    /// A host that is no member answered: the segment works.
+    /// A host answered that need not have an agent: the segment works.
     pub(crate) fn on_witness(&mut self, now: BootNanos, out: &mut Vec<Event>) {
         self.isolation.on_witness(now);
         self.settle_isolation(now, out);
@@ -174,7 +174,7 @@ impl Liveness {
         self.isolation.is_isolated()
     }
 
-    /// Whether any member is heard. True without BFD, and if there is no other member.
+    /// Whether any member's agent is heard. True without BFD, and if there is no other member.
     pub(crate) const fn hears_any(&self) -> bool {
         self.isolation.hears_any()
     }
@@ -197,7 +197,7 @@ impl Liveness {
         self.isolation.claim_at(from, turn)
     }
 
-    /// A member was heard.
+    /// A member's agent was heard.
     fn hear(&mut self, now: BootNanos, out: &mut Vec<Event>) {
         if self.isolation.hear(now) {
             self.begin_anew(now);
@@ -286,7 +286,9 @@ impl Liveness {
         if peer.on_sign_of_life(now, later) {
             out.push(Event::Answers(node));
         }
-        self.hear(now, out);
+        // A kernel that answers proves that the segment works, as a host does that is no member. It
+        // is not its agent, which alone would tell of an owner.
+        self.on_witness(now, out);
     }
 
     /// To be called at [`Self::next_deadline`] or later. Earlier calls do nothing. `alive`: whether

@@ -19,7 +19,7 @@ use crate::announce::Schedule;
 use crate::bfd::{self, Session};
 use crate::choice::Resort;
 use crate::conflict::{Conflicts, Situation};
-use crate::election::vrrp::PRIORITY_ALONE;
+use crate::election::vrrp::{PRIORITY_ALONE, PRIORITY_CLAIMED_ALONE};
 use crate::election::{self, Election, Lease, Meeting, State, priority};
 use crate::faults::{Fault, Faults};
 use crate::health::{Hang, Probe, Server, Transition};
@@ -56,8 +56,9 @@ pub struct Node {
     resets: Lease,
     /// When the last sign of an agent that is no known member is [`STRANGER`] old.
     strangers_until: BootNanos,
-    /// It claimed the VIP while no other node was heard, and none has been since.
-    claimed_alone: bool,
+    /// As the owner it hears no other node, or has not for long: the priority that it advertises.
+    /// Whether it claimed the VIP so, or owned it before, makes the difference.
+    alone: Option<u8>,
     started: bool,
     /// Time without packets after which a node counts as silent.
     detection: Duration,
@@ -111,7 +112,7 @@ impl Node {
             own_schedule: Schedule::default(),
             resets: Lease::new(params.max_lease / 4),
             strangers_until: BootNanos::ZERO,
-            claimed_alone: false,
+            alone: None,
             started: false,
             detection: params.detection(),
             deadline: BootNanos(u64::MAX),
@@ -226,7 +227,7 @@ impl Node {
         self.conflicts.watch(now, &situation, out);
         if now >= self.next_claim() {
             if self.election.state() == State::Backup {
-                self.claimed_alone = !self.liveness.hears_any();
+                self.alone = (!self.liveness.hears_any()).then_some(PRIORITY_CLAIMED_ALONE);
             }
             let actions = self.election.on_timer(now);
             self.carry_out(now, Trigger::Time, actions, out);
@@ -272,7 +273,7 @@ impl Node {
             self.conflicts.next_lapse(),
             self.transfer.next_deadline(),
             Some(self.resets.last_renewal()),
-            self.claimed_alone.then(|| self.liveness.alone_until()),
+            self.alone.map(|_| self.liveness.alone_until()),
         ];
         let first = self.next_claim().min(self.liveness.next_deadline());
         others.into_iter().flatten().fold(first, BootNanos::min)
@@ -623,7 +624,6 @@ impl Node {
         let meeting = Meeting {
             unfit: !own_unfit && self.selection.is_unfit(source),
             own_unfit,
-            alone: self.liveness.is_alone(now),
         };
         let actions = self.election.on_advert(now, address, advert, meeting);
         self.carry_out(now, Trigger::Loss(Loss::Outranked(source)), actions, out);
@@ -653,15 +653,12 @@ impl Node {
             .on_advert(now, source, address, advert, patience, &self.liveness);
     }
 
-    /// Sets the priority by this node's own health. A claim made while no other node was heard gives
-    /// way to any owner that there may be.
+    /// Sets the priority by this node's own health. An owner that hears no other node gives way to
+    /// any owner that there may be.
     fn set_priority(&mut self, out: &mut Vec<Action>) {
         let base = self.members.own_member().priority;
-        let wanted = if self.claimed_alone {
-            PRIORITY_ALONE
-        } else {
-            priority(base, self.selection.is_usable(self.members.own()))
-        };
+        let by_health = priority(base, self.selection.is_usable(self.members.own()));
+        let wanted = by_health.min(self.alone.unwrap_or(u8::MAX));
         if self.election.set_priority(wanted) {
             out.push(Action::Report(Report::Priority(wanted)));
         }
@@ -815,11 +812,7 @@ impl Node {
         let to = To::All;
         // The election has not been told of it before its first advertisement: the priority is also
         // that of a backup's wait.
-        let priority = if self.claimed_alone {
-            priority.min(PRIORITY_ALONE)
-        } else {
-            priority
-        };
+        let priority = priority.min(self.alone.unwrap_or(u8::MAX));
         match self.transfer.advertising() {
             Advertising::Usual => out.push(Action::SendAdvert { to, priority }),
             // The other nodes learn that this one is still there. The successor, which outranks
@@ -843,7 +836,13 @@ impl Node {
 
     /// Updates leases, masks and owner after an input, and makes announcements that are due.
     fn settle(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        self.claimed_alone &= self.election.is_owner() && self.liveness.is_alone(now);
+        self.alone = if !self.election.is_owner() || !self.liveness.is_alone(now) {
+            None
+        } else if self.liveness.hears_any() {
+            self.alone
+        } else {
+            self.alone.or(Some(PRIORITY_ALONE))
+        };
         self.set_priority(out);
         let renewed = self.election.renew(now, self.liveness.first_missed());
         out.extend(renewed.map(Action::SetAnswerUntil));

@@ -628,7 +628,12 @@ impl NodeLoop {
                     }
                 }
                 Action::AskWitnesses => {
-                    for &(address, mac) in &self.witnesses {
+                    let nodes = (0..self.config.nodes.len()).filter_map(BackendIndex::new);
+                    let nodes = nodes
+                        .filter(|index| *index != self.config.own)
+                        .map(|index| (self.address(index), self.state.mac(index)))
+                        .filter(|(_, mac)| !mac.is_unknown());
+                    for (address, mac) in self.witnesses.iter().copied().chain(nodes) {
                         unsent("ARP", self.sockets.neighbours.verify(address, mac));
                     }
                 }

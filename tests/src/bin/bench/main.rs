@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: one file a benchmark.
 
+mod calm;
 mod connections;
 mod docs;
 mod failover;
@@ -83,6 +84,8 @@ enum Benchmark {
     },
     /// What clients notice when a node or a server fails, beside keepalived and HAProxy
     Failover(failover::Options),
+    /// How often the VIP moves, and living nodes seem dead, while machines and network are disturbed
+    Calm(calm::Options),
     /// How long agents take to start
     Start(start::Options),
 }
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         }),
         Benchmark::Ranks { clusters, json } => ranks::run(clusters, json),
         Benchmark::Failover(options) => failover::run(&options),
+        Benchmark::Calm(options) => calm::run(&options),
         Benchmark::Start(options) => start::run(&options),
     };
     match result {

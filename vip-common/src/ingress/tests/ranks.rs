@@ -278,7 +278,7 @@ fn a_forwarded_segment_goes_down_from_the_own_rank() {
             "last resort, none",
             world(same),
             with_ttl(passage::LAST_RESORT, forwarded(2, ACK)),
-            Verdict::drop(TtlExceeded),
+            Verdict::drop(Unasked),
         ),
         // A segment that a peer sends itself or routes is a client's.
         (

@@ -375,7 +375,7 @@ fn round_trip_is_measured_by_each_poll_sequence() {
 
 #[test]
 fn session_is_settled_when_it_has_been_up_for_a_while_and_no_timers_change() {
-    let mut wire = Wire::new(params(50, 3), params(50, 3), [1, 1]);
+    let mut wire = Wire::new(params(50, 3), params(50, 3), [MS, MS]);
     while !wire.both_up() {
         wire.run(Duration::from_millis(10));
     }

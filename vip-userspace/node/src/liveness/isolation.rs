@@ -1,9 +1,9 @@
 //! Whether this node is cut off from the segment.
 //!
-//! A node that hears no other member is either the last one that lives, or has lost its network.
-//! The difference is a host that is no member: if such a *witness* answers ARP (IPv6: Neighbor
-//! Discovery), the segment works in both directions, and this node is a *survivor*. Otherwise it is
-//! *isolated*: what it does not hear proves nothing about other nodes.
+//! A node that hears no other member's agent is either the last one that lives, or has lost its
+//! network. The difference is a *witness*: if the kernel of any member or of any other host answers
+//! ARP (IPv6: Neighbor Discovery), the segment works in both directions, and this node is a
+//! *survivor*. Otherwise it is *isolated*: what it does not hear proves nothing about other nodes.
 //!
 //! ```text
 //!            no member for a detection time
@@ -99,8 +99,11 @@ pub(super) struct Isolation {
     claim_from: BootNanos,
     /// When a witness last answered.
     answered: BootNanos,
-    /// When witnesses are asked next.
+    /// When witnesses were asked last, and are asked next.
+    asked: BootNanos,
     ask: BootNanos,
+    /// A question has had no answer since a member was heard.
+    missed: bool,
 }
 
 impl Isolation {
@@ -115,7 +118,9 @@ impl Isolation {
             alone_until: BootNanos::ZERO,
             claim_from: BootNanos::ZERO,
             answered: BootNanos::ZERO,
+            asked: BootNanos::ZERO,
             ask: BootNanos::ZERO,
+            missed: false,
         }
     }
 
@@ -132,9 +137,11 @@ impl Isolation {
         }
     }
 
-    /// A member was heard. Returns whether this node was isolated.
+    /// A member's agent was heard. Returns whether this node was isolated.
     pub(super) fn hear(&mut self, now: BootNanos) -> bool {
+        let was_proved = self.is_proved();
         let last = std::mem::replace(&mut self.heard, now);
+        self.missed = false;
         let was_fresh = std::mem::replace(&mut self.fresh, false);
         let before = std::mem::replace(&mut self.state, State::Heard);
         let was_isolated = matches!(before, State::Isolated { .. });
@@ -147,7 +154,7 @@ impl Isolation {
         }
         if was_isolated && !was_fresh {
             self.claim_from = self.alone_until;
-        } else if now.since(last) > pace.detection / 2 && self.answered <= last {
+        } else if now.since(last) > pace.detection / 2 && !was_proved {
             // All members were silent, and this one is the first: the owner may be the next.
             self.claim_from = self.claim_from.max(now.after(pace.detection));
         }
@@ -193,7 +200,7 @@ impl Isolation {
         };
         match self.state {
             State::Heard if now < self.heard.after(pace.detection) => None,
-            State::Heard if self.works(now, self.heard, interval) => {
+            State::Heard if self.is_proved() && self.works(now, self.heard, interval) => {
                 self.state = State::Survivor;
                 Some(Change::Survivor)
             }
@@ -236,9 +243,17 @@ impl Isolation {
         };
         let asks = now >= self.next_question(pace);
         if asks {
+            self.missed |= self.asked > self.heard && self.answered < self.asked;
+            self.asked = now;
             self.ask = now.after(self.interval(now, pace));
         }
         asks
+    }
+
+    /// Whether witnesses have answered each question since a member was heard: the segment has
+    /// worked throughout.
+    fn is_proved(&self) -> bool {
+        !self.missed && self.answered > self.heard && self.answered >= self.asked
     }
 
     /// While a member is heard, witnesses are asked only if all members miss a packet.
@@ -311,7 +326,7 @@ impl Isolation {
         match (self.state, self.pace) {
             (State::Heard, Some(pace)) => {
                 let all_heard = at <= self.heard.after(pace.detection / 2);
-                if all_heard || self.answered > self.heard {
+                if all_heard || self.is_proved() {
                     at
                 } else {
                     at.max(self.heard.after(pace.detection))
@@ -402,6 +417,26 @@ mod tests {
         let survivor = (proved + 150, Change::Survivor);
         assert_eq!(changes, [(proved, Change::Proved), survivor]);
         assert_eq!(bench.isolation.claim_at(at(1), Duration::ZERO), at(1));
+    }
+
+    #[test]
+    fn witness_that_answers_only_at_first_does_not_either() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.run(0, 100, true), []);
+        assert_eq!(bench.run(100, 160, false), [(150, Change::Isolated)]);
+    }
+
+    #[test]
+    fn witness_that_answers_in_the_end_does_not_prove_that_the_segment_has_worked() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.run(0, 120, false), []);
+        let changes = bench.run(120, 500, true);
+        let wanted = [
+            (150, Change::Isolated),
+            (151, Change::Proved),
+            (301, Change::Survivor),
+        ];
+        assert_eq!(changes, wanted);
     }
 
     #[test]

@@ -7,6 +7,8 @@ impl World {
     pub(super) fn hear(&mut self, node: usize, report: &Report) {
         self.say(|| format!("node {node}: {report:?}"));
         match report {
+            // After a report of its cause.
+            Report::Priority(priority) => self.hosts[node].priority = *priority,
             Report::Away(index) => self.lost(node, index.get(), 12),
             Report::Gone(index) => self.lost(node, index.get(), RESET_AFTER - 4),
             Report::Backup(Loss::Outranked(by)) => self.yielded(node, by.get()),
@@ -70,7 +72,7 @@ impl World {
         let others = || (0..self.hosts.len()).filter(|other| *other != to);
         let was_well = others().all(|a| others().all(|b| is_whole(&self.wires[a][b])));
         let is_cut = |other: usize| self.wires[other][to].cut || self.wires[to][other].cut;
-        let is_fit = self.hosts[node].ready && self.priority(node) == default_priority(node);
+        let is_fit = self.hosts[node].ready && self.hosts[node].priority == default_priority(node);
         let returns = returned(to, window) && !returned(node, 5 * window);
         if is_fit && was_well && returns && !others().any(is_cut) {
             self.fail(&format!(

@@ -183,6 +183,8 @@ struct Host {
     port: bool,
     /// When it last began to.
     port_back: Time,
+    /// The priority that its agent has told.
+    priority: u8,
     ready: bool,
     firewall: Firewall,
     /// When an echo request last passed its limit.

@@ -14,6 +14,7 @@ impl World {
             carrier: true,
             port: true,
             port_back: 0,
+            priority: 0,
             ready: true,
             firewall: Firewall::Open,
             echoed: 0,
@@ -236,6 +237,9 @@ impl World {
 
     /// A host that is no member answers, if there is one and both packets pass.
     fn ask_witness(&mut self, node: usize) {
+        for other in 0..self.hosts.len() {
+            self.send(node, other, Message::NeighbourRequest);
+        }
         let host = &self.hosts[node];
         let passes = self.profile.witness && host.carrier && host.port;
         if passes && !self.random.percent(self.loss) {
@@ -413,6 +417,7 @@ impl World {
         host.life += 1;
         host.inbox.clear();
         host.frozen = false;
+        host.priority = default_priority(node);
         let params = Params {
             own: backend(node),
             nodes: (0..count)

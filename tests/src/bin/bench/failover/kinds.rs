@@ -50,7 +50,7 @@ impl Scenario {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
-pub(super) enum Profile {
+pub(crate) enum Profile {
     Default,
     Fast,
     Guide,
@@ -58,13 +58,13 @@ pub(super) enum Profile {
 }
 
 impl Profile {
-    pub(super) fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Default | Self::Fast)
     }
 }
 
 /// What a value is called on the command line and in the table.
-pub(super) fn name(value: &impl ValueEnum) -> String {
+pub(crate) fn name(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }

@@ -12,8 +12,8 @@
 //!   script connects to the local HAProxy instead of calling curl.
 //! - `tuned`: the same with VRRPv3 advertisements every 10 ms and a check every 200 ms.
 
-mod kinds;
-mod setup;
+pub(crate) mod kinds;
+pub(crate) mod setup;
 mod table;
 mod trial;
 

@@ -14,7 +14,7 @@ use vip_tests::peers::keepalived::{self, Keepalived, Settings};
 use vip_tests::process::Process;
 use vip_tests::topology::VIP;
 use vip_tests::traffic::vip;
-use vip_userspace::observe::event::Record;
+use vip_userspace::observe::event::{Event, Record};
 
 use super::kinds::Profile;
 
@@ -27,14 +27,23 @@ enum Side {
     },
 }
 
+/// An event of an agent.
+pub(crate) struct Told {
+    /// Boot-time nanoseconds.
+    pub(crate) at: u64,
+    /// Counts up by one.
+    pub(crate) sequence: u64,
+    pub(crate) event: Event,
+}
+
 /// A cluster with a profile.
-pub(super) struct Setup {
-    pub(super) cluster: Cluster,
+pub(crate) struct Setup {
+    pub(crate) cluster: Cluster,
     side: Side,
 }
 
 impl Setup {
-    pub(super) fn new(programs: &Programs, profile: Profile) -> Result<Self> {
+    pub(crate) fn new(programs: &Programs, profile: Profile) -> Result<Self> {
         let (interval, more) = match profile {
             Profile::Fast => ("10ms", "\n[bfd]\ninterval = \"10ms\"\n"),
             _ => ("100ms", ""),
@@ -95,7 +104,7 @@ impl Setup {
         Ok(())
     }
 
-    pub(super) fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         match self.side {
             Side::Ours => vip(),
             Side::Rival { .. } => format!("{VIP}:{FRONT_PORT}"),
@@ -178,7 +187,7 @@ impl Setup {
     }
 
     /// The daemons of a node.
-    pub(super) fn daemons(&self, node: usize) -> Result<Vec<Pid>> {
+    pub(crate) fn daemons(&self, node: usize) -> Result<Vec<Pid>> {
         Ok(match &self.side {
             Side::Ours => self.cluster.agent_pid(node).into_iter().collect(),
             Side::Rival {
@@ -201,24 +210,32 @@ impl Setup {
         if matches!(self.side, Side::Rival { .. }) {
             return Ok(None);
         }
-        let cluster = &self.cluster;
-        let address = cluster.host(node).address().to_string();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-        let booted = unix.cast_signed() - i128::from(boot_now());
+        let address = self.cluster.host(node).address().to_string();
         let mut last = None;
-        for witness in cluster.nodes_with_agent() {
-            let told = cluster.vip(witness, &["events", "--json"])?;
-            for line in told.lines() {
-                let record: Record = serde_json::from_str(line).context("read an event")?;
-                let event = record.event;
-                let at = u64::try_from(record.time.as_nanosecond() - booted)?;
+        for witness in self.cluster.nodes_with_agent() {
+            let first = self.events(witness)?.into_iter().find(|told| {
+                let event = &told.event;
                 let is_it = event.name == "bfd_down" && event.node.as_ref() == Some(&address);
-                if is_it && at >= since {
-                    last = last.max(Some(at));
-                    break;
-                }
-            }
+                is_it && told.at >= since
+            });
+            last = last.max(first.map(|told| told.at));
         }
         Ok(last)
+    }
+
+    /// The last events of our agent on a node, oldest first.
+    pub(crate) fn events(&self, node: usize) -> Result<Vec<Told>> {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let booted = unix.cast_signed() - i128::from(boot_now());
+        let text = self.cluster.vip(node, &["events", "--json"])?;
+        let told = text.lines().map(|line| {
+            let record: Record = serde_json::from_str(line).context("read an event")?;
+            Ok(Told {
+                at: u64::try_from(record.time.as_nanosecond() - booted)?,
+                sequence: record.sequence,
+                event: record.event,
+            })
+        });
+        told.collect()
     }
 }

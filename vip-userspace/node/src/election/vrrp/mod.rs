@@ -32,10 +32,12 @@
 //! In the RFC the one of lower priority yields. Then a node that was cut off, claimed the VIP and
 //! comes back would take it from a living owner. So, unless this node may be preempted:
 //!
-//! - An owner that was alone yields to any other. A claim made while alone has the priority
-//!   [`PRIORITY_ALONE`], and nobody yields to that.
-//! - An owner that was not yields to one of higher priority after three intervals. The other one was
-//!   alone, and yields before that, or a segment has been mended both parts of which had an owner.
+//! - A node that hears no other one advertises [`PRIORITY_ALONE`] if it owned the VIP before, and
+//!   [`PRIORITY_CLAIMED_ALONE`] if it has claimed it since. So it yields to any owner that was not
+//!   alone, and nobody takes these priorities for a reason to take over.
+//! - An owner yields to the one before that still advertises: only its packets were lost.
+//! - Otherwise an owner yields to one of higher priority after three intervals. That one yields
+//!   before, or a segment has been mended both parts of which had an owner.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -48,7 +50,10 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds, PRIORITY_RESIGNED};
 pub const PRIORITY_ADDRESS_OWNER: u8 = 255;
 
 /// Priority of a claim that was made while no other node was heard.
-pub const PRIORITY_ALONE: u8 = 1;
+pub const PRIORITY_CLAIMED_ALONE: u8 = 1;
+
+/// Priority of an owner that does not hear any other node (any more).
+pub const PRIORITY_ALONE: u8 = 2;
 
 /// How this node and the sender of an advertisement stand to each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,9 +63,6 @@ pub struct Meeting {
     pub unfit: bool,
     /// This node is not fit to be the owner: it yields to any node of higher priority.
     pub own_unfit: bool,
-    /// This node hears no other one, or has not heard one for long: there may be another owner by
-    /// right.
-    pub alone: bool,
 }
 
 /// A node's configuration.
@@ -161,6 +163,9 @@ enum Phase {
         advertised_until: BootNanos,
         /// End of the lease in force, which is no later.
         answer_until: BootNanos,
+        /// Since when this node is the owner, and the address of the one before, if it was heard.
+        since: BootNanos,
+        former: Option<IpAddr>,
         /// Another owner outranks this one.
         rival: Option<Rival>,
     },
@@ -303,7 +308,7 @@ impl Machine {
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
                 let outranked = theirs > (self.params.priority, self.params.address);
-                if self.yields(now, advert.priority, outranked, meeting) {
+                if self.yields(now, source, advert.priority, outranked, meeting) {
                     actions.extend(self.yield_to(now, source, advert.interval));
                 } else if !outranked {
                     // A lesser owner, or one that resigns. It and the switches must learn at once
@@ -316,20 +321,34 @@ impl Machine {
     }
 
     /// Whether an owner yields to another one. `outranked`: that one has the higher priority.
-    fn yields(&mut self, now: BootNanos, priority: u8, outranked: bool, meeting: Meeting) -> bool {
-        let Phase::Active { rival, .. } = &mut self.phase else {
+    fn yields(
+        &mut self,
+        now: BootNanos,
+        source: IpAddr,
+        priority: u8,
+        outranked: bool,
+        meeting: Meeting,
+    ) -> bool {
+        let Phase::Active {
+            since,
+            former,
+            rival,
+            ..
+        } = &mut self.phase
+        else {
             return false;
         };
-        if self.params.preempt || meeting.own_unfit {
+        if self.params.preempt || meeting.own_unfit || self.params.priority <= PRIORITY_ALONE {
             return outranked;
         }
-        if meeting.alone {
-            return outranked || priority > PRIORITY_ALONE;
+        let interval = self.params.interval.duration();
+        let is_new = now.since(*since) < interval * INTERVALS_TO_DEATH;
+        if is_new && *former == Some(source) && priority > PRIORITY_ALONE && !meeting.unfit {
+            return true;
         }
         if !outranked {
             return false;
         }
-        let interval = self.params.interval.duration();
         let since = rival
             .filter(|rival| now.since(rival.last) <= interval * 2)
             .map_or(now, |rival| rival.since);
@@ -340,7 +359,7 @@ impl Machine {
     /// Whether a backup ignores the advertisements of an owner with this priority.
     fn takes_from(&self, now: BootNanos, priority: u8, unfit: bool) -> bool {
         let preempt = self.params.preempt && now >= self.preempt_from;
-        (preempt || unfit) && priority < self.params.priority
+        (preempt || unfit) && (PRIORITY_ALONE + 1..self.params.priority).contains(&priority)
     }
 
     /// The owner is known to be gone: lets a backup's `Active_Down_Timer` fire at `at`, unless it
@@ -453,14 +472,22 @@ impl Machine {
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
         let interval = self.params.interval.duration();
         let answer_until = now.after(interval * 5 / 2);
-        let rival = match self.phase {
-            Phase::Active { rival, .. } => rival,
-            Phase::Backup { .. } | Phase::Initialize => None,
+        let (since, former, rival) = match self.phase {
+            Phase::Active {
+                since,
+                former,
+                rival,
+                ..
+            } => (since, former, rival),
+            Phase::Backup { owner, .. } => (now, owner, None),
+            Phase::Initialize => (now, None, None),
         };
         self.phase = Phase::Active {
             next_advert: now.after(interval),
             advertised_until: answer_until,
             answer_until,
+            since,
+            former,
             rival,
         };
         [

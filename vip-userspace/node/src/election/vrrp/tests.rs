@@ -171,11 +171,13 @@ fn owner_that_may_be_preempted_yields_to_higher_priority_and_to_higher_address_a
     }
 }
 
-/// An owner of priority 128 hears another one every 100 ms. Returns after how many milliseconds it
+/// An owner of this priority hears another one every 100 ms. Returns after how many milliseconds it
 /// yields.
-fn yields_after(priority: u8, meeting: Meeting) -> Option<u64> {
+fn yields_after(own: u8, priority: u8) -> Option<u64> {
     let (mut machine, mut now) = active(1, 128);
+    machine.set_priority(own);
     for ms in (0..1000).step_by(100) {
+        let meeting = Meeting::default();
         machine.on_advert(now, address(2), &advert(priority, interval(100)), meeting);
         if machine.state() == State::Backup {
             return Some(ms);
@@ -187,24 +189,50 @@ fn yields_after(priority: u8, meeting: Meeting) -> Option<u64> {
 }
 
 #[test]
-fn owner_in_doubt_yields_at_once_and_one_without_after_three_intervals() {
-    let sure = Meeting::default();
-    let alone = Meeting {
-        alone: true,
-        ..sure
-    };
-    assert_eq!(
-        yields_after(200, sure),
-        Some(300),
-        "the other one is sure, too"
-    );
-    assert_eq!(yields_after(100, sure), None);
-    for priority in [100, 200] {
-        assert_eq!(yields_after(priority, alone), Some(0));
+fn owner_that_was_alone_yields_at_once_and_another_one_after_three_intervals() {
+    assert_eq!(yields_after(128, 200), Some(300), "the other one may yield");
+    assert_eq!(yields_after(128, 100), None);
+    for own in [PRIORITY_CLAIMED_ALONE, PRIORITY_ALONE] {
+        assert_eq!(yields_after(own, 100), Some(0));
+        assert_eq!(yields_after(128, own), None);
+        assert_eq!(yields_after(own, PRIORITY_RESIGNED), None);
     }
-    for meeting in [sure, alone] {
-        assert_eq!(yields_after(PRIORITY_ALONE, meeting), None);
-        assert_eq!(yields_after(PRIORITY_RESIGNED, meeting), None);
+    assert_eq!(
+        yields_after(PRIORITY_CLAIMED_ALONE, PRIORITY_ALONE),
+        Some(0)
+    );
+    assert_eq!(yields_after(PRIORITY_ALONE, PRIORITY_CLAIMED_ALONE), None);
+}
+
+#[test]
+fn owner_yields_to_the_one_before_that_was_not_gone() {
+    for (source, priority, unfit, intervals, yields) in [
+        (1, 100, false, 0, true),
+        (1, 100, true, 0, false),
+        (2, 100, false, 0, false),
+        (1, PRIORITY_ALONE, false, 0, false),
+        (1, PRIORITY_RESIGNED, false, 0, false),
+        (1, 100, false, 3, false),
+    ] {
+        let mut machine = machine(0, 128, false);
+        machine.on_start(at(0), BootNanos::ZERO);
+        let (first, meeting) = (advert(100, interval(100)), Meeting::default());
+        machine.on_advert(at(200), address(1), &first, meeting);
+        let mut now = machine.next_deadline();
+        machine.on_timer(now);
+        for _ in 0..intervals {
+            now = machine.next_deadline();
+            machine.on_timer(now);
+        }
+        let meeting = Meeting { unfit, ..meeting };
+        machine.on_advert(
+            now,
+            address(source),
+            &advert(priority, interval(100)),
+            meeting,
+        );
+        let what = (source, priority, unfit, intervals);
+        assert_eq!(machine.state() == State::Backup, yields, "{what:?}");
     }
 }
 
