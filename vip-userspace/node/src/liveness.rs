@@ -244,6 +244,16 @@ impl Liveness {
         self.act_on_changes(now, source, out);
     }
 
+    /// Whether all sessions are [settled](Session::is_settled).
+    pub(crate) fn is_settled(&self, now: BootNanos) -> bool {
+        self.sessions().all(|session| session.is_settled(now))
+    }
+
+    /// When the first session sends its next packet.
+    pub(crate) fn next_packet(&self) -> Option<BootNanos> {
+        self.sessions().map(Session::next_packet).min()
+    }
+
     /// A node answered an echo request.
     pub(crate) fn on_echo(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
         if let Some(peer) = self.peer_mut(node)

@@ -217,6 +217,9 @@ impl Node {
         let alive = |index| self.selection.is_alive(index);
         self.liveness
             .on_timer(now, &self.members, alive, &mut events);
+        let sends = |event: &liveness::Event| matches!(event, liveness::Event::SendBfd { .. });
+        let next_packet = self.liveness.next_packet();
+        let next_packet = next_packet.filter(|_| events.iter().any(sends));
         self.act_on(now, events, out);
         let may_claim = !self.election.is_owner() && self.faults.is_empty();
         self.conflicts.probe(now, may_claim, out);
@@ -228,6 +231,9 @@ impl Node {
             }
             let actions = self.election.on_timer(now);
             self.carry_out(now, Trigger::Time, actions, out);
+        } else if let Some(next) = next_packet {
+            let actions = self.election.advertise_before(now, next);
+            self.carry_out(now, Trigger::Time, actions, out);
         }
         self.go_on_with_transfer(now, out);
         self.settle(now, out);
@@ -237,6 +243,16 @@ impl Node {
     #[must_use]
     pub const fn next_deadline(&self) -> BootNanos {
         self.deadline
+    }
+
+    /// Until when BFD packets may wait in their socket, if they may: all sessions have been up for a
+    /// while, and this node then runs anyway. So it need not wake up for each of them. The caller
+    /// takes them in before each other input and [`Self::on_timer`], with the times at which they
+    /// came. A peer that drains or ends is noticed so much later.
+    #[must_use]
+    pub fn bfd_may_wait(&self, now: BootNanos) -> Option<BootNanos> {
+        let next = self.liveness.next_packet();
+        next.filter(|_| self.liveness.is_settled(now))
     }
 
     /// When something may have to be done, if nothing happens before.

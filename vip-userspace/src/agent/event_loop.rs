@@ -9,7 +9,7 @@ use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::spawn;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::interval;
 
 use super::late::Http;
 use super::node_thread::Notice;
@@ -18,6 +18,7 @@ use super::requests::{hear, listen, reply};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
 use super::survey::Found;
+use super::ticks::ticks;
 use crate::net::netlink::{NetEvent, Netlink};
 use crate::observe::event::Event;
 use crate::observe::http::{Question, Server};
@@ -55,11 +56,7 @@ impl EventLoop {
     pub(super) async fn run(mut self, supervisor: &mut Supervisor) -> anyhow::Result<()> {
         let (requests, mut asked) = mpsc::channel(16);
         let mut was_told = false;
-        let mut tick = interval(RECONCILE);
-        let mut look = interval(LOOK);
-        for ticks in [&mut tick, &mut look] {
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
+        let (mut tick, mut look) = (ticks(RECONCILE), ticks(LOOK));
         loop {
             let neighbours = supervisor.neighbours();
             if self.watched != supervisor.nic() {

@@ -21,6 +21,7 @@ mod signals;
 pub mod state;
 mod supervisor;
 pub mod survey;
+mod ticks;
 pub mod traces;
 
 use anyhow::Context as _;

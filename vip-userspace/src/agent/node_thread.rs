@@ -9,6 +9,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,6 +37,10 @@ use vip_node::choice::Resort;
 use vip_node::election::State;
 use vip_node::health::Server;
 use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
+
+/// How long BFD packets may wait in their socket at most. One that has waited for longer counts as
+/// having come that long ago: it must not count as missing because this thread was late.
+const LATEST_READING: Duration = Duration::from_millis(50);
 
 /// Packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
@@ -194,6 +199,8 @@ impl StaticConfig {
 pub(super) struct NodeThread {
     commands: mpsc::Sender<Command>,
     wake: Arc<EventFd>,
+    /// It wakes up by itself within [`LATEST_READING`].
+    runs_soon: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -215,6 +222,7 @@ impl NodeThread {
         let wake = Arc::new(EventFd::from_flags(flags)?);
         let (commands, received) = mpsc::channel();
         let (notices, told) = tokio_mpsc::unbounded_channel();
+        let runs_soon = Arc::new(AtomicBool::new(false));
         let node_loop = NodeLoop {
             node,
             state,
@@ -223,6 +231,7 @@ impl NodeThread {
             config,
             commands: received,
             wake: wake.clone(),
+            runs_soon: runs_soon.clone(),
             notices,
             asked: None,
             known,
@@ -237,6 +246,7 @@ impl NodeThread {
         let node_thread = Self {
             commands,
             wake,
+            runs_soon,
             thread,
         };
         Ok((node_thread, told))
@@ -247,6 +257,17 @@ impl NodeThread {
         if self.commands.send(command.into()).is_ok() {
             // Full only after 2^64 - 1 commands that nobody read.
             let _full = self.wake.write(1);
+        }
+    }
+
+    /// The same for news that change nothing as long as all is well: they do not wake the thread up
+    /// if it runs soon anyway.
+    pub(super) fn tell_soon(&self, input: Input) {
+        if !self.runs_soon.load(Ordering::Relaxed) {
+            self.tell(input);
+        } else {
+            // As above.
+            let _ended = self.commands.send(input.into());
         }
     }
 
@@ -265,6 +286,7 @@ struct NodeLoop {
     config: StaticConfig,
     commands: mpsc::Receiver<Command>,
     wake: Arc<EventFd>,
+    runs_soon: Arc<AtomicBool>,
     notices: tokio_mpsc::UnboundedSender<Notice>,
     /// Who waits for a handover to end.
     asked: Option<oneshot::Sender<HandoverResult>>,
@@ -280,11 +302,10 @@ struct NodeLoop {
 
 /// What has something to read, or an error to tell.
 struct Readable {
-    commands: bool,
+    wake: bool,
     vrrp: bool,
     echo: bool,
     witness: bool,
-    bfd: bool,
 }
 
 impl NodeLoop {
@@ -320,11 +341,9 @@ impl NodeLoop {
             let readable = self.wait();
             // What came in time must not count as missing because this thread was late: all
             // that waits is taken before the clock is looked at.
+            self.take_bfd(&mut buffer);
             if readable.vrrp {
                 self.take_vrrp(&mut buffer);
-            }
-            if readable.bfd {
-                self.take_bfd(&mut buffer);
             }
             if readable.echo {
                 self.take_echoes(&mut buffer);
@@ -332,9 +351,7 @@ impl NodeLoop {
             if readable.witness {
                 self.take_witnesses();
             }
-            if readable.commands {
-                self.take_commands();
-            }
+            self.take_commands(readable.wake);
             let now = now();
             if self.node.next_deadline() <= now {
                 self.node.on_timer(now, &mut self.actions);
@@ -346,15 +363,19 @@ impl NodeLoop {
     /// Waits until there is something to read, which it tells, or something to do.
     fn wait(&self) -> Readable {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let bfd = self.sockets.bfd.as_ref().map(|bfd| readable(bfd.as_fd()));
+        let now = now();
+        let soon = |until: BootNanos| until.since(now) <= LATEST_READING;
+        let runs_soon = self.node.bfd_may_wait(now).is_some_and(soon);
+        self.runs_soon.store(runs_soon, Ordering::Relaxed);
+        let bfd = self.sockets.bfd.as_ref().filter(|_| !runs_soon);
         let mut fds = vec![
             readable(self.wake.as_fd()),
             readable(self.sockets.vrrp.as_fd()),
             readable(self.sockets.echo.as_fd()),
             readable(self.sockets.witness.as_fd()),
         ];
-        fds.extend(bfd);
-        let left = self.node.next_deadline().since(now());
+        fds.extend(bfd.map(|bfd| readable(bfd.as_fd())));
+        let left = self.node.next_deadline().since(now);
         let woken = if left.is_zero() {
             poll(&mut fds, PollTimeout::ZERO)
         } else {
@@ -364,11 +385,10 @@ impl NodeLoop {
         let is =
             |place: usize| woken.is_err() || fds.get(place).and_then(PollFd::any).unwrap_or(false);
         Readable {
-            commands: is(0),
+            wake: is(0),
             vrrp: is(1),
             echo: is(2),
             witness: is(3),
-            bfd: is(4),
         }
     }
 
@@ -440,8 +460,9 @@ impl NodeLoop {
             };
             match ControlPacket::parse(received.payload) {
                 Ok(packet) => {
-                    let input = Input::Bfd { source, packet };
-                    self.node.on_input(now(), input, &mut self.actions);
+                    let (input, now) = (Input::Bfd { source, packet }, now());
+                    let came = received.at.clamp(now.before(LATEST_READING), now);
+                    self.node.on_input(came, input, &mut self.actions);
                 }
                 Err(error) => {
                     tracing::debug!(source = %received.source, %error, "BFD packet refused");
@@ -480,9 +501,11 @@ impl NodeLoop {
         }
     }
 
-    fn take_commands(&mut self) {
-        // Empty if it is another descriptor that has something.
-        let _none = self.wake.read();
+    fn take_commands(&mut self, woken: bool) {
+        if woken {
+            // Empty if the wait was interrupted.
+            let _none = self.wake.read();
+        }
         while let Ok(command) = self.commands.try_recv() {
             if let Some(input) = self.take(command) {
                 self.node.on_input(now(), input, &mut self.actions);

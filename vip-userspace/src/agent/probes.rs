@@ -9,9 +9,9 @@ use vip_common::abi::CheckIndex;
 
 use tokio::spawn;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 use vip_common::wire::time::BootNanos;
 
+use super::ticks::ticks;
 use crate::clock::now;
 use crate::config::Config;
 use crate::probe::{Ask, Found, News, Prober, Settings};
@@ -100,8 +100,7 @@ struct Task {
 impl Task {
     /// Runs until the agent ends.
     async fn run(self, prober: Arc<Prober>, address: IpAddr, outcomes: mpsc::Sender<Outcome>) {
-        let mut ticks = interval(self.pause);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(self.pause);
         for number in (0..self.probes_per_connection).cycle() {
             ticks.tick().await;
             let (began, connected) = (now(), number == 0);

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::spawn;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use vip_common::abi::CheckIndex;
 use vip_node::backlog::{Backlog, Change, INTERVAL, Look};
 use vip_node::health::Hang;
 
 use super::probes::Outcome;
+use super::ticks::ticks;
 use crate::clock::now;
 use crate::config::Config;
 use crate::net::diag::{Connection, SocketDiag};
@@ -63,8 +64,7 @@ async fn watch(
     longest: &AtomicU32,
 ) -> io::Result<()> {
     let diag = SocketDiag::open()?;
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(INTERVAL);
     loop {
         ticks.tick().await;
         for outcome in look(&diag, all, longest)? {

@@ -89,7 +89,7 @@ fn smallest_file_has_sensible_defaults() {
                 probe_address: true,
             },
             bfd: Some(Bfd {
-                interval: Duration::from_millis(50),
+                interval: Duration::from_millis(35),
                 multiplier: 3,
             }),
             health: Health {

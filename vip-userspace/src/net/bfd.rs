@@ -9,6 +9,7 @@ use nix::net::if_::if_nametoindex;
 use socket2::{Protocol, Socket, Type};
 use vip_common::wire::addr::Be128;
 use vip_common::wire::bfd::{AGENT_PORT, LENGTH, PORT, TTL};
+use vip_common::wire::time::BootNanos;
 
 use super::filter::{At, Filter};
 use super::{NetError, datagram};
@@ -20,6 +21,8 @@ pub struct Received<'a> {
     pub source: IpAddr,
     /// TTL or hop limit: must be 255.
     pub ttl: u8,
+    /// When it came, which may be long before it is read.
+    pub at: BootNanos,
     /// The BFD packet.
     pub payload: &'a [u8],
 }
@@ -54,6 +57,7 @@ impl BfdSocket {
                 .interface(index);
             let sender = open_sender(interface, address, filter)?;
             datagram::tell_origin(&sender, address)?;
+            datagram::tell_time(&sender)?;
             let receiver = sender.try_clone()?;
             Ok(Self { sender, receiver })
         };
@@ -77,6 +81,7 @@ impl BfdSocket {
             Filter::neighbours(address.is_ipv4(), peers).attach(&receiver)?;
             receiver.bind(&SocketAddr::new(address, PORT).into())?;
             datagram::tell_origin(&receiver, address)?;
+            datagram::tell_time(&receiver)?;
             // What comes to its port is not BFD.
             let sender = open_sender(interface, address, Filter::nothing())?;
             Ok(Self { sender, receiver })
@@ -107,6 +112,7 @@ impl BfdSocket {
             source: datagram.source,
             // One of which nothing is known is from elsewhere.
             ttl: datagram.ttl.unwrap_or(0),
+            at: datagram.at,
             payload: &buffer[..datagram.length],
         }))
     }
@@ -180,7 +186,10 @@ fn local_address(text: &str) -> Option<(Be128, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::now;
     use crate::net::testing::{self, A, A6, B, B6, Side, arrives};
 
     const PAIRS: [(IpAddr, IpAddr); 2] = [
@@ -200,13 +209,18 @@ mod tests {
                 assert_eq!(there.receive(&mut buffer).unwrap(), None, "nothing yet");
                 here.send(b, &[7; LENGTH]).unwrap();
                 arrives(&there).await;
-                let received = there.receive(&mut buffer).unwrap();
+                let arrived = now();
+                std::thread::sleep(Duration::from_millis(20));
+                let received = there.receive(&mut buffer).unwrap().unwrap();
                 let wanted = Received {
                     source: a,
                     ttl: TTL,
+                    at: received.at,
                     payload: &[7; LENGTH],
                 };
-                assert_eq!(received, Some(wanted));
+                assert_eq!(received, wanted);
+                assert!(received.at <= arrived.after(Duration::from_millis(5)));
+                assert!(received.at >= arrived.before(Duration::from_secs(1)));
             }
         });
     }

@@ -3,13 +3,19 @@
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, cmsg_space, recvmsg, setsockopt, sockopt,
 };
+use nix::sys::time::{TimeSpec, TimeValLike as _};
+use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket};
+use vip_common::wire::time::BootNanos;
+
+use crate::clock::now;
 
 /// A packet that was received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,11 +28,15 @@ pub(super) struct Datagram {
     pub(super) destination: Option<IpAddr>,
     /// Its TTL or hop limit, if the socket was asked to tell.
     pub(super) ttl: Option<u8>,
+    /// When the kernel got it, if the socket was asked to tell; otherwise when it was read.
+    pub(super) at: BootNanos,
 }
 
-/// Room for what [`tell_origin`] asks for, where the kernel's `cmsghdr` may lie.
+/// Room for what [`tell_origin`] and [`tell_time`] ask for, where the kernel's `cmsghdr` may lie.
 #[repr(align(8))]
-struct Control([u8; cmsg_space::<libc::in6_pktinfo>() + cmsg_space::<libc::c_int>()]);
+struct Control([u8; ORIGIN_SPACE + cmsg_space::<libc::timespec>()]);
+
+const ORIGIN_SPACE: usize = cmsg_space::<libc::in6_pktinfo>() + cmsg_space::<libc::c_int>();
 
 const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 
@@ -74,6 +84,20 @@ pub(super) fn tell_origin(socket: &Socket, address: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes [`receive`] tell when a packet came, however late it is read.
+pub(super) fn tell_time(socket: &Socket) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::ReceiveTimestampns, &true)?)
+}
+
+/// A time of the wall clock, by that of the leases. A step of the wall clock makes it wrong by as
+/// much.
+fn by_boot_clock(time: TimeSpec) -> io::Result<BootNanos> {
+    let age = clock_gettime(ClockId::CLOCK_REALTIME)? - time;
+    // Negative after a step back.
+    let age = u64::try_from(age.num_nanoseconds()).unwrap_or(0);
+    Ok(now().before(Duration::from_nanos(age)))
+}
+
 /// The next packet; `None` if there is none now.
 pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
     let mut control = Control([0; _]);
@@ -100,6 +124,7 @@ pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<D
         source,
         destination: None,
         ttl: None,
+        at: now(),
     };
     for message in message.cmsgs()? {
         match message {
@@ -113,6 +138,7 @@ pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<D
             ControlMessageOwned::Ipv6PacketInfo(info) => {
                 datagram.destination = Some(info.ipi6_addr.s6_addr.into());
             }
+            ControlMessageOwned::ScmTimestampns(time) => datagram.at = by_boot_clock(time)?,
             _ => {}
         }
     }

@@ -135,7 +135,8 @@ pub struct Session {
     /// When the last periodic packet left, and the next one is due.
     sent: BootNanos,
     next: BootNanos,
-    /// Until then, it sends at full rate though it is not up.
+    /// [`HURRY`] after it came up or went down. Until then, it sends at full rate though it is not
+    /// up.
     hurries_until: BootNanos,
     /// When the other side's last packet was received.
     heard: BootNanos,
@@ -188,6 +189,13 @@ impl Session {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Whether nothing is expected of the other side but that it goes on: the session has been up
+    /// for [`HURRY`], and no Poll sequence is on.
+    #[must_use]
+    pub fn is_settled(&self, now: BootNanos) -> bool {
+        self.is_up() && !self.polling && now >= self.hurries_until
     }
 
     /// State of the other side as last heard; [`State::Down`] if it was not.
@@ -422,6 +430,7 @@ impl Session {
             }
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
                 self.state = State::Up;
+                self.hurries_until = now.after(HURRY);
                 out.push(Action::Up);
                 self.set_intervals(self.params.interval());
                 self.transmit_soon(now, out);

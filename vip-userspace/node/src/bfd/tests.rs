@@ -372,3 +372,20 @@ fn round_trip_is_measured_by_each_poll_sequence() {
     let trip = Some(Duration::from_millis(10));
     assert_eq!(wire.ends.each_ref().map(Session::round_trip), [trip, trip]);
 }
+
+#[test]
+fn session_is_settled_when_it_has_been_up_for_a_while_and_no_timers_change() {
+    let mut wire = Wire::new(params(50, 3), params(50, 3), [MS, MS]);
+    while !wire.both_up() {
+        wire.run(Duration::from_millis(10));
+    }
+    assert!(!wire.ends[0].is_settled(wire.now));
+    wire.run(HURRY);
+    assert!(wire.ends[0].is_settled(wire.now));
+    wire.drive(0, |session, now, out| {
+        session.set_params(now, params(60, 3), out);
+    });
+    assert!(!wire.ends[0].is_settled(wire.now), "it waits for an answer");
+    wire.run(Duration::from_secs(1));
+    assert!(wire.ends[0].is_settled(wire.now));
+}

@@ -112,6 +112,12 @@ impl Election {
         self.translate(actions)
     }
 
+    /// See [`Machine::advertise_before`].
+    pub(crate) fn advertise_before(&mut self, now: BootNanos, next: BootNanos) -> Vec<Action> {
+        let actions = self.machine.advertise_before(now, next);
+        self.translate(actions)
+    }
+
     /// Becomes a backup of `owner`, whose advertisement interval is given.
     pub(crate) fn yield_to(
         &mut self,

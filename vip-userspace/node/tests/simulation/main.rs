@@ -160,6 +160,15 @@ enum Firewall {
     Closed,
 }
 
+/// A packet that waits in a socket.
+struct Waiting {
+    came: Time,
+    /// The agent wakes up for it.
+    wakes: bool,
+    from: usize,
+    message: Message,
+}
+
 /// A machine.
 struct Host {
     /// `None` without power, or between two agents.
@@ -180,8 +189,8 @@ struct Host {
     firewall: Firewall,
     /// When an echo request last passed its limit.
     echoed: Time,
-    /// Packets in the sockets of a frozen agent.
-    inbox: VecDeque<(usize, Message)>,
+    /// Packets in the sockets of an agent that is frozen, or that lets BFD's wait.
+    inbox: VecDeque<Waiting>,
     /// The lease in the map, by the machine's own clock.
     answer_until: u64,
     /// The clock: by which part of 2^32 it is fast, and when it began.

@@ -294,32 +294,59 @@ impl World {
             self.send(to, from, Message::NeighbourReply);
             return;
         }
-        if host.agent.is_none() {
-            return;
-        }
+        let clock = host.clock(now);
+        let Some(agent) = &host.agent else { return };
+        let wakes = !matches!(message, Message::Bfd(_)) || agent.bfd_may_wait(clock).is_none();
+        let waiting = Waiting {
+            came: now,
+            wakes,
+            from,
+            message,
+        };
         // A slow node finds several at once.
-        if host.frozen || host.slowness > 0 && !host.inbox.is_empty() {
+        let woken = host.inbox.iter().any(|waiting| waiting.wakes);
+        if host.frozen || host.slowness > 0 && woken {
             // A socket buffer: packets that do not fit are lost, the newest first.
             if host.inbox.len() < 500 {
-                host.inbox.push_back((from, message));
+                host.inbox.push_back(waiting);
             } else {
                 self.wires[from][to].foul = now;
             }
             return;
         }
+        host.inbox.push_back(waiting);
+        if !wakes {
+            return;
+        }
         if host.slowness > 0 {
-            host.inbox.push_back((from, message));
             host.turn += 1;
             let turn = host.turn;
             let late = self.random.below(self.hosts[to].slowness);
             self.at(now + late, Happening::Deadline { node: to, turn });
             return;
         }
-        self.take(from, to, message);
+        self.read(to);
         self.after_messages(to);
     }
 
-    fn take(&mut self, from: usize, to: usize, message: Message) {
+    /// As the agent's thread does it: first the packets of BFD, with the times at which they came.
+    fn read(&mut self, node: usize) {
+        let waiting = std::mem::take(&mut self.hosts[node].inbox);
+        let (bfd, others): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|waiting| matches!(waiting.message, Message::Bfd(_)));
+        for waiting in bfd.into_iter().chain(others) {
+            self.take(node, waiting);
+        }
+    }
+
+    fn take(&mut self, to: usize, waiting: Waiting) {
+        let Waiting {
+            came,
+            from,
+            message,
+            wakes: _,
+        } = waiting;
         let source = backend(from);
         if matches!(message, Message::Witness) {
             self.drive(to, |agent, now, out| {
@@ -328,7 +355,7 @@ impl World {
             return;
         }
         let wire = &mut self.wires[from][to];
-        wire.last = self.now;
+        wire.last = came;
         if let Message::Advert(priority) = message {
             wire.priority = priority;
             let advert = Advertisement {
@@ -340,9 +367,10 @@ impl World {
             });
             return;
         }
+        let came = self.hosts[to].clock(came.max(self.now.saturating_sub(self.unit())));
         self.drive(to, |agent, now, out| match &message {
             Message::Bfd(packet) => agent.on_input(
-                now,
+                came,
                 Input::Bfd {
                     source,
                     packet: *packet,
@@ -363,9 +391,7 @@ impl World {
         if !self.hosts[node].runs() {
             return;
         }
-        while let Some((from, message)) = self.hosts[node].inbox.pop_front() {
-            self.take(from, node, message);
-        }
+        self.read(node);
         self.after_messages(node);
         self.plan_wake(node);
     }
@@ -450,6 +476,7 @@ impl World {
         if !self.hosts[node].runs() {
             return;
         }
+        self.read(node);
         for index in 0..self.hosts.len() {
             let there = &self.hosts[index];
             let reached = index == node

@@ -370,7 +370,7 @@ impl Supervisor {
             && peer.mac == heard.mac
             && peer.address != self.nic.address
         {
-            self.node_thread.tell(Input::Neighbor(peer.index));
+            self.node_thread.tell_soon(Input::Neighbor(peer.index));
         }
         // The program answers questions for the VIP and drops announcements of it. A reply to an
         // address probe for it comes here, and the program has counted it.

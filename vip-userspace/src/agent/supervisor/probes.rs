@@ -14,11 +14,17 @@ impl Supervisor {
     /// A probe has ended.
     pub(in crate::agent) fn on_probe(&mut self, probed: &Probed) {
         if let Some((index, found)) = self.note_probe(probed) {
-            self.node_thread.tell(Input::Probe {
+            let good = found == Probe::Ready;
+            let input = Input::Probe {
                 node: index,
                 check: probed.check,
                 found,
-            });
+            };
+            if good {
+                self.node_thread.tell_soon(input);
+            } else {
+                self.node_thread.tell(input);
+            }
         }
     }
 

@@ -407,6 +407,20 @@ impl Machine {
         actions
     }
 
+    /// To be called when the node runs, and next runs at `next`. An advertisement that is due before
+    /// that is sent now, so that the node does not wake up for it; at most half an interval early.
+    pub fn advertise_before(&mut self, now: BootNanos, next: BootNanos) -> Vec<Action> {
+        let latest = next.min(now.after(self.params.interval.duration() / 2));
+        match self.phase {
+            Phase::Active {
+                next_advert,
+                answer_until,
+                ..
+            } if next_advert <= latest && now < answer_until => self.advertise(now).into(),
+            Phase::Active { .. } | Phase::Backup { .. } | Phase::Initialize => vec![],
+        }
+    }
+
     /// Shutdown. An owner resigns, so that the next one takes over within its skew time.
     pub fn on_shutdown(&mut self) -> Vec<Action> {
         let was = self.state();

@@ -4,6 +4,7 @@ use vip_common::wire::vrrp::Addresses;
 use super::*;
 
 const MS: u64 = 1_000_000;
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn address(node: usize) -> IpAddr {
     IpAddr::from([10, 0, 0, 11 + node as u8])
@@ -680,4 +681,31 @@ proptest! {
         backup.on_advert(heard, address(0), &advert(100, owner.params.interval), Meeting::default());
         prop_assert!(until < backup.next_deadline());
     }
+}
+
+#[test]
+fn advertisement_is_sent_early_where_it_saves_a_wake_up_and_never_much() {
+    let (mut machine, now) = active(0, 128);
+    let after = |ms: u64| now.after(Duration::from_millis(ms));
+    assert_eq!(
+        machine.advertise_before(after(40), after(200)),
+        [],
+        "60 ms early"
+    );
+    assert_eq!(
+        machine.advertise_before(after(60), after(99)),
+        [],
+        "the node runs before it is due"
+    );
+    let until = after(60 + 250);
+    assert_eq!(
+        machine.advertise_before(after(60), after(100)),
+        [
+            Action::RenewLease { until },
+            Action::SendAdvert { priority: 128 }
+        ]
+    );
+    assert_eq!(machine.next_deadline(), after(160));
+    // One whose lease has ended resigns instead, by its timer.
+    assert_eq!(machine.advertise_before(until, until.after(MINUTE)), []);
 }
