@@ -5,7 +5,7 @@ use super::*;
 impl World {
     pub(super) fn trouble(&mut self) {
         self.settled();
-        let healthy = self.now - self.troubled >= self.calm()
+        let healthy = self.now.saturating_sub(self.troubled) >= self.calm()
             && self.loss == 0
             && (0..self.hosts.len()).all(|node| {
                 let host = &self.hosts[node];
@@ -13,7 +13,7 @@ impl World {
             })
             && self.wires.iter().flatten().all(|wire| !wire.cut);
         self.troubles += 1;
-        self.troubled = self.now;
+        self.troubled = self.troubled.max(self.now);
         let node = self.random.below(self.hosts.len() as u64) as usize;
         // Half of the time at the owner: that is where it hurts.
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
@@ -92,7 +92,7 @@ impl World {
                 Relief::Ready(node)
             }
             10 => {
-                self.hosts[node].slowness = self.random.between(1, self.unit() / 2);
+                self.hosts[node].slowness = self.random.between(1, MAX_SLOWNESS * self.unit());
                 self.disturbed = self.now;
                 Relief::Quick(node)
             }
@@ -140,7 +140,7 @@ impl World {
     }
 
     pub(super) fn relieve(&mut self, relief: Relief) {
-        self.troubled = self.now;
+        self.troubled = self.troubled.max(self.now);
         match relief {
             Relief::Boot(node) => {
                 let host = &mut self.hosts[node];
@@ -204,6 +204,8 @@ impl World {
             Relief::Echo(node) => self.hosts[node].firewall = Firewall::Open,
             Relief::Quick(node) => {
                 self.disturbed = self.now;
+                // Its timers become shorter step by step.
+                self.troubled = self.now + 4 * (10 * SECOND).max(200 * self.unit());
                 self.hosts[node].slowness = 0;
                 self.wake(node);
             }

@@ -122,7 +122,9 @@ impl World {
             .max()
             .unwrap_or(0);
         // One of lower priority waits for three intervals whether the other one yields.
-        let limit = 5 * 2 * self.unit() + 4 * self.latency + 4 * slowness;
+        let interval = self.hosts.iter().map(|host| host.interval).max();
+        let interval = interval.map_or(0, |interval| interval.as_nanos() as u64);
+        let limit = 5 * interval.max(2 * self.unit()) + 4 * self.latency + 4 * slowness;
         for a in 0..self.hosts.len() {
             if !self.hosts[a].answers(self.now) {
                 for b in 0..self.hosts.len() {
@@ -147,7 +149,7 @@ impl World {
 
     /// Invariant 3.
     pub(super) fn settled(&self) {
-        if self.now - self.troubled < self.calm() || self.loss > 0 {
+        if self.now.saturating_sub(self.troubled) < self.calm() || self.loss > 0 {
             return;
         }
         let group: Vec<usize> = (0..self.hosts.len())

@@ -23,6 +23,7 @@ impl World {
             drift: random.below(2 * 858_993) as i64 - 858_993,
             booted: 0,
             slowness: 0,
+            interval: Duration::ZERO,
             turn: 0,
             life: 0,
         });
@@ -124,14 +125,31 @@ impl World {
     }
 
     pub(super) fn run(&mut self) {
-        let end = (self.profile.hours * 3600.0) as u64 * SECOND;
-        while let Some(Reverse(planned)) = self.queue.pop() {
+        self.advance((self.profile.hours * 3600.0) as u64 * SECOND);
+        // Invariant 4: a fault moves the VIP away and perhaps back, in both parts of a
+        // cluster that falls apart.
+        let reasons = self.troubles * 3 + 10;
+        if self.takeovers > reasons {
+            self.fail(&format!(
+                "{} takeovers for {} troubles",
+                self.takeovers, self.troubles
+            ));
+        }
+    }
+
+    /// Lets the time pass until `end`.
+    pub(super) fn advance(&mut self, end: Time) {
+        while self
+            .queue
+            .peek()
+            .is_some_and(|Reverse(next)| next.time <= end)
+        {
+            let Some(Reverse(planned)) = self.queue.pop() else {
+                return;
+            };
             let Planned {
                 time, happening, ..
             } = planned;
-            if time > end {
-                break;
-            }
             self.now = self.now.max(time);
             self.events += 1;
             match happening {
@@ -152,15 +170,6 @@ impl World {
                 Happening::Relief(relief) => self.relieve(relief),
             }
             self.watch();
-        }
-        // Invariant 4: a fault moves the VIP away and perhaps back, in both parts of a
-        // cluster that falls apart.
-        let reasons = self.troubles * 3 + 10;
-        if self.takeovers > reasons {
-            self.fail(&format!(
-                "{} takeovers for {} troubles",
-                self.takeovers, self.troubles
-            ));
         }
     }
 
@@ -213,10 +222,15 @@ impl World {
             Action::SetAnswerUntil(until) => {
                 self.hosts[node].answer_until = until.0;
             }
-            Action::SendAdvert { to, priority } => {
+            Action::SendAdvert {
+                to,
+                priority,
+                interval,
+            } => {
+                self.hosts[node].interval = interval.duration();
                 for index in 0..self.hosts.len() {
                     if to == To::All || to == To::One(backend(index)) {
-                        self.send(node, index, Message::Advert(priority));
+                        self.send(node, index, Message::Advert { priority, interval });
                     }
                 }
             }
@@ -319,16 +333,17 @@ impl World {
         let source = backend(from);
         if matches!(message, Message::Witness) {
             self.drive(to, |agent, now, out| {
-                agent.on_input(now, Input::Witness, out)
+                agent.on_input(now, Input::Witness, out);
             });
             return;
         }
         let wire = &mut self.wires[from][to];
         wire.last = self.now;
-        if let Message::Advert(priority) = message {
+        if let Message::Advert { priority, interval } = message {
             wire.priority = priority;
             let advert = Advertisement {
                 priority,
+                interval,
                 ..self.advert
             };
             self.drive(to, |agent, now, out| {
@@ -347,7 +362,7 @@ impl World {
             ),
             Message::EchoReply => agent.on_input(now, Input::Echo(source), out),
             Message::NeighbourReply => agent.on_input(now, Input::Neighbor(source), out),
-            Message::Advert(_)
+            Message::Advert { .. }
             | Message::EchoRequest
             | Message::NeighbourRequest
             | Message::Witness => {}
@@ -409,6 +424,7 @@ impl World {
             probe_address: true,
             reset_after: Duration::from_nanos(RESET_AFTER * unit),
             // As many units as an agent with the default timers has.
+            max_slowdown: self.profile.max_slowdown,
             max_lease: MAX_LEASE * (unit / 50_000_000).max(1) as u32,
             seed,
         };

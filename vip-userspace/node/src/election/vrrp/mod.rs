@@ -134,6 +134,9 @@ const INTERVALS_TO_DEATH: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Machine {
     params: Params,
+    /// The interval in advertisements, which is longer than that of `params` while this node runs
+    /// late.
+    interval: Centiseconds,
     /// When preemption may begin.
     preempt_from: BootNanos,
     phase: Phase,
@@ -161,6 +164,9 @@ enum Phase {
         advertised_until: BootNanos,
         /// End of the lease in force, which is no later.
         answer_until: BootNanos,
+        /// The intervals in the last advertisements. The shortest one is in force: a backup that
+        /// missed advertisements may not know a longer one yet.
+        told: [Centiseconds; INTERVALS_TO_DEATH as usize],
         /// Another owner outranks this one.
         rival: Option<Rival>,
     },
@@ -180,6 +186,7 @@ impl Machine {
     pub fn new(params: Params) -> Self {
         let mut machine = Self {
             params,
+            interval: params.interval,
             preempt_from: BootNanos::ZERO,
             phase: Phase::Initialize,
         };
@@ -203,10 +210,24 @@ impl Machine {
         self.params.priority
     }
 
-    /// Time between advertisements of this node as the owner.
+    /// The interval in this node's advertisements.
     #[must_use]
     pub fn interval(&self) -> Centiseconds {
-        self.params.interval
+        self.interval
+    }
+
+    /// Changes it to the configured one and `extra`. An owner advertises it at once.
+    pub fn lengthen(&mut self, now: BootNanos, extra: Duration) -> Vec<Action> {
+        let more = extra.as_nanos().div_ceil(10_000_000);
+        let interval = u128::from(self.params.interval.get()) + more;
+        self.interval = u16::try_from(interval)
+            .ok()
+            .and_then(Centiseconds::new)
+            .unwrap_or(Centiseconds::MAX);
+        match self.phase {
+            Phase::Active { .. } => self.advertise(now).to_vec(),
+            Phase::Initialize | Phase::Backup { .. } => vec![],
+        }
     }
 
     /// Address of the owner; `None` if a backup has not heard one, and in [`State::Initialize`].
@@ -303,7 +324,7 @@ impl Machine {
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
                 let outranked = theirs > (self.params.priority, self.params.address);
-                if self.yields(now, advert.priority, outranked, meeting) {
+                if self.yields(now, advert, outranked, meeting) {
                     actions.extend(self.yield_to(now, source, advert.interval));
                 } else if !outranked {
                     // A lesser owner, or one that resigns. It and the switches must learn at once
@@ -316,7 +337,13 @@ impl Machine {
     }
 
     /// Whether an owner yields to another one. `outranked`: that one has the higher priority.
-    fn yields(&mut self, now: BootNanos, priority: u8, outranked: bool, meeting: Meeting) -> bool {
+    fn yields(
+        &mut self,
+        now: BootNanos,
+        advert: &Advertisement,
+        outranked: bool,
+        meeting: Meeting,
+    ) -> bool {
         let Phase::Active { rival, .. } = &mut self.phase else {
             return false;
         };
@@ -324,12 +351,12 @@ impl Machine {
             return outranked;
         }
         if meeting.alone {
-            return outranked || priority > PRIORITY_ALONE;
+            return outranked || advert.priority > PRIORITY_ALONE;
         }
         if !outranked {
             return false;
         }
-        let interval = self.params.interval.duration();
+        let interval = self.interval.max(advert.interval).duration();
         let since = rival
             .filter(|rival| now.since(rival.last) <= interval * 2)
             .map_or(now, |rival| rival.since);
@@ -437,16 +464,18 @@ impl Machine {
 
     /// Sends an advertisement as the owner. The lease is extended first: it is counted from now.
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
-        let interval = self.params.interval.duration();
-        let answer_until = now.after(interval * 5 / 2);
-        let rival = match self.phase {
-            Phase::Active { rival, .. } => rival,
-            Phase::Backup { .. } | Phase::Initialize => None,
+        let (rival, [_, before, last]) = match self.phase {
+            Phase::Active { rival, told, .. } => (rival, told),
+            Phase::Backup { .. } | Phase::Initialize => (None, [self.params.interval; 3]),
         };
+        let told = [before, last, self.interval];
+        let interval = before.min(last).min(self.interval).duration();
+        let answer_until = now.after(interval * 5 / 2);
         self.phase = Phase::Active {
             next_advert: now.after(interval),
             advertised_until: answer_until,
             answer_until,
+            told,
             rival,
         };
         [
