@@ -5,15 +5,15 @@ use super::*;
 impl World {
     pub(super) fn trouble(&mut self) {
         self.settled();
-        let healthy = self.now.saturating_sub(self.troubled) >= self.calm()
+        let healthy = self.now - self.troubled >= self.calm()
             && self.loss == 0
             && (0..self.hosts.len()).all(|node| {
                 let host = &self.hosts[node];
-                host.runs() && host.carrier && host.port && host.slowness == 0
+                host.runs() && host.carrier && host.port && host.slowness == 0 && !host.late
             })
             && self.wires.iter().flatten().all(|wire| !wire.cut);
         self.troubles += 1;
-        self.troubled = self.troubled.max(self.now);
+        self.troubled = self.now;
         let node = self.random.below(self.hosts.len() as u64) as usize;
         // Half of the time at the owner: that is where it hurts.
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
@@ -140,7 +140,7 @@ impl World {
     }
 
     pub(super) fn relieve(&mut self, relief: Relief) {
-        self.troubled = self.troubled.max(self.now);
+        self.troubled = self.now;
         match relief {
             Relief::Boot(node) => {
                 let host = &mut self.hosts[node];
@@ -204,8 +204,6 @@ impl World {
             Relief::Echo(node) => self.hosts[node].firewall = Firewall::Open,
             Relief::Quick(node) => {
                 self.disturbed = self.now;
-                // Its timers become shorter step by step.
-                self.troubled = self.now + 4 * (10 * SECOND).max(200 * self.unit());
                 self.hosts[node].slowness = 0;
                 self.wake(node);
             }

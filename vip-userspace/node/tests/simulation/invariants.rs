@@ -9,6 +9,8 @@ impl World {
         match report {
             Report::Away(index) => self.lost(node, index.get(), 12),
             Report::Gone(index) => self.lost(node, index.get(), RESET_AFTER - 4),
+            Report::Late(_) => self.hosts[node].late = true,
+            Report::OnTime => self.hosts[node].late = false,
             Report::Backup(Loss::Outranked(by)) => self.yielded(node, by.get()),
             _ => {}
         }
@@ -149,7 +151,7 @@ impl World {
 
     /// Invariant 3.
     pub(super) fn settled(&self) {
-        if self.now.saturating_sub(self.troubled) < self.calm() || self.loss > 0 {
+        if self.now - self.troubled < self.calm() || self.loss > 0 {
             return;
         }
         let group: Vec<usize> = (0..self.hosts.len())

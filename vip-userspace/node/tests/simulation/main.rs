@@ -194,8 +194,12 @@ struct Host {
     booted: Time,
     /// How late everything is done.
     slowness: u64,
+    /// Its agent has longer timers for that reason.
+    late: bool,
     /// In its last advertisement.
     interval: Duration,
+    /// When its agent runs next.
+    planned: Time,
     /// Counts deadlines and starts, so that outdated ones can be ignored.
     turn: u64,
     life: u64,

@@ -23,7 +23,9 @@ impl World {
             drift: random.below(2 * 858_993) as i64 - 858_993,
             booted: 0,
             slowness: 0,
+            late: false,
             interval: Duration::ZERO,
+            planned: 0,
             turn: 0,
             life: 0,
         });
@@ -70,9 +72,10 @@ impl World {
 
     /// After this time without a fault all must have settled: peers are suspected in some 3 units,
     /// and found dead in 4 more; an election takes 4 intervals of 2 units; a BFD
-    /// session comes up within 3 packets of at least a second each; probes take their time.
+    /// session comes up within 3 packets of at least a second each; probes take their time. Timers
+    /// of a node that was late are up to 8 times as long.
     pub(super) fn calm(&self) -> u64 {
-        60 * self.unit() + 25 * SECOND
+        120 * self.unit() + 25 * SECOND
     }
 
     pub(super) fn at(&mut self, time: Time, happening: Happening) {
@@ -202,11 +205,16 @@ impl World {
             return;
         }
         let deadline = agent.next_deadline();
+        let is_due = deadline <= host.clock(now);
+        if is_due && host.slowness > 0 && host.planned > now {
+            // It waits for the processor already.
+            return;
+        }
         host.turn += 1;
+        host.planned = 0;
         if deadline.0 == u64::MAX {
             return;
         }
-        let turn = host.turn;
         let slowness = host.slowness;
         let when = host.when(deadline).max(now);
         let late = if slowness == 0 {
@@ -214,7 +222,16 @@ impl World {
         } else {
             self.random.below(slowness)
         };
-        self.at(when + late, Happening::Deadline { node, turn });
+        self.plan(node, when + late);
+    }
+
+    /// The agent runs at that time, and not as it was planned before.
+    fn plan(&mut self, node: usize, time: Time) {
+        let host = &mut self.hosts[node];
+        host.turn += 1;
+        host.planned = time;
+        let turn = host.turn;
+        self.at(time, Happening::Deadline { node, turn });
     }
 
     fn carry_out(&mut self, node: usize, action: Action) {
@@ -319,10 +336,11 @@ impl World {
         }
         if host.slowness > 0 {
             host.inbox.push_back((from, message));
-            host.turn += 1;
-            let turn = host.turn;
-            let late = self.random.below(self.hosts[to].slowness);
-            self.at(now + late, Happening::Deadline { node: to, turn });
+            let (slowness, planned) = (host.slowness, host.planned);
+            let soon = now + self.random.below(slowness);
+            if planned <= now || soon < planned {
+                self.plan(to, soon);
+            }
             return;
         }
         self.take(from, to, message);
@@ -374,6 +392,7 @@ impl World {
         if !self.hosts[node].runs() {
             return;
         }
+        self.hosts[node].planned = 0;
         while let Some((from, message)) = self.hosts[node].inbox.pop_front() {
             self.take(from, node, message);
         }
@@ -402,6 +421,7 @@ impl World {
         host.life += 1;
         host.inbox.clear();
         host.frozen = false;
+        (host.late, host.planned) = (false, 0);
         let params = Params {
             own: backend(node),
             nodes: (0..count)
