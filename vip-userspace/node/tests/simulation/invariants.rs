@@ -124,9 +124,9 @@ impl World {
             .max()
             .unwrap_or(0);
         // One of lower priority waits for three intervals whether the other one yields.
-        let interval = self.hosts.iter().map(|host| host.interval).max();
-        let interval = interval.map_or(0, |interval| interval.as_nanos() as u64);
-        let limit = 5 * interval.max(2 * self.unit()) + 4 * self.latency + 4 * slowness;
+        let told = self.hosts.iter().flat_map(|host| host.intervals);
+        let interval = told.fold(2 * self.unit(), u64::max);
+        let limit = 5 * interval + 4 * self.latency + 4 * slowness;
         for a in 0..self.hosts.len() {
             if !self.hosts[a].answers(self.now) {
                 for b in 0..self.hosts.len() {

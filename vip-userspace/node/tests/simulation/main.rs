@@ -196,8 +196,8 @@ struct Host {
     slowness: u64,
     /// Its agent has longer timers for that reason.
     late: bool,
-    /// In its last advertisement.
-    interval: Duration,
+    /// Those in its last advertisements, in nanoseconds.
+    intervals: [u64; 5],
     /// When its agent runs next.
     planned: Time,
     /// Counts deadlines and starts, so that outdated ones can be ignored.

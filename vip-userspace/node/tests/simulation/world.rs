@@ -24,7 +24,7 @@ impl World {
             booted: 0,
             slowness: 0,
             late: false,
-            interval: Duration::ZERO,
+            intervals: [0; 5],
             planned: 0,
             turn: 0,
             life: 0,
@@ -244,7 +244,9 @@ impl World {
                 priority,
                 interval,
             } => {
-                self.hosts[node].interval = interval.duration();
+                let intervals = &mut self.hosts[node].intervals;
+                intervals.rotate_right(1);
+                intervals[0] = interval.duration().as_nanos() as u64;
                 for index in 0..self.hosts.len() {
                     if to == To::All || to == To::One(backend(index)) {
                         self.send(node, index, Message::Advert { priority, interval });
