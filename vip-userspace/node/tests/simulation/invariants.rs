@@ -72,9 +72,11 @@ impl World {
         let others = || (0..self.hosts.len()).filter(|other| *other != to);
         let was_well = others().all(|a| others().all(|b| is_whole(&self.wires[a][b])));
         let is_cut = |other: usize| self.wires[other][to].cut || self.wires[to][other].cut;
+        // An owner that hears no other agent yields to any.
+        let in_company = others().any(|other| other != node && self.hosts[other].runs());
         let is_fit = self.hosts[node].ready && self.priority(node) == default_priority(node);
         let returns = returned(to, window) && !returned(node, 5 * window);
-        if is_fit && was_well && returns && !others().any(is_cut) {
+        if is_fit && in_company && was_well && returns && !others().any(is_cut) {
             self.fail(&format!(
                 "node {node}, a living owner, yields to node {to}, which was cut off"
             ));
