@@ -6,6 +6,7 @@ use vip_common::abi::{BackendIndex, CheckIndex, Masks};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
+use vip_common::wire::vrrp::Centiseconds;
 
 use crate::choice::Resort;
 use crate::faults::Fault;
@@ -37,6 +38,8 @@ pub enum Action {
         to: To,
         /// The priority in it, 0 to resign.
         priority: u8,
+        /// The interval in it.
+        interval: Centiseconds,
     },
     /// Send a BFD packet.
     SendBfd {
@@ -95,6 +98,10 @@ pub enum Report {
     Answers(BackendIndex),
     /// This node is cut off, as far as it knows (true), or is not any more.
     Isolated(bool),
+    /// This node runs late, and its timers have changed for that reason.
+    Late(Late),
+    /// It does not any more, and its timers are as configured.
+    OnTime,
     /// A node that lives does not answer ICMP echo requests, or answers them again.
     Echo {
         /// The node.
@@ -175,6 +182,17 @@ pub enum Report {
     NotHandedOver(NoHandover),
     /// The priority changed with the node's health.
     Priority(u8),
+}
+
+/// How late a node runs, and its timers meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Late {
+    /// The latest that it was since its timers changed last.
+    pub by: Duration,
+    /// Between its BFD packets; `None` without BFD.
+    pub bfd: Option<Duration>,
+    /// Between its advertisements.
+    pub adverts: Duration,
 }
 
 /// A former owner.

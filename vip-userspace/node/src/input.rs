@@ -35,6 +35,10 @@ pub struct Params {
     /// How far ahead the lease is set at most; it is renewed when half of that is left. A
     /// simulation may choose another value than [`MAX_LEASE`](crate::election::MAX_LEASE).
     pub max_lease: Duration,
+    /// How many times longer than configured the shortest interval becomes at most while this node
+    /// runs late; 1: it does not. A simulation may choose another value than
+    /// [`MAX_SLOWDOWN`](crate::MAX_SLOWDOWN).
+    pub max_slowdown: u32,
     /// Seed of BFD's jitter and discriminators. It must be secret and differ between nodes: an
     /// attacker on the segment who knows a session's discriminators can end the session.
     pub seed: u64,

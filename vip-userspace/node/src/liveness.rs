@@ -92,6 +92,8 @@ pub(crate) enum Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Liveness {
     bfd: Option<bfd::Params>,
+    /// By how much the intervals of this node's packets are longer than configured.
+    extra: Duration,
     reset_after: Duration,
     isolation: Isolation,
     /// The last [`Event::Isolated`]. A node that starts alone is no news.
@@ -118,6 +120,7 @@ impl Liveness {
             .collect();
         Self {
             bfd: params.bfd,
+            extra: Duration::ZERO,
             reset_after: params.reset_after,
             isolation: Isolation::new(isolation_pace(params)),
             told_isolated: false,
@@ -340,6 +343,26 @@ impl Liveness {
         }
     }
 
+    /// Makes the intervals of this node's packets longer than configured by `extra`: this node runs
+    /// late.
+    pub(crate) fn lengthen(
+        &mut self,
+        now: BootNanos,
+        members: &Membership,
+        extra: Duration,
+        out: &mut Vec<Event>,
+    ) {
+        self.extra = extra;
+        let Some(bfd) = self.bfd else {
+            return;
+        };
+        for index in members.others() {
+            self.drive(index, out, |session, out| {
+                session.set_transmit_interval(now, bfd.interval + extra, out);
+            });
+        }
+    }
+
     /// Sets all sessions to AdminDown, so that the peers do not suspect this node.
     pub(crate) fn end(&mut self, now: BootNanos, members: &Membership, out: &mut Vec<Event>) {
         for index in members.others() {
@@ -461,6 +484,9 @@ impl Liveness {
             return;
         };
         drive(session, &mut self.changes);
+        let up = self.sessions().filter(|session| session.is_up());
+        let patience = up.map(Session::detection_time).max();
+        self.isolation.set_patience(patience.unwrap_or_default());
         out.extend(
             self.changes
                 .extract_if(.., |action| matches!(action, bfd::Action::Send(_)))
@@ -537,7 +563,7 @@ impl Liveness {
     /// Time between questions to a node whose agent is not heard.
     fn fast_interval(&self) -> Duration {
         let bfd = self.bfd.map(|bfd| bfd.interval);
-        bfd.unwrap_or_default().max(QUESTION_INTERVAL)
+        bfd.unwrap_or_default().max(QUESTION_INTERVAL) + self.extra
     }
 
     /// Time between questions to a healthy node, or to one whose silence proves nothing.

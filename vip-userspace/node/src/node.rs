@@ -14,7 +14,7 @@ use vip_common::wire::bfd::Diagnostic;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
 
-use crate::action::{Action, Loss, NoDrain, NoHandover, Report, To};
+use crate::action::{Action, Late, Loss, NoDrain, NoHandover, Report, To};
 use crate::announce::Schedule;
 use crate::bfd::{self, Session};
 use crate::choice::Resort;
@@ -24,6 +24,7 @@ use crate::election::{self, Election, Lease, Meeting, State, priority};
 use crate::faults::{Fault, Faults};
 use crate::health::{Hang, Probe, Server, Transition};
 use crate::input::{Input, Params};
+use crate::lateness::Lateness;
 use crate::liveness::{self, Liveness};
 use crate::membership::Membership;
 use crate::ownership::Ownership;
@@ -41,6 +42,7 @@ pub struct Node {
     bfd: Option<bfd::Params>,
     members: Membership,
     liveness: Liveness,
+    lateness: Lateness,
     selection: Selection,
     election: Election,
     ownership: Ownership,
@@ -102,6 +104,7 @@ impl Node {
             bfd: params.bfd,
             members: Membership::new(params),
             liveness: Liveness::new(params),
+            lateness: Lateness::new(params),
             selection: Selection::new(params),
             election: Election::new(params),
             ownership: Ownership::new(params),
@@ -421,13 +424,37 @@ impl Node {
     /// them. An owner whose lease has ended did not run in time either. It becomes a backup before
     /// anything else, so that the input does not extend the lease.
     fn wake(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        if self.started && now.since(self.deadline) >= self.detection {
+        let late = now.since(self.deadline);
+        if self.started && late >= self.detection.max(self.lateness.covered()) {
             self.liveness.begin_anew(now);
         }
         if self.election.overslept(now) {
             let actions = self.election.on_timer(now);
             self.carry_out(now, Trigger::Time, actions, out);
         }
+        if self.lateness.on_wake(now, late) {
+            self.lengthen(now, out);
+        }
+    }
+
+    /// Lets this node's packets be as far apart as its lateness demands.
+    fn lengthen(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        let extra = self.lateness.extra();
+        self.live(now, out, |liveness, members, out| {
+            liveness.lengthen(now, members, extra, out);
+        });
+        let actions = self.election.lengthen(now, extra);
+        self.carry_out(now, Trigger::Time, actions, out);
+        let by = self.lateness.take_worst();
+        out.push(Action::Report(if extra.is_zero() {
+            Report::OnTime
+        } else {
+            Report::Late(Late {
+                by,
+                bfd: self.bfd.map(|bfd| bfd.interval + extra),
+                adverts: self.election.interval().duration(),
+            })
+        }));
     }
 
     /// Passes an input to [`Liveness`], and acts on the events.
@@ -488,8 +515,9 @@ impl Node {
         let Some(silent) = self.members.member(node) else {
             return;
         };
-        let heard = now.since(self.election.heard().unwrap_or(now));
-        if self.election.waits_for() == Some(silent.address) && heard >= self.detection / 2 {
+        let advertised = now.since(self.election.heard().unwrap_or(now));
+        let silence = now.since(self.bfd(node).map_or(now, Session::heard));
+        if self.election.waits_for() == Some(silent.address) && advertised >= silence / 2 {
             self.election.shorten_active_down_timer(now);
         }
     }
@@ -717,10 +745,7 @@ impl Node {
         self.transfer.hand_over(now, to);
         out.push(Action::Report(Report::HandingOver(to)));
         // To the successor alone, so that no other node takes over.
-        out.push(Action::SendAdvert {
-            to: To::One(to),
-            priority: PRIORITY_RESIGNED,
-        });
+        out.push(self.advertisement(To::One(to), PRIORITY_RESIGNED));
     }
 
     fn on_shutdown(&mut self, now: BootNanos, out: &mut Vec<Action>) {
@@ -750,10 +775,7 @@ impl Node {
                 let why = NoHandover::NoAnswer(to);
                 out.push(Action::Report(Report::NotHandedOver(why)));
             }
-            Due::Resign => out.push(Action::SendAdvert {
-                to: To::All,
-                priority: PRIORITY_RESIGNED,
-            }),
+            Due::Resign => out.push(self.advertisement(To::All, PRIORITY_RESIGNED)),
             Due::Go => {
                 let actions = self.election.stop();
                 self.carry_out(now, Trigger::Loss(Loss::Shutdown), actions, out);
@@ -807,6 +829,15 @@ impl Node {
         }
     }
 
+    fn advertisement(&self, to: To, priority: u8) -> Action {
+        let interval = self.election.interval();
+        Action::SendAdvert {
+            to,
+            priority,
+            interval,
+        }
+    }
+
     /// Sends an advertisement of the election, as a transfer modifies it.
     fn advertise(&self, priority: u8, out: &mut Vec<Action>) {
         let to = To::All;
@@ -814,16 +845,12 @@ impl Node {
         // that of a backup's wait.
         let priority = priority.min(self.alone.unwrap_or(u8::MAX));
         match self.transfer.advertising() {
-            Advertising::Usual => out.push(Action::SendAdvert { to, priority }),
+            Advertising::Usual => out.push(self.advertisement(to, priority)),
             // The other nodes learn that this one is still there. The successor, which outranks
             // that priority, is asked again, since packets get lost.
             Advertising::ResigningTo(successor) => {
-                let priority = PRIORITY_HANDING_OVER;
-                out.push(Action::SendAdvert { to, priority });
-                out.push(Action::SendAdvert {
-                    to: To::One(successor),
-                    priority: PRIORITY_RESIGNED,
-                });
+                out.push(self.advertisement(to, PRIORITY_HANDING_OVER));
+                out.push(self.advertisement(To::One(successor), PRIORITY_RESIGNED));
             }
             Advertising::None => {}
         }
@@ -865,7 +892,8 @@ impl Node {
         }
         self.settle_resets(now, out);
         if self.started {
-            self.deadline = self.find_deadline();
+            // Not before now: lateness begins when there is something to do.
+            self.deadline = self.find_deadline().max(now);
         }
     }
 

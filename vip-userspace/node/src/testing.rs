@@ -55,6 +55,7 @@ pub(crate) fn params(own: usize, bfd: bool) -> Params {
         probe_address: false,
         reset_after: Duration::from_secs(2),
         max_lease: MAX_LEASE,
+        max_slowdown: crate::MAX_SLOWDOWN,
         seed: 1,
     }
 }

@@ -178,8 +178,6 @@ pub(super) struct StaticConfig {
     pub(super) own_addresses: Vec<IpAddr>,
     /// VRRP's virtual router.
     pub(super) router_id: u8,
-    /// Between advertisements.
-    pub(super) interval: Centiseconds,
     /// Where they go.
     pub(super) mode: VrrpMode,
     /// Checks of each server.
@@ -610,7 +608,11 @@ impl NodeLoop {
                     let done = self.state.set_resets_until(until);
                     self.check("set until when segments may be reset", done);
                 }
-                Action::SendAdvert { to, priority } => self.advertise(to, priority),
+                Action::SendAdvert {
+                    to,
+                    priority,
+                    interval,
+                } => self.advertise(to, priority, interval),
                 Action::SendBfd { to, packet } => {
                     if let Some(bfd) = &self.sockets.bfd {
                         let sent = bfd.send(self.address(to), &packet.emit());
@@ -673,7 +675,7 @@ impl NodeLoop {
         }
     }
 
-    fn advertise(&self, to: To, priority: u8) {
+    fn advertise(&self, to: To, priority: u8, interval: Centiseconds) {
         let vips: Vec<IpAddr> = self.config.advertised().collect();
         let Some(addresses) = Addresses::new(&vips) else {
             return;
@@ -681,7 +683,7 @@ impl NodeLoop {
         let advert = Advertisement {
             router_id: self.config.router_id,
             priority,
-            interval: self.config.interval,
+            interval,
             addresses,
         };
         let own = self.address(self.config.own);

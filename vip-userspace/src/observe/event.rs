@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use vip_common::wire::addr::Mac;
+use vip_node::Late;
 use vip_node::alarm::Kind;
 use vip_node::choice::Resort;
 use vip_node::hooks::Hook;
@@ -202,6 +203,12 @@ events! {
 
     /// It hears one again.
     not_isolated(): Info, text("another node or host answers again");
+
+    /// This node's agent runs late, and its packets leave less often for that reason.
+    slow(late: Late): Warning, text(slow_timers(late));
+
+    /// Its timers are as configured again.
+    not_slow(): Info, text("the agent runs on time again: timers are as configured");
 
     /// A node that was away or gone answers.
     node_answers(node: String): Info, text("node answers again").about(node);
@@ -398,6 +405,18 @@ const fn severity(kind: Kind) -> Severity {
         Kind::NoAgent | Kind::SourceMacs => Warning,
         Kind::Stranger | Kind::Unheard | Kind::OffLink | Kind::TwoOwners | Kind::Duplicate => Error,
     }
+}
+
+/// How late an agent runs, and its timers meanwhile.
+fn slow_timers(late: Late) -> String {
+    let Late { by, bfd, adverts } = late;
+    let bfd = bfd.map(|bfd| format!("BFD {} ms, ", bfd.as_millis()));
+    format!(
+        "the agent runs up to {} ms late: {}advertisements {} ms until it does not",
+        by.as_millis(),
+        bfd.unwrap_or_default(),
+        adverts.as_millis()
+    )
 }
 
 /// The end of an alarm.

@@ -1,8 +1,9 @@
 //! One BFD session (RFC 5880): single hop, asynchronous mode, without echo and demand.
 //!
 //! Both sides send packets at an agreed interval. A side declares the session down when it gets
-//! no packet for the detection time, which is `multiplier` intervals. New timers are agreed on by
-//! a Poll sequence, so that neither side expects packets sooner than they are sent.
+//! no packet for the detection time, which is `multiplier` intervals. A new
+//! interval is agreed on by a Poll sequence, so that packets are not expected sooner than they are
+//! sent.
 //!
 //! ```text
 //!                     receives Init
@@ -49,7 +50,8 @@ pub struct Params {
     /// `bfd.DetectMult`: intervals without a packet after which the other side declares this one
     /// down.
     pub detect_mult: NonZeroU8,
-    /// `DesiredMinTxInterval` while up, and `RequiredMinRxInterval`: 1 ms or more.
+    /// `RequiredMinRxInterval`, and `DesiredMinTxInterval` while up, unless that is lengthened
+    /// ([`Session::set_transmit_interval`]): 1 ms or more.
     pub interval: Duration,
 }
 
@@ -117,14 +119,12 @@ pub struct Session {
     path: Path,
     remote: Option<Remote>,
     started: bool,
-    /// `bfd.DesiredMinTxInterval` and `bfd.RequiredMinRxInterval` as packets carry them.
+    /// `bfd.DesiredMinTxInterval` of a session that is up.
+    usual_min_tx: Micros,
+    /// `bfd.DesiredMinTxInterval` as packets carry it.
     desired_min_tx: Micros,
-    required_min_rx: Micros,
-    /// The same as they are in force: during a Poll sequence still the old ones (section 6.8.3).
+    /// The same as it is in force: during a Poll sequence still the shorter one (section 6.8.3).
     transmit: Micros,
-    receive: Micros,
-    /// The smallest multiplier that the other side may use for this one's detection time.
-    least_multiplier: NonZeroU8,
     /// A Poll sequence is on: packets carry the P bit until one with the F bit arrives.
     polling: bool,
     /// Packets with the P bit that have no answer yet, and those of them that were sent before the
@@ -160,11 +160,9 @@ impl Session {
             path: Path::Serves,
             remote: None,
             started: false,
+            usual_min_tx: params.interval(),
             desired_min_tx: slow,
-            required_min_rx: params.interval(),
             transmit: slow,
-            receive: params.interval(),
-            least_multiplier: params.detect_mult,
             polling: false,
             unanswered: 0,
             outdated: 0,
@@ -243,7 +241,7 @@ impl Session {
     #[must_use]
     pub fn detection_time(&self) -> Duration {
         self.remote.map_or(Duration::ZERO, |remote| {
-            let interval = self.receive.max(remote.desired_min_tx);
+            let interval = self.params.interval().max(remote.desired_min_tx);
             interval.duration() * u32::from(remote.detect_mult.get())
         })
     }
@@ -289,7 +287,7 @@ impl Session {
         let interval = advertised.max(remote.required_min_rx).duration();
         Some(
             self.sent
-                .after(interval * u32::from(self.least_multiplier.get())),
+                .after(interval * u32::from(self.params.detect_mult.get())),
         )
     }
 
@@ -413,8 +411,6 @@ impl Session {
             } else if self.polling {
                 self.polling = false;
                 self.transmit = self.desired_min_tx;
-                self.receive = self.required_min_rx;
-                self.least_multiplier = self.params.detect_mult;
             }
         }
         if self.state == State::AdminDown {
@@ -432,7 +428,7 @@ impl Session {
                 self.state = State::Up;
                 self.hurries_until = now.after(HURRY);
                 out.push(Action::Up);
-                self.set_intervals(self.params.interval());
+                self.poll();
                 self.transmit_soon(now, out);
             }
             _ => {}
@@ -462,15 +458,21 @@ impl Session {
         self.state == State::Up && self.remote.is_some_and(is_another)
     }
 
-    /// Changes the timers, by a Poll sequence if the session is up.
-    pub fn set_params(&mut self, now: BootNanos, params: Params, out: &mut Vec<Action>) {
-        self.params = params;
+    /// Changes the time between this side's packets while up, by a Poll sequence if the session is
+    /// up. The other side may go on sending as often as before.
+    pub fn set_transmit_interval(
+        &mut self,
+        now: BootNanos,
+        interval: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        self.usual_min_tx = Micros::from_duration(interval);
         if self.state == State::Up {
-            self.set_intervals(params.interval());
+            self.poll();
             self.transmit_soon(now, out);
         } else {
             // The session may come up before the other side has heard of it.
-            self.advertise(params.interval().max(SLOW), params.interval());
+            self.advertise(self.usual_min_tx.max(SLOW));
         }
     }
 
@@ -532,27 +534,22 @@ impl Session {
         self.polling = false;
         self.unanswered = 0;
         self.outdated = 0;
-        self.desired_min_tx = self.params.interval().max(SLOW);
-        self.required_min_rx = self.params.interval();
+        self.desired_min_tx = self.usual_min_tx.max(SLOW);
         self.transmit = self.desired_min_tx;
-        self.receive = self.required_min_rx;
     }
 
-    /// Changes the interval while up (section 6.8.3), by a Poll sequence. Until it ends, packets
-    /// are sent at least as often, and expected at most as often, as the other side knows.
-    fn set_intervals(&mut self, interval: Micros) {
-        self.advertise(interval, interval);
+    /// Changes the interval to that of a session that is up (section 6.8.3), by a Poll sequence.
+    /// Until it ends, packets are sent at least as often as the other side knows.
+    fn poll(&mut self) {
+        self.advertise(self.usual_min_tx);
         self.polling = true;
         self.outdated = self.unanswered;
     }
 
-    /// Sets the timers that packets carry. Changes that need no agreement are in force at once.
-    fn advertise(&mut self, desired_min_tx: Micros, required_min_rx: Micros) {
+    /// Sets the interval that packets carry. A shorter one needs no agreement.
+    fn advertise(&mut self, desired_min_tx: Micros) {
         self.desired_min_tx = desired_min_tx;
-        self.required_min_rx = required_min_rx;
         self.transmit = self.transmit.min(desired_min_tx);
-        self.receive = self.receive.max(required_min_rx);
-        self.least_multiplier = self.least_multiplier.min(self.params.detect_mult);
     }
 
     /// Sends a packet, and plans the next one.
@@ -610,7 +607,7 @@ impl Session {
             my_discriminator: self.discriminator,
             your_discriminator: self.remote.map_or(0, |remote| remote.discriminator.get()),
             desired_min_tx: self.desired_min_tx,
-            required_min_rx: self.required_min_rx,
+            required_min_rx: self.params.interval(),
             required_min_echo_rx: Micros(0),
         }
     }

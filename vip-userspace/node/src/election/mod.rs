@@ -17,6 +17,7 @@ mod lease;
 pub mod vrrp;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, Centiseconds};
@@ -187,6 +188,17 @@ impl Election {
         self.is_owner() && now >= self.lease.answer_until()
     }
 
+    /// The interval in this node's advertisements.
+    pub(crate) fn interval(&self) -> Centiseconds {
+        self.machine.interval()
+    }
+
+    /// Makes it longer than configured by `extra`.
+    pub(crate) fn lengthen(&mut self, now: BootNanos, extra: Duration) -> Vec<Action> {
+        let actions = self.machine.lengthen(now, extra);
+        self.translate(actions)
+    }
+
     /// The priority in force.
     pub(crate) fn priority(&self) -> u8 {
         self.machine.priority()
@@ -260,8 +272,6 @@ pub fn default_priority(place: usize) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use vip_common::abi::MAX_BACKENDS;
 
     use super::*;

@@ -70,7 +70,8 @@ enum State {
 /// Times by which isolation is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Pace {
-    /// Without a sign of a member after which none is heard.
+    /// Without a sign of a member after which none is heard, unless one has said that it sends less
+    /// often ([`Isolation::set_patience`]).
     pub(super) detection: Duration,
     /// Between questions to a suspect.
     pub(super) question: Duration,
@@ -87,6 +88,8 @@ pub(super) struct Isolation {
     /// one by.
     pace: Option<Pace>,
     state: State,
+    /// The longest detection time of a member that is up.
+    patience: Duration,
     /// No member was heard by this agent or the one before.
     fresh: bool,
     /// The NIC has a carrier.
@@ -112,6 +115,7 @@ impl Isolation {
         Self {
             pace,
             state: State::Heard,
+            patience: Duration::ZERO,
             fresh: true,
             carrier: true,
             heard: BootNanos::ZERO,
@@ -174,6 +178,16 @@ impl Isolation {
         }
     }
 
+    /// Sets the longest detection time of a member that is up.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// When no member is heard any more, if none is heard until then.
+    fn end_of_patience(&self, pace: Pace) -> BootNanos {
+        self.heard.after(pace.detection.max(self.patience))
+    }
+
     /// Whether the segment works in both directions, since `since`.
     fn works(&self, now: BootNanos, since: BootNanos, interval: Duration) -> bool {
         self.carrier && self.answered >= since && now.since(self.answered) <= interval * MISSING
@@ -199,7 +213,7 @@ impl Isolation {
             silent: false,
         };
         match self.state {
-            State::Heard if now < self.heard.after(pace.detection) => None,
+            State::Heard if now < self.end_of_patience(pace) => None,
             State::Heard if self.is_proved() && self.works(now, self.heard, interval) => {
                 self.state = State::Survivor;
                 Some(Change::Survivor)
@@ -270,7 +284,7 @@ impl Isolation {
             return BootNanos(u64::MAX);
         };
         let change = match self.state {
-            State::Heard => self.heard.after(pace.detection),
+            State::Heard => self.end_of_patience(pace),
             State::Isolated {
                 proved: Some(proved),
                 ..
@@ -329,7 +343,7 @@ impl Isolation {
                 if all_heard || self.is_proved() {
                     at
                 } else {
-                    at.max(self.heard.after(pace.detection))
+                    at.max(self.end_of_patience(pace))
                 }
             }
             (State::Isolated { silent: false, .. }, _) if !self.fresh => BootNanos(u64::MAX),
@@ -402,6 +416,14 @@ mod tests {
         let changes = cut_off.run(0, 5000, false);
         assert_eq!(changes, [(150, Change::Isolated), (2150, Change::Silent)]);
         assert!(cut_off.isolation.is_cut_off());
+    }
+
+    #[test]
+    fn member_that_sends_less_often_is_waited_for() {
+        let mut bench = Bench::new();
+        bench.isolation.set_patience(MS(450));
+        assert_eq!(bench.run(0, 450, false), []);
+        assert_eq!(bench.run(450, 451, false), [(450, Change::Isolated)]);
     }
 
     #[test]

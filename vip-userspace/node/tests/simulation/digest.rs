@@ -41,12 +41,16 @@ impl Digest {
                     self.set(*set);
                 }
             }
-            Action::SendAdvert { to, priority } => {
+            Action::SendAdvert {
+                to,
+                priority,
+                interval,
+            } => {
                 let to = match to {
                     To::All => u64::MAX,
                     To::One(index) => place(*index),
                 };
-                self.words(&[3, to, u64::from(*priority)]);
+                self.words(&[3, to, u64::from(*priority), u64::from(interval.get())]);
             }
             Action::SendBfd { to, packet } => {
                 self.words(&[4, place(*to)]);
@@ -97,6 +101,8 @@ impl Digest {
             Report::Away(index) => self.words(&[27, place(*index)]),
             Report::Gone(index) => self.words(&[40, place(*index)]),
             Report::Isolated(isolated) => self.words(&[41, u64::from(*isolated)]),
+            Report::Late(late) => self.words(&[42, nanos(late.by), nanos(late.adverts)]),
+            Report::OnTime => self.words(&[43]),
             Report::Answers(index) => self.words(&[28, place(*index)]),
             Report::Echo { node, lost } => self.words(&[29, place(*node), u64::from(*lost)]),
             Report::Health {

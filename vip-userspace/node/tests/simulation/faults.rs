@@ -9,7 +9,7 @@ impl World {
             && self.loss == 0
             && (0..self.hosts.len()).all(|node| {
                 let host = &self.hosts[node];
-                host.runs() && host.carrier && host.port && host.slowness == 0
+                host.runs() && host.carrier && host.port && host.slowness == 0 && !host.late
             })
             && self.wires.iter().flatten().all(|wire| !wire.cut);
         self.troubles += 1;
@@ -92,7 +92,7 @@ impl World {
                 Relief::Ready(node)
             }
             10 => {
-                self.hosts[node].slowness = self.random.between(1, self.unit() / 2);
+                self.hosts[node].slowness = self.random.between(1, MAX_SLOWNESS * self.unit());
                 self.disturbed = self.now;
                 Relief::Quick(node)
             }

@@ -11,6 +11,8 @@ impl World {
             Report::Priority(priority) => self.hosts[node].priority = *priority,
             Report::Away(index) => self.lost(node, index.get(), 12),
             Report::Gone(index) => self.lost(node, index.get(), RESET_AFTER - 4),
+            Report::Late(_) => self.hosts[node].late = true,
+            Report::OnTime => self.hosts[node].late = false,
             Report::Backup(Loss::Outranked(by)) => self.yielded(node, by.get()),
             _ => {}
         }
@@ -72,9 +74,11 @@ impl World {
         let others = || (0..self.hosts.len()).filter(|other| *other != to);
         let was_well = others().all(|a| others().all(|b| is_whole(&self.wires[a][b])));
         let is_cut = |other: usize| self.wires[other][to].cut || self.wires[to][other].cut;
+        // An owner that hears no other agent yields to any.
+        let in_company = others().any(|other| other != node && self.hosts[other].runs());
         let is_fit = self.hosts[node].ready && self.hosts[node].priority == default_priority(node);
         let returns = returned(to, window) && !returned(node, 5 * window);
-        if is_fit && was_well && returns && !others().any(is_cut) {
+        if is_fit && in_company && was_well && returns && !others().any(is_cut) {
             self.fail(&format!(
                 "node {node}, a living owner, yields to node {to}, which was cut off"
             ));
@@ -124,7 +128,9 @@ impl World {
             .max()
             .unwrap_or(0);
         // One of lower priority waits for three intervals whether the other one yields.
-        let limit = 5 * 2 * self.unit() + 4 * self.latency + 4 * slowness;
+        let told = self.hosts.iter().flat_map(|host| host.intervals);
+        let interval = told.fold(2 * self.unit(), u64::max);
+        let limit = 5 * interval + 4 * self.latency + 4 * slowness;
         for a in 0..self.hosts.len() {
             if !self.hosts[a].answers(self.now) {
                 for b in 0..self.hosts.len() {

@@ -49,7 +49,9 @@ use vip_node::bfd;
 use vip_node::election::State;
 use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::{Probe, Thresholds};
-use vip_node::{Action, Fault, Input, Loss, Member, Node, Params, Report, To, VrrpParams};
+use vip_node::{
+    Action, Fault, Input, Loss, MAX_SLOWDOWN, Member, Node, Params, Report, To, VrrpParams,
+};
 
 use digest::Digest;
 use rng::Rng;
@@ -59,14 +61,19 @@ const SECOND: u64 = 1_000_000_000;
 /// `reset_after` in units: as with the default timers.
 const RESET_AFTER: u64 = 40;
 
+/// How late a node runs at most, in units: later than a peer waits for its packets.
+const MAX_SLOWNESS: u64 = 4;
+
 /// A moment of virtual time, in nanoseconds.
 type Time = u64;
 
 /// A packet on its way.
 #[derive(Clone, Copy)]
 enum Message {
-    /// An advertisement with this priority.
-    Advert(u8),
+    Advert {
+        priority: u8,
+        interval: Centiseconds,
+    },
     Bfd(ControlPacket),
     EchoRequest,
     EchoReply,
@@ -198,6 +205,12 @@ struct Host {
     booted: Time,
     /// How late everything is done.
     slowness: u64,
+    /// Its agent has longer timers for that reason.
+    late: bool,
+    /// Those in its last advertisements, in nanoseconds.
+    intervals: [u64; 5],
+    /// When its agent runs next.
+    planned: Time,
     /// Counts deadlines and starts, so that outdated ones can be ignored.
     turn: u64,
     life: u64,
@@ -272,6 +285,8 @@ struct Profile {
     bfd: bool,
     /// There is a host on the segment that is no member.
     witness: bool,
+    /// As in the parameters of a node.
+    max_slowdown: u32,
     hours: f64,
 }
 
@@ -336,6 +351,7 @@ fn profile(seed: u64) -> Profile {
         preempt,
         bfd,
         witness,
+        max_slowdown: MAX_SLOWDOWN,
         hours,
     }
 }
@@ -371,6 +387,47 @@ fn ten_thousand_hours_keep_all_promises() {
     assert!(hours >= HOURS);
     // A simulation in which nothing happens proves nothing.
     assert!(troubles > 10_000 && takeovers > 1_000);
+}
+
+/// How often the VIP moves in a quarter of an hour in which all nodes run late, and nothing else
+/// happens.
+fn moves_of_late_nodes(seed: u64, max_slowdown: u32, units: u64) -> u64 {
+    let unit = 50_000_000;
+    let mut world = World::new(
+        seed,
+        Profile {
+            nodes: 3,
+            unit,
+            preempt: false,
+            bfd: true,
+            witness: true,
+            max_slowdown,
+            hours: 0.25,
+        },
+    );
+    let is_trouble = |planned: &Planned| matches!(planned.happening, Happening::Trouble);
+    world.queue.retain(|Reverse(planned)| !is_trouble(planned));
+    for host in &mut world.hosts {
+        host.slowness = units * unit;
+    }
+    // They do not know each other's lateness at once.
+    world.advance(30 * SECOND);
+    let before = world.takeovers;
+    world.advance(930 * SECOND);
+    world.takeovers - before
+}
+
+#[test]
+fn late_node_keeps_the_vip_because_it_says_so() {
+    for units in [2, MAX_SLOWNESS, 8] {
+        let moves = |most| [1, 2, 3].map(|seed| moves_of_late_nodes(seed, most, units));
+        let (fixed, adapted) = (moves(1), moves(MAX_SLOWDOWN));
+        println!(
+            "up to {units} units late: {fixed:?} moves with fixed timers, {adapted:?} without"
+        );
+        assert_eq!(adapted, [0; 3]);
+        assert!(fixed.iter().all(|moves| *moves >= 10));
+    }
 }
 
 #[test]

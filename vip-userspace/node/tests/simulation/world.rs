@@ -24,6 +24,9 @@ impl World {
             drift: random.below(2 * 858_993) as i64 - 858_993,
             booted: 0,
             slowness: 0,
+            late: false,
+            intervals: [0; 5],
+            planned: 0,
             turn: 0,
             life: 0,
         });
@@ -70,9 +73,10 @@ impl World {
 
     /// After this time without a fault all must have settled: peers are suspected in some 3 units,
     /// and found dead in 4 more; an election takes 4 intervals of 2 units; a BFD
-    /// session comes up within 3 packets of at least a second each; probes take their time.
+    /// session comes up within 3 packets of at least a second each; probes take their time. Timers
+    /// of a node that was late are up to 8 times as long.
     pub(super) fn calm(&self) -> u64 {
-        60 * self.unit() + 25 * SECOND
+        120 * self.unit() + 25 * SECOND
     }
 
     pub(super) fn at(&mut self, time: Time, happening: Happening) {
@@ -125,14 +129,31 @@ impl World {
     }
 
     pub(super) fn run(&mut self) {
-        let end = (self.profile.hours * 3600.0) as u64 * SECOND;
-        while let Some(Reverse(planned)) = self.queue.pop() {
+        self.advance((self.profile.hours * 3600.0) as u64 * SECOND);
+        // Invariant 4: a fault moves the VIP away and perhaps back, in both parts of a
+        // cluster that falls apart.
+        let reasons = self.troubles * 3 + 10;
+        if self.takeovers > reasons {
+            self.fail(&format!(
+                "{} takeovers for {} troubles",
+                self.takeovers, self.troubles
+            ));
+        }
+    }
+
+    /// Lets the time pass until `end`.
+    pub(super) fn advance(&mut self, end: Time) {
+        while self
+            .queue
+            .peek()
+            .is_some_and(|Reverse(next)| next.time <= end)
+        {
+            let Some(Reverse(planned)) = self.queue.pop() else {
+                return;
+            };
             let Planned {
                 time, happening, ..
             } = planned;
-            if time > end {
-                break;
-            }
             self.now = self.now.max(time);
             self.events += 1;
             match happening {
@@ -153,15 +174,6 @@ impl World {
                 Happening::Relief(relief) => self.relieve(relief),
             }
             self.watch();
-        }
-        // Invariant 4: a fault moves the VIP away and perhaps back, in both parts of a
-        // cluster that falls apart.
-        let reasons = self.troubles * 3 + 10;
-        if self.takeovers > reasons {
-            self.fail(&format!(
-                "{} takeovers for {} troubles",
-                self.takeovers, self.troubles
-            ));
         }
     }
 
@@ -194,11 +206,16 @@ impl World {
             return;
         }
         let deadline = agent.next_deadline();
+        let is_due = deadline <= host.clock(now);
+        if is_due && host.slowness > 0 && host.planned > now {
+            // It waits for the processor already.
+            return;
+        }
         host.turn += 1;
+        host.planned = 0;
         if deadline.0 == u64::MAX {
             return;
         }
-        let turn = host.turn;
         let slowness = host.slowness;
         let when = host.when(deadline).max(now);
         let late = if slowness == 0 {
@@ -206,7 +223,16 @@ impl World {
         } else {
             self.random.below(slowness)
         };
-        self.at(when + late, Happening::Deadline { node, turn });
+        self.plan(node, when + late);
+    }
+
+    /// The agent runs at that time, and not as it was planned before.
+    fn plan(&mut self, node: usize, time: Time) {
+        let host = &mut self.hosts[node];
+        host.turn += 1;
+        host.planned = time;
+        let turn = host.turn;
+        self.at(time, Happening::Deadline { node, turn });
     }
 
     fn carry_out(&mut self, node: usize, action: Action) {
@@ -214,10 +240,17 @@ impl World {
             Action::SetAnswerUntil(until) => {
                 self.hosts[node].answer_until = until.0;
             }
-            Action::SendAdvert { to, priority } => {
+            Action::SendAdvert {
+                to,
+                priority,
+                interval,
+            } => {
+                let intervals = &mut self.hosts[node].intervals;
+                intervals.rotate_right(1);
+                intervals[0] = interval.duration().as_nanos() as u64;
                 for index in 0..self.hosts.len() {
                     if to == To::All || to == To::One(backend(index)) {
-                        self.send(node, index, Message::Advert(priority));
+                        self.send(node, index, Message::Advert { priority, interval });
                     }
                 }
             }
@@ -319,10 +352,11 @@ impl World {
             return;
         }
         if host.slowness > 0 {
-            host.turn += 1;
-            let turn = host.turn;
-            let late = self.random.below(self.hosts[to].slowness);
-            self.at(now + late, Happening::Deadline { node: to, turn });
+            let (slowness, planned) = (host.slowness, host.planned);
+            let soon = now + self.random.below(slowness);
+            if planned <= now || soon < planned {
+                self.plan(to, soon);
+            }
             return;
         }
         self.read(to);
@@ -356,10 +390,11 @@ impl World {
         }
         let wire = &mut self.wires[from][to];
         wire.last = came;
-        if let Message::Advert(priority) = message {
+        if let Message::Advert { priority, interval } = message {
             wire.priority = priority;
             let advert = Advertisement {
                 priority,
+                interval,
                 ..self.advert
             };
             self.drive(to, |agent, now, out| {
@@ -379,7 +414,7 @@ impl World {
             ),
             Message::EchoReply => agent.on_input(now, Input::Echo(source), out),
             Message::NeighbourReply => agent.on_input(now, Input::Neighbor(source), out),
-            Message::Advert(_)
+            Message::Advert { .. }
             | Message::EchoRequest
             | Message::NeighbourRequest
             | Message::Witness => {}
@@ -391,6 +426,7 @@ impl World {
         if !self.hosts[node].runs() {
             return;
         }
+        self.hosts[node].planned = 0;
         self.read(node);
         self.after_messages(node);
         self.plan_wake(node);
@@ -418,6 +454,7 @@ impl World {
         host.inbox.clear();
         host.frozen = false;
         host.priority = default_priority(node);
+        (host.late, host.planned) = (false, 0);
         let params = Params {
             own: backend(node),
             nodes: (0..count)
@@ -440,6 +477,7 @@ impl World {
             probe_address: true,
             reset_after: Duration::from_nanos(RESET_AFTER * unit),
             // As many units as an agent with the default timers has.
+            max_slowdown: self.profile.max_slowdown,
             max_lease: MAX_LEASE * (unit / 50_000_000).max(1) as u32,
             seed,
         };

@@ -56,6 +56,8 @@ impl Supervisor {
             Report::Gone(node) => Event::node_gone(self.name(node)),
             Report::Isolated(true) => Event::isolated(),
             Report::Isolated(false) => Event::not_isolated(),
+            Report::Late(late) => Event::slow(late),
+            Report::OnTime => Event::not_slow(),
             Report::Answers(node) => Event::node_answers(self.name(node)),
             Report::Echo { node, lost: true } => Event::echo_lost(self.name(node)),
             Report::Echo { node, lost: false } => Event::echo_back(self.name(node)),

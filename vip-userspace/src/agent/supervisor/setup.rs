@@ -22,12 +22,12 @@ use vip_node::bfd;
 use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::Thresholds;
 use vip_node::rank;
-use vip_node::{Member, Params, VrrpParams};
+use vip_node::{MAX_SLOWDOWN, Member, Params, VrrpParams};
 
 use super::bfd_access::Access;
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
-pub(super) fn advert_interval(config: &Config) -> Centiseconds {
+fn advert_interval(config: &Config) -> Centiseconds {
     Centiseconds::from_duration(config.vrrp.interval).unwrap_or(Centiseconds::MAX)
 }
 
@@ -64,6 +64,7 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
         probe_address: config.vrrp.probe_address,
         reset_after: config.datapath.reset_after,
         max_lease: MAX_LEASE,
+        max_slowdown: MAX_SLOWDOWN,
         seed: random::secret(),
     }
 }

@@ -16,9 +16,7 @@ use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
 use super::peer::Peer;
 use super::segment::Segment;
-use super::setup::{
-    NicSockets, addresses_of, advert_interval, described, desired, own_addresses, params, redirect,
-};
+use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::{Outcome, start_probes};
 use crate::agent::queues::watch_queues;
@@ -328,7 +326,6 @@ impl Thread<'_> {
             vips: addresses_of(config).collect(),
             own_addresses: own_addresses(config, nic),
             router_id: config.router_id(),
-            interval: advert_interval(config),
             mode: config.vrrp.mode,
             checks: config.checks.len(),
         };

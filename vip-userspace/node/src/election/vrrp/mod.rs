@@ -136,6 +136,9 @@ const INTERVALS_TO_DEATH: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Machine {
     params: Params,
+    /// The interval in advertisements, which is longer than that of `params` while this node runs
+    /// late.
+    interval: Centiseconds,
     /// When preemption may begin.
     preempt_from: BootNanos,
     phase: Phase,
@@ -166,6 +169,9 @@ enum Phase {
         /// Since when this node is the owner, and the address of the one before, if it was heard.
         since: BootNanos,
         former: Option<IpAddr>,
+        /// The intervals in the last advertisements. The shortest one is in force: a backup that
+        /// missed advertisements may not know a longer one yet.
+        told: [Centiseconds; INTERVALS_TO_DEATH as usize],
         /// Another owner outranks this one.
         rival: Option<Rival>,
     },
@@ -185,6 +191,7 @@ impl Machine {
     pub fn new(params: Params) -> Self {
         let mut machine = Self {
             params,
+            interval: params.interval,
             preempt_from: BootNanos::ZERO,
             phase: Phase::Initialize,
         };
@@ -208,10 +215,24 @@ impl Machine {
         self.params.priority
     }
 
-    /// Time between advertisements of this node as the owner.
+    /// The interval in this node's advertisements.
     #[must_use]
     pub fn interval(&self) -> Centiseconds {
-        self.params.interval
+        self.interval
+    }
+
+    /// Changes it to the configured one and `extra`. An owner advertises it at once.
+    pub fn lengthen(&mut self, now: BootNanos, extra: Duration) -> Vec<Action> {
+        let more = extra.as_nanos().div_ceil(10_000_000);
+        let interval = u128::from(self.params.interval.get()) + more;
+        self.interval = u16::try_from(interval)
+            .ok()
+            .and_then(Centiseconds::new)
+            .unwrap_or(Centiseconds::MAX);
+        match self.phase {
+            Phase::Active { .. } => self.advertise(now).to_vec(),
+            Phase::Initialize | Phase::Backup { .. } => vec![],
+        }
     }
 
     /// Address of the owner; `None` if a backup has not heard one, and in [`State::Initialize`].
@@ -308,7 +329,7 @@ impl Machine {
             Phase::Active { .. } => {
                 let theirs = (advert.priority, source);
                 let outranked = theirs > (self.params.priority, self.params.address);
-                if self.yields(now, source, advert.priority, outranked, meeting) {
+                if self.yields(now, source, advert, outranked, meeting) {
                     actions.extend(self.yield_to(now, source, advert.interval));
                 } else if !outranked {
                     // A lesser owner, or one that resigns. It and the switches must learn at once
@@ -325,7 +346,7 @@ impl Machine {
         &mut self,
         now: BootNanos,
         source: IpAddr,
-        priority: u8,
+        advert: &Advertisement,
         outranked: bool,
         meeting: Meeting,
     ) -> bool {
@@ -341,9 +362,9 @@ impl Machine {
         if self.params.preempt || meeting.own_unfit || self.params.priority <= PRIORITY_ALONE {
             return outranked;
         }
-        let interval = self.params.interval.duration();
+        let interval = self.interval.max(advert.interval).duration();
         let is_new = now.since(*since) < interval * INTERVALS_TO_DEATH;
-        if is_new && *former == Some(source) && priority > PRIORITY_ALONE && !meeting.unfit {
+        if is_new && *former == Some(source) && advert.priority > PRIORITY_ALONE && !meeting.unfit {
             return true;
         }
         if !outranked {
@@ -470,24 +491,27 @@ impl Machine {
 
     /// Sends an advertisement as the owner. The lease is extended first: it is counted from now.
     fn advertise(&mut self, now: BootNanos) -> [Action; 2] {
-        let interval = self.params.interval.duration();
-        let answer_until = now.after(interval * 5 / 2);
-        let (since, former, rival) = match self.phase {
+        let (since, former, rival, [_, before, last]) = match self.phase {
             Phase::Active {
                 since,
                 former,
                 rival,
+                told,
                 ..
-            } => (since, former, rival),
-            Phase::Backup { owner, .. } => (now, owner, None),
-            Phase::Initialize => (now, None, None),
+            } => (since, former, rival, told),
+            Phase::Backup { owner, .. } => (now, owner, None, [self.params.interval; 3]),
+            Phase::Initialize => (now, None, None, [self.params.interval; 3]),
         };
+        let told = [before, last, self.interval];
+        let interval = before.min(last).min(self.interval).duration();
+        let answer_until = now.after(interval * 5 / 2);
         self.phase = Phase::Active {
             next_advert: now.after(interval),
             advertised_until: answer_until,
             answer_until,
             since,
             former,
+            told,
             rival,
         };
         [

@@ -89,6 +89,31 @@ fn backup_waits_as_long_as_the_owners_interval_says() {
 }
 
 #[test]
+fn longer_interval_is_in_force_when_three_advertisements_have_carried_it() {
+    let (mut machine, now) = active(0, 128);
+    let ms = Duration::from_millis;
+    let mut actions = machine.lengthen(now.after(ms(50)), ms(295));
+    assert_eq!(machine.interval(), interval(400), "whole centiseconds");
+    for sent in [50, 150].map(|after| now.after(ms(after))) {
+        let until = sent.after(ms(250));
+        assert_eq!(actions[0], Action::RenewLease { until });
+        assert_eq!(machine.next_deadline(), sent.after(ms(100)));
+        actions = machine.on_timer(machine.next_deadline());
+    }
+    let sent = now.after(ms(250));
+    let until = sent.after(ms(1000));
+    assert_eq!(actions[0], Action::RenewLease { until });
+    assert_eq!(machine.next_deadline(), sent.after(ms(400)));
+    // A shorter one is in force at once.
+    let actions = machine.lengthen(sent, Duration::ZERO);
+    let until = sent.after(ms(250));
+    assert_eq!(actions[0], Action::RenewLease { until });
+    assert_eq!(machine.next_deadline(), sent.after(ms(100)));
+    machine.lengthen(sent, Duration::from_secs(1000));
+    assert_eq!(machine.interval(), Centiseconds::MAX);
+}
+
+#[test]
 fn resignation_of_another_than_the_owner_means_nothing() {
     let mut machine = machine(0, 128, false);
     machine.on_start(at(0), BootNanos::ZERO);

@@ -171,6 +171,7 @@ fn handover_asks_one_node_alone_and_the_owner_answers_until_that_advertises() {
     let resigned = Action::SendAdvert {
         to: To::One(index(2)),
         priority: PRIORITY_RESIGNED,
+        interval: params(0, false).vrrp.interval,
     };
     assert!(actions.contains(&resigned));
     assert!(bench.node.answer_until() > at(2010), "it still answers");
@@ -180,7 +181,7 @@ fn handover_asks_one_node_alone_and_the_owner_answers_until_that_advertises() {
         .run(at(2200))
         .iter()
         .filter_map(|action| match action {
-            Action::SendAdvert { to, priority } => Some((*to, *priority)),
+            Action::SendAdvert { to, priority, .. } => Some((*to, *priority)),
             _ => None,
         })
         .collect();

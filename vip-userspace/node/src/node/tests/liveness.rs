@@ -27,6 +27,42 @@ fn silent_agent_loses_new_connections_at_once_and_open_ones_only_with_its_node()
 }
 
 #[test]
+fn owner_that_runs_late_says_so_and_peers_wait_for_longer() {
+    let mut nodes = [0, 1].map(|own| Bench::new(params(own, true)));
+    exchange(&mut nodes, at(0), 4000, 1);
+    assert_eq!(nodes[0].node.state(), State::Active);
+    let late = nodes[0]
+        .node
+        .next_deadline()
+        .after(Duration::from_millis(60));
+    nodes[0].out.clear();
+    nodes[0].node.on_timer(late, &mut nodes[0].out);
+    let report = Action::Report(Report::Late(Late {
+        by: Duration::from_millis(60),
+        bfd: Some(Duration::from_millis(100)),
+        adverts: Duration::from_millis(150),
+    }));
+    assert!(nodes[0].out.contains(&report), "{:?}", nodes[0].out);
+    let longer = |action: &Action| match action {
+        Action::SendAdvert { interval, .. } => interval.get() == 15,
+        _ => false,
+    };
+    assert!(nodes[0].out.iter().any(longer));
+    let now = exchange(&mut nodes, late, 1000, 1);
+    let detection = |bench: &Bench, peer| bench.node.bfd(index(peer)).unwrap().detection_time();
+    assert_eq!(detection(&nodes[1], 0), Duration::from_millis(300));
+    assert_eq!(
+        detection(&nodes[0], 1),
+        Duration::from_millis(150),
+        "as before"
+    );
+    // It is on time again.
+    exchange(&mut nodes, now, 10_000, 1);
+    assert_eq!(detection(&nodes[1], 0), Duration::from_millis(150));
+    assert_eq!(nodes[0].node.state(), State::Active);
+}
+
+#[test]
 fn node_that_dies_after_its_agent_ended_is_found_dead_by_questions() {
     let (mut a, mut b) = up();
     let sent = a.event(at(4000), Input::Shutdown).to_vec();

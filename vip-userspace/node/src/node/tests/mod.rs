@@ -129,7 +129,7 @@ fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootN
                         };
                         bench.node.on_input(now, event, &mut bench.out);
                     }
-                    Action::SendAdvert { to, priority } if mine(*to) => {
+                    Action::SendAdvert { to, priority, .. } if mine(*to) => {
                         let kept = std::mem::take(&mut bench.out);
                         let more = bench.advert(now, from, *priority).to_vec();
                         bench.out = [kept, more].concat();

@@ -56,6 +56,7 @@ fn owner_that_leaves_answers_until_the_next_one_advertises() {
     let resigned = Action::SendAdvert {
         to: To::All,
         priority: PRIORITY_RESIGNED,
+        interval: params(0, false).vrrp.interval,
     };
     assert!(actions.contains(&resigned) && !actions.contains(&Action::Done));
     bench.run(at(2500));
