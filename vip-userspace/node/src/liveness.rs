@@ -328,6 +328,9 @@ impl Liveness {
                 });
             }
         }
+        // A session that went down may have been the one with the longest detection time. Whether
+        // this node is cut off must be known before it claims the VIP.
+        self.settle_isolation(now, out);
     }
 
     /// Tells the peers the state of the path to this node's API server.

@@ -42,6 +42,13 @@ use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
 /// having come that long ago: it must not count as missing because this thread was late.
 const LATEST_READING: Duration = Duration::from_millis(50);
 
+/// BFD packets in one reading that are more than other agents send: a host floods this one. They do
+/// not wait in their socket then, where they could keep others out.
+const FLOOD: usize = 48;
+
+/// How long a flood is taken to go on after its last sign.
+const FLOODED: Duration = Duration::from_secs(1);
+
 /// Packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
 
@@ -235,6 +242,7 @@ impl NodeThread {
             known,
             witnesses: Vec::new(),
             actions: Vec::new(),
+            flooded_until: BootNanos::ZERO,
             echoes: 0,
             received: Received::default(),
         };
@@ -293,6 +301,8 @@ struct NodeLoop {
     witnesses: Vec<(IpAddr, Mac)>,
     /// Kept between turns to save allocations.
     actions: Vec<Action>,
+    /// Until then, BFD packets do not wait in their socket.
+    flooded_until: BootNanos,
     /// Sequence number of echo requests.
     echoes: u16,
     received: Received,
@@ -363,7 +373,7 @@ impl NodeLoop {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let now = now();
         let soon = |until: BootNanos| until.since(now) <= LATEST_READING;
-        let runs_soon = self.node.bfd_may_wait(now).is_some_and(soon);
+        let runs_soon = now >= self.flooded_until && self.node.bfd_may_wait(now).is_some_and(soon);
         self.runs_soon.store(runs_soon, Ordering::Relaxed);
         let bfd = self.sockets.bfd.as_ref().filter(|_| !runs_soon);
         let mut fds = vec![
@@ -438,7 +448,10 @@ impl NodeLoop {
     }
 
     fn take_bfd(&mut self, buffer: &mut [u8]) {
-        for _ in 0..BATCH {
+        for taken in 0..BATCH {
+            if taken == FLOOD {
+                self.flooded_until = now().after(FLOODED);
+            }
             let Some(socket) = &self.sockets.bfd else {
                 return;
             };

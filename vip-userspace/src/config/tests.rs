@@ -213,7 +213,7 @@ fn every_key_in_the_page_reaches_its_place() {
                 cgroup: Some("/sys/fs/cgroup/unified".into()),
             }),
             datapath: Datapath {
-                reset_after: Duration::from_secs(2),
+                reset_after: Duration::from_millis(500),
                 mode: XdpMode::Native,
                 hash_key: Some([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f]),
                 bpffs: "/run/bpf".into(),
