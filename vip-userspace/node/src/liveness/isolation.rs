@@ -8,7 +8,7 @@
 //! ```text
 //!            no member for a detection time
 //!            and no answer of a witness                 a witness answers for a
-//!          ┌─────────────────────────────▶ Isolated ───── detection time ─────┐
+//!          ┌─────────────────────────────▶ Isolated ── two detection times ──┐
 //!  Heard ──┤                                   ▲                              ▼
 //!          └───────────────┐                   └── no witness answers ─── Survivor
 //!            the same, but │                                                  ▲
@@ -17,8 +17,8 @@
 //!  A sign of a member leads from each state to Heard.
 //! ```
 //!
-//! Ports of a switch come back one after the other. So a witness must answer for a whole detection
-//! time before an isolated node is a survivor: a member may be next.
+//! Ports of a switch come back one after the other. So a witness must answer for two detection times
+//! before an isolated node is a survivor: a member may be next.
 //!
 //! A node whose agent starts, and that knows of no earlier one, is isolated at first.
 
@@ -33,6 +33,9 @@ const MISSING: u32 = 3;
 /// of the time between questions to a suspect.
 const OFTEN: u32 = 1;
 const SELDOM: u32 = 10;
+
+/// Detection times in which witnesses must answer until an isolated node is a survivor.
+const SETTLING: u32 = 2;
 
 /// How long an isolated node asks often.
 const EAGER: Duration = Duration::from_secs(10);
@@ -238,7 +241,7 @@ impl Isolation {
                     proved,
                     silent: is_silent,
                 };
-                if proved.is_some_and(|proved| now >= proved.after(pace.detection)) {
+                if proved.is_some_and(|proved| now >= proved.after(pace.detection * SETTLING)) {
                     self.state = State::Survivor;
                     return Some(Change::Survivor);
                 }
@@ -288,7 +291,7 @@ impl Isolation {
             State::Isolated {
                 proved: Some(proved),
                 ..
-            } => proved.after(pace.detection),
+            } => proved.after(pace.detection * SETTLING),
             State::Isolated {
                 since,
                 silent: false,
@@ -434,9 +437,9 @@ mod tests {
             bench.isolation.claim_at(at(1), Duration::ZERO),
             BootNanos(u64::MAX)
         );
-        let changes = bench.run(1000, 1200, true);
+        let changes = bench.run(1000, 1400, true);
         let proved = changes[0].0;
-        let survivor = (proved + 150, Change::Survivor);
+        let survivor = (proved + 300, Change::Survivor);
         assert_eq!(changes, [(proved, Change::Proved), survivor]);
         assert_eq!(bench.isolation.claim_at(at(1), Duration::ZERO), at(1));
     }
@@ -456,7 +459,7 @@ mod tests {
         let wanted = [
             (150, Change::Isolated),
             (151, Change::Proved),
-            (301, Change::Survivor),
+            (451, Change::Survivor),
         ];
         assert_eq!(changes, wanted);
     }
