@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!            no member for a detection time
-//!            and no answer of a witness                 a witness answers for a
-//!          ┌─────────────────────────────▶ Isolated ── two detection times ──┐
+//!            and no answer of a witness                 a witness answers for
+//!          ┌─────────────────────────────▶ Isolated ── two detection times ───┐
 //!  Heard ──┤                                   ▲                              ▼
 //!          └───────────────┐                   └── no witness answers ─── Survivor
 //!            the same, but │                                                  ▲
