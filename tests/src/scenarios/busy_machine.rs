@@ -7,7 +7,6 @@ use anyhow::Result;
 
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
-use crate::process::Process;
 use crate::scenario::{Scenario, Test};
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -40,14 +39,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         (moves, text.matches("BFD session is down").count())
     };
     let before = count(&logs(cluster));
-    let log = cluster.work().join("busy.log");
-    let busy = (0..BUSY)
-        .map(|_| {
-            let mut command = cluster.host(owner).command("sh".as_ref());
-            command.args(["-c", "while :; do :; done"]);
-            Process::daemon("a busy process", &mut command, &log)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let busy = super::steps::keep_busy(cluster, owner, BUSY)?;
     let end = Instant::now() + TIME;
     while Instant::now() < end {
         std::thread::sleep(Duration::from_millis(100));

@@ -10,7 +10,6 @@ use crate::clock::boot_now;
 use crate::cluster::{Cluster, Pace, Plan};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
-use crate::process::Process;
 use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{Load, Traffic, vip};
 
@@ -169,14 +168,7 @@ fn run_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> 
 fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(SATURATED.name);
     let owner = cluster.owner()?;
-    let log = cluster.work().join("busy.log");
-    let busy = (0..BUSY)
-        .map(|_| {
-            let mut command = cluster.host(owner).command("sh".as_ref());
-            command.args(["-c", "while :; do :; done"]);
-            Process::daemon("a busy process", &mut command, &log)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let busy = super::steps::keep_busy(cluster, owner, BUSY)?;
     let client = cluster.topology.client.as_ref();
     let mut load = Load::start_at(cluster, client, &vip(), 1, 0)?;
     let end = Instant::now() + BUSY_TIME;

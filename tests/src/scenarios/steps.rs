@@ -1,8 +1,11 @@
 //! What several scenarios do and promise.
 
+use anyhow::Result;
+
 use crate::arp::ArpReport;
 use crate::cluster::Cluster;
 use crate::outcome::Outcome;
+use crate::process::Process;
 
 /// All nodes with power but one.
 pub(super) fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
@@ -28,4 +31,15 @@ pub(super) fn another_than(cluster: &Cluster, owner: usize) -> usize {
         .into_iter()
         .find(|node| *node != owner)
         .unwrap_or(owner)
+}
+
+/// Starts processes on a node that always want a CPU. They end when they are dropped.
+pub(super) fn keep_busy(cluster: &Cluster, node: usize, count: usize) -> Result<Vec<Process>> {
+    let log = cluster.work().join("busy.log");
+    let spin = |_| {
+        let mut command = cluster.host(node).command("sh".as_ref());
+        command.args(["-c", "while :; do :; done"]);
+        Process::daemon("a busy process", &mut command, &log)
+    };
+    (0..count).map(spin).collect()
 }
