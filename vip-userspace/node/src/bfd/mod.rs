@@ -1,9 +1,8 @@
 //! One BFD session (RFC 5880): single hop, asynchronous mode, without echo and demand.
 //!
 //! Both sides send packets at an agreed interval. A side declares the session down when it gets
-//! no packet for the detection time, which is `multiplier` intervals. A new
-//! interval is agreed on by a Poll sequence, so that packets are not expected sooner than they are
-//! sent.
+//! no packet for the detection time, which is `multiplier` intervals. A new interval is agreed on by
+//! a Poll sequence, so that packets are not expected sooner than they are sent.
 //!
 //! ```text
 //!                     receives Init
