@@ -11,7 +11,7 @@
 //! | `needs=kubeadm` | it is skipped where this program is not (`systemd`: was not booted) |
 //! | `by=hand` | it is skipped: what it does is no matter of a cluster |
 //!
-//! A reader of the documentation has a kubelet. Here it is [`kubelet`](crate::kubelet), which
+//! A reader of the documentation has a kubelet. Here it is [`kubelet`], which
 //! looks at the nodes' manifests after each block.
 
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@
 //! that the first rank decides about.
 //!
 //! Every hop but the last resort goes down the order, so no packet loops. A frame also carries the
-//! number of nodes that have looked for its socket ([`passage`]). It bounds the hops of frames whose
+//! number of nodes that have looked for its socket (`passage.rs`). It bounds the hops of frames whose
 //! nodes do not know each other's MACs or have different tables.
 //!
 //! The kernels' socket tables are both the connection table and the first health check. A node
