@@ -10,13 +10,14 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use vip_common::abi::CheckIndex;
-use vip_node::backlog::{Backlog, Change, INTERVAL, Look};
+use vip_node::backlog::{Backlog, Change, INTERVAL, Look, Moment};
 use vip_node::health::Hang;
 
 use super::probes::Outcome;
 use super::ticks::ticks;
 use crate::clock::now;
 use crate::config::Config;
+use crate::kernel::pressure::Pressure;
 use crate::net::diag::{Connection, SocketDiag};
 
 /// Until the next try, where the kernel could not be asked.
@@ -64,10 +65,11 @@ async fn watch(
     longest: &AtomicU32,
 ) -> io::Result<()> {
     let diag = SocketDiag::open()?;
+    let pressure = Pressure::open();
     let mut ticks = ticks(INTERVAL);
     loop {
         ticks.tick().await;
-        for outcome in look(&diag, all, longest)? {
+        for outcome in look(&diag, &pressure, all, longest)? {
             if outcomes.send(outcome).await.is_err() {
                 return Ok(());
             }
@@ -76,13 +78,18 @@ async fn watch(
 }
 
 /// Looks at all queues once.
-fn look(diag: &SocketDiag, all: &mut [Queues], longest: &AtomicU32) -> io::Result<Vec<Outcome>> {
+fn look(
+    diag: &SocketDiag,
+    pressure: &Pressure,
+    all: &mut [Queues],
+    longest: &AtomicU32,
+) -> io::Result<Vec<Outcome>> {
     let mut found = Vec::new();
     let mut most = 0;
     for queues in all {
         let length = queues.length(diag)?;
         most = most.max(length);
-        let hang = queues.look(diag, length)?.map(|change| match change {
+        let hang = queues.look(diag, pressure, length)?.map(|change| match change {
             Change::Hangs { since } => Some(Hang::Queue {
                 waiting: length,
                 since,
@@ -123,7 +130,16 @@ impl Queues {
     }
 
     /// Looks at the connections, if there are any.
-    fn look(&mut self, diag: &SocketDiag, length: u32) -> io::Result<Option<Change>> {
+    fn look(
+        &mut self,
+        diag: &SocketDiag,
+        pressure: &Pressure,
+        length: u32,
+    ) -> io::Result<Option<Change>> {
+        let moment = || Moment {
+            now: now(),
+            stalled: pressure.stalled(),
+        };
         let mut change = None;
         if !self.watched.is_empty() {
             let mut waits = true;
@@ -131,7 +147,7 @@ impl Queues {
                 waits &= diag.still_waits(connection)?;
             }
             let look = if waits { Look::Waiting } else { Look::Accepted };
-            change = self.backlog.on_look(now(), look);
+            change = self.backlog.on_look(moment(), look);
             if waits {
                 return Ok(change);
             }
@@ -151,6 +167,6 @@ impl Queues {
         } else {
             Look::First
         };
-        Ok(change.or(self.backlog.on_look(now(), look)))
+        Ok(change.or(self.backlog.on_look(moment(), look)))
     }
 }

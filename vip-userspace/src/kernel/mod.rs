@@ -3,3 +3,4 @@
 pub mod bpf;
 pub mod btf;
 pub mod cgroup;
+pub mod pressure;
