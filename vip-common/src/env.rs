@@ -2,6 +2,8 @@
 //!
 //! Programs implement it with BPF maps and helpers, tests with plain values.
 
+use core::num::NonZeroU32;
+
 use crate::abi::{FirstRanks, LaterRanks, Service, State};
 use crate::hash::Flow;
 use crate::wire::Frame;
@@ -61,21 +63,27 @@ pub enum Socket {
     Listener,
     /// A listener, and the segment acknowledges a SYN cookie that this node sent.
     Cookie,
-    /// A connection: SYN-RECEIVED, ESTABLISHED, or half closed (RFC 9293, section 3.3.2).
+    /// A request for a connection: SYN-RECEIVED (RFC 9293, section 3.3.2). It stays for up to a
+    /// minute if the client has no use for it, because another node has answered its SYN too.
+    Request {
+        /// The acknowledgement number that completes it, in host byte order; `None` if the kernel
+        /// does not give it to programs, or if it is 0.
+        expects: Option<NonZeroU32>,
+    },
+    /// A connection: ESTABLISHED, or half closed.
     Connection,
     /// A TIME-WAIT socket: this node closed the connection first, and waits for the client's FIN
     /// or for late segments. (Linux uses one for FIN-WAIT-2 as well.)
     TimeWait {
-        /// The sequence number that it expects next, in host byte order; `None` if the kernel
-        /// does not give it to programs.
-        expects: Option<u32>,
+        /// The sequence number that it expects next, in host byte order; `None` as above.
+        expects: Option<NonZeroU32>,
     },
 }
 
 /// The node's own sockets.
 pub trait Sockets {
     /// Looks up the socket for a flow as [`lookup`](Self::lookup) does, but tells no cookies, and
-    /// no sequence number of a TIME-WAIT socket. That is all that most segments need.
+    /// no number that a socket expects. That is all that most segments need.
     fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket;
     /// Looks up the socket for a flow, whose destination port is the service's target.
     ///

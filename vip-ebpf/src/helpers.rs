@@ -1,14 +1,15 @@
 //! Kernel helpers that need more than one line to call.
 
 use core::ffi::c_void;
+use core::num::NonZeroU32;
 
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_sk_release, bpf_skb_pull_data, bpf_skc_lookup_tcp, bpf_skc_to_tcp_timewait_sock,
-    bpf_tcp_check_syncookie,
+    bpf_sk_release, bpf_skb_pull_data, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock,
+    bpf_skc_to_tcp_timewait_sock, bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use vip_common::connect::Target;
@@ -21,6 +22,8 @@ use vip_common::wire::{ethernet, ipv4, ipv6, tcp};
 const TIME_WAIT: u32 = 6;
 /// `BPF_TCP_LISTEN` (include/uapi/linux/bpf.h).
 pub(crate) const LISTEN: u32 = 10;
+/// `BPF_TCP_NEW_SYN_RECV` (include/uapi/linux/bpf.h).
+const NEW_SYN_RECV: u32 = 12;
 
 /// The IP header of a packet.
 pub(crate) enum Ip<'f> {
@@ -80,23 +83,23 @@ pub(crate) fn lookup<'f, A: Address>(
     flow: &Flow<A>,
     headers: impl FnOnce() -> Option<Headers<'f>>,
 ) -> Socket {
-    lookup_with(context, flow, headers, time_wait_expects)
+    lookup_with(context, flow, headers, expects)
 }
 
-/// As [`lookup`], without a check for a SYN cookie and without what a TIME-WAIT socket expects.
+/// As [`lookup`], without a check for a SYN cookie and without the numbers that sockets expect.
 #[inline(always)]
 pub(crate) fn peek<A: Address>(context: *mut c_void, flow: &Flow<A>) -> Socket {
-    lookup_with(context, flow, || None, |_| None)
+    lookup_with(context, flow, || None, |_, _| None)
 }
 
-/// As [`lookup`]. `expects` reads the next sequence number from a TIME-WAIT socket. The connect
-/// programs do not need it, and the kernel does not allow them the helper for it.
+/// As [`lookup`]. `expects` reads a number from a socket. The connect programs do not need it, and
+/// the kernel does not allow them the helpers for it.
 #[inline(always)]
 fn lookup_with<'f, A: Address>(
     context: *mut c_void,
     flow: &Flow<A>,
     headers: impl FnOnce() -> Option<Headers<'f>>,
-    expects: impl FnOnce(*mut c_void) -> Option<u32>,
+    expects: impl Fn(*mut c_void, Expected) -> Option<NonZeroU32>,
 ) -> Socket {
     let (mut tuple, length) = tuple(flow);
     let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
@@ -109,7 +112,11 @@ fn lookup_with<'f, A: Address>(
     let state = unsafe { (*socket).state };
     let answer = if state == TIME_WAIT {
         Socket::TimeWait {
-            expects: expects(socket.cast()),
+            expects: expects(socket.cast(), Expected::Sequence),
+        }
+    } else if state == NEW_SYN_RECV {
+        Socket::Request {
+            expects: expects(socket.cast(), Expected::Acknowledgement),
         }
     } else if state != LISTEN {
         Socket::Connection
@@ -147,25 +154,68 @@ fn lookup_with<'f, A: Address>(
 #[unsafe(no_mangle)]
 static VIP_TW_RCV_NXT: u32 = 0;
 
-/// The sequence number that a TIME-WAIT socket expects next, in host byte order; `None` if its
-/// offset is not known.
+/// Offset of `snt_isn` in `struct tcp_request_sock` (include/linux/tcp.h), in bytes: the sequence
+/// number of the SYN-ACK. As above.
+#[unsafe(no_mangle)]
+static VIP_SNT_ISN: u32 = 0;
+
+/// A number that a socket expects of the client's next segment.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// The sequence number, of a TIME-WAIT socket.
+    Sequence,
+    /// The acknowledgement number, of a request.
+    Acknowledgement,
+}
+
+/// The number that a socket expects, in host byte order; `None` if the offset of its field is not
+/// known.
 #[inline(always)]
-fn time_wait_expects(socket: *mut c_void) -> Option<u32> {
-    // SAFETY: a global of this object. The read is volatile, because the agent sets the value after
-    // compilation. The verifier knows it and checks that the kernel's type has a field there.
-    let offset = unsafe { core::ptr::read_volatile(&raw const VIP_TW_RCV_NXT) };
+fn expects(socket: *mut c_void, number: Expected) -> Option<NonZeroU32> {
+    let number = match number {
+        Expected::Sequence => {
+            // SAFETY: the socket is held. `struct tcp_timewait_sock` begins with a
+            // `struct sock_common`.
+            unsafe {
+                field(&VIP_TW_RCV_NXT, || {
+                    bpf_skc_to_tcp_timewait_sock(socket).cast()
+                })
+            }
+        }
+        Expected::Acknowledgement => {
+            // SAFETY: the socket is held.
+            let sent =
+                unsafe { field(&VIP_SNT_ISN, || bpf_skc_to_tcp_request_sock(socket).cast()) };
+            sent.map(|number| number.wrapping_add(1))
+        }
+    };
+    // Zero instead of `None`'s number that is not there: LLVM reads that one and does not use it,
+    // and the verifier refuses.
+    NonZeroU32::new(number.unwrap_or(0))
+}
+
+/// Reads a number from the structure that `of` returns; `None` if its offset is not known, or the
+/// structure is null.
+///
+/// # Safety
+/// `offset` is a global of this object, and the structure has a `u32` there. The verifier checks
+/// that the kernel's type has a field there.
+#[inline(always)]
+unsafe fn field(offset: &'static u32, of: impl FnOnce() -> *const u8) -> Option<u32> {
+    // SAFETY: a reference. The read is volatile, because the agent sets the value after
+    // compilation.
+    let offset = unsafe { core::ptr::read_volatile(offset) };
     if offset == 0 {
         return None;
     }
-    // SAFETY: the socket is held.
-    let time_wait = unsafe { bpf_skc_to_tcp_timewait_sock(socket) };
-    if time_wait.is_null() {
+    let structure = of();
+    if structure.is_null() {
         return None;
     }
-    // SAFETY: not null, and `struct tcp_timewait_sock` begins with a `struct sock_common`.
-    let expects = unsafe { time_wait.cast::<u8>().add(offset as usize).cast::<u32>() };
-    // SAFETY: the field's type is `u32`.
-    Some(unsafe { core::ptr::read_volatile(expects) })
+    // SAFETY: not null, and as the caller promises.
+    let number = unsafe { structure.add(offset as usize).cast::<u32>() };
+    // SAFETY: the same.
+    Some(unsafe { core::ptr::read_volatile(number) })
 }
 
 /// Whether a socket listens at the flow's destination, whether or not the flow has a connection.

@@ -262,6 +262,8 @@ where
         },
         cookie: tcp.may_acknowledge_cookie(),
         sequence: tcp.sequence(),
+        acknowledgement: tcp.acknowledgement(),
+        acknowledges: tcp.acknowledges(),
         tcp: offset,
         port: PortField::of_segment(offset),
         no_socket: datagram.known.no_socket,
@@ -347,6 +349,8 @@ fn quoted<'t, F: Frame + ?Sized, A: Address>(
         purpose: Purpose::Error,
         cookie: false,
         sequence: 0,
+        acknowledgement: 0,
+        acknowledges: false,
         tcp,
         // The compiler knows: if the later header lies within the frame, the earlier one does too.
         // It would check only the later one, and the verifier would refuse the access.

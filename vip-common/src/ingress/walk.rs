@@ -32,6 +32,9 @@ pub(super) struct Segment<'t, A> {
     pub(super) cookie: bool,
     /// Sequence number of its first byte, in host byte order; not used for an error.
     pub(super) sequence: u32,
+    /// Its acknowledgement number, in host byte order, and whether that is valid.
+    pub(super) acknowledgement: u32,
+    pub(super) acknowledges: bool,
     /// Offset of the TCP header in the frame, in bytes.
     pub(super) tcp: usize,
     /// Where the service's port lies in the frame.
@@ -272,9 +275,14 @@ fn keep<F: Frame + ?Sized, A: Address, S: Sockets>(
     sockets: &S,
 ) -> Option<Counter> {
     match sockets.lookup(frame, &segment.flow, segment.cookie, segment.tcp) {
+        // The client has answered another node's SYN-ACK. This node got a copy of the SYN, and its
+        // TCP would reset the connection.
+        Socket::Request {
+            expects: Some(expects),
+        } if segment.acknowledges && segment.acknowledgement != expects.get() => None,
         // Also for a SYN, and also when this node takes no new connections. A retransmitted SYN
         // belongs to its request; one for an open connection gets a challenge ACK (RFC 5961).
-        Socket::Connection => Some(match segment.purpose {
+        Socket::Connection | Socket::Request { .. } => Some(match segment.purpose {
             Purpose::Open => Counter::LocalSyn,
             Purpose::Continue => Counter::LocalSegment,
             Purpose::Error => Counter::LocalError,
@@ -291,7 +299,7 @@ fn keep<F: Frame + ?Sized, A: Address, S: Sockets>(
         Socket::TimeWait {
             expects: Some(expects),
         } if segment.purpose == Purpose::Continue => {
-            is_old(segment.sequence, expects).then_some(Counter::LocalSegment)
+            is_old(segment.sequence, expects.get()).then_some(Counter::LocalSegment)
         }
         Socket::Listener | Socket::Cookie if segment.purpose == Purpose::Open && usable => {
             Some(Counter::LocalSyn)

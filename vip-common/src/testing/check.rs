@@ -1,9 +1,11 @@
 //! The rules that no frame may break.
 
+use core::num::NonZeroU32;
+
 use std::vec::Vec;
 
 use super::addresses::{PORT, node_mac};
-use super::segment::SEQUENCE;
+use super::segment::{ACKNOWLEDGEMENT, SEQUENCE};
 use super::world::{NOW, World, backend};
 use crate::abi::{BackendMask, Counter, flag};
 use crate::egress;
@@ -45,7 +47,10 @@ pub fn check_input(input: &[u8]) {
         2 | 3 => Socket::Listener,
         4 => Socket::Cookie,
         5 => Socket::TimeWait {
-            expects: (sockets & 16 != 0).then_some(SEQUENCE),
+            expects: NonZeroU32::new(SEQUENCE).filter(|_| sockets & 16 != 0),
+        },
+        6 => Socket::Request {
+            expects: NonZeroU32::new(ACKNOWLEDGEMENT).filter(|_| sockets & 16 != 0),
         },
         _ => Socket::Connection,
     };

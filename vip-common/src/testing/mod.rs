@@ -15,5 +15,5 @@ pub use self::addresses::{
 pub use self::check::check_input;
 pub use self::neighbor::{arp_frame, arp_request, ndp_frame, solicitation};
 pub use self::random::Random;
-pub use self::segment::{SEQUENCE, Segment, checksums_are_right};
+pub use self::segment::{ACKNOWLEDGEMENT, SEQUENCE, Segment, checksums_are_right};
 pub use self::world::{HASH_KEY, NOW, ROWS, Seen, World, backend};

@@ -13,6 +13,9 @@ use crate::wire::{ethernet, icmp, ipv4, ipv6, tcp};
 /// Sequence number of each [`Segment`].
 pub const SEQUENCE: u32 = 0x1000;
 
+/// The number that each of them acknowledges, in host byte order.
+pub const ACKNOWLEDGEMENT: u32 = 0x2000;
+
 /// The fields of a TCP segment, whose frame gets right checksums.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
@@ -80,7 +83,8 @@ impl Segment {
         tcp.extend(self.source_port.to_be_bytes());
         tcp.extend(self.port.to_be_bytes());
         tcp.extend(SEQUENCE.to_be_bytes());
-        tcp.extend([0, 0, 0x20, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend(ACKNOWLEDGEMENT.to_be_bytes());
+        tcp.extend([0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
         let sum = sum_of_pseudo_header(self.source, self.destination, 6, tcp.len());
         let sum = !fold(sum + sum_of(&tcp));
         tcp[tcp::CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());

@@ -266,6 +266,7 @@ impl Sockets for World {
     fn peek<A: Address>(&self, flow: &Flow<A>) -> Socket {
         match self.lookup(&[][..], flow, false, 0) {
             Socket::TimeWait { .. } => Socket::TimeWait { expects: None },
+            Socket::Request { .. } => Socket::Request { expects: None },
             socket => socket,
         }
     }

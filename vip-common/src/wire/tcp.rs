@@ -97,6 +97,21 @@ impl Header {
         u32::from_be_bytes(self.sequence)
     }
 
+    /// The acknowledgement number, in host byte order. It is valid if the segment
+    /// [acknowledges](Self::acknowledges).
+    #[inline(always)]
+    #[must_use]
+    pub fn acknowledgement(&self) -> u32 {
+        u32::from_be_bytes(self.acknowledgement)
+    }
+
+    /// Whether the segment acknowledges something.
+    #[inline(always)]
+    #[must_use]
+    pub fn acknowledges(&self) -> bool {
+        self.flags & ACK != 0
+    }
+
     /// Whether the segment may acknowledge a SYN cookie: `bpf_tcp_check_syncookie`
     /// (net/core/filter.c) refuses any other combination of flags.
     #[inline(always)]

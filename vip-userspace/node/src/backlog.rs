@@ -86,7 +86,10 @@ pub struct Backlog {
 impl Backlog {
     /// Takes a look.
     pub fn on_look(&mut self, moment: Moment, look: Look) -> Option<Change> {
-        let late = moment.now.since(std::mem::replace(&mut self.looked, moment.now)) > LATE;
+        let late = moment
+            .now
+            .since(std::mem::replace(&mut self.looked, moment.now))
+            > LATE;
         match look {
             Look::Empty | Look::Accepted => {
                 self.since = None;

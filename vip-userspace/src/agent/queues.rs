@@ -89,13 +89,15 @@ fn look(
     for queues in all {
         let length = queues.length(diag)?;
         most = most.max(length);
-        let hang = queues.look(diag, pressure, length)?.map(|change| match change {
-            Change::Hangs { since } => Some(Hang::Queue {
-                waiting: length,
-                since,
-            }),
-            Change::Accepts => None,
-        });
+        let hang = queues
+            .look(diag, pressure, length)?
+            .map(|change| match change {
+                Change::Hangs { since } => Some(Hang::Queue {
+                    waiting: length,
+                    since,
+                }),
+                Change::Accepts => None,
+            });
         found.extend(hang.map(|hang| Outcome::Queue(queues.check, hang)));
     }
     longest.store(most, Ordering::Relaxed);

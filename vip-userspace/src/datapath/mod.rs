@@ -64,6 +64,9 @@ const RANKS: &str = "VIP_RANKS";
 /// The constant that holds the offset of the next sequence number in a TIME-WAIT socket.
 const TW_RCV_NXT: &str = "VIP_TW_RCV_NXT";
 
+/// The constant that holds the offset of the SYN-ACK's sequence number in a request.
+const SNT_ISN: &str = "VIP_SNT_ISN";
+
 /// The loaded programs and their maps, the [`StateMap`] excepted.
 pub struct Datapath {
     programs: Programs,
@@ -118,7 +121,7 @@ impl Datapath {
             Some((maps, state)) => (*state.get(), maps.ranks.read()?),
             None => (State::zeroed(), Ranks::new(&desired.rows)),
         };
-        let expects = tw_rcv_nxt();
+        let expected = Expected::of_this_kernel();
         // Where that is not allowed and not needed, nothing is lost; where it is needed, loading
         // fails and says so.
         if let Err(error) = bpf::lift_memory_limit() {
@@ -128,7 +131,8 @@ impl Datapath {
             .override_global(aya_log::LEVEL, &desired.log_level, true)
             .override_global(STATE, bytemuck::bytes_of(&state), true)
             .override_global(RANKS, ranks.bytes(), true)
-            .override_global(TW_RCV_NXT, &expects, true);
+            .override_global(TW_RCV_NXT, &expected.sequence, true)
+            .override_global(SNT_ISN, &expected.syn_ack, true);
         if let Some(pins) = &pins {
             for name in pins::MAPS {
                 loader.map_pin_path(name, pins.map(name));
@@ -429,25 +433,42 @@ impl Datapath {
     }
 }
 
-/// Offset of the next sequence number that a TIME-WAIT socket expects, in bytes; 0 if this kernel
-/// does not describe it. Then only new connections are told apart from the closed one.
-fn tw_rcv_nxt() -> u32 {
-    match btf::offset_of("sock_common", "skc_tw_rcv_nxt") {
-        Ok(Some(offset)) => offset,
-        Ok(None) => {
+/// Offsets of the numbers that sockets expect of a client's next segment, in bytes; 0 if this kernel
+/// does not describe them.
+struct Expected {
+    /// The sequence number, in a TIME-WAIT socket. Without it, only new connections are told apart
+    /// from the closed one.
+    sequence: u32,
+    /// The sequence number of the SYN-ACK, in a request. Without it, a request keeps what belongs
+    /// to a connection on another node.
+    syn_ack: u32,
+}
+
+impl Expected {
+    fn of_this_kernel() -> Self {
+        let fields = [
+            ("sock_common", "skc_tw_rcv_nxt"),
+            ("tcp_request_sock", "snt_isn"),
+        ];
+        let [sequence, syn_ack] = btf::offsets(fields).unwrap_or_else(|error| {
+            tracing::debug!(%error, "no BTF of the kernel");
+            [None; 2]
+        });
+        if sequence.is_none() {
             tracing::warn!(
-                "the kernel does not describe its TIME-WAIT sockets: a client that still sends on a \
-                 connection which this node has closed gets a reset"
+                "the kernel does not describe its TIME-WAIT sockets (BTF): a client that still \
+                 sends on a connection which this node has closed gets a reset"
             );
-            0
         }
-        Err(error) => {
+        if syn_ack.is_none() {
             tracing::warn!(
-                %error,
-                "the kernel does not describe its types (BTF): a client that still sends on a \
-                 connection which this node has closed gets a reset"
+                "the kernel does not describe its connection requests (BTF): a client whose SYN \
+                 was answered by two nodes may get a reset"
             );
-            0
+        }
+        Self {
+            sequence: sequence.unwrap_or(0),
+            syn_ack: syn_ack.unwrap_or(0),
         }
     }
 }

@@ -14,17 +14,18 @@ const MAGIC: u32 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 
-/// Offset in bytes of a field of a structure of the running kernel, also of one in a union or
-/// structure without a name inside. `None` if there is none, or it does not begin with a byte.
+/// Offsets in bytes of fields of structures of the running kernel, each given as structure and
+/// field; also of one in a union or structure without a name inside. `None` if there is none, or it
+/// does not begin with a byte.
 ///
 /// # Errors
 /// The kernel does not describe its types (`CONFIG_DEBUG_INFO_BTF`), or in a form that is not
 /// known.
-pub fn offset_of(structure: &str, field: &str) -> io::Result<Option<u32>> {
+pub fn offsets<const N: usize>(fields: [(&str, &str); N]) -> io::Result<[Option<u32>; N]> {
     let bytes = fs::read(VMLINUX)?;
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's BTF is malformed");
     let types = Types::parse(&bytes).ok_or_else(invalid)?;
-    Ok(types.offset_of(structure, field))
+    Ok(fields.map(|(structure, field)| types.offset_of(structure, field)))
 }
 
 /// All types, by their numbers less one.
@@ -167,11 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn this_kernel_says_what_remains_of_a_connection_expect() {
-        let found = offset_of("sock_common", "skc_tw_rcv_nxt").expect("it has BTF");
-        assert!(
-            found.is_some_and(|offset| offset > 0 && offset % 4 == 0),
-            "{found:?}"
-        );
+    fn this_kernel_says_what_sockets_expect() {
+        let fields = [
+            ("sock_common", "skc_tw_rcv_nxt"),
+            ("tcp_request_sock", "snt_isn"),
+        ];
+        for found in offsets(fields).expect("it has BTF") {
+            assert!(
+                found.is_some_and(|offset| offset > 0 && offset % 4 == 0),
+                "{found:?}"
+            );
+        }
     }
 }

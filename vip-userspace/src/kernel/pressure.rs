@@ -39,7 +39,9 @@ impl Pressure {
 /// The total of the line `some`, in microseconds there.
 fn total(text: &str) -> Option<Duration> {
     let some = text.lines().find(|line| line.starts_with("some "))?;
-    let total = some.split(' ').find_map(|word| word.strip_prefix("total="))?;
+    let total = some
+        .split(' ')
+        .find_map(|word| word.strip_prefix("total="))?;
     total.parse().ok().map(Duration::from_micros)
 }
 

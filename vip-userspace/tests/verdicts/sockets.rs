@@ -1,6 +1,8 @@
 //! What is decided by the sockets of the node: listeners, connections, what is left of them, and
 //! SYN cookies.
 
+use std::num::NonZeroU32;
+
 use super::*;
 
 #[test]
@@ -74,7 +76,7 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
         );
 
         // The server closes first. What is left keeps what belongs to it, and a new connection.
-        let next = next_number(&client);
+        let next = number_of(&client, SEND_QUEUE);
         drop(server);
         drop(client);
         world.listens = true;
@@ -87,7 +89,7 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
             (tcp::ACK | tcp::FIN, next ^ 1 << 31, Kind::Forward),
         ] {
             world.socket = Socket::TimeWait {
-                expects: Some(next + 1),
+                expects: NonZeroU32::new(next + 1),
             };
             let mut frame = segment(flags);
             let tcp = tcp_offset(&template);
@@ -111,26 +113,79 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
     }
 }
 
-/// The number of the next byte that a connection sends, by the interface for checkpoints
-/// (`TCP_REPAIR`, include/uapi/linux/tcp.h).
-fn next_number(stream: &TcpStream) -> u32 {
-    const SEND_QUEUE: libc::c_int = 2;
-    let set = |option, value: libc::c_int| {
-        let length = size_of_val(&value) as libc::socklen_t;
-        // SAFETY: reads the value, which is as long as said.
-        let result = unsafe {
-            libc::setsockopt(
-                stream.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                option,
-                (&raw const value).cast(),
-                length,
-            )
-        };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+#[test]
+fn requests_of_connections_to_another_node_do_not_keep_their_segments() {
+    in_namespace(|| {
+        // The kernel holds requests until the client has sent something.
+        let any = Ipv6Addr::UNSPECIFIED;
+        let listener = TcpListener::bind((any, PORT)).expect("a free port");
+        set_tcp(listener.as_raw_fd(), libc::TCP_DEFER_ACCEPT, 60);
+        let world = World::new(3, 0);
+        let mut kernel = Kernel::new(&world);
+        let ack = Segment::new(0, 0, tcp::ACK);
+        for template in [ack, ack.ipv6()] {
+            let template = template.first_at(&world, 0);
+            let vip = IpAddr::from(template.destination);
+            let client = (0..64)
+                .map(|_| TcpStream::connect((vip, PORT)).expect("the kernel answers"))
+                .find(|stream| first_rank_is(&world, &template, stream, 0))
+                .expect("one of 64 flows has this node first");
+            let expects = number_of(&client, RECEIVE_QUEUE);
+            let world = World {
+                socket: Socket::Request {
+                    expects: NonZeroU32::new(expects),
+                },
+                ..world.clone()
+            };
+            for (flags, acknowledges, kind) in [
+                (tcp::ACK, expects, Kind::Local),
+                (tcp::ACK, expects.wrapping_add(1), Kind::Forward),
+                (tcp::ACK | tcp::RST, expects ^ 1 << 31, Kind::Forward),
+                (tcp::RST, 0, Kind::Local),
+                (tcp::SYN, 0, Kind::Local),
+            ] {
+                let mut frame = Segment {
+                    source: local_address(&client),
+                    source_port: client.local_addr().expect("connected").port(),
+                    flags,
+                    ..template
+                }
+                .build();
+                let tcp = tcp_offset(&template);
+                frame[tcp + 8..tcp + 12].copy_from_slice(&acknowledges.to_be_bytes());
+                let verdict = agree(&mut kernel, &world, &frame, "request");
+                assert_eq!(verdict.kind(), kind, "{verdict:?}");
+            }
+        }
+    });
+}
+
+/// `TCP_RECV_QUEUE`, `TCP_SEND_QUEUE` (include/uapi/linux/tcp.h).
+const RECEIVE_QUEUE: libc::c_int = 1;
+const SEND_QUEUE: libc::c_int = 2;
+
+/// Sets an option of a TCP socket.
+fn set_tcp(socket: std::os::fd::RawFd, option: libc::c_int, value: libc::c_int) {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: reads the value, which is as long as said.
+    let result = unsafe {
+        libc::setsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const value).cast(),
+            length,
+        )
     };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The number of the next byte that a connection sends or receives, by the interface for
+/// checkpoints (`TCP_REPAIR`, include/uapi/linux/tcp.h).
+fn number_of(stream: &TcpStream, queue: libc::c_int) -> u32 {
+    let set = |option, value| set_tcp(stream.as_raw_fd(), option, value);
     set(libc::TCP_REPAIR, 1);
-    set(libc::TCP_REPAIR_QUEUE, SEND_QUEUE);
+    set(libc::TCP_REPAIR_QUEUE, queue);
     let mut number = 0_u32;
     let mut length = size_of_val(&number) as libc::socklen_t;
     // SAFETY: writes to the number, which is as long as said.

@@ -212,6 +212,8 @@ fn a_million_random_frames_reach_every_verdict_and_keep_their_length() {
         Socket::Listener,
         Socket::Cookie,
         Socket::Connection,
+        request(ACKNOWLEDGEMENT),
+        request(ACKNOWLEDGEMENT + 1),
         time_wait(SEQUENCE),
         time_wait(SEQUENCE ^ 1 << 31),
         Socket::TimeWait { expects: None },

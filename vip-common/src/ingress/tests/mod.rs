@@ -12,12 +12,14 @@ mod refused;
 mod straight;
 mod target;
 
+use core::num::NonZeroU32;
+
 use super::*;
 use crate::abi::{BackendMask, Counter, flag};
 use crate::env::Socket;
 use crate::testing::{
-    BANNED, CLIENT, NOW, PORT, Random, SEQUENCE, Seen, Segment as Tcp, VIP, World, backend,
-    checksums_are_right, node_mac,
+    ACKNOWLEDGEMENT, BANNED, CLIENT, NOW, PORT, Random, SEQUENCE, Seen, Segment as Tcp, VIP, World,
+    backend, checksums_are_right, node_mac,
 };
 use crate::verdict::{Kind, Verdict};
 use crate::wire::addr::{Be128, Mac};
@@ -62,10 +64,17 @@ fn world(change: impl FnOnce(&mut World)) -> World {
     world
 }
 
+/// A request that an acknowledgement of this number completes.
+fn request(expects: u32) -> Socket {
+    Socket::Request {
+        expects: NonZeroU32::new(expects),
+    }
+}
+
 /// A TIME-WAIT socket whose client sends this sequence number next.
 fn time_wait(expects: u32) -> Socket {
     Socket::TimeWait {
-        expects: Some(expects),
+        expects: NonZeroU32::new(expects),
     }
 }
 

@@ -198,6 +198,50 @@ fn a_time_wait_socket_keeps_late_segments_and_new_connections_of_a_usable_node()
 }
 
 #[test]
+fn a_request_keeps_no_segment_of_a_connection_to_another_node() {
+    use Counter::{LocalSegment, LocalSyn};
+    use tcp::{ACK, RST, SYN};
+    check(vec![
+        (
+            "its SYN-ACK is acknowledged",
+            world(socket(request(ACKNOWLEDGEMENT))),
+            to(0, ACK),
+            local(LocalSegment, false),
+        ),
+        (
+            "another node's SYN-ACK is acknowledged",
+            world(socket(request(ACKNOWLEDGEMENT + 1))),
+            to(0, ACK),
+            next(1, false),
+        ),
+        (
+            "the connection on another node is reset",
+            world(socket(request(ACKNOWLEDGEMENT + 1))),
+            to(0, ACK | RST),
+            next(1, false),
+        ),
+        (
+            "the client refuses its SYN-ACK",
+            world(socket(request(ACKNOWLEDGEMENT + 1))),
+            to(0, RST),
+            local(LocalSegment, false),
+        ),
+        (
+            "its number is not known",
+            world(socket(Socket::Request { expects: None })),
+            to(0, ACK),
+            local(LocalSegment, false),
+        ),
+        (
+            "retransmitted SYN",
+            world(socket(request(ACKNOWLEDGEMENT + 1))),
+            to(0, SYN),
+            local(LocalSyn, true),
+        ),
+    ]);
+}
+
+#[test]
 fn a_forwarded_segment_goes_down_from_the_own_rank() {
     use Counter::{LocalSegment, NoSocket, TtlExceeded, Unasked};
     use tcp::ACK;

@@ -1,12 +1,15 @@
 //! The straight path beside the longer way.
 
+use core::num::NonZeroU32;
+
 use std::vec::Vec;
 
 use crate::abi::{BackendIndex, BackendMask, MAX_BACKENDS, NOT_A_BACKEND, RankRow, flag};
 use crate::env::Socket;
 use crate::ingress::passage;
 use crate::testing::{
-    BANNED, CLIENT, CLIENT_MAC, PORT, Random, SEQUENCE, Segment, World, backend, node_mac,
+    ACKNOWLEDGEMENT, BANNED, CLIENT, CLIENT_MAC, PORT, Random, SEQUENCE, Segment, World, backend,
+    node_mac,
 };
 use crate::verdict::Kind;
 use crate::wire::addr::Mac;
@@ -62,9 +65,15 @@ fn world(random: &mut Random) -> World {
         Socket::Listener,
         Socket::Cookie,
         Socket::Connection,
+        Socket::Request {
+            expects: NonZeroU32::new(ACKNOWLEDGEMENT),
+        },
+        Socket::Request {
+            expects: NonZeroU32::new(!ACKNOWLEDGEMENT),
+        },
         Socket::TimeWait { expects: None },
         Socket::TimeWait {
-            expects: Some(SEQUENCE),
+            expects: NonZeroU32::new(SEQUENCE),
         },
     ]);
     world.listens = random.below(2) == 0;
