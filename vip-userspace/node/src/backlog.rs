@@ -13,13 +13,14 @@ use std::time::Duration;
 use vip_common::wire::time::BootNanos;
 
 /// Time between two looks.
-pub const INTERVAL: Duration = Duration::from_millis(50);
+pub const INTERVAL: Duration = Duration::from_millis(25);
 
-/// How long nothing is accepted until the server counts as one that hangs.
-const LIMIT: Duration = Duration::from_millis(100);
+/// How long nothing is accepted until the server counts as one that hangs: four intervals, less
+/// what the fifth look may come early.
+const LIMIT: Duration = Duration::from_millis(95);
 
 /// For how much of that no process waited for a processor, at least.
-const CALM: Duration = Duration::from_millis(20);
+const CALM: Duration = Duration::from_millis(10);
 
 /// How long nothing is accepted until the server counts as one that hangs on a machine where a
 /// process waits for a processor all the time.
@@ -27,7 +28,7 @@ const STARVED_LIMIT: Duration = Duration::from_secs(1);
 
 /// A look that comes later than that after the one before says nothing about the server: this
 /// machine was too busy to look, so it may have been too busy to serve.
-const LATE: Duration = INTERVAL.saturating_mul(2);
+const LATE: Duration = INTERVAL.saturating_mul(4);
 
 /// The result of a look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,9 +140,9 @@ mod tests {
         let looks = [
             (0, 1000, First),
             (50, 1050, Waiting),
-            (100, 1095, Waiting),
-            (150, 1140, Waiting),
-            (200, 1185, Accepted),
+            (100, 1098, Waiting),
+            (150, 1146, Waiting),
+            (200, 1194, Accepted),
         ];
         assert_eq!(after_stalls(&looks), [None; 5]);
     }
@@ -151,9 +152,9 @@ mod tests {
         use Look::{First, Waiting};
         let looks = [
             (0, 1000, First),
-            (50, 1040, Waiting),
-            (100, 1081, Waiting),
-            (150, 1130, Waiting),
+            (50, 1046, Waiting),
+            (100, 1092, Waiting),
+            (150, 1138, Waiting),
         ];
         let hangs = Some(Change::Hangs { since: at(0) });
         assert_eq!(after_stalls(&looks), [None, None, None, hangs]);

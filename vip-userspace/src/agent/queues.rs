@@ -33,7 +33,7 @@ struct Queues {
     backlog: Backlog,
 }
 
-/// Looks at all queues every 50 ms until the agent ends. `longest` always holds the length of the
+/// Looks at all queues every 25 ms until the agent ends. `longest` always holds the length of the
 /// longest one.
 pub(super) fn watch_queues(
     config: &Config,

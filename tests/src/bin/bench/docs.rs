@@ -1,5 +1,5 @@
 //! `cargo xtask bench docs`: runs the benchmarks of the packet path and writes what they found
-//! to `docs/benchmarks.md`, with a plot.
+//! to `docs/benchmarks-packet-path.md`, with a plot.
 
 use std::path::Path;
 
@@ -25,10 +25,10 @@ pub(super) fn run(effort: &Effort) -> Result<()> {
     let charts = [steer::chart(&steered), connections::chart(&connections)];
     for (name, text) in [
         (
-            "benchmarks.md",
+            "benchmarks-packet-path.md",
             page(rounds, &steered, &live, &connections)?,
         ),
-        ("benchmarks.svg", plot::svg(&charts)),
+        ("benchmarks-packet-path.svg", plot::svg(&charts)),
     ] {
         let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
@@ -50,7 +50,7 @@ fn page(rounds: usize, steer: &Report, live: &Report, connections: &Report) -> R
         "# Benchmarks of the packet path\n\n\
          Made by `cargo xtask bench docs` on {}. Each number is the median over {rounds} rounds in \
          which everything takes its turn. Machines are noisy: look at the ratios.\n\n\
-         ![What a packet and what a connection costs](benchmarks.svg)\n\n",
+         ![What a packet and what a connection costs](benchmarks-packet-path.svg)\n\n",
         steer.origin()
     );
     page += "## What a packet costs the programs\n\n\

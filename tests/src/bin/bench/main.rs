@@ -61,7 +61,7 @@ enum Benchmark {
     /// Instructions of `steer` on several kernels, or of `connections` beside IPVS, in virtual
     /// machines whose clocks count them
     Vm(vm::Options),
-    /// Run `steer`, `live` and `connections`, and write docs/benchmarks.md and its plot
+    /// Run `steer`, `live` and `connections`, and write docs/benchmarks-packet-path.md and its plot
     Docs {
         /// How often everything takes its turn
         #[arg(long, default_value_t = 9)]

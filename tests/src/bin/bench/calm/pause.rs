@@ -54,9 +54,6 @@ const OUTAGES: &[Duration] = &[
 /// A server that does not answer for so long may be said to hang.
 const HANGS_AFTER: Duration = ms(100);
 
-/// The agents' default of `reset_after`, less what they may have heard before the pause.
-const GONE_AFTER: Duration = ms(1900);
-
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
@@ -138,7 +135,8 @@ impl Pause {
             | (Self::Processes, Claim::Away | Claim::Gone) => None,
             (Self::Processes | Self::Port, Claim::Hung) => Some(HANGS_AFTER),
             (Self::Port, Claim::Away) => Some(away_after(profile)),
-            (Self::Port, Claim::Gone) => Some(GONE_AFTER),
+            // Less what was heard before the pause.
+            (Self::Port, Claim::Gone) => Some(profile.reset_after() - ms(100)),
         }
     }
 
@@ -164,9 +162,6 @@ impl Pause {
 /// The shortest outage after which a node may be away: two of three BFD intervals are left of the
 /// detection time, and three questions are asked.
 fn away_after(profile: Profile) -> Duration {
-    let interval = match profile {
-        Profile::Fast => ms(10),
-        Profile::Default | Profile::Guide | Profile::Tuned => ms(50),
-    };
+    let interval = profile.bfd_interval();
     interval * 2 + interval.max(ms(20)) * 2
 }

@@ -1,5 +1,7 @@
 //! The failures and the profiles that `cargo xtask bench failover` takes.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
@@ -60,6 +62,16 @@ pub(crate) enum Profile {
 impl Profile {
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Default | Self::Fast)
+    }
+
+    /// Our agent's BFD interval; that of `default` is its own.
+    pub(crate) fn bfd_interval(self) -> Duration {
+        Duration::from_millis(if self == Self::Fast { 10 } else { 35 })
+    }
+
+    /// Our agent's `reset_after`; that of `default` is its own.
+    pub(crate) fn reset_after(self) -> Duration {
+        Duration::from_millis(if self == Self::Fast { 500 } else { 2000 })
     }
 }
 

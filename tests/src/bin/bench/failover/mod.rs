@@ -7,7 +7,8 @@
 //! after 50 ms. 200 watches are open. The gap is the longest time between two answers to the same
 //! client. Late requests began after all agents had noticed by BFD that the node is silent.
 //!
-//! - `default`, `fast`: our agent as it is, and with 10 ms advertisements and 3 × 10 ms BFD.
+//! - `default`, `fast`: our agent as it is, and with 10 ms advertisements, 3 × 10 ms BFD and a
+//!   `reset_after` of 500 ms.
 //! - `guide`: keepalived and HAProxy as in the kubeadm guide to high availability. Its check
 //!   script connects to the local HAProxy instead of calling curl.
 //! - `tuned`: the same with VRRPv3 advertisements every 10 ms and a check every 200 ms.

@@ -45,12 +45,19 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(programs: &Programs, profile: Profile) -> Result<Self> {
         let (interval, more) = match profile {
-            Profile::Fast => ("10ms", "\n[bfd]\ninterval = \"10ms\"\n"),
-            _ => ("100ms", ""),
+            Profile::Fast => {
+                let (bfd, reset) = (profile.bfd_interval(), profile.reset_after());
+                let bfd = format!("\n[bfd]\ninterval = \"{bfd:?}\"\n");
+                (
+                    "10ms",
+                    format!("{bfd}\n[datapath]\nreset_after = \"{reset:?}\"\n"),
+                )
+            }
+            _ => ("100ms", String::new()),
         };
         let plan = Plan {
             interval: interval.to_owned(),
-            more: more.to_owned(),
+            more,
             bare: !profile.is_ours(),
             ..Plan::default()
         };
