@@ -509,7 +509,8 @@ keys! {
         ///
         /// A node that loses its network for less than that keeps its connections: segments for it
         /// are dropped, and sent again. After it, other nodes reset them, so that clients connect
-        /// anew. With fast timers (3 times 10 ms), 500 ms are enough.
+        /// anew. With fast timers (3 times 10 ms), 500 ms are enough. No node is gone before BFD
+        /// has missed it, however short this is.
         pub reset_after: Duration {
             kind: duration(ms(100)..=ms(600_000)),
             default: "2s",
