@@ -1,7 +1,7 @@
 //! The agents of a cluster: start, faults, and waiting for what they say.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -24,9 +24,22 @@ impl Cluster {
         self.launch_agent(node, &config)
     }
 
+    /// Where a node's agent writes its log.
+    #[must_use]
+    pub fn agent_log(&self, node: usize) -> PathBuf {
+        self.work.join(format!("{}-vip.log", self.name(node)))
+    }
+
+    /// What the agents have logged.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let log = |node| std::fs::read_to_string(self.agent_log(node)).unwrap_or_default();
+        self.nodes().into_iter().map(log).collect()
+    }
+
     fn launch_agent(&mut self, node: usize, config: &Path) -> Result<()> {
         let host = self.topology.nodes[node].as_ref();
-        let log = self.work.join(format!("{}-vip.log", host.name()));
+        let log = self.agent_log(node);
         self.agents[node] = Some(Agent::start(&self.programs, host, config, &log)?);
         Ok(())
     }

@@ -8,6 +8,8 @@ use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
 use crate::traffic::Traffic;
 
+use super::steps::logged;
+
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "agent_killed",
     promise: "agent_killed_and_restarted_fails_no_request",
@@ -38,6 +40,10 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     ));
     traffic.load.go_on(300)?;
     traffic.finish(&mut outcome, None)?;
+    let repaired = logged(cluster, "was not the agent's");
+    outcome.promise(repaired == 0, || {
+        "what an agent left was taken for somebody else's doing".to_owned()
+    });
     timeline.event(format!(
         "{} of {} requests failed, {} watches cut, longest gap {} ms",
         outcome.failed, outcome.requests, outcome.watches_cut_living, outcome.gap_ms

@@ -25,27 +25,18 @@ const TIME: Duration = Duration::from_secs(6);
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("busy_machine");
     let owner = cluster.owner()?;
-    let logs = |cluster: &Cluster| -> String {
-        let log = |node| {
-            let path = cluster
-                .work()
-                .join(format!("{}-vip.log", cluster.name(node)));
-            std::fs::read_to_string(path).unwrap_or_default()
-        };
-        cluster.nodes().into_iter().map(log).collect()
-    };
     let count = |text: &str| {
         let moves = text.matches("became the owner").count();
         (moves, text.matches("BFD session is down").count())
     };
-    let before = count(&logs(cluster));
+    let before = count(&cluster.logs());
     let busy = super::steps::keep_busy(cluster, owner, BUSY)?;
     let end = Instant::now() + TIME;
     while Instant::now() < end {
         std::thread::sleep(Duration::from_millis(100));
     }
     drop(busy);
-    let after = count(&logs(cluster));
+    let after = count(&cluster.logs());
     outcome.promise(before == after, || {
         format!("(takeovers, BFD sessions down) were {before:?} and are {after:?}")
     });

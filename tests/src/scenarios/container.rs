@@ -54,7 +54,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         let pod = Pod::parse(&manifest)?;
         let containerd = Containerd::start(host, cluster.work())?;
         containerd.import(host, &image)?;
-        let log = cluster.work().join(format!("{}-vip.log", host.name()));
+        let log = cluster.agent_log(node);
         let process = containerd.run(host, &pod, &log)?;
         cluster.adopt_agent(node, process);
         daemons.push((containerd, pod));

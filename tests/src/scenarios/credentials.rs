@@ -241,10 +241,7 @@ fn token(cluster: &mut Cluster, outcome: &mut Outcome, timeline: &mut Timeline) 
     for node in cluster.nodes() {
         let mut said = cluster.vip(node, &["status", "--json"])?;
         said += &cluster.vip(node, &["events", "--json"])?;
-        let log = cluster
-            .work()
-            .join(format!("{}-vip.log", cluster.name(node)));
-        said += &std::fs::read_to_string(log).unwrap_or_default();
+        said += &std::fs::read_to_string(cluster.agent_log(node)).unwrap_or_default();
         outcome.promise(!said.contains(SECRET), || {
             format!("{} has told the token", cluster.name(node))
         });

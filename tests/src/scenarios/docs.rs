@@ -301,7 +301,7 @@ fn sync(cluster: &mut Cluster, number: usize, node: &mut Node) -> Result<()> {
     cluster.stop_agent(number)?;
     if let Some(text) = &manifest {
         let host = cluster.host(number);
-        let log = cluster.work().join(format!("{}-vip.log", host.name()));
+        let log = cluster.agent_log(number);
         let process = node.containerd.run(host, &Pod::parse(text)?, &log)?;
         cluster.adopt_agent(number, process);
     }

@@ -13,6 +13,8 @@ use crate::outcome::{Down, Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
 use crate::traffic::{Load, Traffic, vip};
 
+use super::steps::logged;
+
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "server_hangs",
     promise: "server_hangs_and_new_connections_go_elsewhere_at_once",
@@ -74,7 +76,7 @@ fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     outcome.promise(!moved, || "the VIP moved".to_owned());
     hang(cluster, owner, &mut outcome, timeline)?;
     for text in ["accepted nothing for", "hangs, as its own node reports"] {
-        let told = count(cluster, text) > 0;
+        let told = logged(cluster, text) > 0;
         outcome.promise(told, || format!("no log says: {text}"));
     }
     Ok(outcome)
@@ -88,7 +90,7 @@ fn hang(
     timeline: &mut Timeline,
 ) -> Result<()> {
     let name = cluster.name(victim);
-    let moves = count(cluster, "became the owner");
+    let moves = logged(cluster, "became the owner");
     let client = cluster.topology.client.as_ref();
     let mut load = Load::start_at(cluster, client, &vip(), EVERY_MS, 0)?;
     load.go_on(200)?;
@@ -124,7 +126,7 @@ fn hang(
     let later = requests.iter().filter(|request| request.start > again);
     let back = later.filter(there).count();
     outcome.promise(back > 0, || format!("{name} serves nothing afterwards"));
-    let moved = count(cluster, "became the owner") - moves;
+    let moved = logged(cluster, "became the owner") - moves;
     // Away from an owner whose server hangs, and not back.
     outcome.promise(moved <= 1, || format!("the VIP moved {moved} times"));
     timeline.event(format!(
@@ -180,8 +182,8 @@ fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
     let failed = requests.iter().filter(|request| !request.succeeded());
     let failed = failed.count();
     let (queues, probes) = (
-        count(cluster, "accepted nothing for"),
-        count(cluster, "timed out after"),
+        logged(cluster, "accepted nothing for"),
+        logged(cluster, "timed out after"),
     );
     let alarms = queues + probes;
     outcome.promise(alarms <= ALARMS, || {
@@ -194,16 +196,4 @@ fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
     ));
     cluster.wait_until_settled()?;
     Ok(outcome)
-}
-
-/// How often the agents' logs hold a text.
-fn count(cluster: &Cluster, text: &str) -> usize {
-    let log = |node| {
-        let path = cluster
-            .work()
-            .join(format!("{}-vip.log", cluster.name(node)));
-        std::fs::read_to_string(path).unwrap_or_default()
-    };
-    let logs = cluster.nodes().into_iter().map(log);
-    logs.map(|log| log.matches(text).count()).sum()
 }

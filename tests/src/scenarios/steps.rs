@@ -43,3 +43,8 @@ pub(super) fn keep_busy(cluster: &Cluster, node: usize, count: usize) -> Result<
     };
     (0..count).map(spin).collect()
 }
+
+/// How often the agents' logs hold a text.
+pub(super) fn logged(cluster: &Cluster, text: &str) -> usize {
+    cluster.logs().matches(text).count()
+}

@@ -343,7 +343,9 @@ impl NodeLoop {
         for input in inputs {
             self.node.on_input(now(), input, &mut self.actions);
         }
-        self.carry_out();
+        // What the agent before has left, such as the end of its lease, is not taken for somebody
+        // else's doing later.
+        self.rewrite();
         let mut buffer = vec![0; crate::net::vrrp::BUFFER];
         while !self.node.has_left() {
             let readable = self.wait();

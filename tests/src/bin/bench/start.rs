@@ -62,9 +62,7 @@ fn cold(cluster: &mut Cluster) -> Result<f64> {
 
 /// Milliseconds from the start of an agent to its word that it has started and adopted.
 fn restart(cluster: &mut Cluster, node: usize) -> Result<f64> {
-    let log = cluster
-        .work()
-        .join(format!("{}-vip.log", cluster.name(node)));
+    let log = cluster.agent_log(node);
     let told = || -> Result<usize> {
         let text = std::fs::read_to_string(&log).context("read the agent's log")?;
         Ok(text.matches(ADOPTED).count())

@@ -244,7 +244,7 @@ fn refuse_realtime(setup: &mut Setup, profile: Profile) -> Result<()> {
             .args(["run", "--config"]);
         command.arg(cluster.work().join("vip.toml"));
         let name = cluster.name(node);
-        let log = cluster.work().join(format!("{name}-vip.log"));
+        let log = cluster.agent_log(node);
         let agent = Process::daemon(&format!("vip run on {name}"), &mut command, &log)?;
         cluster.adopt_agent(node, agent);
     }

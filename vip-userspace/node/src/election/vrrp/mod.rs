@@ -36,6 +36,7 @@
 //!   [`PRIORITY_CLAIMED_ALONE`] if it has claimed it since. So it yields to any owner that was not
 //!   alone, and nobody takes these priorities for a reason to take over.
 //! - An owner yields to the one before that still advertises: only its packets were lost.
+//! - Of two nodes that take over at the same time, the one of lower priority yields at once.
 //! - Otherwise an owner yields to one of higher priority after three intervals. That one yields
 //!   before, or a segment has been mended both parts of which had an owner.
 
@@ -365,6 +366,10 @@ impl Machine {
         let interval = self.interval.max(advert.interval).duration();
         let is_new = now.since(*since) < interval * INTERVALS_TO_DEATH;
         if is_new && *former == Some(source) && advert.priority > PRIORITY_ALONE && !meeting.unfit {
+            return true;
+        }
+        // Both have just taken the VIP over.
+        if is_new && outranked {
             return true;
         }
         if !outranked {

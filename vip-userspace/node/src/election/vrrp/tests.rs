@@ -196,11 +196,15 @@ fn owner_that_may_be_preempted_yields_to_higher_priority_and_to_higher_address_a
     }
 }
 
-/// An owner of this priority hears another one every 100 ms. Returns after how many milliseconds it
-/// yields.
+/// A node that has been the owner for three intervals, with this priority, hears another one every
+/// 100 ms. Returns after how many milliseconds it yields.
 fn yields_after(own: u8, priority: u8) -> Option<u64> {
     let (mut machine, mut now) = active(1, 128);
     machine.set_priority(own);
+    for _ in 0..3 {
+        now = now.after(Duration::from_millis(100));
+        machine.on_timer(now);
+    }
     for ms in (0..1000).step_by(100) {
         let meeting = Meeting::default();
         machine.on_advert(now, address(2), &advert(priority, interval(100)), meeting);
@@ -230,11 +234,14 @@ fn owner_that_was_alone_yields_at_once_and_another_one_after_three_intervals() {
 }
 
 #[test]
-fn owner_yields_to_the_one_before_that_was_not_gone() {
+fn new_owner_yields_to_the_one_before_and_to_a_better_one() {
     for (source, priority, unfit, intervals, yields) in [
         (1, 100, false, 0, true),
         (1, 100, true, 0, false),
         (2, 100, false, 0, false),
+        // Both have taken over at the same time.
+        (2, 200, false, 0, true),
+        (2, 200, false, 3, false),
         (1, PRIORITY_ALONE, false, 0, false),
         (1, PRIORITY_RESIGNED, false, 0, false),
         (1, 100, false, 3, false),
