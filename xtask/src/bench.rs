@@ -10,11 +10,11 @@ use crate::{demo, install, kernels, sh};
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which: `steer` (what a packet costs), `live` (real frames a second), `connections` (what
-    /// they cost, beside HAProxy and nftables), `docs` (these three, into docs/benchmarks-packet-path.md),
-    /// `failover` (what clients notice, beside keepalived and HAProxy), `calm` (how often the VIP
-    /// moves on disturbed machines, beside keepalived), `start` (how long agents take to start),
-    /// `vm` (instructions of `steer` on several kernels, or of connections beside IPVS) or `ranks`
-    /// (how even shares are)
+    /// they cost, beside HAProxy and nftables), `docs` (these three, into
+    /// docs/benchmarks-packet-path.md), `failover` (what clients notice, beside keepalived and
+    /// HAProxy), `calm` (how often the VIP moves on disturbed machines, beside keepalived), `start`
+    /// (how long agents take to start), `vm` (instructions of `steer` on several kernels, or of
+    /// connections beside IPVS) or `ranks` (how even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]

@@ -27,7 +27,11 @@ impl Cluster {
     /// Where a node's agent writes its log.
     #[must_use]
     pub fn agent_log(&self, node: usize) -> PathBuf {
-        self.work.join(format!("{}-vip.log", self.name(node)))
+        self.log_of(&self.name(node))
+    }
+
+    fn log_of(&self, name: &str) -> PathBuf {
+        self.work.join(format!("{name}-vip.log"))
     }
 
     /// What the agents have logged.
@@ -158,7 +162,7 @@ impl Cluster {
         let mut last = String::new();
         let waited = until(what, PATIENCE, || {
             if let Some(name) = self.dead_agents().first() {
-                let log = tail(&self.work.join(format!("{name}-vip.log")), 10);
+                let log = tail(&self.log_of(name), 10);
                 bail!("the agent on {name} has ended by itself:\n{log}");
             }
             for &node in nodes {

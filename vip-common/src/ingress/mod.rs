@@ -15,8 +15,8 @@
 //! that the first rank decides about.
 //!
 //! Every hop but the last resort goes down the order, so no packet loops. A frame also carries the
-//! number of nodes that have looked for its socket (`passage.rs`). It bounds the hops of frames whose
-//! nodes do not know each other's MACs or have different tables.
+//! number of nodes that have looked for its socket (`passage.rs`). It bounds the hops of frames
+//! whose nodes do not know each other's MACs or have different tables.
 //!
 //! The kernels' socket tables are both the connection table and the first health check. A node
 //! whose API server has crashed has no listener, so it forwards the SYN.

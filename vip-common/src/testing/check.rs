@@ -1,7 +1,6 @@
 //! The rules that no frame may break.
 
 use core::num::NonZeroU32;
-
 use std::vec::Vec;
 
 use super::addresses::{PORT, node_mac};

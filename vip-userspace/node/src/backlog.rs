@@ -61,7 +61,7 @@ pub struct Moment {
     /// The time.
     pub now: BootNanos,
     /// For how long some process of this machine has waited for a processor until now; zero where
-    /// the kernel does not say.
+    /// the kernel does not say. Not used while no connection waits.
     pub stalled: Duration,
 }
 

@@ -138,9 +138,15 @@ impl Queues {
         pressure: &Pressure,
         length: u32,
     ) -> io::Result<Option<Change>> {
-        let moment = || Moment {
+        // Asked only while connections wait: mostly there are none.
+        let stalled = if length > 0 || !self.watched.is_empty() {
+            pressure.stalled()
+        } else {
+            Duration::ZERO
+        };
+        let moment = Moment {
             now: now(),
-            stalled: pressure.stalled(),
+            stalled,
         };
         let mut change = None;
         if !self.watched.is_empty() {
@@ -149,7 +155,7 @@ impl Queues {
                 waits &= diag.still_waits(connection)?;
             }
             let look = if waits { Look::Waiting } else { Look::Accepted };
-            change = self.backlog.on_look(moment(), look);
+            change = self.backlog.on_look(moment, look);
             if waits {
                 return Ok(change);
             }
@@ -169,6 +175,6 @@ impl Queues {
         } else {
             Look::First
         };
-        Ok(change.or(self.backlog.on_look(moment(), look)))
+        Ok(change.or(self.backlog.on_look(moment, look)))
     }
 }

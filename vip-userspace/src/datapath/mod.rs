@@ -451,7 +451,7 @@ impl Expected {
             ("tcp_request_sock", "snt_isn"),
         ];
         let [sequence, syn_ack] = btf::offsets(fields).unwrap_or_else(|error| {
-            tracing::debug!(%error, "no BTF of the kernel");
+            tracing::warn!(%error, "the kernel does not describe its types (BTF)");
             [None; 2]
         });
         if sequence.is_none() {

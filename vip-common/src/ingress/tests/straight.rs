@@ -1,7 +1,6 @@
 //! The straight path beside the longer way.
 
 use core::num::NonZeroU32;
-
 use std::vec::Vec;
 
 use crate::abi::{BackendIndex, BackendMask, MAX_BACKENDS, NOT_A_BACKEND, RankRow, flag};

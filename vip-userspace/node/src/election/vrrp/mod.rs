@@ -365,11 +365,10 @@ impl Machine {
         }
         let interval = self.interval.max(advert.interval).duration();
         let is_new = now.since(*since) < interval * INTERVALS_TO_DEATH;
-        if is_new && *former == Some(source) && advert.priority > PRIORITY_ALONE && !meeting.unfit {
-            return true;
-        }
-        // Both have just taken the VIP over.
-        if is_new && outranked {
+        let was_before =
+            *former == Some(source) && advert.priority > PRIORITY_ALONE && !meeting.unfit;
+        // One that outranks a new owner has just taken the VIP over, too.
+        if is_new && (was_before || outranked) {
             return true;
         }
         if !outranked {
