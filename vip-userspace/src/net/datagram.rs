@@ -92,10 +92,24 @@ pub(super) fn tell_time(socket: &Socket) -> io::Result<()> {
 /// A time of the wall clock, by that of the leases. A step of the wall clock makes it wrong by as
 /// much.
 fn by_boot_clock(time: TimeSpec) -> io::Result<BootNanos> {
-    let age = clock_gettime(ClockId::CLOCK_REALTIME)? - time;
+    // The thread may lose its processor between the readings of the two clocks, and all packets
+    // would seem to be younger by as much.
+    const TOGETHER: Duration = Duration::from_micros(50);
+    const TRIES: usize = 4;
+    let mut tries = 0;
+    let (wall, boot) = loop {
+        let before = now();
+        let wall = clock_gettime(ClockId::CLOCK_REALTIME)?;
+        let boot = now();
+        tries += 1;
+        if boot.since(before) < TOGETHER || tries == TRIES {
+            break (wall, boot);
+        }
+    };
+    let age = wall - time;
     // Negative after a step back.
     let age = u64::try_from(age.num_nanoseconds()).unwrap_or(0);
-    Ok(now().before(Duration::from_nanos(age)))
+    Ok(boot.before(Duration::from_nanos(age)))
 }
 
 /// The next packet; `None` if there is none now.
