@@ -20,8 +20,8 @@ use vip_common::wire::bfd;
 use vip_node::allow::Prefix;
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
-    Attachment, BfdPort, Claim, Datapath, DatapathError, DesiredState, Egress, Leftover, Loader,
-    Look, Mode, Pins, Seen, Taken, Way, leftovers, pin_directory, refuse_taken, remove,
+    self, Attachment, BfdPort, Claim, Datapath, DatapathError, DesiredState, Egress, Leftover,
+    Loader, Look, Mode, Pins, Seen, Taken, Way, leftovers, pin_directory, refuse_taken, remove,
     socket_lookup_programs,
 };
 use vip_userspace::kernel::bpf::{self, Kind};
@@ -171,14 +171,31 @@ fn programs_outlive_their_agent_and_the_next_one_adopts_them() {
         assert_eq!(xdp_id(&xdp()), xdp_id(&before), "it is the same program");
         drop(second);
 
-        // Another list of nodes is another cluster: nothing of the old ranks may be used.
-        let (mut third, state) = Datapath::load(Some(place.pins()), &desired(5)).expect("loads");
-        assert!(!third.adopted());
-        third
+        // A member that comes changes nothing for those that are there.
+        let (third, state) = Datapath::load(Some(place.pins()), &desired(5)).expect("loads");
+        assert!(third.adopted());
+        assert_ne!(
+            third.halves().rank_base,
+            0,
+            "new ranks lie beside the old ones"
+        );
+        assert_eq!(state.mac(backend(1)), node_mac(1), "what it knew");
+        drop(third);
+        let slots = datapath::members(&place.pins());
+        assert!(slots.iter().map(|(slot, _)| slot.get()).eq(0..5));
+
+        // Another node in a slot: nothing of the old ranks may be used with its address.
+        let mut other = desired(5);
+        let node = other.backends[backend(4)];
+        other.backends.remove(backend(4));
+        other.backends.insert(backend(1), node);
+        let (mut fourth, state) = Datapath::load(Some(place.pins()), &other).expect("loads");
+        assert!(!fourth.adopted());
+        fourth
             .attach("eth0", place.index, XdpMode::Auto, None)
             .expect("replaces");
         assert!(state.mac(backend(1)).is_unknown());
-        drop(third);
+        drop(fourth);
         place.clean_up();
         assert!(!xdp().contains("prog/xdp"), "{}", xdp());
     });

@@ -32,7 +32,8 @@ impl MacFilter {
     }
 }
 
-/// Index of a backend in the configured list of nodes, `0..MAX_BACKENDS`.
+/// Index of a backend in the maps and masks of this node, `0..MAX_BACKENDS`: its slot. Another node
+/// may have the same backend in another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendIndex(u8);
 
@@ -155,6 +156,22 @@ impl BackendMask {
     }
 }
 
+impl BackendMask {
+    /// The backends in the set, in the order of their indices.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = BackendIndex> {
+        (0..MAX_BACKENDS)
+            .filter_map(BackendIndex::new)
+            .filter(move |index| self.contains(*index))
+    }
+}
+
+impl FromIterator<BackendIndex> for BackendMask {
+    fn from_iter<I: IntoIterator<Item = BackendIndex>>(backends: I) -> Self {
+        let add = |set: Self, backend| set.with(backend, true);
+        backends.into_iter().fold(Self::EMPTY, add)
+    }
+}
+
 impl fmt::Debug for BackendMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#06b}", self.0)
@@ -178,6 +195,12 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Whether there is a node in this entry.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        !self.address.is_unspecified()
+    }
+
     /// Its address of the family of `like`.
     #[inline(always)]
     #[must_use]
@@ -226,7 +249,12 @@ impl Masks {
     /// The first `count` backends alive and chosen for new connections.
     #[must_use]
     pub const fn all(count: usize) -> Self {
-        let all = BackendMask::first(count);
+        Self::of(BackendMask::first(count))
+    }
+
+    /// These backends alive and chosen for new connections.
+    #[must_use]
+    pub const fn of(all: BackendMask) -> Self {
         Self {
             alive: all,
             suspect: BackendMask::EMPTY,

@@ -113,7 +113,7 @@ pub(crate) fn is_living_peer(state: &State, mac: Mac) -> bool {
 /// address that it receives at or the one that it sends from.
 #[inline(always)]
 fn is_peer_that(state: &State, mac: Mac, wanted: impl Fn(usize) -> bool) -> bool {
-    let count = (state.config.backend_count as usize).min(MAX_BACKENDS);
+    let count = (state.config.slot_count as usize).min(MAX_BACKENDS);
     let mut index = 0;
     while index < count {
         let backend = &state.backends[index];

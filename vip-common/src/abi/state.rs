@@ -54,13 +54,14 @@ pub struct Config {
     /// Index of this node among the backends; [`NOT_A_BACKEND`](super::NOT_A_BACKEND) if it is
     /// none.
     pub own_index: u32,
-    /// Number of backends in use, `0..=MAX_BACKENDS`.
+    /// Number of backends in use, `0..=MAX_BACKENDS`: so many ranks each row has.
     pub backend_count: u32,
     /// Index of the first row of the half of the rank table in use: 0 or
     /// [`BUCKETS`](super::BUCKETS).
     pub rank_base: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// One more than the highest index of a backend in use, `0..=MAX_BACKENDS`. Below it there may
+    /// be entries that are not in use.
+    pub slot_count: u32,
 }
 
 impl Config {
@@ -103,7 +104,7 @@ impl Config {
             let Some(index) = BackendIndex::new(index) else {
                 break;
             };
-            let has = |like| backend.address_like(like).is_some();
+            let has = |like| backend.is_used() && backend.address_like(like).is_some();
             self.ipv4_nodes = self
                 .ipv4_nodes
                 .with(index, has(Be32::from_wire([0; 4]).into()));
@@ -130,7 +131,7 @@ pub struct State {
     /// Until then, a segment may be reset that no node has the socket for. The agent moves it on,
     /// as it does an answer lease: a verdict of a dead agent must not hold for ever.
     pub resets_until: BootNanos,
-    /// The backends, of which the first `backend_count` are in use.
+    /// The backends. Entries that are not in use are zero.
     pub backends: [Backend; MAX_BACKENDS],
     /// The addresses of the first `ipv4_count` VIPs, side by side for a quick search.
     pub ipv4: [Be32; MAX_VIPS],
@@ -154,19 +155,18 @@ impl State {
         number.wrapping_add(self.config.zero as usize) & (LIMIT - 1)
     }
 
-    /// The backends in use.
-    #[must_use]
-    pub fn backends(&self) -> &[Backend] {
-        let count = self.config.backend_count as usize;
-        &self.backends[..count.min(MAX_BACKENDS)]
+    /// The backends in use, with their indices.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendIndex, &Backend)> {
+        let backends = self.backends.iter().enumerate();
+        let backends = backends.filter(|(_, backend)| backend.is_used());
+        backends.filter_map(|(index, backend)| Some((BackendIndex::new(index)?, backend)))
     }
 
     /// The filter of the Ethernet addresses of all backends in use, for [`Config::peers`].
     #[must_use]
     pub fn peers(&self) -> MacFilter {
-        let nodes = self.backends().iter();
-        nodes
-            .flat_map(|node| [node.mac, node.source])
+        self.backends()
+            .flat_map(|(_, node)| [node.mac, node.source])
             .filter(|mac| !mac.is_unknown())
             .fold(MacFilter::default(), MacFilter::with)
     }

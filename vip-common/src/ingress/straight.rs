@@ -335,7 +335,7 @@ impl<H: Headers> Segment<'_, '_, H> {
         }
         let usable = usable(state, self.service, SYN);
         if from_peer {
-            if config.own_index >= config.backend_count {
+            if config.own_index >= config.slot_count {
                 return ControlFlow::Continue(known);
             }
         } else {

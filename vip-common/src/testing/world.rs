@@ -73,6 +73,7 @@ impl World {
                 layout_version: LAYOUT_VERSION,
                 own_index: me as u32,
                 backend_count: nodes as u32,
+                slot_count: nodes as u32,
                 hash_key: HASH_KEY,
                 own_mac: node_mac(list[me]),
                 straight_mac: node_mac(list[me]),

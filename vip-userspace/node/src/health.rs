@@ -10,8 +10,10 @@
 //! That a server hangs is found by its own node first, by its [accept queue](crate::backlog). The
 //! node reports it to the others by BFD, and all of them stop to use the server at once.
 
-use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, MAX_BACKENDS, MAX_CHECKS};
+use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, MAX_CHECKS};
 use vip_common::wire::time::BootNanos;
+
+use crate::slots::Slots;
 
 /// The result of one probe.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -263,22 +265,24 @@ impl Check {
     }
 }
 
-/// The backends of a cluster, in the order of the configuration, each with its checks.
+/// The backends of a cluster, each with its checks.
 ///
 /// A backend lives while any of its checks finds life. The first check is that of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Health {
-    backends: Vec<Vec<Check>>,
+    backends: Slots<Vec<Check>>,
 }
 
 impl Health {
-    /// For that many backends and checks of each; those beyond [`MAX_BACKENDS`] and
-    /// [`MAX_CHECKS`] are left out.
+    /// For these backends and so many checks of each; those beyond [`MAX_CHECKS`] are left out.
     #[must_use]
-    pub fn new(backends: usize, checks: usize, thresholds: Thresholds) -> Self {
+    pub fn new(backends: BackendMask, checks: usize, thresholds: Thresholds) -> Self {
         let backend = vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)];
         Self {
-            backends: vec![backend; backends.min(MAX_BACKENDS)],
+            backends: backends
+                .iter()
+                .map(|index| (index, backend.clone()))
+                .collect(),
         }
     }
 
@@ -294,7 +298,7 @@ impl Health {
         let first = if probed { None } else { Some(Server::Ready) };
         let was_alive = self.alive(index);
         let before = first.unwrap_or(self.server(index, check));
-        let checks = self.backends.get_mut(index.get());
+        let checks = self.backends.get_mut(index);
         let Some(found) = checks.and_then(|checks| checks.get_mut(check.get())) else {
             return vec![];
         };
@@ -320,7 +324,7 @@ impl Health {
         hang: Option<Hang>,
     ) -> Option<Transition> {
         let before = self.server(index, check);
-        let checks = self.backends.get_mut(index.get())?;
+        let checks = self.backends.get_mut(index)?;
         checks.get_mut(check.get())?.hang = hang;
         let probe = match hang.and_then(|hang| hang.text(now)) {
             Some(reason) => Probe::Hung {
@@ -341,7 +345,7 @@ impl Health {
     /// Takes over from an earlier agent whether a server got new connections. Holds until the first
     /// probe.
     pub fn remember(&mut self, index: BackendIndex, check: CheckIndex, usable: bool) {
-        let checks = self.backends.get_mut(index.get());
+        let checks = self.backends.get_mut(index);
         if let Some(check) = checks.and_then(|checks| checks.get_mut(check.get())) {
             check.asked = true;
             check.usable.holds = usable;
@@ -350,19 +354,19 @@ impl Health {
     }
 
     fn check(&self, index: BackendIndex, check: CheckIndex) -> Option<&Check> {
-        self.backends.get(index.get())?.get(check.get())
+        self.backends.get(index)?.get(check.get())
     }
 
     /// The checks that each backend has.
     pub fn checks(&self) -> impl Iterator<Item = CheckIndex> + use<> {
-        CheckIndex::first(self.backends.first().map_or(0, Vec::len))
+        CheckIndex::first(self.backends.values().next().map_or(0, Vec::len))
     }
 
     /// Whether a backend lives, so that open connections may go there. False if there is no such
     /// backend.
     #[must_use]
     pub fn alive(&self, index: BackendIndex) -> bool {
-        let checks = self.backends.get(index.get());
+        let checks = self.backends.get(index);
         checks.is_some_and(|checks| checks.iter().any(|check| check.alive.holds))
     }
 
@@ -397,10 +401,19 @@ impl Health {
         check.is_some_and(|check| check.unready.holds)
     }
 
+    /// The set of all backends for which `member` is true.
+    fn set(&self, member: impl Fn(BackendIndex) -> bool) -> BackendMask {
+        self.backends
+            .mask()
+            .iter()
+            .filter(|index| member(*index))
+            .collect()
+    }
+
     /// All backends whose server a check has not asked yet.
     #[must_use]
     pub fn all_unasked(&self, check: CheckIndex) -> BackendMask {
-        set(|index| {
+        self.set(|index| {
             let check = self.check(index, check);
             check.is_some_and(|check| !check.asked && check.hang.is_none())
         })
@@ -409,19 +422,19 @@ impl Health {
     /// All backends that live.
     #[must_use]
     pub fn all_alive(&self) -> BackendMask {
-        set(|index| self.alive(index))
+        self.set(|index| self.alive(index))
     }
 
     /// All backends whose server a check finds [usable](Self::usable).
     #[must_use]
     pub fn all_usable(&self, check: CheckIndex) -> BackendMask {
-        set(|index| self.usable(index, check))
+        self.set(|index| self.usable(index, check))
     }
 
     /// All backends whose server answers a check, ready or not.
     #[must_use]
     pub fn all_answering(&self, check: CheckIndex) -> BackendMask {
-        set(|index| {
+        self.set(|index| {
             let check = self.check(index, check);
             check.is_some_and(|check| check.answering.holds && check.hang.is_none())
         })
@@ -435,15 +448,6 @@ fn change(before: Server, after: Server, probe: Probe) -> Option<Transition> {
         Server::Unknown => Transition::Unknown(probe),
         Server::Unready => Transition::NotReady(probe),
     })
-}
-
-/// The set of all backends for which `member` is true.
-fn set(member: impl Fn(BackendIndex) -> bool) -> BackendMask {
-    (0..MAX_BACKENDS)
-        .filter_map(BackendIndex::new)
-        .fold(BackendMask::EMPTY, |mask, index| {
-            mask.with(index, member(index))
-        })
 }
 
 #[cfg(test)]

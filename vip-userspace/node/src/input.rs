@@ -11,14 +11,15 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 use crate::bfd;
 use crate::faults::Fault;
 use crate::health::{Hang, Probe, Thresholds};
+use crate::slots::Slots;
 
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// This node's index in `nodes`.
+    /// This node's slot in `nodes`.
     pub own: BackendIndex,
-    /// All nodes, in the order of the configuration, which is the same on each node.
-    pub nodes: Vec<Member>,
+    /// The members that are known from the start, this node among them.
+    pub nodes: Slots<Member>,
     /// VRRP timers and preemption.
     pub vrrp: VrrpParams,
     /// BFD; `None` if it is off.

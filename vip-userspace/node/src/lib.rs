@@ -57,6 +57,7 @@ pub mod allow;
 pub mod hearing;
 pub mod hooks;
 pub mod settings;
+pub mod slots;
 pub mod sources;
 pub mod ways;
 

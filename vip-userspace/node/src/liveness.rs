@@ -38,6 +38,7 @@ use crate::health::Probe;
 use crate::input::Params;
 use crate::membership::Membership;
 use crate::random::mix;
+use crate::slots::Slots;
 
 /// Least time between questions to a node whose agent is not heard. A host answers much faster.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(20);
@@ -98,8 +99,8 @@ pub(crate) struct Liveness {
     isolation: Isolation,
     /// The last [`Event::Isolated`]. A node that starts alone is no news.
     told_isolated: bool,
-    /// By backend index; `None` for this node itself.
-    peers: Vec<Option<Peer>>,
+    /// All members but this node.
+    peers: Slots<Peer>,
     /// Changes of a session's state that are not acted upon yet. A field, so that BFD packets cause
     /// no allocation.
     changes: Vec<bfd::Action>,
@@ -108,16 +109,15 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// No node was heard, and no session is started. Without BFD all count as up.
     pub(crate) fn new(params: &Params) -> Self {
-        let peer = |index: usize| {
+        let peer = |slot: BackendIndex| {
             Peer::new(params.bfd.map(|bfd| {
-                let seed = mix(params.seed, index as u64);
+                let seed = mix(params.seed, slot.get() as u64);
                 let discriminator = NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
                 Session::new(bfd, discriminator, seed)
             }))
         };
-        let peers = (0..params.nodes.len())
-            .map(|index| (index != params.own.get()).then(|| peer(index)))
-            .collect();
+        let others = params.nodes.mask().with(params.own, false);
+        let peers = others.iter().map(|slot| (slot, peer(slot))).collect();
         Self {
             bfd: params.bfd,
             extra: Duration::ZERO,
@@ -163,7 +163,7 @@ impl Liveness {
     /// nothing. All clocks towards Away and Gone begin anew, and sessions send at full rate for a
     /// while.
     pub(crate) fn begin_anew(&mut self, now: BootNanos) {
-        for peer in self.peers.iter_mut().flatten() {
+        for peer in self.peers.values_mut() {
             peer.begin_anew(now);
             if let Some(session) = &mut peer.session {
                 session.hurry(now);
@@ -448,7 +448,7 @@ impl Liveness {
     pub(crate) fn next_deadline(&self) -> BootNanos {
         let pace = self.pace();
         let cut_off = self.isolation.is_cut_off();
-        let peers = self.peers.iter().flatten();
+        let peers = self.peers.values();
         let peers = peers.map(|peer| {
             let session = peer.session.as_ref().map(Session::next_deadline);
             let end = (!cut_off).then(|| peer.end(pace));
@@ -459,16 +459,16 @@ impl Liveness {
     }
 
     fn sessions(&self) -> impl Iterator<Item = &Session> {
-        let peers = self.peers.iter().flatten();
+        let peers = self.peers.values();
         peers.filter_map(|peer| peer.session.as_ref())
     }
 
     fn peer(&self, node: BackendIndex) -> Option<&Peer> {
-        self.peers.get(node.get())?.as_ref()
+        self.peers.get(node)
     }
 
     fn peer_mut(&mut self, node: BackendIndex) -> Option<&mut Peer> {
-        self.peers.get_mut(node.get())?.as_mut()
+        self.peers.get_mut(node)
     }
 
     /// Drives one BFD session. Its packets go out, its ups and downs wait for
@@ -479,10 +479,10 @@ impl Liveness {
         out: &mut Vec<Event>,
         drive: impl FnOnce(&mut Session, &mut Vec<bfd::Action>),
     ) {
-        let Some(Some(Peer {
+        let Some(Peer {
             session: Some(session),
             ..
-        })) = self.peers.get_mut(node.get())
+        }) = self.peers.get_mut(node)
         else {
             return;
         };
@@ -572,7 +572,7 @@ impl Liveness {
     /// Time between questions to a healthy node, or to one whose silence proves nothing.
     fn slow_interval(&self) -> Duration {
         let bfd = self.bfd.map(|bfd| bfd.interval);
-        let others = self.peers.iter().flatten().count().max(1) as u32;
+        let others = self.peers.values().count().max(1) as u32;
         SLOW_INTERVAL.max(bfd.unwrap_or_default() * 20) * others
     }
 }

@@ -11,6 +11,7 @@ use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::time::BootNanos;
 
 use crate::input::{Member, Params};
+use crate::slots::Slots;
 
 /// Least time limit of joining. Two agents that run bring their BFD session up within a few
 /// packets.
@@ -23,7 +24,7 @@ const JOINING_INTERVALS: u32 = 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Membership {
     own: BackendIndex,
-    members: Vec<Member>,
+    members: Slots<Member>,
     /// The time limit of joining; `None` without BFD, where agents cannot be heard.
     joining_time: Option<Duration>,
     /// Nodes whose Ethernet address is known, so that frames can be forwarded to them.
@@ -60,7 +61,7 @@ impl Membership {
 
     /// All members, this node among them.
     pub(crate) fn all(&self) -> impl Iterator<Item = BackendIndex> + use<> {
-        (0..self.members.len()).filter_map(BackendIndex::new)
+        self.members.mask().iter()
     }
 
     /// All members but this node.
@@ -71,12 +72,12 @@ impl Membership {
 
     /// How a member is configured; `None` if there is no such member.
     pub(crate) fn member(&self, index: BackendIndex) -> Option<Member> {
-        self.members.get(index.get()).copied()
+        self.members.get(index).copied()
     }
 
     /// How this node is configured.
     pub(crate) fn own_member(&self) -> Member {
-        self.members[self.own.get()]
+        self.members[self.own]
     }
 
     /// A node's Ethernet address is known.

@@ -12,6 +12,7 @@ use crate::bfd::Session;
 use crate::election::Rank;
 use crate::input::Params;
 use crate::liveness::Liveness;
+use crate::slots::Slots;
 use crate::transfer::PRIORITY_HANDING_OVER;
 
 /// Advertisement intervals without an advertisement after which an owner is forgotten: one more
@@ -55,8 +56,8 @@ pub(crate) struct Ownership {
     own: BackendIndex,
     /// Time between advertisements.
     interval: Duration,
-    /// By backend index: time of the last advertisement or resignation.
-    adverts: Vec<Option<BootNanos>>,
+    /// Time of each node's last advertisement or resignation.
+    adverts: Slots<BootNanos>,
     /// The best other owner that is heard. (A partitioned segment can have two.)
     heard: Option<Owner>,
     /// This node owns the VIP.
@@ -76,7 +77,7 @@ impl Ownership {
         Self {
             own: params.own,
             interval: params.vrrp.interval.duration(),
-            adverts: vec![None; params.nodes.len()],
+            adverts: Slots::new(),
             heard: None,
             is_own: false,
             reported: None,
@@ -97,9 +98,7 @@ impl Ownership {
         patience: Duration,
         liveness: &Liveness,
     ) {
-        if let Some(last) = self.adverts.get_mut(source.get()) {
-            *last = Some(now);
-        }
+        self.adverts.insert(source, now);
         let known = self.predecessor.filter(|last| last.index == source);
         if advert.priority == PRIORITY_RESIGNED {
             if let Some(last) = &mut self.predecessor
@@ -218,7 +217,7 @@ impl Ownership {
 
     /// When a node's last advertisement came, if one did.
     pub(crate) fn advert(&self, node: BackendIndex) -> Option<BootNanos> {
-        self.adverts.get(node.get()).copied().flatten()
+        self.adverts.get(node).copied()
     }
 
     /// Whether a node has resigned lately. Until the transfer times out it may go on advertising to
@@ -302,7 +301,7 @@ mod tests {
                 interval: Centiseconds::new(10).unwrap(),
                 addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
             };
-            let address = params(2, false).nodes[source].address;
+            let address = params(2, false).nodes[index(source)].address;
             self.ownership.on_advert(
                 at(ms),
                 index(source),

@@ -56,6 +56,8 @@ use siphasher::sip::SipHasher13;
 use thiserror::Error;
 use vip_common::abi::{BUCKETS, BackendIndex, MAX_BACKENDS, RankRow};
 
+use crate::slots::Slots;
+
 /// The properties of a backend that its ranks depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -85,6 +87,22 @@ pub enum RankError {
 /// Too many backends, two of them with one address, or one with a weight of zero.
 pub fn table(key: [u64; 2], backends: &[Identity]) -> Result<Vec<RankRow>, RankError> {
     beginning(key, backends, BUCKETS)
+}
+
+/// The same with the members' slots in place of indices. Another node may have the same members in
+/// other slots; the order of members is the same.
+///
+/// # Errors
+/// As [`table`].
+pub fn table_of_slots(key: [u64; 2], members: &Slots<Identity>) -> Result<Vec<RankRow>, RankError> {
+    let identities: Vec<Identity> = members.values().copied().collect();
+    let slots: Vec<BackendIndex> = members.mask().iter().collect();
+    let mut rows = table(key, &identities)?;
+    for row in &mut rows {
+        let order = row.order(slots.len());
+        *row = RankRow::new(order.map(|place| slots[place.get()]));
+    }
+    Ok(rows)
 }
 
 /// Computes the first rows of the table.
@@ -514,6 +532,20 @@ mod tests {
         let rows = [row([0, 2, 1]), row([1, 2, 0]), row([2, 0, 1])];
         let worst = worst_share(&backends, &rows);
         assert!((worst - 1.0 / 3.0).abs() < 1e-9, "{worst}");
+    }
+
+    #[test]
+    fn slots_change_nothing_but_names() {
+        let backends = equal([0x0a00_000b, 0x0a00_000c, 0x0a00_000d]);
+        let slots = [7, 0, 15].map(|slot| BackendIndex::new(slot).unwrap());
+        // By their slots, the second backend is the first member.
+        let members = slots.into_iter().zip(backends.iter().copied()).collect();
+        let rows = table(KEY, &backends).unwrap();
+        let found = table_of_slots(KEY, &members).unwrap();
+        for (row, found) in rows.iter().zip(found) {
+            let named: Vec<_> = row.order(3).map(|place| slots[place.get()]).collect();
+            assert!(found.order(3).eq(named));
+        }
     }
 
     /// A digest of a table, by which machines can be compared.

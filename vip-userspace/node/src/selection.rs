@@ -44,7 +44,7 @@ impl Selection {
     /// No server was probed, and no node drains.
     pub(crate) fn new(params: &Params) -> Self {
         Self {
-            health: Health::new(params.nodes.len(), params.checks, params.thresholds),
+            health: Health::new(params.nodes.mask(), params.checks, params.thresholds),
             draining: BackendMask::EMPTY,
             masks: None,
             resorts: [Resort::default(); MAX_CHECKS],

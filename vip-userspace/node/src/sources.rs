@@ -12,7 +12,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, MAX_BACKENDS};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
@@ -47,17 +47,17 @@ impl Node {
 #[derive(Clone, Debug)]
 pub struct Sources {
     own: BackendIndex,
-    nodes: Vec<Node>,
+    nodes: [Node; MAX_BACKENDS],
     changes: u64,
 }
 
 impl Sources {
-    /// For that many nodes, whose MACs are not known.
+    /// No node's MAC is known.
     #[must_use]
-    pub fn new(nodes: usize, own: BackendIndex) -> Self {
+    pub fn new(own: BackendIndex) -> Self {
         Self {
             own,
-            nodes: vec![Node::default(); nodes],
+            nodes: Default::default(),
             changes: 0,
         }
     }
@@ -120,9 +120,14 @@ impl Sources {
         self.changes
     }
 
-    /// The problem with a node's MACs, as a text for operators. `names` are those of all nodes.
+    /// The problem with a node's MACs, as a text for operators. `name` is that
+    /// of a node.
     #[must_use]
-    pub fn alarm(&self, index: BackendIndex, names: &[&str]) -> Option<String> {
+    pub fn alarm(
+        &self,
+        index: BackendIndex,
+        name: impl Fn(BackendIndex) -> String,
+    ) -> Option<String> {
         let node = &self.nodes[index.get()];
         let mut alarm = String::new();
         if node.unsettled {
@@ -138,7 +143,7 @@ impl Sources {
             let mut others =
                 others.filter(|(place, other)| *place != index.get() && other.has(mac));
             if let Some((place, _)) = others.next() {
-                let name = names.get(place).copied().unwrap_or_default();
+                let name = BackendIndex::new(place).map(name).unwrap_or_default();
                 let and = if alarm.is_empty() { "" } else { "; " };
                 let _ = write!(
                     alarm,
@@ -155,7 +160,9 @@ impl Sources {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 3] = ["cp1", "cp2", "cp3"];
+    fn name(index: BackendIndex) -> String {
+        format!("cp{}", index.get() + 1)
+    }
 
     fn at(seconds: u64) -> BootNanos {
         BootNanos(1_000_000_000_000 + seconds * 1_000_000_000)
@@ -171,7 +178,7 @@ mod tests {
 
     /// Node 0 knows where the other two are reached.
     fn sources() -> Sources {
-        let mut sources = Sources::new(3, index(0));
+        let mut sources = Sources::new(index(0));
         for node in 0..3 {
             sources.on_neighbour(index(node), mac(node as u8 + 1));
         }
@@ -197,7 +204,7 @@ mod tests {
         assert_eq!(sources.node(mac(9)), Some(index(1)));
         assert_eq!(sources.node(mac(2)), Some(index(1)));
         assert_eq!(sources.node(Mac::UNKNOWN), None);
-        assert_eq!(sources.alarm(index(1), &NAMES), None);
+        assert_eq!(sources.alarm(index(1), name), None);
         // A node does not receive its own frames, and learns no invalid address.
         assert!(!frame(&mut sources, at(0), 0, 7));
         assert!(!sources.on_frame(at(0), index(1), Mac::UNKNOWN));
@@ -205,7 +212,7 @@ mod tests {
 
     #[test]
     fn nothing_is_learned_before_arp_has_told() {
-        let mut sources = Sources::new(3, index(0));
+        let mut sources = Sources::new(index(0));
         assert!(!frame(&mut sources, at(0), 1, 9));
         sources.on_neighbour(index(1), mac(9));
         assert!(!frame(&mut sources, at(0), 1, 9));
@@ -217,11 +224,11 @@ mod tests {
         // One in 20 seconds is few enough, for ever.
         for change in 0..20 {
             assert!(frame(&mut sources, at(20 * change), 1, 100 + change as u8));
-            assert_eq!(sources.alarm(index(1), &NAMES), None);
+            assert_eq!(sources.alarm(index(1), name), None);
         }
         let begin = 1000;
         for change in 0..4 {
-            assert_eq!(sources.alarm(index(1), &NAMES), None);
+            assert_eq!(sources.alarm(index(1), name), None);
             assert!(frame(
                 &mut sources,
                 at(begin + change),
@@ -229,16 +236,16 @@ mod tests {
                 10 + change as u8
             ));
         }
-        let alarm = sources.alarm(index(1), &NAMES).unwrap();
+        let alarm = sources.alarm(index(1), name).unwrap();
         assert!(
             alarm.contains("02:00:00:00:00:0d, 02:00:00:00:00:0c"),
             "{alarm}"
         );
-        assert_eq!(sources.alarm(index(2), &NAMES), None);
+        assert_eq!(sources.alarm(index(2), name), None);
         sources.on_time(at(begin + 3 + 59));
-        assert!(sources.alarm(index(1), &NAMES).is_some());
+        assert!(sources.alarm(index(1), name).is_some());
         sources.on_time(at(begin + 3 + 60));
-        assert_eq!(sources.alarm(index(1), &NAMES), None);
+        assert_eq!(sources.alarm(index(1), name), None);
     }
 
     #[test]
@@ -247,7 +254,7 @@ mod tests {
         frame(&mut sources, at(0), 1, 9);
         frame(&mut sources, at(0), 2, 9);
         let names = |sources: &Sources, node, other: &str| {
-            let alarm = sources.alarm(index(node), &NAMES).unwrap();
+            let alarm = sources.alarm(index(node), name).unwrap();
             assert!(
                 alarm.contains(&format!("is also the MAC of {other};")),
                 "{alarm}"

@@ -197,7 +197,7 @@ mod tests {
                 interval: self.params.vrrp.interval,
                 addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
             };
-            let (now, address) = (at(5000), self.params.nodes[0].address);
+            let (now, address) = (at(5000), self.params.nodes[index(0)].address);
             let liveness = &self.segment.ends[self.params.own.get()].liveness;
             let patience = Duration::from_secs(1);
             self.ownership

@@ -6,6 +6,7 @@
 //! Everything that may be slow runs in a loop on tokio: the outcome of a probe, a change of the
 //! node's network, an ARP frame, a question from `vip status`, a signal.
 
+mod cluster;
 mod event_loop;
 mod late;
 pub mod lock;
@@ -131,8 +132,7 @@ async fn refuse_impossible(config: &Config, nic: &Nic, netlink: &Netlink) -> any
     netlink
         .refuse_no_hosts(nic, vips, config.addresses())
         .await?;
-    let mut peers = config.addresses();
-    peers.remove(nic.node_index);
+    let peers = config.peers(nic.address);
     survey::is_on_their_link(netlink, nic, &peers).await?;
     Ok(())
 }

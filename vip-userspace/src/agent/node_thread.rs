@@ -36,6 +36,7 @@ use vip_node::bfd::Session;
 use vip_node::choice::Resort;
 use vip_node::election::State;
 use vip_node::health::Server;
+use vip_node::slots::Slots;
 use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
 
 /// How long BFD packets may wait in their socket at most. One that has waited for longer counts as
@@ -114,20 +115,26 @@ pub(super) struct View {
     pub(super) answer_until: BootNanos,
     pub(super) masks: Masks,
     pub(super) faults: Vec<Fault>,
-    /// By backend index; `None` for this node and without BFD.
-    pub(super) sessions: Vec<Option<SessionView>>,
-    /// By backend index: when the node's last advertisement came.
-    pub(super) adverts: Vec<Option<BootNanos>>,
-    /// By backend index: takes no new connections.
-    pub(super) draining: Vec<bool>,
-    /// By backend index and check.
-    pub(super) servers: Vec<Vec<Server>>,
+    /// What is known of each node.
+    pub(super) nodes: Slots<NodeView>,
     /// By check: where new connections go.
     pub(super) resorts: Vec<Resort>,
-    /// By backend index: whether the node answers ICMP echo, if that is known.
-    pub(super) echo: Vec<Option<bool>>,
     /// What the thread has read.
     pub(super) received: Received,
+}
+
+/// A node of the cluster, this one or another.
+pub(super) struct NodeView {
+    /// `None` for this node and without BFD.
+    pub(super) session: Option<SessionView>,
+    /// When the node's last advertisement came.
+    pub(super) advert: Option<BootNanos>,
+    /// It takes no new connections.
+    pub(super) draining: bool,
+    /// By check.
+    pub(super) servers: Vec<Server>,
+    /// Whether it answers ICMP echo, if that is known.
+    pub(super) echo: Option<bool>,
 }
 
 /// Packets that the thread has taken from its sockets since it started.
@@ -174,9 +181,9 @@ pub(super) struct Known {
 
 /// What does not change while the thread runs.
 pub(super) struct StaticConfig {
-    /// The nodes' addresses, by backend index.
-    pub(super) nodes: Vec<IpAddr>,
-    /// This node's place among them.
+    /// The nodes' addresses.
+    pub(super) nodes: Slots<IpAddr>,
+    /// This node's slot.
     pub(super) own: BackendIndex,
     /// What is announced. Those of the nodes' family tell our virtual router from others with
     /// the same number: one of them in common is enough, while VIPs are added or removed.
@@ -194,7 +201,7 @@ pub(super) struct StaticConfig {
 impl StaticConfig {
     /// What advertisements name: the VIPs of the nodes' family.
     fn advertised(&self) -> impl Iterator<Item = IpAddr> {
-        let ipv4 = self.nodes.first().is_some_and(IpAddr::is_ipv4);
+        let ipv4 = self.nodes[self.own].is_ipv4();
         let vips = self.vips.iter().copied();
         vips.filter(move |vip| vip.is_ipv4() == ipv4)
     }
@@ -334,7 +341,7 @@ impl NodeLoop {
         let masks = masks.unwrap_or_default();
         self.node
             .on_start(now(), answer_until, masks, &mut self.actions);
-        for index in (0..self.config.nodes.len()).filter_map(BackendIndex::new) {
+        for index in self.config.nodes.mask().iter() {
             if !self.state.mac(index).is_unknown() {
                 let located = Input::Located(index);
                 self.node.on_input(now(), located, &mut self.actions);
@@ -403,12 +410,12 @@ impl NodeLoop {
     }
 
     fn index(&self, address: IpAddr) -> Option<BackendIndex> {
-        let place = self.config.nodes.iter().position(|node| *node == address)?;
-        BackendIndex::new(place).filter(|index| *index != self.config.own)
+        let (slot, _) = self.config.nodes.find(|node| *node == address)?;
+        Some(slot).filter(|slot| *slot != self.config.own)
     }
 
     fn address(&self, index: BackendIndex) -> IpAddr {
-        self.config.nodes[index.get()]
+        self.config.nodes[index]
     }
 
     fn take_vrrp(&mut self, buffer: &mut [u8]) {
@@ -645,7 +652,7 @@ impl NodeLoop {
                     }
                 }
                 Action::AskWitnesses => {
-                    let nodes = (0..self.config.nodes.len()).filter_map(BackendIndex::new);
+                    let nodes = self.config.nodes.mask().iter();
                     let nodes = nodes
                         .filter(|index| *index != self.config.own)
                         .map(|index| (self.address(index), self.state.mac(index)))
@@ -725,7 +732,7 @@ impl NodeLoop {
                 );
             }
             (To::All, VrrpMode::Unicast) => {
-                for &to in &self.config.nodes {
+                for &to in self.config.nodes.values() {
                     if to != own {
                         unsent(
                             "VRRP",
@@ -744,7 +751,6 @@ impl NodeLoop {
             round_trip: session.round_trip(),
             heard: Some(session.heard()).filter(|heard| *heard > BootNanos::ZERO),
         };
-        let nodes = || (0..self.config.nodes.len()).filter_map(BackendIndex::new);
         let checks = CheckIndex::first(self.config.checks);
         View {
             state: self.node.state(),
@@ -753,25 +759,21 @@ impl NodeLoop {
             answer_until: self.node.answer_until(),
             masks: self.node.masks(),
             faults: self.node.faults().collect(),
-            sessions: nodes()
-                .map(|index| self.node.bfd(index).map(session))
-                .collect(),
-            adverts: nodes().map(|index| self.node.advert(index)).collect(),
-            draining: nodes().map(|index| self.node.is_draining(index)).collect(),
-            servers: nodes()
-                .map(|index| {
-                    let servers = checks.clone();
-                    servers
-                        .map(|check| self.node.server(index, check))
-                        .collect()
-                })
-                .collect(),
+            nodes: self.config.nodes.map(|slot, _| NodeView {
+                session: self.node.bfd(slot).map(session),
+                advert: self.node.advert(slot),
+                draining: self.node.is_draining(slot),
+                servers: checks
+                    .clone()
+                    .map(|check| self.node.server(slot, check))
+                    .collect(),
+                echo: self.node.answers_echo(slot),
+            }),
             received: self.received,
             resorts: checks
                 .clone()
                 .map(|check| self.node.resort(check))
                 .collect(),
-            echo: nodes().map(|index| self.node.answers_echo(index)).collect(),
         }
     }
 

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vip_common::abi::CheckIndex;
+use vip_common::abi::{BackendIndex, CheckIndex};
 
 use tokio::spawn;
 use tokio::sync::mpsc;
 use vip_common::wire::time::BootNanos;
 
+use super::cluster::Cluster;
 use super::ticks::ticks;
 use crate::clock::now;
 use crate::config::Config;
@@ -36,8 +37,8 @@ pub(super) enum Outcome {
 
 /// A probe that has ended.
 pub(super) struct Probed {
-    /// Place of the node in the configuration.
-    pub(super) node: usize,
+    /// The node.
+    pub(super) node: BackendIndex,
     /// Number of the check.
     pub(super) check: CheckIndex,
     /// When it began.
@@ -48,9 +49,8 @@ pub(super) struct Probed {
     pub(super) found: Found,
 }
 
-/// A task for each check of a node, so that a server that hangs delays only its own probes. `own`:
-/// place of this node in the configuration.
-pub(super) fn start_probes(config: &Config, own: usize, outcomes: &mpsc::Sender<Outcome>) {
+/// A task for each check of a node, so that a server that hangs delays only its own probes.
+pub(super) fn start_probes(config: &Config, cluster: &Cluster, outcomes: &mpsc::Sender<Outcome>) {
     let health = &config.health;
     let checks = CheckIndex::first(config.checks.len());
     for (number, check) in checks.zip(&config.checks) {
@@ -69,9 +69,10 @@ pub(super) fn start_probes(config: &Config, own: usize, outcomes: &mpsc::Sender<
             }))
         };
         let others = prober(false);
-        for (node, configured) in config.nodes.iter().enumerate() {
-            let quick =
-                node == own && number == CheckIndex::API && matches!(check.ask, Ask::Http(_));
+        for (node, member) in cluster.nodes().iter() {
+            let quick = node == cluster.own()
+                && number == CheckIndex::API
+                && matches!(check.ask, Ask::Http(_));
             let (prober, pause) = if quick {
                 (prober(true), health.interval.min(OWN_INTERVAL))
             } else {
@@ -83,14 +84,14 @@ pub(super) fn start_probes(config: &Config, own: usize, outcomes: &mpsc::Sender<
                 pause,
                 probes_per_connection: health.interval.div_duration_f64(pause).ceil() as u32,
             };
-            spawn(task.run(prober, configured.address, outcomes.clone()));
+            spawn(task.run(prober, member.address, outcomes.clone()));
         }
     }
 }
 
 /// Probes one server of one node.
 struct Task {
-    node: usize,
+    node: BackendIndex,
     check: CheckIndex,
     /// Time between two probes.
     pause: Duration,

@@ -84,12 +84,17 @@ impl Config {
 
     /// The addresses of the nodes but this one, in their order.
     #[must_use]
-    pub fn peers(&self, own: usize) -> Vec<IpAddr> {
+    pub fn peers(&self, own: IpAddr) -> Vec<IpAddr> {
         let mut addresses = self.addresses();
-        if own < addresses.len() {
-            addresses.remove(own);
-        }
+        addresses.retain(|address| *address != own);
         addresses
+    }
+
+    /// The name of the node with this address; the address if it is none.
+    #[must_use]
+    pub fn name(&self, address: IpAddr) -> String {
+        let node = self.nodes.iter().find(|node| node.address == address);
+        node.map_or_else(|| address.to_string(), |node| node.name.clone())
     }
 
     /// The configured key, or the one that belongs to the VIP.
@@ -107,16 +112,6 @@ impl Config {
             IpAddr::V6(address) => address.octets()[15],
         };
         self.vrrp.router_id.unwrap_or(last_byte.max(1))
-    }
-
-    /// What the rank table is built from.
-    #[must_use]
-    pub fn identities(&self) -> Vec<rank::Identity> {
-        let identity = |node: &Node| rank::Identity {
-            address: node.address,
-            weight: node.weight,
-        };
-        self.nodes.iter().map(identity).collect()
     }
 }
 

@@ -79,7 +79,8 @@ pub struct Node {
 
 impl Node {
     /// One of which only the address is given.
-    pub(super) fn at(address: IpAddr) -> Self {
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
         Self {
             address,
             other_address: None,

@@ -10,6 +10,7 @@ use vip_common::abi::{
 use vip_common::wire::addr::{Be32, Be128, Mac};
 use vip_common::wire::time::BootNanos;
 use vip_node::allow::AllowLists;
+use vip_node::slots::Slots;
 
 /// The halves of the tables in use. A new table is written into the other half first.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +54,8 @@ pub struct DesiredState {
     pub redirects: bool,
     /// Number of the agent's network namespace; 0 if the kernel does not tell.
     pub netns: u64,
-    /// The nodes' addresses, in the order of the configuration.
-    pub backends: Vec<NodeAddresses>,
+    /// The nodes' addresses.
+    pub backends: Slots<NodeAddresses>,
     /// Level of the programs' own log (see [`Datapath::log`](super::Datapath::log)): 0 is none, 4
     /// (debug) tells of each frame.
     pub log_level: u8,
@@ -96,10 +97,15 @@ impl DesiredState {
             state.masks = Masks {
                 no_forward: BackendMask::ALL,
                 connect: Masks::default().connect,
-                ..Masks::all(self.backends.len())
+                ..Masks::of(self.backends.mask())
             };
         }
-        for (found, node) in zip(&mut state.backends, &self.backends) {
+        for (slot, found) in state.backends.iter_mut().enumerate() {
+            let slot = BackendIndex::new(slot);
+            let Some(node) = slot.and_then(|slot| self.backends.get(slot)) else {
+                *found = Backend::zeroed();
+                continue;
+            };
             let (mac, source) = if found.address == node.address {
                 (found.mac, found.source)
             } else {
@@ -118,6 +124,11 @@ impl DesiredState {
                 .own_index
                 .map_or(NOT_A_BACKEND, |index| index.get() as u32),
             backend_count: self.backends.len() as u32,
+            slot_count: self
+                .backends
+                .iter()
+                .next_back()
+                .map_or(0, |(slot, _)| slot.get() as u32 + 1),
             rank_base: halves.rank_base,
             hash_key: self.hash_key,
             own_mac: self.own_mac,
@@ -156,8 +167,7 @@ impl DesiredState {
             }
         }));
         state.config.peers = state.peers();
-        let nodes = &state.backends[..self.backends.len()];
-        state.config.set_families(nodes);
+        state.config.set_families(&state.backends);
     }
 
     /// Whether an Ethernet address is the NIC's own, as the programs see it too.
@@ -181,10 +191,12 @@ impl DesiredState {
             netns: config.netns,
             backends: state
                 .backends()
-                .iter()
-                .map(|node| NodeAddresses {
-                    address: node.address,
-                    other: node.other_address,
+                .map(|(slot, node)| {
+                    let addresses = NodeAddresses {
+                        address: node.address,
+                        other: node.other_address,
+                    };
+                    (slot, addresses)
                 })
                 .collect(),
             log_level: 0,

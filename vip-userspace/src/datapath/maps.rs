@@ -10,7 +10,7 @@ use vip_common::abi::{
     BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State, listener,
     maps as names,
 };
-use vip_common::wire::addr::Mac;
+use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
 
 use super::allow_map::AllowMap;
@@ -145,6 +145,21 @@ pub fn raise(state: &mut State, until: BootNanos) {
     }
 }
 
+/// The members in the maps that an earlier agent left, with their slots; none if they cannot be
+/// taken over.
+#[must_use]
+pub fn members(pins: &Pins) -> Vec<(BackendIndex, Be128)> {
+    let Some((_, found)) = Maps::pinned(pins) else {
+        return Vec::new();
+    };
+    let state = found.get();
+    if state.config.layout_version != LAYOUT_VERSION {
+        return Vec::new();
+    }
+    let members = state.backends();
+    members.map(|(slot, node)| (slot, node.address)).collect()
+}
+
 /// All maps but the state's and the log's.
 pub(super) struct Maps {
     pub(super) allowed: AllowMap,
@@ -194,16 +209,17 @@ impl Maps {
         Ok((maps, StateMap::new(map(names::STATE)?)?))
     }
 
-    /// Whether the maps can be taken over as they are: same layout, same nodes in the same
-    /// places, same hash. Were one of these another, a packet could meet old ranks with new
+    /// Whether the maps can be taken over as they are: same layout, same hash, and no node in a slot
+    /// that another node has. Were one of these otherwise, a packet could meet old ranks with new
     /// addresses; then new maps are filled and the programs change over to them in one step.
     pub(super) fn fits(&self, state: &State, desired: &DesiredState) -> bool {
         let config = &state.config;
         config.layout_version == LAYOUT_VERSION
-            && config.backend_count as usize == desired.backends.len()
             && config.hash_key == desired.hash_key
-            && zip(&desired.backends, &state.backends)
-                .all(|(node, backend)| backend.address == node.address)
+            && desired.backends.iter().all(|(slot, node)| {
+                let found = &state.backends[slot.get()];
+                !found.is_used() || found.address == node.address
+            })
             && zip(&desired.vips, &state.vips).all(|(vip, found)| found.address == vip.address)
     }
 

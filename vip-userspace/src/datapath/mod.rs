@@ -32,7 +32,7 @@ pub use self::error::DatapathError;
 pub use self::features::Features;
 pub use self::leftovers::{Leftover, leftovers, remove};
 pub use self::loader::Loader;
-pub use self::maps::{StateMap, raise};
+pub use self::maps::{StateMap, members, raise};
 pub use self::object::{EGRESS, INGRESS, LOCAL, OBJECT, TC_INGRESS};
 pub use self::others::{Claim, Taken, Turn, refuse_taken};
 pub use self::pins::{Held, Pins, pin_directory};
@@ -44,7 +44,7 @@ use std::path::Path;
 
 use aya::programs::{SchedClassifier, Xdp};
 use bytemuck::Zeroable as _;
-use vip_common::abi::{BackendCounters, BackendIndex, CheckIndex, Counter, State};
+use vip_common::abi::{BackendCounters, BackendIndex, BackendMask, CheckIndex, Counter, State};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
@@ -74,7 +74,7 @@ pub struct Datapath {
     pins: Option<Pins>,
     halves: Halves,
     own_index: Option<BackendIndex>,
-    backends: usize,
+    backends: BackendMask,
     adopted: bool,
     /// Why the kernel does not take the programs for local sockets. A node can do without.
     no_redirection: Option<DatapathError>,
@@ -153,7 +153,7 @@ impl Datapath {
             pins,
             halves: Halves::of(state.get()),
             own_index: desired.own_index,
-            backends: desired.backends.len(),
+            backends: desired.backends.mask(),
             adopted,
             no_redirection,
             standby: None,
@@ -389,10 +389,11 @@ impl Datapath {
 
     /// What went to other nodes.
     fn forwarded(&self) -> Result<BackendCounters, DatapathError> {
-        (0..self.backends)
-            .filter(|index| Some(*index) != self.own_index.map(BackendIndex::get))
+        self.backends
+            .iter()
+            .filter(|index| Some(*index) != self.own_index)
             .try_fold(BackendCounters::default(), |sum, index| {
-                Ok(sum + self.maps.backend_counters(index as u32)?)
+                Ok(sum + self.backend_counters(index)?)
             })
     }
 

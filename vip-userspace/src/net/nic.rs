@@ -19,8 +19,6 @@ pub struct Nic {
     pub address: IpAddr,
     /// Prefix length of that address.
     pub prefix_len: u8,
-    /// Place of that address among the configured nodes.
-    pub node_index: usize,
     /// The kernel's driver, or the kind of a virtual device (`veth`, `vlan`), if known.
     pub driver: Option<String>,
     /// Whether it was up and had a carrier when it was looked at.
@@ -189,15 +187,14 @@ pub(super) fn choose(
 
     let mut here = nodes
         .iter()
-        .enumerate()
-        .filter(|(_, node)| addresses.iter().any(|local| local.address == **node));
-    let Some((node_index, &address)) = here.next() else {
+        .filter(|node| addresses.iter().any(|local| local.address == **node));
+    let Some(&address) = here.next() else {
         return Err(NetError::NotANode {
             nodes: list(nodes),
             local: list(addresses.iter().map(|local| local.address)),
         });
     };
-    if let Some((_, &other)) = here.next() {
+    if let Some(&other) = here.next() {
         return Err(NetError::TwoNodes(address, other));
     }
 
@@ -257,7 +254,6 @@ pub(super) fn choose(
         mtu: link.mtu,
         address,
         prefix_len,
-        node_index,
         driver: link.kind.clone(),
         up: link.up,
     })
@@ -392,8 +388,8 @@ mod tests {
         ];
         let nic = choose(&links(), &addresses, VIP, &NODES, None).unwrap();
         assert_eq!(
-            (nic.index, nic.node_index, nic.prefix_len, nic.mac),
-            (2, 1, 24, [2, 0, 0, 0, 0, 1])
+            (nic.index, nic.address, nic.prefix_len, nic.mac),
+            (2, ip(12), 24, [2, 0, 0, 0, 0, 1])
         );
     }
 

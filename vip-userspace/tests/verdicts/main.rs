@@ -81,13 +81,11 @@ impl Kernel {
         }
         let (datapath, mut state) =
             Datapath::load(None, &desired).expect("the kernel takes the programs");
-        for (index, node) in world.state.backends().iter().enumerate() {
-            state
-                .set_mac(backend(index), node.mac)
-                .expect("the map is writable");
+        for (index, node) in world.state.backends() {
+            state.set_mac(index, node.mac).expect("the map is writable");
             if !node.source.is_unknown() {
                 state
-                    .set_source(backend(index), node.source)
+                    .set_source(index, node.source)
                     .expect("the map is writable");
             }
         }

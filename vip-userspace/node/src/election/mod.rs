@@ -74,7 +74,7 @@ pub(crate) struct Election {
 impl Election {
     /// Not started.
     pub(crate) fn new(params: &Params) -> Self {
-        let own = params.nodes[params.own.get()];
+        let own = params.nodes[params.own];
         Self {
             machine: Machine::new(vrrp::Params {
                 address: own.address,

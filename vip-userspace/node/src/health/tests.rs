@@ -29,7 +29,7 @@ impl Backend {
     const INDEX: BackendIndex = BackendIndex::new(0).unwrap();
 
     fn new(thresholds: Thresholds) -> Self {
-        Self(Health::new(1, 1, thresholds))
+        Self(Health::new(BackendMask::first(1), 1, thresholds))
     }
 
     fn on_probe(&mut self, probe: Probe) -> Vec<Transition> {
@@ -67,7 +67,7 @@ fn after(probes: &[Probe]) -> Vec<(bool, bool)> {
 
 #[test]
 fn nothing_known_means_alive_and_that_no_server_counts() {
-    let mut health = Health::new(2, 1, THRESHOLDS);
+    let mut health = Health::new(BackendMask::first(2), 1, THRESHOLDS);
     let both = BackendMask::first(2);
     assert_eq!(
         (health.all_alive(), health.all_unasked(CheckIndex::API)),
@@ -221,7 +221,7 @@ fn transitions_say_what_was_found() {
 #[test]
 fn sets_hold_a_bit_for_each_backend_in_its_place() {
     let index = |i| BackendIndex::new(i).unwrap();
-    let mut health = Health::new(3, 1, THRESHOLDS);
+    let mut health = Health::new(BackendMask::first(3), 1, THRESHOLDS);
     health.on_probe(index(0), CheckIndex::API, Probe::Ready);
     health.on_probe(index(1), CheckIndex::API, silent());
     health.on_probe(index(2), CheckIndex::API, not_ready());
@@ -240,7 +240,7 @@ fn sets_hold_a_bit_for_each_backend_in_its_place() {
 #[test]
 fn each_check_has_its_own_say_and_any_finds_life() {
     let index = BackendIndex::new(0).unwrap();
-    let mut health = Health::new(1, 2, THRESHOLDS);
+    let mut health = Health::new(BackendMask::first(1), 2, THRESHOLDS);
     assert_eq!(health.on_probe(index, CheckIndex::API, Probe::Ready), []);
     let refused = Transition::NotReady(Probe::Refused);
     assert_eq!(health.on_probe(index, SECOND, Probe::Refused), [refused]);
@@ -269,7 +269,7 @@ fn hang_counts_whatever_probes_find_and_its_end_leaves_what_they_found() {
         waiting: 27,
         since: at(0),
     };
-    let mut health = Health::new(1, 1, THRESHOLDS);
+    let mut health = Health::new(BackendMask::first(1), 1, THRESHOLDS);
     let (index, check) = (Backend::INDEX, CheckIndex::API);
     health.on_probe(index, check, Probe::Ready);
     let Some(Transition::NotReady(probe)) = health.set_hang(at(130), index, check, Some(queue))
@@ -290,7 +290,7 @@ fn hang_counts_whatever_probes_find_and_its_end_leaves_what_they_found() {
         (Some(Transition::Ready), None)
     );
     // One that was not asked yet.
-    let mut health = Health::new(1, 1, THRESHOLDS);
+    let mut health = Health::new(BackendMask::first(1), 1, THRESHOLDS);
     health.set_hang(at(0), index, check, Some(Hang::Reported));
     assert_eq!(health.all_unasked(check), BackendMask::EMPTY);
 }

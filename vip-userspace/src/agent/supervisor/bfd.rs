@@ -47,8 +47,13 @@ impl Supervisor {
                 }
             }
             Access::Lost(told) => {
-                let (access, socket) =
-                    Access::open(&self.config, &self.nic, &self.pins, &mut Loader::default());
+                let (access, socket) = Access::open(
+                    &self.config,
+                    &self.cluster.peers(),
+                    &self.nic,
+                    &self.pins,
+                    &mut Loader::default(),
+                );
                 if let Access::Lost(why) = &access
                     && why == told
                 {

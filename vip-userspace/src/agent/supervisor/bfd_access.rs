@@ -26,6 +26,7 @@ impl Access {
     /// off or the port cannot be opened.
     pub(super) fn open(
         config: &Config,
+        peers: &[IpAddr],
         nic: &Nic,
         pins: &Pins,
         loader: &mut Loader,
@@ -39,13 +40,12 @@ impl Access {
             remove();
             return (Self::Off, None);
         }
-        let peers = config.peers(nic.node_index);
-        let refused = match share(nic, &peers, pins, loader) {
+        let refused = match share(nic, peers, pins, loader) {
             Ok((port, socket)) => return (Self::Shared(Box::new(port)), Some(socket)),
             Err(error) => brief(&error),
         };
         remove();
-        match BfdSocket::open_alone(&nic.name, nic.address, &peers) {
+        match BfdSocket::open_alone(&nic.name, nic.address, peers) {
             Ok(socket) => {
                 tracing::warn!(
                     %refused,

@@ -37,7 +37,7 @@ impl Supervisor {
         let not_noted = noted?;
         let resort = self.view().await?.resorts.into_iter().max();
         Ok(Drained {
-            node: self.config.nodes[self.nic.node_index].name.clone(),
+            node: self.cluster.own_node().name.clone(),
             instead: resort
                 .filter(|resort| draining && *resort != Resort::Usable)
                 .map(|resort| resort.text().to_owned()),
@@ -47,7 +47,7 @@ impl Supervisor {
 
     /// Why this node is not drained.
     fn not_drained(&self, why: &NoDrain) -> String {
-        let own = &self.peers[self.nic.node_index].name;
+        let own = &self.cluster.own_node().name;
         let why = match why {
             NoDrain::LastUsable(why) => why,
             NoDrain::LastAgent => {
@@ -59,7 +59,7 @@ impl Supervisor {
         };
         let port = self.config.checks[why.check.get()].port;
         let others = why.others.iter().map(|other| {
-            let peer = &self.peers[other.node.get()];
+            let peer = &self.peers[other.node];
             let why = match other.why {
                 Unfit::Dead => "is down".to_owned(),
                 Unfit::Silent => "runs no agent that is heard".to_owned(),

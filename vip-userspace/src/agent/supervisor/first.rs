@@ -9,7 +9,6 @@ use vip_common::abi::{BackendIndex, MAX_CHECKS, Masks};
 
 use crate::agent::probes::{Outcome, Probed};
 use crate::clock::now;
-use crate::config::Config;
 use crate::probe::News;
 use vip_node::Input;
 use vip_node::health::Probe;
@@ -28,13 +27,17 @@ pub(super) struct First {
 
 /// Waits until by each check some server was found that may be used, or until all were asked, or
 /// for [`PATIENCE`].
-pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config) -> First {
+pub(super) async fn wait(
+    outcomes: &mut mpsc::Receiver<Outcome>,
+    nodes: usize,
+    checks: usize,
+) -> First {
     let end = Instant::now() + PATIENCE;
-    let all = config.nodes.len() * config.checks.len();
+    let all = nodes * checks;
     let mut first = First::default();
     let mut served = [false; MAX_CHECKS];
     let mut asked = 0;
-    while asked < all && !served[..config.checks.len()].iter().all(|served| *served) {
+    while asked < all && !served[..checks].iter().all(|served| *served) {
         match timeout_at(end, outcomes.recv()).await {
             Ok(Some(Outcome::Probe(one))) => {
                 served[one.check.get()] |= one.found.probe.is_usable();
@@ -53,24 +56,20 @@ pub(super) async fn wait(outcomes: &mut mpsc::Receiver<Outcome>, config: &Config
 /// The masks of a node whose agent knows no more than that.
 pub(super) fn masks(probed: &[Probed], mut masks: Masks) -> Masks {
     for one in probed.iter().filter(|one| one.found.probe.is_usable()) {
-        if let Some(index) = BackendIndex::new(one.node) {
-            let local = &mut masks.connect[one.check.get()];
-            *local = local.with(index, true);
-        }
+        let local = &mut masks.connect[one.check.get()];
+        *local = local.with(one.node, true);
     }
     masks
 }
 
 /// What the probes mean.
-pub(super) fn inputs(probed: &[Probed], own: usize) -> Vec<Input> {
-    let mean = |one: &Probed| {
-        Some(Input::Probe {
-            node: BackendIndex::new(one.node)?,
-            check: one.check,
-            found: meaning(one, one.node == own),
-        })
+pub(super) fn inputs(probed: &[Probed], own: BackendIndex) -> Vec<Input> {
+    let mean = |one: &Probed| Input::Probe {
+        node: one.node,
+        check: one.check,
+        found: meaning(one, one.node == own),
     };
-    probed.iter().filter_map(mean).collect()
+    probed.iter().map(mean).collect()
 }
 
 /// What a probe means, of this node's `own` server or of another one's.

@@ -7,6 +7,7 @@ use vip_common::abi::{BackendIndex, CheckIndex};
 use super::Supervisor;
 use super::peer::Peer;
 use crate::agent::node_thread::{Command, HandoverResult};
+use vip_node::slots::Slots;
 use vip_node::{NoHandover, Unsuited, UnsuitedNode};
 
 /// What refusals are put into words with.
@@ -19,7 +20,7 @@ struct Node {
 /// A handover that was asked for.
 pub(in crate::agent) struct Handover {
     answered: oneshot::Receiver<HandoverResult>,
-    nodes: Vec<Node>,
+    nodes: Slots<Node>,
 }
 
 impl Handover {
@@ -30,7 +31,7 @@ impl Handover {
     pub(in crate::agent) async fn end(self) -> anyhow::Result<String> {
         let answer = self.answered.await;
         match answer.context("another `vip handover` has taken the place of this one")? {
-            Ok(to) => Ok(self.nodes[to.get()].name.clone()),
+            Ok(to) => Ok(self.nodes[to].name.clone()),
             Err(why) => Err(anyhow::anyhow!(text(&why, &self.nodes))),
         }
     }
@@ -44,10 +45,11 @@ impl Supervisor {
     pub(in crate::agent) fn handover(&self, to: Option<&str>) -> anyhow::Result<Handover> {
         let to = to
             .map(|name| {
-                let named = |peer: &&Peer| peer.name == name || peer.address.to_string() == name;
-                let peer = self.peers.iter().find(named);
-                peer.map(|peer| peer.index).with_context(|| {
-                    let names: Vec<_> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
+                let named = |peer: &Peer| peer.name == name || peer.address.to_string() == name;
+                let peer = self.peers.find(named);
+                peer.map(|(slot, _)| slot).with_context(|| {
+                    let names: Vec<_> =
+                        self.peers.values().map(|peer| peer.name.as_str()).collect();
                     format!("no node {name}; there are {}", names.join(", "))
                 })
             })
@@ -63,18 +65,16 @@ impl Supervisor {
         text(why, &self.nodes())
     }
 
-    fn nodes(&self) -> Vec<Node> {
-        let peers = self.peers.iter();
-        let node = |peer: &Peer| Node {
+    fn nodes(&self) -> Slots<Node> {
+        self.peers.map(|_, peer| Node {
             name: peer.name.clone(),
             probe: self.why_unready(peer, CheckIndex::API),
-        };
-        peers.map(node).collect()
+        })
     }
 }
 
-fn text(why: &NoHandover, nodes: &[Node]) -> String {
-    let name = |index: BackendIndex| &nodes[index.get()].name;
+fn text(why: &NoHandover, nodes: &Slots<Node>) -> String {
+    let name = |index: BackendIndex| &nodes[index].name;
     match why {
         NoHandover::NotOwner(Some(owner)) => {
             let owner = name(*owner);
@@ -83,7 +83,7 @@ fn text(why: &NoHandover, nodes: &[Node]) -> String {
         NoHandover::NotOwner(None) => "this node does not own the VIP".to_owned(),
         NoHandover::Own => "the node that was named owns the VIP already".to_owned(),
         NoHandover::Unsuited(UnsuitedNode { node, why }) => {
-            let what = unsuited(*why, &nodes[node.get()]);
+            let what = unsuited(*why, &nodes[*node]);
             let (then, remedy) = match why {
                 Unsuited::Unheard => ("", "start it"),
                 Unsuited::Draining => (BACK, "`vip undrain` it"),
@@ -101,7 +101,7 @@ fn text(why: &NoHandover, nodes: &[Node]) -> String {
         NoHandover::NoSuccessor(others) => {
             let why = others
                 .iter()
-                .map(|other| unsuited(other.why, &nodes[other.node.get()]));
+                .map(|other| unsuited(other.why, &nodes[other.node]));
             let why = why.collect::<Vec<_>>().join("; ");
             format!("no other node would keep the VIP: {why}")
         }

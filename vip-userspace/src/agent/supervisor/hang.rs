@@ -46,7 +46,10 @@ impl Supervisor {
 
     /// Keeps why a server counts as one that hangs.
     pub(super) fn note_hang(&mut self, node: BackendIndex, check: CheckIndex, hang: Option<Hang>) {
-        let known = &mut self.peers[node.get()].hangs[check.get()];
+        let Some(peer) = self.peers.get_mut(node) else {
+            return;
+        };
+        let known = &mut peer.hangs[check.get()];
         *known = hang.map(|hang| Hanging {
             hang,
             ..known.unwrap_or(Hanging {
@@ -63,9 +66,9 @@ impl Supervisor {
         if !self.config.health.reset_on_hang {
             return;
         }
-        let own = self.nic.node_index;
         for check in CheckIndex::first(self.config.checks.len()) {
-            let Some(known) = &mut self.peers[own].hangs[check.get()] else {
+            let own = self.peers.get_mut(self.cluster.own());
+            let Some(known) = own.and_then(|own| own.hangs[check.get()].as_mut()) else {
                 continue;
             };
             if known.was_reset || now().since(known.since) < PATIENCE {

@@ -225,7 +225,7 @@ impl Supervisor {
     }
 
     fn other_nodes(&self) -> Vec<IpAddr> {
-        let all = self.peers.iter().map(|peer| peer.address);
+        let all = self.peers.values().map(|peer| peer.address);
         all.filter(|address| *address != self.nic.address).collect()
     }
 

@@ -107,8 +107,11 @@ impl Supervisor {
 
     /// Remembers who answers for the nodes' own addresses: another NIC of theirs, mostly.
     pub(super) fn remember(&mut self, heard: Heard) {
-        let peer = self.peers.iter().find(|peer| peer.address == heard.address);
-        let in_use = self.peers.iter().any(|peer| peer.mac == heard.mac);
+        let peer = self
+            .peers
+            .values()
+            .find(|peer| peer.address == heard.address);
+        let in_use = self.peers.values().any(|peer| peer.mac == heard.mac);
         let known = &mut self.other_nics.of_nodes;
         if let Some(peer) = peer
             && !in_use
@@ -125,7 +128,7 @@ impl Supervisor {
     pub(super) fn is_other_nic(&mut self, mac: Mac) -> bool {
         let here = self.other_nics.name(mac, self.nic.index);
         let node = self.other_nics.of_nodes.get(&mac.to_wire());
-        let node = node.and_then(|node| self.peers.get(node.get()));
+        let node = node.and_then(|node| self.peers.get(*node));
         let whose = match (here, node) {
             (Some(name), _) => format!("{name} of this node"),
             (None, Some(peer)) if peer.mac != mac => format!("another NIC of {}", peer.name),

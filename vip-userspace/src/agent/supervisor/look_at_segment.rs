@@ -73,7 +73,7 @@ impl Supervisor {
         let bfd = self.config.bfd.is_some();
         let others = self
             .peers
-            .iter()
+            .values()
             .filter(|peer| peer.address != self.nic.address);
         let silent: Vec<IpAddr> = others
             .clone()
@@ -141,7 +141,7 @@ impl Supervisor {
     }
 
     fn agent_of(&mut self, address: IpAddr) -> Option<&mut Agent> {
-        let peer = self.peers.iter_mut().find(|peer| peer.address == address);
+        let peer = self.peers.values_mut().find(|peer| peer.address == address);
         peer.map(|peer| &mut peer.agent)
     }
 
@@ -231,7 +231,7 @@ impl Supervisor {
         // does an owner whose address has changed, until that is learnt a moment later.
         let known = self.sources.node(mac).is_some();
         let is_open =
-            self.segment.another_owns || self.peers.iter().any(|peer| peer.mac.is_unknown());
+            self.segment.another_owns || self.peers.values().any(|peer| peer.mac.is_unknown());
         if !known && is_open {
             let since = now();
             let claim = UnplacedClaim { mac, since };
@@ -244,7 +244,7 @@ impl Supervisor {
     /// Whether the host that answers for the VIP on that node may run an agent that is not heard, because it does
     /// not get to run or a firewall hides it. If not, it is something else.
     pub(super) fn may_run_an_agent(&self, node: BackendIndex) -> bool {
-        let facts = &self.peers[node.get()].agent.facts;
+        let facts = &self.peers[node].agent.facts;
         self.config.bfd.is_some() && !facts.runs_no_agent(now())
     }
 
@@ -255,14 +255,14 @@ impl Supervisor {
             self.segment.rivals.push(node);
             self.tell_rival(now(), node);
         } else {
-            let about = self.peers[node.get()].name.clone();
+            let about = self.peers[node].name.clone();
             let change = self.segment.alarms.lower(Kind::TwoOwners, &about);
             self.tell_change(change);
         }
     }
 
     fn tell_rival(&mut self, now: BootNanos, node: BackendIndex) {
-        let peer = &self.peers[node.get()];
+        let peer = &self.peers[node];
         let why = if is_recent(now, peer.agent.advert) {
             "it does not hear this node's VRRP: IP protocol 112 must be let through to it"
         } else if is_recent(now, peer.agent.advert_on_nic) {
@@ -282,16 +282,17 @@ impl Supervisor {
     /// Brings the alarms about other nodes in line with what is known of them.
     fn assess(&mut self, now: BootNanos, view: &View) {
         let bfd = self.config.bfd.is_some();
-        let own = self.nic.node_index;
+        let own = self.cluster.own();
         let mut changes = Vec::new();
         let alarms = &mut self.segment.alarms;
-        for (index, peer) in self.peers.iter_mut().enumerate() {
+        for (index, peer) in self.peers.iter_mut() {
             if index == own {
                 continue;
             }
             let agent = &mut peer.agent;
-            agent.advert = view.adverts.get(index).copied().flatten();
-            let session = view.sessions.get(index).and_then(Option::as_ref);
+            let seen = view.nodes.get(index);
+            agent.advert = seen.and_then(|seen| seen.advert);
+            let session = seen.and_then(|seen| seen.session.as_ref());
             agent.facts.up = session.is_some_and(|session| session.state == State::Up);
             agent.facts.heard = session.and_then(|session| session.heard);
             let off_link = matches!(agent.facts.route, Route::Via(_));
@@ -335,14 +336,15 @@ impl Supervisor {
         let now = now();
         self.config.bfd?;
         let others = || {
-            let peers = self.peers.iter().enumerate();
-            peers.filter(|(index, _)| *index != self.nic.node_index)
+            let peers = self.peers.iter();
+            peers.filter(|(slot, _)| *slot != self.cluster.own())
         };
-        let heard = others().any(|(index, _)| {
-            let session = view.sessions.get(index).and_then(Option::as_ref);
+        let heard = others().any(|(slot, _)| {
+            let seen = view.nodes.get(slot);
+            let session = seen.and_then(|seen| seen.session.as_ref());
             let state = session.map(|session| session.state);
             matches!(state, Some(State::Init | State::Up))
-                || is_recent(now, view.adverts.get(index).copied().flatten())
+                || is_recent(now, seen.and_then(|seen| seen.advert))
         });
         let mute: Vec<&str> = others()
             .filter(|(_, peer)| peer.agent.serves && !peer.agent.facts.runs_no_agent(now))

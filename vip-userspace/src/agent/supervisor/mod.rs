@@ -44,6 +44,7 @@ use self::other_nics::OtherNics;
 use self::peer::Peer;
 use self::segment::Segment;
 use self::setup::NicSockets;
+use super::cluster::Cluster;
 use super::node_thread::{Command, NodeThread, View};
 use super::state::StateDir;
 use crate::clock::now;
@@ -56,6 +57,7 @@ use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use vip_node::Input;
 use vip_node::election::State;
+use vip_node::slots::Slots;
 use vip_node::sources::Sources;
 
 /// Everything the loop drives.
@@ -82,7 +84,8 @@ pub(super) struct Supervisor {
     /// Whose connections are redirected.
     cgroup: Option<PathBuf>,
     node_thread: NodeThread,
-    peers: Vec<Peer>,
+    cluster: Cluster,
+    peers: Slots<Peer>,
     state: State,
     /// Since when the node is in its state.
     since: BootNanos,
@@ -159,7 +162,7 @@ impl Supervisor {
         let now = now();
         let seconds = now.since(self.sampled).as_secs_f64().max(0.001);
         self.sampled = now;
-        for peer in &mut self.peers {
+        for peer in self.peers.values_mut() {
             if let Ok(counters) = self.datapath.backend_counters(peer.index) {
                 peer.count(counters, seconds);
             }

@@ -116,7 +116,8 @@ impl Supervisor {
         }
         let vip = self.config.vip().address;
         let interface = self.config.interface.as_deref();
-        let nodes = self.config.addresses();
+        // Where to is known: it may have other addresses, also of nodes.
+        let nodes = [address];
         let nic = match self.netlink.find_nic(vip, &nodes, interface).await {
             Ok(nic) if nic.address == address => nic,
             // There is nowhere to follow it to: the fault says so.
@@ -160,8 +161,13 @@ impl Supervisor {
     /// Speaks, listens and steers on another NIC from now on. Maps, health and sessions stay, and
     /// so does all that the kernel does until the programs are attached there.
     async fn move_to(&mut self, nic: Nic) -> anyhow::Result<()> {
-        let (thread_sockets, sockets) =
-            NicSockets::open(&self.config, &nic, &self.pins, &mut Loader::default())?;
+        let (thread_sockets, sockets) = NicSockets::open(
+            &self.config,
+            &self.cluster.peers(),
+            &nic,
+            &self.pins,
+            &mut Loader::default(),
+        )?;
         let mode = self.config.datapath.mode;
         // The programs on the old NIC are taken off once those on the new one are there, or stay
         // if it is a port of that.
@@ -298,7 +304,7 @@ impl Supervisor {
         {
             tracing::debug!(%gateway, %error, "cannot resolve");
         }
-        for peer in &self.peers {
+        for peer in self.peers.values() {
             if peer.mac.is_unknown()
                 && let Err(error) = self.netlink.resolve(self.nic.index, peer.address).await
             {
@@ -326,7 +332,7 @@ impl Supervisor {
         /// One that answers is enough.
         const MOST: usize = 6;
         let is_node = |address: IpAddr| {
-            let mut nodes = self.peers.iter().map(|peer| peer.address);
+            let mut nodes = self.peers.values().map(|peer| peer.address);
             nodes.any(|node| node == address)
                 || addresses_of(&self.config).any(|vip| vip == address)
         };
@@ -347,7 +353,7 @@ impl Supervisor {
     }
 
     fn learn(&mut self, address: IpAddr, mac: Mac) {
-        let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) else {
+        let Some(peer) = self.peers.values_mut().find(|peer| peer.address == address) else {
             return;
         };
         self.sources.on_neighbour(peer.index, mac);
@@ -366,7 +372,10 @@ impl Supervisor {
             return;
         };
         self.remember(heard);
-        if let Some(peer) = self.peers.iter().find(|peer| peer.address == heard.address)
+        if let Some(peer) = self
+            .peers
+            .values()
+            .find(|peer| peer.address == heard.address)
             && peer.mac == heard.mac
             && peer.address != self.nic.address
         {
@@ -386,7 +395,7 @@ impl Supervisor {
 
     pub(super) fn tell_claim(&mut self, mac: Mac) {
         let node = self.sources.node(mac);
-        if node.is_none_or(|node| node.get() != self.nic.node_index) {
+        if node != Some(self.cluster.own()) {
             let agent = node.is_some_and(|node| self.may_run_an_agent(node));
             self.node_thread.tell(Input::Claim { mac, node, agent });
         }

@@ -8,8 +8,7 @@ use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 
 use super::segment::Agent;
-use crate::config::{Config, Node};
-use crate::datapath::StateMap;
+use crate::config::Node;
 use vip_node::health::{Hang, Probe};
 
 /// A server that hangs.
@@ -50,24 +49,20 @@ pub(super) struct Rates {
 }
 
 impl Peer {
-    /// All nodes of the configuration, before any was probed.
-    pub(super) fn all(config: &Config, state: &StateMap) -> Vec<Self> {
-        // The configuration has at most MAX_BACKENDS nodes.
-        let indexed = |(index, node)| Some((BackendIndex::new(index)?, node));
-        let nodes = config.nodes.iter().enumerate().filter_map(indexed);
-        let peer = |(index, node): (BackendIndex, &Node)| Self {
+    /// A node, before it was probed by this many checks. `mac`: where its frames go.
+    pub(super) fn new(index: BackendIndex, node: &Node, mac: Mac, checks: usize) -> Self {
+        Self {
             index,
             address: node.address,
             name: node.name.clone(),
-            mac: state.mac(index),
-            probes: vec![None; config.checks.len()],
-            hangs: vec![None; config.checks.len()],
+            mac,
+            probes: vec![None; checks],
+            hangs: vec![None; checks],
             rtt: None,
             counted: BackendCounters::default(),
             rates: Rates::default(),
             agent: Agent::default(),
-        };
-        nodes.map(peer).collect()
+        }
     }
 
     /// What the last probe by a check found, for people.

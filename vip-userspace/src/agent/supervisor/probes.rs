@@ -30,7 +30,7 @@ impl Supervisor {
 
     /// Keeps what a probe found, for people and for pods. Returns what it means.
     pub(super) fn note_probe(&mut self, probed: &Probed) -> Option<(BackendIndex, Probe)> {
-        let (own, check) = (probed.node == self.nic.node_index, probed.check);
+        let (own, check) = (probed.node == self.cluster.own(), probed.check);
         let found = first::meaning(probed, own);
         let peer = self.peers.get_mut(probed.node)?;
         if let Some(rtt) = probed.found.rtt {

@@ -121,7 +121,7 @@ impl Supervisor {
 
     /// A node's name.
     pub(super) fn name(&self, node: BackendIndex) -> String {
-        self.peers[node.get()].name.clone()
+        self.peers[node].name.clone()
     }
 
     fn on_active(&mut self, takeover: Takeover) -> Event {

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vip_common::abi::{AllowNode, BackendIndex, MAX_BOND_PORTS, Service, Vip, flag};
+use vip_common::abi::{AllowNode, MAX_BOND_PORTS, Service, Vip, flag};
 use vip_common::wire::addr::{Be16, Be128, Mac};
 use vip_common::wire::vrrp::Centiseconds;
 
+use crate::agent::cluster::Cluster;
 use crate::agent::node_thread::Sockets;
-use crate::config::{Config, Network, VrrpMode};
+use crate::config::{Config, Network, Node, VrrpMode};
 use crate::datapath::{Attachment, Datapath, DesiredState, Loader, NodeAddresses, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
@@ -32,19 +33,22 @@ fn advert_interval(config: &Config) -> Centiseconds {
 }
 
 /// What the decisions need to know.
-pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
-    let nodes = config.nodes.iter().enumerate().map(|(index, node)| {
+pub(super) fn params(config: &Config, cluster: &Cluster) -> Params {
+    let mut places: Vec<IpAddr> = cluster.addresses().into_iter().collect();
+    places.sort_unstable();
+    let nodes = cluster.nodes().map(|slot, node| {
         // Another node's own file may say something else: then its place in the succession is
         // a guess, and the advertisements set it right.
-        let configured = config.vrrp.priority.filter(|_| index == nic.node_index);
+        let configured = config.vrrp.priority.filter(|_| slot == cluster.own());
+        let place = places.partition_point(|address| *address < node.address);
         Member {
             address: node.address,
-            priority: configured.unwrap_or_else(|| default_priority(index)),
+            priority: configured.unwrap_or_else(|| default_priority(place)),
         }
     });
     Params {
-        own,
-        nodes: nodes.collect(),
+        own: cluster.own(),
+        nodes,
         vrrp: VrrpParams {
             interval: advert_interval(config),
             preempt: config.vrrp.preempt,
@@ -94,6 +98,7 @@ impl NicSockets {
     /// and these.
     pub(super) fn open(
         config: &Config,
+        peers: &[IpAddr],
         nic: &Nic,
         pins: &Pins,
         loader: &mut Loader,
@@ -103,16 +108,15 @@ impl NicSockets {
             VrrpMode::Multicast => Delivery::Multicast,
         };
         let vips: Vec<IpAddr> = addresses_of(config).collect();
-        let spoken_of = [&vips[..], &config.addresses()].concat();
+        let spoken_of = [&vips[..], &[nic.address], peers].concat();
         let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
         let groups = vips.iter().any(IpAddr::is_ipv6);
         let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
-        let peers = config.peers(nic.node_index);
-        let vrrp = VrrpSocket::open(&nic.name, nic.address, &peers, delivery)?;
-        let echo = EchoSocket::open(&nic.name, nic.address, &peers)?;
+        let vrrp = VrrpSocket::open(&nic.name, nic.address, peers, delivery)?;
+        let echo = EchoSocket::open(&nic.name, nic.address, peers)?;
         let sources = SourceSocket::open(nic)?;
         let witness = WitnessSocket::open(nic)?;
-        let (access, bfd) = Access::open(config, nic, pins, loader);
+        let (access, bfd) = Access::open(config, peers, nic, pins, loader);
         let sockets = Sockets {
             vrrp,
             bfd,
@@ -136,9 +140,9 @@ pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
 }
 
 /// This node's own addresses on the segment.
-pub(super) fn own_addresses(config: &Config, nic: &Nic) -> Vec<IpAddr> {
-    let other = config.nodes[nic.node_index].other_address;
-    [Some(nic.address), other].into_iter().flatten().collect()
+pub(super) fn own_addresses(own: &Node) -> Vec<IpAddr> {
+    let addresses = [Some(own.address), own.other_address];
+    addresses.into_iter().flatten().collect()
 }
 
 /// Redirects connections of this node and its pods, if that is wanted and can be had. Returns
@@ -170,6 +174,7 @@ pub(super) fn redirect(datapath: &mut Datapath, config: &Config) -> Option<PathB
 /// What should lie in the maps.
 pub(super) fn desired(
     config: &Config,
+    cluster: &Cluster,
     nic: &Nic,
     port_macs: [Mac; MAX_BOND_PORTS],
 ) -> anyhow::Result<DesiredState> {
@@ -199,7 +204,7 @@ pub(super) fn desired(
         Vip::new(address, &services)
     });
     Ok(DesiredState {
-        own_index: BackendIndex::new(nic.node_index),
+        own_index: Some(cluster.own()),
         own_mac: Mac::from_wire(nic.mac),
         port_macs,
         own_address: Be128::from(nic.address).ipv4().unwrap_or_default(),
@@ -207,17 +212,13 @@ pub(super) fn desired(
         allowed,
         redirects: config.local.is_some(),
         netns: crate::net::netns_cookie().unwrap_or(0),
-        backends: config
-            .nodes
-            .iter()
-            .map(|node| NodeAddresses {
-                address: node.address.into(),
-                other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
-            })
-            .collect(),
+        backends: cluster.nodes().map(|_, node| NodeAddresses {
+            address: node.address.into(),
+            other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
+        }),
         log_level: program_log_level(),
         hash_key: key,
-        rows: rank::table(key, &config.identities())?,
+        rows: rank::table_of_slots(key, &cluster.identities())?,
     })
 }
 

@@ -12,7 +12,7 @@ impl Supervisor {
         let now = now();
         let mut learned = Vec::new();
         for (address, mac) in self.sockets.sources.heard() {
-            let Some(peer) = self.peers.iter().find(|peer| peer.address == address) else {
+            let Some(peer) = self.peers.values().find(|peer| peer.address == address) else {
                 continue;
             };
             if self.sources.on_frame(now, peer.index, mac) && !learned.contains(&peer.index) {
@@ -23,14 +23,18 @@ impl Supervisor {
         // The last one of each, however often it changed.
         for index in learned {
             let mac = self.sources.of(index);
-            tracing::debug!(node = self.peers[index.get()].name, %mac, "frames come from");
+            tracing::debug!(node = self.peers[index].name, %mac, "frames come from");
             self.node_thread.tell(Command::Source(index, mac));
         }
-        let names: Vec<&str> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
+        let name = |slot| {
+            self.peers
+                .get(slot)
+                .map_or_else(String::new, |peer| peer.name.clone())
+        };
         let mut changes = Vec::new();
-        for peer in &self.peers {
+        for peer in self.peers.values() {
             let alarms = &mut self.segment.alarms;
-            changes.push(match self.sources.alarm(peer.index, &names) {
+            changes.push(match self.sources.alarm(peer.index, name) {
                 // Not again for each address that comes after the first few.
                 Some(_) if alarms.is_up(Kind::SourceMacs, &peer.name) => None,
                 Some(cause) => {

@@ -17,6 +17,7 @@ use super::other_nics::OtherNics;
 use super::peer::Peer;
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
+use crate::agent::cluster::Cluster;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::{Outcome, start_probes};
 use crate::agent::queues::watch_queues;
@@ -24,7 +25,9 @@ use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
 use crate::config::Config;
-use crate::datapath::{Attachment, Datapath, DesiredState, Held, Loader, Pins, StateMap, Way};
+use crate::datapath::{
+    self, Attachment, Datapath, DesiredState, Held, Loader, Pins, StateMap, Way,
+};
 use crate::net::netlink::Netlink;
 use crate::net::{Nic, port_macs};
 use crate::observe::event::Event;
@@ -64,12 +67,10 @@ impl Start<'_> {
             netlink,
             ..
         } = self;
-        let own =
-            BackendIndex::new(nic.node_index).context("the configuration has too many nodes")?;
         let mut on = OnNic::put(&config, &nic, &netlink).await?;
         // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
         // read.
-        start_probes(&config, nic.node_index, &self.probes);
+        start_probes(&config, &on.cluster, &self.probes);
         // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
         // to be turned to a server that nobody has probed, this node's own least.
         let first = on.first_probes(&config, self.outcomes).await?;
@@ -83,7 +84,7 @@ impl Start<'_> {
         let xdp = link.as_ref().and_then(|link| link.xdp);
         let seen = hooks::seen(&netlink, nic.index, xdp, on.attachment).await?;
         let look = on.datapath.look(Way::In, &nic.name, on.attachment, &seen)?;
-        let peers = config.peers(nic.node_index);
+        let peers = on.cluster.peers();
         hooks
             .prove_at_start(&mut on.datapath, &on.sockets.neighbours, look, &peers)
             .await;
@@ -102,13 +103,16 @@ impl Start<'_> {
         }
         .note(&mut self.state_dir)?;
 
-        let sources = sources(&on.state, config.nodes.len(), own);
-        let peers = Peer::all(&config, &on.state);
+        let cluster = on.cluster;
+        let sources = sources(&on.state, cluster.own());
+        let checks = config.checks.len();
+        let peers = cluster
+            .nodes()
+            .map(|slot, node| Peer::new(slot, node, on.state.mac(slot), checks));
         let counted = claims::count(&on.datapath)?;
         let thread = Thread {
             config: &config,
-            nic: &nic,
-            own,
+            cluster: &cluster,
             desired: on.desired.clone(),
             datapath: &on.datapath,
             first: &first,
@@ -135,6 +139,7 @@ impl Start<'_> {
             other_nics,
             cgroup,
             node_thread,
+            cluster,
             peers,
             state: State::Initialize,
             since: now,
@@ -177,6 +182,7 @@ impl Supervisor {
 
 /// What is bound to the NIC.
 struct OnNic {
+    cluster: Cluster,
     desired: Arc<DesiredState>,
     pins: Pins,
     held: Held,
@@ -195,17 +201,22 @@ impl OnNic {
         let loader = Loader::begin().context("cannot start a thread")?;
         let (_, nics) = netlink.settings().await?;
         let macs = port_macs(&nics, nic.index, nic.mac);
-        let desired = Arc::new(desired(config, nic, macs)?);
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let held = pins.hold()?;
+        let found = datapath::members(&pins);
+        let cluster = Cluster::new(&config.nodes, nic.address, &found)
+            .context("the configuration has too many nodes")?;
+        let desired = Arc::new(desired(config, &cluster, nic, macs)?);
         // Sockets first: without them there is no use in touching the NIC.
         let mut loader = loader.end();
-        let (thread_sockets, sockets) = NicSockets::open(config, nic, &pins, &mut loader)?;
+        let (thread_sockets, sockets) =
+            NicSockets::open(config, &cluster.peers(), nic, &pins, &mut loader)?;
         // Before the programs know it no more: from then on the kernel would answer for it.
         let left = addresses::leave_old(netlink, config).await?;
         let (mut datapath, state) = Datapath::load_by(loader, Some(pins.clone()), &desired)?;
         let attachment = datapath.attach(&nic.name, nic.index, config.datapath.mode, None)?;
         Ok(Self {
+            cluster,
             desired,
             pins,
             held,
@@ -227,7 +238,7 @@ impl OnNic {
         if self.datapath.adopted() {
             return Ok(First::default());
         }
-        let first = first::wait(outcomes, config).await;
+        let first = first::wait(outcomes, self.cluster.nodes().len(), config.checks.len()).await;
         let masks = first::masks(&first.probed, self.state.get().masks);
         self.state.set_masks(masks)?;
         Ok(first)
@@ -284,13 +295,11 @@ impl Beginning {
 }
 
 /// Where frames of the nodes come from, as the state says.
-fn sources(state: &StateMap, nodes: usize, own: BackendIndex) -> Sources {
-    let mut sources = Sources::new(nodes, own);
-    for (index, node) in state.get().backends().iter().enumerate() {
-        if let Some(index) = BackendIndex::new(index) {
-            sources.on_neighbour(index, node.mac);
-            sources.restore(index, node.source);
-        }
+fn sources(state: &StateMap, own: BackendIndex) -> Sources {
+    let mut sources = Sources::new(own);
+    for (slot, node) in state.get().backends() {
+        sources.on_neighbour(slot, node.mac);
+        sources.restore(slot, node.source);
     }
     sources
 }
@@ -298,8 +307,7 @@ fn sources(state: &StateMap, nodes: usize, own: BackendIndex) -> Sources {
 /// What the node thread starts with.
 struct Thread<'a> {
     config: &'a Config,
-    nic: &'a Nic,
-    own: BackendIndex,
+    cluster: &'a Cluster,
     desired: Arc<DesiredState>,
     datapath: &'a Datapath,
     first: &'a First,
@@ -312,25 +320,25 @@ impl Thread<'_> {
         sockets: Sockets,
     ) -> io::Result<(NodeThread, mpsc::UnboundedReceiver<Notice>)> {
         let Self {
-            config, nic, own, ..
+            config, cluster, ..
         } = self;
         // An agent that had not come to know the others has left nothing that is worth knowing.
         let masks = self.datapath.adopted().then(|| state.get().masks);
         let known = Known {
             masks: masks.filter(|masks| masks.no_forward.is_empty()),
-            inputs: first::inputs(&self.first.probed, nic.node_index),
+            inputs: first::inputs(&self.first.probed, cluster.own()),
         };
         let static_config = StaticConfig {
-            nodes: config.addresses(),
-            own,
+            nodes: cluster.addresses(),
+            own: cluster.own(),
             vips: addresses_of(config).collect(),
-            own_addresses: own_addresses(config, nic),
+            own_addresses: own_addresses(cluster.own_node()),
             router_id: config.router_id(),
             mode: config.vrrp.mode,
             checks: config.checks.len(),
         };
         NodeThread::start(
-            Node::new(&params(config, nic, own)),
+            Node::new(&params(config, cluster)),
             state,
             (self.desired, self.datapath.halves()),
             known,

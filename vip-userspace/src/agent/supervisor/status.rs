@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use vip_common::abi::{BackendIndex, CheckIndex, Counter};
+use vip_common::abi::{CheckIndex, Counter};
 use vip_common::wire::addr::Mac;
 
 use super::Supervisor;
@@ -33,8 +33,8 @@ impl Supervisor {
 
     fn describe(&self, view: &View) -> anyhow::Result<Status> {
         let now = now();
-        let own = BackendIndex::new(self.nic.node_index).context("more nodes than there may be")?;
-        let nodes = self.peers.iter().map(|peer| self.node(view, peer));
+        let own = self.cluster.own();
+        let nodes = self.peers.values().map(|peer| self.node(view, peer));
         let counters = Counter::ALL
             .iter()
             .filter(|counter| counter.tells_of_traffic())
@@ -50,7 +50,7 @@ impl Supervisor {
             local: self.cgroup.as_ref().map(|path| path.display().to_string()),
             owner: view.owner.map(|node| status::Peer {
                 name: self.name(node),
-                address: self.peers[node.get()].address,
+                address: self.peers[node].address,
             }),
             state: view.state,
             priority: view.priority,
@@ -103,9 +103,11 @@ impl Supervisor {
 
     fn node(&self, view: &View, peer: &Peer) -> anyhow::Result<status::Node> {
         let counters = self.datapath.backend_counters(peer.index)?;
-        let session = view.sessions.get(peer.index.get()).and_then(Option::as_ref);
+        let seen = view.nodes.get(peer.index);
+        let seen = seen.context("a node that the thread does not know")?;
+        let session = seen.session.as_ref();
         let alive = view.masks.alive.contains(peer.index);
-        let server = view.servers[peer.index.get()][0];
+        let server = seen.servers[0];
         Ok(status::Node {
             name: peer.name.clone(),
             address: peer.address,
@@ -115,12 +117,12 @@ impl Supervisor {
             alive,
             ready: alive && server == Server::Ready,
             unknown: alive && server == Server::Unknown,
-            draining: view.draining[peer.index.get()],
+            draining: seen.draining,
             usable: view
                 .masks
                 .for_new_connections(CheckIndex::API.raw())
                 .contains(peer.index),
-            echo: view.echo[peer.index.get()],
+            echo: seen.echo,
             bfd: session.map(|session| status::Bfd {
                 state: session.state,
                 detection_ms: millis(session.detection),
@@ -151,7 +153,10 @@ impl Supervisor {
     fn services(&self, view: &View) -> Vec<status::Service> {
         let usable = |check: CheckIndex| {
             let usable = view.masks.for_new_connections(check.raw());
-            let peers = self.peers.iter().filter(|peer| usable.contains(peer.index));
+            let peers = self
+                .peers
+                .values()
+                .filter(|peer| usable.contains(peer.index));
             peers.map(|peer| peer.name.clone()).collect()
         };
         let vips = self.config.vips.iter();

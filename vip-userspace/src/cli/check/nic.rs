@@ -53,7 +53,7 @@ const NATIVE_DRIVERS: &[&str] = &[
 ];
 
 pub(super) fn findings(config: &Config, nic: &Nic) -> Vec<Finding> {
-    let node = &config.nodes[nic.node_index].name;
+    let node = config.name(nic.address);
     let driver = nic.driver.as_deref().unwrap_or("unknown");
     let mut findings = vec![finding(
         Grade::Ok,

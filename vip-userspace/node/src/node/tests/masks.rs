@@ -237,7 +237,7 @@ fn owner_is_not_drained_while_no_other_agent_is_heard() {
 #[test]
 fn single_node_is_not_drained_by_accident() {
     let mut params = params(0, true);
-    params.nodes.truncate(1);
+    params.nodes = params.nodes.into_iter().take(1).collect();
     let mut bench = Bench::new(params);
     assert!(bench.node.may_drain().is_err());
     bench.event(at(1), Input::Drain(true));
