@@ -1,5 +1,6 @@
 //! The outputs of a node: actions and reports.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use vip_common::abi::{BackendIndex, CheckIndex, Masks};
@@ -11,6 +12,8 @@ use vip_common::wire::vrrp::Centiseconds;
 use crate::choice::Resort;
 use crate::faults::Fault;
 use crate::health::{Hang, Transition};
+use crate::hello::{Hello, Instance};
+use crate::membership::Installation;
 
 /// The receivers of an advertisement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +64,23 @@ pub enum Action {
     AnnounceOwn,
     /// Send an ARP probe for the VIP (RFC 5227), or its IPv6 counterpart.
     ProbeAddress,
+    /// Send a hello: to the group of all agents, and to each member and each of these hosts.
+    SendHello {
+        /// The hello.
+        hello: Box<Hello>,
+        /// Hosts that are no members.
+        also: Vec<IpAddr>,
+    },
+    /// Ask the API server of a host whether it is one of the cluster's. If it is:
+    /// [`Input::Proved`](crate::Input::Proved).
+    Prove {
+        /// The host.
+        address: IpAddr,
+        /// The run of its agent.
+        instance: Instance,
+    },
+    /// Make a rank table of these members, and use it. Then: [`Input::Installed`](crate::Input::Installed).
+    Install(Installation),
     /// Report something to log, metrics and status.
     Report(Report),
     /// The node has given up the VIP and ended its sessions; the agent may end.
@@ -141,6 +161,26 @@ pub enum Report {
         /// It begins.
         draining: bool,
     },
+    /// A member has come, in this slot.
+    Admitted {
+        /// Its slot.
+        node: BackendIndex,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// All living members know a member. It may get new connections.
+    Confirmed(BackendIndex),
+    /// A member has left, or was forgotten.
+    Removed {
+        /// The slot that it had.
+        node: BackendIndex,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// An agent is heard that is no member of the closed list.
+    Stranger(IpAddr),
+    /// There is no slot for an agent that asks to be a member.
+    Full(IpAddr),
     /// A fault appeared or was removed.
     Fault {
         /// The fault.

@@ -20,11 +20,13 @@ pub enum Fault {
     Ingress,
     /// The egress program does not run, so the kernel could send ARP for the VIP.
     Egress,
+    /// Not all living members know this node, so a connection that came here could be lost.
+    Unconfirmed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Carrier,
         Self::Programs,
         Self::Vip,
@@ -32,6 +34,7 @@ impl Fault {
         Self::BfdPort,
         Self::Ingress,
         Self::Egress,
+        Self::Unconfirmed,
     ];
 
     const fn bit(self) -> u8 {
@@ -49,6 +52,7 @@ impl Fault {
             Self::BfdPort => "bfd_port",
             Self::Ingress => "ingress",
             Self::Egress => "egress",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 
@@ -63,6 +67,7 @@ impl Fault {
             Self::BfdPort => "UDP port 3784 (BFD) cannot be opened",
             Self::Ingress => "the program on the way in is not seen to run",
             Self::Egress => "the program on the way out is not seen to run",
+            Self::Unconfirmed => "not yet known to all members",
         }
     }
 }

@@ -271,19 +271,32 @@ impl Check {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Health {
     backends: Slots<Vec<Check>>,
+    /// The checks of a backend that was not probed.
+    unprobed: Vec<Check>,
 }
 
 impl Health {
     /// For these backends and so many checks of each; those beyond [`MAX_CHECKS`] are left out.
     #[must_use]
     pub fn new(backends: BackendMask, checks: usize, thresholds: Thresholds) -> Self {
-        let backend = vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)];
+        let unprobed = vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)];
         Self {
             backends: backends
                 .iter()
-                .map(|index| (index, backend.clone()))
+                .map(|index| (index, unprobed.clone()))
                 .collect(),
+            unprobed,
         }
+    }
+
+    /// A backend has come, which was not probed.
+    pub fn admit(&mut self, index: BackendIndex) {
+        self.backends.insert(index, self.unprobed.clone());
+    }
+
+    /// A backend has left.
+    pub fn remove(&mut self, index: BackendIndex) {
+        self.backends.remove(index);
     }
 
     /// Takes the result of a probe. Returns at most two transitions; none for a backend or a check
@@ -359,7 +372,7 @@ impl Health {
 
     /// The checks that each backend has.
     pub fn checks(&self) -> impl Iterator<Item = CheckIndex> + use<> {
-        CheckIndex::first(self.backends.values().next().map_or(0, Vec::len))
+        CheckIndex::first(self.unprobed.len())
     }
 
     /// Whether a backend lives, so that open connections may go there. False if there is no such

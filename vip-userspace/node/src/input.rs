@@ -11,6 +11,9 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 use crate::bfd;
 use crate::faults::Fault;
 use crate::health::{Hang, Probe, Thresholds};
+use crate::hello::{Hello, Instance};
+use crate::membership::OpenCluster;
+use crate::rank::Identity;
 use crate::slots::Slots;
 
 /// The configuration of a node.
@@ -19,7 +22,15 @@ pub struct Params {
     /// This node's slot in `nodes`.
     pub own: BackendIndex,
     /// The members that are known from the start, this node among them.
-    pub nodes: Slots<Member>,
+    pub nodes: Slots<Identity>,
+    /// How members come and go; `None` if `nodes` is a closed list.
+    pub open: Option<OpenCluster>,
+    /// Time between hellos.
+    pub hello_interval: Duration,
+    /// The [tags](crate::hello::tag) of the VIPs, by which agents of one cluster know each other.
+    pub vips: Vec<u64>,
+    /// This node's configured VRRP priority, `1..=255`; `None`: by its address.
+    pub priority: Option<u8>,
     /// VRRP timers and preemption.
     pub vrrp: VrrpParams,
     /// BFD; `None` if it is off.
@@ -60,7 +71,7 @@ impl Params {
 pub struct Member {
     /// Its address on the segment.
     pub address: IpAddr,
-    /// Its configured VRRP priority, `1..=255`.
+    /// Its VRRP priority while it is healthy, `1..=255`.
     pub priority: u8,
 }
 
@@ -145,6 +156,28 @@ pub enum Input {
     Handover(Option<BackendIndex>),
     /// `vip drain` (true) or `vip undrain`.
     Drain(bool),
+    /// A hello came from this address. `admits`: it proves that its sender may be a member.
+    Hello {
+        /// The sender.
+        source: IpAddr,
+        /// The hello.
+        hello: Box<Hello>,
+        /// It was sealed with the cluster's key, or anybody may be a member.
+        admits: bool,
+    },
+    /// An agent has proved that it may be a member, after [`Action::Prove`](crate::Action::Prove).
+    Proved {
+        /// Its address.
+        address: IpAddr,
+        /// Its run.
+        instance: Instance,
+    },
+    /// The rank table with this number is in use.
+    Installed(u64),
+    /// `vip forget`: this member does not come back.
+    Forget(IpAddr),
+    /// `vip leave`: as [`Self::Shutdown`], and this node leaves the cluster.
+    Leave,
     /// The agent must end.
     Shutdown,
 }

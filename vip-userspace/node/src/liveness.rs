@@ -25,7 +25,7 @@ mod peer;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use vip_common::abi::{BackendIndex, BackendMask};
+use vip_common::abi::{BackendIndex, BackendMask, MAX_BACKENDS};
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
 
@@ -97,6 +97,7 @@ pub(crate) struct Liveness {
     extra: Duration,
     reset_after: Duration,
     isolation: Isolation,
+    template: Template,
     /// The last [`Event::Isolated`]. A node that starts alone is no news.
     told_isolated: bool,
     /// All members but this node.
@@ -109,20 +110,18 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// No node was heard, and no session is started. Without BFD all count as up.
     pub(crate) fn new(params: &Params) -> Self {
-        let peer = |slot: BackendIndex| {
-            Peer::new(params.bfd.map(|bfd| {
-                let seed = mix(params.seed, slot.get() as u64);
-                let discriminator = NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
-                Session::new(bfd, discriminator, seed)
-            }))
-        };
+        let mut template = Template::new(params);
         let others = params.nodes.mask().with(params.own, false);
-        let peers = others.iter().map(|slot| (slot, peer(slot))).collect();
+        let peers = others
+            .iter()
+            .map(|slot| (slot, template.peer(slot)))
+            .collect();
         Self {
             bfd: params.bfd,
             extra: Duration::ZERO,
             reset_after: params.reset_after,
-            isolation: Isolation::new(isolation_pace(params)),
+            isolation: Isolation::new(template.pace(params.nodes.len())),
+            template,
             told_isolated: false,
             peers,
             changes: Vec::new(),
@@ -175,6 +174,11 @@ impl Liveness {
     /// and drops the rest.
     pub(crate) const fn is_isolated(&self) -> bool {
         self.isolation.is_isolated()
+    }
+
+    /// Whether it has been cut off for `reset_after`: the segment may have no other host.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.isolation.is_silent()
     }
 
     /// Whether any member's agent is heard. True without BFD, and if there is no other member.
@@ -406,6 +410,48 @@ impl Liveness {
         }
     }
 
+    /// A member has come: its session begins.
+    pub(crate) fn admit(
+        &mut self,
+        now: BootNanos,
+        node: BackendIndex,
+        members: usize,
+        out: &mut Vec<Event>,
+    ) {
+        self.peers.insert(node, self.template.peer(node));
+        self.isolation.set_pace(self.template.pace(members));
+        if let Some(peer) = self.peer_mut(node) {
+            peer.on_start(now, false);
+        }
+        self.drive(node, out, |session, out| session.on_start(now, out));
+    }
+
+    /// A member has left.
+    pub(crate) fn remove(&mut self, node: BackendIndex, members: usize) {
+        self.peers.remove(node);
+        self.isolation.set_pace(self.template.pace(members));
+    }
+
+    /// Another member had evidence at that time that a node lives.
+    pub(crate) fn on_evidence(&mut self, now: BootNanos, node: BackendIndex, at: BootNanos) {
+        let pace = self.pace();
+        if let Some(peer) = self.peer_mut(node) {
+            peer.on_evidence(now, at, pace);
+        }
+    }
+
+    /// When this node itself last had a sign that a node lives.
+    pub(crate) fn last_sign(&self, node: BackendIndex) -> Option<BootNanos> {
+        self.peer(node)?.last_sign()
+    }
+
+    /// The members that are not gone, this node not among them.
+    pub(crate) fn not_gone(&self) -> BackendMask {
+        let peers = self.peers.iter();
+        let peers = peers.filter(|(_, peer)| peer.standing() != Standing::Gone);
+        peers.map(|(slot, _)| slot).collect()
+    }
+
     /// What follows for connections to a node; `None` for this one.
     pub(crate) fn standing(&self, node: BackendIndex) -> Option<Standing> {
         Some(self.peer(node)?.standing())
@@ -577,16 +623,49 @@ impl Liveness {
     }
 }
 
-/// Times by which isolation is judged; `None` without BFD, and if there is no other member.
-fn isolation_pace(params: &Params) -> Option<isolation::Pace> {
-    let bfd = params.bfd?;
-    (params.nodes.len() > 1).then(|| isolation::Pace {
-        detection: params.detection(),
-        question: bfd.interval.max(QUESTION_INTERVAL),
-        reset_after: params.reset_after,
-        // An owner advertises at once when it hears a lesser one, and every interval.
-        owner: params.vrrp.interval.duration() * 4,
-    })
+/// How peers are made.
+#[derive(Clone, Debug)]
+struct Template {
+    bfd: Option<bfd::Params>,
+    seed: u64,
+    /// Number of peers made in each slot: each session has its own discriminator.
+    made: Slots<u64>,
+    /// The times by which isolation is judged; `None` without BFD.
+    isolation: Option<isolation::Pace>,
+}
+
+impl Template {
+    fn new(params: &Params) -> Self {
+        let isolation = params.bfd.map(|bfd| isolation::Pace {
+            detection: params.detection(),
+            question: bfd.interval.max(QUESTION_INTERVAL),
+            reset_after: params.reset_after,
+            // An owner advertises at once when it hears a lesser one, and every interval.
+            owner: params.vrrp.interval.duration() * 4,
+        });
+        Self {
+            bfd: params.bfd,
+            seed: params.seed,
+            made: Slots::new(),
+            isolation,
+        }
+    }
+
+    /// A peer that is not heard yet.
+    fn peer(&mut self, slot: BackendIndex) -> Peer {
+        let before = self.made.get(slot).copied().unwrap_or(0);
+        self.made.insert(slot, before + 1);
+        let seed = mix(self.seed, slot.get() as u64 + before * MAX_BACKENDS as u64);
+        Peer::new(self.bfd.map(|bfd| {
+            let discriminator = NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
+            Session::new(bfd, discriminator, seed)
+        }))
+    }
+
+    /// The times by which isolation is judged, with so many members. A single one is never isolated.
+    fn pace(&self, members: usize) -> Option<isolation::Pace> {
+        self.isolation.filter(|_| members > 1)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! [Selection](crate::selection) decides which nodes get connections. [Faults](crate::faults) keep
 //! this node from owning the VIP. The documentation of the crate has a picture.
 
+mod cluster;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::liveness::{self, Liveness};
 use crate::membership::Membership;
 use crate::ownership::Ownership;
 use crate::selection::Selection;
+use crate::slots::Slots;
 use crate::transfer::{Advertising, Due, PRIORITY_HANDING_OVER, Transfer};
 use crate::view::View;
 
@@ -205,6 +208,18 @@ impl Node {
             }
             Input::Moved => self.on_moved(now),
             Input::Handover(to) => self.on_handover(now, to, out),
+            Input::Hello {
+                source,
+                hello,
+                admits,
+            } => self.on_hello(now, source, &hello, admits, out),
+            Input::Proved { address, instance } => self.on_proved(now, address, instance, out),
+            Input::Installed(number) => self.members.on_installed(now, number),
+            Input::Forget(address) => self.forget(now, address, out),
+            Input::Leave => {
+                self.members.leave();
+                self.on_shutdown(now, out);
+            }
             Input::Shutdown => self.on_shutdown(now, out),
         }
         self.settle(now, out);
@@ -316,6 +331,26 @@ impl Node {
     #[must_use]
     pub fn masks(&self) -> Masks {
         self.selection.masks(&self.members, &self.liveness)
+    }
+
+    /// The slot of the member with this address; `None` if there is none.
+    #[must_use]
+    pub fn slot(&self, address: IpAddr) -> Option<BackendIndex> {
+        self.members.slot(address)
+    }
+
+    /// The addresses of all members.
+    #[must_use]
+    pub fn members(&self) -> Slots<IpAddr> {
+        let members = self.members.all();
+        let address = |slot| Some((slot, self.members.member(slot)?.address));
+        members.filter_map(address).collect()
+    }
+
+    /// The members that may get new connections: all living members know them.
+    #[must_use]
+    pub fn confirmed(&self) -> BackendMask {
+        self.members.confirmed()
     }
 
     /// The BFD session with a node; `None` for this node, and without BFD.
@@ -493,7 +528,10 @@ impl Node {
                         self.on_silence(now, node);
                     }
                 }
-                liveness::Event::Away(node) => out.push(Action::Report(Report::Away(node))),
+                liveness::Event::Away(node) => {
+                    self.members.on_absent(node);
+                    out.push(Action::Report(Report::Away(node)));
+                }
                 liveness::Event::Gone(node) => out.push(Action::Report(Report::Gone(node))),
                 liveness::Event::AskWitnesses => out.push(Action::AskWitnesses),
                 liveness::Event::Isolated(isolated) => {
@@ -622,7 +660,7 @@ impl Node {
             if !resigns {
                 // The next owner advertises.
                 out.push(Action::Report(Report::HandedOver(source)));
-                self.go(out);
+                self.go(now, out);
             }
             return;
         }
@@ -763,7 +801,7 @@ impl Node {
         } else {
             let actions = self.election.stop();
             self.carry_out(now, Trigger::Loss(Loss::Shutdown), actions, out);
-            self.go(out);
+            self.go(now, out);
         }
     }
 
@@ -779,18 +817,19 @@ impl Node {
             Due::Go => {
                 let actions = self.election.stop();
                 self.carry_out(now, Trigger::Loss(Loss::Shutdown), actions, out);
-                self.go(out);
+                self.go(now, out);
             }
         }
     }
 
     /// The last step of a shutdown.
-    fn go(&mut self, out: &mut Vec<Action>) {
+    fn go(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         self.transfer.go();
         self.end_lease(out);
         // Its resignation was sent already, or must not be sent.
         self.election.stop();
         self.schedule.end();
+        self.say_good_bye(now, out);
         out.push(Action::Done);
     }
 
@@ -873,8 +912,7 @@ impl Node {
         self.set_priority(out);
         let renewed = self.election.renew(now, self.liveness.first_missed());
         out.extend(renewed.map(Action::SetAnswerUntil));
-        let hears = |index| self.liveness.hear_each_other(index);
-        self.members.settle(now, hears);
+        self.settle_members(now, out);
         self.selection.settle(&self.members, &self.liveness, out);
         let is_owner = self.election.is_owner();
         let leaves = self.transfer.is_leaving() || self.transfer.has_left();
@@ -902,6 +940,7 @@ impl Node {
     fn settle_resets(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         let may_reset = self.started
             && !self.members.is_joining()
+            && self.members.may_reset(now)
             && !self.liveness.is_isolated()
             && now >= self.strangers_until;
         let until = if may_reset {

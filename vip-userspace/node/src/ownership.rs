@@ -147,6 +147,17 @@ impl Ownership {
         }
     }
 
+    /// A member has left.
+    pub(crate) fn remove(&mut self, node: BackendIndex) {
+        self.adverts.remove(node);
+        self.heard = self.heard.filter(|owner| owner.index != node);
+        for former in [&mut self.predecessor, &mut self.predecessor_before] {
+            *former = former.filter(|former| former.index != node);
+        }
+        self.resigned = self.resigned.filter(|resigned| resigned.index != node);
+        self.reported = self.reported.filter(|reported| *reported != node);
+    }
+
     /// This node has handed the VIP over: the next node that advertises is the owner.
     pub(crate) fn forget(&mut self) {
         (self.heard, self.is_own) = (None, false);

@@ -51,6 +51,17 @@ impl Selection {
         }
     }
 
+    /// A member has come.
+    pub(crate) fn admit(&mut self, node: BackendIndex) {
+        self.health.admit(node);
+    }
+
+    /// A member has left.
+    pub(crate) fn remove(&mut self, node: BackendIndex) {
+        self.health.remove(node);
+        self.draining = self.draining.with(node, false);
+    }
+
     /// Takes over what an earlier agent knew of a node that it found alive: whether it drains, or
     /// which of its servers got new connections.
     pub(crate) fn remember(&mut self, index: BackendIndex, known: &Masks, out: &mut Vec<Action>) {
@@ -220,6 +231,8 @@ impl Selection {
     /// The facts about all nodes, for a check.
     fn facts(&self, check: CheckIndex, by: By, members: &Membership, liveness: &Liveness) -> Facts {
         let Living { alive, silent } = self.living(by, members, liveness);
+        // A connection to a member that others do not know could be lost.
+        let alive = alive.and(members.confirmed());
         let mut unasked = self.health.all_unasked(check);
         // Not this node's own server if there is another one: it starts with the node.
         let others = unasked.with(members.own(), false);
@@ -242,9 +255,17 @@ impl Selection {
     fn living(&self, by: By, members: &Membership, liveness: &Liveness) -> Living {
         let mut alive = self.health.all_alive();
         let mut silent = BackendMask::EMPTY;
+        let complete = members.complete();
         for index in members.others() {
             let Some(standing) = liveness.standing(index) else {
                 continue;
+            };
+            let standing = match standing {
+                // It was away, and may not know members that have come meanwhile.
+                Standing::Alive | Standing::Suspect if !complete.contains(index) => {
+                    Standing::Away { silent: false }
+                }
+                _ => standing,
             };
             let lives = match (by, standing) {
                 (_, Standing::Away { silent: true } | Standing::Gone)
@@ -418,7 +439,8 @@ mod tests {
             .members
             .on_start(at(0), BackendMask::EMPTY);
         assert_eq!(bench.masks().no_forward, BackendMask::ALL);
-        bench.segment.ends[0].members.settle(at(500), |_| false);
+        let members = &mut bench.segment.ends[0].members;
+        members.settle(at(500), BackendMask::ALL, |_| false, &mut Vec::new());
         assert_eq!(bench.masks().no_forward, BackendMask::EMPTY);
     }
 

@@ -11,9 +11,10 @@ use vip_common::wire::vrrp::Centiseconds;
 use crate::bfd;
 use crate::election::MAX_LEASE;
 use crate::health::Thresholds;
-use crate::input::{Member, Params, VrrpParams};
+use crate::input::{Params, VrrpParams};
 use crate::liveness::{Event, Liveness};
 use crate::membership::Membership;
+use crate::rank::Identity;
 
 /// Nanoseconds in a millisecond.
 pub(crate) const MS: u64 = 1_000_000;
@@ -33,14 +34,16 @@ pub(crate) fn index(node: usize) -> BackendIndex {
 pub(crate) fn params(own: usize, bfd: bool) -> Params {
     Params {
         own: index(own),
-        nodes: [250, 220, 190]
-            .iter()
-            .enumerate()
-            .map(|(node, &priority)| Member {
-                address: IpAddr::from([10, 0, 0, 11 + node as u8]),
-                priority,
+        nodes: (0..3)
+            .map(|node| Identity {
+                address: IpAddr::from([10, 0, 0, 11 + node]),
+                weight: 1,
             })
             .collect(),
+        open: None,
+        hello_interval: Duration::from_secs(1),
+        vips: vec![1],
+        priority: None,
         vrrp: VrrpParams {
             interval: Centiseconds::new(10).unwrap(),
             preempt: false,

@@ -670,6 +670,8 @@ impl NodeLoop {
                     self.answer(&report);
                     self.tell(Notice::Report(report));
                 }
+                // The members are those of `nodes`, and agents exchange no hellos.
+                Action::SendHello { .. } | Action::Prove { .. } | Action::Install(_) => {}
                 Action::Done => {}
             }
         }

@@ -274,9 +274,12 @@ fn cause(status: &Status, fault: Fault) -> &str {
     let hook = match fault {
         Fault::Ingress => Hook::Ingress,
         Fault::Egress => Hook::Egress,
-        Fault::Carrier | Fault::Programs | Fault::Vip | Fault::Address | Fault::BfdPort => {
-            return "";
-        }
+        Fault::Carrier
+        | Fault::Programs
+        | Fault::Vip
+        | Fault::Address
+        | Fault::BfdPort
+        | Fault::Unconfirmed => return "",
     };
     let hook = status.hooks.iter().find(|there| there.name == hook);
     hook.and_then(|hook| hook.cause.as_deref()).unwrap_or("")

@@ -29,6 +29,7 @@ use self::vrrp::Machine;
 pub(crate) use self::vrrp::Meeting;
 pub use self::vrrp::State;
 use crate::input::{Member, Params};
+use crate::membership::Membership;
 
 /// What the node has to do, in the order given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +75,7 @@ pub(crate) struct Election {
 impl Election {
     /// Not started.
     pub(crate) fn new(params: &Params) -> Self {
-        let own = params.nodes[params.own];
+        let own = Membership::new(params).own_member();
         Self {
             machine: Machine::new(vrrp::Params {
                 address: own.address,

@@ -168,6 +168,14 @@ impl Isolation {
         was_isolated
     }
 
+    /// A member has come or left.
+    pub(super) fn set_pace(&mut self, pace: Option<Pace>) {
+        if pace.is_none() {
+            self.state = State::Heard;
+        }
+        self.pace = pace;
+    }
+
     /// A witness answered.
     pub(super) fn on_witness(&mut self, now: BootNanos) {
         self.answered = now;
@@ -305,6 +313,11 @@ impl Isolation {
     /// Neither a member nor, for long enough, a witness is heard.
     pub(super) const fn is_isolated(&self) -> bool {
         matches!(self.state, State::Isolated { .. })
+    }
+
+    /// It is isolated, and has been for `reset_after`: the segment may have no other host.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self.state, State::Isolated { silent: true, .. })
     }
 
     /// Clocks towards away and gone stand still: nothing shows that others could be heard.

@@ -133,9 +133,11 @@ pub(super) struct Peer {
     unheard: bool,
     /// When it was last lost: suspect, or away. Signs of life from before do not count.
     lost: BootNanos,
-    /// The freshest evidence that it lives, or when the clock towards away and gone began anew. It
-    /// is this node's own evidence. What other members tell of a node belongs here, too.
+    /// The freshest evidence that it lives, this node's own or another member's, or when the clock
+    /// towards away and gone began anew.
     evidence: BootNanos,
+    /// This node's own last sign of it, its BFD packets aside.
+    sign: Option<BootNanos>,
     /// When it is asked next while it is healthy.
     next_slow: BootNanos,
     /// Whether its kernel answers ICMP echo requests, and ARP or Neighbor Discovery.
@@ -159,6 +161,7 @@ impl Peer {
             unheard: true,
             lost: BootNanos::ZERO,
             evidence: BootNanos::ZERO,
+            sign: None,
             next_slow: BootNanos::ZERO,
             echo: Means::default(),
             neighbor: Means::default(),
@@ -203,6 +206,26 @@ impl Peer {
     fn heard(&self) -> BootNanos {
         let session = self.session.as_ref().map(Session::heard);
         self.evidence.max(session.unwrap_or_default())
+    }
+
+    /// When this node itself last had a sign of it.
+    pub(super) fn last_sign(&self) -> Option<BootNanos> {
+        let session = self.session.as_ref().map(Session::heard);
+        self.sign
+            .max(session.filter(|heard| *heard > BootNanos::ZERO))
+    }
+
+    /// Another member had evidence at that time. Returns whether the node was gone, and is not.
+    pub(super) fn on_evidence(&mut self, now: BootNanos, at: BootNanos, pace: Pace) -> bool {
+        self.evidence = self.evidence.max(at);
+        let returns = self.state == State::Gone && self.evidence.after(pace.reset_after) > now;
+        if returns {
+            self.state = State::Away {
+                silent: true,
+                next: now,
+            };
+        }
+        returns
     }
 
     /// The agent starts. `known`: an earlier agent heard the node, so its kernel is asked from now
@@ -263,7 +286,7 @@ impl Peer {
     /// It showed that it lives. `later`: when to ask it next if its agent is gone. Returns whether
     /// it did not answer at all before.
     pub(super) fn on_sign_of_life(&mut self, now: BootNanos, later: BootNanos) -> bool {
-        self.evidence = now;
+        (self.evidence, self.sign) = (now, Some(now));
         let state = match self.state {
             State::Up => State::Up,
             State::Watched { next, .. } => State::Watched {

@@ -65,6 +65,12 @@ impl Digest {
             Action::Done => self.words(&[10]),
             Action::SetResetsUntil(until) => self.words(&[11, until.0]),
             Action::AskWitnesses => self.words(&[12]),
+            Action::SendHello { hello, also } => {
+                self.words(&[13, also.len() as u64]);
+                self.0.write(&hello.emit().expect("fits"));
+            }
+            Action::Prove { instance, .. } => self.words(&[14, instance.0.get()]),
+            Action::Install(installation) => self.words(&[15, installation.number]),
         }
     }
 
@@ -151,6 +157,11 @@ impl Digest {
             Report::HandedOver(index) => self.words(&[38, place(*index)]),
             Report::NotHandedOver(why) => self.no_handover(why),
             Report::Priority(priority) => self.words(&[40, u64::from(*priority)]),
+            Report::Admitted { node, .. } => self.words(&[41, place(*node)]),
+            Report::Confirmed(node) => self.words(&[42, place(*node)]),
+            Report::Removed { node, .. } => self.words(&[43, place(*node)]),
+            Report::Stranger(_) => self.words(&[44]),
+            Report::Full(_) => self.words(&[45]),
         }
     }
 

@@ -7,9 +7,12 @@ impl World {
         self.settled();
         let healthy = self.now - self.troubled >= self.calm()
             && self.loss == 0
+            // One that is left alone cannot tell whether it is cut off.
+            && self.hosts.iter().filter(|host| host.present).count() > 2
             && (0..self.hosts.len()).all(|node| {
                 let host = &self.hosts[node];
-                host.runs() && host.carrier && host.port && host.slowness == 0 && !host.late
+                !host.present
+                    || host.runs() && host.carrier && host.port && host.slowness == 0 && !host.late
             })
             && self.wires.iter().flatten().all(|wire| !wire.cut);
         self.troubles += 1;
@@ -19,7 +22,7 @@ impl World {
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
         let node = owner.filter(|_| self.random.percent(50)).unwrap_or(node);
         let soon = self.within(11, 40);
-        let kind = self.random.below(18);
+        let kind = self.random.below(if self.profile.open { 24 } else { 18 });
         self.say(|| format!("trouble {kind} at node {node}"));
         if healthy && kind < 4 && owner == Some(node) {
             let (of, troubles) = (node, self.troubles);
@@ -47,10 +50,7 @@ impl World {
                 Relief::Restart(node)
             }
             1 => {
-                let host = &mut self.hosts[node];
-                host.agent = None;
-                host.power = false;
-                host.answer_until = 0;
+                self.cut_power(node);
                 Relief::Boot(node)
             }
             2 => {
@@ -135,7 +135,18 @@ impl World {
                 }
                 Relief::Port(0)
             }
+            18.. => self.come_or_go(node),
             _ => Relief::Calm,
+        }
+    }
+
+    /// The agent learns whether there is a carrier, if it runs.
+    fn look_at_carrier(&mut self, node: usize) {
+        if self.hosts[node].runs() {
+            let (fault, present) = (Fault::Carrier, !self.hosts[node].carrier);
+            self.drive(node, |agent, now, out| {
+                agent.on_input(now, Input::Fault { fault, present }, out);
+            });
         }
     }
 
@@ -144,7 +155,7 @@ impl World {
         match relief {
             Relief::Boot(node) => {
                 let host = &mut self.hosts[node];
-                if !host.power {
+                if !host.power && host.present {
                     host.power = true;
                     host.booted = self.now;
                     host.answer_until = 0;
@@ -152,17 +163,22 @@ impl World {
                 }
             }
             Relief::Restart(node) => {
-                if self.hosts[node].power && self.hosts[node].agent.is_none() {
+                if self.hosts[node].power
+                    && self.hosts[node].present
+                    && self.hosts[node].agent.is_none()
+                {
                     self.start(node);
                 }
             }
             Relief::Thaw(node) => {
                 self.hosts[node].frozen = false;
                 self.wake(node);
+                self.look_at_carrier(node);
             }
             Relief::Resume(node) => {
                 self.hosts[node].paused = false;
                 self.wake(node);
+                self.look_at_carrier(node);
             }
             Relief::Mend(a, b) => {
                 self.wires[a][b].cut = false;
@@ -178,18 +194,7 @@ impl World {
             }
             Relief::Carrier(node) => {
                 self.hosts[node].carrier = true;
-                if self.hosts[node].runs() {
-                    self.drive(node, |agent, now, out| {
-                        agent.on_input(
-                            now,
-                            Input::Fault {
-                                fault: Fault::Carrier,
-                                present: false,
-                            },
-                            out,
-                        );
-                    });
-                }
+                self.look_at_carrier(node);
             }
             Relief::Port(node) => {
                 let host = &mut self.hosts[node];
@@ -200,6 +205,8 @@ impl World {
                     self.at(soon, Happening::Relief(Relief::Port(next)));
                 }
             }
+            Relief::Left(node) => self.left(node),
+            Relief::Forget(node) => self.forget(node),
             Relief::Ready(node) => self.hosts[node].ready = true,
             Relief::Echo(node) => self.hosts[node].firewall = Firewall::Open,
             Relief::Quick(node) => {

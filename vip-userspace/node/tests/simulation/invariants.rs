@@ -9,11 +9,21 @@ impl World {
         match report {
             // After a report of its cause.
             Report::Priority(priority) => self.hosts[node].priority = *priority,
-            Report::Away(index) => self.lost(node, index.get(), 12),
-            Report::Gone(index) => self.lost(node, index.get(), RESET_AFTER - 4),
+            Report::Away(index) => {
+                let dead = self.host(node, *index);
+                self.lost(node, dead, 12);
+            }
+            Report::Gone(index) => {
+                let dead = self.host(node, *index);
+                self.lost(node, dead, RESET_AFTER - 4);
+            }
             Report::Late(_) => self.hosts[node].late = true,
             Report::OnTime => self.hosts[node].late = false,
-            Report::Backup(Loss::Outranked(by)) => self.yielded(node, by.get()),
+            Report::Backup(Loss::Outranked(by)) => {
+                let by = self.host(node, *by);
+                self.yielded(node, by);
+            }
+            Report::Admitted { .. } => self.locate(node),
             _ => {}
         }
         if !matches!(report, Report::Active(_)) {
@@ -42,7 +52,7 @@ impl World {
             let session = self.hosts[node]
                 .agent
                 .as_ref()
-                .and_then(|agent| agent.bfd(backend(other)));
+                .and_then(|agent| agent.bfd(agent.slot(address(other))?));
             let knows = !self.hosts[other].runs() || session.is_some_and(bfd::Session::is_up);
             if clean(other, node) && clean(node, other) && knows {
                 self.fail(&format!(
@@ -139,7 +149,11 @@ impl World {
                 continue;
             }
             for b in a + 1..self.hosts.len() {
-                if !self.hosts[b].answers(self.now) || !self.hear_each_other(a, b) {
+                // After a partition, one may not have heard of a newcomer on the other side yet.
+                let strangers = self.hosts[a].runs()
+                    && self.hosts[b].runs()
+                    && (self.slot(a, b).is_none() || self.slot(b, a).is_none());
+                if !self.hosts[b].answers(self.now) || strangers || !self.hear_each_other(a, b) {
                     self.overlap[a][b] = None;
                     continue;
                 }
@@ -167,8 +181,12 @@ impl World {
         let connected = group
             .iter()
             .all(|&a| group.iter().all(|&b| a == b || self.hear_each_other(a, b)));
-        if group.len() * 2 <= self.hosts.len() || !connected {
+        let all = self.hosts.iter().filter(|host| host.present).count();
+        if group.len() * 2 <= all || !connected {
             return;
+        }
+        if self.profile.open {
+            self.agreed(&group);
         }
         let owners: Vec<usize> = group
             .iter()
@@ -184,13 +202,15 @@ impl World {
                 self.fail(&format!("node {node} is {:?}", agent.state()));
             }
             for &other in &group {
-                if !agent.masks().alive.contains(backend(other)) {
+                let slot = agent.slot(address(other));
+                if !slot.is_some_and(|slot| agent.masks().alive.contains(slot)) {
                     self.fail(&format!("node {node} takes node {other} for dead"));
                 }
             }
             for other in 0..self.hosts.len() {
                 let dead = !self.hosts[other].power || self.hosts[other].paused;
-                if dead && agent.masks().alive.contains(backend(other)) {
+                let slot = agent.slot(address(other));
+                if dead && slot.is_some_and(|slot| agent.masks().alive.contains(slot)) {
                     self.fail(&format!("node {node} takes node {other} for alive"));
                 }
             }

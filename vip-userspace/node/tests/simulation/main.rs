@@ -27,10 +27,19 @@
 //!    agent, and whether or not it answers echo requests. One that was out of reach for less than
 //!    `reset_after` is not taken for gone, so that no segment for it is reset.
 //! 6. With BFD and without preemption, a living owner does not yield to a node that was cut off.
+//!
+//! In a cluster without a list (`open.rs`), also:
+//!
+//! 7. No segment of a connection to a living member is reset.
+//! 8. No member gets a SYN that another one does not have in its rank table, unless it does not hear
+//!    that one.
+//! 9. When all members hear each other and are left alone, each finds each other one confirmed: no
+//!    newcomer is kept out.
 
 mod digest;
 mod faults;
 mod invariants;
+mod open;
 mod rng;
 mod world;
 
@@ -38,6 +47,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -49,11 +59,15 @@ use vip_node::bfd;
 use vip_node::election::State;
 use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::{Probe, Thresholds};
+use vip_node::hello::Hello;
+use vip_node::rank::Identity;
 use vip_node::{
-    Action, Fault, Input, Loss, MAX_SLOWDOWN, Member, Node, Params, Report, To, VrrpParams,
+    Action, Fault, Input, Installation, Loss, MAX_SLOWDOWN, Node, OpenCluster, Params, Report, To,
+    VrrpParams,
 };
 
 use digest::Digest;
+use open::{Connection, FORGET_AFTER, Kernel};
 use rng::Rng;
 
 const SECOND: u64 = 1_000_000_000;
@@ -68,7 +82,7 @@ const MAX_SLOWNESS: u64 = 4;
 type Time = u64;
 
 /// A packet on its way.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Message {
     Advert {
         priority: u8,
@@ -82,6 +96,7 @@ enum Message {
     NeighbourReply,
     /// The answer of a host that is no member.
     Witness,
+    Hello(Rc<Hello>),
 }
 
 /// An event of the simulation.
@@ -102,6 +117,14 @@ enum Happening {
     Successor { of: usize, troubles: u64 },
     /// The end of one.
     Relief(Relief),
+    /// A rank table is written.
+    Installed {
+        node: usize,
+        life: u64,
+        installation: Installation,
+    },
+    /// A client opens a connection, and others send.
+    Traffic,
 }
 
 /// Planned events by time. Those of the same time keep the order in which they were planned.
@@ -156,6 +179,10 @@ enum Relief {
     Quick(usize),
     /// The node answers all echo requests again.
     Echo(usize),
+    /// A node that has said good-bye ends.
+    Left(usize),
+    /// An operator forgets a node that died.
+    Forget(usize),
 }
 
 /// How a node's firewall deals with echo requests.
@@ -211,6 +238,12 @@ struct Host {
     intervals: [u64; 5],
     /// When its agent runs next.
     planned: Time,
+    /// It is one of the cluster: it was not replaced, and it has not left.
+    present: bool,
+    /// Its kernel's part: what the agent wrote last.
+    kernel: Kernel,
+    /// The members on its disk.
+    disk: Vec<IpAddr>,
     /// Counts deadlines and starts, so that outdated ones can be ignored.
     turn: u64,
     life: u64,
@@ -285,6 +318,11 @@ struct Profile {
     bfd: bool,
     /// There is a host on the segment that is no member.
     witness: bool,
+    /// Members come and go: the cluster has no list.
+    open: bool,
+    /// A member gets new connections before all others know it: the simulation shows that this is
+    /// wrong.
+    hasty: bool,
     /// As in the parameters of a node.
     max_slowdown: u32,
     hours: f64,
@@ -314,6 +352,11 @@ struct World {
     troubles: u64,
     takeovers: u64,
     events: u64,
+    connections: Vec<Connection>,
+    opened: u64,
+    walks: u64,
+    /// Segments of living connections that were reset, where that is expected.
+    resets: u64,
     actions: Vec<Action>,
     trace: bool,
     digest: Digest,
@@ -351,6 +394,8 @@ fn profile(seed: u64) -> Profile {
         preempt,
         bfd,
         witness,
+        open: false,
+        hasty: false,
         max_slowdown: MAX_SLOWDOWN,
         hours,
     }
@@ -401,6 +446,8 @@ fn moves_of_late_nodes(seed: u64, max_slowdown: u32, units: u64) -> u64 {
             preempt: false,
             bfd: true,
             witness: true,
+            open: false,
+            hasty: false,
             max_slowdown,
             hours: 0.25,
         },

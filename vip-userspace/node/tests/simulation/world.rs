@@ -27,6 +27,9 @@ impl World {
             late: false,
             intervals: [0; 5],
             planned: 0,
+            present: !profile.open,
+            kernel: Kernel::default(),
+            disk: Vec::new(),
             turn: 0,
             life: 0,
         });
@@ -55,10 +58,17 @@ impl World {
             troubles: 0,
             takeovers: 0,
             events: 0,
+            connections: Vec::new(),
+            opened: 0,
+            walks: 0,
+            resets: 0,
             actions: Vec::new(),
             trace: std::env::var_os("VIP_SIM_TRACE").is_some(),
             digest: Digest::default(),
         };
+        if profile.open {
+            world.found();
+        }
         for node in 0..count {
             let spread = world.random.below(profile.unit);
             world.at(spread, Happening::Relief(Relief::Restart(node)));
@@ -172,6 +182,12 @@ impl World {
                     }
                 }
                 Happening::Relief(relief) => self.relieve(relief),
+                Happening::Installed {
+                    node,
+                    life,
+                    installation,
+                } => self.installed(node, life, &installation),
+                Happening::Traffic => self.traffic(),
             }
             self.watch();
         }
@@ -248,22 +264,42 @@ impl World {
                 let intervals = &mut self.hosts[node].intervals;
                 intervals.rotate_right(1);
                 intervals[0] = interval.duration().as_nanos() as u64;
-                for index in 0..self.hosts.len() {
-                    if to == To::All || to == To::One(backend(index)) {
+                for (slot, index) in self.members(node) {
+                    if to == To::All || to == To::One(slot) {
                         self.send(node, index, Message::Advert { priority, interval });
                     }
                 }
             }
-            Action::SendBfd { to, packet } => self.send(node, to.get(), Message::Bfd(packet)),
-            Action::SendEcho(to) => self.send(node, to.get(), Message::EchoRequest),
-            Action::AskNeighbor(to) => self.send(node, to.get(), Message::NeighbourRequest),
+            Action::SendBfd { to, packet } => self.send_to(node, to, Message::Bfd(packet)),
+            Action::SendEcho(to) => self.send_to(node, to, Message::EchoRequest),
+            Action::AskNeighbor(to) => self.send_to(node, to, Message::NeighbourRequest),
             Action::Report(report) => self.hear(node, &report),
             Action::AskWitnesses => self.ask_witness(node),
-            Action::SetMasks(_)
-            | Action::SetResetsUntil(_)
-            | Action::Announce
+            Action::SetMasks(masks) => self.hosts[node].kernel.masks = masks,
+            Action::SetResetsUntil(until) => self.hosts[node].kernel.resets_until = until,
+            Action::SendHello { hello, .. } => {
+                // The group of all agents.
+                let hello = Rc::new(*hello);
+                for index in 0..self.hosts.len() {
+                    self.send(node, index, Message::Hello(hello.clone()));
+                }
+            }
+            Action::Install(installation) => {
+                let life = self.hosts[node].life;
+                let soon = self.now + self.random.below(self.unit());
+                self.at(
+                    soon,
+                    Happening::Installed {
+                        node,
+                        life,
+                        installation,
+                    },
+                );
+            }
+            Action::Announce
             | Action::AnnounceOwn
             | Action::ProbeAddress
+            | Action::Prove { .. }
             | Action::Done => {}
         }
     }
@@ -282,7 +318,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, message: Message) {
+    pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
         if from == to || !self.hosts[from].carrier {
             return;
         }
@@ -298,6 +334,7 @@ impl World {
             }
             // Now and then one takes longer, and others overtake it.
             let delay = self.random.between(self.unit() / 1000, self.latency);
+            let message = message.clone();
             self.at(self.now + delay, Happening::Arrival { from, to, message });
         }
     }
@@ -381,7 +418,6 @@ impl World {
             message,
             wakes: _,
         } = waiting;
-        let source = backend(from);
         if matches!(message, Message::Witness) {
             self.drive(to, |agent, now, out| {
                 agent.on_input(now, Input::Witness, out);
@@ -390,6 +426,23 @@ impl World {
         }
         let wire = &mut self.wires[from][to];
         wire.last = came;
+        if let Message::Hello(hello) = message {
+            let (source, hello) = (address(from), Box::new((*hello).clone()));
+            self.drive(to, |agent, now, out| {
+                let admits = true;
+                let input = Input::Hello {
+                    source,
+                    hello,
+                    admits,
+                };
+                agent.on_input(now, input, out);
+            });
+            return;
+        }
+        let Some(source) = self.slot(to, from) else {
+            return;
+        };
+        let wire = &mut self.wires[from][to];
         if let Message::Advert { priority, interval } = message {
             wire.priority = priority;
             let advert = Advertisement {
@@ -417,7 +470,8 @@ impl World {
             Message::Advert { .. }
             | Message::EchoRequest
             | Message::NeighbourRequest
-            | Message::Witness => {}
+            | Message::Witness
+            | Message::Hello(_) => {}
         });
     }
 
@@ -444,7 +498,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, node: usize) {
-        let count = self.hosts.len();
+        let nodes = self.members_at_start(node);
         let unit = self.unit();
         let interval = interval(unit);
         let preempt = self.profile.preempt;
@@ -453,16 +507,25 @@ impl World {
         host.life += 1;
         host.inbox.clear();
         host.frozen = false;
-        host.priority = default_priority(node);
+        host.priority =
+            default_priority(nodes.iter().filter(|other| **other < address(node)).count());
         (host.late, host.planned) = (false, 0);
         let params = Params {
-            own: backend(node),
-            nodes: (0..count)
-                .map(|index| Member {
-                    address: address(index),
-                    priority: default_priority(index),
-                })
+            own: nodes
+                .iter()
+                .position(|other| *other == address(node))
+                .map(backend)
+                .expect("one of them"),
+            nodes: nodes
+                .iter()
+                .map(|&address| Identity { address, weight: 1 })
                 .collect(),
+            open: self.profile.open.then(|| OpenCluster {
+                forget_after: Duration::from_nanos(FORGET_AFTER * unit),
+            }),
+            hello_interval: Duration::from_nanos(RESET_AFTER / 3 * unit),
+            vips: vec![1],
+            priority: None,
             vrrp: VrrpParams {
                 interval,
                 preempt,
@@ -483,7 +546,7 @@ impl World {
         };
         host.agent = Some(Node::new(&params));
         let (answer_until, carrier, life) = (BootNanos(host.answer_until), host.carrier, host.life);
-        let count = self.hosts.len();
+        let masks = self.masks_at_start(node);
         self.drive(node, |agent, now, out| {
             if !carrier {
                 agent.on_input(
@@ -495,11 +558,9 @@ impl World {
                     out,
                 );
             }
-            agent.on_start(now, answer_until, Masks::default(), out);
-            for other in (0..count).map(backend) {
-                agent.on_input(now, Input::Located(other), out);
-            }
+            agent.on_start(now, answer_until, masks, out);
         });
+        self.locate(node);
         self.at(self.now + 1, Happening::Probes { node, life });
     }
 
@@ -515,7 +576,7 @@ impl World {
             return;
         }
         self.read(node);
-        for index in 0..self.hosts.len() {
+        for (slot, index) in self.members(node) {
             let there = &self.hosts[index];
             let reached = index == node
                 || there.power
@@ -535,7 +596,7 @@ impl World {
                 agent.on_input(
                     now,
                     Input::Probe {
-                        node: backend(index),
+                        node: slot,
                         check: CheckIndex::API,
                         found,
                     },

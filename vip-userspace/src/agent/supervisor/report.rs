@@ -116,6 +116,12 @@ impl Supervisor {
             Report::HandedOver(node) => Event::handed_over(self.name(node)),
             Report::NotHandedOver(why) => Event::not_handed_over(self.not_handed_over(&why)),
             Report::Priority(priority) => Event::priority(priority),
+            // None of these while the members are those of `nodes`.
+            Report::Admitted { .. }
+            | Report::Confirmed(_)
+            | Report::Removed { .. }
+            | Report::Stranger(_)
+            | Report::Full(_) => return None,
         })
     }
 

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vip_common::abi::{AllowNode, MAX_BOND_PORTS, Service, Vip, flag};
 use vip_common::wire::addr::{Be16, Be128, Mac};
@@ -20,12 +21,17 @@ use crate::net::{Groups, Neighbours, Nic, SourceSocket, WitnessSocket};
 use crate::random;
 use vip_node::allow::{AllowLists, Prefix};
 use vip_node::bfd;
-use vip_node::election::{MAX_LEASE, default_priority};
+use vip_node::election::MAX_LEASE;
 use vip_node::health::Thresholds;
+use vip_node::hello;
 use vip_node::rank;
-use vip_node::{MAX_SLOWDOWN, Member, Params, VrrpParams};
+use vip_node::{MAX_SLOWDOWN, Params, VrrpParams};
 
 use super::bfd_access::Access;
+
+/// Time between hellos, at most. With a short `reset_after` they are sent more often: a member is gone
+/// only if nobody has heard it for that time.
+const HELLO: Duration = Duration::from_secs(1);
 
 /// The configuration's interval, which it checks to be one that VRRP can say.
 fn advert_interval(config: &Config) -> Centiseconds {
@@ -34,21 +40,14 @@ fn advert_interval(config: &Config) -> Centiseconds {
 
 /// What the decisions need to know.
 pub(super) fn params(config: &Config, cluster: &Cluster) -> Params {
-    let mut places: Vec<IpAddr> = cluster.addresses().into_iter().collect();
-    places.sort_unstable();
-    let nodes = cluster.nodes().map(|slot, node| {
-        // Another node's own file may say something else: then its place in the succession is
-        // a guess, and the advertisements set it right.
-        let configured = config.vrrp.priority.filter(|_| slot == cluster.own());
-        let place = places.partition_point(|address| *address < node.address);
-        Member {
-            address: node.address,
-            priority: configured.unwrap_or_else(|| default_priority(place)),
-        }
-    });
     Params {
         own: cluster.own(),
-        nodes,
+        nodes: cluster.identities(),
+        // The members are those of `nodes`.
+        open: None,
+        hello_interval: HELLO.min(config.datapath.reset_after / 3),
+        vips: addresses_of(config).map(hello::tag).collect(),
+        priority: config.vrrp.priority,
         vrrp: VrrpParams {
             interval: advert_interval(config),
             preempt: config.vrrp.preempt,

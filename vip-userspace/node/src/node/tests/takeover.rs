@@ -88,7 +88,9 @@ fn vip_leaves_an_owner_whose_server_failed_only_for_one_whose_is_ready() {
 
 #[test]
 fn owner_that_lacks_something_gives_the_vip_up_at_once_and_comes_back() {
-    for fault in Fault::ALL {
+    // What the members know of it, a node finds out itself.
+    let all = Fault::ALL.into_iter();
+    for fault in all.filter(|fault| *fault != Fault::Unconfirmed) {
         let mut bench = owner(params(0, false));
         let actions = bench.fault(at(2001), fault, true);
         assert!(

@@ -1,0 +1,97 @@
+//! What this node knows of one member.
+
+use vip_common::abi::BackendMask;
+use vip_common::wire::time::BootNanos;
+
+use crate::hello::Instance;
+use crate::rank::Identity;
+
+/// Former runs of a member that are remembered: nobody's word is taken for them any more.
+const RETIRED: usize = 4;
+
+/// A member.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) identity: Identity,
+    /// The run of its agent; `None` if nobody has told of it.
+    pub(super) instance: Option<Instance>,
+    /// It was heard, or another member has told that it is one, since this agent started.
+    pub(super) told: bool,
+    retired: Vec<Instance>,
+    /// The members in its rank table, and the number of its hello that said so; `None` if that is
+    /// not known.
+    pub(super) row: Option<BackendMask>,
+    pub(super) row_number: u32,
+    /// When its last hello came that was believed.
+    pub(super) heard: Option<BootNanos>,
+    /// Number of its last hello.
+    pub(super) latest: u32,
+    /// The freshest evidence that it lives, which anybody has.
+    pub(super) evidence: Option<BootNanos>,
+    /// The change of the set of members by which it came.
+    pub(super) since: u64,
+    /// It is in this node's rank table.
+    pub(super) installed: bool,
+    /// Its own rank table has had all living members of this node's, since it was last absent.
+    pub(super) complete: bool,
+    /// All living members know it.
+    pub(super) confirmed: bool,
+    /// Since when it is gone.
+    pub(super) gone_since: Option<BootNanos>,
+}
+
+impl Known {
+    /// One that is known from the start, by a list or from an earlier agent.
+    pub(super) const fn stored(identity: Identity, confirmed: bool) -> Self {
+        Self {
+            identity,
+            instance: None,
+            told: false,
+            retired: Vec::new(),
+            row: None,
+            row_number: 0,
+            heard: None,
+            latest: 0,
+            evidence: None,
+            since: 0,
+            installed: true,
+            complete: false,
+            confirmed,
+            gone_since: None,
+        }
+    }
+
+    /// One that comes by the change with this number.
+    pub(super) const fn new(identity: Identity, instance: Instance, change: u64) -> Self {
+        let mut known = Self::stored(identity, false);
+        known.instance = Some(instance);
+        known.told = true;
+        known.since = change;
+        known.installed = false;
+        known
+    }
+
+    /// Whether this is a former run of its agent.
+    pub(super) fn has_retired(&self, instance: Instance) -> bool {
+        self.retired.contains(&instance)
+    }
+
+    /// Its agent runs anew. What the former run knew does not count.
+    pub(super) fn restart(&mut self, instance: Instance) {
+        if let Some(former) = self.instance.replace(instance) {
+            self.retired.insert(0, former);
+            self.retired.truncate(RETIRED);
+        }
+        (self.row, self.row_number, self.latest) = (None, 0, 0);
+        self.heard = None;
+    }
+
+    /// Somebody had evidence at that time. Returns whether it is the freshest.
+    pub(super) fn note_evidence(&mut self, at: BootNanos) -> bool {
+        let fresher = self.evidence.is_none_or(|evidence| at > evidence);
+        if fresher {
+            self.evidence = Some(at);
+        }
+        fresher
+    }
+}

@@ -1,0 +1,506 @@
+//! Clusters without a list: members come, leave, are replaced and forgotten; and connections, whose
+//! segments the packet path decides about.
+
+use std::hash::Hasher as _;
+
+use bytemuck::Zeroable as _;
+use siphasher::sip::SipHasher13;
+use vip_common::abi::{BackendMask, Counter, MAX_CHECKS, NOT_A_BACKEND, RankRow, State as Tables};
+use vip_common::env::Socket;
+use vip_common::testing::{self, NOW, ROWS, Segment, node_mac};
+use vip_common::verdict::Kind;
+use vip_common::wire::addr::Mac;
+use vip_common::wire::tcp;
+use vip_node::slots::Slots;
+
+use super::*;
+
+/// A member that was gone for so many units is forgotten.
+pub(super) const FORGET_AFTER: u64 = 3000;
+
+/// Connections that are kept.
+const CONNECTIONS: usize = 60;
+
+/// What a node's kernel has: its part of the maps.
+#[derive(Clone, Default)]
+pub(super) struct Kernel {
+    pub(super) masks: Masks,
+    pub(super) resets_until: BootNanos,
+    /// The members in the rank table.
+    table: Slots<IpAddr>,
+}
+
+/// A connection, known by the client's port.
+#[derive(Clone, Copy)]
+pub(super) struct Connection {
+    port: u16,
+    holder: usize,
+}
+
+/// Where a walk ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Kept(usize),
+    Dropped,
+    /// By the stack of this node.
+    Reset(usize),
+}
+
+impl World {
+    /// The first members of an open cluster: one, or a few at once.
+    pub(super) fn found(&mut self) {
+        let first = self.random.between(1, 3) as usize;
+        for host in self.hosts.iter_mut().take(first) {
+            host.present = true;
+        }
+        for host in self.hosts.iter_mut().skip(first) {
+            host.power = false;
+        }
+        self.at(self.calm(), Happening::Traffic);
+    }
+
+    /// The members that an agent starts with.
+    pub(super) fn members_at_start(&self, node: usize) -> Vec<IpAddr> {
+        if !self.profile.open {
+            return (0..self.hosts.len()).map(address).collect();
+        }
+        let host = &self.hosts[node];
+        // Those of the maps keep their slots.
+        let table: Vec<IpAddr> = host.kernel.table.values().copied().collect();
+        let mut members = if table.is_empty() {
+            host.disk.clone()
+        } else {
+            table
+        };
+        if !members.contains(&address(node)) {
+            members.push(address(node));
+        }
+        members
+    }
+
+    /// What an agent finds in the maps. One that starts with other slots knows nothing.
+    pub(super) fn masks_at_start(&mut self, node: usize) -> Masks {
+        if !self.profile.open {
+            return Masks::default();
+        }
+        let members = self.members_at_start(node);
+        let kernel = &mut self.hosts[node].kernel;
+        let was_there = !kernel.table.is_empty();
+        let slots: Slots<IpAddr> = members.into_iter().collect();
+        let same = kernel.table == slots && kernel.masks.no_forward.is_empty();
+        kernel.table = slots;
+        if was_there && same {
+            kernel.masks
+        } else {
+            kernel.masks = Masks::default();
+            Masks::default()
+        }
+    }
+
+    /// The Ethernet addresses of all members are known.
+    pub(super) fn locate(&mut self, node: usize) {
+        let agent = self.hosts[node].agent.as_ref();
+        let slots = agent.map_or(BackendMask::EMPTY, |agent| agent.members().mask());
+        self.drive(node, |agent, now, out| {
+            for slot in slots.iter() {
+                agent.on_input(now, Input::Located(slot), out);
+            }
+        });
+    }
+
+    /// The members that an agent knows, this node not among them, and their hosts.
+    pub(super) fn members(&self, node: usize) -> Vec<(BackendIndex, usize)> {
+        let Some(agent) = &self.hosts[node].agent else {
+            return Vec::new();
+        };
+        let members = agent.members();
+        let hosts = members.iter();
+        hosts
+            .map(|(slot, address)| (slot, place(*address)))
+            .collect()
+    }
+
+    /// The slot in which an agent has a host.
+    pub(super) fn slot(&self, node: usize, other: usize) -> Option<BackendIndex> {
+        self.hosts[node].agent.as_ref()?.slot(address(other))
+    }
+
+    /// The host that an agent has in a slot.
+    pub(super) fn host(&self, node: usize, slot: BackendIndex) -> usize {
+        let members = self.members(node);
+        let found = members.iter().find(|(other, _)| *other == slot);
+        found.map(|(_, host)| *host).expect("a member")
+    }
+
+    pub(super) fn send_to(&mut self, node: usize, slot: BackendIndex, message: Message) {
+        let members = self.members(node);
+        if let Some((_, to)) = members.iter().find(|(other, _)| *other == slot) {
+            self.send(node, *to, message);
+        }
+    }
+
+    /// A rank table is in use.
+    pub(super) fn installed(&mut self, node: usize, life: u64, installation: &Installation) {
+        let host = &mut self.hosts[node];
+        if host.life != life || !host.power {
+            return;
+        }
+        host.kernel.table = installation.members.map(|_, identity| identity.address);
+        host.disk = host.kernel.table.values().copied().collect();
+        let number = installation.number;
+        self.drive(node, |agent, now, out| {
+            agent.on_input(now, Input::Installed(number), out);
+        });
+    }
+
+    /// A host comes to the cluster, or leaves it, or is replaced.
+    pub(super) fn come_or_go(&mut self, node: usize) -> Relief {
+        let absent: Vec<usize> = (0..self.hosts.len())
+            .filter(|&node| !self.hosts[node].present && !self.hosts[node].power)
+            .collect();
+        let present = self.hosts.len() - absent.len();
+        let chance = self.random.below(10);
+        if (chance < 6 || present <= 1) && !absent.is_empty() {
+            let new = absent[self.random.below(absent.len() as u64) as usize];
+            self.say(|| format!("node {new} comes"));
+            let host = &mut self.hosts[new];
+            host.present = true;
+            host.disk.clear();
+            host.kernel = Kernel::default();
+            return Relief::Boot(new);
+        }
+        if present <= 1 {
+            return Relief::Calm;
+        }
+        if chance < 8 {
+            self.say(|| format!("node {node} leaves"));
+            self.hosts[node].present = false;
+            // It was drained.
+            self.connections
+                .retain(|connection| connection.holder != node);
+            self.drive(node, |agent, now, out| {
+                agent.on_input(now, Input::Leave, out)
+            });
+            return Relief::Left(node);
+        }
+        self.say(|| format!("node {node} dies for good"));
+        let host = &mut self.hosts[node];
+        host.present = false;
+        self.cut_power(node);
+        Relief::Forget(node)
+    }
+
+    /// It said good-bye, and ends.
+    pub(super) fn left(&mut self, node: usize) {
+        if !self.hosts[node].present {
+            self.cut_power(node);
+        }
+    }
+
+    pub(super) fn cut_power(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        host.agent = None;
+        host.power = false;
+        host.answer_until = 0;
+        host.kernel = Kernel::default();
+        self.connections
+            .retain(|connection| connection.holder != node);
+    }
+
+    /// An operator forgets a node that is dead.
+    pub(super) fn forget(&mut self, dead: usize) {
+        let nodes = 0..self.hosts.len();
+        let Some(node) = nodes.into_iter().find(|&node| self.hosts[node].runs()) else {
+            return;
+        };
+        self.drive(node, |agent, now, out| {
+            agent.on_input(now, Input::Forget(address(dead)), out);
+        });
+    }
+
+    /// A client opens a connection by each owner, and some others send.
+    pub(super) fn traffic(&mut self) {
+        let next = self.within(2, 6);
+        self.at(next, Happening::Traffic);
+        let owners: Vec<usize> = (0..self.hosts.len())
+            .filter(|&node| self.hosts[node].answers(self.now))
+            .collect();
+        for &owner in &owners {
+            let port = 1024 + self.random.below(60_000) as u16;
+            let end = self.walk(owner, port, tcp::SYN, None);
+            self.say(|| format!("SYN to {owner}: {end:?}"));
+            if let End::Kept(holder) = end {
+                self.opened += 1;
+                self.known_to_all(owner, holder);
+                let connection = Connection { port, holder };
+                self.connections.retain(|other| other.port != port);
+                self.connections.push(connection);
+                if self.connections.len() > CONNECTIONS {
+                    let old = self.random.below(CONNECTIONS as u64) as usize;
+                    self.connections.swap_remove(old);
+                }
+            }
+            for _ in 0..2 {
+                if self.connections.is_empty() {
+                    break;
+                }
+                let place = self.random.below(self.connections.len() as u64) as usize;
+                let connection = self.connections[place];
+                let end = self.walk(owner, connection.port, tcp::ACK, Some(connection.holder));
+                self.walks += 1;
+                if let End::Reset(by) = end {
+                    self.reset(by, connection);
+                }
+            }
+        }
+    }
+
+    /// Invariant 7: the stack of `by` resets a connection.
+    fn reset(&mut self, by: usize, connection: Connection) {
+        let holder = connection.holder;
+        let late = self.hosts.iter().any(|host| host.slowness > 0 || host.late);
+        let reached = self.heard_each_other(by, holder);
+        // One that was cut off for long is gone, and what it had is reset once.
+        self.connections
+            .retain(|other| other.port != connection.port);
+        if reached && !late && self.loss == 0 {
+            if self.profile.hasty {
+                self.resets += 1;
+                return;
+            }
+            self.fail(&format!(
+                "node {by} resets a connection of node {holder}, which lives"
+            ));
+        }
+    }
+
+    /// Whether packets between the two have passed for long enough that each knows of the other.
+    fn heard_each_other(&self, a: usize, b: usize) -> bool {
+        let window = (RESET_AFTER + 30) * self.unit();
+        let clean = |from: usize, to: usize| {
+            let foul = self.wires[from][to].foul.max(self.disturbed);
+            !self.wires[from][to].cut && (foul == 0 || self.now - foul > window)
+        };
+        let there = |node: usize| {
+            let host = &self.hosts[node];
+            host.power && !host.paused && host.carrier && host.port
+        };
+        there(a) && there(b) && clean(a, b) && clean(b, a)
+    }
+
+    /// Invariant 8: `owner` has sent a SYN to `holder`.
+    fn known_to_all(&self, owner: usize, holder: usize) {
+        if self.profile.hasty || self.loss > 0 {
+            return;
+        }
+        for other in 0..self.hosts.len() {
+            let host = &self.hosts[other];
+            // One that has not come to know the others yet hands nothing on, and resets nothing.
+            let is_member = host.present && host.kernel.table.len() > 1;
+            let reached = self.heard_each_other(owner, other);
+            let is_known = host
+                .kernel
+                .table
+                .find(|known| *known == address(holder))
+                .is_some();
+            let knows_all = host.kernel.resets_until > host.clock(self.now);
+            if is_member && reached && knows_all && !is_known {
+                self.fail(&format!(
+                    "node {owner} sends a SYN to node {holder}, which node {other} does not know"
+                ));
+            }
+        }
+    }
+
+    /// Invariant 9. Members that are gone may be known to some.
+    pub(super) fn agreed(&self, group: &[usize]) {
+        for &node in group {
+            for &other in group {
+                let slot = self.slot(node, other);
+                let agent = self.hosts[node].agent.as_ref();
+                let confirmed = agent.map_or(BackendMask::EMPTY, Node::confirmed);
+                if !slot.is_some_and(|slot| confirmed.contains(slot)) {
+                    self.fail(&format!("node {node} does not find node {other} confirmed"));
+                }
+            }
+        }
+    }
+
+    /// Lets a segment from a client to the owner go its way. `holder` has the connection; of a SYN,
+    /// each node has a listener that is ready.
+    fn walk(&self, owner: usize, port: u16, flags: u8, holder: Option<usize>) -> End {
+        let mut frame = Segment::new(owner, port, flags).build();
+        let mut node = owner;
+        for _ in 0..40 {
+            let host = &self.hosts[node];
+            if !host.power || host.paused || !host.carrier || !host.port {
+                return End::Dropped;
+            }
+            let (verdict, _) = self.kernel(node, holder).run(&mut frame);
+            self.say(|| format!("at {node}: {verdict:?}"));
+            match verdict.kind() {
+                Kind::Forward => {}
+                Kind::Pass if verdict.counter() == Counter::NoSocket => {
+                    return End::Reset(node);
+                }
+                Kind::Local => return End::Kept(node),
+                _ => return End::Dropped,
+            }
+            let is_there = |other: &usize| node_mac(*other) == verdict.mac();
+            let next = (0..self.hosts.len()).find(is_there).expect("a node");
+            if self.wires[node][next].cut {
+                return End::Dropped;
+            }
+            node = next;
+        }
+        self.fail("a frame goes round");
+    }
+
+    /// The packet path of a node.
+    fn kernel(&self, node: usize, holder: Option<usize>) -> testing::World {
+        let host = &self.hosts[node];
+        let mut world = testing::World::new(1, 0).owning(true);
+        let table = &host.kernel.table;
+        world.rows = (0..ROWS).map(|bucket| row(table, bucket)).collect();
+        let own = table.find(|other| *other == address(node));
+        let state: &mut Tables = &mut world.state;
+        state.masks = host.kernel.masks;
+        // A ready server that is not confirmed may be all the same, if nobody waits for that.
+        if self.profile.hasty {
+            state.masks.new_connections = [state.masks.alive; MAX_CHECKS];
+        }
+        let clock = host.clock(self.now);
+        let until = host.kernel.resets_until;
+        state.resets_until = if until > clock {
+            NOW.after(Duration::from_millis(1))
+        } else {
+            BootNanos::ZERO
+        };
+        state.config.own_index = own.map_or(NOT_A_BACKEND, |(slot, _)| slot.get() as u32);
+        state.config.own_mac = node_mac(node);
+        state.config.straight_mac = node_mac(node);
+        state.config.backend_count = table.len() as u32;
+        state.config.slot_count = table
+            .iter()
+            .next_back()
+            .map_or(0, |(slot, _)| slot.get() as u32 + 1);
+        state.backends = Tables::zeroed().backends;
+        for (slot, other) in table.iter() {
+            let backend = &mut state.backends[slot.get()];
+            backend.address = (*other).into();
+            backend.mac = node_mac(place(*other));
+            backend.source = Mac::UNKNOWN;
+        }
+        state.config.peers = state.peers();
+        world.socket = match holder {
+            Some(holder) if holder == node => Socket::Connection,
+            Some(_) => Socket::None,
+            None if host.ready => Socket::Listener,
+            None => Socket::None,
+        };
+        world
+    }
+}
+
+/// A row of the rank table.
+fn row(table: &Slots<IpAddr>, bucket: usize) -> RankRow {
+    let mut order: Vec<(u64, BackendIndex)> = table
+        .iter()
+        .map(|(slot, address)| {
+            let mut hash = SipHasher13::new();
+            hash.write_usize(bucket);
+            hash.write_usize(place(*address));
+            (hash.finish(), slot)
+        })
+        .collect();
+    order.sort_unstable();
+    RankRow::new(order.into_iter().map(|(_, slot)| slot))
+}
+
+/// The host with this address.
+fn place(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(address) => usize::from(address.octets()[3]) - 11,
+        IpAddr::V6(_) => unreachable!("all are of IPv4"),
+    }
+}
+
+/// A run of an open cluster, by its seed alone.
+fn profile(seed: u64, hasty: bool) -> Profile {
+    let mut random = Rng::new(!seed);
+    let nodes = [3, 4, 5, 5, 7, 7, 9][random.below(7) as usize];
+    let witness = random.percent(75);
+    let (unit, hours) = match seed % 20 {
+        0 => (10_000_000, 0.05),
+        1 => (50_000_000, 0.25),
+        2 => (1_000_000_000, 5.0),
+        _ => (10_000_000_000, 50.0),
+    };
+    Profile {
+        nodes,
+        unit,
+        preempt: random.percent(25),
+        bfd: true,
+        witness,
+        open: true,
+        hasty,
+        max_slowdown: MAX_SLOWDOWN,
+        hours,
+    }
+}
+
+#[test]
+fn members_come_and_go_and_no_connection_is_reset() {
+    let hours = std::env::var("VIP_SIM_OPEN_HOURS");
+    let hours = hours
+        .ok()
+        .map_or(10_000.0, |hours| hours.parse().expect("a number"));
+    let next = AtomicU64::new(1);
+    let totals = std::sync::Mutex::new((0.0, 0, 0, 0, 0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    if totals.lock().expect("no panic").0 >= hours {
+                        return;
+                    }
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let profile = profile(seed, false);
+                    let mut world = World::new(seed, profile);
+                    world.run();
+                    let mut totals = totals.lock().expect("no panic");
+                    totals.0 += profile.hours;
+                    totals.1 += world.troubles;
+                    totals.2 += world.opened;
+                    totals.3 += world.walks;
+                    totals.4 += world.events;
+                }
+            });
+        }
+    });
+    let (hours, troubles, opened, walks, events) = totals.into_inner().expect("no panic");
+    println!(
+        "{hours:.0} hours, {troubles} troubles, {opened} connections, {walks} segments, {events} events"
+    );
+}
+
+#[test]
+fn without_confirmation_connections_are_lost() {
+    let resets = (1..60).map(|seed| {
+        let mut world = World::new(seed, profile(seed, true));
+        world.run();
+        world.resets
+    });
+    let resets: u64 = resets.sum();
+    println!("{resets} segments of living connections were reset");
+    assert!(resets > 0);
+}
+
+#[test]
+fn replay_open() {
+    let seed = std::env::var("VIP_SIM_OPEN_SEED").ok();
+    let seed = seed.map_or(1, |seed| seed.parse().expect("a number"));
+    let hasty = std::env::var_os("VIP_SIM_HASTY").is_some();
+    World::new(seed, profile(seed, hasty)).run();
+}
