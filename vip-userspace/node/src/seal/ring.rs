@@ -1,5 +1,7 @@
 //! The keys of a cluster: sealing and opening.
 
+use std::fmt;
+
 use chacha20poly1305::aead::AeadInOut as _;
 use chacha20poly1305::{KeyInit as _, Tag, XChaCha20Poly1305};
 
@@ -200,6 +202,17 @@ impl KeyRing {
     fn all(&self) -> impl Iterator<Item = (Which, &Keys)> {
         let other = self.other.as_ref().map(|keys| (Which::Other, keys));
         [(Which::Current, &self.current)].into_iter().chain(other)
+    }
+}
+
+/// The fingerprints of both keys.
+impl fmt::Display for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {} seals", self.current())?;
+        match self.other() {
+            Some(other) => write!(f, ", key {other} is accepted as well"),
+            None => Ok(()),
+        }
     }
 }
 
