@@ -26,13 +26,33 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     sync_directory(path)
 }
 
+/// Writes a new file with these permissions, so that it outlives a power cut. What is there already
+/// is left alone, also a link.
+///
+/// # Errors
+/// Those of writing it: [`AlreadyExists`](io::ErrorKind::AlreadyExists) if something is there.
+pub fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(mode).open(path)?;
+    let done = fill(file, text, mode);
+    if done.is_err() {
+        let _gone = fs::remove_file(path);
+    }
+    done?;
+    sync_directory(path)
+}
+
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(mode)
         .open(path)?;
+    fill(file, text, mode)
+}
+
+fn fill(mut file: File, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     // Whatever the umask is.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -143,6 +163,22 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 2);
         fs::write(directory.path().join(".vip.yaml.7.unfinished"), "").expect("writes");
         assert_eq!(unfinished(&path).len(), 1);
+    }
+
+    #[test]
+    fn a_new_file_takes_nothing_s_place() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        create(&path, "first", 0o600).expect("writes");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).expect("a link");
+        for taken in [&path, &link] {
+            let error = create(taken, "second", 0o600).expect_err("it is there");
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read_to_string(&path).expect("there"), "first");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod config;
 pub mod datapath;
 pub mod files;
 pub mod kernel;
+pub mod key_file;
 pub mod net;
 pub mod observe;
 pub mod probe;

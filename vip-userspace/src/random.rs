@@ -7,3 +7,14 @@ pub(crate) fn secret() -> u64 {
     // Keyed anew each time; the keys come from the kernel.
     RandomState::new().hash_one(())
 }
+
+/// Bytes for keys, from the kernel (getrandom(2)). Waits until it has gathered enough since the
+/// boot.
+///
+/// # Errors
+/// Linux has no getrandom(2), and no /dev/urandom.
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

@@ -41,6 +41,27 @@ fn bad_input_gets_one_line_and_exit_code_2() {
         &["run", "--vip", "10.0.0.10"],
         &["run", "--config", "/nonexistent/vip.toml"],
         &["run"],
+        &["key", "--fingerprint", name],
+        &["key", "--add", "/nonexistent/key"],
+        &["key", "--output", name],
+        &[
+            "run",
+            "--vip",
+            "10.0.0.10",
+            "--nodes",
+            "10.0.0.11",
+            "--key-file",
+            name,
+        ],
+        &[
+            "check",
+            "--vip",
+            "10.0.0.10",
+            "--nodes",
+            "10.0.0.11",
+            "--key-file",
+            "/nonexistent/key",
+        ],
         &[
             "run",
             "--vip",
@@ -208,6 +229,85 @@ fn a_manifest_is_replaced_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_key_is_made_and_changed_in_three_steps() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("key");
+    let name = file.to_str().expect("a plain name");
+    let key = |arguments: &[&str]| {
+        let output = vip(&[&["key"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let read = || std::fs::read_to_string(&file).expect("there");
+    let mode = || {
+        std::fs::metadata(&file)
+            .expect("there")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    // Each is another one, and is printed as it is written.
+    let printed = [key(&[]), key(&["--output", "-"])];
+    assert_ne!(printed[0], printed[1]);
+    assert!(printed[0].lines().any(|line| line.starts_with("vip1:")));
+
+    let told = key(&["--output", name]);
+    assert_eq!(mode(), 0o600);
+    let fingerprints = || {
+        let text = key(&["--fingerprint", name]);
+        let lines = text
+            .lines()
+            .map(|line| line.split_once("  ").expect("two columns"));
+        let pairs = lines.map(|(key, does)| (key.to_owned(), does.to_owned()));
+        pairs.collect::<Vec<_>>()
+    };
+    let seals = |key: &str| (key.to_owned(), "seals, accepted".to_owned());
+    let accepted = |key: &str| (key.to_owned(), "accepted".to_owned());
+    let old = fingerprints()[0].0.clone();
+    assert_eq!(fingerprints(), [seals(&old)]);
+    assert!(told.contains(&old) && !told.contains("vip1:"), "{told}");
+    let first = read();
+    let (code, text) = refusal(&["key", "--output", name]);
+    assert_eq!((code, read()), (Some(2), first.clone()), "{text}");
+    for step in ["--swap", "--retire"] {
+        let (code, text) = refusal(&["key", step, name]);
+        assert!(code == Some(2) && text.contains("one key only"), "{text}");
+    }
+
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).expect("ours");
+    let told = key(&["--add", name]);
+    let new = fingerprints()[1].0.clone();
+    assert_eq!(fingerprints(), [seals(&old), accepted(&new)]);
+    assert!(
+        told.contains("vip key --swap") && !told.contains("vip1:"),
+        "{told}"
+    );
+    let (code, text) = refusal(&["key", "--add", name]);
+    assert!(
+        code == Some(2) && text.contains("two keys already"),
+        "{text}"
+    );
+    key(&["--swap", name]);
+    assert_eq!(fingerprints(), [seals(&new), accepted(&old)]);
+    // The comment of each goes with it.
+    for fingerprint in [&old, &new] {
+        assert_eq!(
+            read()
+                .matches(&format!("# fingerprint {fingerprint}"))
+                .count(),
+            1
+        );
+    }
+    key(&["--retire", name]);
+    assert_eq!(fingerprints(), [seals(&new)]);
+    assert_eq!(
+        (mode(), names(directory.path())),
+        (0o400, vec!["key".to_owned()])
+    );
+    assert_eq!(read().lines().count(), first.lines().count());
+}
+
+#[test]
 fn a_dry_run_of_cleanup_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let (run, state) = (directory.path().join("run"), directory.path().join("state"));
@@ -296,6 +396,7 @@ fn no_command_minds_a_reader_that_has_gone() {
         (with(&["manifest"], &cluster), 0),
         (with(&["manifest", "--systemd"], &cluster), 0),
         (with(&["manifest", "--config"], &cluster), 0),
+        (with(&["key"], &[]), 0),
         (with(&["cleanup", "--dry-run"], &here), 0),
         (with(&["completions", "bash"], &[]), 0),
         (with(&["help"], &[]), 0),

@@ -28,7 +28,7 @@
 //! Four modules decide about this host alone: [`hooks`] (do the programs run?), [`settings`]
 //! (kernel settings), [`ways`] (other NICs for answers) and [`sources`] (MACs of other nodes).
 //! [`hearing`] and [`alarm`] find and hold problems of the segment. [`rank`] computes the rank
-//! table, and [`allow`] the allow lists that the programs search.
+//! table, and [`allow`] the allow lists that the programs search. [`seal`] has the cluster's key.
 
 mod action;
 mod announce;
@@ -57,6 +57,7 @@ pub mod alarm;
 pub mod allow;
 pub mod hearing;
 pub mod hooks;
+pub mod seal;
 pub mod settings;
 pub mod slots;
 pub mod sources;

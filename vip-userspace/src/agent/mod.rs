@@ -27,6 +27,7 @@ pub mod traces;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
+use vip_node::seal::KeyRing;
 
 use self::event_loop::{EventLoop, forward_program_log};
 use self::late::{Http, Network};
@@ -45,14 +46,19 @@ use crate::observe::metrics::ProbeTimes;
 
 /// Runs the agent until a signal ends it.
 ///
+/// `keys` are those that the cluster shares, if it does.
+///
 /// What it put into the kernel stays: the node goes on steering, and the next agent takes over.
 ///
 /// # Errors
 /// If the agent cannot start. Once it runs, it goes on and says what is wrong.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, keys: Option<KeyRing>) -> anyhow::Result<()> {
     // Signals first, so that none ends the agent half-way up.
     let mut signals = Signals::catch()?;
     privileges::check()?;
+    if let Some(keys) = &keys {
+        tracing::info!("{keys}");
+    }
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
     let probe_times = ProbeTimes::default();

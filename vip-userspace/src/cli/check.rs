@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use self::finding::{Finding, Grade, finding, list};
 use super::output::print_line;
 use crate::config::{Config, Flags};
+use crate::key_file;
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
 
@@ -25,6 +26,10 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let vips = list(&config.vips, |vip| vip.endpoint());
     let text = format!("{vips}, {} nodes", config.nodes.len());
     let mut findings = vec![finding(Grade::Ok, "config", text)];
+    if let Some(path) = &config.key_file {
+        let text = format!("{}: {}", path.display(), key_file::keys(path)?);
+        findings.push(finding(Grade::Ok, "key", text));
+    }
     findings.extend(machine::findings(&config));
     findings.extend(agent::health(&config));
     let runtime = tokio::runtime::Builder::new_current_thread()

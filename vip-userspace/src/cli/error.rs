@@ -4,6 +4,7 @@ use crate::agent::lock::LockError;
 use crate::agent::state::Shared;
 use crate::config::ConfigError;
 use crate::datapath::{DatapathError, Taken};
+use crate::key_file::KeyFileError;
 use crate::net::NetError;
 
 /// Input other than the configuration that makes no sense.
@@ -22,6 +23,7 @@ pub(super) fn is_input(error: &anyhow::Error) -> bool {
     let is_asked_for = |error: &NetError| !matches!(error, NetError::Io { .. });
     error.is::<ConfigError>()
         || error.is::<BadInput>()
+        || error.is::<KeyFileError>()
         || error.is::<Taken>()
         || error.is::<Shared>()
         || matches!(error.downcast_ref(), Some(LockError::Held { .. }))

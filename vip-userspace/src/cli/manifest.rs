@@ -113,6 +113,7 @@ fn paths(config: &Config) -> Vec<&Path> {
     if let Trust::Ca(path) = &config.health.tls {
         paths.push(path);
     }
+    paths.extend(config.key_file.as_deref());
     paths.extend(
         config
             .health
@@ -157,6 +158,7 @@ mod tests {
             "--check tls",
             "--http node:9700 --run-dir /run/vip-b --state-dir /var/lib/vip-b",
             "--check tcp --insecure",
+            "--key-file /etc/vip/key",
             "--ca /etc/vip/ca.crt --token-file /etc/vip/token",
             "--client-certificate /etc/vip/vip.crt --client-key /etc/vip/vip.key",
         ] {
@@ -218,6 +220,12 @@ mod tests {
             (
                 "--client-certificate /etc/a/vip.crt --client-key /etc/b/vip.key",
                 2,
+            ),
+            ("--key-file /etc/vip/key", 1),
+            ("--key-file /etc/a/key --token-file /etc/a/token", 1),
+            (
+                "--key-file /etc/c/key --client-certificate /etc/a/vip.crt --client-key /etc/b/vip.key",
+                3,
             ),
         ] {
             let (options, config) = options(more);

@@ -6,6 +6,7 @@ mod drain;
 mod error;
 mod events;
 mod handover;
+mod key;
 mod manifest;
 mod output;
 mod run;
@@ -115,6 +116,8 @@ enum Command {
         #[command(flatten)]
         options: manifest::Options,
     },
+    /// Print a new key for the nodes of a cluster to share, or change the one they have
+    Key(key::Options),
     /// Remove everything the agent put on this machine
     Cleanup {
         /// Only list it
@@ -153,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Undrain { agent } => drain::run(&agent.run_dir, false, false),
         Command::Check { config } => check::run(config),
         Command::Manifest { options } => manifest::run(options),
+        Command::Key(options) => key::run(&options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
         Command::Completions { shell } => {
             let mut script = Vec::new();

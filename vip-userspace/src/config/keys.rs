@@ -189,6 +189,18 @@ keys! {
             example: "\"/var/lib/vip-test\"",
             flag: ("--state-dir", "DIR"),
         }
+
+        /// File with the key that the agents of the cluster share.
+        ///
+        /// `vip key` makes it. It must be the same on all nodes, belong to root, and have mode 0600
+        /// or 0400. The agent reads it when it starts, and refuses to start with a file that is
+        /// wrong. [operations.md](operations.md#change-the-key) says how the key is changed.
+        pub key_file: Option<PathBuf> {
+            kind: file("absolute path"),
+            unset: "none",
+            example: "\"/etc/vip/key\"",
+            flag: ("--key-file", "FILE"),
+        }
     }
     made {
         /// The addresses at which the API is reached: 1 to 16, those of IPv4 first, without

@@ -111,6 +111,7 @@ fn smallest_file_has_sensible_defaults() {
             http: Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 9643)))),
             run_dir: "/run/vip".into(),
             state_dir: "/var/lib/vip".into(),
+            key_file: None,
         }
     );
 }
@@ -221,6 +222,7 @@ fn every_key_in_the_page_reaches_its_place() {
             http: Some(Listen::Node(9643)),
             run_dir: "/run/vip-test".into(),
             state_dir: "/var/lib/vip-test".into(),
+            key_file: Some("/etc/vip/key".into()),
         }
     );
 }
@@ -426,7 +428,7 @@ fn errors_in_flags_name_the_flag() {
 fn unknown_keys_are_refused_with_their_place() {
     assert_eq!(
         refused("nodes = []\n\nvpi = 1\nzzz = 2"),
-        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `target_port`, `allow`, `syn_rate`, `services`, `interface`, `run_dir`, `state_dir`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
+        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `target_port`, `allow`, `syn_rate`, `services`, `interface`, `run_dir`, `state_dir`, `key_file`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
     );
     assert_eq!(
         refused_with("[vrrp]\n  virtual_router = 1"),

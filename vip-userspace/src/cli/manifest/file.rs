@@ -35,6 +35,10 @@ pub(super) fn file(config: &Config) -> String {
             let _infallible = writeln!(file, "{key} = {path}");
         }
     }
+    if let Some(path) = &config.key_file {
+        let path = quoted(path.to_str().unwrap_or_default());
+        let _infallible = writeln!(file, "key_file = {path}");
+    }
     let _infallible = write!(
         file,
         "\n[vrrp]\nrouter_id = {}\ninterval = \"{}ms\"\n",

@@ -166,8 +166,10 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
     // Whole directories, so that files that are replaced are seen.
     let credentials = config.health.credentials.iter();
     let files: Vec<_> = credentials.flat_map(|them| them.files()).collect();
-    let mut folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+    let files = files.into_iter().chain(config.key_file.as_deref());
+    let mut folders: Vec<&Path> = files.filter_map(Path::parent).collect();
     folders.retain(|folder| tls != Some(*folder));
+    folders.sort_unstable();
     folders.dedup();
     let mut mounts = vec![
         mount("bpf", &config.datapath.bpffs, Kind::Directory, false),
@@ -176,7 +178,8 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
         mount("cgroup", Path::new("/sys/fs/cgroup"), Kind::Directory, true),
     ];
     mounts.extend(tls.map(|tls| mount("pki", tls, Kind::DirectoryOrCreate, true)));
-    for (name, folder) in ["credentials", "credentials-key"].into_iter().zip(folders) {
+    let names = ["credentials", "credentials-key", "credentials-more"];
+    for (name, folder) in names.into_iter().zip(folders) {
         mounts.push(mount(name, folder, Kind::DirectoryOrCreate, true));
     }
     if options.from.is_some() {
