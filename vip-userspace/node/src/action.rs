@@ -8,6 +8,7 @@ use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::Centiseconds;
 
+use crate::bfd::Refused;
 use crate::choice::Resort;
 use crate::faults::Fault;
 use crate::health::{Hang, Transition};
@@ -47,6 +48,13 @@ pub enum Action {
         to: BackendIndex,
         /// The packet.
         packet: ControlPacket,
+    },
+    /// Count a BFD packet of another node, which was refused.
+    RefuseBfd {
+        /// The sender, as far as its address tells.
+        from: BackendIndex,
+        /// The reason.
+        why: Refused,
     },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),

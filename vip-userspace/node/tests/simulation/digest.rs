@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 use vip_common::abi::{BackendIndex, BackendMask};
-use vip_common::wire::bfd::Diagnostic;
+use vip_common::wire::bfd::{Diagnostic, MAX_LENGTH};
 use vip_node::health::{Hang, Probe, Transition};
 use vip_node::{Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited};
 
@@ -54,7 +54,7 @@ impl Digest {
             }
             Action::SendBfd { to, packet } => {
                 self.words(&[4, place(*to)]);
-                self.0.write(&packet.emit());
+                self.0.write(packet.emit(&mut [0; MAX_LENGTH]));
             }
             Action::SendEcho(to) => self.words(&[5, place(*to)]),
             Action::AskNeighbor(to) => self.words(&[6, place(*to)]),
@@ -65,6 +65,7 @@ impl Digest {
             Action::Done => self.words(&[10]),
             Action::SetResetsUntil(until) => self.words(&[11, until.0]),
             Action::AskWitnesses => self.words(&[12]),
+            Action::RefuseBfd { from, why } => self.words(&[13, place(*from), *why as u64]),
         }
     }
 

@@ -264,6 +264,7 @@ impl World {
             | Action::Announce
             | Action::AnnounceOwn
             | Action::ProbeAddress
+            | Action::RefuseBfd { .. }
             | Action::Done => {}
         }
     }
@@ -471,6 +472,7 @@ impl World {
             bfd: self.profile.bfd.then(|| bfd::Params {
                 detect_mult: NonZeroU8::new(3).expect("is not 0"),
                 interval: Duration::from_nanos(unit),
+                auth: None,
             }),
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },

@@ -54,6 +54,7 @@ pub(super) fn params(config: &Config, nic: &Nic, own: BackendIndex) -> Params {
             Some(bfd::Params {
                 detect_mult: std::num::NonZeroU8::new(bfd.multiplier)?,
                 interval: bfd.interval,
+                auth: None,
             })
         }),
         checks: config.checks.len(),
