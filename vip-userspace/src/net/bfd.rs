@@ -185,6 +185,9 @@ fn local_address(text: &str) -> Option<(Be128, u16)> {
 }
 
 #[cfg(test)]
+mod bird;
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
