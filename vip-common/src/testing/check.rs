@@ -11,6 +11,7 @@ use crate::egress;
 use crate::env::Socket;
 use crate::ingress::{Action, passage, untag};
 use crate::verdict::Kind;
+use crate::wire::bfd::{self, ControlPacket};
 use crate::wire::tcp::{ACK, SYN};
 
 /// Checks the rules for the input of a fuzzer: three bytes that set the node's state, then a frame.
@@ -60,10 +61,25 @@ pub fn check_input(input: &[u8]) {
     if sockets & 64 != 0 {
         world.state.resets_until = NOW;
     }
+    check_bfd(frame);
     let mut frame = Vec::from(frame);
     assert!(untag(&mut frame, &world), "the tag is there");
     check_ingress(&world, &frame);
     check_egress(&world, &frame);
+}
+
+/// Checks that bytes are refused as a BFD packet, or emitted as they were parsed.
+pub fn check_bfd(bytes: &[u8]) {
+    let Ok(packet) = ControlPacket::parse(bytes) else {
+        return;
+    };
+    let mut emitted = [0; bfd::MAX_LENGTH];
+    let emitted = packet.emit(&mut emitted);
+    assert_eq!(ControlPacket::parse(emitted), Ok(packet));
+    // A packet without authentication may tell a greater length than it has.
+    if packet.authentication.is_some() || usize::from(bytes[3]) == bfd::LENGTH {
+        assert_eq!(emitted, &bytes[..emitted.len()], "{packet:?}");
+    }
 }
 
 /// Checks the ingress decision.

@@ -12,7 +12,7 @@ pub use self::addresses::{
     BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, PORT, VIP, VIP6, node_address, node_address6,
     node_mac,
 };
-pub use self::check::check_input;
+pub use self::check::{check_bfd, check_input};
 pub use self::neighbor::{arp_frame, arp_request, ndp_frame, solicitation};
 pub use self::random::Random;
 pub use self::segment::{ACKNOWLEDGEMENT, SEQUENCE, Segment, checksums_are_right};

@@ -1,4 +1,5 @@
-//! BFD control packets (RFC 5880, section 4.1), without authentication.
+//! BFD control packets (RFC 5880, section 4.1), without authentication or with "Meticulous Keyed
+//! SHA1" (section 4.4).
 
 use core::fmt;
 use core::num::{NonZeroU8, NonZeroU32};
@@ -20,8 +21,11 @@ pub const AGENT_PORT: u16 = 63_784;
 /// section 5).
 pub const TTL: u8 = 255;
 
-/// Length of a packet in bytes.
+/// Length of a packet without authentication in bytes.
 pub const LENGTH: usize = size_of::<Packet>();
+
+/// Length of a packet with authentication, the longest that is sent or read.
+pub const MAX_LENGTH: usize = LENGTH + size_of::<Section>();
 
 const VERSION: u8 = 1;
 
@@ -45,6 +49,37 @@ struct Packet {
     desired_min_tx: [u8; 4],
     required_min_rx: [u8; 4],
     required_min_echo_rx: [u8; 4],
+}
+
+/// Authentication type "Meticulous Keyed SHA1".
+const METICULOUS_KEYED_SHA1: u8 = 5;
+
+/// The authentication section behind the packet (section 4.4).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Section {
+    kind: u8,
+    length: u8,
+    key_id: u8,
+    reserved: u8,
+    sequence: [u8; 4],
+    digest: Digest,
+}
+
+/// A SHA-1 digest; while it is computed, the key lies in its place.
+pub type Digest = [u8; 20];
+
+/// Authentication of a packet (section 4.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Authentication {
+    /// Which of the keys it is.
+    pub key_id: u8,
+    /// 0 from those that keep to the RFC. A receiver ignores it, but the digest covers it.
+    pub reserved: u8,
+    /// Number of the packet, one more than that of the packet before.
+    pub sequence: u32,
+    /// Digest of the packet with the key in this place.
+    pub digest: Digest,
 }
 
 /// State of a session (section 4.1).
@@ -180,6 +215,8 @@ pub struct ControlPacket {
     pub required_min_rx: Micros,
     /// The shortest interval at which the sender can return echo packets; 0 if it returns none.
     pub required_min_echo_rx: Micros,
+    /// Proof that the sender has a key, which is still to be checked.
+    pub authentication: Option<Authentication>,
 }
 
 /// Why a packet is not valid (section 6.8.6).
@@ -197,8 +234,10 @@ pub enum Error {
     MyDiscriminator,
     /// No discriminator of the receiver, in a state in which the sender must know it.
     YourDiscriminator,
-    /// Authentication, which is not configured.
-    Authentication,
+    /// An authentication type other than Meticulous Keyed SHA1.
+    AuthenticationType(u8),
+    /// The authentication section, or the packet with it, has another length than it must have.
+    AuthenticationLength,
 }
 
 impl fmt::Display for Error {
@@ -212,7 +251,15 @@ impl fmt::Display for Error {
             Self::YourDiscriminator => {
                 f.write_str("BFD packet without the receiver's discriminator")
             }
-            Self::Authentication => f.write_str("BFD packet with authentication, which is not set"),
+            Self::AuthenticationType(kind) => {
+                write!(
+                    f,
+                    "BFD authentication type {kind} instead of {METICULOUS_KEYED_SHA1}"
+                )
+            }
+            Self::AuthenticationLength => {
+                f.write_str("BFD packet with an authentication section of a wrong length")
+            }
         }
     }
 }
@@ -220,7 +267,7 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 impl ControlPacket {
-    /// Parses the payload of a datagram, and makes the checks that need no session.
+    /// Parses the payload of a datagram, and makes the checks that need neither session nor key.
     ///
     /// # Errors
     /// The bytes are not a valid control packet (section 6.8.6).
@@ -239,9 +286,11 @@ impl ControlPacket {
         if flag(MULTIPOINT) {
             return Err(Error::Multipoint);
         }
-        if flag(AUTHENTICATION) {
-            return Err(Error::Authentication);
-        }
+        let authentication = if flag(AUTHENTICATION) {
+            Some(Authentication::parse(&bytes[LENGTH..length])?)
+        } else {
+            None
+        };
         let my_discriminator = NonZeroU32::new(u32::from_be_bytes(packet.my_discriminator))
             .ok_or(Error::MyDiscriminator)?;
         let your_discriminator = u32::from_be_bytes(packet.your_discriminator);
@@ -263,28 +312,74 @@ impl ControlPacket {
             desired_min_tx: micros(packet.desired_min_tx),
             required_min_rx: micros(packet.required_min_rx),
             required_min_echo_rx: micros(packet.required_min_echo_rx),
+            authentication,
         })
     }
 
-    /// The packet as the payload of a datagram.
-    #[must_use]
-    pub fn emit(&self) -> [u8; LENGTH] {
+    /// Writes the packet as the payload of a datagram: [`LENGTH`] bytes, or [`MAX_LENGTH`] with
+    /// authentication.
+    pub fn emit<'a>(&self, buffer: &'a mut [u8; MAX_LENGTH]) -> &'a [u8] {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        bytemuck::cast(Packet {
+        let length = match self.authentication {
+            Some(_) => MAX_LENGTH,
+            None => LENGTH,
+        };
+        let packet = Packet {
             version_and_diagnostic: VERSION << 5 | self.diagnostic.code(),
             state_and_flags: (self.state as u8) << 6
                 | flag(self.poll, POLL)
                 | flag(self.final_, FINAL)
                 | flag(self.control_plane_independent, CONTROL_PLANE_INDEPENDENT)
+                | flag(self.authentication.is_some(), AUTHENTICATION)
                 | flag(self.demand, DEMAND),
             detect_mult: self.detect_mult.get(),
-            length: LENGTH as u8,
+            length: length as u8,
             my_discriminator: self.my_discriminator.get().to_be_bytes(),
             your_discriminator: self.your_discriminator.to_be_bytes(),
             desired_min_tx: self.desired_min_tx.0.to_be_bytes(),
             required_min_rx: self.required_min_rx.0.to_be_bytes(),
             required_min_echo_rx: self.required_min_echo_rx.0.to_be_bytes(),
+        };
+        let (head, section) = buffer.split_at_mut(LENGTH);
+        head.copy_from_slice(bytemuck::bytes_of(&packet));
+        if let Some(authentication) = &self.authentication {
+            section.copy_from_slice(bytemuck::bytes_of(&authentication.section()));
+        }
+        &buffer[..length]
+    }
+}
+
+impl Authentication {
+    /// Parses what lies between the packet and the end that its length field tells.
+    fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        // Type and length of a section are those of each type (section 4.1).
+        let &[kind, length, ..] = bytes else {
+            return Err(Error::AuthenticationLength);
+        };
+        if kind != METICULOUS_KEYED_SHA1 {
+            return Err(Error::AuthenticationType(kind));
+        }
+        let section: &Section = bytes.view(0).ok_or(Error::AuthenticationLength)?;
+        if usize::from(length) != size_of::<Section>() || bytes.len() != size_of::<Section>() {
+            return Err(Error::AuthenticationLength);
+        }
+        Ok(Self {
+            key_id: section.key_id,
+            reserved: section.reserved,
+            sequence: u32::from_be_bytes(section.sequence),
+            digest: section.digest,
         })
+    }
+
+    fn section(&self) -> Section {
+        Section {
+            kind: METICULOUS_KEYED_SHA1,
+            length: size_of::<Section>() as u8,
+            key_id: self.key_id,
+            reserved: self.reserved,
+            sequence: self.sequence.to_be_bytes(),
+            digest: self.digest,
+        }
     }
 }
 
@@ -313,13 +408,72 @@ mod tests {
             desired_min_tx: Micros::from_duration(Duration::from_millis(50)),
             required_min_rx: Micros(50_000),
             required_min_echo_rx: Micros(0),
+            authentication: None,
         }
+    }
+
+    /// The same with authentication.
+    fn authenticated() -> (ControlPacket, [u8; MAX_LENGTH]) {
+        let digest = core::array::from_fn(|at| at as u8);
+        let mut packet = known();
+        packet.authentication = Some(Authentication {
+            key_id: 3,
+            reserved: 0,
+            sequence: 0x0102_0304,
+            digest,
+        });
+        let mut bytes = [0; MAX_LENGTH];
+        bytes[..LENGTH].copy_from_slice(&KNOWN);
+        (bytes[1], bytes[3]) = (0xe4, 52);
+        bytes[LENGTH..LENGTH + 8].copy_from_slice(&[5, 28, 3, 0, 1, 2, 3, 4]);
+        bytes[LENGTH + 8..].copy_from_slice(&digest);
+        (packet, bytes)
     }
 
     #[test]
     fn a_packet_has_the_bytes_of_the_rfc() {
-        assert_eq!(known().emit(), KNOWN);
+        let mut buffer = [0xff; MAX_LENGTH];
+        assert_eq!(known().emit(&mut buffer), KNOWN);
         assert_eq!(ControlPacket::parse(&KNOWN), Ok(known()));
+        let (packet, bytes) = authenticated();
+        assert_eq!(packet.emit(&mut buffer), bytes);
+        assert_eq!(ControlPacket::parse(&bytes), Ok(packet));
+    }
+
+    #[test]
+    fn authentication_of_another_type_or_length_is_refused() {
+        let (packet, bytes) = authenticated();
+        let changed = |changes: &[(usize, u8)]| {
+            let mut bytes = bytes;
+            for &(at, byte) in changes {
+                bytes[at] = byte;
+            }
+            ControlPacket::parse(&bytes)
+        };
+        for kind in (0..=255).filter(|kind| *kind != 5) {
+            assert_eq!(changed(&[(24, kind)]), Err(Error::AuthenticationType(kind)));
+        }
+        for length in (0..=255).filter(|length| *length != 28) {
+            let changed = changed(&[(25, length)]);
+            assert_eq!(changed, Err(Error::AuthenticationLength), "{length}");
+        }
+        for length in 24..52 {
+            let error = Err(Error::AuthenticationLength);
+            assert_eq!(changed(&[(3, length)]), error, "{length}");
+            let truncated = ControlPacket::parse(&bytes[..usize::from(length)]);
+            assert_eq!(truncated, Err(Error::Truncated), "{length}");
+        }
+        let mut longer = [0; 60];
+        longer[..52].copy_from_slice(&bytes);
+        // What lies behind the packet does not belong to it: padding of an Ethernet frame.
+        assert_eq!(ControlPacket::parse(&longer), Ok(packet));
+        for length in 53..=60 {
+            longer[3] = length;
+            let parsed = ControlPacket::parse(&longer);
+            assert_eq!(parsed, Err(Error::AuthenticationLength), "{length}");
+        }
+        // Without the A bit it is no section.
+        assert_eq!(changed(&[(1, 0xe0)]), Ok(known()));
     }
 
     #[test]
@@ -335,7 +489,7 @@ mod tests {
         assert_eq!(changed(3, 25), Err(Error::Truncated));
         assert_eq!(changed(2, 0), Err(Error::DetectMult));
         assert_eq!(changed(1, 0xe1), Err(Error::Multipoint));
-        assert_eq!(changed(1, 0xe4), Err(Error::Authentication));
+        assert_eq!(changed(1, 0xe4), Err(Error::AuthenticationLength));
         assert_eq!(changed(7, 0), Err(Error::MyDiscriminator));
         assert_eq!(changed(11, 0), Err(Error::YourDiscriminator));
         let mut init = KNOWN;
@@ -347,14 +501,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_parsed_packet_is_emitted_with_the_same_bytes(bytes: [u8; LENGTH], state in 0_u8..4) {
+        fn a_parsed_packet_is_emitted_with_the_same_bytes(
+            bytes: [u8; MAX_LENGTH], state in 0_u8..4, authenticated: bool,
+        ) {
             let mut bytes = bytes;
+            let (length, flag) = if authenticated { (MAX_LENGTH, 4) } else { (LENGTH, 0) };
             bytes[0] = 0x20 | bytes[0] & 0x1f;
-            bytes[1] = state << 6 | bytes[1] & 0x3a;
-            bytes[3] = LENGTH as u8;
-            if let Ok(packet) = ControlPacket::parse(&bytes) {
-                prop_assert_eq!(packet.emit(), bytes);
+            bytes[1] = state << 6 | bytes[1] & 0x3a | flag;
+            bytes[3] = length as u8;
+            (bytes[24], bytes[25]) = (5, 28);
+            if let Ok(packet) = ControlPacket::parse(&bytes[..length]) {
+                prop_assert_eq!(packet.authentication.is_some(), authenticated);
+                let mut emitted = [0; MAX_LENGTH];
+                prop_assert_eq!(packet.emit(&mut emitted), &bytes[..length]);
             }
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            crate::testing::check_bfd(&bytes);
         }
     }
 }

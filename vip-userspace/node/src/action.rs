@@ -9,6 +9,7 @@ use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::Centiseconds;
 
+use crate::bfd::Refused;
 use crate::choice::Resort;
 use crate::faults::Fault;
 use crate::health::{Hang, Transition};
@@ -51,6 +52,13 @@ pub enum Action {
         /// The packet.
         packet: ControlPacket,
     },
+    /// Count a BFD packet of another node, which was refused.
+    RefuseBfd {
+        /// The sender, as far as its address tells.
+        from: BackendIndex,
+        /// The reason.
+        why: Refused,
+    },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),
     /// Send a unicast ARP request or Neighbor Solicitation for a node's own address.
@@ -80,7 +88,7 @@ pub enum Action {
         instance: Instance,
     },
     /// Make a rank table of these members, and use it. Then: [`Input::Installed`](crate::Input::Installed).
-    Install(Installation),
+    Install(Box<Installation>),
     /// Report something to log, metrics and status.
     Report(Report),
     /// The node has given up the VIP and ended its sessions; the agent may end.

@@ -33,7 +33,7 @@ pub(crate) use self::peer::Standing;
 
 use self::isolation::Isolation;
 use self::peer::{Change, Pace, Peer};
-use crate::bfd::{self, Session};
+use crate::bfd::{self, Refused, Session};
 use crate::health::Probe;
 use crate::input::Params;
 use crate::membership::Membership;
@@ -56,6 +56,13 @@ pub(crate) enum Event {
         to: BackendIndex,
         /// The packet.
         packet: ControlPacket,
+    },
+    /// A BFD packet was refused.
+    RefuseBfd {
+        /// The sender, as far as its address tells.
+        from: BackendIndex,
+        /// The reason.
+        why: Refused,
     },
     /// Ask a node's kernel for an answer, by ICMP echo and by ARP or Neighbor Discovery.
     Ask(BackendIndex),
@@ -239,9 +246,14 @@ impl Liveness {
         packet: &ControlPacket,
         out: &mut Vec<Event>,
     ) {
+        let mut refused = None;
         self.drive(source, out, |session, out| {
-            session.on_packet(now, packet, out);
+            refused = session.on_packet(now, packet, out).err();
         });
+        if let Some(why) = refused {
+            out.push(Event::RefuseBfd { from: source, why });
+            return;
+        }
         if self
             .session(source)
             .is_some_and(|session| session.heard() == now)

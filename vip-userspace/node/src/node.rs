@@ -510,6 +510,9 @@ impl Node {
                 liveness::Event::SendBfd { to, packet } => {
                     out.push(Action::SendBfd { to, packet });
                 }
+                liveness::Event::RefuseBfd { from, why } => {
+                    out.push(Action::RefuseBfd { from, why });
+                }
                 liveness::Event::Ask(node) => {
                     out.extend([Action::SendEcho(node), Action::AskNeighbor(node)]);
                 }

@@ -52,6 +52,7 @@ pub(crate) fn params(own: usize, bfd: bool) -> Params {
         bfd: bfd.then(|| bfd::Params {
             detect_mult: NonZeroU8::new(3).unwrap(),
             interval: Duration::from_millis(50),
+            auth: None,
         }),
         checks: 1,
         thresholds: Thresholds { rise: 1, fall: 1 },
@@ -181,6 +182,7 @@ impl Segment {
             | Event::Echo { .. }
             | Event::AskWitnesses
             | Event::Isolated(_)
+            | Event::RefuseBfd { .. }
             | Event::Silent => {}
         }
         self.ends[own].events.push((self.now, event));

@@ -32,7 +32,7 @@ use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::VrrpSocket;
 use crate::net::{Neighbours, WitnessSocket};
-use vip_node::bfd::Session;
+use vip_node::bfd::{Refused, Session};
 use vip_node::choice::Resort;
 use vip_node::election::State;
 use vip_node::health::Server;
@@ -141,6 +141,8 @@ pub(super) struct NodeView {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Received {
     bfd: u64,
+    /// BFD packets with a wrong authentication, by the reason's place in [`Refused::ALL`].
+    bfd_refused: [u64; Refused::ALL.len()],
     vrrp: u64,
     echo: u64,
 }
@@ -615,6 +617,7 @@ impl NodeLoop {
         // Inputs that waited together may contradict each other for a moment.
         let is_masks = |action: &Action| matches!(action, Action::SetMasks(_));
         let last_masks = actions.iter().rposition(is_masks);
+        let mut packet_bytes = [0; bfd::MAX_LENGTH];
         for (place, action) in actions.drain(..).enumerate() {
             match action {
                 Action::SetAnswerUntil(until) => {
@@ -637,9 +640,13 @@ impl NodeLoop {
                 } => self.advertise(to, priority, interval),
                 Action::SendBfd { to, packet } => {
                     if let Some(bfd) = &self.sockets.bfd {
-                        let sent = bfd.send(self.address(to), &packet.emit());
+                        let sent = bfd.send(self.address(to), packet.emit(&mut packet_bytes));
                         unsent("BFD", sent);
                     }
+                }
+                Action::RefuseBfd { from, why } => {
+                    self.received.bfd_refused[why as usize] += 1;
+                    tracing::debug!(source = %self.address(from), error = %why, "BFD packet refused");
                 }
                 Action::SendEcho(to) => {
                     self.echoes = self.echoes.wrapping_add(1);

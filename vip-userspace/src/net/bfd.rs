@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::net::if_::if_nametoindex;
 use socket2::{Protocol, Socket, Type};
 use vip_common::wire::addr::Be128;
-use vip_common::wire::bfd::{AGENT_PORT, LENGTH, PORT, TTL};
+use vip_common::wire::bfd::{AGENT_PORT, PORT, TTL};
 use vip_common::wire::time::BootNanos;
 
 use super::filter::{At, Filter};
@@ -95,7 +95,7 @@ impl BfdSocket {
     ///
     /// # Errors
     /// The kernel's: no route, link down, queue full. That nobody listens there is none.
-    pub fn send(&self, peer: IpAddr, packet: &[u8; LENGTH]) -> io::Result<()> {
+    pub fn send(&self, peer: IpAddr, packet: &[u8]) -> io::Result<()> {
         let peer = SocketAddr::new(peer, PORT).into();
         self.sender.send_to(packet, &peer).map(drop)
     }
@@ -185,8 +185,13 @@ fn local_address(text: &str) -> Option<(Be128, u16)> {
 }
 
 #[cfg(test)]
+mod bird;
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use vip_common::wire::bfd::{LENGTH, MAX_LENGTH};
 
     use super::*;
     use crate::clock::now;
@@ -197,11 +202,14 @@ mod tests {
         (IpAddr::V6(A6), IpAddr::V6(B6)),
     ];
 
+    /// With and without authentication.
+    const PACKETS: [&[u8]; 2] = [&[7; LENGTH], &[7; MAX_LENGTH]];
+
     #[test]
     fn a_peer_gets_the_packet_with_what_proves_its_origin() {
         const LATE: Duration = Duration::from_millis(500);
         testing::in_two_namespaces(async |pair| {
-            for (a, b) in PAIRS {
+            for ((a, b), packet) in PAIRS.into_iter().zip(PACKETS) {
                 pair.enter(Side::A);
                 let here = BfdSocket::open_alone("a0", a, &[b]).unwrap();
                 pair.enter(Side::B);
@@ -209,7 +217,7 @@ mod tests {
                 let mut buffer = [0; 64];
                 assert_eq!(there.receive(&mut buffer).unwrap(), None, "nothing yet");
                 let sent = now();
-                here.send(b, &[7; LENGTH]).unwrap();
+                here.send(b, packet).unwrap();
                 arrives(&there).await;
                 let arrived = now();
                 std::thread::sleep(LATE);
@@ -218,7 +226,7 @@ mod tests {
                     source: a,
                     ttl: TTL,
                     at: received.at,
-                    payload: &[7; LENGTH],
+                    payload: packet,
                 };
                 assert_eq!(received, wanted);
                 // Nearer to its arrival than to its reading.

@@ -196,8 +196,15 @@ mod tests {
     use crate::net::testing::{self, A, A6, B, B6, Side, VIP, VIP6};
     use crate::net::vrrp::{Delivery, VrrpSocket};
 
-    fn packet(state: State, your_discriminator: u32) -> [u8; bfd::LENGTH] {
-        ControlPacket {
+    fn packet(state: State, your_discriminator: u32) -> Vec<u8> {
+        // Who overhears a packet looks at its state, whether it has a key or not.
+        let authentication = (state == State::Down).then_some(bfd::Authentication {
+            key_id: 1,
+            reserved: 0,
+            sequence: 1,
+            digest: [7; _],
+        });
+        let packet = ControlPacket {
             state,
             diagnostic: Diagnostic::None,
             poll: false,
@@ -210,8 +217,9 @@ mod tests {
             desired_min_tx: Micros(1_000_000),
             required_min_rx: Micros(50_000),
             required_min_echo_rx: Micros(0),
-        }
-        .emit()
+            authentication,
+        };
+        packet.emit(&mut [0; bfd::MAX_LENGTH]).to_vec()
     }
 
     /// Both families, with nobody at the sockets here: whatever is told came by the NIC.
@@ -244,7 +252,7 @@ mod tests {
                         tokio::time::sleep(LISTEN / 4).await;
                         for (is_bfd, bytes) in packets {
                             if *is_bfd {
-                                bfd.send(here, bytes[..].try_into().unwrap()).unwrap();
+                                bfd.send(here, bytes).unwrap();
                             } else {
                                 vrrp.send(here, bytes).unwrap();
                             }
@@ -252,7 +260,7 @@ mod tests {
                     };
                     tokio::join!(overhear(&nic, router), speak).0.unwrap()
                 };
-                let down = packet(State::Down, 0).to_vec();
+                let down = packet(State::Down, 0);
                 let heard = listen(&[(true, down), (false, advert(10))]).await;
                 let wanted = Overheard {
                     bfd: Some(255),
@@ -262,7 +270,7 @@ mod tests {
                 assert_eq!(heard, BTreeMap::from([(there, wanted)]));
 
                 // A session that somebody else here may have, and another virtual router.
-                let up = packet(State::Up, 7).to_vec();
+                let up = packet(State::Up, 7);
                 let heard = listen(&[(true, up), (false, advert(11))]).await;
                 let wanted = Overheard {
                     bfd: Some(255),

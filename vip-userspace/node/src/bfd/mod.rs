@@ -23,10 +23,18 @@
 //! packet a second; but for [`HURRY`] after it was up, it sends at full rate, so that it comes up
 //! again as soon as the network does. While it is up, its diagnostic tells the state of the [`Path`]
 //! to the API server.
+//!
+//! With [authentication](Auth), a session has a new discriminator after each Down, and it stays in
+//! Init until the caller has confirmed that the other side's packets are fresh
+//! ([`Session::set_fresh`]).
+
+mod auth;
 
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
+use self::auth::Authenticator;
+pub use self::auth::{Auth, Key, Refused};
 pub use vip_common::wire::bfd::State;
 use vip_common::wire::bfd::{ControlPacket, Diagnostic, Micros};
 use vip_common::wire::time::BootNanos;
@@ -52,6 +60,8 @@ pub struct Params {
     /// `RequiredMinRxInterval`, and `DesiredMinTxInterval` while up, unless that is lengthened
     /// ([`Session::set_transmit_interval`]): 1 ms or more.
     pub interval: Duration,
+    /// Authentication; `None` if it is off.
+    pub auth: Option<Auth>,
 }
 
 impl Params {
@@ -145,10 +155,17 @@ pub struct Session {
     round_trip: Option<Duration>,
     /// State of the jitter's random numbers.
     random: u64,
+    auth: Option<Authenticator>,
+    /// The session is over on this side. It has a new discriminator as soon as the other side was
+    /// told so under the old one.
+    over: bool,
+    /// The other side's packets are known to be fresh. Always true without authentication.
+    fresh: bool,
 }
 
 impl Session {
-    /// Down; sends nothing until it is started. `seed` is that of the jitter.
+    /// Down; sends nothing until it is started. `seed` is that of the jitter, and with
+    /// authentication that of later discriminators and of the first sequence number.
     #[must_use]
     pub fn new(params: Params, local_discriminator: NonZeroU32, seed: u64) -> Self {
         let slow = params.interval().max(SLOW);
@@ -172,6 +189,9 @@ impl Session {
             asked: None,
             round_trip: None,
             random: seed | 1,
+            auth: params.auth.map(|keys| Authenticator::new(keys, seed)),
+            over: false,
+            fresh: params.auth.is_none(),
             params,
         }
     }
@@ -299,7 +319,7 @@ impl Session {
         self.path = path;
         if self.started && self.state == State::Up {
             // Section 6.8.7: a packet whose content differs need not wait for its turn.
-            out.push(Action::Send(self.packet(false)));
+            self.send(false, out);
             self.sent = now;
         }
     }
@@ -377,20 +397,66 @@ impl Session {
         }
     }
 
+    /// With authentication: confirms that the other side's packets are fresh, which their digests
+    /// alone do not prove, or that this is to be confirmed anew. A session that is not fresh does
+    /// not leave Init for Up; one that is up stays up. This does not change by itself: after a Down
+    /// the caller says whether the next session needs a new confirmation. Without authentication
+    /// nothing needs one.
+    pub fn set_fresh(&mut self, now: BootNanos, fresh: bool, out: &mut Vec<Action>) {
+        if self.auth.is_none() {
+            return;
+        }
+        self.fresh = fresh;
+        if self.started
+            && fresh
+            && self.state == State::Init
+            && now < self.detection()
+            && matches!(self.remote_state(), State::Init | State::Up)
+        {
+            self.come_up(now, out);
+        }
+    }
+
     /// Receives a packet (section 6.8.6). The caller has selected the session and checked the
     /// packet's source.
-    pub fn on_packet(&mut self, now: BootNanos, packet: &ControlPacket, out: &mut Vec<Action>) {
+    ///
+    /// # Errors
+    /// Its authentication is not what it should be. It has changed nothing.
+    pub fn on_packet(
+        &mut self,
+        now: BootNanos,
+        packet: &ControlPacket,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refused> {
+        let sequence = match (&self.auth, packet.authentication) {
+            (Some(auth), _) => Some(auth.verify(packet)?.sequence),
+            (None, Some(_)) => return Err(Refused::Unexpected),
+            (None, None) => None,
+        };
         let known = match packet.your_discriminator {
             0 => {
                 matches!(packet.state, State::AdminDown | State::Down) && !self.is_unproved(packet)
             }
             yours => yours == self.discriminator.get(),
         };
-        if !self.started || !known {
-            return;
+        // One that is over waits for nothing but its last packet.
+        if !self.started || !known || self.over {
+            return Ok(());
+        }
+        // With authentication, a packet without this side's discriminator may be an old one.
+        let proves = sequence.is_none() || packet.your_discriminator != 0 || self.is_up();
+        if let (Some(auth), Some(sequence)) = (&self.auth, sequence)
+            && proves
+        {
+            auth.in_order(now, self.is_up(), packet.detect_mult, sequence)?;
         }
         let before = self.transmit_interval();
-        self.heard = now;
+        if proves {
+            self.heard = now;
+        }
+        // What this side has sent names a session that is over there.
+        let is_another = |remote: Remote| remote.discriminator != packet.my_discriminator;
+        let renewed = self.auth.is_some() && self.remote.is_some_and(is_another);
         self.remote = Some(Remote {
             discriminator: packet.my_discriminator,
             state: packet.state,
@@ -400,6 +466,12 @@ impl Session {
             required_min_rx: packet.required_min_rx,
             heard: now,
         });
+        let known_until = now.after(self.detection_time() * 2);
+        if let (Some(auth), Some(sequence)) = (&mut self.auth, sequence)
+            && proves
+        {
+            auth.accept(sequence, known_until);
+        }
         if packet.final_ {
             self.unanswered = self.unanswered.saturating_sub(1);
             if let Some(asked) = self.asked.take() {
@@ -413,7 +485,7 @@ impl Session {
             }
         }
         if self.state == State::AdminDown {
-            return;
+            return Ok(());
         }
         match (self.state, packet.state) {
             (State::Init | State::Up, State::AdminDown) | (State::Up, State::Down) => {
@@ -423,18 +495,19 @@ impl Session {
                 self.state = State::Init;
                 self.transmit_soon(now, out);
             }
-            (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
-                self.state = State::Up;
-                self.hurries_until = now.after(HURRY);
-                out.push(Action::Up);
-                self.poll();
+            (State::Down, State::Init) | (State::Init, State::Init | State::Up) if self.fresh => {
+                self.come_up(now, out);
+            }
+            (State::Down, State::Init) => {
+                self.state = State::Init;
                 self.transmit_soon(now, out);
             }
+            (State::Init, State::Down) if renewed => self.transmit_soon(now, out),
             _ => {}
         }
         if packet.poll {
             // Section 6.8.7: at once, whatever the pace.
-            out.push(Action::Send(self.packet(true)));
+            self.send(true, out);
             // The peer may learn new timers by it, but the next periodic packet is not delayed.
             self.sent = now;
         }
@@ -442,6 +515,7 @@ impl Session {
             // The next packet is due sooner than it was.
             self.next = self.next.min(self.due(self.sent));
         }
+        Ok(())
     }
 
     /// Whether a packet without this session's discriminator cannot be attributed to it.
@@ -452,6 +526,9 @@ impl Session {
     /// counts only after the detection time has expired, as it does for a system that has
     /// restarted. (RFC 5881, section 3, would assign it to this session. RFC 5880, section 6.8.6,
     /// allows the selection to depend on the discriminator.)
+    ///
+    /// Authentication does not change that: who has recorded packets of earlier sessions can wait
+    /// until the number of one of them is the next.
     fn is_unproved(&self, packet: &ControlPacket) -> bool {
         let is_another = |remote: Remote| remote.discriminator != packet.my_discriminator;
         self.state == State::Up && self.remote.is_some_and(is_another)
@@ -496,10 +573,20 @@ impl Session {
     pub fn admin_up(&mut self, now: BootNanos, out: &mut Vec<Action>) {
         if self.state == State::AdminDown {
             self.state = State::Down;
+            // The other side has heard AdminDown under the old discriminator.
+            self.renew();
             if self.started {
                 self.transmit(now, out);
             }
         }
+    }
+
+    fn come_up(&mut self, now: BootNanos, out: &mut Vec<Action>) {
+        self.state = State::Up;
+        self.hurries_until = now.after(HURRY);
+        out.push(Action::Up);
+        self.poll();
+        self.transmit_soon(now, out);
     }
 
     fn go_down(&mut self, now: BootNanos, why: Diagnostic, out: &mut Vec<Action>) {
@@ -511,7 +598,16 @@ impl Session {
             self.hurries_until = now.after(HURRY);
             out.push(Action::Down(why));
         }
+        self.over = self.auth.is_some();
         self.transmit_soon(now, out);
+    }
+
+    /// Begins a new session: takes a discriminator that no recorded packet has.
+    fn renew(&mut self) {
+        self.over = false;
+        if let Some(auth) = &mut self.auth {
+            self.discriminator = auth.renew();
+        }
     }
 
     /// Sends a packet about a change now, not in a second. But packets stay at least as far apart
@@ -562,8 +658,19 @@ impl Session {
             self.sent = now;
             self.asked = (self.polling && self.unanswered == 0).then_some(now);
             self.unanswered = self.unanswered.saturating_add(u32::from(self.polling));
-            out.push(Action::Send(self.packet(false)));
+            self.send(false, out);
         }
+        if self.over && self.state == State::Down {
+            self.renew();
+        }
+    }
+
+    fn send(&mut self, final_: bool, out: &mut Vec<Action>) {
+        let mut packet = self.packet(final_);
+        if let Some(auth) = &mut self.auth {
+            auth.sign(&mut packet);
+        }
+        out.push(Action::Send(packet));
     }
 
     /// When the packet after one at `sent` is due: the interval less a random part, up to a
@@ -608,6 +715,7 @@ impl Session {
             desired_min_tx: self.desired_min_tx,
             required_min_rx: self.params.interval(),
             required_min_echo_rx: Micros(0),
+            authentication: None,
         }
     }
 }

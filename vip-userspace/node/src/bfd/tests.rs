@@ -8,6 +8,7 @@ fn params(interval_ms: u64, detect_mult: u8) -> Params {
     Params {
         detect_mult: NonZeroU8::new(detect_mult).unwrap(),
         interval: Duration::from_millis(interval_ms),
+        auth: None,
     }
 }
 
@@ -71,6 +72,12 @@ impl Wire {
         }
     }
 
+    fn hear(&mut self, end: usize, packet: &ControlPacket) {
+        self.drive(end, |session, now, out| {
+            assert_eq!(session.on_packet(now, packet, out), Ok(()));
+        });
+    }
+
     fn run(&mut self, duration: Duration) {
         let end = self.now.after(duration);
         loop {
@@ -87,7 +94,7 @@ impl Wire {
             self.now = self.now.max(arrives.min(fires));
             if arrives <= fires {
                 let (_, to, packet) = self.flying.remove(arrival.unwrap());
-                self.drive(to, |session, now, out| session.on_packet(now, &packet, out));
+                self.hear(to, &packet);
             } else {
                 self.drive(timer, |session, now, out| session.on_timer(now, out));
             }
@@ -135,7 +142,7 @@ fn state_machine_is_that_of_section_6_8_6() {
         packet.state = heard;
         packet.my_discriminator = NonZeroU32::new(9).unwrap();
         packet.your_discriminator = 7;
-        session.on_packet(at(1), &packet, &mut out);
+        assert_eq!(session.on_packet(at(1), &packet, &mut out), Ok(()));
         assert_eq!(session.state(), then, "{own:?} hears {heard:?}");
         assert_eq!(session.remote_state(), heard);
     }
@@ -147,11 +154,11 @@ fn packets_for_another_session_mean_nothing() {
     let mut packet = wire.ends[1].packet(false);
     packet.state = State::Down;
     packet.your_discriminator = 8;
-    wire.drive(0, |session, now, out| session.on_packet(now, &packet, out));
+    wire.hear(0, &packet);
     assert!(wire.both_up());
     // One that has forgotten this side's discriminator is down, and means it.
     packet.your_discriminator = 0;
-    wire.drive(0, |session, now, out| session.on_packet(now, &packet, out));
+    wire.hear(0, &packet);
     assert_eq!(wire.downs[0], [Diagnostic::NeighborSignaledSessionDown]);
 }
 
@@ -163,7 +170,7 @@ fn only_one_that_is_down_may_not_know_this_side() {
         session.on_start(at(0), &mut out);
         let mut packet = session.packet(false);
         (packet.state, packet.your_discriminator) = (heard, 0);
-        session.on_packet(at(1), &packet, &mut out);
+        assert_eq!(session.on_packet(at(1), &packet, &mut out), Ok(()));
         assert_eq!(session.state(), State::Down, "{heard:?}");
     }
 }
@@ -257,7 +264,7 @@ fn a_packet_without_a_known_discriminator_does_not_end_a_session() {
         forged.your_discriminator = 0;
         forged.my_discriminator = NonZeroU32::new(10).unwrap();
         for _ in 0..1000 {
-            wire.drive(0, |session, now, out| session.on_packet(now, &forged, out));
+            wire.hear(0, &forged);
             wire.run(Duration::from_millis(1));
         }
         assert!(
@@ -267,7 +274,7 @@ fn a_packet_without_a_known_discriminator_does_not_end_a_session() {
         // Nor does it keep a session up whose other side is gone.
         wire.silent[1] = true;
         for _ in 0..160 {
-            wire.drive(0, |session, now, out| session.on_packet(now, &forged, out));
+            wire.hear(0, &forged);
             wire.run(Duration::from_millis(1));
         }
         assert_eq!(wire.downs[0], [Diagnostic::ControlDetectionTimeExpired]);

@@ -90,7 +90,7 @@ pub(crate) enum Event {
     /// A member is confirmed.
     Confirmed(BackendIndex),
     /// The rank table must be made anew, for these members.
-    Install(Installation),
+    Install(Box<Installation>),
 }
 
 /// The members that a rank table is to be made of.
@@ -290,10 +290,10 @@ impl Membership {
         let changed = self.changes > self.requested.0;
         if changed && self.requested.0 == self.installed {
             self.requested = (self.changes, self.members.mask());
-            out.push(Event::Install(Installation {
+            out.push(Event::Install(Box::new(Installation {
                 number: self.changes,
                 members: self.members.map(|_, known| known.identity),
-            }));
+            })));
         }
     }
 

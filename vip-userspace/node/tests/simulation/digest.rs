@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 use vip_common::abi::{BackendIndex, BackendMask};
-use vip_common::wire::bfd::Diagnostic;
+use vip_common::wire::bfd::{Diagnostic, MAX_LENGTH};
 use vip_node::health::{Hang, Probe, Transition};
 use vip_node::{Action, Claimant, Departure, Loss, NoHandover, Report, Takeover, To, Unsuited};
 
@@ -54,7 +54,7 @@ impl Digest {
             }
             Action::SendBfd { to, packet } => {
                 self.words(&[4, place(*to)]);
-                self.0.write(&packet.emit());
+                self.0.write(packet.emit(&mut [0; MAX_LENGTH]));
             }
             Action::SendEcho(to) => self.words(&[5, place(*to)]),
             Action::AskNeighbor(to) => self.words(&[6, place(*to)]),
@@ -71,6 +71,7 @@ impl Digest {
             }
             Action::Prove { instance, .. } => self.words(&[14, instance.0.get()]),
             Action::Install(installation) => self.words(&[15, installation.number]),
+            Action::RefuseBfd { from, why } => self.words(&[16, place(*from), *why as u64]),
         }
     }
 

@@ -121,7 +121,7 @@ enum Happening {
     Installed {
         node: usize,
         life: u64,
-        installation: Installation,
+        installation: Box<Installation>,
     },
     /// A client opens a connection, and others send.
     Traffic,

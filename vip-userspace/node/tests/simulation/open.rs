@@ -179,7 +179,7 @@ impl World {
             self.connections
                 .retain(|connection| connection.holder != node);
             self.drive(node, |agent, now, out| {
-                agent.on_input(now, Input::Leave, out)
+                agent.on_input(now, Input::Leave, out);
             });
             return Relief::Left(node);
         }

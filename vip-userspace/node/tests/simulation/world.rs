@@ -300,6 +300,7 @@ impl World {
             | Action::AnnounceOwn
             | Action::ProbeAddress
             | Action::Prove { .. }
+            | Action::RefuseBfd { .. }
             | Action::Done => {}
         }
     }
@@ -534,6 +535,7 @@ impl World {
             bfd: self.profile.bfd.then(|| bfd::Params {
                 detect_mult: NonZeroU8::new(3).expect("is not 0"),
                 interval: Duration::from_nanos(unit),
+                auth: None,
             }),
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },

@@ -57,6 +57,7 @@ pub(super) fn params(config: &Config, cluster: &Cluster) -> Params {
             Some(bfd::Params {
                 detect_mult: std::num::NonZeroU8::new(bfd.multiplier)?,
                 interval: bfd.interval,
+                auth: None,
             })
         }),
         checks: config.checks.len(),

@@ -147,6 +147,7 @@ fn what_wakes_an_owner_after_its_lease_does_not_move_it_on() {
         desired_min_tx: vip_common::wire::bfd::Micros(50_000),
         required_min_rx: vip_common::wire::bfd::Micros(50_000),
         required_min_echo_rx: vip_common::wire::bfd::Micros(0),
+        authentication: None,
     };
     let source = index(1);
     let actions = a.event(late, Input::Bfd { source, packet });
