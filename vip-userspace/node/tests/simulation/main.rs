@@ -355,8 +355,8 @@ struct World {
     connections: Vec<Connection>,
     opened: u64,
     walks: u64,
-    /// Segments of living connections that were reset, where that is expected.
-    resets: u64,
+    /// SYNs to members that another one did not know, where that is expected.
+    hasty_syns: u64,
     actions: Vec<Action>,
     trace: bool,
     digest: Digest,

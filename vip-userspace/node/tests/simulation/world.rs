@@ -61,7 +61,7 @@ impl World {
             connections: Vec::new(),
             opened: 0,
             walks: 0,
-            resets: 0,
+            hasty_syns: 0,
             actions: Vec::new(),
             trace: std::env::var_os("VIP_SIM_TRACE").is_some(),
             digest: Digest::default(),
