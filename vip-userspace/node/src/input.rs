@@ -12,7 +12,6 @@ use crate::bfd;
 use crate::faults::Fault;
 use crate::health::{Hang, Probe, Thresholds};
 use crate::hello::{Hello, Instance};
-use crate::membership::OpenCluster;
 use crate::rank::Identity;
 use crate::slots::Slots;
 
@@ -64,6 +63,13 @@ impl Params {
             bfd.interval * u32::from(bfd.detect_mult.get())
         })
     }
+}
+
+/// How a cluster without a list works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenCluster {
+    /// A member that was gone for so long is forgotten.
+    pub forget_after: Duration,
 }
 
 /// A node of the cluster.

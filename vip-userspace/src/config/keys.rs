@@ -96,7 +96,7 @@ keys! {
             flag: ("--vip", "ADDRESS[:PORT],..."),
         }
 
-        /// All control-plane nodes: the same list in the same order on all of them.
+        /// All control-plane nodes: the same list on all of them, in any order.
         pub(super) nodes: Placed<Vec<Placed<Node>>> {
             kind: nodes(),
             required: "[\"10.0.0.11\"]",

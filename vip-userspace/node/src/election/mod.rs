@@ -23,6 +23,7 @@ use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 
 pub use self::lease::MAX_LEASE;
+pub use crate::priority::default_priority;
 
 pub(crate) use self::lease::Lease;
 use self::vrrp::Machine;
@@ -258,17 +259,6 @@ impl Election {
 /// is less than the default priority of each of the first seven nodes.
 pub(crate) fn priority(base: u8, usable: bool) -> u8 {
     if usable { base } else { (base / 4).max(1) }
-}
-
-/// The VRRP priority, `1..=250`, of a node for which none is configured, by its place in the list
-/// of nodes. The first steps are large, so that the nodes' skew times differ clearly.
-#[must_use]
-pub fn default_priority(place: usize) -> u8 {
-    const FIRST: [u8; 7] = [250, 220, 190, 160, 130, 100, 70];
-    FIRST.get(place).copied().unwrap_or_else(|| {
-        let more = u8::try_from(place - FIRST.len()).unwrap_or(u8::MAX);
-        40_u8.saturating_sub(more.saturating_mul(3)).max(1)
-    })
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@
 //! it would send on segments of its own connections, to nodes that have not heard it yet.
 
 mod exchange;
+mod hellos;
 mod knowledge;
 
 use std::net::IpAddr;
@@ -47,9 +48,9 @@ use vip_common::wire::time::BootNanos;
 
 use self::exchange::Exchange;
 use self::knowledge::Known;
-use crate::election::default_priority;
 use crate::hello::Instance;
-use crate::input::{Member, Params};
+use crate::input::{Member, OpenCluster, Params};
+use crate::priority::default_priority;
 use crate::random::mix;
 use crate::rank::Identity;
 use crate::slots::Slots;
@@ -64,13 +65,6 @@ const JOINING_INTERVALS: u32 = 10;
 /// How long the slot of a member that was removed stays empty after the rank table without it is in
 /// use: programs that still run with the old one must not meet another member there.
 const REST: Duration = Duration::from_secs(1);
-
-/// How a cluster without a list works.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OpenCluster {
-    /// A member that was gone for so long is forgotten.
-    pub forget_after: Duration,
-}
 
 /// What follows for the other parts of the node, in the order given.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -61,13 +61,13 @@ use vip_node::election::{MAX_LEASE, default_priority};
 use vip_node::health::{Probe, Thresholds};
 use vip_node::hello::Hello;
 use vip_node::rank::Identity;
+use vip_node::slots::Slots;
 use vip_node::{
     Action, Fault, Input, Installation, Loss, MAX_SLOWDOWN, Node, OpenCluster, Params, Report, To,
     VrrpParams,
 };
 
 use digest::Digest;
-use open::{Connection, FORGET_AFTER, Kernel};
 use rng::Rng;
 
 const SECOND: u64 = 1_000_000_000;
@@ -201,6 +201,25 @@ struct Waiting {
     wakes: bool,
     from: usize,
     message: Message,
+}
+
+/// A member that was gone for so many units is forgotten.
+const FORGET_AFTER: u64 = 3000;
+
+/// What a node's kernel has: its part of the maps.
+#[derive(Clone, Default)]
+struct Kernel {
+    masks: Masks,
+    resets_until: BootNanos,
+    /// The members in the rank table.
+    table: Slots<IpAddr>,
+}
+
+/// A connection, known by the client's port.
+#[derive(Clone, Copy)]
+struct Connection {
+    port: u16,
+    holder: usize,
 }
 
 /// A machine.

@@ -11,31 +11,11 @@ use vip_common::testing::{self, NOW, ROWS, Segment, node_mac};
 use vip_common::verdict::Kind;
 use vip_common::wire::addr::Mac;
 use vip_common::wire::tcp;
-use vip_node::slots::Slots;
 
 use super::*;
 
-/// A member that was gone for so many units is forgotten.
-pub(super) const FORGET_AFTER: u64 = 3000;
-
 /// Connections that are kept.
 const CONNECTIONS: usize = 60;
-
-/// What a node's kernel has: its part of the maps.
-#[derive(Clone, Default)]
-pub(super) struct Kernel {
-    pub(super) masks: Masks,
-    pub(super) resets_until: BootNanos,
-    /// The members in the rank table.
-    table: Slots<IpAddr>,
-}
-
-/// A connection, known by the client's port.
-#[derive(Clone, Copy)]
-pub(super) struct Connection {
-    port: u16,
-    holder: usize,
-}
 
 /// Where a walk ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
