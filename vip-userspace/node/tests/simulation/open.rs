@@ -435,7 +435,7 @@ fn members_come_and_go_and_no_connection_is_reset() {
     let hours = std::env::var("VIP_SIM_OPEN_HOURS");
     let hours = hours
         .ok()
-        .map_or(2_000.0, |hours| hours.parse().expect("a number"));
+        .map_or(1_000.0, |hours| hours.parse().expect("a number"));
     let next = AtomicU64::new(1);
     let totals = std::sync::Mutex::new((0.0, 0, 0, 0, 0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
