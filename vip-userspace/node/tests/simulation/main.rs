@@ -420,33 +420,55 @@ fn profile(seed: u64) -> Profile {
     }
 }
 
-#[test]
-fn ten_thousand_hours_keep_all_promises() {
-    const HOURS: f64 = 10_000.0;
+/// What has happened in many runs.
+#[derive(Default)]
+struct Totals {
+    hours: f64,
+    troubles: u64,
+    takeovers: u64,
+    opened: u64,
+    walks: u64,
+    events: u64,
+}
+
+/// Runs the first seeds on all processors, until so many hours are simulated.
+fn run_for(hours: f64, profile: impl Fn(u64) -> Profile + Sync) -> Totals {
     let next = AtomicU64::new(1);
-    let totals = std::sync::Mutex::new((0.0, 0, 0, 0));
+    let totals = std::sync::Mutex::new(Totals::default());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    if totals.lock().expect("no panic").0 >= HOURS {
-                        return;
-                    }
+                while totals.lock().expect("no panic").hours < hours {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let profile = profile(seed);
                     let mut world = World::new(seed, profile);
                     world.run();
                     let mut totals = totals.lock().expect("no panic");
-                    totals.0 += profile.hours;
-                    totals.1 += world.troubles;
-                    totals.2 += world.takeovers;
-                    totals.3 += world.events;
+                    totals.hours += profile.hours;
+                    totals.troubles += world.troubles;
+                    totals.takeovers += world.takeovers;
+                    totals.opened += world.opened;
+                    totals.walks += world.walks;
+                    totals.events += world.events;
                 }
             });
         }
     });
-    let (hours, troubles, takeovers, events) = totals.into_inner().expect("no panic");
+    totals.into_inner().expect("no panic")
+}
+
+#[test]
+fn ten_thousand_hours_keep_all_promises() {
+    const HOURS: f64 = 10_000.0;
+    let totals = run_for(HOURS, profile);
+    let Totals {
+        hours,
+        troubles,
+        takeovers,
+        events,
+        ..
+    } = totals;
     println!("{hours:.0} hours, {troubles} troubles, {takeovers} takeovers, {events} events");
     assert!(hours >= HOURS);
     // A simulation in which nothing happens proves nothing.
