@@ -9,6 +9,7 @@ use vip_common::abi::CheckIndex;
 
 use tokio::spawn;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use vip_common::wire::time::BootNanos;
 
 use super::ticks::ticks;
@@ -29,13 +30,20 @@ pub(super) enum Outcome {
     /// The credentials' files have changed.
     Credentials(News),
     /// A server of this node does not accept connections, or does again.
-    Queue(CheckIndex, Option<Hang>),
+    Queue {
+        /// As [`Probed::generation`].
+        generation: u32,
+        check: CheckIndex,
+        hang: Option<Hang>,
+    },
     /// Accept queues cannot be looked at.
     NoQueues(io::Error),
 }
 
 /// A probe that has ended.
 pub(super) struct Probed {
+    /// That of the task: checks have other numbers in another one.
+    pub(super) generation: u32,
     /// Place of the node in the configuration.
     pub(super) node: usize,
     /// Number of the check.
@@ -49,8 +57,14 @@ pub(super) struct Probed {
 }
 
 /// A task for each check of a node, so that a server that hangs delays only its own probes. `own`:
-/// place of this node in the configuration.
-pub(super) fn start_probes(config: &Config, own: usize, outcomes: &mpsc::Sender<Outcome>) {
+/// place of this node in the configuration. Returns what ends the tasks.
+pub(super) fn start_probes(
+    config: &Config,
+    own: usize,
+    generation: u32,
+    outcomes: &mpsc::Sender<Outcome>,
+) -> Vec<AbortHandle> {
+    let mut tasks = Vec::new();
     let health = &config.health;
     let checks = CheckIndex::first(config.checks.len());
     for (number, check) in checks.zip(&config.checks) {
@@ -78,18 +92,22 @@ pub(super) fn start_probes(config: &Config, own: usize, outcomes: &mpsc::Sender<
                 (others.clone(), health.interval)
             };
             let task = Task {
+                generation,
                 node,
                 check: number,
                 pause,
                 probes_per_connection: health.interval.div_duration_f64(pause).ceil() as u32,
             };
-            spawn(task.run(prober, configured.address, outcomes.clone()));
+            let running = spawn(task.run(prober, configured.address, outcomes.clone()));
+            tasks.push(running.abort_handle());
         }
     }
+    tasks
 }
 
 /// Probes one server of one node.
 struct Task {
+    generation: u32,
     node: usize,
     check: CheckIndex,
     /// Time between two probes.
@@ -110,6 +128,7 @@ impl Task {
                 prober.probe_again(address).await
             };
             let probed = Probed {
+                generation: self.generation,
                 node: self.node,
                 check: self.check,
                 began,

@@ -24,7 +24,15 @@ const NO_RESET: &str =
 
 impl Supervisor {
     /// A server of this node does not accept connections, or does again.
-    pub(in crate::agent) fn on_queue(&mut self, check: CheckIndex, hang: Option<Hang>) {
+    pub(in crate::agent) fn on_queue(
+        &mut self,
+        generation: u32,
+        check: CheckIndex,
+        hang: Option<Hang>,
+    ) {
+        if generation != self.checking.generation {
+            return;
+        }
         self.node_thread.tell(Input::Hang { check, hang });
     }
 
@@ -46,7 +54,9 @@ impl Supervisor {
 
     /// Keeps why a server counts as one that hangs.
     pub(super) fn note_hang(&mut self, node: BackendIndex, check: CheckIndex, hang: Option<Hang>) {
-        let known = &mut self.peers[node.get()].hangs[check.get()];
+        let Some(known) = self.peers[node.get()].hangs.get_mut(check.get()) else {
+            return;
+        };
         *known = hang.map(|hang| Hanging {
             hang,
             ..known.unwrap_or(Hanging {
