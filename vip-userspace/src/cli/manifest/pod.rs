@@ -53,7 +53,6 @@ struct Mount {
 enum Kind {
     Directory,
     DirectoryOrCreate,
-    File,
 }
 
 pub(super) fn pod(options: &Options, config: &Config) -> String {
@@ -166,8 +165,9 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
     // Whole directories, so that files that are replaced are seen.
     let credentials = config.health.credentials.iter();
     let files: Vec<_> = credentials.flat_map(|them| them.files()).collect();
+    let from = options.from.as_ref().and_then(|_| Path::new(FILE).parent());
     let mut folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-    folders.retain(|folder| tls != Some(*folder));
+    folders.retain(|folder| tls != Some(*folder) && from != Some(*folder));
     folders.dedup();
     let mut mounts = vec![
         mount("bpf", &config.datapath.bpffs, Kind::Directory, false),
@@ -179,9 +179,8 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
     for (name, folder) in ["credentials", "credentials-key"].into_iter().zip(folders) {
         mounts.push(mount(name, folder, Kind::DirectoryOrCreate, true));
     }
-    if options.from.is_some() {
-        mounts.push(mount("config", Path::new(FILE), Kind::File, true));
-    }
+    let from = from.filter(|folder| tls != Some(*folder));
+    mounts.extend(from.map(|folder| mount("config", folder, Kind::Directory, true)));
     mounts
 }
 
