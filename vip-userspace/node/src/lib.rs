@@ -18,7 +18,7 @@
 //! |      v    |    v               v                   v                                   |
 //! |  health   |   liveness: BFD sessions, and questions to kernels                         |
 //! |  choice   v    v                                                                       |
-//! |         membership: nodes that were heard; joining                                     |
+//! |         membership: who is a member, and who knows whom; joining                       |
 //! |                                                                                        |
 //! |  By themselves:  transfer   handover and shutdown     conflict   RFC 5227              |
 //! |                  faults     of this node              announce   gratuitous ARP        |

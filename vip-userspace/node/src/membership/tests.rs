@@ -1,4 +1,4 @@
-//! Tests of joining.
+//! Tests of joining, and of members that exchange hellos.
 
 use super::*;
 use crate::testing::{at, index, params};
@@ -36,4 +36,163 @@ fn joining_ends_with_its_time_and_an_agent_that_goes_on_does_not_join() {
     let mut members = Membership::new(&params(0, true));
     members.on_start(at(0), BackendMask::first(2));
     assert!(!members.is_joining());
+}
+
+/// Members of an open cluster that exchange hellos, and nothing else.
+struct Cluster {
+    now: BootNanos,
+    members: Vec<Membership>,
+}
+
+impl Cluster {
+    /// The first `count` of the three nodes, each of which knows itself alone.
+    fn new(count: usize) -> Self {
+        let now = at(0);
+        let members = (0..count).map(|node| Self::start(now, node)).collect();
+        Self { now, members }
+    }
+
+    fn start(now: BootNanos, node: usize) -> Membership {
+        let mut params = params(node, true);
+        let own = params.nodes[index(node)];
+        params.nodes = [own].into_iter().collect();
+        params.own = index(0);
+        params.open = Some(OpenCluster {
+            forget_after: Duration::from_secs(3600),
+        });
+        params.seed = now.0 + node as u64;
+        let mut members = Membership::new(&params);
+        members.on_start(now, BackendMask::EMPTY);
+        members
+    }
+
+    /// Lets time pass. `hears(a, b)`: what `b` sends arrives at `a`.
+    fn run(&mut self, ms: u64, hears: impl Fn(usize, usize) -> bool) {
+        for _ in 0..ms {
+            self.now = self.now.after(Duration::from_millis(1));
+            for node in 0..self.members.len() {
+                let mut events = Vec::new();
+                let members = &mut self.members[node];
+                members.settle(self.now, BackendMask::ALL, |_| true, &mut events);
+                for event in events {
+                    if let Event::Install(installation) = event {
+                        members.on_installed(self.now, installation.number);
+                    }
+                }
+                for slot in members.all() {
+                    members.locate(slot);
+                }
+                let Some((hello, _)) = members.take_hello(self.now, false, |_| None) else {
+                    continue;
+                };
+                let source = hello.sender().address;
+                for to in (0..self.members.len()).filter(|to| *to != node && hears(*to, node)) {
+                    let (all, out) = (BackendMask::ALL, &mut Vec::new());
+                    self.members[to].on_hello(self.now, source, &hello, true, all, out);
+                }
+            }
+        }
+    }
+
+    /// The members that a node finds confirmed, by the last bytes of their addresses.
+    fn confirmed(&self, node: usize) -> Vec<u8> {
+        let members = &self.members[node];
+        let confirmed = members.confirmed();
+        let mut found: Vec<u8> = confirmed
+            .iter()
+            .filter_map(|slot| match members.member(slot)?.address {
+                IpAddr::V4(address) => Some(address.octets()[3]),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+}
+
+#[test]
+fn agents_that_hear_each_other_confirm_each_other() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    for node in 0..3 {
+        assert_eq!(cluster.confirmed(node), [11, 12, 13]);
+        assert!(cluster.members[node].may_own(cluster.now));
+        assert!(cluster.members[node].may_reset(cluster.now.after(Duration::from_secs(10))));
+    }
+}
+
+#[test]
+fn one_broken_link_keeps_nobody_out_and_nobody_sends_over_it() {
+    let mut cluster = Cluster::new(3);
+    let broken = |a: usize, b: usize| (a, b) != (0, 2) && (a, b) != (2, 0);
+    cluster.run(3000, broken);
+    // The second node has told the others of each other.
+    assert_eq!(cluster.confirmed(1), [11, 12, 13]);
+    assert_eq!(cluster.confirmed(0), [11, 12]);
+    assert_eq!(cluster.confirmed(2), [12, 13]);
+    for node in 0..3 {
+        assert!(cluster.members[node].may_own(cluster.now), "{node}");
+    }
+}
+
+#[test]
+fn agent_that_starts_with_an_empty_view_is_not_confirmed_until_it_knows_all() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    cluster.members[2] = Cluster::start(cluster.now, 2);
+    // It hears the first node alone, which tells it of the second.
+    let late = |a: usize, b: usize| (a, b) != (1, 2);
+    cluster.run(300, late);
+    assert_eq!(cluster.confirmed(0), [11, 12, 13]);
+    assert_eq!(cluster.confirmed(1), [11, 12, 13], "its old run was");
+    cluster.run(3000, |_, _| true);
+    assert_eq!(cluster.confirmed(1), [11, 12, 13]);
+    assert!(cluster.members[2].may_own(cluster.now));
+}
+
+#[test]
+fn hello_that_answers_nothing_is_not_believed() {
+    let mut cluster = Cluster::new(2);
+    // The second node hears nothing, so that its hellos answer nothing.
+    cluster.run(5000, |a, _| a == 0);
+    assert_eq!(cluster.confirmed(0), [11]);
+    assert_eq!(cluster.members[0].all().count(), 1);
+    assert!(
+        !cluster.members[0].may_reset(cluster.now),
+        "it may have connections"
+    );
+}
+
+#[test]
+fn member_that_says_good_bye_is_forgotten_and_may_come_back_as_a_new_one() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    cluster.members[2].leave();
+    let good_bye = cluster.members[2].take_good_bye(cluster.now);
+    let (hello, _) = good_bye.expect("it leaves");
+    let source = hello.sender().address;
+    // The second node misses it, and is told by the first one.
+    let (all, out) = (BackendMask::ALL, &mut Vec::new());
+    cluster.members[0].on_hello(cluster.now, source, &hello, true, all, out);
+    assert!(matches!(out[..], [Event::Removed(_, address)] if address == source));
+    cluster.run(8000, |a, b| a != 2 && b != 2);
+    assert_eq!(cluster.confirmed(1), [11, 12]);
+    cluster.members[2] = Cluster::start(cluster.now, 2);
+    cluster.run(3000, |_, _| true);
+    assert_eq!(cluster.confirmed(0), [11, 12, 13]);
+}
+
+#[test]
+fn hellos_of_another_cluster_are_ignored() {
+    let mut cluster = Cluster::new(2);
+    let mut params = params(1, true);
+    params.vips = vec![2];
+    params.open = Some(OpenCluster {
+        forget_after: Duration::from_secs(1),
+    });
+    cluster.members[1] = Membership::new(&params);
+    cluster.members[1].on_start(cluster.now, BackendMask::EMPTY);
+    cluster.run(3000, |_, _| true);
+    assert_eq!(cluster.confirmed(0), [11]);
+    assert!(cluster.members[0].may_reset(cluster.now));
 }
