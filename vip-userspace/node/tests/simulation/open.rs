@@ -417,11 +417,11 @@ fn profile(seed: u64, hasty: bool) -> Profile {
     }
 }
 
-/// As many hours as `VIP_SIM_OPEN_HOURS` says, or 1,000.
+/// As many hours as `VIP_SIM_OPEN_HOURS` says, or 400.
 #[test]
 fn members_come_and_go_and_no_connection_is_reset() {
     let hours = std::env::var("VIP_SIM_OPEN_HOURS").ok();
-    let hours = hours.map_or(1_000.0, |hours| hours.parse().expect("a number"));
+    let hours = hours.map_or(400.0, |hours| hours.parse().expect("a number"));
     let Totals {
         hours,
         troubles,
@@ -431,7 +431,7 @@ fn members_come_and_go_and_no_connection_is_reset() {
     } = run_for(hours, |seed| profile(seed, false));
     println!("{hours:.0} hours, {troubles} troubles, {opened} connections, {walks} segments");
     // A simulation in which nothing happens proves nothing.
-    assert!(troubles > 500 && opened > 1_000 && walks > 1_000);
+    assert!(troubles > 300 && opened > 1_000 && walks > 1_000);
 }
 
 #[test]
