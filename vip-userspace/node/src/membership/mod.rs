@@ -167,7 +167,10 @@ impl Membership {
                 member.confirmed = true;
             }
         }
-        self.exchange.on_start(now);
+        // Agents of a closed list send none yet.
+        if self.open.is_some() {
+            self.exchange.on_start(now);
+        }
     }
 
     /// The agent has ended.

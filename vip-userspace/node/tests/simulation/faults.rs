@@ -173,12 +173,16 @@ impl World {
             Relief::Thaw(node) => {
                 self.hosts[node].frozen = false;
                 self.wake(node);
-                self.look_at_carrier(node);
+                if self.profile.open {
+                    self.look_at_carrier(node);
+                }
             }
             Relief::Resume(node) => {
                 self.hosts[node].paused = false;
                 self.wake(node);
-                self.look_at_carrier(node);
+                if self.profile.open {
+                    self.look_at_carrier(node);
+                }
             }
             Relief::Mend(a, b) => {
                 self.wires[a][b].cut = false;
