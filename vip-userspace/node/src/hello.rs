@@ -26,11 +26,7 @@ use siphasher::sip::SipHasher13;
 use thiserror::Error;
 use vip_common::abi::{MAX_BACKENDS, MAX_VIPS};
 
-/// UDP port of agents.
-pub const PORT: u16 = 9643;
-
-/// TTL or hop limit of each datagram; one with another TTL has passed a router.
-pub const TTL: u8 = 255;
+use crate::rank::Identity;
 
 /// Greatest length of a hello in bytes: one packet on any Ethernet, with room for what seals it.
 pub const MAX_LENGTH: usize = 1300;
@@ -110,6 +106,17 @@ pub struct Line {
     pub row_number: u32,
     /// Its row: one bit for each place in [`Hello::members`].
     pub row: u16,
+}
+
+impl Line {
+    /// What the member's ranks depend on.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        let Self {
+            address, weight, ..
+        } = *self;
+        Identity { address, weight }
+    }
 }
 
 /// The greatest age that a hello can tell: 49 days.

@@ -99,7 +99,6 @@ pub(crate) enum Event {
 /// What is known of each other node.
 #[derive(Clone, Debug)]
 pub(crate) struct Liveness {
-    bfd: Option<bfd::Params>,
     /// By how much the intervals of this node's packets are longer than configured.
     extra: Duration,
     reset_after: Duration,
@@ -124,7 +123,6 @@ impl Liveness {
             .map(|slot| (slot, template.peer(slot)))
             .collect();
         Self {
-            bfd: params.bfd,
             extra: Duration::ZERO,
             reset_after: params.reset_after,
             isolation: Isolation::new(template.pace(params.nodes.len())),
@@ -372,7 +370,7 @@ impl Liveness {
         out: &mut Vec<Event>,
     ) {
         self.extra = extra;
-        let Some(bfd) = self.bfd else {
+        let Some(bfd) = self.template.bfd else {
             return;
         };
         for index in members.others() {
@@ -459,9 +457,8 @@ impl Liveness {
 
     /// The members that are not gone, this node not among them.
     pub(crate) fn not_gone(&self) -> BackendMask {
-        let peers = self.peers.iter();
-        let peers = peers.filter(|(_, peer)| peer.standing() != Standing::Gone);
-        peers.map(|(slot, _)| slot).collect()
+        self.peers
+            .which(|_, peer| peer.standing() != Standing::Gone)
     }
 
     /// What follows for connections to a node; `None` for this one.
@@ -494,7 +491,7 @@ impl Liveness {
     /// Half a BFD interval before the first peer's detection time can expire; `None` if no session
     /// is up. The half interval is for differences between clocks and for packets' travel time.
     pub(crate) fn first_missed(&self) -> Option<BootNanos> {
-        let margin = self.bfd?.interval / 2;
+        let margin = self.template.bfd?.interval / 2;
         let first = self
             .sessions()
             .filter_map(Session::remote_detection_deadline)
@@ -623,13 +620,13 @@ impl Liveness {
 
     /// Time between questions to a node whose agent is not heard.
     fn fast_interval(&self) -> Duration {
-        let bfd = self.bfd.map(|bfd| bfd.interval);
+        let bfd = self.template.bfd.map(|bfd| bfd.interval);
         bfd.unwrap_or_default().max(QUESTION_INTERVAL) + self.extra
     }
 
     /// Time between questions to a healthy node, or to one whose silence proves nothing.
     fn slow_interval(&self) -> Duration {
-        let bfd = self.bfd.map(|bfd| bfd.interval);
+        let bfd = self.template.bfd.map(|bfd| bfd.interval);
         let others = self.peers.values().count().max(1) as u32;
         SLOW_INTERVAL.max(bfd.unwrap_or_default() * 20) * others
     }

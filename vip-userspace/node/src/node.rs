@@ -103,13 +103,14 @@ impl Node {
     /// A node that has not started.
     #[must_use]
     pub fn new(params: &Params) -> Self {
+        let members = Membership::new(params);
         Self {
             bfd: params.bfd,
-            members: Membership::new(params),
             liveness: Liveness::new(params),
             lateness: Lateness::new(params),
             selection: Selection::new(params),
-            election: Election::new(params),
+            election: Election::new(params, members.own_member()),
+            members,
             ownership: Ownership::new(params),
             conflicts: Conflicts::new(params),
             transfer: Transfer::new(params.vrrp.interval.duration()),
@@ -342,9 +343,7 @@ impl Node {
     /// The addresses of all members.
     #[must_use]
     pub fn members(&self) -> Slots<IpAddr> {
-        let members = self.members.all();
-        let address = |slot| Some((slot, self.members.member(slot)?.address));
-        members.filter_map(address).collect()
+        self.members.addresses()
     }
 
     /// The members that may get new connections: all living members know them.

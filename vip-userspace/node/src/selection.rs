@@ -207,9 +207,7 @@ impl Selection {
         let mut masks = Masks {
             alive: living.alive.without(living.silent),
             suspect: living.alive.and(living.silent),
-            not_gone: members.all().fold(BackendMask::EMPTY, |set, node| {
-                set.with(node, liveness.standing(node) != Some(Standing::Gone))
-            }),
+            not_gone: liveness.not_gone().with(members.own(), true),
             draining: self.draining,
             ..Masks::default()
         };

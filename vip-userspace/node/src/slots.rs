@@ -67,7 +67,14 @@ impl<T> Slots<T> {
     /// The slots with an entry.
     #[must_use]
     pub fn mask(&self) -> BackendMask {
-        self.iter().map(|(slot, _)| slot).collect()
+        self.which(|_, _| true)
+    }
+
+    /// The slots with an entry for which `wanted` is true.
+    #[must_use]
+    pub fn which(&self, wanted: impl Fn(BackendIndex, &T) -> bool) -> BackendMask {
+        let found = self.iter().filter(|(slot, entry)| wanted(*slot, entry));
+        found.map(|(slot, _)| slot).collect()
     }
 
     /// Number of entries, at most [`MAX_BACKENDS`].

@@ -153,6 +153,10 @@ mod tests {
         UnsuitedNode { node, why }
     }
 
+    fn election(params: &Params) -> Election {
+        Election::new(params, Membership::new(params).own_member())
+    }
+
     /// The parts of one of three nodes, all of which hear each other.
     struct Parts {
         params: Params,
@@ -168,7 +172,7 @@ mod tests {
             Self {
                 segment: Segment::up(3),
                 selection: Selection::new(&params),
-                election: Election::new(&params),
+                election: election(&params),
                 ownership: Ownership::new(&params),
                 params,
             }
@@ -275,7 +279,7 @@ mod tests {
     fn node_that_preempts_hands_over_to_nobody_below_it() {
         let mut parts = Parts::new(1);
         parts.params.vrrp.preempt = true;
-        parts.election = Election::new(&parts.params);
+        parts.election = election(&parts.params);
         assert_eq!(parts.view().successor(None), Ok(index(0)));
         let back = Unsuited::Outranked {
             own: 220,

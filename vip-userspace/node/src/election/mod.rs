@@ -30,7 +30,6 @@ use self::vrrp::Machine;
 pub(crate) use self::vrrp::Meeting;
 pub use self::vrrp::State;
 use crate::input::{Member, Params};
-use crate::membership::Membership;
 
 /// What the node has to do, in the order given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,9 +73,8 @@ pub(crate) struct Election {
 }
 
 impl Election {
-    /// Not started.
-    pub(crate) fn new(params: &Params) -> Self {
-        let own = Membership::new(params).own_member();
+    /// Not started. `own`: this node.
+    pub(crate) fn new(params: &Params, own: Member) -> Self {
         Self {
             machine: Machine::new(vrrp::Params {
                 address: own.address,
@@ -266,11 +264,12 @@ mod tests {
     use vip_common::abi::MAX_BACKENDS;
 
     use super::*;
+    use crate::membership::Membership;
     use crate::testing::{at, params};
 
     /// The first node, which has just become the owner, and the time.
     fn owner() -> (Election, BootNanos) {
-        let mut election = Election::new(&params(0, true));
+        let mut election = election();
         let actions = election.on_start(at(0), BootNanos::ZERO);
         assert_eq!(actions, [Action::BecomeBackup], "there is no lease to end");
         let now = election.next_deadline();
@@ -278,6 +277,13 @@ mod tests {
         let advert = Action::SendAdvert { priority: 250 };
         assert_eq!(actions, [Action::LeaseMoved, advert, Action::BecomeActive]);
         (election, now)
+    }
+
+    /// The first of three nodes.
+    fn election() -> Election {
+        let params = params(0, true);
+        let own = Membership::new(&params).own_member();
+        Election::new(&params, own)
     }
 
     #[test]
@@ -309,7 +315,7 @@ mod tests {
 
     #[test]
     fn backup_waits_no_longer_than_it_is_told_to() {
-        let mut election = Election::new(&params(0, true));
+        let mut election = election();
         election.on_start(at(0), BootNanos::ZERO);
         assert!(election.next_deadline() > at(300));
         election.shorten_active_down_timer(at(200));
@@ -319,7 +325,7 @@ mod tests {
 
     #[test]
     fn priority_is_news_when_it_changes() {
-        let mut election = Election::new(&params(0, true));
+        let mut election = election();
         assert!(!election.set_priority(250));
         assert!(election.set_priority(62) && election.priority() == 62);
         assert_eq!(

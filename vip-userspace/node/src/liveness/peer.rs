@@ -215,17 +215,15 @@ impl Peer {
             .max(session.filter(|heard| *heard > BootNanos::ZERO))
     }
 
-    /// Another member had evidence at that time. Returns whether the node was gone, and is not.
-    pub(super) fn on_evidence(&mut self, now: BootNanos, at: BootNanos, pace: Pace) -> bool {
+    /// Another member had evidence at that time. A node that was gone may not be.
+    pub(super) fn on_evidence(&mut self, now: BootNanos, at: BootNanos, pace: Pace) {
         self.evidence = self.evidence.max(at);
-        let returns = self.state == State::Gone && self.evidence.after(pace.reset_after) > now;
-        if returns {
+        if self.state == State::Gone && self.evidence.after(pace.reset_after) > now {
             self.state = State::Away {
                 silent: true,
                 next: now,
             };
         }
-        returns
     }
 
     /// The agent starts. `known`: an earlier agent heard the node, so its kernel is asked from now

@@ -10,7 +10,7 @@ use crate::input::Params;
 
 /// Hello intervals within which a hello must answer one of this node's to be believed, and an agent
 /// that was heard counts as one that is there now.
-pub(super) const FRESH: u32 = 5;
+const FRESH: u32 = 5;
 
 /// Hello intervals in which nothing is reset after a sign of an agent that is no known member: it
 /// may have the connection.
@@ -20,13 +20,13 @@ const HOLD: u32 = 3;
 const SPACING: u32 = 50;
 
 /// Agents that are heard and not believed, at most. More than that are a flood.
-pub(super) const MAX_HOSTS: usize = 32;
+const MAX_HOSTS: usize = 32;
 
 /// How long it is remembered that a member was forgotten: as long as anybody may tell of it.
-pub(super) const BURIED: Duration = Duration::from_secs(3600);
+const BURIED: Duration = Duration::from_secs(3600);
 
 /// Members that were forgotten lately, at most.
-pub(super) const MAX_BURIED: usize = 16;
+const MAX_BURIED: usize = 16;
 
 /// An agent that is heard, and not believed: it is no member, or a member's agent that has just
 /// started.
@@ -60,11 +60,11 @@ pub(super) struct Exchange {
     /// Number of the last hello that was sent.
     pub(super) number: u32,
     /// Numbers and times of the last hellos, the latest first.
-    pub(super) sent: Vec<(u32, BootNanos)>,
+    sent: Vec<(u32, BootNanos)>,
     /// When the next hello is due; `None` before the start.
-    pub(super) next: Option<BootNanos>,
+    next: Option<BootNanos>,
     /// Something has changed that the others should know.
-    pub(super) hurries: bool,
+    hurries: bool,
     pub(super) hosts: Vec<Host>,
     pub(super) buried: Vec<Buried>,
     /// Nothing is reset until then.
@@ -102,6 +102,18 @@ impl Exchange {
         self.next = None;
     }
 
+    /// Counts a hello that is sent now, and forgets what is old.
+    pub(super) fn on_hello_sent(&mut self, now: BootNanos) {
+        self.number += 1;
+        self.hurries = false;
+        self.next = Some(now.after(self.interval));
+        self.sent.insert(0, (self.number, now));
+        let fresh = self.interval * FRESH;
+        self.sent.retain(|(_, at)| now.since(*at) < fresh);
+        self.hosts.retain(|host| now.since(host.at) < fresh);
+        self.buried.retain(|buried| now.since(buried.at) < BURIED);
+    }
+
     /// The next hello is sent as soon as may be.
     pub(super) fn hurry(&mut self) {
         self.hurries = true;
@@ -135,9 +147,8 @@ impl Exchange {
 
     /// Whether an agent is heard that has not proved to be a member, and has a lower address.
     pub(super) fn hears_unproved_below(&self, now: BootNanos, own: IpAddr) -> bool {
-        let fresh = self.interval * FRESH;
         let mut hosts = self.hosts.iter();
-        hosts.any(|host| host.unproved && host.address < own && now.since(host.at) < fresh)
+        hosts.any(|host| host.unproved && host.address < own && self.is_fresh(now, host.at))
     }
 
     /// Whether a hello answers one that this node sent lately.
@@ -152,11 +163,20 @@ impl Exchange {
             .find(|line| line.address == self.address);
         let line = line.filter(|line| line.instance == Some(self.instance));
         let mut latest = named.chain(line.map(|line| line.latest));
-        let since = now.before(self.interval * FRESH);
         latest.any(|latest| {
             let sent = self.sent.iter().find(|(number, _)| *number == latest);
-            sent.is_some_and(|(_, at)| *at >= since)
+            sent.is_some_and(|(_, at)| self.is_fresh(now, *at))
         })
+    }
+
+    /// Whether something of that time counts as now.
+    pub(super) fn is_fresh(&self, now: BootNanos, at: BootNanos) -> bool {
+        now.since(at) < self.interval * FRESH
+    }
+
+    /// An agent is believed, or a member now.
+    pub(super) fn forget_host(&mut self, address: IpAddr) {
+        self.hosts.retain(|host| host.address != address);
     }
 
     /// Notes an agent that is not believed. It gets an answer at once.
@@ -168,7 +188,7 @@ impl Exchange {
         unproved: bool,
     ) {
         let instance = hello.instance;
-        self.hosts.retain(|host| host.address != address);
+        self.forget_host(address);
         self.hosts.insert(
             0,
             Host {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::time::BootNanos;
 
-use super::exchange::{BURIED, FRESH};
 use super::{Event, Membership};
 use crate::hello::{Heard, Hello, Instance, Line, MAX_FORGOTTEN, MAX_HEARD};
 use crate::rank::Identity;
@@ -49,11 +48,11 @@ impl Membership {
     ) -> Option<(Hello, Vec<IpAddr>)> {
         let slots: Vec<BackendIndex> = self.members.mask().iter().collect();
         let own_row = self.installed();
-        let fresh = self.exchange.interval * FRESH;
         let members = self.members.iter().map(|(slot, known)| {
             let own = slot == self.own;
             let row = if own { Some(own_row) } else { known.row };
-            let heard = known.heard.filter(|heard| now.since(*heard) < fresh);
+            let is_fresh = |heard: &BootNanos| self.exchange.is_fresh(now, *heard);
+            let heard = known.heard.filter(is_fresh);
             Line {
                 address: known.identity.address,
                 instance: known.instance,
@@ -76,15 +75,7 @@ impl Membership {
         });
         let members = members.collect();
         let exchange = &mut self.exchange;
-        exchange.number += 1;
-        exchange.hurries = false;
-        exchange.next = Some(now.after(exchange.interval));
-        exchange.sent.insert(0, (exchange.number, now));
-        exchange.sent.retain(|(_, at)| now.since(*at) < fresh);
-        exchange.hosts.retain(|host| now.since(host.at) < fresh);
-        exchange
-            .buried
-            .retain(|buried| now.since(buried.at) < BURIED);
+        exchange.on_hello_sent(now);
         let hosts = exchange.hosts.iter().take(MAX_HEARD);
         let heard = hosts.map(|host| Heard {
             address: host.address,
@@ -153,7 +144,7 @@ impl Membership {
         } else if hello.number <= known.latest {
             return;
         }
-        self.exchange.hosts.retain(|host| host.address != source);
+        self.exchange.forget_host(source);
         self.learn(now, slot, hello, living, out);
         let mine = self.installed().and(living.with(self.own, true));
         if let Some(known) = self.members.get_mut(slot) {
@@ -188,8 +179,8 @@ impl Membership {
             .iter()
             .map(|line| self.slot(line.address))
             .collect();
-        for line in &hello.members {
-            if let Some(about) = self.slot(line.address)
+        for (line, place) in hello.members.iter().zip(&places) {
+            if let Some(about) = *place
                 && about != self.own
                 && about != slot
                 && let Some(known) = self.members.get_mut(about)
@@ -232,8 +223,10 @@ impl Membership {
                 return;
             };
             // Its kernel may have been heard while another member still knew its former run.
-            let fresh = self.exchange.interval * FRESH;
-            let heard = known.heard.is_some_and(|heard| now.since(heard) < fresh);
+            let exchange = &self.exchange;
+            let heard = known
+                .heard
+                .is_some_and(|heard| exchange.is_fresh(now, heard));
             let fresher = at.is_some_and(|at| known.evidence.is_none_or(|known| at > known));
             let stays = known.instance.is_some() && (heard || !fresher);
             if stays || known.has_retired(instance) {
@@ -250,9 +243,9 @@ impl Membership {
 
     /// A member tells of a member that this node does not know.
     fn learn_of_stranger(&mut self, now: BootNanos, line: &Line, out: &mut Vec<Event>) {
-        let fresh = self.exchange.interval * FRESH;
-        let is_there = line.age.is_some_and(|age| age < fresh);
-        let Some(instance) = line.instance.filter(|_| is_there) else {
+        let at = line.age.map(|age| now.before(age));
+        let at = at.filter(|at| self.exchange.is_fresh(now, *at));
+        let (Some(at), Some(instance)) = (at, line.instance) else {
             return;
         };
         if self.exchange.is_buried(line.address, instance) {
@@ -264,12 +257,7 @@ impl Membership {
             out.push(Event::Stranger(line.address));
             return;
         }
-        let identity = Identity {
-            address: line.address,
-            weight: line.weight,
-        };
-        if let Some(slot) = self.admit(now, identity, instance, out) {
-            let at = now.before(line.age.unwrap_or_default());
+        if let Some(slot) = self.admit(now, line.identity(), instance, out) {
             if let Some(known) = self.members.get_mut(slot) {
                 known.note_evidence(at);
             }
@@ -293,9 +281,8 @@ impl Membership {
         // Of one that was never heard, only the address is known.
         let is_it = known.is_some_and(|known| known.instance.is_none_or(|known| known == instance));
         // One that is heard was forgotten by mistake, or has not finished to leave.
-        let fresh = self.exchange.interval * FRESH;
         let heard = known.and_then(|known| known.evidence);
-        let is_heard = heard.is_some_and(|heard| now.since(heard) < fresh);
+        let is_heard = heard.is_some_and(|heard| self.exchange.is_fresh(now, heard));
         if is_it && self.open.is_some() && !(living.contains(slot) && is_heard) {
             self.remove(now, slot, out);
         }
@@ -328,15 +315,9 @@ impl Membership {
             out.push(Event::Prove(sender.address, hello.instance));
             return;
         }
-        let identity = Identity {
-            address: sender.address,
-            weight: sender.weight,
-        };
-        if let Some(slot) = self.admit(now, identity, hello.instance, out) {
+        if let Some(slot) = self.admit(now, sender.identity(), hello.instance, out) {
             self.learn(now, slot, hello, living, out);
-            self.exchange
-                .hosts
-                .retain(|host| host.address != sender.address);
+            self.exchange.forget_host(sender.address);
         }
     }
 
@@ -360,7 +341,7 @@ impl Membership {
         {
             let identity = Identity { address, weight };
             if self.admit(now, identity, instance, out).is_some() {
-                self.exchange.hosts.retain(|host| host.address != address);
+                self.exchange.forget_host(address);
             }
         }
     }

@@ -163,7 +163,7 @@ impl Membership {
             self.joining = self.joining_time.map(|time| now.after(time));
         } else {
             self.confirmed = true;
-            for (_, member) in self.members.iter_mut() {
+            for member in self.members.values_mut() {
                 member.confirmed = true;
             }
         }
@@ -207,6 +207,11 @@ impl Membership {
         })
     }
 
+    /// The addresses of all members.
+    pub(crate) fn addresses(&self) -> Slots<IpAddr> {
+        self.members.map(|_, known| known.identity.address)
+    }
+
     /// This node, as a member.
     ///
     /// # Panics
@@ -233,19 +238,17 @@ impl Membership {
 
     /// The members that may get new connections.
     pub(crate) fn confirmed(&self) -> BackendMask {
-        let members = self.members.iter();
-        let confirmed = members.filter(|(slot, known)| *slot == self.own || known.confirmed);
-        confirmed.map(|(slot, _)| slot).collect()
+        let own = self.own;
+        self.members
+            .which(|slot, known| slot == own || known.confirmed)
     }
 
     /// The members that have had a view as complete as this node's since they were last absent. They
     /// may get segments.
     pub(crate) fn complete(&self) -> BackendMask {
-        let members = self.members.iter();
-        let closed = self.open.is_none();
-        let complete =
-            members.filter(|(slot, known)| closed || *slot == self.own || known.complete);
-        complete.map(|(slot, _)| slot).collect()
+        let (own, closed) = (self.own, self.open.is_none());
+        self.members
+            .which(|slot, known| closed || slot == own || known.complete)
     }
 
     /// A member's agent is not heard any more: what it knows is not known.
@@ -311,56 +314,50 @@ impl Membership {
     fn settle_confirmed(&mut self, living: BackendMask, out: &mut Vec<Event>) {
         let closed = self.open.is_none();
         let own = self.own;
-        let own_row: BackendMask = self.installed();
-        let living = living.and(self.members.mask());
+        let installed = self.installed();
+        let others = living.and(self.members.mask()).with(own, false);
         // Of a member of a closed list that has sent no hello, the list tells its row.
         let knows = |who: &Known, whom| match who.row {
             Some(row) => row.contains(whom),
             None => closed,
         };
-        let known_to_all = |slot: BackendIndex| {
-            own_row.contains(slot)
-                && living.with(own, false).iter().all(|other| {
-                    other == slot || self.members.get(other).is_some_and(|who| knows(who, slot))
-                })
+        let is_known_to_all = |whom: BackendIndex| {
+            let others = others.with(whom, false);
+            others
+                .iter()
+                .all(|other| self.members.get(other).is_some_and(|who| knows(who, whom)))
         };
-        let others_know_own = known_to_all(own) && own_row.contains(own);
-        let mut confirmed = Vec::new();
-        for slot in self.others() {
-            let Some(known) = self.members.get(slot) else {
-                continue;
-            };
-            let is_known = known_to_all(slot);
-            let heard = known.heard.is_some() && known.complete;
+        let known_to_all: BackendMask = installed
+            .iter()
+            .filter(|whom| is_known_to_all(*whom))
+            .collect();
+        for (slot, known) in self.members.iter_mut() {
+            let is_known = known_to_all.contains(slot);
             if closed {
                 // A list that lacks it may be corrected, or become wrong, at any time.
-                confirmed.push((slot, is_known));
-            } else if !known.confirmed && heard && is_known {
-                confirmed.push((slot, true));
-            }
-        }
-        for (slot, now_confirmed) in confirmed {
-            if let Some(known) = self.members.get_mut(slot)
-                && std::mem::replace(&mut known.confirmed, now_confirmed) != now_confirmed
-                && now_confirmed
-                && !closed
+                known.confirmed = is_known;
+            } else if slot != own
+                && !known.confirmed
+                && is_known
+                && known.complete
+                && known.heard.is_some()
             {
+                known.confirmed = true;
                 self.exchange.hurry();
                 out.push(Event::Confirmed(slot));
             }
         }
+        let own_is_known = known_to_all.contains(own);
         if closed {
-            self.confirmed = others_know_own;
-        } else if !self.confirmed && others_know_own && self.joining.is_none() {
-            self.confirmed = true;
+            self.confirmed = own_is_known;
+        } else {
+            self.confirmed |= own_is_known && self.joining.is_none();
         }
     }
 
     /// The members in this node's rank table.
     fn installed(&self) -> BackendMask {
-        let members = self.members.iter();
-        let installed = members.filter(|(_, known)| known.installed);
-        installed.map(|(slot, _)| slot).collect()
+        self.members.which(|_, known| known.installed)
     }
 
     /// Forgets members that have been gone for long.
@@ -368,15 +365,15 @@ impl Membership {
         let Some(open) = self.open else {
             return;
         };
-        let mut over = Vec::new();
+        let mut over = BackendMask::EMPTY;
         for (slot, known) in self.members.iter_mut() {
             if living.contains(slot) || slot == self.own {
                 known.gone_since = None;
             } else if now.since(*known.gone_since.get_or_insert(now)) >= open.forget_after {
-                over.push(slot);
+                over = over.with(slot, true);
             }
         }
-        for slot in over {
+        for slot in over.iter() {
             self.remove(now, slot, out);
         }
     }
@@ -387,29 +384,27 @@ impl Membership {
         if self.told_until().is_none_or(|until| now < until) {
             return;
         }
-        let own = self.own;
-        let untold = self.members.iter();
-        let untold = untold.filter(|(slot, known)| *slot != own && !known.told);
-        let untold: BackendMask = untold.map(|(slot, _)| slot).collect();
-        for slot in untold.iter() {
+        for slot in self.untold().iter() {
             self.remove(now, slot, out);
         }
     }
 
+    /// The other members that nobody has told of.
+    fn untold(&self) -> BackendMask {
+        let untold = self.members.which(|_, known| !known.told);
+        untold.with(self.own, false)
+    }
+
     /// When others have told of all members; `None` if nobody was heard, or all were told of.
     fn told_until(&self) -> Option<BootNanos> {
-        let mut members = self.members.iter();
-        let is_open = self.open.is_some();
-        let untold = members.any(|(slot, known)| slot != self.own && !known.told);
-        let met = self.exchange.met.filter(|_| is_open && untold)?;
+        let waits = self.open.is_some() && !self.untold().is_empty();
+        let met = self.exchange.met.filter(|_| waits)?;
         Some(met.after(self.exchange.telling_time()))
     }
 
     fn resting_is_over(&mut self, now: BootNanos) {
-        let over = self.resting.iter();
-        let over = over.filter(|(_, until)| until.is_some_and(|until| now >= until));
-        let over: BackendMask = over.map(|(slot, _)| slot).collect();
-        for slot in over.iter() {
+        let is_over = |until: &Option<BootNanos>| until.is_some_and(|until| now >= until);
+        for slot in self.resting.which(|_, until| is_over(until)).iter() {
             self.resting.remove(slot);
         }
     }

@@ -150,7 +150,8 @@ impl World {
             }
             for b in a + 1..self.hosts.len() {
                 // After a partition, one may not have heard of a newcomer on the other side yet.
-                let strangers = self.hosts[a].runs()
+                let strangers = self.profile.open
+                    && self.hosts[a].runs()
                     && self.hosts[b].runs()
                     && (self.slot(a, b).is_none() || self.slot(b, a).is_none());
                 if !self.hosts[b].answers(self.now) || strangers || !self.hear_each_other(a, b) {

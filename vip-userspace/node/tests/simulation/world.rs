@@ -561,8 +561,10 @@ impl World {
                 );
             }
             agent.on_start(now, answer_until, masks, out);
+            for slot in agent.members().mask().iter() {
+                agent.on_input(now, Input::Located(slot), out);
+            }
         });
-        self.locate(node);
         self.at(self.now + 1, Happening::Probes { node, life });
     }
 
