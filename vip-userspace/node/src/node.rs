@@ -7,6 +7,9 @@
 //! this node from owning the VIP. The documentation of the crate has a picture.
 
 mod cluster;
+mod health;
+mod queries;
+mod transfers;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,23 +19,21 @@ use vip_common::wire::bfd::Diagnostic;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, PRIORITY_RESIGNED};
 
-use crate::action::{Action, Late, Loss, NoDrain, NoHandover, Report, To};
+use crate::action::{Action, Late, Loss, Report, To};
 use crate::announce::Schedule;
 use crate::bfd::{self, Session};
-use crate::choice::Resort;
 use crate::conflict::{Conflicts, Situation};
 use crate::election::vrrp::{PRIORITY_ALONE, PRIORITY_CLAIMED_ALONE};
 use crate::election::{self, Election, Lease, Meeting, State, priority};
 use crate::faults::{Fault, Faults};
-use crate::health::{Hang, Probe, Server, Transition};
+use crate::health::Hang;
 use crate::input::{Input, Params};
 use crate::lateness::Lateness;
 use crate::liveness::{self, Liveness};
 use crate::membership::Membership;
 use crate::ownership::Ownership;
 use crate::selection::Selection;
-use crate::slots::Slots;
-use crate::transfer::{Advertising, Due, PRIORITY_HANDING_OVER, Transfer};
+use crate::transfer::{Advertising, PRIORITY_HANDING_OVER, Transfer};
 use crate::view::View;
 
 /// How long no segment is reset after a sign of an agent that is no known member: it may have the
@@ -298,122 +299,6 @@ impl Node {
         others.into_iter().flatten().fold(first, BootNanos::min)
     }
 
-    /// This node's VRRP state.
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.election.state()
-    }
-
-    /// The VRRP priority in force, `1..=255`.
-    #[must_use]
-    pub fn priority(&self) -> u8 {
-        self.election.priority()
-    }
-
-    /// The owner of the VIP, as far as this node knows.
-    #[must_use]
-    pub fn owner(&self) -> Option<BackendIndex> {
-        self.ownership.owner()
-    }
-
-    /// End of the answer lease; zero if there is none.
-    #[must_use]
-    pub fn answer_until(&self) -> BootNanos {
-        self.election.answer_until()
-    }
-
-    /// Until when segments may be reset that no node has the socket for; zero if they may not.
-    #[must_use]
-    pub const fn resets_until(&self) -> BootNanos {
-        self.resets.answer_until()
-    }
-
-    /// The masks for the packet path.
-    #[must_use]
-    pub fn masks(&self) -> Masks {
-        self.selection.masks(&self.members, &self.liveness)
-    }
-
-    /// The slot of the member with this address; `None` if there is none.
-    #[must_use]
-    pub fn slot(&self, address: IpAddr) -> Option<BackendIndex> {
-        self.members.slot(address)
-    }
-
-    /// The addresses of all members.
-    #[must_use]
-    pub fn members(&self) -> Slots<IpAddr> {
-        self.members.addresses()
-    }
-
-    /// The members that may get new connections: all living members know them.
-    #[must_use]
-    pub fn confirmed(&self) -> BackendMask {
-        self.members.confirmed()
-    }
-
-    /// The BFD session with a node; `None` for this node, and without BFD.
-    #[must_use]
-    pub fn bfd(&self, node: BackendIndex) -> Option<&Session> {
-        self.liveness.session(node)
-    }
-
-    /// Time of a node's last advertisement; `None` if there was none.
-    #[must_use]
-    pub fn advert(&self, node: BackendIndex) -> Option<BootNanos> {
-        self.ownership.advert(node)
-    }
-
-    /// The faults that keep this node from owning the VIP.
-    pub fn faults(&self) -> impl Iterator<Item = Fault> {
-        self.faults.iter()
-    }
-
-    /// Whether the node has ended, after [`Input::Shutdown`].
-    #[must_use]
-    pub fn has_left(&self) -> bool {
-        self.transfer.has_left()
-    }
-
-    /// State of a node's server, by one of the checks.
-    #[must_use]
-    pub fn server(&self, node: BackendIndex, check: CheckIndex) -> Server {
-        self.selection.server(node, check)
-    }
-
-    /// The kind of nodes that get new connections, by one of the checks.
-    #[must_use]
-    pub fn resort(&self, check: CheckIndex) -> Resort {
-        self.selection.resort(check)
-    }
-
-    /// Whether a node's kernel answers ICMP echo; `None` while that is not known, and for this
-    /// node.
-    #[must_use]
-    pub fn answers_echo(&self, node: BackendIndex) -> Option<bool> {
-        self.liveness.answers_echo(node)
-    }
-
-    /// Whether a node drains.
-    #[must_use]
-    pub fn is_draining(&self, node: BackendIndex) -> bool {
-        self.selection.is_draining(node)
-    }
-
-    /// Whether this node may be drained.
-    ///
-    /// # Errors
-    /// No other node is as good for new connections, or none could own the VIP; why not.
-    pub fn may_drain(&self) -> Result<(), NoDrain> {
-        self.selection
-            .may_drain(&self.members, &self.liveness)
-            .map_err(NoDrain::LastUsable)?;
-        if self.election.is_owner() && !self.view().has_successor() {
-            return Err(NoDrain::LastAgent);
-        }
-        Ok(())
-    }
-
     /// The parts that decisions about the VIP's owner look at.
     const fn view(&self) -> View<'_> {
         View {
@@ -562,86 +447,6 @@ impl Node {
         }
     }
 
-    fn on_probe(
-        &mut self,
-        now: BootNanos,
-        node: BackendIndex,
-        check: CheckIndex,
-        found: Probe,
-        out: &mut Vec<Action>,
-    ) {
-        let found = self.liveness.dated(node, found);
-        if found.is_silent() && node != self.members.own() && self.liveness.is_isolated() {
-            // It is this node that is not reached.
-            return;
-        }
-        if !found.is_silent() {
-            self.live(now, out, |liveness, _, out| {
-                liveness.on_sign_of_life(now, node, out);
-            });
-        }
-        self.change_health(node, check, out, |selection| {
-            selection.on_probe(node, check, found)
-        });
-        let alive = self.selection.is_alive(node);
-        self.live(now, out, |liveness, _, out| {
-            liveness.conclude(now, node, alive, out);
-        });
-        self.tell_path(now, out);
-    }
-
-    fn set_hang(
-        &mut self,
-        now: BootNanos,
-        node: BackendIndex,
-        check: CheckIndex,
-        hang: Option<Hang>,
-        out: &mut Vec<Action>,
-    ) {
-        self.change_health(node, check, out, |selection| {
-            selection.set_hang(now, node, check, hang)
-        });
-    }
-
-    /// Changes what is known of a server, and reports it.
-    fn change_health<T: IntoIterator<Item = Transition>>(
-        &mut self,
-        node: BackendIndex,
-        check: CheckIndex,
-        out: &mut Vec<Action>,
-        change: impl FnOnce(&mut Selection) -> T,
-    ) {
-        let before = self.selection.hang(node, check);
-        let report = |change| {
-            Action::Report(Report::Health {
-                node,
-                check,
-                change,
-            })
-        };
-        out.extend(change(&mut self.selection).into_iter().map(report));
-        let hang = self.selection.hang(node, check);
-        if before != hang {
-            out.push(Action::Report(Report::Hang { node, check, hang }));
-        }
-    }
-
-    /// Tells the other nodes, by BFD and by the priority, whether this one is good for new
-    /// connections.
-    fn tell_path(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        let own = self.members.own();
-        let path = if self.selection.is_draining(own) {
-            bfd::Path::Drains
-        } else if self.selection.hang(own, CheckIndex::API).is_some() {
-            bfd::Path::Hangs
-        } else {
-            bfd::Path::Serves
-        };
-        self.live(now, out, |liveness, members, out| {
-            liveness.set_path(now, members, path, out);
-        });
-    }
-
     fn on_advert(
         &mut self,
         now: BootNanos,
@@ -764,75 +569,6 @@ impl Node {
         if self.election.is_owner() {
             self.schedule.begin(now);
         }
-    }
-
-    fn on_handover(&mut self, now: BootNanos, to: Option<BackendIndex>, out: &mut Vec<Action>) {
-        let owns =
-            self.election.is_owner() && (self.transfer.stays() || self.transfer.hands_over());
-        let successor = if owns {
-            self.view().successor(to)
-        } else {
-            let owner = self.owner().filter(|owner| *owner != self.members.own());
-            Err(NoHandover::NotOwner(owner))
-        };
-        let to = match successor {
-            Ok(to) => to,
-            Err(why) => {
-                out.push(Action::Report(Report::NotHandedOver(why)));
-                return;
-            }
-        };
-        self.transfer.hand_over(now, to);
-        out.push(Action::Report(Report::HandingOver(to)));
-        // To the successor alone, so that no other node takes over.
-        out.push(self.advertisement(To::One(to), PRIORITY_RESIGNED));
-    }
-
-    fn on_shutdown(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        if self.transfer.is_leaving() || self.transfer.has_left() {
-            return;
-        }
-        let hands_over = self.election.is_owner() && self.view().has_successor();
-        // The peers learn that this agent ends before one of them takes over.
-        self.live(now, out, |liveness, members, out| {
-            liveness.end(now, members, out);
-        });
-        if hands_over {
-            self.transfer.leave(now);
-            self.go_on_with_transfer(now, out);
-        } else {
-            let actions = self.election.stop();
-            self.carry_out(now, Trigger::Loss(Loss::Shutdown), actions, out);
-            self.go(now, out);
-        }
-    }
-
-    /// Takes the next step of a transfer.
-    fn go_on_with_transfer(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        match self.transfer.due(now, self.election.is_owner()) {
-            Due::Nothing => {}
-            Due::Unanswered(to) => {
-                let why = NoHandover::NoAnswer(to);
-                out.push(Action::Report(Report::NotHandedOver(why)));
-            }
-            Due::Resign => out.push(self.advertisement(To::All, PRIORITY_RESIGNED)),
-            Due::Go => {
-                let actions = self.election.stop();
-                self.carry_out(now, Trigger::Loss(Loss::Shutdown), actions, out);
-                self.go(now, out);
-            }
-        }
-    }
-
-    /// The last step of a shutdown.
-    fn go(&mut self, now: BootNanos, out: &mut Vec<Action>) {
-        self.transfer.go();
-        self.end_lease(out);
-        // Its resignation was sent already, or must not be sent.
-        self.election.stop();
-        self.schedule.end();
-        self.say_good_bye(now, out);
-        out.push(Action::Done);
     }
 
     /// Carries out actions of the election.

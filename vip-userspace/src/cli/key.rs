@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use nix::sys::stat::{SFlag, fstat};
-use vip_node::seal::{Entry, KeyFile, KeyRing, Secret};
+use vip_node::seal::{Entry, Fingerprint, KeyFile, KeyRing, Secret};
 use zeroize::Zeroizing;
 
 use super::error::BadInput;
@@ -166,12 +166,7 @@ fn add(path: &Path) -> anyhow::Result<()> {
 }
 
 fn swap(path: &Path) -> anyhow::Result<()> {
-    let Read { text, file, mode } = key_file::read(path)?;
-    let (first, second) = both(path, file)?;
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.swap(first.line - 1, second.line - 1);
-    replace(path, lines, mode)?;
-    let (old, new) = (first.secret.fingerprint(), second.secret.fingerprint());
+    let [old, new] = edit(path, |lines, first, second| lines.swap(first, second))?;
     let shown = path.display();
     tell(format_args!(
         "{shown}: {new} seals, and {old} is accepted; {EVERYWHERE}; then: vip key --retire {shown}"
@@ -180,17 +175,28 @@ fn swap(path: &Path) -> anyhow::Result<()> {
 }
 
 fn retire(path: &Path) -> anyhow::Result<()> {
-    let Read { text, file, mode } = key_file::read(path)?;
-    let (first, second) = both(path, file)?;
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.remove(second.line - 1);
-    replace(path, lines, mode)?;
-    let (kept, gone) = (first.secret.fingerprint(), second.secret.fingerprint());
+    let [kept, gone] = edit(path, |lines, _, second| {
+        lines.remove(second);
+    })?;
     let shown = path.display();
     tell(format_args!(
         "{shown}: {kept} seals, and {gone} is accepted no more; {EVERYWHERE}"
     ));
     Ok(())
+}
+
+/// Changes the lines of a file with two keys; `change` gets the places of the two. Returns the keys'
+/// fingerprints, in the order in which they were.
+fn edit(
+    path: &Path,
+    change: impl FnOnce(&mut Vec<&str>, usize, usize),
+) -> anyhow::Result<[Fingerprint; 2]> {
+    let Read { text, file, mode } = key_file::read(path)?;
+    let (first, second) = both(path, file)?;
+    let mut lines: Vec<&str> = text.lines().collect();
+    change(&mut lines, first.line - 1, second.line - 1);
+    replace(path, lines, mode)?;
+    Ok([first.secret.fingerprint(), second.secret.fingerprint()])
 }
 
 /// The two keys of a file.

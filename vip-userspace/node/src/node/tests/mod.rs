@@ -8,7 +8,9 @@ use vip_common::wire::vrrp::{Addresses, Centiseconds};
 
 use super::*;
 use crate::action::*;
+use crate::choice::Resort;
 use crate::election::MAX_LEASE;
+use crate::health::{Probe, Server};
 use crate::testing::{at, index, params};
 
 mod announcements;
