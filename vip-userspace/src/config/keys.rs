@@ -259,7 +259,7 @@ keys! {
         /// the node's own API server is not ready, its priority is a quarter of this.
         pub priority: Option<u8> {
             kind: number(1..=u8::MAX),
-            unset: "by place in `nodes`: 250, 220, 190, 160, 130, 100, 70, 40, then 3 less for each",
+            unset: "by address, the lowest first: 250, 220, 190, 160, 130, 100, 70, 40, then 3 less for each",
             example: "200",
         }
 

@@ -93,7 +93,7 @@ pub struct Status {
     /// Connections in the longest accept queue of this node's servers.
     #[serde(default)]
     pub waiting_connections: u32,
-    /// The nodes, in the order of the configuration.
+    /// The nodes, in the order of their slots.
     pub nodes: Vec<Node>,
     /// What became of frames for the VIP since the maps were made.
     pub counters: BTreeMap<String, u64>,
