@@ -122,6 +122,18 @@ pub struct Thresholds {
     pub fall: u32,
 }
 
+/// Where a check comes from, when checks change while the agent runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It is the one that had this index: what it found stays.
+    Same(CheckIndex),
+    /// It asks the same server in another way. Whether the server was usable holds until the first
+    /// answer.
+    Like(CheckIndex),
+    /// Nothing is known of its servers.
+    New,
+}
+
 /// A change of a backend's or a server's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Transition {
@@ -207,6 +219,18 @@ impl Check {
             unready: Finding::new(false),
             serving: Finding::new(true),
             hang: None,
+        }
+    }
+
+    /// As one that asks the same server in another way.
+    fn asked_anew(&self, thresholds: Thresholds) -> Self {
+        Self {
+            asked: self.asked,
+            alive: self.alive.clone(),
+            answering: self.answering.clone(),
+            usable: self.usable.clone(),
+            hang: self.hang,
+            ..Self::new(thresholds)
         }
     }
 
@@ -363,6 +387,29 @@ impl Health {
             check.asked = true;
             check.usable.holds = usable;
             check.answering.holds = usable;
+        }
+    }
+
+    /// Changes the checks: one for each origin. The accept queues of servers are looked at anew, so
+    /// no server hangs by them until it is found again.
+    pub fn change_checks(&mut self, origins: &[Origin], thresholds: Thresholds) {
+        for checks in &mut self.backends {
+            let change = |origin: &Origin| {
+                let known = |index: &CheckIndex| checks.get(index.get());
+                let mut check = match origin {
+                    Origin::Same(index) => known(index).cloned(),
+                    Origin::Like(index) => known(index).map(|old| old.asked_anew(thresholds)),
+                    Origin::New => None,
+                }
+                .unwrap_or(Check::new(thresholds));
+                check.thresholds = thresholds;
+                check.hang = check
+                    .hang
+                    .filter(|hang| !matches!(hang, Hang::Queue { .. }));
+                check
+            };
+            let changed = origins.iter().take(MAX_CHECKS).map(change).collect();
+            *checks = changed;
         }
     }
 

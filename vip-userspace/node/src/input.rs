@@ -10,7 +10,7 @@ use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 
 use crate::bfd;
 use crate::faults::Fault;
-use crate::health::{Hang, Probe, Thresholds};
+use crate::health::{Hang, Origin, Probe, Thresholds};
 use crate::hello::{Hello, Instance};
 use crate::rank::Identity;
 use crate::slots::Slots;
@@ -138,6 +138,13 @@ pub enum Input {
         check: CheckIndex,
         /// How that was found; `None`: it does not hang any more.
         hang: Option<Hang>,
+    },
+    /// The configuration has other checks or thresholds.
+    Checks {
+        /// Where each check comes from; the first is that of the API.
+        origins: Vec<Origin>,
+        /// As [`Params::thresholds`].
+        thresholds: Thresholds,
     },
     /// A fault of this node appeared or was removed.
     Fault {

@@ -194,6 +194,13 @@ impl Node {
                 self.set_hang(now, self.members.own(), check, hang, out);
                 self.tell_path(now, out);
             }
+            Input::Checks {
+                origins,
+                thresholds,
+            } => {
+                self.selection.change_checks(&origins, thresholds);
+                self.tell_path(now, out);
+            }
             Input::Drain(draining) => {
                 self.selection
                     .set_draining(self.members.own(), draining, out);

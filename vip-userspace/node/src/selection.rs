@@ -6,7 +6,7 @@ use vip_common::wire::time::BootNanos;
 
 use crate::action::{Action, LastUsable, Report, Unfit, UnfitNode};
 use crate::choice::{Facts, Resort, choose};
-use crate::health::{Hang, Health, Probe, Server, Transition};
+use crate::health::{Hang, Health, Origin, Probe, Server, Thresholds, Transition};
 use crate::input::Params;
 use crate::liveness::{Liveness, Standing};
 use crate::membership::Membership;
@@ -72,6 +72,19 @@ impl Selection {
         for check in self.health.checks() {
             let usable = known.new_connections[check.get()].contains(index);
             self.health.remember(index, check, usable);
+        }
+    }
+
+    /// Other checks, or other thresholds. A resort that was reported of a check is that of its
+    /// origin.
+    pub(crate) fn change_checks(&mut self, origins: &[Origin], thresholds: Thresholds) {
+        self.health.change_checks(origins, thresholds);
+        let before = self.resorts;
+        self.resorts = [Resort::default(); MAX_CHECKS];
+        for (resort, origin) in self.resorts.iter_mut().zip(origins) {
+            if let Origin::Same(index) | Origin::Like(index) = origin {
+                *resort = before[index.get()];
+            }
         }
     }
 

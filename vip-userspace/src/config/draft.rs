@@ -7,8 +7,8 @@ use vip_common::abi::{CheckIndex, MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_POR
 
 use super::entries::ServiceKeys;
 use super::fault::{Fault, Place, Placed, Source};
-use super::key::{FlagTexts, Table};
-use super::keys::{Cluster, Config, Form, Http, Probing, Section, sections};
+use super::key::{FlagTexts, Said, Table};
+use super::keys::{Cluster, Config, Form, Http, Probing, Section, said, sections};
 use super::types::{Check, CheckKind, Listen, Network, Node, Service, Vip};
 use crate::probe::{Ask, Credentials, Trust};
 
@@ -19,6 +19,7 @@ pub(super) struct Draft {
     http: Http,
     /// Its fields that are no keys are not yet those of a whole configuration.
     config: Config,
+    said: Vec<Said>,
 }
 
 impl Draft {
@@ -40,7 +41,13 @@ impl Draft {
             http: root.section("http")?.read()?,
             // The last: that a key is missing is only said when those that are there are right.
             cluster: root.read()?,
+            said: said(root, source.text)?,
         })
+    }
+
+    /// What each key says.
+    pub(super) fn said(&self) -> &[Said] {
+        &self.said
     }
 
     /// Checks that all fits together.
@@ -50,6 +57,7 @@ impl Draft {
             probing,
             http,
             mut config,
+            said: _,
         } = self;
         check_nodes(&cluster.nodes)?;
         check_vips(&cluster)?;

@@ -17,6 +17,7 @@ keys! {
         pub(super) address: Placed<IpAddr> {
             kind: text("unicast, not the VIP", host).placed(),
             required: "\"10.0.0.11\"",
+            reload: Restart,
         }
 
         /// The node's address of the other family.
@@ -25,12 +26,14 @@ keys! {
         pub(super) other_address: Option<IpAddr> {
             kind: text("unicast, of the other family", host),
             unset: "none",
+            reload: Restart,
         }
 
         /// The name of the node in status, metrics and logs.
         pub(super) name: Option<String> {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`; each once", node_name),
             unset: "the address",
+            reload: Restart,
         }
 
         /// The node's share of new connections, relative to the others'.
@@ -39,17 +42,20 @@ keys! {
         pub(super) weight: u16 {
             kind: number(1..=u16::MAX),
             default: "1",
+            reload: Restart,
         }
     }
 }
 
 keys! {
     /// An entry of `services`.
+    #[derive(Debug)]
     pub(super) struct ServiceKeys {
         /// The port that clients connect to; each once, also beside the API's.
         pub(super) port: u16 {
             kind: tcp_port(),
             required: "9345",
+            reload: Live,
             example: "9345",
         }
 
@@ -57,6 +63,7 @@ keys! {
         pub(super) target_port: Option<u16> {
             kind: tcp_port(),
             unset: "`port`",
+            reload: Live,
             example: "9346",
         }
 
@@ -67,6 +74,7 @@ keys! {
         pub(super) path: Option<String> {
             kind: text("begins with `/`", probe_path),
             unset: "none",
+            reload: Live,
             example: "\"/healthz\"",
         }
 
@@ -74,6 +82,7 @@ keys! {
         pub(super) probe_port: Option<u16> {
             kind: tcp_port(),
             unset: "`target_port`",
+            reload: Live,
             example: "9347",
         }
 
@@ -83,6 +92,7 @@ keys! {
         pub(super) allow: Option<Vec<Network>> {
             kind: networks("as at the top"),
             unset: "everybody",
+            reload: Live,
             example: "[\"10.0.0.11\"]",
         }
 
@@ -90,6 +100,7 @@ keys! {
         pub(super) syn_rate: Option<u32> {
             kind: syn_rate(),
             unset: "no limit",
+            reload: Live,
             example: "50",
         }
     }

@@ -1,5 +1,7 @@
 //! What is wrong with a configuration, and where it was said.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -35,6 +37,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// A new VIP is the address of a node of the agent that runs.
+    #[error(
+        "the VIP {address} is still a node of the agent that runs; restart the agent, since `nodes` cannot change while it runs"
+    )]
+    StillANode {
+        /// The address.
+        address: IpAddr,
     },
     /// Neither a file nor flags.
     #[error(
@@ -95,6 +105,13 @@ impl From<Range<usize>> for Place {
 pub(super) struct Placed<T> {
     pub(super) value: T,
     pub(super) place: Place,
+}
+
+/// The place does not matter to what was said.
+impl<T: fmt::Debug> fmt::Debug for Placed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
 }
 
 /// What is wrong, and where.

@@ -10,9 +10,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use super::draft::Draft;
 use super::fault::{ConfigError, Place, Source};
 use super::given::Given;
-use super::key::{Entry, Flag, FlagTexts, Otherwise};
+use super::key::{Entry, Flag, FlagTexts, Otherwise, Said};
 use super::keys::{self, Config, RUN_DIR, sections};
 use super::kind::{Arity, Kind};
+use super::types::Vip;
 use crate::run_dir::RunDir;
 
 /// A configuration on a command line: a file, flags that win over what it says, or both.
@@ -39,6 +40,11 @@ impl Flags {
     /// # Errors
     /// The file cannot be read, something in it or in a flag is wrong, or neither is given.
     pub fn into_config(self) -> Result<Config, ConfigError> {
+        self.read().map(|(config, _)| config)
+    }
+
+    /// The same, and what each key says.
+    pub(super) fn read(&self) -> Result<(Config, Vec<Said>), ConfigError> {
         let flags = &self.overrides.texts;
         let nothing = !flags.contains_key("--vip") && !flags.contains_key("--nodes");
         let (name, text) = match &self.config {
@@ -58,8 +64,19 @@ impl Flags {
         };
         let draft = Draft::read(&source, flags, self.config.is_none());
         draft
-            .and_then(Draft::finish)
+            .and_then(|draft| {
+                let said = draft.said().to_vec();
+                Ok((draft.finish()?, said))
+            })
             .map_err(|fault| source.error(fault))
+    }
+
+    /// The same flags with these VIPs, whatever file and flags say.
+    pub(super) fn with_vips(mut self, vips: &[Vip]) -> Self {
+        let vips = vips.iter().map(|vip| vip.endpoint().to_string());
+        let text = vips.collect::<Vec<_>>().join(",");
+        self.overrides.texts.insert("--vip", text.into());
+        self
     }
 }
 

@@ -22,6 +22,17 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// As it is written, in one line. `source` is the text of the file.
+    pub(super) fn written(self, source: &str) -> String {
+        match self {
+            Self::Text(text, _) => text.display().to_string(),
+            Self::File(value) => {
+                let words = source.get(value.span()).unwrap_or_default();
+                words.split_whitespace().collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
     pub(super) fn fault(self, message: impl Into<String>) -> Fault {
         Fault::new(self.place(), message)
     }

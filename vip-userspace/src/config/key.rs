@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Debug;
 
 use toml::de::{DeTable, DeValue};
 
@@ -28,6 +29,7 @@ pub(super) struct Entry {
     pub(super) range: String,
     pub(super) arity: Arity,
     pub(super) otherwise: Otherwise,
+    pub(super) reload: Reload,
     /// Its value in the example of all keys.
     pub(super) example: Option<&'static str>,
     pub(super) flag: Option<Flag>,
@@ -44,6 +46,15 @@ pub(super) enum Otherwise {
     Required,
 }
 
+/// What becomes of a changed value while the agent runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reload {
+    /// `vip reload` applies it.
+    Live,
+    /// It counts from the next start of the agent on.
+    Restart,
+}
+
 /// A flag that says what a key says, and wins over the file.
 #[derive(Clone, Copy)]
 pub(super) struct Flag {
@@ -58,7 +69,7 @@ impl<T: 'static> Key<T> {
         name: &'static str,
         documentation: &'static str,
         kind: Kind<T>,
-        otherwise: Otherwise,
+        (otherwise, reload): (Otherwise, Reload),
         (example, flag): (Option<&'static str>, Option<Flag>),
     ) -> Self {
         let entry = Entry {
@@ -68,6 +79,7 @@ impl<T: 'static> Key<T> {
             range: kind.range.clone(),
             arity: kind.arity,
             otherwise,
+            reload,
             example,
             flag,
         };
@@ -151,11 +163,48 @@ impl<'a> Table<'a> {
     fn get<T: 'static>(self, key: &Key<T>) -> Result<Option<T>, Fault> {
         let read = |given| key.kind.read(given);
         let in_file = self.given(key.entry.name).map(read).transpose()?;
-        let flag = key.entry.flag.and_then(|flag| {
-            let text = self.flags.get(flag.name)?;
-            Some(Given::Text(text, Place::Flag(flag.name)))
-        });
-        Ok(flag.map(read).transpose()?.or(in_file))
+        Ok(self.flag(key).map(read).transpose()?.or(in_file))
+    }
+
+    /// The value of a key on the command line.
+    fn flag<T: 'static>(self, key: &Key<T>) -> Option<Given<'a>> {
+        let flag = key.entry.flag?;
+        let text = self.flags.get(flag.name)?;
+        Some(Given::Text(text, Place::Flag(flag.name)))
+    }
+
+    /// What a key says, to be compared with what it says after a change. `source` is the text of the
+    /// file.
+    pub(super) fn said<T: Debug + 'static>(
+        self,
+        key: &Key<T>,
+        section: &'static str,
+        source: &str,
+    ) -> Result<Said, Fault> {
+        let Entry {
+            name,
+            otherwise,
+            reload,
+            ..
+        } = key.entry;
+        let given = self.flag(key).or_else(|| self.given(name));
+        let (text, given) = match (given, otherwise) {
+            (Some(given), _) => (given.written(source), Some(given)),
+            (None, Otherwise::Default(text)) => {
+                let default = Given::Text(OsStr::new(text), self.place);
+                (text.to_owned(), Some(default))
+            }
+            (None, Otherwise::Unset(text)) => (format!("unset ({text})"), None),
+            (None, Otherwise::Required) => ("unset".to_owned(), None),
+        };
+        let value = given.map(|given| key.kind.read(given)).transpose()?;
+        Ok(Said {
+            section,
+            name,
+            reload,
+            text,
+            value: format!("{value:?}"),
+        })
     }
 
     /// The value of a key, or its default.
@@ -207,6 +256,19 @@ impl<'a> Table<'a> {
     }
 }
 
+/// What a key says.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    /// The table that it is in.
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    pub(super) reload: Reload,
+    /// As it is written.
+    pub(super) text: String,
+    /// What that means: two texts may mean the same.
+    pub(super) value: String,
+}
+
 fn table<'a>(given: Given<'a>, wanted: &str) -> Result<&'a DeTable<'a>, Fault> {
     match given {
         Given::File(value) => match value.get_ref() {
@@ -222,6 +284,10 @@ pub(super) trait Group: Sized {
     fn read(table: Table<'_>) -> Result<Self, Fault>;
 
     fn entries() -> Vec<Entry>;
+
+    /// What its keys say, in a table that can be read. `section` is the table's name, and `source`
+    /// the text of the file.
+    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Fault>;
 }
 
 /// A group that is `None` with `enabled = false`.
@@ -230,7 +296,7 @@ pub(super) trait Switched: Group {
     const ENABLED: &'static str;
 
     fn enabled() -> Key<bool> {
-        let default = Otherwise::Default("true");
+        let default = (Otherwise::Default("true"), Reload::Restart);
         Key::new(
             "enabled",
             Self::ENABLED,
@@ -252,6 +318,12 @@ impl<G: Switched> Group for Option<G> {
         let enabled = [G::enabled().entry()].into_iter();
         enabled.chain(G::entries()).collect()
     }
+
+    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Fault> {
+        let mut said = vec![table.said(&G::enabled(), section, source)?];
+        said.extend(G::said(table, section, source)?);
+        Ok(said)
+    }
 }
 
 impl<A: Group, B: Group> Group for (A, B) {
@@ -261,6 +333,12 @@ impl<A: Group, B: Group> Group for (A, B) {
 
     fn entries() -> Vec<Entry> {
         A::entries().into_iter().chain(B::entries()).collect()
+    }
+
+    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Fault> {
+        let mut said = A::said(table, section, source)?;
+        said.extend(B::said(table, section, source)?);
+        Ok(said)
     }
 }
 
@@ -284,6 +362,7 @@ pub(super) fn make<T>(
 ///         pub interval: Duration {
 ///             kind: duration(ms(10)..=ms(40_950)),
 ///             default: "100ms",
+///             reload: Restart,
 ///             example: "\"1s\"",
 ///             flag: ("--interval", "DURATION"),
 ///         }
@@ -298,6 +377,8 @@ pub(super) fn make<T>(
 /// - `kind` ([`Kind`]) says how the value is written, and its range.
 /// - `default: "100ms"`, written as behind a flag; or `unset: "what holds then"` for a field that
 ///   is an `Option`; or `required: "a value to propose"`.
+/// - `reload` ([`Reload`]) says whether `vip reload` applies a changed value (`Live`), or only the
+///   next start of the agent (`Restart`).
 /// - `example` is the value in the page's example of all keys. It may be left out.
 /// - `flag` has the flag's name, and that of its value. It may be left out.
 ///
@@ -312,7 +393,8 @@ macro_rules! keys {
                 $(#[doc = $doc:literal])*
                 $field_vis:vis $field:ident: $type:ty {
                     kind: $kind:expr,
-                    $otherwise:ident: $text:expr
+                    $otherwise:ident: $text:expr,
+                    reload: $reload:ident
                     $(, example: $example:expr)?
                     $(, flag: ($flag:expr, $value:expr))?
                     $(,)?
@@ -339,7 +421,7 @@ macro_rules! keys {
             ) -> Result<Self, $crate::config::fault::Fault> {
                 $(
                     let $field = table.$otherwise(
-                        &keys!(@key $field [$($doc)*] $kind, $otherwise, $text,
+                        &keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
                             [$($example)?] [$($flag, $value)?]),
                         $text,
                     )?;
@@ -352,20 +434,38 @@ macro_rules! keys {
 
             fn entries() -> Vec<$crate::config::key::Entry> {
                 vec![$(
-                    keys!(@key $field [$($doc)*] $kind, $otherwise, $text,
+                    keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
                         [$($example)?] [$($flag, $value)?])
                     .entry(),
                 )*]
             }
+
+            fn said(
+                table: $crate::config::key::Table<'_>,
+                section: &'static str,
+                source: &str,
+            ) -> Result<Vec<$crate::config::key::Said>, $crate::config::fault::Fault> {
+                Ok(vec![$(
+                    table.said(
+                        &keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
+                            [$($example)?] [$($flag, $value)?]),
+                        section,
+                        source,
+                    )?,
+                )*])
+            }
         }
     };
-    (@key $field:ident [$($doc:literal)*] $kind:expr, $otherwise:ident, $text:expr,
+    (@key $field:ident [$($doc:literal)*] $kind:expr, $otherwise:ident, $text:expr, $reload:ident,
         $example:tt $flag:tt) => {
         $crate::config::key::Key::new(
             stringify!($field),
             concat!($($doc, "\n"),*),
             $kind,
-            keys!(@otherwise $otherwise $text),
+            (
+                keys!(@otherwise $otherwise $text),
+                $crate::config::key::Reload::$reload,
+            ),
             (keys!(@example $example), keys!(@flag $flag)),
         )
     };

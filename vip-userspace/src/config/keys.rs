@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::addresses::listen;
 use super::entries::{NodeKeys, ServiceKeys, networks, nodes, services, syn_rate, vips};
-use super::fault::Placed;
-use super::key::{Entry, Group, Switched, keys};
+use super::fault::{Fault, Placed};
+use super::key::{Entry, Group, Said, Switched, Table, keys};
 use super::kind::{Kind, boolean, duration, file, number, tcp_port, text, word};
 use super::names::{LONGEST, absolute, directory, hash_key, interface, probe_path, run_directory};
 use super::types::{Check, CheckKind, Listen, Network, Node, Vip, VrrpMode, XdpMode};
@@ -26,22 +26,32 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// The tables of the file, in the order of the page, with their keys.
 pub(super) fn sections() -> [Section; 9] {
-    let section = |name, form, entries| Section {
-        name,
-        form,
-        entries,
-    };
     [
-        section("top", Form::Top, <(Cluster, Config)>::entries()),
-        section("nodes", Form::Entry, NodeKeys::entries()),
-        section("services", Form::Entry, ServiceKeys::entries()),
-        section("vrrp", Form::Table, Vrrp::entries()),
-        section("bfd", Form::Table, <Option<Bfd>>::entries()),
-        section("health", Form::Table, <(Probing, Health)>::entries()),
-        section("local", Form::Table, <Option<Local>>::entries()),
-        section("datapath", Form::Table, Datapath::entries()),
-        section("http", Form::Table, Http::entries()),
+        Section::of::<(Cluster, Config)>("top", Form::Top),
+        Section::of::<NodeKeys>("nodes", Form::Entry),
+        Section::of::<ServiceKeys>("services", Form::Entry),
+        Section::of::<Vrrp>("vrrp", Form::Table),
+        Section::of::<Option<Bfd>>("bfd", Form::Table),
+        Section::of::<(Probing, Health)>("health", Form::Table),
+        Section::of::<Option<Local>>("local", Form::Table),
+        Section::of::<Datapath>("datapath", Form::Table),
+        Section::of::<Http>("http", Form::Table),
     ]
+}
+
+/// What each key says; entries of lists are part of what the key of their list says. `source` is the
+/// text of the file.
+pub(super) fn said(root: Table<'_>, source: &str) -> Result<Vec<Said>, Fault> {
+    let mut said = vec![];
+    for section in sections() {
+        let table = match section.form {
+            Form::Top => root,
+            Form::Table => root.section(section.name)?,
+            Form::Entry => continue,
+        };
+        said.extend((section.said)(table, section.name, source)?);
+    }
+    Ok(said)
 }
 
 /// A table of the file.
@@ -49,9 +59,19 @@ pub(super) struct Section {
     pub(super) name: &'static str,
     pub(super) form: Form,
     pub(super) entries: Vec<Entry>,
+    said: fn(Table<'_>, &'static str, &str) -> Result<Vec<Said>, Fault>,
 }
 
 impl Section {
+    fn of<G: Group>(name: &'static str, form: Form) -> Self {
+        Self {
+            name,
+            form,
+            entries: G::entries(),
+            said: G::said,
+        }
+    }
+
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.entries.iter().map(|entry| entry.name).collect()
     }
@@ -92,6 +112,7 @@ keys! {
         pub(super) vip: Vec<Placed<SocketAddr>> {
             kind: vips(),
             required: "\"10.0.0.10:6443\"",
+            reload: Live,
             example: "[\"10.0.0.10:443\", \"[fd00::10]:443\"]",
             flag: ("--vip", "ADDRESS[:PORT],..."),
         }
@@ -100,6 +121,7 @@ keys! {
         pub(super) nodes: Placed<Vec<Placed<Node>>> {
             kind: nodes(),
             required: "[\"10.0.0.11\"]",
+            reload: Restart,
             example: "[
     { address = \"10.0.0.11\", other_address = \"fd00::11\", name = \"cp1\", weight = 2 },
     { address = \"10.0.0.12\", name = \"cp2\" },
@@ -115,6 +137,7 @@ keys! {
         pub(super) target_port: Option<u16> {
             kind: tcp_port(),
             unset: "the VIP's port",
+            reload: Live,
             example: "6443",
             flag: ("--target-port", "PORT"),
         }
@@ -126,6 +149,7 @@ keys! {
         pub(super) allow: Option<Vec<Network>> {
             kind: networks("both families; 16384 networks in all lists, counted for each VIP"),
             unset: "everybody",
+            reload: Live,
             example: "[\"10.0.0.0/8\", \"fd00::/8\"]",
         }
 
@@ -135,6 +159,7 @@ keys! {
         pub(super) syn_rate: Option<u32> {
             kind: syn_rate(),
             unset: "no limit",
+            reload: Live,
             example: "500",
         }
 
@@ -142,6 +167,7 @@ keys! {
         pub(super) services: Option<Vec<Placed<ServiceKeys>>> {
             kind: services(),
             unset: "none",
+            reload: Live,
         }
     }
 }
@@ -160,6 +186,7 @@ keys! {
         pub interface: Option<String> {
             kind: text("1 to 127 characters", interface),
             unset: "the NIC with an address in the VIP's subnet",
+            reload: Restart,
             example: "\"bond0\"",
             flag: ("--interface", "NAME"),
         }
@@ -173,6 +200,7 @@ keys! {
         pub run_dir: RunDir {
             kind: run_dir(),
             default: RUN_DIR,
+            reload: Restart,
             example: "\"/run/vip-test\"",
             flag: ("--run-dir", "DIR"),
         }
@@ -186,6 +214,7 @@ keys! {
         pub state_dir: PathBuf {
             kind: state_dir(),
             default: STATE_DIR,
+            reload: Restart,
             example: "\"/var/lib/vip-test\"",
             flag: ("--state-dir", "DIR"),
         }
@@ -237,6 +266,7 @@ keys! {
         pub router_id: Option<u8> {
             kind: number(1..=u8::MAX),
             unset: "last byte of the first VIP of the nodes' family, 1 if that is 0",
+            reload: Restart,
             example: "51",
             flag: ("--vrid", "ID"),
         }
@@ -249,6 +279,7 @@ keys! {
         pub interval: Duration {
             kind: duration(ms(10)..=ms(40_950)).also("a multiple of 10 ms", centiseconds),
             default: "100ms",
+            reload: Restart,
             example: "\"1s\"",
             flag: ("--interval", "DURATION"),
         }
@@ -260,6 +291,7 @@ keys! {
         pub priority: Option<u8> {
             kind: number(1..=u8::MAX),
             unset: "by address, the lowest first: 250, 220, 190, 160, 130, 100, 70, 40, then 3 less for each",
+            reload: Restart,
             example: "200",
         }
 
@@ -270,6 +302,7 @@ keys! {
         pub preempt: bool {
             kind: boolean(),
             default: "false",
+            reload: Restart,
             example: "true",
         }
 
@@ -277,6 +310,7 @@ keys! {
         pub preempt_delay: Duration {
             kind: duration(ms(0)..=ms(1_000_000)),
             default: "0s",
+            reload: Restart,
             example: "\"30s\"",
         }
 
@@ -290,6 +324,7 @@ keys! {
                 ("multicast", VrrpMode::Multicast),
             ]),
             default: "unicast",
+            reload: Restart,
             example: "\"multicast\"",
         }
 
@@ -301,6 +336,7 @@ keys! {
         pub probe_address: bool {
             kind: boolean(),
             default: "true",
+            reload: Restart,
             example: "false",
         }
     }
@@ -316,6 +352,7 @@ keys! {
         pub interval: Duration {
             kind: duration(ms(10)..=ms(10_000)),
             default: "35ms",
+            reload: Restart,
             example: "\"20ms\"",
         }
 
@@ -325,6 +362,7 @@ keys! {
         pub multiplier: u8 {
             kind: number(2..=50).unit("packets"),
             default: "3",
+            reload: Restart,
             example: "5",
         }
     }
@@ -349,6 +387,7 @@ keys! {
                 ("tcp", CheckKind::Tcp),
             ]),
             default: "readyz",
+            reload: Live,
             example: "\"readyz\"",
             flag: ("--check", "KIND"),
         }
@@ -359,6 +398,7 @@ keys! {
         pub(super) path: Option<Placed<String>> {
             kind: text("begins with `/`", probe_path).placed(),
             unset: "`\"/readyz\"`",
+            reload: Live,
             example: "\"/livez\"",
         }
 
@@ -366,6 +406,7 @@ keys! {
         pub(super) port: Option<u16> {
             kind: tcp_port(),
             unset: "`target_port`",
+            reload: Live,
             example: "6444",
         }
 
@@ -375,6 +416,7 @@ keys! {
         pub(super) ca: Option<Placed<PathBuf>> {
             kind: file("absolute path of a PEM file").placed(),
             unset: "where kubeadm, k0s, k3s and RKE2 keep it",
+            reload: Live,
             example: "\"/etc/ssl/cluster-ca.pem\"",
             flag: ("--ca", "FILE"),
         }
@@ -385,6 +427,7 @@ keys! {
         pub(super) token_file: Option<Placed<PathBuf>> {
             kind: file("absolute path").placed(),
             unset: "none",
+            reload: Live,
             flag: ("--token-file", "FILE"),
         }
 
@@ -394,6 +437,7 @@ keys! {
         pub(super) client_certificate: Option<Placed<PathBuf>> {
             kind: file("absolute path of a PEM file").placed(),
             unset: "none",
+            reload: Live,
             example: "\"/etc/vip/health.crt\"",
             flag: ("--client-certificate", "FILE"),
         }
@@ -402,6 +446,7 @@ keys! {
         pub(super) client_key: Option<Placed<PathBuf>> {
             kind: file("absolute path of a PEM file").placed(),
             unset: "none",
+            reload: Live,
             example: "\"/etc/vip/health.key\"",
             flag: ("--client-key", "FILE"),
         }
@@ -412,6 +457,7 @@ keys! {
         pub(super) insecure: Placed<bool> {
             kind: boolean().placed(),
             default: "false",
+            reload: Live,
             example: "false",
             flag: ("--insecure", ""),
         }
@@ -429,6 +475,7 @@ keys! {
         pub interval: Duration {
             kind: duration(ms(50)..=ms(60_000)),
             default: "500ms",
+            reload: Live,
             example: "\"250ms\"",
         }
 
@@ -440,6 +487,7 @@ keys! {
         pub timeout: Duration {
             kind: duration(ms(10)..=ms(60_000)),
             default: "1s",
+            reload: Live,
             example: "\"2s\"",
         }
 
@@ -447,6 +495,7 @@ keys! {
         pub rise: u32 {
             kind: number(1..=100).unit("probes"),
             default: "2",
+            reload: Live,
             example: "3",
         }
 
@@ -457,6 +506,7 @@ keys! {
         pub fall: u32 {
             kind: number(1..=100).unit("probes"),
             default: "2",
+            reload: Live,
             example: "4",
         }
 
@@ -468,6 +518,7 @@ keys! {
         pub reset_on_hang: bool {
             kind: boolean(),
             default: "false",
+            reload: Live,
             example: "true",
         }
     }
@@ -487,6 +538,7 @@ keys! {
         pub cgroup: Option<PathBuf> {
             kind: text("absolute path", absolute),
             unset: "the root of the mounted cgroup2",
+            reload: Restart,
             example: "\"/sys/fs/cgroup/unified\"",
         }
     }
@@ -514,6 +566,7 @@ keys! {
                 ("tc", XdpMode::Tc),
             ]),
             default: "auto",
+            reload: Restart,
             example: "\"native\"",
         }
 
@@ -526,6 +579,7 @@ keys! {
         pub reset_after: Duration {
             kind: duration(ms(100)..=ms(600_000)),
             default: "2s",
+            reload: Restart,
             example: "\"500ms\"",
         }
 
@@ -537,6 +591,7 @@ keys! {
         pub hash_key: Option<[u64; 2]> {
             kind: text("32 hexadecimal digits", hash_key),
             unset: "made from the VIP",
+            reload: Restart,
             example: "\"000102030405060708090a0b0c0d0e0f\"",
         }
 
@@ -544,6 +599,7 @@ keys! {
         pub bpffs: PathBuf {
             kind: text("absolute path", absolute),
             default: BPFFS,
+            reload: Restart,
             example: "\"/run/bpf\"",
         }
     }
@@ -556,6 +612,7 @@ keys! {
         pub(super) enabled: bool {
             kind: boolean(),
             default: "true",
+            reload: Live,
             example: "true",
         }
 
@@ -573,6 +630,7 @@ keys! {
         pub(super) listen: Placed<Listen> {
             kind: text("port 1 to 65535, none that API servers or services have", listen).placed(),
             default: "127.0.0.1:9643",
+            reload: Live,
             example: "\"node:9643\"",
             flag: ("--http", "[ADDRESS:]PORT"),
         }

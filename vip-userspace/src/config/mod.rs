@@ -15,6 +15,7 @@ mod keys;
 mod kind;
 mod names;
 pub mod reference;
+mod reload;
 mod types;
 
 use std::net::IpAddr;
@@ -23,12 +24,13 @@ use std::path::Path;
 use vip_node::rank;
 
 use self::draft::Draft;
-use self::fault::Source;
+use self::fault::Source as Text;
 use self::key::FlagTexts;
 
 pub use self::fault::ConfigError;
 pub use self::flags::{Flags, Overrides};
 pub use self::keys::{BPFFS, Bfd, Config, Datapath, Health, Local, RUN_DIR, STATE_DIR, Vrrp};
+pub use self::reload::{Change, Changes, Reread, Source};
 pub use self::types::{Check, Listen, Network, Node, Service, Vip, VrrpMode, XdpMode};
 
 impl Config {
@@ -37,7 +39,7 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong in it.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
-        let source = Source {
+        let source = Text {
             name: file_name,
             text,
         };

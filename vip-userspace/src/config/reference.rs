@@ -1,6 +1,6 @@
 //! The parts of the page `docs/configuration.md` that follow from the declared keys.
 
-use super::key::{Entry, Otherwise};
+use super::key::{Entry, Otherwise, Reload};
 use super::keys::{Form, Section, sections};
 
 /// The page with its generated parts made anew. Each lies between `<!-- generated: NAME -->` and
@@ -54,8 +54,8 @@ fn example_line(entry: &Entry) -> Option<String> {
 }
 
 fn key_table(section: &Section) -> String {
-    let head = "| key | type, unit | default | range | meaning, and why to change it |\n\
-                |---|---|---|---|---|\n";
+    let head = "| key | type, unit | default | range | change | meaning, and why to change it |\n\
+                |---|---|---|---|---|---|\n";
     let rows = section.entries.iter().map(|entry| {
         let default = match entry.otherwise {
             Otherwise::Default(text) if is_bare(entry) => format!("`{text}`"),
@@ -66,9 +66,13 @@ fn key_table(section: &Section) -> String {
         let Entry {
             name, kind, range, ..
         } = entry;
+        let change = match entry.reload {
+            Reload::Live => "reload",
+            Reload::Restart => "restart",
+        };
         let words: Vec<&str> = entry.documentation.split_whitespace().collect();
         let meaning = words.join(" ");
-        format!("| `{name}` | {kind} | {default} | {range} | {meaning} |\n")
+        format!("| `{name}` | {kind} | {default} | {range} | {change} | {meaning} |\n")
     });
     head.to_owned() + &rows.collect::<String>()
 }

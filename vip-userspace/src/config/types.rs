@@ -155,7 +155,7 @@ pub enum XdpMode {
 }
 
 /// What API servers are asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CheckKind {
     Readyz,
     Tls,
