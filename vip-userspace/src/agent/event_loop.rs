@@ -72,12 +72,18 @@ impl EventLoop {
                 },
                 asked = self.signals.next() => match asked {
                     Asked::End => supervisor.resign(),
+                    Asked::Reload => {
+                        supervisor.reload().await;
+                        self.http.server.place(supervisor.http());
+                    }
                     Asked::Nothing(signal) => supervisor.note(Event::signal_ignored(signal)),
                 },
                 Some(outcome) = self.outcomes.recv() => match outcome {
                     Outcome::Probe(probed) => supervisor.on_probe(&probed),
                     Outcome::Credentials(news) => supervisor.on_credentials(news),
-                    Outcome::Queue(check, hang) => supervisor.on_queue(check, hang),
+                    Outcome::Queue { generation, check, hang } => {
+                        supervisor.on_queue(generation, check, hang);
+                    }
                     Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,
@@ -86,7 +92,11 @@ impl EventLoop {
                 Ok((stream, _)) = self.socket.accept() => {
                     drop(spawn(hear(stream, requests.clone())));
                 }
-                Some((request, stream)) = asked.recv() => answer(request, stream, supervisor).await,
+                Some((request, stream)) = asked.recv() => {
+                    answer(request, stream, supervisor).await;
+                    // A reload may have changed the place.
+                    self.http.server.place(supervisor.http());
+                }
                 Some(question) = self.http.questions.recv() => tell(question, supervisor).await,
                 stream = self.http.server.accept() => self.http.server.serve(stream),
                 _ = look.tick() => {
@@ -154,6 +164,10 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(done)).await;
             }));
+        }
+        Request::Reload => {
+            let reloaded = Reply::Ok(supervisor.reload().await);
+            drop(spawn(async move { reply(&mut stream, &reloaded).await }));
         }
         Request::Handover { to } => {
             let asked = supervisor.handover(to.as_deref());

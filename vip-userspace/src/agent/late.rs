@@ -80,6 +80,10 @@ async fn wait(
             biased;
             asked = signals.next() => match asked {
                 Asked::End => break None,
+                Asked::Reload => {
+                    tracing::warn!("SIGHUP ignored: the agent waits for its network");
+                    continue;
+                }
                 Asked::Nothing(signal) => {
                     tracing::info!(signal, "ignored");
                     continue;

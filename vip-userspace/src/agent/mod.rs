@@ -36,7 +36,7 @@ use self::signals::Signals;
 use self::state::StateDir;
 use self::supervisor::Start;
 use self::traces::How;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::datapath::{self, Claim, Turn};
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
@@ -52,7 +52,7 @@ use crate::observe::metrics::ProbeTimes;
 ///
 /// # Errors
 /// If the agent cannot start. Once it runs, it goes on and says what is wrong.
-pub async fn run(config: Config, keys: Option<KeyRing>) -> anyhow::Result<()> {
+pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyhow::Result<()> {
     // Signals first, so that none ends the agent half-way up.
     let mut signals = Signals::catch()?;
     privileges::check()?;
@@ -87,6 +87,7 @@ pub async fn run(config: Config, keys: Option<KeyRing>) -> anyhow::Result<()> {
     let socket = listen(&config.run_dir)?;
     let start = Start {
         config: config.clone(),
+        source,
         nic,
         netlink: netlink.clone(),
         probe_times,

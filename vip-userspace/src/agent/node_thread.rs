@@ -35,7 +35,7 @@ use crate::net::{Neighbours, WitnessSocket};
 use vip_node::bfd::{Refused, Session};
 use vip_node::choice::Resort;
 use vip_node::election::State;
-use vip_node::health::Server;
+use vip_node::health::{Origin, Server, Thresholds};
 use vip_node::slots::Slots;
 use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
 
@@ -76,6 +76,8 @@ pub(super) enum Command {
     Witnesses(Vec<(IpAddr, Mac)>),
     /// What the state should say, health and leases aside, and the halves of the tables in use.
     DesiredState(Arc<DesiredState>, Halves),
+    /// Other VIPs, services or checks.
+    Serve(Box<Serve>),
     /// The node has another NIC: speak and listen there from now on.
     Sockets(Box<Sockets>),
     /// The socket for BFD from now on; `None` if there is none.
@@ -90,6 +92,20 @@ impl From<Input> for Command {
     fn from(input: Input) -> Self {
         Self::Input(input)
     }
+}
+
+/// What is served from now on.
+pub(super) struct Serve {
+    /// What the state should say, and the halves of the tables in use.
+    pub(super) desired: Arc<DesiredState>,
+    pub(super) halves: Halves,
+    /// What is announced.
+    pub(super) vips: Vec<IpAddr>,
+    /// By which it is announced.
+    pub(super) neighbours: Arc<Neighbours>,
+    /// Where each check comes from.
+    pub(super) origins: Vec<Origin>,
+    pub(super) thresholds: Thresholds,
 }
 
 /// Who has the VIP now, or why nobody else.
@@ -181,7 +197,7 @@ pub(super) struct Known {
     pub(super) inputs: Vec<Input>,
 }
 
-/// What does not change while the thread runs.
+/// What the thread knows of the configuration.
 pub(super) struct StaticConfig {
     /// The nodes' addresses.
     pub(super) nodes: Slots<IpAddr>,
@@ -571,6 +587,10 @@ impl NodeLoop {
                 self.rewrite();
                 moved.then_some(Input::Moved)
             }
+            Command::Serve(serve) => {
+                self.serve(*serve);
+                None
+            }
             Command::Sockets(sockets) => {
                 self.sockets = *sockets;
                 Some(Input::Moved)
@@ -591,6 +611,25 @@ impl NodeLoop {
                 None
             }
         }
+    }
+
+    /// Serves something else from now on.
+    fn serve(&mut self, serve: Serve) {
+        // What was decided before is about other checks.
+        self.carry_out();
+        self.config.vips = serve.vips;
+        self.config.checks = serve.origins.len();
+        self.sockets.neighbours = serve.neighbours;
+        let input = Input::Checks {
+            origins: serve.origins,
+            thresholds: serve.thresholds,
+        };
+        self.node.on_input(now(), input, &mut self.actions);
+        // Services and the health of their checks change together, below.
+        self.actions
+            .retain(|action| !matches!(action, Action::SetMasks(_)));
+        self.desired = (serve.desired, serve.halves);
+        self.rewrite();
     }
 
     /// Makes the map say what it should, whoever wrote it. Returns whether it said something

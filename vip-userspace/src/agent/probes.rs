@@ -9,6 +9,7 @@ use vip_common::abi::{BackendIndex, CheckIndex};
 
 use tokio::spawn;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use vip_common::wire::time::BootNanos;
 
 use super::cluster::Cluster;
@@ -30,13 +31,20 @@ pub(super) enum Outcome {
     /// The credentials' files have changed.
     Credentials(News),
     /// A server of this node does not accept connections, or does again.
-    Queue(CheckIndex, Option<Hang>),
+    Queue {
+        /// As [`Probed::generation`].
+        generation: u32,
+        check: CheckIndex,
+        hang: Option<Hang>,
+    },
     /// Accept queues cannot be looked at.
     NoQueues(io::Error),
 }
 
 /// A probe that has ended.
 pub(super) struct Probed {
+    /// That of the task: checks have other numbers in another one.
+    pub(super) generation: u32,
     /// The node.
     pub(super) node: BackendIndex,
     /// Number of the check.
@@ -49,8 +57,15 @@ pub(super) struct Probed {
     pub(super) found: Found,
 }
 
-/// A task for each check of a node, so that a server that hangs delays only its own probes.
-pub(super) fn start_probes(config: &Config, cluster: &Cluster, outcomes: &mpsc::Sender<Outcome>) {
+/// A task for each check of a node, so that a server that hangs delays only its own probes. Returns
+/// what ends the tasks.
+pub(super) fn start_probes(
+    config: &Config,
+    cluster: &Cluster,
+    generation: u32,
+    outcomes: &mpsc::Sender<Outcome>,
+) -> Vec<AbortHandle> {
+    let mut tasks = Vec::new();
     let health = &config.health;
     let checks = CheckIndex::first(config.checks.len());
     for (number, check) in checks.zip(&config.checks) {
@@ -79,18 +94,22 @@ pub(super) fn start_probes(config: &Config, cluster: &Cluster, outcomes: &mpsc::
                 (others.clone(), health.interval)
             };
             let task = Task {
+                generation,
                 node,
                 check: number,
                 pause,
                 probes_per_connection: health.interval.div_duration_f64(pause).ceil() as u32,
             };
-            spawn(task.run(prober, member.address, outcomes.clone()));
+            let running = spawn(task.run(prober, member.address, outcomes.clone()));
+            tasks.push(running.abort_handle());
         }
     }
+    tasks
 }
 
 /// Probes one server of one node.
 struct Task {
+    generation: u32,
     node: BackendIndex,
     check: CheckIndex,
     /// Time between two probes.
@@ -111,6 +130,7 @@ impl Task {
                 prober.probe_again(address).await
             };
             let probed = Probed {
+                generation: self.generation,
                 node: self.node,
                 check: self.check,
                 began,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::spawn;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use vip_common::abi::CheckIndex;
 use vip_node::backlog::{Backlog, Change, INTERVAL, Look, Moment};
@@ -34,17 +35,18 @@ struct Queues {
 }
 
 /// Looks at all queues every 25 ms until the agent ends. `longest` always holds the length of the
-/// longest one.
+/// longest one. Returns what ends the task.
 pub(super) fn watch_queues(
     config: &Config,
+    generation: u32,
     outcomes: mpsc::Sender<Outcome>,
     longest: Arc<AtomicU32>,
-) {
+) -> AbortHandle {
     let checks = CheckIndex::first(config.checks.len());
     let mut all: Vec<_> = checks.map(|check| Queues::of(config, check)).collect();
-    drop(spawn(async move {
+    let watching = spawn(async move {
         let mut told = false;
-        while let Err(error) = watch(&mut all, &outcomes, &longest).await {
+        while let Err(error) = watch(&mut all, generation, &outcomes, &longest).await {
             if !std::mem::replace(&mut told, true)
                 && outcomes.send(Outcome::NoQueues(error)).await.is_err()
             {
@@ -52,7 +54,8 @@ pub(super) fn watch_queues(
             }
             sleep(RETRY).await;
         }
-    }));
+    });
+    watching.abort_handle()
 }
 
 /// Looks until the agent ends.
@@ -61,6 +64,7 @@ pub(super) fn watch_queues(
 /// The kernel cannot be asked.
 async fn watch(
     all: &mut [Queues],
+    generation: u32,
     outcomes: &mpsc::Sender<Outcome>,
     longest: &AtomicU32,
 ) -> io::Result<()> {
@@ -69,7 +73,12 @@ async fn watch(
     let mut ticks = ticks(INTERVAL);
     loop {
         ticks.tick().await;
-        for outcome in look(&diag, &pressure, all, longest)? {
+        for (check, hang) in look(&diag, &pressure, all, longest)? {
+            let outcome = Outcome::Queue {
+                generation,
+                check,
+                hang,
+            };
             if outcomes.send(outcome).await.is_err() {
                 return Ok(());
             }
@@ -83,7 +92,7 @@ fn look(
     pressure: &Pressure,
     all: &mut [Queues],
     longest: &AtomicU32,
-) -> io::Result<Vec<Outcome>> {
+) -> io::Result<Vec<(CheckIndex, Option<Hang>)>> {
     let mut found = Vec::new();
     let mut most = 0;
     for queues in all {
@@ -98,7 +107,7 @@ fn look(
                 }),
                 Change::Accepts => None,
             });
-        found.extend(hang.map(|hang| Outcome::Queue(queues.check, hang)));
+        found.extend(hang.map(|hang| (queues.check, hang)));
     }
     longest.store(most, Ordering::Relaxed);
     Ok(found)

@@ -13,8 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) enum Asked {
     /// To hand the VIP over and end.
     End,
-    /// Nothing that the agent can do; the signal's name. SIGHUP asks other programs for a reload,
-    /// and comes from a terminal that is closed.
+    /// To read the configuration again. It also comes from a terminal that is closed.
+    Reload,
+    /// Nothing that the agent can do; the signal's name.
     Nothing(&'static str),
 }
 
@@ -28,20 +29,23 @@ impl Signals {
     /// The kernel's.
     pub(super) fn catch() -> anyhow::Result<Self> {
         let mut all = SelectAll::new();
-        for (kind, name, ends) in [
-            (SignalKind::terminate(), "SIGTERM", true),
-            (SignalKind::interrupt(), "SIGINT", true),
-            (SignalKind::quit(), "SIGQUIT", true),
-            (SignalKind::hangup(), "SIGHUP", false),
-            (SignalKind::user_defined1(), "SIGUSR1", false),
-            (SignalKind::user_defined2(), "SIGUSR2", false),
+        for (kind, name, asked) in [
+            (SignalKind::terminate(), "SIGTERM", Asked::End),
+            (SignalKind::interrupt(), "SIGINT", Asked::End),
+            (SignalKind::quit(), "SIGQUIT", Asked::End),
+            (SignalKind::hangup(), "SIGHUP", Asked::Reload),
+            (
+                SignalKind::user_defined1(),
+                "SIGUSR1",
+                Asked::Nothing("SIGUSR1"),
+            ),
+            (
+                SignalKind::user_defined2(),
+                "SIGUSR2",
+                Asked::Nothing("SIGUSR2"),
+            ),
         ] {
             let mut caught = signal(kind).with_context(|| format!("cannot catch {name}"))?;
-            let asked = if ends {
-                Asked::End
-            } else {
-                Asked::Nothing(name)
-            };
             let comes = stream::poll_fn(move |context| {
                 caught.poll_recv(context).map(|come| come.map(|()| asked))
             });

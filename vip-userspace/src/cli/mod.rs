@@ -9,6 +9,7 @@ mod handover;
 mod key;
 mod manifest;
 mod output;
+mod reload;
 mod run;
 mod status;
 mod top;
@@ -106,6 +107,11 @@ enum Command {
         #[command(flatten)]
         agent: Agent,
     },
+    /// Let the agent read its configuration again and apply what can change while it runs
+    Reload {
+        #[command(flatten)]
+        agent: Agent,
+    },
     /// Check the configuration and this machine, without changing anything
     Check {
         #[command(flatten)]
@@ -154,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Handover { to, agent } => handover::run(&agent.run_dir, to),
         Command::Drain { force, agent } => drain::run(&agent.run_dir, true, force),
         Command::Undrain { agent } => drain::run(&agent.run_dir, false, false),
+        Command::Reload { agent } => reload::run(&agent.run_dir),
         Command::Check { config } => check::run(config),
         Command::Manifest { options } => manifest::run(options),
         Command::Key(options) => key::run(&options),

@@ -7,13 +7,13 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::BadInput;
 use crate::agent;
-use crate::config::Flags;
+use crate::config::{Flags, Source};
 use crate::key_file;
 
 pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_new(log)
         .map_err(|error| BadInput(format!("--log {log}: {error}; try `info` or `debug`")))?;
-    let config = flags.into_config()?;
+    let (config, source) = Source::read(flags)?;
     let keys = config.key_file.as_deref().map(key_file::keys).transpose()?;
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!("`vip run` loads programs into the kernel: run it as root");
@@ -34,6 +34,6 @@ pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCod
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(agent::run(config, keys))?;
+    runtime.block_on(agent::run(config, source, keys))?;
     Ok(ExitCode::SUCCESS)
 }

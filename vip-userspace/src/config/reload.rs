@@ -1,5 +1,6 @@
 //! What becomes of a configuration that has changed while the agent runs.
 
+use std::fmt;
 use std::iter::zip;
 use std::net::IpAddr;
 
@@ -52,6 +53,13 @@ pub struct Change {
     pub old: String,
     /// As it is written.
     pub new: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, old, new } = self;
+        write!(f, "{key}: {old} -> {new}")
+    }
 }
 
 impl Source {

@@ -68,10 +68,12 @@ impl StateMap {
         if state == self.state {
             return Ok(false);
         }
-        self.map
-            .set(0, Value(state), 0)
-            .map_err(map_error(names::STATE))?;
-        self.state = state;
+        for state in steps(&self.state, &state) {
+            self.map
+                .set(0, Value(state), 0)
+                .map_err(map_error(names::STATE))?;
+            self.state = state;
+        }
         Ok(true)
     }
 
@@ -135,6 +137,41 @@ impl StateMap {
         self.update(|state| state.config.peers = state.peers())
             .map(drop)
     }
+}
+
+/// The states by which `old` becomes `new`, for programs that read while one is written.
+///
+/// An address and its VIP must agree. So those of VIPs change one after the other, from the first on,
+/// and then their number: a VIP that stays moves to a lower place, where a search finds it first, before
+/// its old place gets another one. Where VIPs of IPv6 move to a higher place, all changes at once.
+fn steps(old: &State, new: &State) -> Vec<State> {
+    let (before, after) = (&old.config, &new.config);
+    let moves =
+        before.ipv4_count != after.ipv4_count && before.ipv6_count.min(after.ipv6_count) > 0;
+    let mut step = *old;
+    let mut steps = Vec::new();
+    let mut add = |step: &State| {
+        if steps.last().unwrap_or(old) != step {
+            steps.push(*step);
+        }
+    };
+    if !moves && old.vips != new.vips {
+        // The health of new checks before their services.
+        step.masks = new.masks;
+        add(&step);
+        let first_ipv6 = after.ipv4_count.max(before.ipv4_count) as usize;
+        for place in 0..new.vips.len() {
+            step.vips[place] = new.vips[place];
+            add(&step);
+            step.ipv4[place] = new.ipv4[place];
+            if let Some(behind) = place.checked_sub(first_ipv6) {
+                step.ipv6[behind] = new.ipv6[behind];
+            }
+            add(&step);
+        }
+    }
+    add(new);
+    steps
 }
 
 /// Sets until when a node answers for its VIPs: all of them, or none.
@@ -257,5 +294,83 @@ impl Maps {
         Ok(cpus
             .iter()
             .fold(BackendCounters::default(), |sum, cpu| sum + cpu.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use vip_common::abi::{Service, Vip};
+    use vip_common::wire::addr::{Be16, Be128};
+
+    use super::*;
+
+    const KEY: [u64; 2] = [1, 2];
+
+    fn address(vip: u8) -> Be128 {
+        if vip < 100 {
+            Be128::from(std::net::IpAddr::from([10, 0, 0, vip]))
+        } else {
+            Be128::from(std::net::IpAddr::from([
+                0xfd00,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                vip.into(),
+            ]))
+        }
+    }
+
+    fn state(vips: &[u8]) -> State {
+        let mut state = State::zeroed();
+        state.set_vips(vips.iter().map(|vip| {
+            let port = Be16::new(6000 + u16::from(*vip));
+            let address = address(*vip);
+            Vip::new(address, &[Service::new(KEY, address, port)])
+        }));
+        state
+    }
+
+    /// As the programs find it.
+    fn found(state: &State, vip: u8) -> Option<&Vip> {
+        let wanted = address(vip);
+        let config = &state.config;
+        let place = match wanted.ipv4() {
+            Some(wanted) => state.ipv4[..config.ipv4_count as usize]
+                .iter()
+                .position(|address| *address == wanted)?,
+            None => {
+                let ipv6 = &state.ipv6[..config.ipv6_count as usize];
+                let behind = ipv6.iter().position(|address| *address == wanted)?;
+                config.ipv4_count as usize + behind
+            }
+        };
+        Some(&state.vips[place])
+    }
+
+    #[test]
+    fn vip_that_stays_is_found_while_others_come_and_go() {
+        for (old, new) in [
+            (&[1, 2, 3][..], &[1, 3][..]),
+            (&[1], &[1, 2, 3]),
+            (&[1, 2, 3, 4, 5], &[1, 3, 5, 6]),
+            (&[1, 101, 102, 103], &[1, 102, 103, 104]),
+            (&[1, 2, 101], &[1, 2, 101, 102]),
+        ] {
+            let (from, to) = (state(old), state(new));
+            let all = steps(&from, &to);
+            assert_eq!(all.last(), Some(&to));
+            for step in &all {
+                for vip in old.iter().filter(|vip| new.contains(vip)) {
+                    let found = found(step, *vip).expect("is there");
+                    assert_eq!(found.address, address(*vip), "{old:?} {new:?}");
+                }
+            }
+        }
+        assert_eq!(steps(&state(&[1, 101]), &state(&[1, 2, 101])).len(), 1);
+        assert!(steps(&state(&[1]), &state(&[1])).is_empty());
     }
 }

@@ -47,6 +47,7 @@ use bytemuck::Zeroable as _;
 use vip_common::abi::{BackendCounters, BackendIndex, BackendMask, CheckIndex, Counter, State};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
+use vip_node::allow::AllowLists;
 
 use self::error::program_error;
 use self::maps::Maps;
@@ -164,12 +165,7 @@ impl Datapath {
             *base = other_half(*base);
             datapath.maps.ranks.write(*base, &desired.rows)?;
         }
-        let allowed = &mut datapath.halves.allowed;
-        if !datapath.maps.allowed.holds(*allowed, &desired.allowed) {
-            // In the same way: a service's root is the one word.
-            *allowed = 1 - *allowed;
-            datapath.maps.allowed.write(*allowed, &desired.allowed);
-        }
+        datapath.change_lists(&desired.allowed);
         state.update(|state| desired.write(state, datapath.halves))?;
         Ok((datapath, state))
     }
@@ -184,6 +180,16 @@ impl Datapath {
     #[must_use]
     pub fn halves(&self) -> Halves {
         self.halves
+    }
+
+    /// Writes allow lists into the half that is not in use, unless the other one has them. The state
+    /// is to name the half then: a service's root is one word.
+    pub fn change_lists(&mut self, lists: &AllowLists) {
+        let allowed = &mut self.halves.allowed;
+        if !self.maps.allowed.holds(*allowed, lists) {
+            *allowed = 1 - *allowed;
+            self.maps.allowed.write(*allowed, lists);
+        }
     }
 
     /// Makes rank table and allow lists say what the desired state says, and reports whether that was

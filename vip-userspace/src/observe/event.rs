@@ -14,6 +14,8 @@ use vip_node::alarm::Kind;
 use vip_node::choice::Resort;
 use vip_node::hooks::Hook;
 
+use crate::config::{Change, Changes};
+
 use self::Severity::{Error, Info, Warning};
 
 /// Something that changed, as log, journal and `vip events` show it. Nodes are called by their
@@ -375,10 +377,17 @@ events! {
         "the driver has the XDP program and does not run it"
     });
 
+    /// The configuration was read again. What counts from now on, and what does not.
+    reloaded(changes: &Changes): if changes.kept.is_empty() { Info } else { Warning },
+        text(reloaded(changes));
+
+    /// The configuration was read again, and something in it is wrong.
+    reload_refused(cause: String): Error,
+        text("the configuration is not applied, and the old one stays").because(cause);
+
     /// A signal came that has no meaning to the agent.
     signal_ignored(signal: &str): Warning, text(format!(
-        "{signal} ignored: there is no reload. To apply a changed configuration, restart the \
-         agent: it hands the VIP over"
+        "{signal} ignored: SIGHUP reads the configuration again, SIGTERM ends the agent"
     ));
 
     /// The agent cannot do something, and goes on without.
@@ -404,6 +413,18 @@ const fn severity(kind: Kind) -> Severity {
     match kind {
         Kind::NoAgent | Kind::SourceMacs => Warning,
         Kind::Stranger | Kind::Unheard | Kind::OffLink | Kind::TwoOwners | Kind::Duplicate => Error,
+    }
+}
+
+/// What a configuration that was read again has changed.
+fn reloaded(changes: &Changes) -> String {
+    let applied = changes.applied.iter().map(Change::to_string);
+    let kept = changes.kept.iter().cloned();
+    let all: Vec<String> = applied.chain(kept).collect();
+    if all.is_empty() {
+        "the configuration was read again: nothing has changed".to_owned()
+    } else {
+        format!("the configuration was read again: {}", all.join("; "))
     }
 }
 

@@ -91,6 +91,11 @@ impl Server {
         (server, asked)
     }
 
+    /// Where to listen from the next [`listen`](Self::listen) on.
+    pub const fn place(&mut self, place: Option<Listen>) {
+        self.place = place;
+    }
+
     /// Listens wherever it does not yet, on the node that has this address now.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Changes;
 use crate::run_dir::RunDir;
 
 /// The agent answers in well under a millisecond, or at the end of a handover, unless it hangs.
@@ -24,6 +25,8 @@ pub enum Request {
         /// Its name or address; whichever is best if `None`.
         to: Option<String>,
     },
+    /// Read the configuration again. Answered with [`Reloaded`].
+    Reload,
     /// Bring no new connections to this node, or bring them again. Answered with [`Drained`],
     /// once the other nodes were told.
     Drain {
@@ -32,6 +35,16 @@ pub enum Request {
         /// Also if nobody as good is left for them.
         force: bool,
     },
+}
+
+/// The configuration was read again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reloaded {
+    /// What has changed.
+    Done(Changes),
+    /// What is wrong in it, so that nothing has.
+    Refused(String),
 }
 
 /// A node drains, or does no more.

@@ -46,7 +46,7 @@ pub(super) async fn wait(
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
             // They are not looked at yet.
-            Ok(Some(Outcome::Queue(..) | Outcome::NoQueues(_))) => {}
+            Ok(Some(Outcome::Queue { .. } | Outcome::NoQueues(_))) => {}
             Ok(None) | Err(_) => break,
         }
     }

@@ -24,7 +24,15 @@ const NO_RESET: &str =
 
 impl Supervisor {
     /// A server of this node does not accept connections, or does again.
-    pub(in crate::agent) fn on_queue(&mut self, check: CheckIndex, hang: Option<Hang>) {
+    pub(in crate::agent) fn on_queue(
+        &mut self,
+        generation: u32,
+        check: CheckIndex,
+        hang: Option<Hang>,
+    ) {
+        if generation != self.checking.generation {
+            return;
+        }
         self.node_thread.tell(Input::Hang { check, hang });
     }
 
@@ -46,10 +54,10 @@ impl Supervisor {
 
     /// Keeps why a server counts as one that hangs.
     pub(super) fn note_hang(&mut self, node: BackendIndex, check: CheckIndex, hang: Option<Hang>) {
-        let Some(peer) = self.peers.get_mut(node) else {
+        let peer = self.peers.get_mut(node);
+        let Some(known) = peer.and_then(|peer| peer.hangs.get_mut(check.get())) else {
             return;
         };
-        let known = &mut peer.hangs[check.get()];
         *known = hang.map(|hang| Hanging {
             hang,
             ..known.unwrap_or(Hanging {

@@ -19,6 +19,7 @@ mod network;
 mod other_nics;
 mod peer;
 mod probes;
+mod reload;
 mod report;
 mod segment;
 mod setup;
@@ -42,13 +43,14 @@ use self::claims::Claims;
 use self::hooks::Hooks;
 use self::other_nics::OtherNics;
 use self::peer::Peer;
+use self::reload::Checking;
 use self::segment::Segment;
 use self::setup::NicSockets;
 use super::cluster::Cluster;
 use super::node_thread::{Command, NodeThread, View};
 use super::state::StateDir;
 use crate::clock::now;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::datapath::{Attachment, Datapath, DesiredState, Held, Pins};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
@@ -63,6 +65,9 @@ use vip_node::sources::Sources;
 /// Everything the loop drives.
 pub(super) struct Supervisor {
     config: Config,
+    /// Where it was read.
+    source: Source,
+    checking: Checking,
     nic: Nic,
     netlink: Netlink,
     desired: Arc<DesiredState>,

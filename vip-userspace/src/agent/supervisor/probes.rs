@@ -28,8 +28,12 @@ impl Supervisor {
         }
     }
 
-    /// Keeps what a probe found, for people and for pods. Returns what it means.
+    /// Keeps what a probe found, for people and for pods. Returns what it means; `None` if it is about
+    /// a check that there was before a reload.
     pub(super) fn note_probe(&mut self, probed: &Probed) -> Option<(BackendIndex, Probe)> {
+        if probed.generation != self.checking.generation {
+            return None;
+        }
         let (own, check) = (probed.node == self.cluster.own(), probed.check);
         let found = first::meaning(probed, own);
         let peer = self.peers.get_mut(probed.node)?;

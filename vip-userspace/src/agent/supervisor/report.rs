@@ -65,14 +65,14 @@ impl Supervisor {
                 node,
                 check,
                 change,
-            } => self.health(node, check, change),
+            } => self.health(node, check, change)?,
             Report::Hang { node, check, hang } => {
                 // Told as a change of health.
                 self.note_hang(node, check, hang);
                 return None;
             }
             Report::NewConnections { check, resort } => {
-                Event::new_connections(self.config.checks[check.get()].port, resort)
+                Event::new_connections(self.config.checks.get(check.get())?.port, resort)
             }
             Report::Draining {
                 node,
@@ -190,11 +190,12 @@ impl Supervisor {
         }
     }
 
-    fn health(&self, node: BackendIndex, check: CheckIndex, change: Transition) -> Event {
-        let port = self.config.checks[check.get()].port;
+    /// `None` if there is no such check any more since a reload.
+    fn health(&self, node: BackendIndex, check: CheckIndex, change: Transition) -> Option<Event> {
+        let port = self.config.checks.get(check.get())?.port;
         let cause = |found: Probe| found.text().to_owned();
         let name = self.name(node);
-        match change {
+        Some(match change {
             Transition::Alive => Event::probes_answered(name),
             Transition::Dead(found) => Event::probes_unanswered(name, cause(found)),
             Transition::Ready => Event::server_ready(name, port),
@@ -203,7 +204,7 @@ impl Supervisor {
             }
             Transition::Unknown(found) => Event::server_unknown(name, port, cause(found)),
             Transition::NotReady(found) => Event::server_not_ready(name, port, cause(found)),
-        }
+        })
     }
 
     /// A claim of the VIP in words. The node's name, if it is a node, comes before it.

@@ -87,8 +87,8 @@ pub(super) fn described(nic: &Nic, attachment: Attachment) -> String {
 pub(super) struct NicSockets {
     pub(super) neighbours: Arc<Neighbours>,
     pub(super) sources: SourceSocket,
-    /// `None` if there is no VIP of IPv6.
-    _groups: Option<Groups>,
+    /// `None` if there is no VIP of IPv6. They are left when it is dropped.
+    pub(super) groups: Option<Groups>,
     /// How the thread has BFD's port.
     pub(super) bfd: Access,
 }
@@ -107,11 +107,7 @@ impl NicSockets {
             VrrpMode::Unicast => Delivery::Unicast,
             VrrpMode::Multicast => Delivery::Multicast,
         };
-        let vips: Vec<IpAddr> = addresses_of(config).collect();
-        let spoken_of = [&vips[..], &[nic.address], peers].concat();
-        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
-        let groups = vips.iter().any(IpAddr::is_ipv6);
-        let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
+        let (neighbours, groups) = Self::listen(config, peers, nic)?;
         let vrrp = VrrpSocket::open(&nic.name, nic.address, peers, delivery)?;
         let echo = EchoSocket::open(&nic.name, nic.address, peers)?;
         let sources = SourceSocket::open(nic)?;
@@ -127,10 +123,24 @@ impl NicSockets {
         let own = Self {
             neighbours,
             sources,
-            _groups: groups,
+            groups,
             bfd: access,
         };
         Ok((sockets, own))
+    }
+
+    /// Opens what depends on the VIPs.
+    pub(super) fn listen(
+        config: &Config,
+        peers: &[IpAddr],
+        nic: &Nic,
+    ) -> anyhow::Result<(Arc<Neighbours>, Option<Groups>)> {
+        let vips: Vec<IpAddr> = addresses_of(config).collect();
+        let spoken_of = [&vips[..], &[nic.address], peers].concat();
+        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
+        let groups = vips.iter().any(IpAddr::is_ipv6);
+        let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
+        Ok((neighbours, groups))
     }
 }
 
@@ -171,13 +181,8 @@ pub(super) fn redirect(datapath: &mut Datapath, config: &Config) -> Option<PathB
     }
 }
 
-/// What should lie in the maps.
-pub(super) fn desired(
-    config: &Config,
-    cluster: &Cluster,
-    nic: &Nic,
-    port_macs: [Mac; MAX_BOND_PORTS],
-) -> anyhow::Result<DesiredState> {
+/// The VIPs with their services, and the allow lists of these.
+pub(super) fn served(config: &Config) -> (Vec<Vip>, AllowLists) {
     let key = config.hash_key();
     let mut id = 0;
     let mut allowed = AllowLists::default();
@@ -203,12 +208,25 @@ pub(super) fn desired(
             .collect();
         Vip::new(address, &services)
     });
+    let vips = vips.collect();
+    (vips, allowed)
+}
+
+/// What should lie in the maps.
+pub(super) fn desired(
+    config: &Config,
+    cluster: &Cluster,
+    nic: &Nic,
+    port_macs: [Mac; MAX_BOND_PORTS],
+) -> anyhow::Result<DesiredState> {
+    let key = config.hash_key();
+    let (vips, allowed) = served(config);
     Ok(DesiredState {
         own_index: Some(cluster.own()),
         own_mac: Mac::from_wire(nic.mac),
         port_macs,
         own_address: Be128::from(nic.address).ipv4().unwrap_or_default(),
-        vips: vips.collect(),
+        vips,
         allowed,
         redirects: config.local.is_some(),
         netns: crate::net::netns_cookie().unwrap_or(0),

@@ -15,6 +15,7 @@ use super::first::{self, First};
 use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
 use super::peer::Peer;
+use super::reload::Checking;
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
 use crate::agent::cluster::Cluster;
@@ -24,7 +25,7 @@ use crate::agent::queues::watch_queues;
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::datapath::{
     self, Attachment, Datapath, DesiredState, Held, Loader, Pins, StateMap, Way,
 };
@@ -38,9 +39,14 @@ use vip_node::hooks::Hook;
 use vip_node::sources::Sources;
 use vip_node::{Input, Node};
 
+/// The generation of the tasks that look at servers first.
+const FIRST: u32 = 0;
+
 /// What an agent starts with.
 pub(in crate::agent) struct Start<'a> {
     pub(in crate::agent) config: Config,
+    /// Where it was read.
+    pub(in crate::agent) source: Source,
     pub(in crate::agent) nic: Nic,
     pub(in crate::agent) netlink: Netlink,
     pub(in crate::agent) probe_times: ProbeTimes,
@@ -63,6 +69,7 @@ impl Start<'_> {
     ) -> anyhow::Result<(Supervisor, mpsc::UnboundedReceiver<Notice>)> {
         let Self {
             config,
+            source,
             nic,
             netlink,
             ..
@@ -70,12 +77,14 @@ impl Start<'_> {
         let mut on = OnNic::put(&config, &nic, &netlink).await?;
         // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
         // read.
-        start_probes(&config, &on.cluster, &self.probes);
+        let mut tasks = start_probes(&config, &on.cluster, FIRST, &self.probes);
         // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
         // to be turned to a server that nobody has probed, this node's own least.
         let first = on.first_probes(&config, self.outcomes).await?;
         let longest_queue = Arc::default();
-        watch_queues(&config, self.probes, Arc::clone(&longest_queue));
+        let queues = self.probes.clone();
+        let watching = watch_queues(&config, FIRST, queues, Arc::clone(&longest_queue));
+        tasks.push(watching);
         let cgroup = redirect(&mut on.datapath, &config);
         // What came before the programs did.
         on.sockets.neighbours.drain();
@@ -123,6 +132,12 @@ impl Start<'_> {
         let now = now();
         let mut supervisor = Supervisor {
             config,
+            source,
+            checking: Checking {
+                generation: FIRST,
+                tasks,
+                outcomes: self.probes,
+            },
             nic,
             netlink,
             desired: on.desired,

@@ -1,0 +1,212 @@
+//! `vip reload` and SIGHUP: what a changed configuration changes while the agent runs.
+//!
+//! All that may be refused comes first. Then an address that is no VIP any more leaves `lo` before
+//! the programs forget it, and a new one comes there after they know it: at no time does the kernel
+//! alone answer for one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use vip_common::abi::CheckIndex;
+use vip_common::wire::time::BootNanos;
+
+use super::setup::{NicSockets, addresses_of, served};
+use super::{Supervisor, addresses};
+use crate::agent::node_thread::{Command, Serve};
+use crate::agent::probes::{Outcome, start_probes};
+use crate::agent::queues::watch_queues;
+use crate::agent::refuse_taken;
+use crate::config::{Changes, Config, Listen, Reread};
+use crate::datapath::DesiredState;
+use crate::observe::event::{Event, Repair};
+use crate::observe::socket::Reloaded;
+use vip_node::Input;
+use vip_node::health::{Hang, Origin, Thresholds};
+
+/// The tasks that look at servers.
+pub(super) struct Checking {
+    /// Counts up with the tasks: what earlier ones found is about other checks.
+    pub(super) generation: u32,
+    pub(super) tasks: Vec<AbortHandle>,
+    /// Where they tell what they find.
+    pub(super) outcomes: mpsc::Sender<Outcome>,
+}
+
+impl Supervisor {
+    /// Where the agent is to listen for HTTP.
+    pub(in crate::agent) fn http(&self) -> Option<Listen> {
+        self.config.http
+    }
+
+    /// Reads the configuration again, and applies what changed. A bad one changes nothing.
+    pub(in crate::agent) async fn reload(&mut self) -> Reloaded {
+        match self.apply().await {
+            Ok(changes) => {
+                self.journal.note(Event::reloaded(&changes));
+                Reloaded::Done(changes)
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                self.journal.note(Event::reload_refused(why.clone()));
+                Reloaded::Refused(why)
+            }
+        }
+    }
+
+    async fn apply(&mut self) -> anyhow::Result<Changes> {
+        let Reread {
+            config,
+            source,
+            origins,
+            changes,
+        } = self.source.again(&self.config)?;
+        let other_vips = !addresses_of(&config).eq(addresses_of(&self.config));
+        let mut listening = None;
+        if other_vips {
+            let (nic, netlink) = (&self.nic, &self.netlink);
+            let vips = addresses_of(&config);
+            netlink
+                .refuse_no_hosts(nic, vips, config.addresses())
+                .await?;
+            refuse_taken(&config, nic, netlink).await?;
+            listening = Some(NicSockets::listen(&config, nic)?);
+            let left = addresses::leave_old(netlink, &config).await?;
+            for address in left {
+                self.journal.note(Event::address_left(address));
+            }
+        }
+        if let Some((neighbours, groups)) = listening {
+            neighbours.drain();
+            self.sockets.neighbours = neighbours;
+            self.sockets.groups = groups;
+        }
+        let before = std::mem::replace(&mut self.config, config);
+        self.source = source;
+        self.change_served(&before, origins).await?;
+        if other_vips {
+            self.put_new(&before).await;
+        }
+        self.look_at_other_nics().await;
+        if self.config.health.reset_on_hang && !before.health.reset_on_hang {
+            self.tell_of_reset();
+        }
+        Ok(changes)
+    }
+
+    /// Changes what the programs and the thread know of VIPs, services and checks, and who asks the
+    /// servers. Returns when the programs know it.
+    async fn change_served(&mut self, before: &Config, origins: Vec<Origin>) -> anyhow::Result<()> {
+        let asks = |config: &Config| {
+            let health = &config.health;
+            let proofs = (health.tls.clone(), health.credentials.clone());
+            (
+                config.checks.clone(),
+                proofs,
+                health.interval,
+                health.timeout,
+            )
+        };
+        let others = asks(before) != asks(&self.config) || before.vips != self.config.vips;
+        if others {
+            self.stop_checking();
+            self.move_checks(&origins);
+        }
+        if before.health.credentials != self.config.health.credentials {
+            self.credentials_trouble = None;
+        }
+        let (vips, allowed) = served(&self.config);
+        let desired = DesiredState {
+            vips,
+            allowed,
+            ..(*self.desired).clone()
+        };
+        self.datapath.change_lists(&desired.allowed);
+        self.desired = Arc::new(desired);
+        let health = &self.config.health;
+        self.node_thread.tell(Command::Serve(Box::new(Serve {
+            desired: self.desired.clone(),
+            halves: self.datapath.halves(),
+            vips: addresses_of(&self.config).collect(),
+            neighbours: self.sockets.neighbours.clone(),
+            thresholds: Thresholds {
+                rise: health.rise,
+                fall: health.fall,
+            },
+            origins,
+        })));
+        // Its answer comes after that.
+        self.view().await?;
+        if others {
+            self.start_checking();
+        }
+        Ok(())
+    }
+
+    /// Puts the VIPs on `lo` that were none, and announces them.
+    async fn put_new(&mut self, before: &Config) {
+        let old: Vec<IpAddr> = addresses_of(before).collect();
+        let new = self.config.vips.iter();
+        for vip in new.filter(|vip| !old.contains(&vip.address)) {
+            match addresses::put(&self.netlink, &self.config, vip).await {
+                Ok(placed) => placed.tell(vip.address, &mut self.journal),
+                // It is tried again every two seconds.
+                Err(error) => self
+                    .journal
+                    .note(Event::not_repaired(Repair::Address, format!("{error:#}"))),
+            }
+        }
+        self.node_thread.tell(Input::Moved);
+    }
+
+    fn stop_checking(&mut self) {
+        for task in self.checking.tasks.drain(..) {
+            task.abort();
+        }
+        self.checking.generation += 1;
+    }
+
+    fn start_checking(&mut self) {
+        let Checking {
+            generation,
+            tasks,
+            outcomes,
+        } = &mut self.checking;
+        *tasks = start_probes(&self.config, self.nic.node_index, *generation, outcomes);
+        let longest = self.longest_queue.clone();
+        tasks.push(watch_queues(
+            &self.config,
+            *generation,
+            outcomes.clone(),
+            longest,
+        ));
+    }
+
+    /// Keeps what is known of the servers, by the checks that there are now.
+    fn move_checks(&mut self, origins: &[Origin]) {
+        let known = |origin: &Origin| match origin {
+            Origin::Same(index) | Origin::Like(index) => Some(index.get()),
+            Origin::New => None,
+        };
+        for peer in &mut self.peers {
+            let from = |origin| known(origin).and_then(|index| peer.probes.get(index)?.clone());
+            let probes = origins.iter().map(from).collect();
+            let from = |origin| known(origin).and_then(|index| *peer.hangs.get(index)?);
+            let by_queue = |hang: &Hang| matches!(hang, Hang::Queue { .. });
+            let hangs = origins
+                .iter()
+                .map(from)
+                .map(|known| known.filter(|known| !by_queue(&known.hang)));
+            peer.hangs = hangs.collect();
+            peer.probes = probes;
+        }
+        let checks = CheckIndex::first(origins.len()).zip(origins);
+        for (check, _) in checks.filter(|(_, origin)| **origin == Origin::New) {
+            // The place may have been that of another check, whose listener says nothing.
+            if let Err(error) = self.datapath.note_listener(check, BootNanos::ZERO) {
+                tracing::warn!(%error, "cannot forget the server of a check that is no more");
+            }
+        }
+    }
+}
