@@ -20,13 +20,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// Sends a node's agent the signals that have no meaning to it.
 fn ignored(cluster: &mut Cluster, outcome: &mut Outcome, node: usize) -> Result<()> {
     let before = cluster.status(node)?.takeovers;
-    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
         cluster.signal_agent(node, signal);
     }
     cluster.wait_for_status(
-        "the owner says that it ignores three signals",
+        "the owner says that it ignores two signals",
         &[node],
-        |_, _, status| status.event_count("signal_ignored") == 3,
+        |_, _, status| status.event_count("signal_ignored") == 2,
     )?;
     let after = cluster.status(node)?;
     outcome.promise(after.is_active() && after.takeovers == before, || {
@@ -49,7 +49,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     })?;
 
     ignored(cluster, &mut outcome, first)?;
-    timeline.event("SIGHUP, SIGUSR1 and SIGUSR2 change nothing");
+    timeline.event("SIGUSR1 and SIGUSR2 change nothing");
     traffic.load.go_on(100)?;
 
     let name = cluster.name(to);

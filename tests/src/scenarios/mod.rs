@@ -44,6 +44,7 @@ mod port_mapping;
 mod port_reused;
 mod priority_tagged;
 mod readyz_says_no;
+mod reload;
 mod remote_client;
 mod second_way;
 mod server_hangs;
@@ -102,6 +103,7 @@ pub const ALL: &[Scenario] = &[
     port_mapping::SCENARIO,
     second_way::SCENARIO,
     vip_changed::SCENARIO,
+    reload::SCENARIO,
     first_start::SCENARIO,
     allow_list::SCENARIO,
     links::BRIDGE,
