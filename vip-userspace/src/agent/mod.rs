@@ -22,8 +22,11 @@ mod signals;
 pub mod state;
 mod supervisor;
 pub mod survey;
+mod taken;
 mod ticks;
 pub mod traces;
+
+pub use self::taken::refuse_taken;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -37,7 +40,7 @@ use self::state::StateDir;
 use self::supervisor::Start;
 use self::traces::How;
 use crate::config::{Config, Source};
-use crate::datapath::{self, Claim, Turn};
+use crate::datapath::Turn;
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
 use crate::observe::event::Event;
@@ -152,23 +155,4 @@ async fn undo(config: &Config) {
     if let Err(error) = done {
         tracing::warn!("the failed start left something, see `vip cleanup`: {error:#}");
     }
-}
-
-/// Looks whether another agent on this machine has what this one wants. Changes nothing.
-///
-/// # Errors
-/// One has.
-pub async fn refuse_taken(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<()> {
-    let link = netlink.link(nic.index).await?;
-    let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
-    let claim = Claim {
-        run_directory: config.run_dir.path(),
-        interface: &nic.name,
-        index: nic.index,
-        xdp: link.and_then(|link| link.xdp),
-        vips: &vips,
-        netns: crate::net::netns_cookie().unwrap_or(0),
-    };
-    datapath::refuse_taken(&config.datapath.bpffs, &claim)?;
-    Ok(())
 }

@@ -227,6 +227,7 @@ keys! {
         pub key_file: Option<PathBuf> {
             kind: file("absolute path"),
             unset: "none",
+            reload: Restart,
             example: "\"/etc/vip/key\"",
             flag: ("--key-file", "FILE"),
         }

@@ -339,3 +339,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn checks_that_change_keep_what_is_known_of_their_servers() {
+    let mut health = Health::new(1, 3, THRESHOLDS);
+    let index = Backend::INDEX;
+    let check = |place| CheckIndex::new(place).expect("there may be more");
+    health.on_probe(index, check(0), Probe::Ready);
+    health.on_probe(index, check(1), Probe::Refused);
+    health.on_probe(index, check(2), Probe::Ready);
+    let (waiting, since) = (1, BootNanos::ZERO);
+    let queue = Hang::Queue { waiting, since };
+    health.set_hang(BootNanos::ZERO, index, check(2), Some(queue));
+    // The API is asked in another way, the second check is gone, and the last one is new.
+    let origins = [Origin::Like(check(0)), Origin::Same(check(2)), Origin::New];
+    health.change_checks(&origins, Thresholds { rise: 1, fall: 1 });
+    assert_eq!(health.checks().count(), 3);
+    assert!(health.usable(index, check(0)) && health.server(index, check(0)) == Server::Unknown);
+    // Whoever looks at the queue begins anew.
+    assert_eq!(health.server(index, check(1)), Server::Ready);
+    assert!(!health.usable(index, check(2)) && health.all_unasked(check(2)).contains(index));
+    assert!(!health.all_unasked(check(0)).contains(index));
+    // The first answer decides, and then the new thresholds do.
+    health.on_probe(index, check(0), not_ready());
+    assert!(!health.usable(index, check(0)));
+    health.on_probe(index, check(1), not_ready());
+    assert_eq!(health.server(index, check(1)), Server::Unready);
+    health.change_checks(&origins[..1], THRESHOLDS);
+    assert_eq!(health.server(index, check(1)), Server::Unready);
+    assert_eq!(health.checks().count(), 1);
+}

@@ -6,6 +6,7 @@
 mod addresses;
 mod bfd;
 mod bfd_access;
+mod checking;
 mod claims;
 mod drain;
 mod first;
@@ -39,11 +40,11 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 use vip_common::wire::time::BootNanos;
 
+use self::checking::Checking;
 use self::claims::Claims;
 use self::hooks::Hooks;
 use self::other_nics::OtherNics;
 use self::peer::Peer;
-use self::reload::Checking;
 use self::segment::Segment;
 use self::setup::NicSockets;
 use super::cluster::Cluster;

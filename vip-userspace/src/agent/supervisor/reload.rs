@@ -7,32 +7,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use vip_common::abi::CheckIndex;
 use vip_common::wire::time::BootNanos;
 
 use super::setup::{NicSockets, addresses_of, served};
 use super::{Supervisor, addresses};
 use crate::agent::node_thread::{Command, Serve};
-use crate::agent::probes::{Outcome, start_probes};
-use crate::agent::queues::watch_queues;
-use crate::agent::refuse_taken;
+use crate::agent::taken::refuse_taken;
 use crate::config::{Changes, Config, Listen, Reread};
 use crate::datapath::DesiredState;
 use crate::observe::event::{Event, Repair};
 use crate::observe::socket::Reloaded;
 use vip_node::Input;
 use vip_node::health::{Hang, Origin, Thresholds};
-
-/// The tasks that look at servers.
-pub(super) struct Checking {
-    /// Counts up with the tasks: what earlier ones found is about other checks.
-    pub(super) generation: u32,
-    pub(super) tasks: Vec<AbortHandle>,
-    /// Where they tell what they find.
-    pub(super) outcomes: mpsc::Sender<Outcome>,
-}
 
 impl Supervisor {
     /// Where the agent is to listen for HTTP.
@@ -71,7 +58,7 @@ impl Supervisor {
                 .refuse_no_hosts(nic, vips, config.addresses())
                 .await?;
             refuse_taken(&config, nic, netlink).await?;
-            listening = Some(NicSockets::listen(&config, nic)?);
+            listening = Some(NicSockets::listen(&config, &self.cluster.peers(), nic)?);
             let left = addresses::leave_old(netlink, &config).await?;
             for address in left {
                 self.journal.note(Event::address_left(address));
@@ -110,7 +97,7 @@ impl Supervisor {
         };
         let others = asks(before) != asks(&self.config) || before.vips != self.config.vips;
         if others {
-            self.stop_checking();
+            self.checking.stop();
             self.move_checks(&origins);
         }
         if before.health.credentials != self.config.health.credentials {
@@ -139,7 +126,9 @@ impl Supervisor {
         // Its answer comes after that.
         self.view().await?;
         if others {
-            self.start_checking();
+            let queues = self.longest_queue.clone();
+            self.checking
+                .start(&self.config, &self.cluster, queues);
         }
         Ok(())
     }
@@ -160,36 +149,13 @@ impl Supervisor {
         self.node_thread.tell(Input::Moved);
     }
 
-    fn stop_checking(&mut self) {
-        for task in self.checking.tasks.drain(..) {
-            task.abort();
-        }
-        self.checking.generation += 1;
-    }
-
-    fn start_checking(&mut self) {
-        let Checking {
-            generation,
-            tasks,
-            outcomes,
-        } = &mut self.checking;
-        *tasks = start_probes(&self.config, self.nic.node_index, *generation, outcomes);
-        let longest = self.longest_queue.clone();
-        tasks.push(watch_queues(
-            &self.config,
-            *generation,
-            outcomes.clone(),
-            longest,
-        ));
-    }
-
     /// Keeps what is known of the servers, by the checks that there are now.
     fn move_checks(&mut self, origins: &[Origin]) {
         let known = |origin: &Origin| match origin {
             Origin::Same(index) | Origin::Like(index) => Some(index.get()),
             Origin::New => None,
         };
-        for peer in &mut self.peers {
+        for peer in self.peers.values_mut() {
             let from = |origin| known(origin).and_then(|index| peer.probes.get(index)?.clone());
             let probes = origins.iter().map(from).collect();
             let from = |origin| known(origin).and_then(|index| *peer.hangs.get(index)?);

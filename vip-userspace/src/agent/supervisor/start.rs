@@ -10,18 +10,17 @@ use vip_common::abi::BackendIndex;
 
 use super::Supervisor;
 use super::addresses::{self, Placed};
+use super::checking::Checking;
 use super::claims::{self, Claims};
 use super::first::{self, First};
 use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
 use super::peer::Peer;
-use super::reload::Checking;
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
 use crate::agent::cluster::Cluster;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
-use crate::agent::probes::{Outcome, start_probes};
-use crate::agent::queues::watch_queues;
+use crate::agent::probes::Outcome;
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
@@ -38,9 +37,6 @@ use vip_node::election::State;
 use vip_node::hooks::Hook;
 use vip_node::sources::Sources;
 use vip_node::{Input, Node};
-
-/// The generation of the tasks that look at servers first.
-const FIRST: u32 = 0;
 
 /// What an agent starts with.
 pub(in crate::agent) struct Start<'a> {
@@ -77,14 +73,12 @@ impl Start<'_> {
         let mut on = OnNic::put(&config, &nic, &netlink).await?;
         // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
         // read.
-        let mut tasks = start_probes(&config, &on.cluster, FIRST, &self.probes);
+        let mut checking = Checking::probe(&config, &on.cluster, self.probes);
         // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
         // to be turned to a server that nobody has probed, this node's own least.
         let first = on.first_probes(&config, self.outcomes).await?;
         let longest_queue = Arc::default();
-        let queues = self.probes.clone();
-        let watching = watch_queues(&config, FIRST, queues, Arc::clone(&longest_queue));
-        tasks.push(watching);
+        checking.watch(&config, Arc::clone(&longest_queue));
         let cgroup = redirect(&mut on.datapath, &config);
         // What came before the programs did.
         on.sockets.neighbours.drain();
@@ -133,11 +127,7 @@ impl Start<'_> {
         let mut supervisor = Supervisor {
             config,
             source,
-            checking: Checking {
-                generation: FIRST,
-                tasks,
-                outcomes: self.probes,
-            },
+            checking,
             nic,
             netlink,
             desired: on.desired,

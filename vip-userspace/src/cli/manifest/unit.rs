@@ -14,6 +14,8 @@ pub(super) fn unit(options: &Options, config: &Config) -> String {
         command.push(' ');
         command += &systemd_word(&word);
     }
+    let run_dir = config.run_dir.path().display().to_string();
+    let reload = format!("{BINARY} reload --run-dir {}", systemd_word(&run_dir));
     // systemd makes them below /run and /var/lib, and keeps them over restarts; others are the
     // agent's own.
     let below = |path: &Path, parent: &str| {
@@ -41,6 +43,8 @@ pub(super) fn unit(options: &Options, config: &Config) -> String {
          \n\
          [Service]\n\
          ExecStart={command}\n\
+         # After a change of the configuration file: `systemctl reload vip`.\n\
+         ExecReload={reload}\n\
          Restart=always\n\
          RestartSec=1\n\
          # Stopping hands the VIP over; programs and maps stay until `vip cleanup`.\n\
