@@ -53,7 +53,6 @@ struct Mount {
 enum Kind {
     Directory,
     DirectoryOrCreate,
-    File,
 }
 
 pub(super) fn pod(options: &Options, config: &Config) -> String {
@@ -167,8 +166,9 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
     let credentials = config.health.credentials.iter();
     let files: Vec<_> = credentials.flat_map(|them| them.files()).collect();
     let files = files.into_iter().chain(config.key_file.as_deref());
+    let from = options.from.as_ref().and_then(|_| Path::new(FILE).parent());
     let mut folders: Vec<&Path> = files.filter_map(Path::parent).collect();
-    folders.retain(|folder| tls != Some(*folder));
+    folders.retain(|folder| tls != Some(*folder) && from != Some(*folder));
     folders.sort_unstable();
     folders.dedup();
     let mut mounts = vec![
@@ -182,9 +182,8 @@ fn mounts(options: &Options, config: &Config) -> Vec<Mount> {
     for (name, folder) in names.into_iter().zip(folders) {
         mounts.push(mount(name, folder, Kind::DirectoryOrCreate, true));
     }
-    if options.from.is_some() {
-        mounts.push(mount("config", Path::new(FILE), Kind::File, true));
-    }
+    let from = from.filter(|folder| tls != Some(*folder));
+    mounts.extend(from.map(|folder| mount("config", folder, Kind::Directory, true)));
     mounts
 }
 
