@@ -328,6 +328,53 @@ fn a_dry_run_of_cleanup_changes_nothing() {
     assert_eq!([names(&run), names(&state)], [["drained"], ["drained"]]);
 }
 
+/// What an agent answers that has read its configuration again.
+fn reloaded() -> serde_json::Value {
+    let change = json!({ "key": "`interval` in [health]", "old": "500ms", "new": "\"1s\"" });
+    json!({ "done": { "applied": [change], "kept": ["`nodes` cannot change"] } })
+}
+
+#[test]
+fn reload_prints_what_changed_and_what_did_not() {
+    for (answer, code, said, complained) in [
+        (
+            reloaded(),
+            0,
+            "`interval` in [health]: 500ms -> \"1s\"\n",
+            "vip: reload: `nodes` cannot change\n",
+        ),
+        (
+            json!({ "done": { "applied": [], "kept": [] } }),
+            0,
+            "nothing has changed\n",
+            "",
+        ),
+        (
+            json!({ "refused": "vip.toml:1:7: bad" }),
+            2,
+            "",
+            "vip: vip.toml:1:7: bad\n",
+        ),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run_dir = directory.path().to_str().expect("a plain name");
+        let listener = UnixListener::bind(directory.path().join("vip.sock")).expect("a socket");
+        let agent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).expect("reads");
+            let reply = json!({ "ok": answer }).to_string();
+            stream.write_all(reply.as_bytes()).expect("writes");
+            line
+        });
+        let done = vip(&["reload", "--run-dir", run_dir]);
+        assert_eq!(agent.join().expect("answers"), "\"reload\"\n");
+        assert_eq!(done.status.code(), Some(code));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), said);
+        assert_eq!(String::from_utf8_lossy(&done.stderr), complained);
+    }
+}
+
 /// Answers each request on a run directory's socket as an agent would, as long as the test runs.
 fn stand_in(run_dir: &Path) {
     let listener = UnixListener::bind(run_dir.join("vip.sock")).expect("a socket");
@@ -340,6 +387,8 @@ fn stand_in(run_dir: &Path) {
                 json!({ "node": "cp1", "instead": "the others are unready" })
             } else if line.contains("handover") {
                 json!("cp2")
+            } else if line.contains("reload") {
+                reloaded()
             } else {
                 json!({
                     "version": "0", "vip": "10.0.0.10:6443", "services": [], "local": null,
@@ -392,6 +441,7 @@ fn no_command_minds_a_reader_that_has_gone() {
         (with(&["handover"], &here), 0),
         (with(&["drain"], &here), 0),
         (with(&["undrain"], &here), 0),
+        (with(&["reload"], &here), 0),
         (with(&["check"], &cluster), 1),
         (with(&["manifest"], &cluster), 0),
         (with(&["manifest", "--systemd"], &cluster), 0),
