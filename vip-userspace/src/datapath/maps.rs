@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use vip_common::abi::{
-    BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State, listener,
-    maps as names,
+    BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State, Vip,
+    listener, maps as names,
 };
 use vip_common::wire::addr::{Be128, Mac};
 use vip_common::wire::time::BootNanos;
@@ -155,7 +155,15 @@ fn steps(old: &State, new: &State) -> Vec<State> {
             steps.push(*step);
         }
     };
-    if !moves && old.vips != new.vips {
+    let serves_alike = |(old, new): (&Vip, &Vip)| {
+        let lease = new.answer_until;
+        *new == Vip {
+            answer_until: lease,
+            ..*old
+        }
+    };
+    // A lease alone is one word in each VIP.
+    if !moves && !zip(&old.vips, &new.vips).all(serves_alike) {
         // The health of new checks before their services.
         step.masks = new.masks;
         add(&step);
@@ -300,7 +308,7 @@ impl Maps {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use vip_common::abi::{Service, Vip};
+    use vip_common::abi::Service;
     use vip_common::wire::addr::{Be16, Be128};
 
     use super::*;
