@@ -299,11 +299,16 @@ pub struct Health {
     unprobed: Vec<Check>,
 }
 
+/// The checks of a backend that was not probed.
+fn unprobed(checks: usize, thresholds: Thresholds) -> Vec<Check> {
+    vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)]
+}
+
 impl Health {
     /// For these backends and so many checks of each; those beyond [`MAX_CHECKS`] are left out.
     #[must_use]
     pub fn new(backends: BackendMask, checks: usize, thresholds: Thresholds) -> Self {
-        let unprobed = vec![Check::new(thresholds); checks.clamp(1, MAX_CHECKS)];
+        let unprobed = unprobed(checks, thresholds);
         Self {
             backends: backends
                 .iter()
@@ -393,7 +398,7 @@ impl Health {
     /// Changes the checks: one for each origin. The accept queues of servers are looked at anew, so
     /// no server hangs by them until it is found again.
     pub fn change_checks(&mut self, origins: &[Origin], thresholds: Thresholds) {
-        for checks in &mut self.backends {
+        for checks in self.backends.values_mut() {
             let change = |origin: &Origin| {
                 let known = |index: &CheckIndex| checks.get(index.get());
                 let mut check = match origin {
@@ -411,6 +416,7 @@ impl Health {
             let changed = origins.iter().take(MAX_CHECKS).map(change).collect();
             *checks = changed;
         }
+        self.unprobed = unprobed(origins.len(), thresholds);
     }
 
     fn check(&self, index: BackendIndex, check: CheckIndex) -> Option<&Check> {

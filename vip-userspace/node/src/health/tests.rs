@@ -342,7 +342,7 @@ proptest! {
 
 #[test]
 fn checks_that_change_keep_what_is_known_of_their_servers() {
-    let mut health = Health::new(1, 3, THRESHOLDS);
+    let mut health = Health::new(BackendMask::first(1), 3, THRESHOLDS);
     let index = Backend::INDEX;
     let check = |place| CheckIndex::new(place).expect("there may be more");
     health.on_probe(index, check(0), Probe::Ready);
@@ -368,4 +368,9 @@ fn checks_that_change_keep_what_is_known_of_their_servers() {
     health.change_checks(&origins[..1], THRESHOLDS);
     assert_eq!(health.server(index, check(1)), Server::Unready);
     assert_eq!(health.checks().count(), 1);
+    // One that comes now is asked by the checks that there are now.
+    let newcomer = BackendIndex::new(1).expect("there may be more");
+    health.admit(newcomer);
+    assert!(health.all_unasked(check(0)).contains(newcomer));
+    assert!(!health.all_unasked(check(1)).contains(newcomer));
 }
