@@ -12,6 +12,9 @@ pub const EVENTS: &str = "events.jsonl";
 /// Says that the node takes no new connections; beside [`EVENTS`].
 pub const DRAINED: &str = "drained";
 
+/// The members of a cluster whose agents find each other; beside [`EVENTS`].
+pub const MEMBERS: &str = "members.jsonl";
+
 /// Where an agent keeps its socket, its lock, and its notes about the running kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunDir(PathBuf);

@@ -37,6 +37,7 @@ pub mod bfd;
 pub mod choice;
 mod conflict;
 pub mod election;
+pub mod envelope;
 mod faults;
 pub mod health;
 pub mod hello;

@@ -67,6 +67,11 @@ impl Sources {
         self.nodes[index.get()].source = source;
     }
 
+    /// A node has left: another one may take its place.
+    pub fn forget(&mut self, index: BackendIndex) {
+        self.nodes[index.get()] = Node::default();
+    }
+
     /// ARP or Neighbor Discovery resolved a node's address.
     pub fn on_neighbour(&mut self, index: BackendIndex, mac: Mac) {
         self.nodes[index.get()].mac = mac;

@@ -1,13 +1,14 @@
 //! The members of the cluster, each in its slot.
 
+use std::fs;
 use std::net::IpAddr;
 
-use vip_common::abi::{BackendIndex, BackendMask};
+use vip_common::abi::{BackendIndex, BackendMask, MAX_BACKENDS};
 use vip_common::wire::addr::Be128;
 use vip_node::rank::Identity;
 use vip_node::slots::Slots;
 
-use crate::config::Node;
+use crate::config::{Config, Node, node_name};
 
 /// The members that this node knows, itself among them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +47,32 @@ impl Cluster {
         Some(Self { own, nodes: taken })
     }
 
+    /// This node, and those that an earlier agent knew, by its maps (`found`) or its notes (`stored`):
+    /// where agents find each other. There may be more to come.
+    pub(super) fn open(
+        config: &Config,
+        own: IpAddr,
+        found: &[(BackendIndex, Be128)],
+        stored: Vec<Node>,
+    ) -> Option<Self> {
+        let found_nodes = found
+            .iter()
+            .filter_map(|(_, address)| IpAddr::try_from(*address).ok());
+        let noted = |address: IpAddr| stored.iter().find(|node| node.address == address).cloned();
+        let found_nodes: Vec<Node> = found_nodes
+            .map(|address| noted(address).unwrap_or_else(|| Node::at(address)))
+            .collect();
+        let mut nodes = vec![own_node(config, own)];
+        for node in found_nodes.into_iter().chain(stored) {
+            let is_known = nodes.iter().any(|known| known.address == node.address);
+            let fits = node.address.is_ipv4() == own.is_ipv4() && nodes.len() < MAX_BACKENDS;
+            if !is_known && fits {
+                nodes.push(node);
+            }
+        }
+        Self::new(&nodes, own, found)
+    }
+
     /// This node's slot.
     pub(super) const fn own(&self) -> BackendIndex {
         self.own
@@ -72,12 +99,46 @@ impl Cluster {
         others.map(|(_, node)| node.address).collect()
     }
 
+    /// A member has come.
+    pub(super) fn admit(&mut self, slot: BackendIndex, node: Node) {
+        self.nodes.insert(slot, node);
+    }
+
+    /// A member has left.
+    pub(super) fn remove(&mut self, slot: BackendIndex) -> Option<Node> {
+        self.nodes.remove(slot)
+    }
+
+    /// What is known of a member, to be changed.
+    pub(super) fn node_mut(&mut self, slot: BackendIndex) -> Option<&mut Node> {
+        self.nodes.get_mut(slot)
+    }
+
     /// What the rank table is built from.
     pub(super) fn identities(&self) -> Slots<Identity> {
         self.nodes.map(|_, node| Identity {
             address: node.address,
             weight: node.weight,
         })
+    }
+}
+
+/// This node, where agents find each other.
+fn own_node(config: &Config, address: IpAddr) -> Node {
+    let own = &config.own;
+    let host = || {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+        node_name(name.trim()).ok()
+    };
+    Node {
+        other_address: own.other_address,
+        name: own
+            .name
+            .clone()
+            .or_else(host)
+            .unwrap_or_else(|| address.to_string()),
+        weight: own.weight,
+        ..Node::at(address)
     }
 }
 

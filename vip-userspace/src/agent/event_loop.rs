@@ -85,6 +85,8 @@ impl EventLoop {
                         supervisor.on_queue(generation, check, hang);
                     }
                     Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
+                    Outcome::Table(table) => supervisor.on_table(*table),
+                    Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,
                 Ok(heard) = neighbours.receive() => supervisor.on_neighbour(heard),

@@ -10,9 +10,11 @@ mod cluster;
 mod event_loop;
 mod late;
 pub mod lock;
+mod members_file;
 mod memory;
 mod node_thread;
 pub mod notes;
+mod peer_channel;
 mod privileges;
 mod probes;
 mod queues;
@@ -27,6 +29,8 @@ mod ticks;
 pub mod traces;
 
 pub use self::taken::refuse_taken;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -93,6 +97,7 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
         source,
         nic,
         netlink: netlink.clone(),
+        keys: keys.map(Arc::new),
         probe_times,
         surveys,
         state_dir,

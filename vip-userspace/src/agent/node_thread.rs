@@ -24,6 +24,7 @@ use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 
+use super::peer_channel::PeerChannel;
 use super::{privileges, realtime};
 use crate::clock::now;
 use crate::config::VrrpMode;
@@ -36,8 +37,9 @@ use vip_node::bfd::{Refused, Session};
 use vip_node::choice::Resort;
 use vip_node::election::State;
 use vip_node::health::{Origin, Server, Thresholds};
+use vip_node::hello::Instance;
 use vip_node::slots::Slots;
-use vip_node::{Action, Fault, Input, NoDrain, NoHandover, Node, Report, To};
+use vip_node::{Action, Fault, Input, Installation, NoDrain, NoHandover, Node, Report, To};
 
 /// How long BFD packets may wait in their socket at most. One that has waited for longer counts as
 /// having come that long ago: it must not count as missing because this thread was late.
@@ -121,6 +123,10 @@ pub(super) enum Notice {
     Failed(&'static str, io::Error),
     /// It has no real-time priority.
     NoPriority(io::Error),
+    /// A rank table is to be made.
+    Install(Box<Installation>),
+    /// A host asks to be a member: its API server is to prove that it may be one.
+    Prove(IpAddr, Instance),
 }
 
 /// The node, as `vip status` shows it.
@@ -186,6 +192,8 @@ pub(super) struct Sockets {
     pub(super) echo: EchoSocket,
     pub(super) witness: WitnessSocket,
     pub(super) neighbours: Arc<Neighbours>,
+    /// `None`: the members are those of a list.
+    pub(super) peer_channel: Option<Arc<PeerChannel>>,
 }
 
 /// What is known of the nodes' health when the thread starts.
@@ -227,11 +235,17 @@ impl StaticConfig {
 
 /// The rest of the agent's end.
 pub(super) struct NodeThread {
+    teller: Teller,
+    thread: JoinHandle<()>,
+}
+
+/// Tells the thread something.
+#[derive(Clone)]
+pub(super) struct Teller {
     commands: mpsc::Sender<Command>,
     wake: Arc<EventFd>,
     /// It wakes up by itself within [`LATEST_READING`].
     runs_soon: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
 }
 
 impl NodeThread {
@@ -274,15 +288,37 @@ impl NodeThread {
         let thread = std::thread::Builder::new()
             .name("vip-node".to_owned())
             .spawn(|| node_loop.run())?;
-        let node_thread = Self {
+        let teller = Teller {
             commands,
             wake,
             runs_soon,
-            thread,
         };
-        Ok((node_thread, told))
+        Ok((Self { teller, thread }, told))
     }
 
+    /// For others to tell it something.
+    pub(super) fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+
+    /// As [`Teller::tell`].
+    pub(super) fn tell(&self, command: impl Into<Command>) {
+        self.teller.tell(command);
+    }
+
+    /// As [`Teller::tell_soon`].
+    pub(super) fn tell_soon(&self, input: Input) {
+        self.teller.tell_soon(input);
+    }
+
+    /// Waits for the thread to end, which [`Input::Shutdown`] makes it do. False if it ended
+    /// by a panic, which was logged.
+    pub(super) fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+impl Teller {
     /// Tells the thread something. It has ended if it is not heard, and nothing is left to say.
     pub(super) fn tell(&self, command: impl Into<Command>) {
         if self.commands.send(command.into()).is_ok() {
@@ -300,12 +336,6 @@ impl NodeThread {
             // As above.
             let _ended = self.commands.send(input.into());
         }
-    }
-
-    /// Waits for the thread to end, which [`Input::Shutdown`] makes it do. False if it ended
-    /// by a panic, which was logged.
-    pub(super) fn join(self) -> bool {
-        self.thread.join().is_ok()
     }
 }
 
@@ -432,8 +462,36 @@ impl NodeLoop {
         Some(slot).filter(|slot| *slot != self.config.own)
     }
 
-    fn address(&self, index: BackendIndex) -> IpAddr {
-        self.config.nodes[index]
+    /// `None` if the member has left meanwhile.
+    fn address(&self, index: BackendIndex) -> Option<IpAddr> {
+        self.config.nodes.get(index).copied()
+    }
+
+    /// The members have changed: hears them, and nobody else.
+    fn hear_members(&self) {
+        let own = self.config.own;
+        let others = self.config.nodes.iter().filter(|(slot, _)| *slot != own);
+        let others: Vec<IpAddr> = others.map(|(_, address)| *address).collect();
+        let Sockets {
+            vrrp, bfd, echo, ..
+        } = &self.sockets;
+        let mut heard = vrrp.set_peers(&others).and(echo.set_hosts(&others));
+        if let Some(bfd) = bfd {
+            heard = heard.and(bfd.set_peers(&others));
+        }
+        if let Err(error) = heard {
+            self.tell(Notice::Failed("hear the members", error));
+        }
+    }
+
+    /// Takes in what a report says of the members.
+    fn note_members(&mut self, report: &Report) {
+        match report {
+            Report::Admitted { node, address } => drop(self.config.nodes.insert(*node, *address)),
+            Report::Removed { node, .. } => drop(self.config.nodes.remove(*node)),
+            _ => return,
+        }
+        self.hear_members();
     }
 
     fn take_vrrp(&mut self, buffer: &mut [u8]) {
@@ -593,10 +651,13 @@ impl NodeLoop {
             }
             Command::Sockets(sockets) => {
                 self.sockets = *sockets;
+                // One may have come while they were opened.
+                self.hear_members();
                 Some(Input::Moved)
             }
             Command::Bfd(socket) => {
                 self.sockets.bfd = socket;
+                self.hear_members();
                 None
             }
             Command::Reconcile => {
@@ -678,30 +739,31 @@ impl NodeLoop {
                     interval,
                 } => self.advertise(to, priority, interval),
                 Action::SendBfd { to, packet } => {
-                    if let Some(bfd) = &self.sockets.bfd {
-                        let sent = bfd.send(self.address(to), packet.emit(&mut packet_bytes));
-                        unsent("BFD", sent);
+                    if let (Some(bfd), Some(to)) = (&self.sockets.bfd, self.address(to)) {
+                        unsent("BFD", bfd.send(to, packet.emit(&mut packet_bytes)));
                     }
                 }
                 Action::RefuseBfd { from, why } => {
                     self.received.bfd_refused[why as usize] += 1;
-                    tracing::debug!(source = %self.address(from), error = %why, "BFD packet refused");
+                    tracing::debug!(source = ?self.address(from), error = %why, "BFD packet refused");
                 }
                 Action::SendEcho(to) => {
                     self.echoes = self.echoes.wrapping_add(1);
-                    unsent("echo", self.sockets.echo.ask(self.address(to), self.echoes));
+                    if let Some(to) = self.address(to) {
+                        unsent("echo", self.sockets.echo.ask(to, self.echoes));
+                    }
                 }
                 Action::AskNeighbor(to) => {
-                    let (address, mac) = (self.address(to), self.state.mac(to));
-                    if !mac.is_unknown() {
+                    let mac = self.state.mac(to);
+                    if let Some(address) = self.address(to).filter(|_| !mac.is_unknown()) {
                         unsent("ARP", self.sockets.neighbours.verify(address, mac));
                     }
                 }
                 Action::AskWitnesses => {
-                    let nodes = self.config.nodes.mask().iter();
+                    let nodes = self.config.nodes.iter();
                     let nodes = nodes
-                        .filter(|index| *index != self.config.own)
-                        .map(|index| (self.address(index), self.state.mac(index)))
+                        .filter(|(index, _)| *index != self.config.own)
+                        .map(|(index, address)| (*address, self.state.mac(index)))
                         .filter(|(_, mac)| !mac.is_unknown());
                     for (address, mac) in self.witnesses.iter().copied().chain(nodes) {
                         unsent("ARP", self.sockets.neighbours.verify(address, mac));
@@ -714,10 +776,19 @@ impl NodeLoop {
                 Action::ProbeAddress => self.for_each(&self.config.vips, Neighbours::probe),
                 Action::Report(report) => {
                     self.answer(&report);
+                    self.note_members(&report);
                     self.tell(Notice::Report(report));
                 }
-                // The members are those of `nodes`, and agents exchange no hellos.
-                Action::SendHello { .. } | Action::Prove { .. } | Action::Install(_) => {}
+                Action::SendHello { hello, also } => {
+                    if let Some(channel) = &self.sockets.peer_channel {
+                        let members = self.config.nodes.values().copied();
+                        channel.send(&hello, members.chain(also));
+                    }
+                }
+                Action::Prove { address, instance } => {
+                    self.tell(Notice::Prove(address, instance));
+                }
+                Action::Install(installation) => self.tell(Notice::Install(installation)),
                 Action::Done => {}
             }
         }
@@ -756,11 +827,13 @@ impl NodeLoop {
             interval,
             addresses,
         };
-        let own = self.address(self.config.own);
+        let own = self.config.nodes[self.config.own];
         let mut bytes = [0; vrrp::MAX_LENGTH];
         match (to, self.config.mode) {
             (To::One(to), _) => {
-                let to = self.address(to);
+                let Some(to) = self.address(to) else {
+                    return;
+                };
                 unsent(
                     "VRRP",
                     self.sockets.vrrp.send(to, advert.emit(&mut bytes, own, to)),

@@ -5,19 +5,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vip_common::abi::{BackendIndex, CheckIndex};
+use vip_common::abi::{BackendIndex, CheckIndex, RankRow};
 
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vip_common::wire::time::BootNanos;
 
-use super::cluster::Cluster;
 use super::ticks::ticks;
 use crate::clock::now;
 use crate::config::Config;
 use crate::probe::{Ask, Found, News, Prober, Settings};
+use vip_node::Installation;
 use vip_node::health::Hang;
+use vip_node::hello::Instance;
+use vip_node::rank::RankError;
 
 /// Time between probes of the node's own API server, at most. Most of them use an open connection:
 /// one at each interval of the configuration is a new one. A request for `/readyz` costs
@@ -39,6 +41,18 @@ pub(super) enum Outcome {
     },
     /// Accept queues cannot be looked at.
     NoQueues(io::Error),
+    /// A rank table was made.
+    Table(Box<Table>),
+    /// Whether a host has proved that it may be a member, and if not, why.
+    Proof(IpAddr, Result<Instance, String>),
+}
+
+/// A rank table for a changed set of members.
+pub(super) struct Table {
+    /// What it was made for.
+    pub(super) installation: Installation,
+    /// Its rows, or why there are none.
+    pub(super) rows: Result<Vec<RankRow>, RankError>,
 }
 
 /// A probe that has ended.
@@ -47,6 +61,8 @@ pub(super) struct Probed {
     pub(super) generation: u32,
     /// The node.
     pub(super) node: BackendIndex,
+    /// Its address: another node may have its slot by now.
+    pub(super) address: IpAddr,
     /// Number of the check.
     pub(super) check: CheckIndex,
     /// When it began.
@@ -57,54 +73,78 @@ pub(super) struct Probed {
     pub(super) found: Found,
 }
 
-/// A task for each check of a node, so that a server that hangs delays only its own probes. Returns
-/// what ends the tasks.
-pub(super) fn start_probes(
-    config: &Config,
-    cluster: &Cluster,
+/// The probers of each check.
+pub(super) struct Probers {
     generation: u32,
-    outcomes: &mpsc::Sender<Outcome>,
-) -> Vec<AbortHandle> {
-    let mut tasks = Vec::new();
-    let health = &config.health;
-    let checks = CheckIndex::first(config.checks.len());
-    for (number, check) in checks.zip(&config.checks) {
-        let prober = |keep_open| {
-            Arc::new(Prober::new(Settings {
-                ask: check.ask.clone(),
-                port: check.port,
-                timeout: health.timeout,
-                keep_open,
-                trust: health.tls.clone(),
-                // They are for API servers, and for nobody else.
-                credentials: health
-                    .credentials
-                    .clone()
-                    .filter(|_| number == CheckIndex::API),
-            }))
-        };
-        let others = prober(false);
-        for (node, member) in cluster.nodes().iter() {
-            let quick = node == cluster.own()
-                && number == CheckIndex::API
-                && matches!(check.ask, Ask::Http(_));
-            let (prober, pause) = if quick {
-                (prober(true), health.interval.min(OWN_INTERVAL))
-            } else {
-                (others.clone(), health.interval)
+    interval: Duration,
+    checks: Vec<Probing>,
+    outcomes: mpsc::Sender<Outcome>,
+}
+
+/// How a check is made.
+struct Probing {
+    number: CheckIndex,
+    /// Of a node's own API server, over an open connection.
+    own: Option<Arc<Prober>>,
+    others: Arc<Prober>,
+}
+
+impl Probers {
+    /// Those of a configuration's checks.
+    pub(super) fn new(config: &Config, generation: u32, outcomes: &mpsc::Sender<Outcome>) -> Self {
+        let health = &config.health;
+        let checks = CheckIndex::first(config.checks.len()).zip(&config.checks);
+        let checks = checks.map(|(number, check)| {
+            let prober = |keep_open| {
+                Arc::new(Prober::new(Settings {
+                    ask: check.ask.clone(),
+                    port: check.port,
+                    timeout: health.timeout,
+                    keep_open,
+                    trust: health.tls.clone(),
+                    // They are for API servers, and for nobody else.
+                    credentials: health
+                        .credentials
+                        .clone()
+                        .filter(|_| number == CheckIndex::API),
+                }))
             };
-            let task = Task {
-                generation,
-                node,
-                check: number,
-                pause,
-                probes_per_connection: health.interval.div_duration_f64(pause).ceil() as u32,
-            };
-            let running = spawn(task.run(prober, member.address, outcomes.clone()));
-            tasks.push(running.abort_handle());
+            let quick = number == CheckIndex::API && matches!(check.ask, Ask::Http(_));
+            Probing {
+                number,
+                own: quick.then(|| prober(true)),
+                others: prober(false),
+            }
+        });
+        Self {
+            generation,
+            interval: health.interval,
+            checks: checks.collect(),
+            outcomes: outcomes.clone(),
         }
     }
-    tasks
+
+    /// Starts a task for each check of a node, so that a server that hangs delays only its own probes.
+    /// `own`: it is this node. Returns what ends the tasks.
+    pub(super) fn start(&self, node: BackendIndex, address: IpAddr, own: bool) -> Vec<AbortHandle> {
+        let start = |probing: &Probing| {
+            let quick = probing.own.clone().filter(|_| own);
+            let pause = match quick {
+                Some(_) => self.interval.min(OWN_INTERVAL),
+                None => self.interval,
+            };
+            let task = Task {
+                generation: self.generation,
+                node,
+                check: probing.number,
+                pause,
+                probes_per_connection: self.interval.div_duration_f64(pause).ceil() as u32,
+            };
+            let prober = quick.unwrap_or_else(|| probing.others.clone());
+            spawn(task.run(prober, address, self.outcomes.clone())).abort_handle()
+        };
+        self.checks.iter().map(start).collect()
+    }
 }
 
 /// Probes one server of one node.
@@ -132,6 +172,7 @@ impl Task {
             let probed = Probed {
                 generation: self.generation,
                 node: self.node,
+                address,
                 check: self.check,
                 began,
                 connected,

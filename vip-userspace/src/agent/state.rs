@@ -4,6 +4,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,11 +14,12 @@ use nix::unistd::{AccessFlags, access};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::members_file::{self, StoredMember};
 use super::notes;
 use crate::config::{Config, STATE_DIR};
 use crate::files::{self, MadeDirectories};
 use crate::observe::journal;
-use crate::run_dir::{DRAINED, EVENTS, RunDir};
+use crate::run_dir::{DRAINED, EVENTS, MEMBERS, RunDir};
 
 /// Longest wait for the disk when the operator waits, too.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,7 +43,32 @@ pub(super) struct StateDir {
     /// the next boot.
     trouble: Option<String>,
     made: MadeDirectories,
+    noting: Noting,
     _lock: Option<Flock<File>>,
+}
+
+/// Notes of the members that follow each other: one that is overtaken is left out.
+#[derive(Clone, Debug, Default)]
+struct Noting {
+    turns: Arc<AtomicU64>,
+    written: Arc<Mutex<u64>>,
+}
+
+impl Noting {
+    /// The place of a note among all.
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Writes the note with this place, unless a later one is written.
+    fn write(&self, turn: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written > turn {
+            return Ok(());
+        }
+        *written = turn;
+        write()
+    }
 }
 
 impl StateDir {
@@ -63,6 +91,7 @@ impl StateDir {
             run_dir: config.run_dir.clone(),
             trouble,
             made,
+            noting: Noting::default(),
             _lock: lock,
         })
     }
@@ -85,6 +114,29 @@ impl StateDir {
             &self.configured,
             Some(self.run_dir.path()),
         ))
+    }
+
+    /// The members that an agent before has noted.
+    pub(super) fn members(&self) -> Vec<StoredMember> {
+        let places = [self.directory(), self.run_dir.path()];
+        let noted = places.iter().map(|place| place.join(MEMBERS));
+        let noted = noted.map(|file| members_file::read(&file));
+        noted
+            .into_iter()
+            .find(|members| !members.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// Notes the members, in a thread: the disk may be slow.
+    pub(super) fn note_members(&self, members: &[StoredMember]) {
+        let (file, members) = (self.directory().join(MEMBERS), members.to_vec());
+        let noting = self.noting.clone();
+        let turn = noting.turn();
+        drop(spawn_blocking(move || {
+            if let Err(error) = noting.write(turn, || members_file::write(&file, &members)) {
+                tracing::warn!(file = %file.display(), %error, "cannot note the members");
+            }
+        }));
     }
 
     /// Where state lies.
@@ -205,7 +257,7 @@ pub fn directory(given: Option<&Path>, run_dir: &RunDir) -> PathBuf {
 /// The files that an agent may have left in a directory.
 #[must_use]
 pub fn files(directory: &Path) -> Vec<PathBuf> {
-    let names = [DRAINED, EVENTS].map(|name| directory.join(name));
+    let names = [DRAINED, EVENTS, MEMBERS].map(|name| directory.join(name));
     let unfinished = names.iter().flat_map(|file| files::unfinished(file));
     unfinished.chain(names.clone()).collect()
 }

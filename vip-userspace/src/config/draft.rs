@@ -8,13 +8,14 @@ use vip_common::abi::{CheckIndex, MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_POR
 use super::entries::ServiceKeys;
 use super::fault::{Fault, Place, Placed, Source};
 use super::key::{FlagTexts, Said, Table};
-use super::keys::{Cluster, Config, Form, Http, Probing, Section, said, sections};
-use super::types::{Check, CheckKind, Listen, Network, Node, Service, Vip};
+use super::keys::{Cluster, Config, Form, Http, Own, Probing, Section, said, sections};
+use super::types::{Check, CheckKind, Listen, Network, Node, OwnNode, Service, Vip};
 use crate::probe::{Ask, Credentials, Trust};
 
 /// All that was said, each value checked by itself.
 pub(super) struct Draft {
     cluster: Cluster,
+    own: Own,
     probing: Probing,
     http: Http,
     /// Its fields that are no keys are not yet those of a whole configuration.
@@ -37,6 +38,7 @@ impl Draft {
         refuse_unknown(root)?;
         Ok(Self {
             config: root.read()?,
+            own: root.section("members")?.read()?,
             probing: root.section("health")?.read()?,
             http: root.section("http")?.read()?,
             // The last: that a key is missing is only said when those that are there are right.
@@ -54,12 +56,19 @@ impl Draft {
     pub(super) fn finish(self) -> Result<Config, Fault> {
         let Self {
             cluster,
+            own,
             probing,
             http,
             mut config,
             said: _,
         } = self;
-        check_nodes(&cluster.nodes)?;
+        match &cluster.nodes {
+            Some(nodes) => {
+                check_nodes(nodes)?;
+                refuse_beside_nodes(&cluster, &own)?;
+            }
+            None => check_own(&cluster, &own)?,
+        }
         check_vips(&cluster)?;
         config.health.tls = probing.trust()?;
         config.health.credentials = probing.credentials(&config.health.tls)?;
@@ -67,12 +76,14 @@ impl Draft {
         config.http = http.settle(&vips, &checks)?;
         config.vips = vips;
         config.checks = checks;
-        config.nodes = cluster
-            .nodes
-            .value
-            .into_iter()
-            .map(|node| node.value)
-            .collect();
+        let nodes = cluster.nodes.map(|nodes| nodes.value).unwrap_or_default();
+        config.nodes = nodes.into_iter().map(|node| node.value).collect();
+        config.seeds = cluster.seeds.map(|seeds| seeds.value).unwrap_or_default();
+        config.own = OwnNode {
+            name: own.name.map(|name| name.value),
+            other_address: own.other_address.map(|other| other.value),
+            weight: own.weight.map_or(1, |weight| weight.value),
+        };
         Ok(config)
     }
 }
@@ -259,7 +270,7 @@ fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
             return Err(Fault::new(vip.place, message));
         }
     }
-    for node in &nodes.value {
+    for node in nodes.iter().flat_map(|nodes| &nodes.value) {
         let own = [Some(node.value.address), node.value.other_address];
         let mut own = own.into_iter().flatten();
         if let Some(address) = own.find(|own| vips.iter().any(|vip| vip.value.ip() == *own)) {
@@ -269,7 +280,10 @@ fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
             return Err(Fault::new(node.place, message));
         }
     }
-    let is_ipv4 = nodes.value.iter().all(|node| node.value.address.is_ipv4());
+    let Some(first) = nodes.as_ref().and_then(|nodes| nodes.value.first()) else {
+        return Ok(());
+    };
+    let is_ipv4 = first.value.address.is_ipv4();
     if !vips.iter().any(|vip| vip.value.is_ipv4() == is_ipv4) {
         let (ours, theirs) = if is_ipv4 {
             ("IPv4", "IPv6")
@@ -282,6 +296,61 @@ fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
         return Err(Fault::new(last, message));
     }
     Ok(())
+}
+
+/// Refuses what has no meaning beside a list of nodes.
+fn refuse_beside_nodes(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
+    let places = [
+        ("`seeds`", cluster.seeds.as_ref().map(|seeds| seeds.place)),
+        (
+            "`name` in [members]",
+            own.name.as_ref().map(|name| name.place),
+        ),
+        (
+            "`other_address` in [members]",
+            own.other_address.as_ref().map(|other| other.place),
+        ),
+        (
+            "`weight` in [members]",
+            own.weight.as_ref().map(|weight| weight.place),
+        ),
+    ];
+    let mut given = places
+        .into_iter()
+        .filter_map(|(what, place)| Some((what, place?)));
+    given.next().map_or(Ok(()), |(what, place)| {
+        let message =
+            format!("{what} has no meaning with `nodes`, which lists all nodes; remove one");
+        Err(Fault::new(place, message))
+    })
+}
+
+/// Checks what a node says of itself where agents find each other.
+fn check_own(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
+    // The first VIP of IPv4, if there is one, names the cluster.
+    let is_ipv4 = cluster.vip.iter().any(|vip| vip.value.is_ipv4());
+    if let Some(Placed { value, place }) = &own.other_address
+        && value.is_ipv4() == is_ipv4
+    {
+        let message = format!(
+            "{value} is of the same family as the cluster's first VIP; give `other_address` one of \
+             the other family"
+        );
+        return Err(Fault::new(*place, message));
+    }
+    let seeds = cluster.seeds.iter();
+    let mut seeds = seeds.flat_map(|seeds| seeds.value.iter().map(|seed| (seed, seeds.place)));
+    let is_vip = |address: &IpAddr| cluster.vip.iter().any(|vip| vip.value.ip() == *address);
+    match seeds.find(|(seed, _)| seed.is_ipv4() != is_ipv4 || is_vip(seed)) {
+        None => Ok(()),
+        Some((seed, place)) => {
+            let message = format!(
+                "seed {seed} is the VIP, or of another family than the first VIP; give the nodes' own \
+                 addresses of that family"
+            );
+            Err(Fault::new(place, message))
+        }
+    }
 }
 
 /// Checks the nodes by themselves.

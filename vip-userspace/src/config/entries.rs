@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use vip_common::abi::MAX_BACKENDS;
+
 use super::addresses::{endpoint, host, network};
 use super::fault::{Fault, Placed};
 use super::given::Given;
@@ -137,6 +139,29 @@ pub(super) fn nodes() -> Kind<Placed<Vec<Placed<Node>>>> {
     let kind = Kind::new("list of strings or tables", range, Arity::List, |given| {
         let nodes = given.list("a list of addresses")?;
         nodes.into_iter().map(node).collect()
+    });
+    kind.placed()
+}
+
+/// A list of hosts, without duplicates, and its place.
+pub(super) fn seeds() -> Kind<Placed<Vec<IpAddr>>> {
+    let range = "1 to 16 unicast addresses of one family";
+    let kind = Kind::new("list of strings", range, Arity::List, |given| {
+        let given_list = given.list("a list of addresses")?;
+        let one = text("", host);
+        let seeds = given_list.into_iter().map(|given| one.read(given));
+        let mut seeds = seeds.collect::<Result<Vec<IpAddr>, Fault>>()?;
+        seeds.sort_unstable();
+        seeds.dedup();
+        let mixed = seeds.iter().any(IpAddr::is_ipv4) && seeds.iter().any(IpAddr::is_ipv6);
+        if seeds.is_empty() || seeds.len() > MAX_BACKENDS || mixed {
+            let count = seeds.len();
+            return Err(given.fault(format!(
+                "{count} seeds: must be 1 to {MAX_BACKENDS} addresses of one family; leave `seeds` \
+                 out if there are none"
+            )));
+        }
+        Ok(seeds)
     });
     kind.placed()
 }

@@ -1,17 +1,20 @@
 //! Every key of the configuration file, declared once. To add a key, add it here (in an entry of
 //! `nodes` or `services`: in `entries.rs`), use it, and test it. See [`keys`](super::key::keys).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::addresses::listen;
-use super::entries::{NodeKeys, ServiceKeys, networks, nodes, services, syn_rate, vips};
+use super::addresses::{host, listen};
+use super::entries::{NodeKeys, ServiceKeys, networks, nodes, seeds, services, syn_rate, vips};
 use super::fault::{Fault, Placed};
 use super::key::{Entry, Group, Said, Switched, Table, keys};
 use super::kind::{Kind, boolean, duration, file, number, tcp_port, text, word};
-use super::names::{LONGEST, absolute, directory, hash_key, interface, probe_path, run_directory};
-use super::types::{Check, CheckKind, Listen, Network, Node, Vip, VrrpMode, XdpMode};
+use super::names::{
+    LONGEST, absolute, directory, dns_name, hash_key, interface, node_name, probe_path,
+    run_directory,
+};
+use super::types::{Check, CheckKind, Listen, Network, Node, OwnNode, Vip, VrrpMode, XdpMode};
 use crate::probe::{Credentials, Trust};
 use crate::run_dir::RunDir;
 
@@ -25,11 +28,12 @@ pub const STATE_DIR: &str = "/var/lib/vip";
 pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// The tables of the file, in the order of the page, with their keys.
-pub(super) fn sections() -> [Section; 9] {
+pub(super) fn sections() -> [Section; 10] {
     [
         Section::of::<(Cluster, Config)>("top", Form::Top),
         Section::of::<NodeKeys>("nodes", Form::Entry),
         Section::of::<ServiceKeys>("services", Form::Entry),
+        Section::of::<(Own, Members)>("members", Form::Table),
         Section::of::<Vrrp>("vrrp", Form::Table),
         Section::of::<Option<Bfd>>("bfd", Form::Table),
         Section::of::<(Probing, Health)>("health", Form::Table),
@@ -117,10 +121,13 @@ keys! {
             flag: ("--vip", "ADDRESS[:PORT],..."),
         }
 
-        /// All control-plane nodes: the same list on all of them, in any order.
-        pub(super) nodes: Placed<Vec<Placed<Node>>> {
+        /// All control-plane nodes, in any order, if no others are to become members.
+        ///
+        /// With it, the list is the same on all nodes. Without it, the agents of the VIP's segment
+        /// find each other; [operations.md](operations.md#members) says who may join.
+        pub(super) nodes: Option<Placed<Vec<Placed<Node>>>> {
             kind: nodes(),
-            required: "[\"10.0.0.11\"]",
+            unset: "the agents find each other",
             reload: Restart,
             example: "[
     { address = \"10.0.0.11\", other_address = \"fd00::11\", name = \"cp1\", weight = 2 },
@@ -128,6 +135,18 @@ keys! {
     \"10.0.0.13\",
 ]",
             flag: ("--nodes", "ADDRESS,..."),
+        }
+
+        /// Addresses of nodes to which hellos also go one by one: where the network filters
+        /// multicast.
+        ///
+        /// One that answers is enough. They need not be members, and may be on no node yet. Only
+        /// without `nodes`.
+        pub(super) seeds: Option<Placed<Vec<IpAddr>>> {
+            kind: seeds(),
+            unset: "none",
+            reload: Restart,
+            flag: ("--seeds", "ADDRESS,..."),
         }
 
         /// The port that the API servers listen on, if clients connect to another one.
@@ -238,9 +257,15 @@ keys! {
         pub vips: Vec<Vip> = |_| Ok(vec![]);
         /// The ways to find out whether a service is ready; services refer to them by their places.
         pub checks: Vec<Check> = |_| Ok(vec![]);
-        /// The control-plane nodes, 1 to 16, without duplicates and of one family. Their order is
-        /// their index.
+        /// The control-plane nodes, up to 16, without duplicates and of one family; none if the
+        /// agents find each other.
         pub nodes: Vec<Node> = |_| Ok(vec![]);
+        /// Hosts that get hellos though they may be no members; none with `nodes`.
+        pub seeds: Vec<IpAddr> = |_| Ok(vec![]);
+        /// This node, if the agents find each other.
+        pub own: OwnNode = |_| Ok(OwnNode::default());
+        /// How agents find each other.
+        pub members: Members = |root| root.section("members")?.read();
         /// The election.
         pub vrrp: Vrrp = |root| root.section("vrrp")?.read();
         /// The sessions between nodes; `None` if only the election finds dead nodes.
@@ -253,6 +278,72 @@ keys! {
         pub datapath: Datapath = |root| root.section("datapath")?.read();
         /// The HTTP server for metrics, probes and the status page. `None`: there is none.
         pub http: Option<Listen> = |_| Ok(None);
+    }
+}
+
+keys! {
+    /// The keys of `[members]` about the node itself.
+    pub(super) struct Own {
+        /// The name of this node in the status of all nodes, in metrics and logs.
+        pub(super) name: Option<Placed<String>> {
+            kind: text("1 to 63 letters, digits, `-`, `_`, `.`", node_name).placed(),
+            unset: "the host's name",
+            reload: Restart,
+        }
+
+        /// This node's address of the other family.
+        ///
+        /// It is only needed for `[local]`, to redirect connections to VIPs of that family.
+        pub(super) other_address: Option<Placed<IpAddr>> {
+            kind: text("unicast, of the other family", host).placed(),
+            unset: "none",
+            reload: Restart,
+        }
+
+        /// This node's share of new connections, relative to the others'.
+        ///
+        /// Raise it for a larger machine.
+        pub(super) weight: Option<Placed<u16>> {
+            kind: number(1..=u16::MAX).placed(),
+            unset: "1",
+            reload: Restart,
+        }
+    }
+}
+
+keys! {
+    /// How agents find each other.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Members {
+        /// The name that a newcomer's API server must have in its certificate, in the place of the
+        /// VIP: that of a DNS `controlPlaneEndpoint`, say.
+        ///
+        /// Without a key, that certificate proves that a host may become a member.
+        pub api_name: Option<String> {
+            kind: text("DNS name", dns_name),
+            unset: "the VIP",
+            reload: Restart,
+            example: "\"api.example.com\"",
+        }
+
+        /// Time after which a member that is gone is forgotten.
+        ///
+        /// Until then its connections are dropped and not reset while it may come back, and it keeps
+        /// its place. `vip forget NODE` forgets it at once.
+        pub forget_after: Duration {
+            kind: duration(ms(60_000)..=ms(2_592_000_000)),
+            default: "24h",
+            reload: Restart,
+            example: "\"1h\"",
+        }
+
+        /// The UDP port of hellos: the same on all nodes.
+        pub port: u16 {
+            kind: number(1..=u16::MAX),
+            default: "9643",
+            reload: Restart,
+            example: "9643",
+        }
     }
 }
 

@@ -184,13 +184,14 @@ fn written(duration: Duration) -> String {
 
 /// The duration that the text says, whatever its range.
 pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
-    let malformed = || format!("`{text}` is not a duration; write it like 100ms, 1.5s or 2m");
+    let malformed = || format!("`{text}` is not a duration; write it like 100ms, 1.5s, 2m or 1h");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = text.split_at(unit_at.ok_or_else(malformed)?);
     let milliseconds: u64 = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
+        "h" => 3_600_000,
         _ => return Err(malformed()),
     };
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));

@@ -29,9 +29,12 @@ use self::key::FlagTexts;
 
 pub use self::fault::ConfigError;
 pub use self::flags::{Flags, Overrides};
-pub use self::keys::{BPFFS, Bfd, Config, Datapath, Health, Local, RUN_DIR, STATE_DIR, Vrrp};
+pub use self::keys::{
+    BPFFS, Bfd, Config, Datapath, Health, Local, Members, RUN_DIR, STATE_DIR, Vrrp,
+};
+pub(crate) use self::names::node_name;
 pub use self::reload::{Change, Changes, Reread, Source};
-pub use self::types::{Check, Listen, Network, Node, Service, Vip, VrrpMode, XdpMode};
+pub use self::types::{Check, Listen, Network, Node, OwnNode, Service, Vip, VrrpMode, XdpMode};
 
 impl Config {
     /// Reads the text of a file; its name is for error messages.
@@ -71,11 +74,19 @@ impl Config {
         first.expect("a configuration has a VIP")
     }
 
-    /// Whether an address is of the family that the nodes are known by.
+    /// Whether the agents find each other.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Whether an address is of the family that the nodes are known by: where agents find each
+    /// other, that of the first VIP.
     #[must_use]
     pub fn is_of_nodes_family(&self, address: IpAddr) -> bool {
-        let first = self.nodes.first().map(|node| node.address.is_ipv4());
-        first == Some(address.is_ipv4())
+        let node = self.nodes.first().map(|node| node.address);
+        let first = node.or(self.vips.first().map(|vip| vip.address));
+        first.is_some_and(|first| first.is_ipv4() == address.is_ipv4())
     }
 
     /// The nodes' addresses, in their order.

@@ -21,7 +21,8 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn node_name(text: &str) -> Result<String, String> {
+/// The name of a node: it is a label of metrics, and a word in logs.
+pub(crate) fn node_name(text: &str) -> Result<String, String> {
     let valid = (1..=63).contains(&text.len())
         && text
             .chars()
@@ -31,6 +32,25 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!(
             "`{text}` cannot be a node's name; take 1 to 63 letters, digits, `-`, `_` and `.`"
+        ))
+    }
+}
+
+/// A name of DNS, as certificates have it.
+pub(super) fn dns_name(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let valid = text.len() <= 253 && text.split('.').all(label);
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    if valid && !is_address {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` is not a DNS name; write it like api.example.com"
         ))
     }
 }

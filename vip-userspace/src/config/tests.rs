@@ -78,6 +78,13 @@ fn smallest_file_has_sensible_defaults() {
                 ask: Ask::Http("/readyz".into()),
             }],
             nodes: vec![node(11), node(12), node(13)],
+            seeds: vec![],
+            own: OwnNode::default(),
+            members: Members {
+                api_name: None,
+                forget_after: Duration::from_secs(24 * 3600),
+                port: 9643,
+            },
             interface: None,
             vrrp: Vrrp {
                 router_id: None,
@@ -184,6 +191,13 @@ fn every_key_in_the_page_reaches_its_place() {
                 },
                 Node::at(ip(13)),
             ],
+            seeds: vec![],
+            own: OwnNode::default(),
+            members: Members {
+                api_name: Some("api.example.com".into()),
+                forget_after: Duration::from_secs(3600),
+                port: 9643,
+            },
             interface: Some("bond0".into()),
             vrrp: Vrrp {
                 router_id: Some(51),

@@ -90,6 +90,28 @@ impl Node {
     }
 }
 
+/// This node, in a cluster whose agents find each other: all of it but its address, which is that
+/// of its NIC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnNode {
+    /// As [`Node::name`]; `None`: the host's.
+    pub name: Option<String>,
+    /// As [`Node::other_address`].
+    pub other_address: Option<IpAddr>,
+    /// As [`Node::weight`].
+    pub weight: u16,
+}
+
+impl Default for OwnNode {
+    fn default() -> Self {
+        Self {
+            name: None,
+            other_address: None,
+            weight: 1,
+        }
+    }
+}
+
 /// Where advertisements go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VrrpMode {

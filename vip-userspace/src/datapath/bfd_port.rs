@@ -140,6 +140,16 @@ impl BfdPort {
         Ok(attached.contains(&own))
     }
 
+    /// Hands the socket what these peers send from now on.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_peers(&mut self, own: IpAddr, peers: &[IpAddr]) -> Result<(), DatapathError> {
+        let peers = peers.iter().map(|peer| (*peer).into());
+        self.wanted = State::new(own.into(), peers, self.is_shared());
+        self.write()
+    }
+
     /// Whether another program is bound to BFD's port on this node, as far as the agent has said.
     #[must_use]
     pub fn is_shared(&self) -> bool {

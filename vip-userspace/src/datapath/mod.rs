@@ -44,7 +44,9 @@ use std::path::Path;
 
 use aya::programs::{SchedClassifier, Xdp};
 use bytemuck::Zeroable as _;
-use vip_common::abi::{BackendCounters, BackendIndex, BackendMask, CheckIndex, Counter, State};
+use vip_common::abi::{
+    BackendCounters, BackendIndex, BackendMask, CheckIndex, Counter, RankRow, State,
+};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
 use vip_node::allow::AllowLists;
@@ -190,6 +192,23 @@ impl Datapath {
             *allowed = 1 - *allowed;
             self.maps.allowed.write(*allowed, lists);
         }
+    }
+
+    /// Writes a rank table of these members into the half that is not in use. The state is to name the
+    /// half then.
+    ///
+    /// # Errors
+    /// If the rank table cannot be read or written.
+    pub fn change_ranks(
+        &mut self,
+        rows: &[RankRow],
+        members: BackendMask,
+    ) -> Result<(), DatapathError> {
+        let other = other_half(self.halves.rank_base);
+        self.maps.ranks.write(other, rows)?;
+        self.halves.rank_base = other;
+        self.backends = members;
+        Ok(())
     }
 
     /// Makes rank table and allow lists say what the desired state says, and reports whether that was

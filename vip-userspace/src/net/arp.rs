@@ -68,6 +68,11 @@ fn heard(frame: &[u8]) -> Option<Heard> {
     })
 }
 
+/// Lets through what is said of these addresses alone.
+fn said_of(addresses: &[IpAddr]) -> Filter {
+    Filter::default().address(SENDER, true, addresses)
+}
+
 /// Sends and receives ARP frames on one NIC.
 #[derive(Debug)]
 pub(super) struct ArpSocket {
@@ -78,7 +83,7 @@ pub(super) struct ArpSocket {
 impl ArpSocket {
     /// Opens it, to hear what is said of these addresses. Must be called within a tokio runtime.
     pub(super) fn open(nic: &Nic, addresses: &[IpAddr]) -> Result<Self, NetError> {
-        let filter = Filter::default().address(SENDER, true, addresses);
+        let filter = said_of(addresses);
         let frames = FrameSocket::open(nic, ethernet::ether_type::ARP, filter.finish())
             .map_err(NetError::io(format!("open an ARP socket on {}", nic.name)))?;
         Ok(Self {
@@ -89,6 +94,11 @@ impl ArpSocket {
                 IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
             },
         })
+    }
+
+    /// Hears what is said of these addresses from now on.
+    pub(super) fn hear(&self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.frames.set_filter(said_of(addresses).finish())
     }
 
     /// The socket itself.

@@ -32,6 +32,9 @@ pub struct Received<'a> {
 pub struct BfdSocket {
     sender: Socket,
     receiver: Socket,
+    v4: bool,
+    /// The interface whose packets a program hands to it; `None` if it has the port itself.
+    shared: Option<u32>,
 }
 
 impl BfdSocket {
@@ -47,19 +50,19 @@ impl BfdSocket {
         peers: &[IpAddr],
     ) -> Result<Self, NetError> {
         let open = || {
-            /// Where UDP has the destination port, from its header on.
-            const DESTINATION_PORT: At = At::Data(2);
-            let index = if_nametoindex(interface)?;
-            let filter = Filter::neighbours(address.is_ipv4(), peers)
-                // What is sent to its own port was not sent to BFD's.
-                .half(DESTINATION_PORT, PORT)
-                // A socket that is looked up by a program gets what comes by any NIC.
-                .interface(index);
+            let shared = Some(if_nametoindex(interface)?);
+            let v4 = address.is_ipv4();
+            let filter = wanted(v4, peers, shared);
             let sender = open_sender(interface, address, filter)?;
             datagram::tell_origin(&sender, address)?;
             datagram::tell_time(&sender)?;
             let receiver = sender.try_clone()?;
-            Ok(Self { sender, receiver })
+            Ok(Self {
+                sender,
+                receiver,
+                v4,
+                shared,
+            })
         };
         open().map_err(NetError::io(format!(
             "open UDP port {AGENT_PORT} to send BFD by {interface} ({address})"
@@ -77,18 +80,32 @@ impl BfdSocket {
         peers: &[IpAddr],
     ) -> Result<Self, NetError> {
         let open = || {
+            let (v4, shared) = (address.is_ipv4(), None);
             let receiver = open(interface, address)?;
-            Filter::neighbours(address.is_ipv4(), peers).attach(&receiver)?;
+            wanted(v4, peers, shared).attach(&receiver)?;
             receiver.bind(&SocketAddr::new(address, PORT).into())?;
             datagram::tell_origin(&receiver, address)?;
             datagram::tell_time(&receiver)?;
             // What comes to its port is not BFD.
             let sender = open_sender(interface, address, Filter::nothing())?;
-            Ok(Self { sender, receiver })
+            Ok(Self {
+                sender,
+                receiver,
+                v4,
+                shared,
+            })
         };
         open().map_err(NetError::io(format!(
             "open UDP ports {PORT} and {AGENT_PORT} for BFD on {interface} ({address})"
         )))
+    }
+
+    /// Receives what these peers send from now on.
+    ///
+    /// # Errors
+    /// The kernel's: no memory.
+    pub fn set_peers(&self, peers: &[IpAddr]) -> io::Result<()> {
+        wanted(self.v4, peers, self.shared).attach(&self.receiver)
     }
 
     /// Sends a packet to a peer. Never waits.
@@ -115,6 +132,21 @@ impl BfdSocket {
             at: datagram.at,
             payload: &buffer[..datagram.length],
         }))
+    }
+}
+
+/// What these peers send to BFD's port; to a socket that shares it, by this interface.
+fn wanted(v4: bool, peers: &[IpAddr], shared: Option<u32>) -> Filter {
+    /// Where UDP has the destination port, from its header on.
+    const DESTINATION_PORT: At = At::Data(2);
+    let filter = Filter::neighbours(v4, peers);
+    match shared {
+        None => filter,
+        Some(interface) => filter
+            // What is sent to its own port was not sent to BFD's.
+            .half(DESTINATION_PORT, PORT)
+            // A socket that is looked up by a program gets what comes by any NIC.
+            .interface(interface),
     }
 }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, cmsg_space, recvmsg, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::time::{ClockId, clock_gettime};
-use socket2::{Domain, Socket};
+use socket2::{Domain, InterfaceIndexOrAddress, Socket};
 use vip_common::wire::time::BootNanos;
+use vip_common::wire::vrrp::{GROUP_V4, GROUP_V6, TTL};
 
 use crate::clock::now;
 
@@ -70,6 +72,41 @@ pub(super) fn mark(socket: &Socket, address: IpAddr, ttl: u8) -> io::Result<()> 
     }
     // The TOS sets a priority too, so ours comes after it.
     socket.set_priority(PRIORITY)
+}
+
+/// The group of all VRRP routers, of the address' family.
+pub(super) fn group(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() {
+        GROUP_V4.into()
+    } else {
+        GROUP_V6.into()
+    }
+}
+
+/// Joins that group by one socket, and makes another one send there.
+pub(super) fn join(
+    sender: &Socket,
+    receiver: &Socket,
+    interface: &str,
+    address: IpAddr,
+) -> io::Result<()> {
+    let index = if_nametoindex(interface)?;
+    let ttl = u32::from(TTL);
+    match address {
+        IpAddr::V4(address) => {
+            receiver.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
+            sender.set_multicast_if_v4(&address)?;
+            sender.set_multicast_ttl_v4(ttl)?;
+            sender.set_multicast_loop_v4(false)?;
+        }
+        IpAddr::V6(_) => {
+            receiver.join_multicast_v6(&GROUP_V6, index)?;
+            sender.set_multicast_if_v6(index)?;
+            sender.set_multicast_hops_v6(ttl)?;
+            sender.set_multicast_loop_v6(false)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes [`receive`] tell the TTL and the destination.

@@ -78,6 +78,14 @@ impl EchoSocket {
         Ok(Self { socket, mark, v4 })
     }
 
+    /// Receives the answers of these hosts from now on.
+    ///
+    /// # Errors
+    /// The kernel's: no memory.
+    pub fn set_hosts(&self, hosts: &[IpAddr]) -> io::Result<()> {
+        only_replies(self.v4, hosts, self.mark).attach(&self.socket)
+    }
+
     /// Asks a host. Never waits.
     ///
     /// # Errors

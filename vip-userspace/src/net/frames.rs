@@ -38,6 +38,11 @@ pub(super) fn untagged() -> [SockFilter; 5] {
     ]
 }
 
+fn attach(socket: &Socket, filter: impl IntoIterator<Item = SockFilter>) -> io::Result<()> {
+    let filter: Vec<SockFilter> = untagged().into_iter().chain(filter).collect();
+    socket.attach_filter(&filter)
+}
+
 /// A packet socket for the frames of one EtherType.
 #[derive(Debug)]
 pub(super) struct FrameSocket {
@@ -57,8 +62,7 @@ impl FrameSocket {
         // Protocol 0 gets nothing until it is bound; else it would get that of all NICs.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
-        let filter: Vec<SockFilter> = untagged().into_iter().chain(filter).collect();
-        socket.attach_filter(&filter)?;
+        attach(&socket, filter)?;
         socket.bind(&raw::link_layer(nic.index, ether_type)?)?;
         let opened = Self {
             socket: raw::readable(socket)?,
@@ -66,6 +70,14 @@ impl FrameSocket {
         };
         opened.set_mac(nic.mac);
         Ok(opened)
+    }
+
+    /// Only frames that pass this filter come in from now on.
+    pub(super) fn set_filter(
+        &self,
+        filter: impl IntoIterator<Item = SockFilter>,
+    ) -> io::Result<()> {
+        attach(self.socket.get_ref(), filter)
     }
 
     /// The NIC has another Ethernet address.

@@ -12,6 +12,7 @@ pub mod echo;
 mod filter;
 mod frames;
 mod heard;
+pub mod hello;
 mod ndp;
 mod neighbours;
 pub mod netlink;
@@ -59,6 +60,29 @@ pub enum NetError {
         nodes: String,
         /// The addresses found here.
         local: String,
+    },
+    /// The agents find each other, and this machine has no address for that.
+    #[error(
+        "no interface of this machine has an address in the subnet of VIP {vip}; its addresses are \
+         {local}; correct the VIP, name the interface if this is meant (--interface), or wait until the \
+         address is up"
+    )]
+    NoAddress {
+        /// The VIP.
+        vip: IpAddr,
+        /// The addresses found here.
+        local: String,
+    },
+    /// The agents find each other, and several interfaces may be meant.
+    #[error(
+        "interfaces {names} all have an address in the subnet of VIP {vip}; name the one whose \
+         network the clients are in (--interface, or `interface` in the file)"
+    )]
+    ManyInterfaces {
+        /// The VIP.
+        vip: IpAddr,
+        /// The interfaces.
+        names: String,
     },
     /// The kernel still runs duplicate address detection for the node's address.
     #[error(
@@ -172,6 +196,7 @@ impl NetError {
         matches!(
             self,
             Self::NotANode { .. }
+                | Self::NoAddress { .. }
                 | Self::NoInterface { .. }
                 | Self::Tentative { .. }
                 | Self::Duplicate { .. }

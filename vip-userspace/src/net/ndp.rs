@@ -127,6 +127,11 @@ impl NdpSocket {
         })
     }
 
+    /// Hears what is said of these addresses from now on.
+    pub(super) fn hear(&self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.frames.set_filter(advertisements(addresses).finish())
+    }
+
     /// The socket itself.
     pub(super) fn frames(&self) -> &FrameSocket {
         &self.frames

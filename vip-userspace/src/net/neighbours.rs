@@ -37,6 +37,18 @@ impl Neighbours {
         })
     }
 
+    /// Hears what is said of these addresses from now on. Those of a family that none had when this
+    /// was opened are left out.
+    ///
+    /// # Errors
+    /// The kernel's: no memory.
+    pub fn hear(&self, addresses: &[IpAddr]) -> io::Result<()> {
+        if let Some(arp) = &self.arp {
+            arp.hear(addresses)?;
+        }
+        self.ndp.as_ref().map_or(Ok(()), |ndp| ndp.hear(addresses))
+    }
+
     /// The NIC has another Ethernet address.
     pub fn set_mac(&self, mac: [u8; 6]) {
         self.sockets().for_each(|socket| socket.set_mac(mac));

@@ -1,6 +1,6 @@
 //! Which node of the configuration this machine is, and which NIC is the VIP's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::NetError;
 
@@ -259,6 +259,76 @@ pub(super) fn choose(
     })
 }
 
+/// The node's own address in a cluster whose agents find each other: the first one on a NIC in the
+/// subnet of `vip`. On the NIC that is `named`, it may be of any subnet, but one in that of the VIP
+/// comes first.
+pub(super) fn own_address(
+    links: &[Link],
+    addresses: &[LocalAddress],
+    vips: &[IpAddr],
+    named: Option<&str>,
+) -> Result<IpAddr, NetError> {
+    let [vip, ..] = *vips else {
+        return Err(NetError::NoAddress {
+            vip: Ipv4Addr::UNSPECIFIED.into(),
+            local: list(addresses.iter().map(|local| local.address)),
+        });
+    };
+    let is_link_local = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let of_nic = |local: &&LocalAddress| {
+        let link = links.iter().find(|link| link.index == local.index);
+        let is_nic = link.is_some_and(|link| link.mac.is_some() && !link.loopback);
+        let is_meant = named.is_none_or(|name| {
+            links.iter().any(|port| {
+                port.is_called(name)
+                    && (port.index == local.index
+                        || link.is_some_and(|link| is_port_of(links, port, link)))
+            })
+        });
+        is_nic
+            && is_meant
+            && local.address.is_ipv4() == vip.is_ipv4()
+            && !local.host_scope
+            && !is_link_local(local.address)
+            && !vips.contains(&local.address)
+    };
+    let candidates: Vec<&LocalAddress> = addresses.iter().filter(of_nic).collect();
+    let near = candidates.iter().filter(|local| local.subnet_has(vip));
+    let near: Vec<&LocalAddress> = near.copied().collect();
+    let chosen = match named {
+        Some(_) => near.first().or(candidates.first()),
+        None => near.first(),
+    };
+    let Some(chosen) = chosen else {
+        return Err(NetError::NoAddress {
+            vip,
+            local: list(addresses.iter().map(|local| local.address)),
+        });
+    };
+    // A port of a bridge or bond may have kept the address that has moved there.
+    let is_port = |local: &&&LocalAddress| {
+        let link = links.iter().find(|link| link.index == local.index);
+        link.is_some_and(|link| link.master.is_some())
+    };
+    let mut others: Vec<u32> = near
+        .iter()
+        .filter(|local| named.is_none() && !is_port(local))
+        .map(|local| local.index)
+        .collect();
+    others.dedup();
+    if others.len() > 1 {
+        let name = |index: &u32| links.iter().find(|link| link.index == *index);
+        return Err(NetError::ManyInterfaces {
+            vip,
+            names: list(others.iter().filter_map(name).map(|link| &link.name)),
+        });
+    }
+    Ok(chosen.address)
+}
+
 fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() {
@@ -269,8 +339,6 @@ fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     const VIP: IpAddr = ip(10);
@@ -399,6 +467,47 @@ mod tests {
         assert!(text.contains("10.0.0.11, 10.0.0.12"), "{text}");
         assert!(text.contains("127.0.0.1, 10.0.0.99"), "{text}");
         assert!(error(&[], None).contains("are none"));
+    }
+
+    #[test]
+    fn without_a_list_the_address_in_the_subnet_of_the_vip_is_the_nodes() {
+        let choose = |addresses: &[LocalAddress], named| {
+            own_address(&links(), addresses, &[VIP], named).map_err(|error| error.to_string())
+        };
+        let addresses = [
+            on(1, [127, 0, 0, 1], 8),
+            on(2, [192, 168, 0, 1], 24),
+            on(2, [10, 0, 0, 10], 32),
+            on(2, [10, 0, 0, 12], 24),
+            on(2, [10, 0, 0, 13], 24),
+            on(3, [10, 0, 0, 99], 24),
+        ];
+        assert_eq!(choose(&addresses, None), Ok(ip(12)));
+        assert_eq!(choose(&addresses, Some("eth0")), Ok(ip(12)));
+        // On a NIC that is named, any will do; none is better than a tunnel's.
+        assert_eq!(
+            choose(&addresses[..2], Some("eth0")),
+            Ok([192, 168, 0, 1].into())
+        );
+        for (addresses, named) in [(&addresses[..3], None), (&addresses[5..], Some("tun0"))] {
+            let text = choose(addresses, named).expect_err("none fits");
+            assert!(text.contains("10.0.0.10"), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_nics_in_the_subnet_of_the_vip_are_named() {
+        let mut links = links().to_vec();
+        links.push(link(4, "eth1", Some([2, 0, 0, 0, 0, 2])));
+        let addresses = [on(2, [10, 0, 0, 12], 24), on(4, [10, 0, 0, 13], 24)];
+        let error = own_address(&links, &addresses, &[VIP], None).expect_err("which?");
+        assert!(error.to_string().contains("eth0, eth1"), "{error}");
+        let named = own_address(&links, &addresses, &[VIP], Some("eth1"));
+        assert_eq!(named.ok(), Some(ip(13)));
+        // As a bond's port that has kept it.
+        links[1].master = Some(4);
+        let found = own_address(&links, &addresses[..1], &[VIP], None);
+        assert_eq!(found.ok(), Some(ip(12)));
     }
 
     #[test]

@@ -4,12 +4,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::net::if_::if_nametoindex;
-use socket2::{InterfaceIndexOrAddress, Protocol, Socket, Type};
-use vip_common::wire::vrrp::{GROUP_V4, GROUP_V6, PROTOCOL, TTL};
+use socket2::{Protocol, Socket, Type};
+use vip_common::wire::vrrp::{PROTOCOL, TTL};
 use vip_common::wire::{Frame as _, ipv4};
 
-use super::datagram::Datagram;
+use super::datagram::{Datagram, group, join};
 use super::filter::{At, Filter};
 use super::{NetError, datagram};
 
@@ -45,6 +44,19 @@ pub struct VrrpSocket {
     sender: Socket,
     receiver: Socket,
     address: IpAddr,
+    delivery: Delivery,
+}
+
+/// What peers send to a node's address, or to the group if advertisements go there.
+fn wanted(address: IpAddr, peers: &[IpAddr], delivery: Delivery) -> Filter {
+    let v4 = address.is_ipv4();
+    let destination = At::Network(if v4 { 16 } else { 24 });
+    let destinations = [address, group(address)];
+    let destinations = match delivery {
+        Delivery::Unicast => &destinations[..1],
+        Delivery::Multicast => &destinations,
+    };
+    Filter::neighbours(v4, peers).address(destination, v4, destinations)
 }
 
 impl VrrpSocket {
@@ -83,14 +95,10 @@ impl VrrpSocket {
             socket.bind(&SocketAddr::new(address, 0).into())?;
             datagram::mark(socket, address, TTL)
         };
-        let wanted = |destinations: &[IpAddr]| {
-            let v4 = address.is_ipv4();
-            let destination = At::Network(if v4 { 16 } else { 24 });
-            Filter::neighbours(v4, peers).address(destination, v4, destinations)
-        };
+        let wanted = || wanted(address, peers, delivery);
         let (sender, receiver) = match delivery {
             Delivery::Unicast => {
-                let sender = open(wanted(&[address]))?;
+                let sender = open(wanted())?;
                 bind(&sender)?;
                 let receiver = sender.try_clone()?;
                 (sender, receiver)
@@ -100,7 +108,7 @@ impl VrrpSocket {
             Delivery::Multicast => {
                 let sender = open(Filter::nothing())?;
                 bind(&sender)?;
-                let receiver = open(wanted(&[address, group(address)]))?;
+                let receiver = open(wanted())?;
                 join(&sender, &receiver, interface, address)?;
                 (sender, receiver)
             }
@@ -110,7 +118,16 @@ impl VrrpSocket {
             sender,
             receiver,
             address,
+            delivery,
         })
+    }
+
+    /// Receives what these peers send from now on.
+    ///
+    /// # Errors
+    /// The kernel's: no memory.
+    pub fn set_peers(&self, peers: &[IpAddr]) -> io::Result<()> {
+        wanted(self.address, peers, self.delivery).attach(&self.receiver)
     }
 
     /// Sends a VRRP packet to a peer. Never waits: one that the queue has no room for would be
@@ -161,34 +178,6 @@ impl AsFd for VrrpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.receiver.as_fd()
     }
-}
-
-fn group(address: IpAddr) -> IpAddr {
-    if address.is_ipv4() {
-        GROUP_V4.into()
-    } else {
-        GROUP_V6.into()
-    }
-}
-
-fn join(sender: &Socket, receiver: &Socket, interface: &str, address: IpAddr) -> io::Result<()> {
-    let index = if_nametoindex(interface)?;
-    let ttl = u32::from(TTL);
-    match address {
-        IpAddr::V4(address) => {
-            receiver.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
-            sender.set_multicast_if_v4(&address)?;
-            sender.set_multicast_ttl_v4(ttl)?;
-            sender.set_multicast_loop_v4(false)?;
-        }
-        IpAddr::V6(_) => {
-            receiver.join_multicast_v6(&GROUP_V6, index)?;
-            sender.set_multicast_if_v6(index)?;
-            sender.set_multicast_hops_v6(ttl)?;
-            sender.set_multicast_loop_v6(false)?;
-        }
-    }
-    Ok(())
 }
 
 fn parse(packet: &[u8]) -> Option<Received<'_>> {

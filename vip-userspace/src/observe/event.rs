@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use vip_common::abi::MAX_BACKENDS;
 use vip_common::wire::addr::Mac;
 use vip_node::Late;
 use vip_node::alarm::Kind;
@@ -196,6 +197,28 @@ events! {
     node_gone(node: String): Warning, text(
         "node is gone: its clients are told (reset) when they send"
     ).about(node);
+
+    /// A host has become a member of the cluster.
+    member_admitted(node: String): Info, text(
+        "has become a member: it gets no new connections until all members know it"
+    ).about(node);
+
+    /// All members know it.
+    member_confirmed(node: String): Info, text("is known to all members").about(node);
+
+    /// A member has left the cluster, or was forgotten.
+    member_removed(node: String): Info, text("is no member any more").about(node);
+
+    /// A host asks to be a member, and its API server does not show the cluster's certificate.
+    member_unproved(address: IpAddr, cause: String): Warning, text(format!(
+        "{address} runs an agent for this VIP and is no member: its API server has not shown a \
+         certificate of this cluster"
+    )).because(cause);
+
+    /// There is no place for one more member.
+    members_full(address: IpAddr): Warning, text(format!(
+        "{address} cannot become a member: there are {MAX_BACKENDS}; `vip forget` those that are gone"
+    ));
 
     /// This node hears no other node, and no other host.
     isolated(): Warning, text(

@@ -5,6 +5,7 @@ mod answer;
 mod credentials;
 mod insecure;
 mod late;
+pub mod proof;
 mod trust;
 
 pub use credentials::{Credentials, News};

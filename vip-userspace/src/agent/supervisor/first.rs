@@ -45,8 +45,13 @@ pub(super) async fn wait(
                 first.probed.push(one);
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
-            // They are not looked at yet.
-            Ok(Some(Outcome::Queue { .. } | Outcome::NoQueues(_))) => {}
+            // Accept queues are not looked at yet, and nobody has come.
+            Ok(Some(
+                Outcome::Queue { .. }
+                | Outcome::NoQueues(_)
+                | Outcome::Table(_)
+                | Outcome::Proof(..),
+            )) => {}
             Ok(None) | Err(_) => break,
         }
     }

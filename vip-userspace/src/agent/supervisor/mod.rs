@@ -16,6 +16,7 @@ mod hooks;
 mod look_at_hooks;
 mod look_at_other_nics;
 mod look_at_segment;
+mod members;
 mod network;
 mod other_nics;
 mod peer;
@@ -60,6 +61,7 @@ use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use vip_node::Input;
 use vip_node::election::State;
+use vip_node::seal::KeyRing;
 use vip_node::slots::Slots;
 use vip_node::sources::Sources;
 
@@ -102,6 +104,14 @@ pub(super) struct Supervisor {
     segment: Segment,
     /// How often the NIC's carrier had come or gone when it was last looked at.
     carrier_changes: u32,
+    /// Those that the agents of the cluster share.
+    keys: Option<Arc<KeyRing>>,
+    /// Hosts that are asked to prove that they may be members.
+    proving: Vec<IpAddr>,
+    /// Those that have not, and why, as it was told.
+    unproved: Vec<(IpAddr, String)>,
+    /// Those that there was no place for, as it was told.
+    refused: Vec<IpAddr>,
     /// When rates were last computed.
     sampled: BootNanos,
     journal: Journal,

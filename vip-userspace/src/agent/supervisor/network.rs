@@ -166,6 +166,7 @@ impl Supervisor {
             &self.cluster.peers(),
             &nic,
             &self.pins,
+            self.keys.clone(),
             &mut Loader::default(),
         )?;
         let mode = self.config.datapath.mode;
@@ -181,6 +182,7 @@ impl Supervisor {
         self.not_followed = None;
         self.node_thread
             .tell(Command::Sockets(Box::new(thread_sockets)));
+        self.sockets.listen_to_peers(self.node_thread.teller())?;
         self.tell_of_bfd();
         self.use_mac(self.nic.mac);
         self.journal.note(Event::nic_followed(

@@ -37,6 +37,9 @@ impl Supervisor {
         let (own, check) = (probed.node == self.cluster.own(), probed.check);
         let found = first::meaning(probed, own);
         let peer = self.peers.get_mut(probed.node)?;
+        if peer.address != probed.address {
+            return None;
+        }
         if let Some(rtt) = probed.found.rtt {
             if check == CheckIndex::API {
                 peer.rtt = Some(rtt);

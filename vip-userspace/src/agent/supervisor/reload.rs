@@ -127,8 +127,7 @@ impl Supervisor {
         self.view().await?;
         if others {
             let queues = self.longest_queue.clone();
-            self.checking
-                .start(&self.config, &self.cluster, queues);
+            self.checking.start(&self.config, &self.cluster, queues);
         }
         Ok(())
     }

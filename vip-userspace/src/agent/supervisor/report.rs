@@ -22,6 +22,8 @@ impl Supervisor {
                 Some(event) => event,
                 None => return,
             },
+            Notice::Install(installation) => return self.install(*installation),
+            Notice::Prove(address, instance) => return self.ask_for_proof(address, instance),
             Notice::Repaired => Event::repaired(Repair::State),
             Notice::Failed(what, error) => {
                 Event::failed(format!("cannot {what}"), error.to_string())
@@ -116,18 +118,19 @@ impl Supervisor {
             Report::HandedOver(node) => Event::handed_over(self.name(node)),
             Report::NotHandedOver(why) => Event::not_handed_over(self.not_handed_over(&why)),
             Report::Priority(priority) => Event::priority(priority),
-            // None of these while the members are those of `nodes`.
-            Report::Admitted { .. }
-            | Report::Confirmed(_)
-            | Report::Removed { .. }
-            | Report::Stranger(_)
-            | Report::Full(_) => return None,
+            Report::Admitted { node, address } => self.on_admitted(node, address),
+            Report::Confirmed(node) => Event::member_confirmed(self.name(node)),
+            Report::Removed { node, address } => self.on_removed(node, address),
+            Report::Full(address) => self.on_full(address)?,
+            // Told as an alarm: its BFD packets are seen too.
+            Report::Stranger(_) => return None,
         })
     }
 
     /// A node's name.
     pub(super) fn name(&self, node: BackendIndex) -> String {
-        self.peers[node].name.clone()
+        let peer = self.peers.get(node).map(|peer| peer.name.clone());
+        peer.unwrap_or_else(|| "a node that has left".to_owned())
     }
 
     fn on_active(&mut self, takeover: Takeover) -> Event {

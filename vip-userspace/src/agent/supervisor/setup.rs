@@ -6,18 +6,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use vip_common::abi::{AllowNode, MAX_BOND_PORTS, Service, Vip, flag};
 use vip_common::wire::addr::{Be16, Be128, Mac};
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::cluster::Cluster;
-use crate::agent::node_thread::Sockets;
+use crate::agent::node_thread::{Sockets, Teller};
+use crate::agent::peer_channel::{Admission, Listener, PeerChannel};
 use crate::config::{Config, Network, Node, VrrpMode};
-use crate::datapath::{Attachment, Datapath, DesiredState, Loader, NodeAddresses, Pins};
+use crate::datapath::{Attachment, Datapath, DesiredState, Loader, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
+use crate::net::hello::HelloSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket, WitnessSocket};
+use crate::probe::Trust;
 use crate::random;
 use vip_node::allow::{AllowLists, Prefix};
 use vip_node::bfd;
@@ -25,9 +29,11 @@ use vip_node::election::MAX_LEASE;
 use vip_node::health::Thresholds;
 use vip_node::hello;
 use vip_node::rank;
-use vip_node::{MAX_SLOWDOWN, Params, VrrpParams};
+use vip_node::seal::KeyRing;
+use vip_node::{MAX_SLOWDOWN, OpenCluster, Params, VrrpParams};
 
 use super::bfd_access::Access;
+use super::members::addresses;
 
 /// Time between hellos, at most. With a short `reset_after` they are sent more often: a member is gone
 /// only if nobody has heard it for that time.
@@ -43,8 +49,9 @@ pub(super) fn params(config: &Config, cluster: &Cluster) -> Params {
     Params {
         own: cluster.own(),
         nodes: cluster.identities(),
-        // The members are those of `nodes`.
-        open: None,
+        open: config.is_open().then_some(OpenCluster {
+            forget_after: config.members.forget_after,
+        }),
         hello_interval: HELLO.min(config.datapath.reset_after / 3),
         vips: addresses_of(config).map(hello::tag).collect(),
         priority: config.vrrp.priority,
@@ -91,6 +98,10 @@ pub(super) struct NicSockets {
     pub(super) groups: Option<Groups>,
     /// How the thread has BFD's port.
     pub(super) bfd: Access,
+    /// `None`: the members are those of a list.
+    pub(super) peer_channel: Option<Arc<PeerChannel>>,
+    /// The thread that listens there, once there is somebody to tell.
+    listener: Option<Listener>,
 }
 
 impl NicSockets {
@@ -101,6 +112,7 @@ impl NicSockets {
         peers: &[IpAddr],
         nic: &Nic,
         pins: &Pins,
+        keys: Option<Arc<KeyRing>>,
         loader: &mut Loader,
     ) -> anyhow::Result<(Sockets, Self)> {
         let delivery = match config.vrrp.mode {
@@ -113,20 +125,40 @@ impl NicSockets {
         let sources = SourceSocket::open(nic)?;
         let witness = WitnessSocket::open(nic)?;
         let (access, bfd) = Access::open(config, peers, nic, pins, loader);
+        let peer_channel = config
+            .is_open()
+            .then(|| peer_channel(config, nic, keys))
+            .transpose()?;
         let sockets = Sockets {
             vrrp,
             bfd,
             echo,
             witness,
             neighbours: neighbours.clone(),
+            peer_channel: peer_channel.clone(),
         };
         let own = Self {
             neighbours,
             sources,
             groups,
             bfd: access,
+            peer_channel,
+            listener: None,
         };
         Ok((sockets, own))
+    }
+
+    /// Listens to other agents' hellos from now on.
+    ///
+    /// # Errors
+    /// The kernel gives no thread.
+    pub(super) fn listen_to_peers(&mut self, teller: Teller) -> anyhow::Result<()> {
+        let channel = self.peer_channel.clone();
+        let listener = channel.map(|channel| Listener::start(channel, teller));
+        self.listener = listener
+            .transpose()
+            .context("cannot start the thread that listens to other agents")?;
+        Ok(())
     }
 
     /// Opens what depends on the VIPs.
@@ -142,6 +174,27 @@ impl NicSockets {
         let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
         Ok((neighbours, groups))
     }
+}
+
+/// Opens the peer channel.
+fn peer_channel(
+    config: &Config,
+    nic: &Nic,
+    keys: Option<Arc<KeyRing>>,
+) -> anyhow::Result<Arc<PeerChannel>> {
+    let anybody = keys.is_some() || config.health.tls == Trust::Insecure;
+    Ok(Arc::new(PeerChannel {
+        socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
+        keys,
+        admission: if anybody {
+            Admission::Hello
+        } else {
+            Admission::Certificate
+        },
+        own: nic.address,
+        seeds: config.seeds.clone(),
+        counts: Arc::default(),
+    }))
 }
 
 /// The VIPs.
@@ -230,10 +283,9 @@ pub(super) fn desired(
         allowed,
         redirects: config.local.is_some(),
         netns: crate::net::netns_cookie().unwrap_or(0),
-        backends: cluster.nodes().map(|_, node| NodeAddresses {
-            address: node.address.into(),
-            other: node.other_address.map_or(Be128::UNSPECIFIED, Be128::from),
-        }),
+        backends: cluster
+            .nodes()
+            .map(|_, node| addresses(node.address, node.other_address)),
         log_level: program_log_level(),
         hash_key: key,
         rows: rank::table_of_slots(key, &cluster.identities())?,

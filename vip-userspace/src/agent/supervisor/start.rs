@@ -19,12 +19,13 @@ use super::peer::Peer;
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
 use crate::agent::cluster::Cluster;
+use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::Outcome;
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
-use crate::config::{Config, Source};
+use crate::config::{Config, Node as Member, Source};
 use crate::datapath::{
     self, Attachment, Datapath, DesiredState, Held, Loader, Pins, StateMap, Way,
 };
@@ -35,6 +36,7 @@ use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use vip_node::election::State;
 use vip_node::hooks::Hook;
+use vip_node::seal::KeyRing;
 use vip_node::sources::Sources;
 use vip_node::{Input, Node};
 
@@ -45,6 +47,8 @@ pub(in crate::agent) struct Start<'a> {
     pub(in crate::agent) source: Source,
     pub(in crate::agent) nic: Nic,
     pub(in crate::agent) netlink: Netlink,
+    /// Those that the agents of the cluster share.
+    pub(in crate::agent) keys: Option<Arc<KeyRing>>,
     pub(in crate::agent) probe_times: ProbeTimes,
     /// Where surveys of the segment end.
     pub(in crate::agent) surveys: mpsc::Sender<Found>,
@@ -68,9 +72,12 @@ impl Start<'_> {
             source,
             nic,
             netlink,
+            keys,
             ..
         } = self;
-        let mut on = OnNic::put(&config, &nic, &netlink).await?;
+        let stored = self.state_dir.members().into_iter();
+        let stored = stored.map(StoredMember::into_node).collect();
+        let mut on = OnNic::put(&config, &nic, &netlink, stored, keys.clone()).await?;
         // Not before: while the kernel verifies programs, nothing else is done here, and no answer is
         // read.
         let mut checking = Checking::probe(&config, &on.cluster, self.probes);
@@ -123,6 +130,7 @@ impl Start<'_> {
         let (node_thread, notices) = thread
             .start(on.state, on.thread_sockets)
             .context("cannot start the thread that renews the answer lease")?;
+        on.sockets.listen_to_peers(node_thread.teller())?;
         let now = now();
         let mut supervisor = Supervisor {
             config,
@@ -154,6 +162,10 @@ impl Start<'_> {
                 counted,
                 ..Claims::default()
             },
+            keys,
+            proving: Vec::new(),
+            unproved: Vec::new(),
+            refused: Vec::new(),
             segment: Segment::new(self.surveys),
             carrier_changes: link.map_or(0, |link| link.carrier_changes),
             sampled: now,
@@ -202,20 +214,30 @@ struct OnNic {
 
 impl OnNic {
     /// Opens sockets and attaches the programs.
-    async fn put(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<Self> {
+    async fn put(
+        config: &Config,
+        nic: &Nic,
+        netlink: &Netlink,
+        stored: Vec<Member>,
+        keys: Option<Arc<KeyRing>>,
+    ) -> anyhow::Result<Self> {
         let loader = Loader::begin().context("cannot start a thread")?;
         let (_, nics) = netlink.settings().await?;
         let macs = port_macs(&nics, nic.index, nic.mac);
         let pins = Pins::open(&config.datapath.bpffs, &config.run_dir)?;
         let held = pins.hold()?;
         let found = datapath::members(&pins);
-        let cluster = Cluster::new(&config.nodes, nic.address, &found)
-            .context("the configuration has too many nodes")?;
+        let cluster = if config.is_open() {
+            Cluster::open(config, nic.address, &found, stored)
+        } else {
+            Cluster::new(&config.nodes, nic.address, &found)
+        };
+        let cluster = cluster.context("the configuration has too many nodes")?;
         let desired = Arc::new(desired(config, &cluster, nic, macs)?);
         // Sockets first: without them there is no use in touching the NIC.
         let mut loader = loader.end();
         let (thread_sockets, sockets) =
-            NicSockets::open(config, &cluster.peers(), nic, &pins, &mut loader)?;
+            NicSockets::open(config, &cluster.peers(), nic, &pins, keys, &mut loader)?;
         // Before the programs know it no more: from then on the kernel would answer for it.
         let left = addresses::leave_old(netlink, config).await?;
         let (mut datapath, state) = Datapath::load_by(loader, Some(pins.clone()), &desired)?;

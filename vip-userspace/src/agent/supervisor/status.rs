@@ -34,7 +34,10 @@ impl Supervisor {
     fn describe(&self, view: &View) -> anyhow::Result<Status> {
         let now = now();
         let own = self.cluster.own();
-        let nodes = self.peers.values().map(|peer| self.node(view, peer));
+        // One may have come or left since the thread was asked.
+        let known = |peer: &&Peer| view.nodes.get(peer.index).is_some();
+        let nodes = self.peers.values().filter(known);
+        let nodes = nodes.map(|peer| self.node(view, peer));
         let counters = Counter::ALL
             .iter()
             .filter(|counter| counter.tells_of_traffic())
@@ -48,9 +51,12 @@ impl Supervisor {
             services: self.services(view),
             credentials_trouble: self.credentials_trouble.clone(),
             local: self.cgroup.as_ref().map(|path| path.display().to_string()),
-            owner: view.owner.map(|node| status::Peer {
-                name: self.name(node),
-                address: self.peers[node].address,
+            owner: view.owner.and_then(|node| {
+                let Peer { name, address, .. } = self.peers.get(node)?;
+                Some(status::Peer {
+                    name: name.clone(),
+                    address: *address,
+                })
             }),
             state: view.state,
             priority: view.priority,

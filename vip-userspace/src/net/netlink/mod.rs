@@ -65,6 +65,21 @@ impl Netlink {
         Ok(nic)
     }
 
+    /// Finds this node's own address and its NIC, where no list says which it is. `vips`: the one that
+    /// names the cluster first.
+    ///
+    /// # Errors
+    /// There is none, there are several, or the kernel's.
+    pub async fn find_own_nic(
+        &self,
+        vips: &[IpAddr],
+        interface: Option<&str>,
+    ) -> Result<Nic, NetError> {
+        let (links, addresses) = (self.links().await?, self.addresses().await?);
+        let own = nic::own_address(&links, &addresses, vips, interface)?;
+        self.find_nic(vips[0], &[own], interface).await
+    }
+
     /// Refuses VIPs and nodes' addresses that no host of the NIC's subnets can have.
     ///
     /// # Errors

@@ -1,0 +1,199 @@
+//! Members that come and go while the agent runs: what the rest of the agent does for them.
+//!
+//! The thread hears a new member at once. Here it gets its place in the maps and its probes; then a
+//! rank table with it is made in another thread, and written into the half that is not in use.
+
+use std::net::IpAddr;
+
+use tokio::spawn;
+use tokio::task::spawn_blocking;
+use vip_common::abi::{BackendIndex, MAX_BACKENDS};
+use vip_common::wire::addr::{Be128, Mac};
+use vip_node::hello::Instance;
+use vip_node::slots::Slots;
+use vip_node::{Input, Installation, rank};
+
+use super::Supervisor;
+use super::bfd_access::Access;
+use super::peer::Peer;
+use super::setup::addresses_of;
+use crate::agent::members_file::StoredMember;
+use crate::agent::probes::{Outcome, Table};
+use crate::config::Node;
+use crate::datapath::NodeAddresses;
+use crate::observe::event::Event;
+use crate::probe::proof;
+
+impl Supervisor {
+    /// A host has become a member.
+    pub(super) fn on_admitted(&mut self, slot: BackendIndex, address: IpAddr) -> Event {
+        let node = Node::at(address);
+        let peer = Peer::new(slot, &node, Mac::UNKNOWN, self.config.checks.len());
+        let name = peer.name.clone();
+        self.cluster.admit(slot, node);
+        self.peers.insert(slot, peer);
+        self.checking.add(slot, address, false);
+        // Its place in the maps comes before a rank table that names it.
+        let mut desired = (*self.desired).clone();
+        desired.backends.insert(slot, addresses(address, None));
+        self.change_desired(desired);
+        self.members_changed();
+        let (netlink, index) = (self.netlink.clone(), self.nic.index);
+        drop(spawn(async move {
+            // It is asked for again every two seconds.
+            if let Err(error) = netlink.resolve(index, address).await {
+                tracing::debug!(%address, %error, "cannot resolve");
+            }
+        }));
+        Event::member_admitted(name)
+    }
+
+    /// A member has left, or was forgotten.
+    pub(super) fn on_removed(&mut self, slot: BackendIndex, address: IpAddr) -> Event {
+        self.checking.remove(slot);
+        self.cluster.remove(slot);
+        self.sources.forget(slot);
+        let name = self.peers.remove(slot).map(|peer| peer.name);
+        self.members_changed();
+        Event::member_removed(name.unwrap_or_else(|| address.to_string()))
+    }
+
+    /// There is no place for a host. `None` if that was told.
+    pub(super) fn on_full(&mut self, address: IpAddr) -> Option<Event> {
+        if self.refused.contains(&address) {
+            return None;
+        }
+        self.refused.truncate(MAX_BACKENDS - 1);
+        self.refused.insert(0, address);
+        Some(Event::members_full(address))
+    }
+
+    /// Hears the members there are, and notes them for the next start.
+    fn members_changed(&mut self) {
+        let peers = self.cluster.peers();
+        let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
+        let spoken_of = [&vips[..], &[self.nic.address], &peers].concat();
+        if let Err(error) = self.sockets.neighbours.hear(&spoken_of) {
+            tracing::warn!(%error, "cannot hear ARP of the members");
+        }
+        if let Access::Shared(port) = &mut self.sockets.bfd
+            && let Err(error) = port.set_peers(self.nic.address, &peers)
+        {
+            tracing::warn!(%error, "cannot hear BFD of the members");
+        }
+        self.note_members();
+    }
+
+    /// Notes the members for the next start.
+    pub(super) fn note_members(&mut self) {
+        let own = self.cluster.own();
+        let others = self.cluster.nodes().iter().filter(|(slot, _)| *slot != own);
+        let members: Vec<StoredMember> = others.map(|(_, node)| StoredMember::of(node)).collect();
+        self.state_dir.note_members(&members);
+    }
+
+    /// The thread wants a rank table for these members.
+    pub(super) fn install(&self, installation: Installation) {
+        let outcomes = self.checking.outcomes();
+        let key = self.desired.hash_key;
+        drop(spawn(async move {
+            // Too long for a thread that others wait for.
+            let made = spawn_blocking(move || {
+                let rows = rank::table_of_slots(key, &installation.members);
+                Table { installation, rows }
+            });
+            if let Ok(table) = made.await {
+                // The agent is ending.
+                let _gone = outcomes.send(Outcome::Table(Box::new(table))).await;
+            }
+        }));
+    }
+
+    /// A rank table was made: it is used from now on.
+    pub(in crate::agent) fn on_table(&mut self, table: Table) {
+        let Table { installation, rows } = table;
+        let Installation { number, members } = installation;
+        let put = rows.map_err(anyhow::Error::from).and_then(|rows| {
+            self.datapath.change_ranks(&rows, members.mask())?;
+            Ok(rows)
+        });
+        let rows = match put {
+            Ok(rows) => rows,
+            Err(error) => {
+                let what = "cannot use a rank table for the members that there are now";
+                self.journal.note(Event::failed(what, format!("{error:#}")));
+                return;
+            }
+        };
+        for (slot, identity) in members.iter() {
+            if let Some(node) = self.cluster.node_mut(slot) {
+                node.weight = identity.weight;
+            }
+        }
+        let mut desired = (*self.desired).clone();
+        desired.rows = rows;
+        // Members that have left go when no row names them any more.
+        self.change_desired(desired.clone());
+        let present: Slots<NodeAddresses> = desired
+            .backends
+            .iter()
+            .filter(|(slot, _)| self.peers.get(*slot).is_some())
+            .map(|(slot, node)| (slot, *node))
+            .collect();
+        if present != desired.backends {
+            desired.backends = present;
+            self.change_desired(desired);
+        }
+        self.node_thread.tell(Input::Installed(number));
+    }
+
+    /// A host that runs an agent asks to be a member: its API server is to show a certificate of the
+    /// cluster.
+    pub(super) fn ask_for_proof(&mut self, address: IpAddr, instance: Instance) {
+        if self.proving.contains(&address) {
+            return;
+        }
+        self.proving.push(address);
+        let wanted = proof::Wanted::of(&self.config, address);
+        let outcomes = self.checking.outcomes();
+        drop(spawn(async move {
+            let proof = wanted.ask().await.map(|()| instance);
+            // The agent is ending.
+            let _gone = outcomes.send(Outcome::Proof(address, proof)).await;
+        }));
+    }
+
+    /// A host has shown a certificate, or why it has not.
+    pub(in crate::agent) fn on_member_proof(
+        &mut self,
+        address: IpAddr,
+        proof: Result<Instance, String>,
+    ) {
+        self.proving.retain(|asked| *asked != address);
+        match proof {
+            Ok(instance) => {
+                self.unproved.retain(|(host, _)| *host != address);
+                self.node_thread.tell(Input::Proved { address, instance });
+            }
+            Err(why) => {
+                // It asks with each hello.
+                let told = (address, why);
+                if !self.unproved.contains(&told) {
+                    self.unproved.retain(|(host, _)| *host != address);
+                    self.unproved.truncate(MAX_BACKENDS - 1);
+                    self.journal
+                        .note(Event::member_unproved(address, told.1.clone()));
+                    self.unproved.insert(0, told);
+                }
+            }
+        }
+    }
+}
+
+/// A member's addresses, as the maps have them.
+pub(super) fn addresses(address: IpAddr, other: Option<IpAddr>) -> NodeAddresses {
+    NodeAddresses {
+        address: address.into(),
+        other: other.map_or(Be128::UNSPECIFIED, Be128::from),
+    }
+}
