@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
-use vip_common::abi::{BackendIndex, CheckIndex, Masks};
+use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, Masks};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
@@ -137,6 +137,10 @@ pub(super) struct View {
     pub(super) answer_until: BootNanos,
     pub(super) masks: Masks,
     pub(super) faults: Vec<Fault>,
+    /// The members that are gone.
+    pub(super) gone: BackendMask,
+    /// The members that are known to all.
+    pub(super) confirmed: BackendMask,
     /// What is known of each node.
     pub(super) nodes: Slots<NodeView>,
     /// By check: where new connections go.
@@ -880,6 +884,8 @@ impl NodeLoop {
             answer_until: self.node.answer_until(),
             masks: self.node.masks(),
             faults: self.node.faults().collect(),
+            gone: self.node.gone(),
+            confirmed: self.node.confirmed(),
             nodes: self.config.nodes.map(|slot, _| NodeView {
                 session: self.node.bfd(slot).map(session),
                 advert: self.node.advert(slot),

@@ -18,6 +18,7 @@ use vip_node::seal::KeyRing;
 
 use super::node_thread::Teller;
 use crate::net::hello::HelloSocket;
+use crate::observe::status::Admission;
 use crate::random;
 
 /// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 a second.
@@ -54,19 +55,11 @@ impl Counts {
     }
 }
 
-/// Who may become a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Admission {
-    /// Whoever says hello: everybody, or with a key whoever has it.
-    Hello,
-    /// Whoever's API server shows a certificate of the cluster's.
-    Certificate,
-}
-
 /// How this node takes part.
 pub(super) struct PeerChannel {
     pub(super) socket: HelloSocket,
     pub(super) keys: Option<Arc<KeyRing>>,
+    /// Who may become a member.
     pub(super) admission: Admission,
     /// The node's own address.
     pub(super) own: IpAddr,
@@ -116,7 +109,7 @@ impl PeerChannel {
             Ok(hello) => Ok(Input::Hello {
                 source,
                 hello: Box::new(hello),
-                admits: self.admission == Admission::Hello,
+                admits: matches!(self.admission, Admission::Key | Admission::Anybody),
             }),
             Err(why) => Err((source, why)),
         }))

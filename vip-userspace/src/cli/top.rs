@@ -327,6 +327,8 @@ mod tests {
             usable: number == 1,
             echo: None,
             bfd: None,
+            confirmed: true,
+            gone: false,
             probe: "ready".to_owned(),
             rtt_ms: Some(1.5),
             packets,

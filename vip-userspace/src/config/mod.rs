@@ -32,6 +32,7 @@ pub use self::flags::{Flags, Overrides};
 pub use self::keys::{
     BPFFS, Bfd, Config, Datapath, Health, Local, Members, RUN_DIR, STATE_DIR, Vrrp,
 };
+pub(crate) use self::kind::milliseconds as duration;
 pub(crate) use self::names::node_name;
 pub use self::reload::{Change, Changes, Reread, Source};
 pub use self::types::{Check, Listen, Network, Node, OwnNode, Service, Vip, VrrpMode, XdpMode};

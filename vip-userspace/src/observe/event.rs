@@ -209,6 +209,9 @@ events! {
     /// A member has left the cluster, or was forgotten.
     member_removed(node: String): Info, text("is no member any more").about(node);
 
+    /// This node leaves the cluster.
+    leaving(): Info, text("leaves the cluster: the other nodes forget this one");
+
     /// A host asks to be a member, and its API server does not show the cluster's certificate.
     member_unproved(address: IpAddr, cause: String): Warning, text(format!(
         "{address} runs an agent for this VIP and is no member: its API server has not shown a \

@@ -69,6 +69,14 @@ impl Node {
         self.members.confirmed()
     }
 
+    /// The members that are gone: nobody has heard them for
+    /// [`reset_after`](crate::Params::reset_after).
+    #[must_use]
+    pub fn gone(&self) -> BackendMask {
+        let here = self.liveness.not_gone().with(self.members.own(), true);
+        self.members.all().collect::<BackendMask>().without(here)
+    }
+
     /// The BFD session with a node; `None` for this node, and without BFD.
     #[must_use]
     pub fn bfd(&self, node: BackendIndex) -> Option<&Session> {

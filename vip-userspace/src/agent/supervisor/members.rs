@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use anyhow::Context as _;
 use tokio::spawn;
 use tokio::task::spawn_blocking;
 use vip_common::abi::{BackendIndex, MAX_BACKENDS};
@@ -90,6 +91,63 @@ impl Supervisor {
         let others = self.cluster.nodes().iter().filter(|(slot, _)| *slot != own);
         let members: Vec<StoredMember> = others.map(|(_, node)| StoredMember::of(node)).collect();
         self.state_dir.note_members(&members);
+    }
+
+    /// Leaves the cluster. The thread ends when the VIP is another node's.
+    ///
+    /// # Errors
+    /// The members are those of a list.
+    pub(in crate::agent) async fn leave(&mut self) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            self.config.is_open(),
+            "the members are those of `nodes`: run `vip drain` here, and take this node off the list on \
+             every node"
+        );
+        self.journal.note(Event::leaving());
+        // An agent that is started here again joins as a new one would.
+        if let Err(error) = self.state_dir.set_drained(false).await {
+            tracing::warn!("the drain is still noted: {error:#}");
+        }
+        self.state_dir.note_members(&[]);
+        self.node_thread.tell(Input::Leave);
+        Ok(self.cluster.own_node().name.clone())
+    }
+
+    /// Forgets a member that does not come back, and lets all others forget it.
+    ///
+    /// # Errors
+    /// There is no such member, or it is not gone.
+    pub(in crate::agent) async fn forget(&self, node: &str) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            self.config.is_open(),
+            "the members are those of `nodes`: take {node} off the list on every node"
+        );
+        let slot = self.named(node)?;
+        let peer = &self.peers[slot];
+        let name = peer.name.clone();
+        anyhow::ensure!(
+            slot != self.cluster.own(),
+            "{name} is this node: `vip leave` takes it out of the cluster"
+        );
+        anyhow::ensure!(
+            self.view().await?.gone.contains(slot),
+            "{name} is not gone: run `vip leave` there, or end its agent and wait for `reset_after`"
+        );
+        self.node_thread.tell(Input::Forget(peer.address));
+        Ok(name)
+    }
+
+    /// The member with this name or address.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn named(&self, name: &str) -> anyhow::Result<BackendIndex> {
+        let is_it = |peer: &Peer| peer.name == name || peer.address.to_string() == name;
+        let found = self.peers.find(is_it).map(|(slot, _)| slot);
+        found.with_context(|| {
+            let names: Vec<_> = self.peers.values().map(|peer| peer.name.as_str()).collect();
+            format!("no node {name}; there are {}", names.join(", "))
+        })
     }
 
     /// The thread wants a rank table for these members.

@@ -13,7 +13,7 @@ use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::cluster::Cluster;
 use crate::agent::node_thread::{Sockets, Teller};
-use crate::agent::peer_channel::{Admission, Listener, PeerChannel};
+use crate::agent::peer_channel::{Listener, PeerChannel};
 use crate::config::{Config, Network, Node, VrrpMode};
 use crate::datapath::{Attachment, Datapath, DesiredState, Loader, Pins};
 use crate::kernel::cgroup;
@@ -21,6 +21,7 @@ use crate::net::echo::EchoSocket;
 use crate::net::hello::HelloSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket, WitnessSocket};
+use crate::observe::status::Admission;
 use crate::probe::Trust;
 use crate::random;
 use vip_node::allow::{AllowLists, Prefix};
@@ -182,15 +183,16 @@ fn peer_channel(
     nic: &Nic,
     keys: Option<Arc<KeyRing>>,
 ) -> anyhow::Result<Arc<PeerChannel>> {
-    let anybody = keys.is_some() || config.health.tls == Trust::Insecure;
+    let admission = match (config.is_open(), &keys, &config.health.tls) {
+        (false, _, _) => Admission::List,
+        (true, Some(_), _) => Admission::Key,
+        (true, None, Trust::Insecure) => Admission::Anybody,
+        (true, None, Trust::WellKnownCa | Trust::Ca(_)) => Admission::Certificate,
+    };
     Ok(Arc::new(PeerChannel {
         socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
         keys,
-        admission: if anybody {
-            Admission::Hello
-        } else {
-            Admission::Certificate
-        },
+        admission,
         own: nic.address,
         seeds: config.seeds.clone(),
         counts: Arc::default(),

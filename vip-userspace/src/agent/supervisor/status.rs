@@ -93,6 +93,7 @@ impl Supervisor {
                 adopted: self.datapath.adopted(),
             },
             bfd_port: self.bfd_port(),
+            membership: self.membership(),
             received: self.received(view),
             hooks: self.hooks.describe(),
             settings: self.other_nics.settings(),
@@ -134,6 +135,8 @@ impl Supervisor {
                 detection_ms: millis(session.detection),
                 round_trip_ms: session.round_trip.map(millis),
             }),
+            confirmed: view.confirmed.contains(peer.index),
+            gone: view.gone.contains(peer.index),
             probe: if server == Server::Unready {
                 self.why_unready(peer, CheckIndex::API)
             } else {
@@ -145,6 +148,21 @@ impl Supervisor {
             connections: counters.syns,
             packets_per_second: peer.rates.packets_per_second,
             connections_per_second: peer.rates.connections_per_second,
+        })
+    }
+
+    fn membership(&self) -> Option<status::Membership> {
+        let channel = self.sockets.peer_channel.as_ref()?;
+        let refused = channel.counts.refused();
+        Some(status::Membership {
+            admission: channel.admission,
+            key: channel.keys.as_ref().map(|keys| keys.current().to_string()),
+            port: self.config.members.port,
+            sent: channel.counts.sent(),
+            received: channel.counts.taken(),
+            refused: refused
+                .map(|(why, count)| (why.to_owned(), count))
+                .collect(),
         })
     }
 

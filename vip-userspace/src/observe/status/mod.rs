@@ -77,6 +77,9 @@ pub struct Status {
     /// How this node has BFD's port; `None` without BFD.
     #[serde(default)]
     pub bfd_port: Option<BfdPort>,
+    /// Who may be a member, and what other agents send.
+    #[serde(default)]
+    pub membership: Option<Membership>,
     /// Packets that the agent has read from its sockets since it started, by protocol: `bfd`,
     /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
     #[serde(default)]
@@ -136,6 +139,50 @@ pub struct Xdp {
     pub proven: bool,
     /// Whether the maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// How agents become members, and what they have sent each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Who may be one.
+    pub admission: Admission,
+    /// Fingerprint of the key that seals what agents send each other; `None` without one.
+    pub key: Option<String>,
+    /// UDP port of hellos.
+    pub port: u16,
+    /// Datagrams with a hello that were sent.
+    pub sent: u64,
+    /// Those that were received and taken.
+    pub received: u64,
+    /// Those that were not, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Who may be a member of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// The nodes of a list.
+    List,
+    /// Whoever has the key.
+    Key,
+    /// Whose API server shows a certificate of the cluster's.
+    Certificate,
+    /// Anybody.
+    Anybody,
+}
+
+impl Admission {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::List => "the nodes of the list",
+            Self::Key => "whoever has the key",
+            Self::Certificate => "whose API server has a certificate of the cluster",
+            Self::Anybody => "anybody on the segment (`insecure`)",
+        }
+    }
 }
 
 /// How a node has BFD's port, UDP 3784.
@@ -213,6 +260,10 @@ enum BfdState {
     Up,
 }
 
+const fn yes() -> bool {
+    true
+}
+
 /// A node and its API server, as this node sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
@@ -242,6 +293,12 @@ pub struct Node {
     pub echo: Option<bool>,
     /// The BFD session with it; `None` for the node that was asked, and without BFD.
     pub bfd: Option<Bfd>,
+    /// All living members know it: it may get new connections and own the VIP.
+    #[serde(default = "yes")]
+    pub confirmed: bool,
+    /// Nobody has heard it for `reset_after`.
+    #[serde(default)]
+    pub gone: bool,
     /// Why it is not ready, or how the last probe went.
     pub probe: String,
     /// Duration of the last probe that was answered.
