@@ -178,6 +178,10 @@ pub enum Input {
         /// Its run.
         instance: Instance,
     },
+    /// The cluster's key changes: other keys authenticate BFD packets from now on, and all sessions
+    /// stay as they are. A node that has started without authentication ignores it: it is turned on
+    /// and off by [`Params::bfd`] alone.
+    Keys(bfd::Auth),
     /// The rank table with this number is in use.
     Installed(u64),
     /// `vip forget`: this member does not come back.

@@ -43,7 +43,8 @@ const STRANGER: Duration = Duration::from_secs(3);
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Node {
-    bfd: Option<bfd::Params>,
+    /// Between BFD packets, as configured; `None` without BFD.
+    bfd_interval: Option<Duration>,
     members: Membership,
     liveness: Liveness,
     lateness: Lateness,
@@ -106,7 +107,7 @@ impl Node {
     pub fn new(params: &Params) -> Self {
         let members = Membership::new(params);
         Self {
-            bfd: params.bfd,
+            bfd_interval: params.bfd.map(|bfd| bfd.interval),
             liveness: Liveness::new(params),
             lateness: Lateness::new(params),
             selection: Selection::new(params),
@@ -216,6 +217,7 @@ impl Node {
                 admits,
             } => self.on_hello(now, source, &hello, admits, out),
             Input::Proved { address, instance } => self.on_proved(now, address, instance, out),
+            Input::Keys(auth) => self.liveness.set_auth(auth),
             Input::Installed(number) => self.members.on_installed(now, number),
             Input::Forget(address) => self.forget(now, address, out),
             Input::Leave => {
@@ -332,8 +334,7 @@ impl Node {
             (State::Initialize, _) | (State::Backup, None) => NEVER,
             (State::Active, _) => deadline,
             (State::Backup, Some(allowed)) => {
-                let interval = self.bfd.map(|bfd| bfd.interval);
-                let turn = self.view().takeover_delay(interval);
+                let turn = self.view().takeover_delay(self.bfd_interval);
                 self.liveness.claim_at(deadline.max(allowed), turn)
             }
         }
@@ -370,7 +371,7 @@ impl Node {
         } else {
             Report::Late(Late {
                 by,
-                bfd: self.bfd.map(|bfd| bfd.interval + extra),
+                bfd: self.bfd_interval.map(|interval| interval + extra),
                 adverts: self.election.interval().duration(),
             })
         }));
@@ -505,7 +506,9 @@ impl Node {
             State::Active if was_owner && !resigns => self.schedule.repeat(now),
             // With BFD, `takeover_delay` decides which node is next, not the skew time.
             State::Backup
-                if resigns && self.bfd.is_some() && self.election.waits_for() == Some(address) =>
+                if resigns
+                    && self.bfd_interval.is_some()
+                    && self.election.waits_for() == Some(address) =>
             {
                 self.election.shorten_active_down_timer(now);
             }

@@ -171,7 +171,12 @@ impl Exchange {
 
     /// Whether something of that time counts as now.
     pub(super) fn is_fresh(&self, now: BootNanos, at: BootNanos) -> bool {
-        now.since(at) < self.interval * FRESH
+        now < self.fresh_until(at)
+    }
+
+    /// Until when something of that time counts as now.
+    pub(super) fn fresh_until(&self, at: BootNanos) -> BootNanos {
+        at.after(self.interval * FRESH)
     }
 
     /// An agent is believed, or a member now.

@@ -202,6 +202,8 @@ impl Membership {
             (known.heard, known.latest) = (Some(now), hello.number);
             known.told = true;
             self.exchange.met.get_or_insert(now);
+            let fresh_until = self.exchange.fresh_until(now);
+            out.push(Event::Believed(slot, fresh_until));
             if known.note_evidence(now) {
                 out.push(Event::Evidence(slot, now));
             }

@@ -75,6 +75,8 @@ pub(crate) enum Event {
     Removed(BackendIndex, IpAddr),
     /// Somebody had this evidence that a member lives.
     Evidence(BackendIndex, BootNanos),
+    /// A hello of a member was believed. Its agent counts as one that is there now until then.
+    Believed(BackendIndex, BootNanos),
     /// An agent asks to be a member, and has not proved that it is one.
     Prove(IpAddr, Instance),
     /// An agent of this cluster that is no member.

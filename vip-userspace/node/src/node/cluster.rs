@@ -112,6 +112,11 @@ impl Node {
                 membership::Event::Evidence(node, at) => {
                     self.liveness.on_evidence(now, node, at);
                 }
+                membership::Event::Believed(node, fresh_until) => {
+                    self.live(now, out, |liveness, _, out| {
+                        liveness.on_hello(now, node, fresh_until, out);
+                    });
+                }
                 membership::Event::Prove(address, instance) => {
                     out.push(Action::Prove { address, instance });
                 }
