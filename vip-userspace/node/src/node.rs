@@ -24,7 +24,7 @@ use crate::announce::Schedule;
 use crate::bfd::{self, Session};
 use crate::conflict::{Conflicts, Situation};
 use crate::election::vrrp::{PRIORITY_ALONE, PRIORITY_CLAIMED_ALONE};
-use crate::election::{self, Election, Lease, Meeting, State, priority};
+use crate::election::{self, Election, Lease, Meeting, Sealed, State, priority};
 use crate::faults::{Fault, Faults};
 use crate::health::Hang;
 use crate::input::{Input, Params};
@@ -167,7 +167,11 @@ impl Node {
     pub fn on_input(&mut self, now: BootNanos, input: Input, out: &mut Vec<Action>) {
         self.wake(now, out);
         match input {
-            Input::Advert { source, advert } => self.on_advert(now, source, &advert, out),
+            Input::Advert {
+                source,
+                advert,
+                sealed,
+            } => self.on_advert(now, source, &advert, sealed, out),
             Input::Bfd { source, packet } => {
                 self.live(now, out, |liveness, _, out| {
                     liveness.on_packet(now, source, &packet, out);
@@ -453,11 +457,16 @@ impl Node {
         now: BootNanos,
         source: BackendIndex,
         advert: &Advertisement,
+        sealed: Option<Sealed>,
         out: &mut Vec<Action>,
     ) {
         let Some(address) = self.members.member(source).map(|member| member.address) else {
             return;
         };
+        if let Err(why) = self.members.on_advert(source, sealed) {
+            out.push(Action::RefuseAdvert { from: source, why });
+            return;
+        }
         let resigns = advert.priority == PRIORITY_RESIGNED;
         let resigned_before = self.ownership.has_resigned(now, source);
         self.follow(now, source, address, advert);

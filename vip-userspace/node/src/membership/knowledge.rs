@@ -26,6 +26,8 @@ pub(super) struct Known {
     pub(super) heard: Option<BootNanos>,
     /// Number of its last hello.
     pub(super) latest: u32,
+    /// Number of the last sealed advertisement of its present run that was believed.
+    pub(super) advert: u64,
     /// The freshest evidence that it lives, which anybody has.
     pub(super) evidence: Option<BootNanos>,
     /// The change of the set of members by which it came.
@@ -52,6 +54,7 @@ impl Known {
             row_number: 0,
             heard: None,
             latest: 0,
+            advert: 0,
             evidence: None,
             since: 0,
             installed: true,
@@ -83,7 +86,7 @@ impl Known {
             self.retired.truncate(RETIRED);
         }
         (self.row, self.row_number, self.latest) = (None, 0, 0);
-        self.heard = None;
+        (self.heard, self.advert) = (None, 0);
     }
 
     /// Somebody had evidence at that time. Returns whether it is the freshest.

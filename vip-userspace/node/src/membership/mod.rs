@@ -48,6 +48,7 @@ use vip_common::wire::time::BootNanos;
 
 use self::exchange::Exchange;
 use self::knowledge::Known;
+use crate::election::{Refused, Sealed, Trust};
 use crate::hello::Instance;
 use crate::input::{Member, OpenCluster, Params};
 use crate::priority::default_priority;
@@ -108,6 +109,8 @@ pub(crate) struct Membership {
     own_priority: Option<u8>,
     members: Slots<Known>,
     exchange: Exchange,
+    /// Which advertisements are believed.
+    trust: Trust,
     /// Slots that members have left, and until when they stay empty; `None`: the rank table without
     /// the member is not in use yet.
     resting: Slots<Option<BootNanos>>,
@@ -148,6 +151,7 @@ impl Membership {
             requested: (0, members.mask()),
             members,
             exchange: Exchange::new(params, own.address, instance),
+            trust: params.trust,
             resting: Slots::new(),
             changes: 0,
             installed: 0,
@@ -226,6 +230,41 @@ impl Membership {
     pub(crate) fn slot(&self, address: IpAddr) -> Option<BackendIndex> {
         let found = self.members.find(|known| known.identity.address == address);
         found.map(|(slot, _)| slot)
+    }
+
+    /// The run of this node's agent.
+    pub(crate) const fn instance(&self) -> Instance {
+        self.exchange.instance
+    }
+
+    /// An advertisement came from a member.
+    ///
+    /// # Errors
+    /// It is not believed.
+    pub(crate) fn on_advert(
+        &mut self,
+        slot: BackendIndex,
+        sealed: Option<Sealed>,
+    ) -> Result<(), Refused> {
+        let Some(sealed) = sealed else {
+            return match self.trust {
+                Trust::Plain | Trust::Both => Ok(()),
+                Trust::Sealed => Err(Refused::Plain),
+            };
+        };
+        if self.trust == Trust::Plain {
+            return Err(Refused::Sealed);
+        }
+        let known = self.members.get_mut(slot);
+        // Another member's word of a new run is not enough: the run may be over.
+        let is_it =
+            |known: &&mut Known| known.heard.is_some() && known.instance == Some(sealed.instance);
+        let known = known.filter(is_it).ok_or(Refused::Instance)?;
+        if sealed.number <= known.advert {
+            return Err(Refused::Number);
+        }
+        known.advert = sealed.number;
+        Ok(())
     }
 
     /// A node's Ethernet address is known.

@@ -72,6 +72,7 @@ impl Digest {
             Action::Prove { instance, .. } => self.words(&[14, instance.0.get()]),
             Action::Install(installation) => self.words(&[15, installation.number]),
             Action::RefuseBfd { from, why } => self.words(&[16, place(*from), *why as u64]),
+            Action::RefuseAdvert { from, why } => self.words(&[17, place(*from), *why as u64]),
         }
     }
 

@@ -1,7 +1,11 @@
-//! BFD with authentication: sessions come up by hellos, and keys change.
+//! A cluster with a key: sessions come up by hellos, keys change, and advertisements are sealed.
+
+use std::num::NonZeroU64;
 
 use super::*;
 use crate::bfd::{Auth, Key};
+use crate::election::{Refused, Trust};
+use crate::hello::Instance;
 use crate::input::OpenCluster;
 
 fn key(id: u8) -> Key {
@@ -13,8 +17,8 @@ fn auth(current: u8, other: Option<u8>) -> Auth {
     Auth { current, other }
 }
 
-/// One of the first `count` nodes of a cluster without a list. It knows them all.
-fn node(own: usize, count: usize, auth: Auth) -> Bench {
+/// Parameters of one of the first `count` nodes of a cluster without a list. It knows them all.
+fn params_of(own: usize, count: usize, auth: Auth) -> Params {
     let mut params = params(own, true);
     params.nodes = params.nodes.values().take(count).copied().collect();
     params.open = Some(OpenCluster {
@@ -24,7 +28,11 @@ fn node(own: usize, count: usize, auth: Auth) -> Bench {
     if let Some(bfd) = &mut params.bfd {
         bfd.auth = Some(auth);
     }
-    Bench::new(params)
+    params
+}
+
+fn node(own: usize, count: usize, auth: Auth) -> Bench {
+    Bench::new(params_of(own, count, auth))
 }
 
 /// Two nodes, and which packets pass between them.
@@ -155,4 +163,137 @@ fn keys_do_not_turn_authentication_on() {
     exchange(&mut nodes, at(0), 3000, 1);
     let session = nodes[0].node.bfd(index(1)).expect("BFD is on");
     assert!(session.is_up());
+}
+
+/// Two nodes with a key that have heard each other's hellos, and believe these advertisements. The
+/// second one is a backup. Also the first one's run.
+fn pair_that_trusts(trust: Trust) -> (Pair, Instance) {
+    let pair = Pair::new();
+    let nodes = [0, 1].map(|own| {
+        let mut params = params_of(own, 2, auth(1, None));
+        params.trust = trust;
+        Bench::new(params)
+    });
+    let mut pair = Pair {
+        nodes: nodes.into(),
+        hellos: true,
+        ..pair
+    };
+    pair.run(200);
+    let instance = pair.nodes[0].node.instance();
+    (pair, instance)
+}
+
+/// What the second node makes of an advertisement of the first.
+fn refused(pair: &mut Pair, sealed: Option<Sealed>) -> Option<Refused> {
+    let advert = Advertisement {
+        router_id: 10,
+        priority: 250,
+        interval: params(0, false).vrrp.interval,
+        addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
+    };
+    let (before, source) = (pair.nodes[1].node.clone(), index(0));
+    let input = Input::Advert {
+        source,
+        advert,
+        sealed,
+    };
+    let refused = pair.nodes[1].event(pair.now, input);
+    let refused = refused.iter().find_map(|action| match action {
+        Action::RefuseAdvert { why, .. } => Some(*why),
+        _ => None,
+    });
+    if refused.is_some() {
+        let after = &pair.nodes[1].node;
+        let election = |node: &Node| format!("{:?} {:?}", node.election, node.ownership);
+        assert_eq!(election(&before), election(after), "it changes nothing");
+    }
+    refused
+}
+
+#[test]
+fn sealed_advertisement_counts_once() {
+    let (mut pair, instance) = pair_that_trusts(Trust::Sealed);
+    let mut told = |number| refused(&mut pair, Some(Sealed { instance, number }));
+    assert_eq!(
+        [5, 5, 4].map(&mut told),
+        [None, Some(Refused::Number), Some(Refused::Number)]
+    );
+    assert_eq!([6, u64::MAX].map(told), [None; 2]);
+    assert_eq!(pair.nodes[1].node.owner(), Some(index(0)));
+}
+
+#[test]
+fn advertisement_of_a_run_that_is_over_or_not_known_is_refused() {
+    let (mut pair, instance) = pair_that_trusts(Trust::Sealed);
+    let number = 1;
+    let never = Instance(NonZeroU64::MIN);
+    let none = refused(
+        &mut pair,
+        Some(Sealed {
+            instance: never,
+            number,
+        }),
+    );
+    assert_eq!(none, Some(Refused::Instance));
+    assert_eq!(refused(&mut pair, Some(Sealed { instance, number })), None);
+    // Its agent starts anew. The numbers begin anew, too.
+    let mut params = params_of(0, 2, auth(1, None));
+    (params.seed, params.trust) = (77, Trust::Sealed);
+    pair.nodes[0] = Bench::new(params);
+    let next = pair.nodes[0].node.instance();
+    assert_ne!(next, instance);
+    let early = refused(
+        &mut pair,
+        Some(Sealed {
+            instance: next,
+            number,
+        }),
+    );
+    assert_eq!(
+        early,
+        Some(Refused::Instance),
+        "its hello was not heard yet"
+    );
+    pair.run(200);
+    assert_eq!(
+        refused(
+            &mut pair,
+            Some(Sealed {
+                instance: next,
+                number
+            })
+        ),
+        None
+    );
+    let number = 1000;
+    let old = refused(&mut pair, Some(Sealed { instance, number }));
+    assert_eq!(old, Some(Refused::Instance));
+}
+
+#[test]
+fn plain_advertisements_are_believed_as_configured() {
+    let (mut pair, instance) = pair_that_trusts(Trust::Sealed);
+    assert_eq!(refused(&mut pair, None), Some(Refused::Plain));
+    assert_eq!(pair.nodes[1].node.owner(), None);
+    let sealed = Some(Sealed {
+        instance,
+        number: 1,
+    });
+    let (mut pair, _) = pair_that_trusts(Trust::Plain);
+    assert_eq!(refused(&mut pair, sealed), Some(Refused::Sealed));
+    assert_eq!(refused(&mut pair, None), None);
+    let (mut pair, _) = pair_that_trusts(Trust::Both);
+    assert_eq!(refused(&mut pair, sealed), None);
+    assert_eq!(refused(&mut pair, None), None);
+}
+
+#[test]
+fn reasons_are_told_apart() {
+    for (place, why) in Refused::ALL.into_iter().enumerate() {
+        assert_eq!(why as usize, place);
+        let same =
+            |other: &Refused| other.name() == why.name() || other.to_string() == why.to_string();
+        assert_eq!(Refused::ALL.into_iter().filter(same).count(), 1);
+    }
 }

@@ -76,8 +76,15 @@ impl Bench {
             interval: params(0, false).vrrp.interval,
             addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
         };
-        let source = index(source);
-        self.event(now, Input::Advert { source, advert })
+        let (source, sealed) = (index(source), None);
+        self.event(
+            now,
+            Input::Advert {
+                source,
+                advert,
+                sealed,
+            },
+        )
     }
 
     /// Lets the timers run until then.
