@@ -203,6 +203,7 @@ impl Node {
                 self.selection
                     .set_draining(self.members.own(), draining, out);
                 self.tell_path(now, out);
+                self.members.hurry();
             }
             Input::Fault { fault, present } => self.on_fault(now, fault, present, out),
             Input::Claim { mac, node, agent } => {

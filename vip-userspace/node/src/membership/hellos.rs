@@ -11,6 +11,11 @@ use crate::hello::{Heard, Hello, Instance, Line, MAX_FORGOTTEN, MAX_HEARD};
 use crate::rank::Identity;
 
 impl Membership {
+    /// The others should know soon what has changed.
+    pub(crate) fn hurry(&mut self) {
+        self.exchange.hurry();
+    }
+
     /// This node will leave the cluster when its agent ends.
     pub(crate) fn leave(&mut self) {
         self.exchange.leaves = true;
@@ -40,7 +45,7 @@ impl Membership {
         self.make_hello(now, drains, last_sign)
     }
 
-    fn make_hello(
+    pub(crate) fn make_hello(
         &mut self,
         now: BootNanos,
         drains: bool,
@@ -135,14 +140,15 @@ impl Membership {
             }
             return;
         }
-        if hello.leaves {
+        if known.has_ended(hello.instance) || !is_new && hello.number <= known.latest {
+            return;
+        }
+        if hello.leaves && self.open.is_some() {
             return self.remove(now, slot, out);
         }
         if is_new {
-            known.restart(hello.instance);
+            known.restart(hello.instance, true);
             self.exchange.hurry();
-        } else if hello.number <= known.latest {
-            return;
         }
         self.exchange.forget_host(source);
         self.learn(now, slot, hello, living, out);
@@ -203,7 +209,12 @@ impl Membership {
             known.told = true;
             self.exchange.met.get_or_insert(now);
             let fresh_until = self.exchange.fresh_until(now);
-            out.push(Event::Believed(slot, fresh_until));
+            out.push(Event::Believed {
+                slot,
+                fresh_until,
+                drains: hello.drains,
+                leaves: hello.leaves,
+            });
             if known.note_evidence(now) {
                 out.push(Event::Evidence(slot, now));
             }
@@ -234,7 +245,7 @@ impl Membership {
             if stays || known.has_retired(instance) {
                 return;
             }
-            known.restart(instance);
+            known.restart(instance, false);
         }
         if let Some(at) = at
             && known.note_evidence(at)
@@ -305,11 +316,11 @@ impl Membership {
             return;
         }
         self.exchange.hold(now);
-        self.exchange.note_host(now, sender.address, hello, !admits);
         if self.open.is_none() {
             out.push(Event::Stranger(sender.address));
             return;
         }
+        self.exchange.note_host(now, sender.address, hello, !admits);
         if !believed {
             return;
         }

@@ -26,7 +26,8 @@
 //!
 //! With `nodes` in the configuration, the members are those of the list. They count as known to
 //! each other as long as no hello says otherwise, so agents that send no hellos can be members. If
-//! the list of another node lacks a member, that member is not confirmed.
+//! the list of another node lacks a member, that member is not confirmed. One that leaves stays in
+//! the list, and drains until it comes back.
 //!
 //! # Joining
 //!
@@ -76,8 +77,17 @@ pub(crate) enum Event {
     Removed(BackendIndex, IpAddr),
     /// Somebody had this evidence that a member lives.
     Evidence(BackendIndex, BootNanos),
-    /// A hello of a member was believed. Its agent counts as one that is there now until then.
-    Believed(BackendIndex, BootNanos),
+    /// A hello of a member was believed.
+    Believed {
+        /// The member.
+        slot: BackendIndex,
+        /// Its agent counts as one that is there now until then.
+        fresh_until: BootNanos,
+        /// It drains.
+        drains: bool,
+        /// It leaves, and stays in the closed list.
+        leaves: bool,
+    },
     /// An agent asks to be a member, and has not proved that it is one.
     Prove(IpAddr, Instance),
     /// An agent of this cluster that is no member.
@@ -174,9 +184,7 @@ impl Membership {
             }
         }
         // Agents of a closed list send none yet.
-        if self.open.is_some() {
-            self.exchange.on_start(now);
-        }
+        self.exchange.on_start(now);
     }
 
     /// The agent has ended.

@@ -17,6 +17,7 @@ mod announcements;
 mod authentication;
 mod conflict;
 mod handover;
+mod hellos;
 mod liveness;
 mod masks;
 mod takeover;

@@ -1,0 +1,67 @@
+//! What hellos tell of a node: that it drains, that it leaves.
+
+use super::*;
+
+/// Three nodes of a closed list that have heard each other's hellos, and their time.
+fn closed(bfd: bool) -> (Vec<Bench>, BootNanos) {
+    let node = |own| Bench::new(seeded(own, bfd, 1));
+    let mut nodes: Vec<Bench> = (0..3).map(node).collect();
+    let now = exchange(&mut nodes, at(0), 5000, 1);
+    (nodes, now)
+}
+
+/// Parameters of a run of an agent.
+fn seeded(own: usize, bfd: bool, run: u64) -> Params {
+    let mut params = params(own, bfd);
+    params.seed = run * 100 + own as u64;
+    params
+}
+
+#[test]
+fn without_bfd_hellos_tell_at_once_that_a_node_drains() {
+    let (mut nodes, mut now) = closed(false);
+    for draining in [true, false] {
+        let bench = &mut nodes[1];
+        bench
+            .node
+            .on_input(now, Input::Drain(draining), &mut bench.out);
+        now = exchange(&mut nodes, now, 50, 1);
+        assert_eq!(nodes[0].node.is_draining(index(1)), draining);
+    }
+}
+
+#[test]
+fn bfd_is_believed_rather_than_a_hello_that_was_sent_before() {
+    let (mut nodes, now) = closed(true);
+    let hello = nodes[1].node.members.make_hello(now, true, |_| None);
+    let (hello, source) = (
+        Box::new(hello.expect("a member").0),
+        IpAddr::from([10, 0, 0, 12]),
+    );
+    let admits = true;
+    let input = Input::Hello {
+        source,
+        hello,
+        admits,
+    };
+    nodes[0].event(now, input);
+    assert!(!nodes[0].node.is_draining(index(1)));
+}
+
+#[test]
+fn member_of_a_closed_list_that_leaves_drains_until_it_comes_back() {
+    let (mut nodes, now) = closed(true);
+    let third = &mut nodes[2];
+    third.node.on_input(now, Input::Leave, &mut third.out);
+    let now = exchange(&mut nodes, now, 50, 1);
+    assert!(nodes[2].node.has_left());
+    let first = &nodes[0].node;
+    assert!(first.is_draining(index(2)) && first.slot([10, 0, 0, 13].into()).is_some());
+    assert!(
+        first.masks().alive.contains(index(2)),
+        "it may have connections"
+    );
+    nodes[2] = Bench::new(seeded(2, true, 2));
+    exchange(&mut nodes, now, 5000, 1);
+    assert!(!nodes[0].node.is_draining(index(2)));
+}
