@@ -194,6 +194,14 @@ pub enum Report {
         /// Its address.
         address: IpAddr,
     },
+    /// A member tells another text of itself than before, for status.
+    Told {
+        /// The member.
+        node: BackendIndex,
+        /// The text, of [`MAX_TEXT`](crate::hello::MAX_TEXT) bytes at most. Without a key anybody can
+        /// have written it.
+        text: String,
+    },
     /// An agent is heard that is no member of the closed list.
     Stranger(IpAddr),
     /// There is no slot for an agent that asks to be a member.

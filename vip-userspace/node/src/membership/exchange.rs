@@ -72,6 +72,8 @@ pub(super) struct Exchange {
     /// When the first hello of a member was believed.
     pub(super) met: Option<BootNanos>,
     pub(super) leaves: bool,
+    /// What this node tells of itself.
+    pub(super) text: String,
 }
 
 impl Exchange {
@@ -90,6 +92,7 @@ impl Exchange {
             held_until: BootNanos::ZERO,
             met: None,
             leaves: false,
+            text: String::new(),
         }
     }
 

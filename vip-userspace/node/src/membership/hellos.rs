@@ -7,13 +7,22 @@ use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::time::BootNanos;
 
 use super::{Event, Membership};
-use crate::hello::{Heard, Hello, Instance, Line, MAX_FORGOTTEN, MAX_HEARD};
+use crate::hello::{Heard, Hello, Instance, Line, MAX_FORGOTTEN, MAX_HEARD, MAX_TEXT};
 use crate::rank::Identity;
 
 impl Membership {
     /// The others should know soon what has changed.
     pub(crate) fn hurry(&mut self) {
         self.exchange.hurry();
+    }
+
+    /// What this node tells of itself from now on. Too long a text is cut between two characters.
+    pub(crate) fn set_text(&mut self, mut text: String) {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        if self.exchange.text != text {
+            self.exchange.text = text;
+            self.exchange.hurry();
+        }
     }
 
     /// This node will leave the cluster when its agent ends.
@@ -100,7 +109,7 @@ impl Membership {
             forgotten: buried
                 .map(|buried| (buried.address, buried.instance))
                 .collect(),
-            text: String::new(),
+            text: exchange.text.clone(),
         };
         let also = exchange.hosts.iter().map(|host| host.address).collect();
         Some((hello, also))
@@ -217,6 +226,10 @@ impl Membership {
             });
             if known.note_evidence(now) {
                 out.push(Event::Evidence(slot, now));
+            }
+            if known.text != hello.text {
+                known.text.clone_from(&hello.text);
+                out.push(Event::Told(slot, hello.text.clone()));
             }
         }
         for (address, instance) in &hello.forgotten {

@@ -34,6 +34,8 @@ pub(super) struct Known {
     pub(super) heard: Option<BootNanos>,
     /// Number of its last hello.
     pub(super) latest: u32,
+    /// What it tells of itself.
+    pub(super) text: String,
     /// Number of the last sealed advertisement of its present run that was believed.
     pub(super) advert: u64,
     /// The freshest evidence that it lives, which anybody has.
@@ -62,6 +64,7 @@ impl Known {
             row_number: 0,
             heard: None,
             latest: 0,
+            text: String::new(),
             advert: 0,
             evidence: None,
             since: 0,

@@ -88,6 +88,8 @@ pub(crate) enum Event {
         /// It leaves, and stays in the closed list.
         leaves: bool,
     },
+    /// A member tells another text of itself than before.
+    Told(BackendIndex, String),
     /// An agent asks to be a member, and has not proved that it is one.
     Prove(IpAddr, Instance),
     /// An agent of this cluster that is no member.

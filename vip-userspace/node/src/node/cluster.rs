@@ -127,6 +127,9 @@ impl Node {
                         self.selection.set_draining(slot, drains, out);
                     }
                 }
+                membership::Event::Told(node, text) => {
+                    out.push(Action::Report(Report::Told { node, text }));
+                }
                 membership::Event::Prove(address, instance) => {
                     out.push(Action::Prove { address, instance });
                 }

@@ -164,6 +164,10 @@ impl Digest {
             Report::Removed { node, .. } => self.words(&[43, place(*node)]),
             Report::Stranger(_) => self.words(&[44]),
             Report::Full(_) => self.words(&[45]),
+            Report::Told { node, text } => {
+                self.words(&[46, place(*node)]);
+                self.0.write(text.as_bytes());
+            }
         }
     }
 

@@ -1,6 +1,7 @@
-//! What hellos tell of a node: that it drains, that it leaves.
+//! What hellos tell of a node: a text, that it drains, that it leaves.
 
 use super::*;
+use crate::hello::MAX_TEXT;
 
 /// Three nodes of a closed list that have heard each other's hellos, and their time.
 fn closed(bfd: bool) -> (Vec<Bench>, BootNanos) {
@@ -64,4 +65,62 @@ fn member_of_a_closed_list_that_leaves_drains_until_it_comes_back() {
     nodes[2] = Bench::new(seeded(2, true, 2));
     exchange(&mut nodes, now, 5000, 1);
     assert!(!nodes[0].node.is_draining(index(2)));
+}
+
+/// The texts that the first node hears of the second one within that time, and the hellos that the
+/// second one sends meanwhile.
+fn told(nodes: &mut [Bench], now: BootNanos, ms: u64) -> (Vec<String>, usize) {
+    let (mut texts, mut hellos) = (Vec::new(), 0);
+    let second = IpAddr::from([10, 0, 0, 12]);
+    exchange_if(&mut nodes[..2], now, ms, 1, |action| {
+        match action {
+            Action::Report(Report::Told { node, text }) if *node == index(1) => {
+                texts.push(text.clone());
+            }
+            Action::SendHello { hello, .. } if hello.sender().address == second => hellos += 1,
+            _ => {}
+        }
+        true
+    });
+    (texts, hellos)
+}
+
+#[test]
+fn text_is_told_at_once_and_reported_when_it_changes() {
+    let (mut nodes, now) = closed(true);
+    let tell = |nodes: &mut [Bench], now, text: &str| {
+        let bench = &mut nodes[1];
+        bench
+            .node
+            .on_input(now, Input::Text(text.to_owned()), &mut bench.out);
+    };
+    tell(&mut nodes, now, "2.0 steers");
+    let (texts, _) = told(&mut nodes, now, 50);
+    assert_eq!(texts, ["2.0 steers"]);
+    let mut later = now.after(Duration::from_millis(50));
+    let (texts, hellos) = told(&mut nodes, later, 5000);
+    assert_eq!(
+        (texts.len(), hellos),
+        (0, 5),
+        "it goes out with each hello, and is no news"
+    );
+    // One that changes all the time makes no flood: a hello each 20 ms at most.
+    later = later.after(Duration::from_secs(5));
+    let mut hellos = 0;
+    for ms in 0..1000_u64 {
+        tell(&mut nodes, later, &ms.to_string());
+        hellos += told(&mut nodes, later, 1).1;
+        later = later.after(Duration::from_millis(1));
+    }
+    assert!((40..=51).contains(&hellos), "{hellos}");
+}
+
+#[test]
+fn text_that_is_too_long_is_cut_between_two_characters() {
+    let (mut nodes, now) = closed(false);
+    let bench = &mut nodes[1];
+    let text = Input::Text(format!("{}ü more", "x".repeat(MAX_TEXT - 1)));
+    bench.node.on_input(now, text, &mut bench.out);
+    let (texts, _) = told(&mut nodes, now, 50);
+    assert_eq!(texts, ["x".repeat(MAX_TEXT - 1)]);
 }
