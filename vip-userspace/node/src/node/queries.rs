@@ -12,6 +12,7 @@ use crate::choice::Resort;
 use crate::election::State;
 use crate::faults::Fault;
 use crate::health::Server;
+use crate::hello::Instance;
 use crate::slots::Slots;
 
 impl Node {
@@ -49,6 +50,12 @@ impl Node {
     #[must_use]
     pub fn masks(&self) -> Masks {
         self.selection.masks(&self.members, &self.liveness)
+    }
+
+    /// The run of this node's agent, which its hellos and sealed advertisements carry.
+    #[must_use]
+    pub const fn instance(&self) -> Instance {
+        self.members.instance()
     }
 
     /// The slot of the member with this address; `None` if there is none.

@@ -56,8 +56,7 @@ use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds};
 use vip_node::bfd;
-use vip_node::election::State;
-use vip_node::election::{MAX_LEASE, default_priority};
+use vip_node::election::{MAX_LEASE, Sealed, State, Trust, default_priority};
 use vip_node::health::{Probe, Thresholds};
 use vip_node::hello::Hello;
 use vip_node::rank::Identity;
@@ -87,6 +86,7 @@ enum Message {
     Advert {
         priority: u8,
         interval: Centiseconds,
+        sealed: Option<Sealed>,
     },
     Bfd(ControlPacket),
     EchoRequest,
@@ -238,6 +238,8 @@ struct Host {
     port_back: Time,
     /// The priority that its agent has told.
     priority: u8,
+    /// Advertisements that its agent has sent.
+    adverts: u64,
     ready: bool,
     firewall: Firewall,
     /// When an echo request last passed its limit.
@@ -339,6 +341,8 @@ struct Profile {
     witness: bool,
     /// Members come and go: the cluster has no list.
     open: bool,
+    /// There is a key: advertisements are sealed.
+    sealed: bool,
     /// A member gets new connections before all others know it: the simulation shows that this is
     /// wrong.
     hasty: bool,
@@ -414,6 +418,7 @@ fn profile(seed: u64) -> Profile {
         bfd,
         witness,
         open: false,
+        sealed: false,
         hasty: false,
         max_slowdown: MAX_SLOWDOWN,
         hours,
@@ -488,6 +493,7 @@ fn moves_of_late_nodes(seed: u64, max_slowdown: u32, units: u64) -> u64 {
             bfd: true,
             witness: true,
             open: false,
+            sealed: false,
             hasty: false,
             max_slowdown,
             hours: 0.25,
