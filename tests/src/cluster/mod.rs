@@ -133,8 +133,16 @@ impl Cluster {
             Some(_) => String::new(),
             None => format!("nodes = [{}]", nodes.join(", ")),
         };
+        let key = work.join("key");
+        let key_file = if plan.keyed {
+            let mut make = Command::new(&programs.vip);
+            output(make.args(["key", "--output"]).arg(&key)).context("make a key")?;
+            format!("key_file = \"{}\"", key.display())
+        } else {
+            String::new()
+        };
         let config = format!(
-            "vip = {vips}\n{list}\n{}\n[health]\nca = \"{}\"\n{}\n[vrrp]\ninterval = \"{}\"\n{}",
+            "vip = {vips}\n{list}\n{key_file}\n{}\n[health]\nca = \"{}\"\n{}\n[vrrp]\ninterval = \"{}\"\n{}",
             plan.top,
             pki.ca().display(),
             plan.pace.health,

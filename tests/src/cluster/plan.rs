@@ -54,6 +54,8 @@ pub struct Plan {
     /// How many of the nodes are there when the cluster starts, where agents find each other; `None`:
     /// all, and the configuration lists them.
     pub founders: Option<u8>,
+    /// The agents share a key.
+    pub keyed: bool,
 }
 
 impl Default for Plan {
@@ -77,6 +79,7 @@ impl Plan {
             pace,
             bare: false,
             founders: None,
+            keyed: false,
         }
     }
 

@@ -1,13 +1,16 @@
 //! A cluster without a list: members whom nobody knew before come, leave, die, and come back, and no
 //! request fails.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use crate::agent::Status;
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Plan};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
+use crate::process::output;
 use crate::scenario::{Scenario, Test};
+use crate::topology::VIP;
 use crate::traffic::{ArpMonitor, Traffic};
 
 pub(super) const GROWS: Scenario = Scenario {
@@ -40,6 +43,20 @@ pub(super) const RESTARTED: Scenario = Scenario {
     tests: &[Test::netns(three)],
     run: restart,
 };
+
+pub(super) const KEYED: Scenario = Scenario {
+    name: "forged",
+    promise: "agents_with_a_key_believe_nothing_that_is_forged",
+    tests: &[Test::netns(keyed)],
+    run: forged,
+};
+
+fn keyed() -> Plan {
+    Plan {
+        keyed: true,
+        ..Plan::found_by(3, 4, "")
+    }
+}
 
 fn one() -> Plan {
     Plan::found_by(1, 7, "")
@@ -206,4 +223,88 @@ fn restart(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     timeline.event("a newcomer after that");
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)
+}
+
+/// Packets of the agents are recorded on a node, and the client sends them again, changes them, and
+/// makes some of its own. Then a newcomer joins all the same.
+fn forged(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new("forged");
+    let owner = cluster.owner()?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    for victim in [owner, super::steps::another_than(cluster, owner)] {
+        let host = cluster.host(victim);
+        let testbed = cluster.programs().testbed.as_os_str();
+        let mut record = host.command(testbed);
+        let recorded = output(record.args(["record", "--own", &host.address().to_string()]))?;
+        let file = cluster.work().join("recorded");
+        std::fs::write(&file, recorded).context("write what was recorded")?;
+        let before = cluster.status(victim)?;
+        let mac = before.node(host).and_then(|node| node.mac.clone());
+        let mac = mac.context("the node does not know its own Ethernet address")?;
+        let client = cluster.topology.client.as_ref();
+        let mut forge = client.command(testbed);
+        forge.args(["forge", "--vip", &VIP.to_string(), "--mac", &mac]);
+        forge.args(["--own", &client.address().to_string()]);
+        let sent = output(forge.arg("--recorded").arg(&file))?;
+        traffic.load.go_on(100)?;
+        let after = cluster.status(victim)?;
+        let kinds: Vec<&str> = sent.lines().collect();
+        timeline.event(format!(
+            "to {}, in vain: {}",
+            cluster.name(victim),
+            kinds.join(", ")
+        ));
+        for event in [
+            "bfd_down",
+            "owner",
+            "became_owner",
+            "became_backup",
+            "member_admitted",
+        ] {
+            let (then, now) = (before.event_count(event), after.event_count(event));
+            outcome.promise(then == now, || {
+                format!("{event} happened {now} times, not {then}")
+            });
+        }
+        promise_counted(&mut outcome, &before, &after, victim == owner);
+    }
+    let last = cluster.owner()?;
+    outcome.promise(last == owner, || "the VIP has moved".to_owned());
+    cluster.arrive(3)?;
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// Each kind of forged packets was counted. `owner`: the node is the owner, whom nobody sends
+/// advertisements that could be recorded.
+fn promise_counted(outcome: &mut Outcome, before: &Status, after: &Status, owner: bool) {
+    let hellos = |status: &Status, why: &str| {
+        let membership = status.membership.as_ref();
+        membership.and_then(|them| them.refused.get(why).copied())
+    };
+    for why in ["plain", "forged", "foreign", "repeated"] {
+        let counted = hellos(after, why) > hellos(before, why);
+        outcome.promise(counted, || {
+            format!("hellos refused as {why} were not counted")
+        });
+    }
+    let others = |status: &Status, protocol: &str, why: &str| {
+        let mut all = status.refused.iter();
+        let found = all.find(|one| one.protocol == protocol && one.reason == why);
+        found.map(|one| one.packets)
+    };
+    let bfd = ["missing", "digest", "sequence"].map(|why| ("bfd", why));
+    let vrrp = ["plain", "number", "unopened"].map(|why| ("vrrp", why));
+    let vrrp = if owner { &vrrp[..0] } else { &vrrp };
+    for (protocol, why) in bfd.iter().chain(vrrp).copied() {
+        let counted = others(after, protocol, why) > others(before, protocol, why);
+        outcome.promise(counted, || {
+            format!(
+                "{protocol} packets refused as {why} were not counted: {:?}",
+                after.refused
+            )
+        });
+    }
 }

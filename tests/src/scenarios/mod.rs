@@ -109,6 +109,7 @@ pub const ALL: &[Scenario] = &[
     members::REPLACED,
     members::FORGOTTEN,
     members::RESTARTED,
+    members::KEYED,
     first_start::SCENARIO,
     allow_list::SCENARIO,
     links::BRIDGE,

@@ -137,6 +137,14 @@ pub fn tag(vip: IpAddr) -> u64 {
     hash.finish()
 }
 
+/// 16 bits of a hash, by which agents see that a value differs. It need not be secret.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u16 {
+    let mut hash = SipHasher13::new_with_keys(0x7669_7020_6469_6765, 0x7374_206f_6620_6974);
+    hash.write(bytes);
+    hash.finish() as u16
+}
+
 /// Why a datagram is no hello.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum HelloError {

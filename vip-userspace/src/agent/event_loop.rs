@@ -100,6 +100,7 @@ impl EventLoop {
                     }
                     Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
                     Outcome::Table(table) => supervisor.on_table(*table),
+                    Outcome::Differs(address, key) => supervisor.on_differs(address, key),
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,

@@ -327,6 +327,7 @@ mod tests {
             usable: number == 1,
             echo: None,
             bfd: None,
+            told: None,
             confirmed: true,
             gone: false,
             probe: "ready".to_owned(),

@@ -420,6 +420,17 @@ keys! {
             example: "\"multicast\"",
         }
 
+        /// Whether plain VRRP is spoken and believed beside the sealed election.
+        ///
+        /// With a key (`key_file`) the agents' advertisements are sealed, and others count for
+        /// nothing. Set it if keepalived takes part in the election. Without a key it changes nothing.
+        pub interop: bool {
+            kind: boolean(),
+            default: "false",
+            reload: Restart,
+            example: "false",
+        }
+
         /// Whether to ask the segment three times, 100 ms apart, if another host has the VIP,
         /// before it is first claimed (RFC 5227).
         ///

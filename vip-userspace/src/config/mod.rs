@@ -5,6 +5,7 @@
 //! and the example of `docs/configuration.md` ([`mod@reference`]).
 
 mod addresses;
+mod agreement;
 mod draft;
 mod entries;
 mod fault;
@@ -27,6 +28,7 @@ use self::draft::Draft;
 use self::fault::Source as Text;
 use self::key::FlagTexts;
 
+pub use self::agreement::{AGREED, Agreed, digests};
 pub use self::fault::ConfigError;
 pub use self::flags::{Flags, Overrides};
 pub use self::keys::{

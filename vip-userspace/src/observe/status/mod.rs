@@ -84,6 +84,9 @@ pub struct Status {
     /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
     #[serde(default)]
     pub received: BTreeMap<String, u64>,
+    /// Packets of members' addresses among them that were not believed.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
     /// Whether each of the programs runs, as its effects show.
     pub hooks: Vec<Hook>,
     /// Settings of the kernel that the agent changed, and that `vip cleanup` sets back.
@@ -139,6 +142,17 @@ pub struct Xdp {
     pub proven: bool,
     /// Whether the maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// Packets that were not believed, for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `bfd` or `vrrp`.
+    pub protocol: String,
+    /// The reason.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
 }
 
 /// How agents become members, and what they have sent each other.
@@ -260,6 +274,21 @@ enum BfdState {
     Up,
 }
 
+/// What another node's agent tells of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// Version of the agent.
+    pub version: String,
+    /// Its part in the election.
+    pub state: Option<State>,
+    /// The address of the owner that it believes in.
+    pub owner: Option<IpAddr>,
+    /// How its program on the way in runs.
+    pub mode: Option<Mode>,
+    /// What keeps it from owning the VIP.
+    pub faults: Vec<Fault>,
+}
+
 const fn yes() -> bool {
     true
 }
@@ -299,6 +328,9 @@ pub struct Node {
     /// Nobody has heard it for `reset_after`.
     #[serde(default)]
     pub gone: bool,
+    /// What its agent tells of itself; `None` for the node that was asked, and while it was not heard.
+    #[serde(default)]
+    pub told: Option<Told>,
     /// Why it is not ready, or how the last probe went.
     pub probe: String,
     /// Duration of the last probe that was answered.
