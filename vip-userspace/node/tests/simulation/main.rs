@@ -341,8 +341,8 @@ struct Profile {
     witness: bool,
     /// Members come and go: the cluster has no list.
     open: bool,
-    /// There is a key: advertisements are sealed.
-    sealed: bool,
+    /// There is a key: BFD is authenticated, and advertisements are sealed.
+    keyed: bool,
     /// A member gets new connections before all others know it: the simulation shows that this is
     /// wrong.
     hasty: bool,
@@ -418,7 +418,7 @@ fn profile(seed: u64) -> Profile {
         bfd,
         witness,
         open: false,
-        sealed: false,
+        keyed: false,
         hasty: false,
         max_slowdown: MAX_SLOWDOWN,
         hours,
@@ -493,7 +493,7 @@ fn moves_of_late_nodes(seed: u64, max_slowdown: u32, units: u64) -> u64 {
             bfd: true,
             witness: true,
             open: false,
-            sealed: false,
+            keyed: false,
             hasty: false,
             max_slowdown,
             hours: 0.25,
