@@ -13,6 +13,9 @@
 //! and faults scale with it, so that an hour at 10 s a unit holds as much trouble as 18 seconds
 //! at 50 ms. Most of the hours are of that kind, since an hour of 10 ms packets takes a minute.
 //!
+//! Agents exchange hellos. A quarter of the clusters with a list, and half of those without, have a key:
+//! BFD is authenticated, and advertisements are sealed.
+//!
 //! # Invariants
 //!
 //! 1. A node that takes over on a time-out finds no lease up, neither of an owner that crashed,
@@ -405,6 +408,7 @@ fn profile(seed: u64) -> Profile {
     let preempt = random.percent(25);
     let bfd = random.percent(85);
     let witness = random.percent(75);
+    let keyed = random.percent(25);
     let (unit, hours) = match seed % 20 {
         0 => (10_000_000, 0.05),
         1 => (50_000_000, 0.25),
@@ -418,7 +422,7 @@ fn profile(seed: u64) -> Profile {
         bfd,
         witness,
         open: false,
-        keyed: false,
+        keyed,
         hasty: false,
         max_slowdown: MAX_SLOWDOWN,
         hours,

@@ -276,6 +276,10 @@ impl World {
                     }
                 }
             }
+            Action::RefuseAdvert { from, why } => {
+                let from = self.host(node, from);
+                self.say(|| format!("node {node} refuses node {from}: {why}"));
+            }
             Action::SendBfd { to, packet } => self.send_to(node, to, Message::Bfd(packet)),
             Action::SendEcho(to) => self.send_to(node, to, Message::EchoRequest),
             Action::AskNeighbor(to) => self.send_to(node, to, Message::NeighbourRequest),
@@ -307,7 +311,6 @@ impl World {
             | Action::ProbeAddress
             | Action::Prove { .. }
             | Action::RefuseBfd { .. }
-            | Action::RefuseAdvert { .. }
             | Action::Done => {}
         }
     }
