@@ -176,7 +176,8 @@ impl Node {
                 self.live(now, out, |liveness, _, out| {
                     liveness.on_packet(now, source, &packet, out);
                 });
-                if self.bfd(source).is_some_and(Session::awaits_fresh) {
+                let waits = |session: &Session| session.awaits_fresh() && session.heard() == now;
+                if self.bfd(source).is_some_and(waits) {
                     // Its answer to a hello confirms the session.
                     self.members.hurry();
                 }
