@@ -176,6 +176,11 @@ impl Node {
                 self.live(now, out, |liveness, _, out| {
                     liveness.on_packet(now, source, &packet, out);
                 });
+                let waits = |session: &Session| session.awaits_fresh() && session.heard() == now;
+                if self.bfd(source).is_some_and(waits) {
+                    // Its answer to a hello confirms the session.
+                    self.members.hurry();
+                }
                 if let Some(path) = self.bfd(source).and_then(Session::remote_path) {
                     let draining = path == bfd::Path::Drains;
                     self.selection.set_draining(source, draining, out);
@@ -473,6 +478,10 @@ impl Node {
             return;
         };
         if let Err(why) = self.members.on_advert(source, sealed) {
+            if why == election::Refused::Instance {
+                // Its answer to a hello makes its next advertisement count.
+                self.members.hurry();
+            }
             out.push(Action::RefuseAdvert { from: source, why });
             return;
         }

@@ -172,6 +172,13 @@ impl Exchange {
         })
     }
 
+    /// Whether the sender of a hello hears this node, and does not believe it yet: it waits for an
+    /// answer.
+    pub(super) fn is_asked(&self, hello: &Hello) -> bool {
+        let mut heard = hello.heard.iter();
+        heard.any(|heard| heard.address == self.address)
+    }
+
     /// Whether something of that time counts as now.
     pub(super) fn is_fresh(&self, now: BootNanos, at: BootNanos) -> bool {
         now < self.fresh_until(at)

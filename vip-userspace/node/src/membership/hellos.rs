@@ -160,6 +160,9 @@ impl Membership {
             self.exchange.hurry();
         }
         self.exchange.forget_host(source);
+        if self.exchange.is_asked(hello) {
+            self.exchange.hurry();
+        }
         self.learn(now, slot, hello, living, out);
         let mine = self.installed().and(living.with(self.own, true));
         if let Some(known) = self.members.get_mut(slot) {

@@ -39,7 +39,8 @@ fn joining_ends_with_its_time_and_an_agent_that_goes_on_does_not_join() {
     assert!(!members.is_joining());
 }
 
-/// Members of an open cluster that exchange hellos, and nothing else.
+/// Members of a cluster that exchange hellos, and nothing else.
+#[derive(Clone)]
 struct Cluster {
     now: BootNanos,
     members: Vec<Membership>,
@@ -266,4 +267,35 @@ fn hello_of_a_run_that_is_over_changes_nothing() {
     let before = format!("{:?}", cluster.members[0]);
     assert_eq!(cluster.tell(0, &old), []);
     assert_eq!(format!("{:?}", cluster.members[0]), before);
+}
+
+#[test]
+fn agent_that_is_believed_answers_one_that_does_not_believe_it_yet() {
+    let mut cluster = Cluster::closed();
+    cluster.run(3000, |_, _| true);
+    // The first node starts anew, and does not hear the second one, which hears it. The third one
+    // tells it all that the second one would.
+    cluster.members[0] = Cluster::start_with(cluster.now, 0, params(0, true));
+    let broken = |a: usize, b: usize| (a, b) != (0, 1);
+    cluster.run(10_000, broken);
+    let believes = |cluster: &Cluster, node: usize, other: usize| {
+        let known = cluster.members[node].members.get(index(other));
+        let run = cluster.members[other].instance();
+        let heard = known.is_some_and(|known| known.heard.is_some());
+        heard && known.is_some_and(|known| known.instance == Some(run))
+    };
+    for phase in 0..10 {
+        let mut healed = cluster.clone();
+        healed.run(phase * 100, broken);
+        assert!(!believes(&healed, 0, 1) && !believes(&healed, 1, 0));
+        let one_does = |cluster: &Cluster| believes(cluster, 0, 1) || believes(cluster, 1, 0);
+        while !one_does(&healed) {
+            healed.run(1, |_, _| true);
+        }
+        healed.run(50, |_, _| true);
+        assert!(
+            believes(&healed, 0, 1) && believes(&healed, 1, 0),
+            "{phase}"
+        );
+    }
 }

@@ -276,6 +276,10 @@ impl World {
                     }
                 }
             }
+            Action::RefuseAdvert { from, why } => {
+                let from = self.host(node, from);
+                self.say(|| format!("node {node} refuses node {from}: {why}"));
+            }
             Action::SendBfd { to, packet } => self.send_to(node, to, Message::Bfd(packet)),
             Action::SendEcho(to) => self.send_to(node, to, Message::EchoRequest),
             Action::AskNeighbor(to) => self.send_to(node, to, Message::NeighbourRequest),
@@ -307,7 +311,6 @@ impl World {
             | Action::ProbeAddress
             | Action::Prove { .. }
             | Action::RefuseBfd { .. }
-            | Action::RefuseAdvert { .. }
             | Action::Done => {}
         }
     }
@@ -318,7 +321,7 @@ impl World {
         let instance = host.agent.as_ref().map(Node::instance)?;
         host.adverts += 1;
         let number = host.adverts;
-        self.profile.sealed.then_some(Sealed { instance, number })
+        self.profile.keyed.then_some(Sealed { instance, number })
     }
 
     /// A host that is no member answers, if there is one and both packets pass.
@@ -558,14 +561,17 @@ impl World {
                 preempt,
                 preempt_delay: Duration::ZERO,
             },
-            trust: match self.profile.sealed {
+            trust: match self.profile.keyed {
                 true => Trust::Sealed,
                 false => Trust::Plain,
             },
             bfd: self.profile.bfd.then(|| bfd::Params {
                 detect_mult: NonZeroU8::new(3).expect("is not 0"),
                 interval: Duration::from_nanos(unit),
-                auth: None,
+                auth: self.profile.keyed.then(|| bfd::Auth {
+                    current: bfd::Key::new(1, b"key"),
+                    other: None,
+                }),
             }),
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },

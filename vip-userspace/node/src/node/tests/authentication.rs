@@ -42,6 +42,8 @@ struct Pair {
     hellos: bool,
     bfd: bool,
     reports: Vec<Report>,
+    /// Hellos that were sent.
+    sent: usize,
 }
 
 impl Pair {
@@ -52,15 +54,19 @@ impl Pair {
             hellos: false,
             bfd: true,
             reports: Vec::new(),
+            sent: 0,
         }
     }
 
     /// Lets time pass. Kernels answer ARP all the time.
     fn run(&mut self, ms: u64) {
         let (hellos, bfd) = (self.hellos, self.bfd);
-        let reports = &mut self.reports;
+        let (reports, sent) = (&mut self.reports, &mut self.sent);
         let passes = |action: &Action| match action {
-            Action::SendHello { .. } => hellos,
+            Action::SendHello { .. } => {
+                *sent += 1;
+                hellos
+            }
             Action::SendBfd { .. } => bfd,
             Action::Report(report) => {
                 reports.push(report.clone());
@@ -125,6 +131,31 @@ fn hello_counts_for_five_intervals() {
         pair.hellos = true;
         pair.run(3000);
     }
+}
+
+#[test]
+fn whoever_waits_for_a_hello_asks_for_one() {
+    let mut pair = Pair::new();
+    pair.hellos = true;
+    pair.run(3000);
+    pair.hellos = false;
+    pair.run(6000);
+    pair.bfd = false;
+    pair.run(300);
+    (pair.bfd, pair.sent) = (true, 0);
+    pair.run(1000);
+    assert_eq!(pair.states(), [bfd::State::Init; 2]);
+    let sent = pair.sent;
+    assert!((20..=100).contains(&sent), "{sent} hellos of two nodes");
+    // So does one that hears an advertisement of a run that it does not know.
+    let (mut pair, _) = pair_that_trusts(Trust::Sealed);
+    let (instance, number) = (Instance(NonZeroU64::MIN), 1);
+    pair.sent = 0;
+    pair.run(20);
+    assert_eq!(pair.sent, 0);
+    refused(&mut pair, Some(Sealed { instance, number }));
+    pair.run(20);
+    assert!(pair.sent > 0);
 }
 
 #[test]
