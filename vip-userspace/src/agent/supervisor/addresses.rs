@@ -1,6 +1,10 @@
 //! The VIPs on `lo`: what agents put there, and nobody else.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::spawn;
+use tokio::time::sleep;
 
 use crate::agent::notes;
 use crate::config::{Config, Vip};
@@ -54,6 +58,10 @@ impl Placed {
     }
 }
 
+/// When connections that may not have heard of their end are told again. A client's kernel answers one
+/// such packet in 500 ms (`tcp_invalid_ratelimit`), which may have been another one.
+const AGAIN: Duration = Duration::from_millis(600);
+
 /// Puts a VIP on `lo`, and notes that before.
 pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow::Result<Placed> {
     let address = vip.address;
@@ -70,12 +78,23 @@ pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow
     }
     netlink.add_vip(address).await?;
     let ports: Vec<u16> = vip.services.iter().map(|service| service.port).collect();
-    let ended = stranded::end(address, &ports).unwrap_or_else(|error| {
+    let ended = end_stranded(address, &ports);
+    if ended > 0 {
+        drop(spawn(async move {
+            sleep(AGAIN).await;
+            end_stranded(address, &ports);
+        }));
+    }
+    Ok(Placed::Now { ended })
+}
+
+/// Ends connections of this node that reached the VIP by the network. Returns how many there were.
+fn end_stranded(address: IpAddr, ports: &[u16]) -> usize {
+    stranded::end(address, ports).unwrap_or_else(|error| {
         tracing::warn!(%error, "connections of this node that reached the VIP by the network are not reset: their clients \
              wait for a time-out");
         0
-    });
-    Ok(Placed::Now { ended })
+    })
 }
 
 #[cfg(test)]
