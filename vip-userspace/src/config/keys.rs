@@ -118,6 +118,7 @@ keys! {
             required: "\"10.0.0.10:6443\"",
             reload: Live,
             example: "[\"10.0.0.10:443\", \"[fd00::10]:443\"]",
+            open_example: "[\"10.0.0.10:6443\", \"[fd00::10]:6443\"]",
             flag: ("--vip", "ADDRESS[:PORT],..."),
         }
 
@@ -146,6 +147,7 @@ keys! {
             kind: seeds(),
             unset: "none",
             reload: Restart,
+            open_example: "[\"10.0.0.11\", \"10.0.0.12\"]",
             flag: ("--seeds", "ADDRESS,..."),
         }
 
@@ -248,6 +250,7 @@ keys! {
             unset: "none",
             reload: Restart,
             example: "\"/etc/vip/key\"",
+            open_example: "\"/etc/vip/key\"",
             flag: ("--key-file", "FILE"),
         }
     }
@@ -289,6 +292,7 @@ keys! {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`", node_name).placed(),
             unset: "the host's name",
             reload: Restart,
+            open_example: "\"cp1\"",
         }
 
         /// This node's address of the other family.
@@ -298,6 +302,7 @@ keys! {
             kind: text("unicast, of the other family", host).placed(),
             unset: "none",
             reload: Restart,
+            open_example: "\"fd00::11\"",
         }
 
         /// This node's share of new connections, relative to the others'.
@@ -307,6 +312,7 @@ keys! {
             kind: number(1..=u16::MAX).placed(),
             unset: "1",
             reload: Restart,
+            open_example: "2",
         }
     }
 }
@@ -318,31 +324,33 @@ keys! {
         /// The name that a newcomer's API server must have in its certificate, in the place of the
         /// VIP: that of a DNS `controlPlaneEndpoint`, say.
         ///
-        /// Without a key, that certificate proves that a host may become a member.
+        /// Without a key, that certificate proves that a host may become a member. With a key, and
+        /// with `insecure = true`, nobody is asked for one.
         pub api_name: Option<String> {
             kind: text("DNS name", dns_name),
             unset: "the VIP",
             reload: Restart,
-            example: "\"api.example.com\"",
+            open_example: "\"api.example.com\"",
         }
 
         /// Time after which a member that is gone is forgotten.
         ///
-        /// Until then its connections are dropped and not reset while it may come back, and it keeps
-        /// its place. `vip forget NODE` forgets it at once.
+        /// Until then it keeps its place: one of the 16 there are, and its rows in the rank table. If
+        /// it comes back with the same address, no connection moves. `vip forget NODE` forgets it at
+        /// once.
         pub forget_after: Duration {
             kind: duration(ms(60_000)..=ms(2_592_000_000)),
             default: "24h",
             reload: Restart,
-            example: "\"1h\"",
+            open_example: "\"1h\"",
         }
 
-        /// The UDP port of hellos: the same on all nodes.
+        /// The UDP port of hellos, by which agents find each other: the same on all nodes.
         pub port: u16 {
             kind: number(1..=u16::MAX),
             default: "9643",
             reload: Restart,
-            example: "9643",
+            open_example: "9644",
         }
     }
 }
@@ -409,7 +417,7 @@ keys! {
         /// Whether advertisements go to each node by itself, or to 224.0.0.18 (ff02::12).
         ///
         /// Must be the same on all nodes, and on keepalived if that takes part. In either mode the
-        /// agent accepts advertisements of configured nodes only.
+        /// agent accepts advertisements of members only.
         pub mode: VrrpMode {
             kind: word(&[
                 ("unicast", VrrpMode::Unicast),
@@ -711,8 +719,8 @@ keys! {
         /// Where to listen for HTTP: metrics, probes, status page. `ADDRESS:PORT`, `PORT` or
         /// `node:PORT`.
         ///
-        /// A port alone is one of 127.0.0.1. `node:9643` is that port of each node's own address,
-        /// the one in `nodes`, and of 127.0.0.1, so that one file serves on all nodes and the
+        /// A port alone is one of 127.0.0.1. `node:9643` is that port of each node's own address
+        /// on the VIP's segment, and of 127.0.0.1, so that one file serves on all nodes and the
         /// kubelet's probes need no address of the node; `0.0.0.0:9643` is the port of all
         /// addresses. `/` is the status page, `/metrics` is for Prometheus, `/healthz` and
         /// `/readyz` are for the kubelet. It only reads, and authenticates nobody. Listen at

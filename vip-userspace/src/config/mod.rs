@@ -28,7 +28,7 @@ use self::fault::Source as Text;
 use self::key::FlagTexts;
 
 pub use self::fault::ConfigError;
-pub use self::flags::{Flags, Overrides};
+pub use self::flags::{Flags, KeyLine, Overrides};
 pub use self::keys::{
     BPFFS, Bfd, Config, Datapath, Health, Local, Members, RUN_DIR, STATE_DIR, Vrrp,
 };
