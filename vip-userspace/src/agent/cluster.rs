@@ -124,7 +124,8 @@ impl Cluster {
 }
 
 /// This node, where agents find each other.
-fn own_node(config: &Config, address: IpAddr) -> Node {
+#[must_use]
+pub fn own_node(config: &Config, address: IpAddr) -> Node {
     let own = &config.own;
     let host = || {
         let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;

@@ -39,7 +39,13 @@ struct Seen {
     status: Option<Status>,
 }
 
-pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> Vec<Finding> {
+/// `others`: the nodes but this one.
+pub(super) async fn findings(
+    config: &Config,
+    others: &[Node],
+    nic: &Nic,
+    netlink: &Netlink,
+) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config
         .vips
         .iter()
@@ -54,11 +60,7 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
             finding(Grade::Warning, "VIP", text)
         })
         .collect();
-    let peers: Vec<&Node> = config
-        .nodes
-        .iter()
-        .filter(|node| node.address != nic.address)
-        .collect();
+    let peers: Vec<&Node> = others.iter().collect();
     if peers.is_empty() {
         return findings;
     }
@@ -92,7 +94,7 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
 }
 
 /// A node, for people.
-fn called(node: &Node) -> String {
+pub(super) fn called(node: &Node) -> String {
     let address = node.address.to_string();
     if node.name == address {
         address
