@@ -287,7 +287,9 @@ keys! {
 keys! {
     /// The keys of `[members]` about the node itself.
     pub(super) struct Own {
-        /// The name of this node in the status of all nodes, in metrics and logs.
+        /// The name of this node in its own status, metrics and logs.
+        ///
+        /// Other members call it by its address.
         pub(super) name: Option<Placed<String>> {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`", node_name).placed(),
             unset: "the host's name",
@@ -297,7 +299,8 @@ keys! {
 
         /// This node's address of the other family.
         ///
-        /// It is only needed for `[local]`, to redirect connections to VIPs of that family.
+        /// It is only needed for `[local]`, to redirect this node's own connections to VIPs of that
+        /// family. Other members do not learn it.
         pub(super) other_address: Option<Placed<IpAddr>> {
             kind: text("unicast, of the other family", host).placed(),
             unset: "none",

@@ -23,7 +23,7 @@ use crate::probe::Trust;
 /// What the lines are called.
 const MEMBERS: &str = "members";
 
-/// How long to listen for hellos. Each agent sends one a second.
+/// How long to listen for hellos. Each agent sends at least one a second.
 const LISTEN: Duration = Duration::from_millis(2300);
 
 /// Who may become a member, where the agents find each other.
