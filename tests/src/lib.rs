@@ -11,6 +11,7 @@ pub mod clock;
 pub mod cluster;
 pub mod demo;
 pub mod flood;
+pub mod forge;
 pub mod frames;
 pub mod hooks;
 pub mod http;

@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 use vip_tests::http::{Failure, Progress, Target, TargetArgs};
 use vip_tests::vm::{exec, guest};
 use vip_tests::{
-    arp, background_writes, churn, demo, flood, hooks, isolation, load, ping, server, stray, watch,
+    arp, background_writes, churn, demo, flood, forge, hooks, isolation, load, ping, server, stray,
+    watch,
 };
 
 /// Programs for tests and the demo of vip
@@ -82,6 +83,10 @@ enum Command {
     Crowd,
     /// Send packets at a node that its agent has no use for
     Flood(flood::FloodArgs),
+    /// Send what `record` has printed again, and in forms that no agent has sent
+    Forge(forge::ForgeArgs),
+    /// Print packets of other agents that come to this host
+    Record(forge::RecordArgs),
     /// Attach a program to a hook of a network interface, and keep it there until ended
     Foreign(hooks::ForeignArgs),
     /// Run a program in the virtual machine that VIP_TESTS_GUEST names
@@ -129,6 +134,8 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Crowd => hooks::crowd()?,
         Command::Flood(args) => flood::run(&args)?,
+        Command::Forge(args) => forge::forge(&args)?,
+        Command::Record(args) => forge::record(&args)?,
         Command::Foreign(args) => hooks::foreign(&args)?,
         Command::Up => demo::up()?,
         Command::Serve(args) => block_on(server::run(args))?,

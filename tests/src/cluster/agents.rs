@@ -216,14 +216,15 @@ impl Cluster {
             &nodes,
             |own, _, status| {
                 (0..own.off.len()).all(|node| {
-                    status.node(own.host(node)).is_some_and(|entry| {
-                        if own.off[node] {
-                            !entry.alive
-                        } else {
-                            let heard = entry.bfd.is_none() || session_is(entry, State::Up);
-                            let served = entry.ready && entry.usable;
-                            entry.alive && served && entry.mac.is_some() && heard
-                        }
+                    let entry = status.node(own.host(node));
+                    if own.off[node] {
+                        // One that has not come, or has left, is none that they know.
+                        return entry.is_none_or(|entry| !entry.alive);
+                    }
+                    entry.is_some_and(|entry| {
+                        let heard = entry.bfd.is_none() || session_is(entry, State::Up);
+                        let served = entry.ready && entry.usable;
+                        entry.alive && served && entry.mac.is_some() && heard
                     })
                 })
             },

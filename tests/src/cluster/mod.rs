@@ -129,9 +129,20 @@ impl Cluster {
         } else {
             format!("\"{VIP}:{port}\"")
         };
+        let list = match plan.founders {
+            Some(_) => String::new(),
+            None => format!("nodes = [{}]", nodes.join(", ")),
+        };
+        let key = work.join("key");
+        let key_file = if plan.keyed {
+            let mut make = Command::new(&programs.vip);
+            output(make.args(["key", "--output"]).arg(&key)).context("make a key")?;
+            format!("key_file = \"{}\"", key.display())
+        } else {
+            String::new()
+        };
         let config = format!(
-            "vip = {vips}\nnodes = [{}]\n{}\n[health]\nca = \"{}\"\n{}\n[vrrp]\ninterval = \"{}\"\n{}",
-            nodes.join(", "),
+            "vip = {vips}\n{list}\n{key_file}\n{}\n[health]\nca = \"{}\"\n{}\n[vrrp]\ninterval = \"{}\"\n{}",
             plan.top,
             pki.ca().display(),
             plan.pace.health,
@@ -144,7 +155,12 @@ impl Cluster {
             members: (0..count).map(|_| None).collect(),
             agents: (0..count).map(|_| None).collect(),
             helpers: Vec::new(),
-            off: vec![false; count],
+            off: (0..count)
+                .map(|node| {
+                    plan.founders
+                        .is_some_and(|there| node >= usize::from(there))
+                })
+                .collect(),
             topology,
             programs: programs.clone(),
             plan,
@@ -154,7 +170,8 @@ impl Cluster {
     }
 
     fn bring_up(&mut self, timeline: &mut Timeline) -> Result<()> {
-        timeline.event(format!("{} nodes, a client, a router", self.plan.nodes));
+        let there = self.nodes().len();
+        timeline.event(format!("{there} nodes, a client, a router"));
         self.tell_kernels(timeline);
         match &self.plan.flavour {
             Flavour::StandIn => {}
@@ -193,6 +210,25 @@ impl Cluster {
         let owner = self.owner()?;
         timeline.event(format!("agents run, {} owns the VIP", self.name(owner)));
         Ok(())
+    }
+
+    /// A node comes to a cluster whose agents find each other: its API server and its agent start.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn arrive(&mut self, node: usize) -> Result<()> {
+        self.off[node] = false;
+        self.start_server(node)?;
+        self.wait_for_server(node)?;
+        self.start_agent(node)
+    }
+
+    /// A node has left the cluster: its agent has ended, and its API server ends now. Returns the time
+    /// (boot-time nanoseconds) when it was gone.
+    pub fn depart(&mut self, node: usize) -> u64 {
+        self.agents[node] = None;
+        self.off[node] = true;
+        self.kill_server(node)
     }
 
     /// Starts a node's member of etcd.

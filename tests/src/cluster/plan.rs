@@ -51,6 +51,11 @@ pub struct Plan {
     pub pace: Pace,
     /// Start no agents.
     pub bare: bool,
+    /// How many of the nodes are there when the cluster starts, where agents find each other; `None`:
+    /// all, and the configuration lists them.
+    pub founders: Option<u8>,
+    /// The agents share a key.
+    pub keyed: bool,
 }
 
 impl Default for Plan {
@@ -73,6 +78,8 @@ impl Plan {
             machines: None,
             pace,
             bare: false,
+            founders: None,
+            keyed: false,
         }
     }
 
@@ -90,6 +97,18 @@ impl Plan {
     pub fn bare() -> Self {
         Self {
             bare: true,
+            ..Self::default()
+        }
+    }
+
+    /// Without a list of nodes: so many are there at first, and others [come](super::Cluster::arrive)
+    /// later. `top`: how their agents prove that they may.
+    #[must_use]
+    pub fn found_by(founders: u8, nodes: u8, top: &str) -> Self {
+        Self {
+            nodes,
+            founders: Some(founders),
+            top: top.to_owned(),
             ..Self::default()
         }
     }

@@ -31,6 +31,7 @@ mod links;
 mod local_clients;
 mod mac_changed;
 mod machines;
+mod members;
 mod nic_moves;
 mod node_drained;
 mod node_faults;
@@ -104,6 +105,11 @@ pub const ALL: &[Scenario] = &[
     second_way::SCENARIO,
     vip_changed::SCENARIO,
     reload::SCENARIO,
+    members::GROWS,
+    members::REPLACED,
+    members::FORGOTTEN,
+    members::RESTARTED,
+    members::KEYED,
     first_start::SCENARIO,
     allow_list::SCENARIO,
     links::BRIDGE,

@@ -11,6 +11,7 @@ use vip_common::wire::vrrp::Centiseconds;
 
 use crate::bfd::Refused;
 use crate::choice::Resort;
+use crate::election;
 use crate::faults::Fault;
 use crate::health::{Hang, Transition};
 use crate::hello::{Hello, Instance};
@@ -36,7 +37,8 @@ pub enum Action {
     /// Write to the map until when segments may be reset that no node has the socket for.
     /// [`BootNanos::ZERO`]: not any more.
     SetResetsUntil(BootNanos),
-    /// Send an advertisement.
+    /// Send an advertisement. One that is sealed carries [`Sealed`](crate::election::Sealed): the
+    /// caller numbers them.
     SendAdvert {
         /// The receivers.
         to: To,
@@ -58,6 +60,13 @@ pub enum Action {
         from: BackendIndex,
         /// The reason.
         why: Refused,
+    },
+    /// Count an advertisement of another node, which was refused.
+    RefuseAdvert {
+        /// The sender, as far as its address tells.
+        from: BackendIndex,
+        /// The reason.
+        why: election::Refused,
     },
     /// Send an ICMP echo request.
     SendEcho(BackendIndex),
@@ -184,6 +193,14 @@ pub enum Report {
         node: BackendIndex,
         /// Its address.
         address: IpAddr,
+    },
+    /// A member tells another text of itself than before, for status.
+    Told {
+        /// The member.
+        node: BackendIndex,
+        /// The text, of [`MAX_TEXT`](crate::hello::MAX_TEXT) bytes at most. Without a key anybody can
+        /// have written it.
+        text: String,
     },
     /// An agent is heard that is no member of the closed list.
     Stranger(IpAddr),

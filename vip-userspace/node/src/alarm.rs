@@ -26,11 +26,13 @@ pub enum Kind {
     Duplicate,
     /// The source MACs of another node's frames keep changing, or are also a third node's.
     SourceMacs,
+    /// What must be the same on all nodes is not.
+    Differs,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stranger,
         Self::Unheard,
         Self::NoAgent,
@@ -38,6 +40,7 @@ impl Kind {
         Self::TwoOwners,
         Self::Duplicate,
         Self::SourceMacs,
+        Self::Differs,
     ];
 
     /// Name in JSON and metrics.
@@ -51,6 +54,7 @@ impl Kind {
             Self::TwoOwners => "two_owners",
             Self::Duplicate => "duplicate",
             Self::SourceMacs => "source_macs",
+            Self::Differs => "differs",
         }
     }
 }

@@ -1,18 +1,23 @@
-//! What a hello is sent in: a datagram of the peer channel, sealed where the agents share a key.
+//! What hellos and advertisements are sent in, sealed where the agents share a key.
 //!
 //! ```text
-//! "vip" 3 | kind 1 | hello                                     kind 0: plain
-//! "vip" 3 | kind 1 | fingerprint 8 | nonce 24 | hello | tag 16     kind 1: sealed
+//! "vip" 3 | kind 1 | hello                              kind 0: a hello in a datagram, plain
+//! "vip" 3 | kind 1 | fingerprint 8 | nonce 24 | sealed | tag 16
+//!
+//!                    kind 1: a hello in a datagram      sealed: hello
+//!                    kind 2: in an IP packet of VRRP    sealed: instance 8 | number 8 | VRRP packet
 //! ```
 //!
-//! The seal also covers the first four bytes and the sender's address, so a datagram is of no use
-//! under another one.
+//! The seal also covers the first four bytes and the sender's address, so what is sealed is of no use
+//! in another place. Other VRRP routers take kind 2 for version 7 of VRRP, and leave it alone.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use thiserror::Error;
 
-use crate::hello::{Hello, HelloError};
+use crate::election::Sealed;
+use crate::hello::{Hello, HelloError, Instance};
 use crate::seal::{Fingerprint, KeyRing, MAX_DATAGRAM, Nonce, OpenError};
 
 /// Greatest length of a datagram in bytes.
@@ -23,6 +28,10 @@ const HEAD: usize = 4;
 
 const PLAIN: [u8; HEAD] = *b"vip\0";
 const SEALED: [u8; HEAD] = *b"vip\x01";
+const ADVERT: [u8; HEAD] = *b"vip\x02";
+
+/// Bytes before the VRRP packet in a sealed advertisement.
+const ADVERT_HEAD: usize = size_of::<u64>() * 2;
 
 /// Why a datagram is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -80,7 +89,7 @@ pub fn wrap(keys: Option<&KeyRing>, nonce: Nonce, from: IpAddr, hello: &Hello) -
     Some(match keys {
         None => [&PLAIN[..], &hello].concat(),
         Some(keys) => {
-            let sealed = keys.seal(nonce, &bound(from), &hello).ok()?;
+            let sealed = keys.seal(nonce, &bound(SEALED, from), &hello).ok()?;
             [&SEALED[..], &sealed].concat()
         }
     })
@@ -100,34 +109,88 @@ pub fn unwrap(keys: Option<&KeyRing>, from: IpAddr, datagram: &[u8]) -> Result<H
         (PLAIN, Some(_)) => return Err(Refused::Plain),
         (SEALED, None) => return Err(Refused::Sealed),
         (SEALED, Some(keys)) => {
-            opened = keys.open(&bound(from), rest).map_err(|error| match error {
-                OpenError::UnknownKey(fingerprint) => Refused::UnknownKey(fingerprint),
-                OpenError::Forged(_) | OpenError::TooShort(_) | OpenError::TooLong(_) => {
-                    Refused::Forged
-                }
-            })?;
-            &opened.1[..]
+            opened = open(keys, SEALED, from, rest)?;
+            &opened[..]
         }
         _ => return Err(Refused::Foreign),
     };
     Hello::parse(hello).map_err(Refused::Malformed)
 }
 
-/// What a seal covers beside the hello.
-fn bound(from: IpAddr) -> Vec<u8> {
+/// The payload of an IP packet of VRRP with a sealed advertisement from this address. `packet`: the
+/// VRRP packet.
+#[must_use]
+pub fn wrap_advert(
+    keys: &KeyRing,
+    nonce: Nonce,
+    from: IpAddr,
+    sealed: Sealed,
+    packet: &[u8],
+) -> Option<Vec<u8>> {
+    let Sealed { instance, number } = sealed;
+    let instance = instance.0.get().to_be_bytes();
+    let plaintext = [&instance[..], &number.to_be_bytes(), packet].concat();
+    let sealed = keys.seal(nonce, &bound(ADVERT, from), &plaintext).ok()?;
+    Some([&ADVERT[..], &sealed].concat())
+}
+
+/// Whether the payload of an IP packet of VRRP is a sealed advertisement.
+#[must_use]
+pub fn is_sealed_advert(payload: &[u8]) -> bool {
+    payload.starts_with(&ADVERT)
+}
+
+/// The VRRP packet in such a payload from this address, and how it came.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn unwrap_advert(
+    keys: Option<&KeyRing>,
+    from: IpAddr,
+    payload: &[u8],
+) -> Result<(Sealed, Vec<u8>), Refused> {
+    let rest = payload.strip_prefix(&ADVERT).ok_or(Refused::Foreign)?;
+    let keys = keys.ok_or(Refused::Sealed)?;
+    let mut packet = open(keys, ADVERT, from, rest)?;
+    let short = Refused::Malformed(HelloError::Truncated);
+    let (head, _) = packet.split_first_chunk::<ADVERT_HEAD>().ok_or(short)?;
+    let word = |at: usize| {
+        let bytes: [u8; 8] = std::array::from_fn(|byte| head[at + byte]);
+        u64::from_be_bytes(bytes)
+    };
+    let range = Refused::Malformed(HelloError::Range("instance"));
+    let instance = Instance(NonZeroU64::new(word(0)).ok_or(range)?);
+    let number = word(8);
+    packet.drain(..ADVERT_HEAD);
+    Ok((Sealed { instance, number }, packet))
+}
+
+fn open(keys: &KeyRing, kind: [u8; HEAD], from: IpAddr, sealed: &[u8]) -> Result<Vec<u8>, Refused> {
+    let opened = keys.open(&bound(kind, from), sealed);
+    opened
+        .map(|(_, plaintext)| plaintext)
+        .map_err(|error| match error {
+            OpenError::UnknownKey(fingerprint) => Refused::UnknownKey(fingerprint),
+            OpenError::Forged(_) | OpenError::TooShort(_) | OpenError::TooLong(_) => {
+                Refused::Forged
+            }
+        })
+}
+
+/// What a seal covers beside the plaintext.
+fn bound(kind: [u8; HEAD], from: IpAddr) -> Vec<u8> {
     match from {
-        IpAddr::V4(from) => [&SEALED[..], &from.octets()].concat(),
-        IpAddr::V6(from) => [&SEALED[..], &from.octets()].concat(),
+        IpAddr::V4(from) => [&kind[..], &from.octets()].concat(),
+        IpAddr::V6(from) => [&kind[..], &from.octets()].concat(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
     use std::time::Duration;
 
     use super::*;
-    use crate::hello::{Instance, Line};
+    use crate::hello::Line;
     use crate::seal::Secret;
 
     const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11));
@@ -190,6 +253,29 @@ mod tests {
             changed[place] ^= 1;
             unwrap(Some(&keys), FROM, &changed).expect_err("changed");
             unwrap(Some(&keys), FROM, &sealed[..place]).expect_err("cut short");
+        }
+    }
+
+    #[test]
+    fn a_sealed_advertisement_arrives_and_is_of_no_use_elsewhere() {
+        let keys = ring(1);
+        let sealed = Sealed {
+            instance: Instance(NonZeroU64::MIN),
+            number: 7,
+        };
+        let payload = wrap_advert(&keys, [7; 24], FROM, sealed, b"VRRP").expect("fits");
+        assert!(is_sealed_advert(&payload) && !is_sealed_advert(b"\x31\x0a"));
+        let opened = unwrap_advert(Some(&keys), FROM, &payload);
+        assert_eq!(opened, Ok((sealed, b"VRRP".to_vec())));
+        assert_eq!(unwrap_advert(None, FROM, &payload), Err(Refused::Sealed));
+        unwrap_advert(Some(&keys), OTHER, &payload).expect_err("another sender");
+        unwrap_advert(Some(&ring(2)), FROM, &payload).expect_err("another key");
+        // Nor as a hello.
+        let mut hello = payload.clone();
+        hello[..HEAD].copy_from_slice(&SEALED);
+        assert_eq!(unwrap(Some(&keys), FROM, &hello), Err(Refused::Forged));
+        for place in 0..payload.len() {
+            unwrap_advert(Some(&keys), FROM, &payload[..place]).expect_err("cut short");
         }
     }
 }

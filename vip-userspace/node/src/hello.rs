@@ -34,6 +34,9 @@ pub const MAX_LENGTH: usize = 1300;
 /// Members that were forgotten, in one hello at most.
 pub const MAX_FORGOTTEN: usize = 4;
 
+/// Greatest length of a hello's text in bytes.
+pub const MAX_TEXT: usize = 280;
+
 /// Hosts that are heard and not believed yet, in one hello at most.
 pub const MAX_HEARD: usize = 4;
 
@@ -69,7 +72,8 @@ pub struct Hello {
     pub heard: Vec<Heard>,
     /// Members that were forgotten lately; [`MAX_FORGOTTEN`] at most.
     pub forgotten: Vec<(IpAddr, Instance)>,
-    /// A text about the sender, for other nodes' status.
+    /// A text about the sender, for other nodes' status: of [`MAX_TEXT`] bytes at most, and of any
+    /// characters.
     pub text: String,
 }
 
@@ -133,6 +137,14 @@ pub fn tag(vip: IpAddr) -> u64 {
     hash.finish()
 }
 
+/// 16 bits of a hash, by which agents see that a value differs. It need not be secret.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u16 {
+    let mut hash = SipHasher13::new_with_keys(0x7669_7020_6469_6765, 0x7374_206f_6620_6974);
+    hash.write(bytes);
+    hash.finish() as u16
+}
+
 /// Why a datagram is no hello.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum HelloError {
@@ -159,7 +171,8 @@ impl Hello {
         let fits = self.members.len() <= MAX_BACKENDS
             && self.vips.len() <= MAX_VIPS
             && self.heard.len() <= MAX_HEARD
-            && self.forgotten.len() <= MAX_FORGOTTEN;
+            && self.forgotten.len() <= MAX_FORGOTTEN
+            && self.text.len() <= MAX_TEXT;
         if !fits {
             return None;
         }
@@ -258,7 +271,11 @@ impl Hello {
             Ok((address, instance))
         });
         let forgotten = forgotten.collect::<Result<_, HelloError>>()?;
-        let text = std::str::from_utf8(rest.0).map_err(|_| HelloError::Range("text"))?;
+        let text = rest.0;
+        if text.len() > MAX_TEXT {
+            return Err(HelloError::Range("text"));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| HelloError::Range("text"))?;
         Ok(Self {
             instance,
             number,
@@ -398,7 +415,7 @@ mod tests {
             vips in vec(any::<u64>(), 0..=MAX_VIPS),
             heard in vec((instance(), any::<u32>()), 0..=MAX_HEARD),
             forgotten in vec(instance(), 0..=MAX_FORGOTTEN),
-            text in "[ -~]{0,300}",
+            text in "[ -~]{0,280}",
         ) -> Hello {
             let v4 = flags.2;
             let place = |(place, line): (usize, Line)| Line { address: address(v4, place), ..line };
@@ -483,8 +500,14 @@ mod tests {
             own: 0,
             heard: vec![heard; MAX_HEARD],
             forgotten: vec![(address(false, 100), instance); MAX_FORGOTTEN],
-            text: "x".repeat(280),
+            text: "x".repeat(MAX_TEXT),
         };
-        assert!(hello.emit().is_some_and(|datagram| datagram.len() > 1200));
+        let mut datagram = hello.emit().expect("fits");
+        assert!(datagram.len() > 1200);
+        datagram.push(b'x');
+        let too_long = Hello::parse(&datagram);
+        assert_eq!(too_long, Err(HelloError::Range("text")));
+        let text = "x".repeat(MAX_TEXT + 1);
+        assert_eq!(Hello { text, ..hello }.emit(), None);
     }
 }

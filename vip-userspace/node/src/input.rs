@@ -9,6 +9,7 @@ use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 
 use crate::bfd;
+use crate::election::{Sealed, Trust};
 use crate::faults::Fault;
 use crate::health::{Hang, Origin, Probe, Thresholds};
 use crate::hello::{Hello, Instance};
@@ -32,6 +33,8 @@ pub struct Params {
     pub priority: Option<u8>,
     /// VRRP timers and preemption.
     pub vrrp: VrrpParams,
+    /// Which advertisements are believed.
+    pub trust: Trust,
     /// BFD; `None` if it is off.
     pub bfd: Option<bfd::Params>,
     /// Number of checks of each server; the first check is that of the API.
@@ -105,6 +108,8 @@ pub enum Input {
         source: BackendIndex,
         /// The advertisement.
         advert: Advertisement,
+        /// How it came if it was sealed with the cluster's key; `None`: as plain VRRP.
+        sealed: Option<Sealed>,
     },
     /// A BFD packet was received.
     Bfd {
@@ -185,6 +190,13 @@ pub enum Input {
         /// Its run.
         instance: Instance,
     },
+    /// The cluster's key changes: other keys authenticate BFD packets from now on, and all sessions
+    /// stay as they are. A node that has started without authentication ignores it: it is turned on
+    /// and off by [`Params::bfd`] alone.
+    Keys(bfd::Auth),
+    /// What this node tells the others of itself, in each hello from now on. A text that is longer than
+    /// [`MAX_TEXT`](crate::hello::MAX_TEXT) is cut.
+    Text(String),
     /// The rank table with this number is in use.
     Installed(u64),
     /// `vip forget`: this member does not come back.

@@ -236,6 +236,54 @@ impl Liveness {
         out.extend(self.isolation.ask(now).then_some(Event::AskWitnesses));
     }
 
+    /// A hello of a node was believed. With authentication of BFD, the node's session may come up
+    /// until then: its packets prove that somebody has the key, and not that they are new.
+    pub(crate) fn on_hello(
+        &mut self,
+        now: BootNanos,
+        node: BackendIndex,
+        fresh_until: BootNanos,
+        out: &mut Vec<Event>,
+    ) {
+        if !self.template.authenticates() {
+            return;
+        }
+        if let Some(peer) = self.peer_mut(node) {
+            peer.fresh_until = Some(fresh_until);
+        }
+        self.drive(node, out, |session, out| session.set_fresh(now, true, out));
+        self.act_on_changes(now, node, out);
+    }
+
+    /// Without a hello in time, a session that goes down does not come up again. One that is up
+    /// stays up: the numbers of its packets show that they are new.
+    fn settle_fresh(&mut self, now: BootNanos, node: BackendIndex, out: &mut Vec<Event>) {
+        let Some(peer) = self.peer_mut(node) else {
+            return;
+        };
+        if peer.fresh_until.is_some_and(|until| now >= until) {
+            peer.fresh_until = None;
+            self.drive(node, out, |session, out| session.set_fresh(now, false, out));
+        }
+    }
+
+    /// The keys of BFD's authentication change. No session ends by it.
+    pub(crate) fn set_auth(&mut self, auth: bfd::Auth) {
+        let Some(bfd) = &mut self.template.bfd else {
+            return;
+        };
+        // New sessions would be refused by peers that have no keys.
+        if bfd.auth.is_none() {
+            return;
+        }
+        bfd.auth = Some(auth);
+        for peer in self.peers.values_mut() {
+            if let Some(session) = &mut peer.session {
+                session.set_auth(auth);
+            }
+        }
+    }
+
     /// A BFD packet came.
     pub(crate) fn on_packet(
         &mut self,
@@ -244,6 +292,7 @@ impl Liveness {
         packet: &ControlPacket,
         out: &mut Vec<Event>,
     ) {
+        self.settle_fresh(now, source, out);
         let mut refused = None;
         self.drive(source, out, |session, out| {
             refused = session.on_packet(now, packet, out).err();
@@ -320,6 +369,7 @@ impl Liveness {
         self.settle_isolation(now, out);
         let mut next_packet = None;
         for index in members.others() {
+            self.settle_fresh(now, index, out);
             let due = |session: &Session| session.next_deadline() <= now;
             if self.session(index).is_some_and(due) {
                 self.drive(index, out, |session, out| {
@@ -508,7 +558,8 @@ impl Liveness {
             let session = peer.session.as_ref().map(Session::next_deadline);
             let end = (!cut_off).then(|| peer.end(pace));
             let first = peer.next_question();
-            session.into_iter().chain(end).fold(first, BootNanos::min)
+            let others = session.into_iter().chain(end).chain(peer.fresh_until);
+            others.fold(first, BootNanos::min)
         });
         peers.fold(self.isolation.next_deadline(), BootNanos::min)
     }
@@ -669,6 +720,11 @@ impl Template {
             let discriminator = NonZeroU32::new((seed >> 32) as u32).unwrap_or(NonZeroU32::MIN);
             Session::new(bfd, discriminator, seed)
         }))
+    }
+
+    /// Whether BFD packets are authenticated.
+    fn authenticates(&self) -> bool {
+        self.bfd.is_some_and(|bfd| bfd.auth.is_some())
     }
 
     /// The times by which isolation is judged, with so many members. A single one is never isolated.

@@ -24,7 +24,7 @@ use crate::announce::Schedule;
 use crate::bfd::{self, Session};
 use crate::conflict::{Conflicts, Situation};
 use crate::election::vrrp::{PRIORITY_ALONE, PRIORITY_CLAIMED_ALONE};
-use crate::election::{self, Election, Lease, Meeting, State, priority};
+use crate::election::{self, Election, Lease, Meeting, Sealed, State, priority};
 use crate::faults::{Fault, Faults};
 use crate::health::Hang;
 use crate::input::{Input, Params};
@@ -43,7 +43,8 @@ const STRANGER: Duration = Duration::from_secs(3);
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Node {
-    bfd: Option<bfd::Params>,
+    /// Between BFD packets, as configured; `None` without BFD.
+    bfd_interval: Option<Duration>,
     members: Membership,
     liveness: Liveness,
     lateness: Lateness,
@@ -106,7 +107,7 @@ impl Node {
     pub fn new(params: &Params) -> Self {
         let members = Membership::new(params);
         Self {
-            bfd: params.bfd,
+            bfd_interval: params.bfd.map(|bfd| bfd.interval),
             liveness: Liveness::new(params),
             lateness: Lateness::new(params),
             selection: Selection::new(params),
@@ -166,11 +167,20 @@ impl Node {
     pub fn on_input(&mut self, now: BootNanos, input: Input, out: &mut Vec<Action>) {
         self.wake(now, out);
         match input {
-            Input::Advert { source, advert } => self.on_advert(now, source, &advert, out),
+            Input::Advert {
+                source,
+                advert,
+                sealed,
+            } => self.on_advert(now, source, &advert, sealed, out),
             Input::Bfd { source, packet } => {
                 self.live(now, out, |liveness, _, out| {
                     liveness.on_packet(now, source, &packet, out);
                 });
+                let waits = |session: &Session| session.awaits_fresh() && session.heard() == now;
+                if self.bfd(source).is_some_and(waits) {
+                    // Its answer to a hello confirms the session.
+                    self.members.hurry();
+                }
                 if let Some(path) = self.bfd(source).and_then(Session::remote_path) {
                     let draining = path == bfd::Path::Drains;
                     self.selection.set_draining(source, draining, out);
@@ -205,6 +215,7 @@ impl Node {
                 self.selection
                     .set_draining(self.members.own(), draining, out);
                 self.tell_path(now, out);
+                self.members.hurry();
             }
             Input::Fault { fault, present } => self.on_fault(now, fault, present, out),
             Input::Claim { mac, node, agent } => {
@@ -223,6 +234,8 @@ impl Node {
                 admits,
             } => self.on_hello(now, source, &hello, admits, out),
             Input::Proved { address, instance } => self.on_proved(now, address, instance, out),
+            Input::Keys(auth) => self.liveness.set_auth(auth),
+            Input::Text(text) => self.members.set_text(text),
             Input::Installed(number) => self.members.on_installed(now, number),
             Input::Forget(address) => self.forget(now, address, out),
             Input::Leave => {
@@ -339,8 +352,7 @@ impl Node {
             (State::Initialize, _) | (State::Backup, None) => NEVER,
             (State::Active, _) => deadline,
             (State::Backup, Some(allowed)) => {
-                let interval = self.bfd.map(|bfd| bfd.interval);
-                let turn = self.view().takeover_delay(interval);
+                let turn = self.view().takeover_delay(self.bfd_interval);
                 self.liveness.claim_at(deadline.max(allowed), turn)
             }
         }
@@ -377,7 +389,7 @@ impl Node {
         } else {
             Report::Late(Late {
                 by,
-                bfd: self.bfd.map(|bfd| bfd.interval + extra),
+                bfd: self.bfd_interval.map(|interval| interval + extra),
                 adverts: self.election.interval().duration(),
             })
         }));
@@ -459,11 +471,20 @@ impl Node {
         now: BootNanos,
         source: BackendIndex,
         advert: &Advertisement,
+        sealed: Option<Sealed>,
         out: &mut Vec<Action>,
     ) {
         let Some(address) = self.members.member(source).map(|member| member.address) else {
             return;
         };
+        if let Err(why) = self.members.on_advert(source, sealed) {
+            if why == election::Refused::Instance {
+                // Its answer to a hello makes its next advertisement count.
+                self.members.hurry();
+            }
+            out.push(Action::RefuseAdvert { from: source, why });
+            return;
+        }
         let resigns = advert.priority == PRIORITY_RESIGNED;
         let resigned_before = self.ownership.has_resigned(now, source);
         self.follow(now, source, address, advert);
@@ -512,7 +533,9 @@ impl Node {
             State::Active if was_owner && !resigns => self.schedule.repeat(now),
             // With BFD, `takeover_delay` decides which node is next, not the skew time.
             State::Backup
-                if resigns && self.bfd.is_some() && self.election.waits_for() == Some(address) =>
+                if resigns
+                    && self.bfd_interval.is_some()
+                    && self.election.waits_for() == Some(address) =>
             {
                 self.election.shorten_active_down_timer(now);
             }

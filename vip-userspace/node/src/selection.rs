@@ -32,7 +32,8 @@ struct Living {
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     health: Health,
-    /// Nodes that drain. For a node whose agent is silent, its last BFD packet counts.
+    /// Nodes that drain. While a node's BFD session is up, its packets tell; otherwise its last hello,
+    /// or BFD packet, whichever came later.
     draining: BackendMask,
     /// The masks that were written last; `None` before that.
     masks: Option<Masks>,

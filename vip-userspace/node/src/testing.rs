@@ -9,7 +9,7 @@ use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::bfd;
-use crate::election::MAX_LEASE;
+use crate::election::{MAX_LEASE, Trust};
 use crate::health::Thresholds;
 use crate::input::{Params, VrrpParams};
 use crate::liveness::{Event, Liveness};
@@ -49,6 +49,7 @@ pub(crate) fn params(own: usize, bfd: bool) -> Params {
             preempt: false,
             preempt_delay: Duration::ZERO,
         },
+        trust: Trust::Plain,
         bfd: bfd.then(|| bfd::Params {
             detect_mult: NonZeroU8::new(3).unwrap(),
             interval: Duration::from_millis(50),

@@ -31,6 +31,12 @@ const RECONCILE: Duration = Duration::from_secs(2);
 /// Between looks at where the frames of other nodes come from.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// What an agent still listens to that has left the cluster.
+pub(super) struct Rest {
+    pub(super) signals: Signals,
+    pub(super) socket: UnixListener,
+}
+
 /// Where events come from.
 pub(super) struct EventLoop {
     pub(super) run_dir: RunDir,
@@ -49,12 +55,14 @@ pub(super) struct EventLoop {
 }
 
 impl EventLoop {
-    /// Runs until the node thread has ended.
+    /// Runs until the node thread has ended. Returns what is to listen further, if this node has left
+    /// the cluster: an agent that ended would be started anew, and join again.
     ///
     /// # Errors
     /// The agent must be started anew.
-    pub(super) async fn run(mut self, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, supervisor: &mut Supervisor) -> anyhow::Result<Option<Rest>> {
         let (requests, mut asked) = mpsc::channel(16);
+        let mut leaves = false;
         let mut was_told = false;
         let (mut tick, mut look) = (ticks(RECONCILE), ticks(LOOK));
         loop {
@@ -68,7 +76,13 @@ impl EventLoop {
                 notice = self.notices.recv() => match notice {
                     Some(notice) => supervisor.on_notice(notice),
                     // The thread has ended: it was told to, and another node has the VIP now.
-                    None => return Ok(()),
+                    None => {
+                        let rest = Rest {
+                            signals: self.signals,
+                            socket: self.socket,
+                        };
+                        return Ok(leaves.then_some(rest));
+                    }
                 },
                 asked = self.signals.next() => match asked {
                     Asked::End => supervisor.resign(),
@@ -86,6 +100,7 @@ impl EventLoop {
                     }
                     Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
                     Outcome::Table(table) => supervisor.on_table(*table),
+                    Outcome::Differs(address, key) => supervisor.on_differs(address, key),
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,
@@ -95,7 +110,7 @@ impl EventLoop {
                     drop(spawn(hear(stream, requests.clone())));
                 }
                 Some((request, stream)) = asked.recv() => {
-                    answer(request, stream, supervisor).await;
+                    leaves |= answer(request, stream, supervisor).await;
                     // A reload may have changed the place.
                     self.http.server.place(supervisor.http());
                 }
@@ -145,15 +160,16 @@ async fn tell(question: Question, supervisor: &Supervisor) {
     }
 }
 
-/// Answers, where that takes time in a task of its own.
-async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Supervisor) {
+/// Answers, where that takes time in a task of its own. Returns whether this node leaves the cluster.
+async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Supervisor) -> bool {
     // An asker that has gone has told the operator that it failed: it must not be done later.
     if SockRef::from(&stream)
         .peek(&mut [MaybeUninit::uninit()])
         .is_ok_and(|read| read == 0)
     {
-        return;
+        return false;
     }
+    let mut leaves = false;
     match request {
         Request::Status => {
             let status = supervisor.status().await;
@@ -166,6 +182,15 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
             drop(spawn(async move {
                 reply(&mut stream, &Reply::from(done)).await;
             }));
+        }
+        Request::Leave => {
+            let left = supervisor.leave().await;
+            leaves = left.is_ok();
+            reply(&mut stream, &Reply::from(left)).await;
+        }
+        Request::Forget { node } => {
+            let forgotten = Reply::from(supervisor.forget(&node).await);
+            drop(spawn(async move { reply(&mut stream, &forgotten).await }));
         }
         Request::Reload => {
             let reloaded = Reply::Ok(supervisor.reload().await);
@@ -182,6 +207,7 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
             }));
         }
     }
+    leaves
 }
 
 /// Reads the log of the eBPF programs, if it is wanted (`--log vip=debug`).

@@ -9,6 +9,7 @@
 mod cluster;
 mod event_loop;
 mod late;
+mod left;
 pub mod lock;
 mod members_file;
 mod memory;
@@ -138,9 +139,15 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
         surveyed,
         socket,
     };
-    event_loop.run(&mut supervisor).await?;
-    remove_socket(&config.run_dir);
-    supervisor.end()
+    let rest = event_loop.run(&mut supervisor).await?;
+    if let Some(rest) = rest {
+        supervisor.end()?;
+        left::rest(&config, rest).await;
+    } else {
+        remove_socket(&config.run_dir);
+        return supervisor.end();
+    }
+    Ok(())
 }
 
 /// Refuses addresses with which no agent could work here.
@@ -154,12 +161,12 @@ async fn refuse_impossible(config: &Config, nic: &Nic, netlink: &Netlink) -> any
     Ok(())
 }
 
-/// Removes what a start that failed has put into the kernel where nothing was before.
+/// Removes what this agent has put into the kernel.
 async fn undo(config: &Config) {
     let (bpffs, run_dir) = (&config.datapath.bpffs, &config.run_dir);
     let none = std::iter::empty();
     let done = traces::remove(bpffs, run_dir, none, How::Remove, &|_| {}).await;
     if let Err(error) = done {
-        tracing::warn!("the failed start left something, see `vip cleanup`: {error:#}");
+        tracing::warn!("something is left, see `vip cleanup`: {error:#}");
     }
 }

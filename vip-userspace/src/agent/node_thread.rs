@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
-use vip_common::abi::{BackendIndex, CheckIndex, Masks};
+use vip_common::abi::{BackendIndex, BackendMask, CheckIndex, Masks};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
@@ -33,11 +33,14 @@ use crate::net::bfd::BfdSocket;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::VrrpSocket;
 use crate::net::{Neighbours, WitnessSocket};
+use crate::random;
 use vip_node::bfd::{Refused, Session};
 use vip_node::choice::Resort;
-use vip_node::election::State;
+use vip_node::election::{self, Sealed, State};
+use vip_node::envelope;
 use vip_node::health::{Origin, Server, Thresholds};
 use vip_node::hello::Instance;
+use vip_node::seal::KeyRing;
 use vip_node::slots::Slots;
 use vip_node::{Action, Fault, Input, Installation, NoDrain, NoHandover, Node, Report, To};
 
@@ -137,6 +140,10 @@ pub(super) struct View {
     pub(super) answer_until: BootNanos,
     pub(super) masks: Masks,
     pub(super) faults: Vec<Fault>,
+    /// The members that are gone.
+    pub(super) gone: BackendMask,
+    /// The members that are known to all.
+    pub(super) confirmed: BackendMask,
     /// What is known of each node.
     pub(super) nodes: Slots<NodeView>,
     /// By check: where new connections go.
@@ -166,10 +173,24 @@ pub(super) struct Received {
     /// BFD packets with a wrong authentication, by the reason's place in [`Refused::ALL`].
     bfd_refused: [u64; Refused::ALL.len()],
     vrrp: u64,
+    /// Advertisements of members that were not believed, by the reason's place in
+    /// [`election::Refused::ALL`].
+    adverts_refused: [u64; election::Refused::ALL.len()],
+    /// Sealed ones that no key of this node opens.
+    adverts_unopened: u64,
     echo: u64,
 }
 
 impl Received {
+    /// What was refused, with the protocols' names and the reasons'.
+    pub(super) fn refused(self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let bfd = Refused::ALL.into_iter().zip(self.bfd_refused);
+        let adverts = election::Refused::ALL.into_iter().zip(self.adverts_refused);
+        bfd.map(|(why, count)| ("bfd", why.name(), count))
+            .chain(adverts.map(|(why, count)| ("vrrp", why.name(), count)))
+            .chain([("vrrp", "unopened", self.adverts_unopened)])
+    }
+
     /// With the protocols' names.
     pub(super) fn by_protocol(self) -> impl Iterator<Item = (&'static str, u64)> {
         [("bfd", self.bfd), ("vrrp", self.vrrp), ("echo", self.echo)].into_iter()
@@ -192,8 +213,7 @@ pub(super) struct Sockets {
     pub(super) echo: EchoSocket,
     pub(super) witness: WitnessSocket,
     pub(super) neighbours: Arc<Neighbours>,
-    /// `None`: the members are those of a list.
-    pub(super) peer_channel: Option<Arc<PeerChannel>>,
+    pub(super) peer_channel: Arc<PeerChannel>,
 }
 
 /// What is known of the nodes' health when the thread starts.
@@ -220,6 +240,10 @@ pub(super) struct StaticConfig {
     pub(super) router_id: u8,
     /// Where they go.
     pub(super) mode: VrrpMode,
+    /// What seals them; `None`: they are plain VRRP.
+    pub(super) keys: Option<Arc<KeyRing>>,
+    /// Plain ones are sent too: other implementations of VRRP take part.
+    pub(super) interop: bool,
     /// Checks of each server.
     pub(super) checks: usize,
 }
@@ -283,6 +307,7 @@ impl NodeThread {
             actions: Vec::new(),
             flooded_until: BootNanos::ZERO,
             echoes: 0,
+            adverts: 0,
             received: Received::default(),
         };
         let thread = std::thread::Builder::new()
@@ -360,6 +385,8 @@ struct NodeLoop {
     flooded_until: BootNanos,
     /// Sequence number of echo requests.
     echoes: u16,
+    /// Number of the last sealed advertisement.
+    adverts: u64,
     received: Received,
 }
 
@@ -502,7 +529,7 @@ impl NodeLoop {
                 Err(error) => return self.tell(Notice::Failed("receive VRRP", error)),
             };
             self.received.vrrp += 1;
-            // RFC 9568, section 7.1: from one hop away, and here from a configured peer.
+            // RFC 9568, section 7.1: from one hop away, and here from a member.
             let Some(source) = self
                 .index(received.source)
                 .filter(|_| received.ttl == vrrp::TTL)
@@ -511,7 +538,24 @@ impl NodeLoop {
                 continue;
             };
             let (from, to) = (received.source, received.destination);
-            let advert = match Advertisement::parse(received.payload, from, to) {
+            let opened;
+            let (sealed, payload) = if envelope::is_sealed_advert(received.payload) {
+                let keys = self.config.keys.as_deref();
+                match envelope::unwrap_advert(keys, from, received.payload) {
+                    Ok((sealed, packet)) => {
+                        opened = packet;
+                        (Some(sealed), &opened[..])
+                    }
+                    Err(error) => {
+                        self.received.adverts_unopened += 1;
+                        tracing::debug!(source = %from, %error, "advertisement refused");
+                        continue;
+                    }
+                }
+            } else {
+                (None, received.payload)
+            };
+            let advert = match Advertisement::parse(payload, from, to) {
                 Ok(advert) => advert,
                 Err(error) => {
                     tracing::debug!(source = %from, %error, "VRRP packet refused");
@@ -527,7 +571,11 @@ impl NodeLoop {
                 tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
                 continue;
             }
-            let input = Input::Advert { source, advert };
+            let input = Input::Advert {
+                source,
+                advert,
+                sealed,
+            };
             self.node.on_input(now(), input, &mut self.actions);
         }
     }
@@ -747,6 +795,10 @@ impl NodeLoop {
                     self.received.bfd_refused[why as usize] += 1;
                     tracing::debug!(source = ?self.address(from), error = %why, "BFD packet refused");
                 }
+                Action::RefuseAdvert { from, why } => {
+                    self.received.adverts_refused[why as usize] += 1;
+                    tracing::debug!(source = ?self.address(from), error = %why, "VRRP packet refused");
+                }
                 Action::SendEcho(to) => {
                     self.echoes = self.echoes.wrapping_add(1);
                     if let Some(to) = self.address(to) {
@@ -780,10 +832,9 @@ impl NodeLoop {
                     self.tell(Notice::Report(report));
                 }
                 Action::SendHello { hello, also } => {
-                    if let Some(channel) = &self.sockets.peer_channel {
-                        let members = self.config.nodes.values().copied();
-                        channel.send(&hello, members.chain(also));
-                    }
+                    let members = self.config.nodes.values().copied();
+                    let channel = &self.sockets.peer_channel;
+                    channel.send(&hello, members.chain(also));
                 }
                 Action::Prove { address, instance } => {
                     self.tell(Notice::Prove(address, instance));
@@ -816,7 +867,7 @@ impl NodeLoop {
         }
     }
 
-    fn advertise(&self, to: To, priority: u8, interval: Centiseconds) {
+    fn advertise(&mut self, to: To, priority: u8, interval: Centiseconds) {
         let vips: Vec<IpAddr> = self.config.advertised().collect();
         let Some(addresses) = Addresses::new(&vips) else {
             return;
@@ -828,16 +879,11 @@ impl NodeLoop {
             addresses,
         };
         let own = self.config.nodes[self.config.own];
-        let mut bytes = [0; vrrp::MAX_LENGTH];
         match (to, self.config.mode) {
             (To::One(to), _) => {
-                let Some(to) = self.address(to) else {
-                    return;
-                };
-                unsent(
-                    "VRRP",
-                    self.sockets.vrrp.send(to, advert.emit(&mut bytes, own, to)),
-                );
+                if let Some(to) = self.address(to) {
+                    self.send_advert(&advert, to);
+                }
             }
             (To::All, VrrpMode::Multicast) => {
                 let group = if own.is_ipv4() {
@@ -845,23 +891,35 @@ impl NodeLoop {
                 } else {
                     IpAddr::from(vrrp::GROUP_V6)
                 };
-                unsent(
-                    "VRRP",
-                    self.sockets
-                        .vrrp
-                        .send_group(advert.emit(&mut bytes, own, group)),
-                );
+                self.send_advert(&advert, group);
             }
             (To::All, VrrpMode::Unicast) => {
-                for &to in self.config.nodes.values() {
-                    if to != own {
-                        unsent(
-                            "VRRP",
-                            self.sockets.vrrp.send(to, advert.emit(&mut bytes, own, to)),
-                        );
-                    }
+                let nodes: Vec<IpAddr> = self.config.nodes.values().copied().collect();
+                for to in nodes.into_iter().filter(|to| *to != own) {
+                    self.send_advert(&advert, to);
                 }
             }
+        }
+    }
+
+    /// Sends an advertisement to a node or to the group, in the forms that receivers believe.
+    fn send_advert(&mut self, advert: &Advertisement, to: IpAddr) {
+        let own = self.config.nodes[self.config.own];
+        let mut bytes = [0; vrrp::MAX_LENGTH];
+        let packet = advert.emit(&mut bytes, own, to);
+        if self.config.keys.is_none() || self.config.interop {
+            unsent("VRRP", self.sockets.vrrp.send(to, packet));
+        }
+        let (Some(keys), Ok(nonce)) = (&self.config.keys, random::bytes()) else {
+            return;
+        };
+        self.adverts += 1;
+        let sealed = Sealed {
+            instance: self.node.instance(),
+            number: self.adverts,
+        };
+        if let Some(sealed) = envelope::wrap_advert(keys, nonce, own, sealed, packet) {
+            unsent("VRRP", self.sockets.vrrp.send(to, &sealed));
         }
     }
 
@@ -880,6 +938,8 @@ impl NodeLoop {
             answer_until: self.node.answer_until(),
             masks: self.node.masks(),
             faults: self.node.faults().collect(),
+            gone: self.node.gone(),
+            confirmed: self.node.confirmed(),
             nodes: self.config.nodes.map(|slot, _| NodeView {
                 session: self.node.bfd(slot).map(session),
                 advert: self.node.advert(slot),

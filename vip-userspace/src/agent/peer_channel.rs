@@ -11,13 +11,18 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::Sender;
+use vip_common::abi::MAX_BACKENDS;
 use vip_node::Input;
 use vip_node::envelope::{self, Refused};
-use vip_node::hello::Hello;
+use vip_node::hello::{Hello, Instance};
 use vip_node::seal::KeyRing;
 
 use super::node_thread::Teller;
+use super::probes::Outcome;
 use crate::net::hello::HelloSocket;
+use crate::observe::status::Admission;
+use crate::observe::summary::Summary;
 use crate::random;
 
 /// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 a second.
@@ -33,6 +38,10 @@ pub(super) struct Counts {
     taken: AtomicU64,
     /// By [`Refused::code`].
     refused: [AtomicU64; Refused::CODES.len()],
+    /// Those of agents whose configuration misroutes.
+    differs: AtomicU64,
+    /// Hellos that came before, or are older than the last one of their run: each comes in two ways.
+    repeated: AtomicU64,
 }
 
 impl Counts {
@@ -50,28 +59,27 @@ impl Counts {
             .refused
             .iter()
             .map(|count| count.load(Ordering::Relaxed));
-        Refused::CODES.into_iter().zip(refused)
+        let differs = self.differs.load(Ordering::Relaxed);
+        let repeated = self.repeated.load(Ordering::Relaxed);
+        Refused::CODES
+            .into_iter()
+            .zip(refused)
+            .chain([("differs", differs), ("repeated", repeated)])
     }
-}
-
-/// Who may become a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Admission {
-    /// Whoever says hello: everybody, or with a key whoever has it.
-    Hello,
-    /// Whoever's API server shows a certificate of the cluster's.
-    Certificate,
 }
 
 /// How this node takes part.
 pub(super) struct PeerChannel {
     pub(super) socket: HelloSocket,
     pub(super) keys: Option<Arc<KeyRing>>,
+    /// Who may become a member.
     pub(super) admission: Admission,
     /// The node's own address.
     pub(super) own: IpAddr,
     /// Hosts that always get hellos.
     pub(super) seeds: Vec<IpAddr>,
+    /// What must be the same on all nodes.
+    pub(super) digests: String,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -105,26 +113,39 @@ impl PeerChannel {
         }
     }
 
-    /// The next hello, and whose it is; `None` if there is none now.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Result<Input, (IpAddr, Refused)>>> {
+    /// Takes the next hello, if there is one now.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Heard>> {
         let Some(received) = self.socket.receive(buffer)? else {
             return Ok(None);
         };
         let source = received.source;
         let opened = envelope::unwrap(self.keys.as_deref(), source, received.payload);
         Ok(Some(match opened {
-            Ok(hello) => Ok(Input::Hello {
-                source,
-                hello: Box::new(hello),
-                admits: self.admission == Admission::Hello,
-            }),
-            Err(why) => Err((source, why)),
+            Err(why) => Heard::Refused(source, why),
+            Ok(hello) => match self.misroutes(&hello) {
+                Some(key) => Heard::Differs(source, key),
+                None => Heard::Hello(source, Box::new(hello)),
+            },
         }))
     }
 
+    /// The key in which the sender's configuration differs so that it would misroute, if there is one.
+    fn misroutes(&self, hello: &Hello) -> Option<&'static str> {
+        let theirs = Summary::parse(&hello.text)?;
+        let own = Summary {
+            digests: self.digests.clone(),
+            ..Summary::default()
+        };
+        let mut differ = own.differences(&theirs);
+        differ
+            .find(|agreed| agreed.misroutes)
+            .map(|agreed| agreed.key)
+    }
+
     /// Receives until it is told to end.
-    fn listen(&self, stop: &EventFd, teller: &Teller) {
+    fn listen(&self, stop: &EventFd, teller: &Teller, outcomes: &Sender<Outcome>) {
         let mut buffer = [0; envelope::MAX_LENGTH + 1];
+        let mut latest = Latest::default();
         loop {
             let mut fds = [
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -138,13 +159,29 @@ impl PeerChannel {
             let mut flood = true;
             for _ in 0..BATCH {
                 match self.receive(&mut buffer) {
-                    Ok(Some(Ok(input))) => {
-                        self.counts.taken.fetch_add(1, Ordering::Relaxed);
-                        teller.tell(input);
+                    Ok(Some(Heard::Hello(source, hello))) => {
+                        if latest.is_new(source, &hello) {
+                            self.counts.taken.fetch_add(1, Ordering::Relaxed);
+                            teller.tell(Input::Hello {
+                                source,
+                                hello,
+                                admits: matches!(
+                                    self.admission,
+                                    Admission::Key | Admission::Anybody
+                                ),
+                            });
+                        } else {
+                            self.counts.repeated.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
-                    Ok(Some(Err((source, why)))) => {
+                    Ok(Some(Heard::Refused(source, why))) => {
                         self.counts.refused[why.code()].fetch_add(1, Ordering::Relaxed);
                         tracing::debug!(%source, error = %why, "hello refused");
+                    }
+                    Ok(Some(Heard::Differs(source, key))) => {
+                        self.counts.differs.fetch_add(1, Ordering::Relaxed);
+                        // It is told again with the next one.
+                        let _full = outcomes.try_send(Outcome::Differs(source, key));
                     }
                     Ok(None) => {
                         flood = false;
@@ -164,6 +201,40 @@ impl PeerChannel {
     }
 }
 
+/// The last hello of each sender: the thread that keeps time is not woken up for copies.
+#[derive(Default)]
+struct Latest(Vec<(IpAddr, Instance, u32)>);
+
+impl Latest {
+    /// Senders that are remembered: twice as many as there may be members.
+    const MOST: usize = 2 * MAX_BACKENDS;
+
+    /// Whether a hello is newer than the last one of its sender's run, or of another run.
+    fn is_new(&mut self, source: IpAddr, hello: &Hello) -> bool {
+        let known = self.0.iter().position(|(sender, ..)| *sender == source);
+        if let Some(place) = known {
+            let (_, instance, number) = self.0[place];
+            if instance == hello.instance && hello.number <= number {
+                return false;
+            }
+            self.0.remove(place);
+        }
+        self.0.insert(0, (source, hello.instance, hello.number));
+        self.0.truncate(Self::MOST);
+        true
+    }
+}
+
+/// What has come.
+enum Heard {
+    /// A hello, for the node to decide about.
+    Hello(IpAddr, Box<Hello>),
+    /// Something that is not taken, and from where it seems to come.
+    Refused(IpAddr, Refused),
+    /// A hello of an agent whose configuration misroutes, by this key.
+    Differs(IpAddr, &'static str),
+}
+
 /// The thread that receives. It ends when this is dropped.
 pub(super) struct Listener {
     stop: Arc<EventFd>,
@@ -174,12 +245,16 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel gives no thread or no eventfd.
-    pub(super) fn start(channel: Arc<PeerChannel>, teller: Teller) -> io::Result<Self> {
+    pub(super) fn start(
+        channel: Arc<PeerChannel>,
+        teller: Teller,
+        outcomes: Sender<Outcome>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let until = stop.clone();
         std::thread::Builder::new()
             .name("vip-hello".to_owned())
-            .spawn(move || channel.listen(&until, &teller))?;
+            .spawn(move || channel.listen(&until, &teller, &outcomes))?;
         Ok(Self { stop })
     }
 }

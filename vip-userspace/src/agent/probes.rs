@@ -43,6 +43,8 @@ pub(super) enum Outcome {
     NoQueues(io::Error),
     /// A rank table was made.
     Table(Box<Table>),
+    /// An agent has another configuration, and would misroute, by this key.
+    Differs(IpAddr, &'static str),
     /// Whether a host has proved that it may be a member, and if not, why.
     Proof(IpAddr, Result<Instance, String>),
 }

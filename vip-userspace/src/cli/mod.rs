@@ -5,8 +5,10 @@ mod cleanup;
 mod drain;
 mod error;
 mod events;
+mod forget;
 mod handover;
 mod key;
+mod leave;
 mod manifest;
 mod output;
 mod reload;
@@ -107,6 +109,25 @@ enum Command {
         #[command(flatten)]
         agent: Agent,
     },
+    /// Take this node out of the cluster: no new connections, a wait for those that are open, then
+    /// nothing of the agent is left here but the agent, which waits for its end
+    Leave {
+        /// Longest wait for open connections to end
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = leave::timeout)]
+        timeout: std::time::Duration,
+        /// Also if no other node can take new connections as well
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Forget a member that is gone and does not come back; run it on any node
+    Forget {
+        /// Name or address of the member
+        node: String,
+        #[command(flatten)]
+        agent: Agent,
+    },
     /// Let the agent read its configuration again and apply what can change while it runs
     Reload {
         #[command(flatten)]
@@ -160,6 +181,12 @@ pub fn main() -> ExitCode {
         Command::Handover { to, agent } => handover::run(&agent.run_dir, to),
         Command::Drain { force, agent } => drain::run(&agent.run_dir, true, force),
         Command::Undrain { agent } => drain::run(&agent.run_dir, false, false),
+        Command::Leave {
+            timeout,
+            force,
+            agent,
+        } => leave::run(&agent.run_dir, timeout, force),
+        Command::Forget { node, agent } => forget::run(&agent.run_dir, node),
         Command::Reload { agent } => reload::run(&agent.run_dir),
         Command::Check { config } => check::run(config),
         Command::Manifest { options } => manifest::run(options),

@@ -287,9 +287,9 @@ keys! {
 keys! {
     /// The keys of `[members]` about the node itself.
     pub(super) struct Own {
-        /// The name of this node in its own status, metrics and logs.
+        /// The name of this node in the status of all nodes, in metrics and logs.
         ///
-        /// Other members call it by its address.
+        /// If another member has the same name, the others call this one by its address.
         pub(super) name: Option<Placed<String>> {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`", node_name).placed(),
             unset: "the host's name",
@@ -299,8 +299,7 @@ keys! {
 
         /// This node's address of the other family.
         ///
-        /// It is only needed for `[local]`, to redirect this node's own connections to VIPs of that
-        /// family. Other members do not learn it.
+        /// It is only needed for `[local]`, to redirect connections to VIPs of that family.
         pub(super) other_address: Option<Placed<IpAddr>> {
             kind: text("unicast, of the other family", host).placed(),
             unset: "none",
@@ -429,6 +428,17 @@ keys! {
             default: "unicast",
             reload: Restart,
             example: "\"multicast\"",
+        }
+
+        /// Whether plain VRRP is spoken and believed beside the sealed election.
+        ///
+        /// With a key (`key_file`) the agents' advertisements are sealed, and others count for
+        /// nothing. Set it if keepalived takes part in the election. Without a key it changes nothing.
+        pub interop: bool {
+            kind: boolean(),
+            default: "false",
+            reload: Restart,
+            example: "false",
         }
 
         /// Whether to ask the segment three times, 100 ms apart, if another host has the VIP,

@@ -186,7 +186,7 @@ fn written(duration: Duration) -> String {
 }
 
 /// The duration that the text says, whatever its range.
-pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn milliseconds(text: &str) -> Result<Duration, String> {
     let malformed = || format!("`{text}` is not a duration; write it like 100ms, 1.5s, 2m or 1h");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = text.split_at(unit_at.ok_or_else(malformed)?);

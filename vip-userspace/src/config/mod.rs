@@ -5,6 +5,7 @@
 //! and the example of `docs/configuration.md` ([`mod@reference`]).
 
 mod addresses;
+mod agreement;
 mod draft;
 mod entries;
 mod fault;
@@ -27,11 +28,13 @@ use self::draft::Draft;
 use self::fault::Source as Text;
 use self::key::FlagTexts;
 
+pub use self::agreement::{AGREED, Agreed, digests};
 pub use self::fault::ConfigError;
 pub use self::flags::{Flags, KeyLine, Overrides};
 pub use self::keys::{
     BPFFS, Bfd, Config, Datapath, Health, Local, Members, RUN_DIR, STATE_DIR, Vrrp,
 };
+pub(crate) use self::kind::milliseconds as duration;
 pub(crate) use self::names::node_name;
 pub use self::reload::{Change, Changes, Reread, Source};
 pub use self::types::{Check, Listen, Network, Node, OwnNode, Service, Vip, VrrpMode, XdpMode};

@@ -209,6 +209,9 @@ events! {
     /// A member has left the cluster, or was forgotten.
     member_removed(node: String): Info, text("is no member any more").about(node);
 
+    /// This node leaves the cluster.
+    leaving(): Info, text("leaves the cluster: the other nodes forget this one");
+
     /// A host asks to be a member, and its API server does not show the cluster's certificate.
     member_unproved(address: IpAddr, cause: String): Warning, text(format!(
         "{address} runs an agent for this VIP and is no member: its API server has not shown a \
@@ -430,11 +433,11 @@ fn text(message: impl Into<Cow<'static, str>>) -> Event {
     }
 }
 
-/// While nodes are installed one after the other, some run no agent; and most frames find their
-/// connections whatever their source is. All else must be dealt with at once.
+/// While nodes are installed or changed one after the other, some run no agent, or have another
+/// configuration; and most frames find their connections whatever their source is. All else must be dealt with at once.
 const fn severity(kind: Kind) -> Severity {
     match kind {
-        Kind::NoAgent | Kind::SourceMacs => Warning,
+        Kind::NoAgent | Kind::SourceMacs | Kind::Differs => Warning,
         Kind::Stranger | Kind::Unheard | Kind::OffLink | Kind::TwoOwners | Kind::Duplicate => Error,
     }
 }
@@ -466,12 +469,13 @@ fn slow_timers(late: Late) -> String {
 /// The end of an alarm.
 fn over(kind: Kind, about: &str) -> String {
     match kind {
-        Kind::Stranger => format!("{about}, which is not in `nodes`, is no longer heard"),
+        Kind::Stranger => format!("{about}, which is no member, is no longer heard"),
         Kind::Unheard => format!("{about} and this node are no longer cut off from each other"),
         Kind::NoAgent => format!("{about} may run an agent again"),
         Kind::OffLink => format!("{about} is reached directly"),
         Kind::TwoOwners => format!("{about} no longer owns the VIP beside this node"),
         Kind::SourceMacs => format!("the MACs that frames of {about} come from have settled"),
+        Kind::Differs => format!("{about} has this node's configuration"),
         Kind::Duplicate => format!("{about} no longer has this node's own address"),
     }
 }

@@ -6,4 +6,5 @@ pub mod journal;
 pub mod metrics;
 pub mod socket;
 pub mod status;
+pub mod summary;
 pub mod trouble;

@@ -25,6 +25,14 @@ pub enum Request {
         /// Its name or address; whichever is best if `None`.
         to: Option<String>,
     },
+    /// Leave the cluster, and take everything off this machine. Answered with this node's name, once
+    /// that begins.
+    Leave,
+    /// Forget a member that does not come back. Answered with its name.
+    Forget {
+        /// Its name or address.
+        node: String,
+    },
     /// Read the configuration again. Answered with [`Reloaded`].
     Reload,
     /// Bring no new connections to this node, or bring them again. Answered with [`Drained`],

@@ -14,9 +14,6 @@ const FOREIGN: &str = "
     IFLA_EVENT RLIMIT_MEMLOCK CAP_SYS_NICE SYS_NICE IPC_LOCK
 ";
 
-/// Commands of `vip` that are documented before they are there.
-const COMING: [&str; 2] = ["leave", "forget"];
-
 /// What is wrong with the name in a code span; `before` is the text before it.
 pub(crate) fn fault(known: &Known, span: &str, before: &str) -> Option<String> {
     if span.contains("://") || span.is_empty() {
@@ -155,8 +152,7 @@ fn in_command(known: &Known, command: &str) -> Option<String> {
         return None;
     }
     let Some(flags) = known.commands.get(name) else {
-        let is_coming = COMING.contains(&name);
-        return (!is_coming).then(|| format!("no command `vip {name}`"));
+        return Some(format!("no command `vip {name}`"));
     };
     let used = words.map(|word| word.trim_start_matches('[').trim_end_matches(']'));
     let mut used = used.filter(|word| word.starts_with("--"));

@@ -170,6 +170,11 @@ impl Authenticator {
         }
     }
 
+    /// Other keys are used from now on.
+    pub(super) fn set_keys(&mut self, keys: Auth) {
+        self.keys = keys;
+    }
+
     /// Numbers a packet and adds the digest.
     pub(super) fn sign(&mut self, packet: &mut ControlPacket) {
         self.sent = self.sent.wrapping_add(1);

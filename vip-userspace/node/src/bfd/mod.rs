@@ -417,6 +417,20 @@ impl Session {
         }
     }
 
+    /// Whether the session stays in Init until it is confirmed ([`Self::set_fresh`]).
+    #[must_use]
+    pub fn awaits_fresh(&self) -> bool {
+        self.state == State::Init && !self.fresh
+    }
+
+    /// Changes the keys. The session stays as it is, and its packets' numbers go on. Nothing happens
+    /// without authentication: that is set when the session is made.
+    pub fn set_auth(&mut self, keys: Auth) {
+        if let Some(auth) = &mut self.auth {
+            auth.set_keys(keys);
+        }
+    }
+
     /// Receives a packet (section 6.8.6). The caller has selected the session and checked the
     /// packet's source.
     ///

@@ -14,6 +14,7 @@
 //! [`LONGEST_LEASE`](vip_common::abi::LONGEST_LEASE).
 
 mod lease;
+mod trust;
 pub mod vrrp;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Advertisement, Centiseconds};
 
 pub use self::lease::MAX_LEASE;
+pub use self::trust::{Refused, Sealed, Trust};
 pub use crate::priority::default_priority;
 
 pub(crate) use self::lease::Lease;

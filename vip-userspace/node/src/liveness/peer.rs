@@ -128,6 +128,9 @@ impl Means {
 pub(super) struct Peer {
     /// `None` without BFD.
     pub(super) session: Option<Session>,
+    /// Until when its agent counts as one that is there now, by its last hello; `None`: it does not.
+    /// Only with authentication of BFD.
+    pub(super) fresh_until: Option<BootNanos>,
     state: State,
     /// It was never heard by this agent or the one before.
     unheard: bool,
@@ -157,6 +160,7 @@ impl Peer {
         };
         Self {
             session,
+            fresh_until: None,
             state,
             unheard: true,
             lost: BootNanos::ZERO,

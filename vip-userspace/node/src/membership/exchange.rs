@@ -72,6 +72,8 @@ pub(super) struct Exchange {
     /// When the first hello of a member was believed.
     pub(super) met: Option<BootNanos>,
     pub(super) leaves: bool,
+    /// What this node tells of itself.
+    pub(super) text: String,
 }
 
 impl Exchange {
@@ -90,6 +92,7 @@ impl Exchange {
             held_until: BootNanos::ZERO,
             met: None,
             leaves: false,
+            text: String::new(),
         }
     }
 
@@ -169,9 +172,21 @@ impl Exchange {
         })
     }
 
+    /// Whether the sender of a hello hears this node, and does not believe it yet: it waits for an
+    /// answer.
+    pub(super) fn is_asked(&self, hello: &Hello) -> bool {
+        let mut heard = hello.heard.iter();
+        heard.any(|heard| heard.address == self.address)
+    }
+
     /// Whether something of that time counts as now.
     pub(super) fn is_fresh(&self, now: BootNanos, at: BootNanos) -> bool {
-        now.since(at) < self.interval * FRESH
+        now < self.fresh_until(at)
+    }
+
+    /// Until when something of that time counts as now.
+    pub(super) fn fresh_until(&self, at: BootNanos) -> BootNanos {
+        at.after(self.interval * FRESH)
     }
 
     /// An agent is believed, or a member now.

@@ -7,10 +7,24 @@ use vip_common::abi::{BackendIndex, BackendMask};
 use vip_common::wire::time::BootNanos;
 
 use super::{Event, Membership};
-use crate::hello::{Heard, Hello, Instance, Line, MAX_FORGOTTEN, MAX_HEARD};
+use crate::hello::{Heard, Hello, Instance, Line, MAX_FORGOTTEN, MAX_HEARD, MAX_TEXT};
 use crate::rank::Identity;
 
 impl Membership {
+    /// The others should know soon what has changed.
+    pub(crate) fn hurry(&mut self) {
+        self.exchange.hurry();
+    }
+
+    /// What this node tells of itself from now on. Too long a text is cut between two characters.
+    pub(crate) fn set_text(&mut self, mut text: String) {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        if self.exchange.text != text {
+            self.exchange.text = text;
+            self.exchange.hurry();
+        }
+    }
+
     /// This node will leave the cluster when its agent ends.
     pub(crate) fn leave(&mut self) {
         self.exchange.leaves = true;
@@ -40,7 +54,7 @@ impl Membership {
         self.make_hello(now, drains, last_sign)
     }
 
-    fn make_hello(
+    pub(crate) fn make_hello(
         &mut self,
         now: BootNanos,
         drains: bool,
@@ -95,7 +109,7 @@ impl Membership {
             forgotten: buried
                 .map(|buried| (buried.address, buried.instance))
                 .collect(),
-            text: String::new(),
+            text: exchange.text.clone(),
         };
         let also = exchange.hosts.iter().map(|host| host.address).collect();
         Some((hello, also))
@@ -135,16 +149,20 @@ impl Membership {
             }
             return;
         }
-        if hello.leaves {
+        if known.has_ended(hello.instance) || !is_new && hello.number <= known.latest {
+            return;
+        }
+        if hello.leaves && self.open.is_some() {
             return self.remove(now, slot, out);
         }
         if is_new {
-            known.restart(hello.instance);
+            known.restart(hello.instance, true);
             self.exchange.hurry();
-        } else if hello.number <= known.latest {
-            return;
         }
         self.exchange.forget_host(source);
+        if self.exchange.is_asked(hello) {
+            self.exchange.hurry();
+        }
         self.learn(now, slot, hello, living, out);
         let mine = self.installed().and(living.with(self.own, true));
         if let Some(known) = self.members.get_mut(slot) {
@@ -202,8 +220,19 @@ impl Membership {
             (known.heard, known.latest) = (Some(now), hello.number);
             known.told = true;
             self.exchange.met.get_or_insert(now);
+            let fresh_until = self.exchange.fresh_until(now);
+            out.push(Event::Believed {
+                slot,
+                fresh_until,
+                drains: hello.drains,
+                leaves: hello.leaves,
+            });
             if known.note_evidence(now) {
                 out.push(Event::Evidence(slot, now));
+            }
+            if known.text != hello.text {
+                known.text.clone_from(&hello.text);
+                out.push(Event::Told(slot, hello.text.clone()));
             }
         }
         for (address, instance) in &hello.forgotten {
@@ -232,7 +261,7 @@ impl Membership {
             if stays || known.has_retired(instance) {
                 return;
             }
-            known.restart(instance);
+            known.restart(instance, false);
         }
         if let Some(at) = at
             && known.note_evidence(at)
@@ -303,11 +332,11 @@ impl Membership {
             return;
         }
         self.exchange.hold(now);
-        self.exchange.note_host(now, sender.address, hello, !admits);
         if self.open.is_none() {
             out.push(Event::Stranger(sender.address));
             return;
         }
+        self.exchange.note_host(now, sender.address, hello, !admits);
         if !believed {
             return;
         }

@@ -9,6 +9,14 @@ use crate::rank::Identity;
 /// Former runs of a member that are remembered: nobody's word is taken for them any more.
 const RETIRED: usize = 4;
 
+/// A former run of a member.
+#[derive(Clone, Copy, Debug)]
+struct Retired {
+    instance: Instance,
+    /// This node itself has heard the run that followed.
+    proved: bool,
+}
+
 /// A member.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -17,7 +25,7 @@ pub(super) struct Known {
     pub(super) instance: Option<Instance>,
     /// It was heard, or another member has told that it is one, since this agent started.
     pub(super) told: bool,
-    retired: Vec<Instance>,
+    retired: Vec<Retired>,
     /// The members in its rank table, and the number of its hello that said so; `None` if that is
     /// not known.
     pub(super) row: Option<BackendMask>,
@@ -26,6 +34,10 @@ pub(super) struct Known {
     pub(super) heard: Option<BootNanos>,
     /// Number of its last hello.
     pub(super) latest: u32,
+    /// What it tells of itself.
+    pub(super) text: String,
+    /// Number of the last sealed advertisement of its present run that was believed.
+    pub(super) advert: u64,
     /// The freshest evidence that it lives, which anybody has.
     pub(super) evidence: Option<BootNanos>,
     /// The change of the set of members by which it came.
@@ -52,6 +64,8 @@ impl Known {
             row_number: 0,
             heard: None,
             latest: 0,
+            text: String::new(),
+            advert: 0,
             evidence: None,
             since: 0,
             installed: true,
@@ -71,19 +85,28 @@ impl Known {
         known
     }
 
-    /// Whether this is a former run of its agent.
+    /// Whether this is a former run of its agent, as far as others have told.
     pub(super) fn has_retired(&self, instance: Instance) -> bool {
-        self.retired.contains(&instance)
+        self.retired
+            .iter()
+            .any(|former| former.instance == instance)
     }
 
-    /// Its agent runs anew. What the former run knew does not count.
-    pub(super) fn restart(&mut self, instance: Instance) {
-        if let Some(former) = self.instance.replace(instance) {
-            self.retired.insert(0, former);
+    /// Whether this is a former run of its agent for certain: a hello of it is an old one.
+    pub(super) fn has_ended(&self, instance: Instance) -> bool {
+        let mut retired = self.retired.iter();
+        retired.any(|former| former.instance == instance && former.proved)
+    }
+
+    /// Its agent runs anew. What the former run knew does not count. `proved`: this node has heard
+    /// the new run itself.
+    pub(super) fn restart(&mut self, instance: Instance, proved: bool) {
+        if let Some(instance) = self.instance.replace(instance) {
+            self.retired.insert(0, Retired { instance, proved });
             self.retired.truncate(RETIRED);
         }
         (self.row, self.row_number, self.latest) = (None, 0, 0);
-        self.heard = None;
+        (self.heard, self.advert) = (None, 0);
     }
 
     /// Somebody had evidence at that time. Returns whether it is the freshest.

@@ -26,7 +26,8 @@
 //!
 //! With `nodes` in the configuration, the members are those of the list. They count as known to
 //! each other as long as no hello says otherwise, so agents that send no hellos can be members. If
-//! the list of another node lacks a member, that member is not confirmed.
+//! the list of another node lacks a member, that member is not confirmed. One that leaves stays in
+//! the list, and drains until it comes back.
 //!
 //! # Joining
 //!
@@ -48,6 +49,7 @@ use vip_common::wire::time::BootNanos;
 
 use self::exchange::Exchange;
 use self::knowledge::Known;
+use crate::election::{Refused, Sealed, Trust};
 use crate::hello::Instance;
 use crate::input::{Member, OpenCluster, Params};
 use crate::priority::default_priority;
@@ -75,6 +77,19 @@ pub(crate) enum Event {
     Removed(BackendIndex, IpAddr),
     /// Somebody had this evidence that a member lives.
     Evidence(BackendIndex, BootNanos),
+    /// A hello of a member was believed.
+    Believed {
+        /// The member.
+        slot: BackendIndex,
+        /// Its agent counts as one that is there now until then.
+        fresh_until: BootNanos,
+        /// It drains.
+        drains: bool,
+        /// It leaves, and stays in the closed list.
+        leaves: bool,
+    },
+    /// A member tells another text of itself than before.
+    Told(BackendIndex, String),
     /// An agent asks to be a member, and has not proved that it is one.
     Prove(IpAddr, Instance),
     /// An agent of this cluster that is no member.
@@ -106,6 +121,8 @@ pub(crate) struct Membership {
     own_priority: Option<u8>,
     members: Slots<Known>,
     exchange: Exchange,
+    /// Which advertisements are believed.
+    trust: Trust,
     /// Slots that members have left, and until when they stay empty; `None`: the rank table without
     /// the member is not in use yet.
     resting: Slots<Option<BootNanos>>,
@@ -146,6 +163,7 @@ impl Membership {
             requested: (0, members.mask()),
             members,
             exchange: Exchange::new(params, own.address, instance),
+            trust: params.trust,
             resting: Slots::new(),
             changes: 0,
             installed: 0,
@@ -168,9 +186,7 @@ impl Membership {
             }
         }
         // Agents of a closed list send none yet.
-        if self.open.is_some() {
-            self.exchange.on_start(now);
-        }
+        self.exchange.on_start(now);
     }
 
     /// The agent has ended.
@@ -224,6 +240,41 @@ impl Membership {
     pub(crate) fn slot(&self, address: IpAddr) -> Option<BackendIndex> {
         let found = self.members.find(|known| known.identity.address == address);
         found.map(|(slot, _)| slot)
+    }
+
+    /// The run of this node's agent.
+    pub(crate) const fn instance(&self) -> Instance {
+        self.exchange.instance
+    }
+
+    /// An advertisement came from a member.
+    ///
+    /// # Errors
+    /// It is not believed.
+    pub(crate) fn on_advert(
+        &mut self,
+        slot: BackendIndex,
+        sealed: Option<Sealed>,
+    ) -> Result<(), Refused> {
+        let Some(sealed) = sealed else {
+            return match self.trust {
+                Trust::Plain | Trust::Both => Ok(()),
+                Trust::Sealed => Err(Refused::Plain),
+            };
+        };
+        if self.trust == Trust::Plain {
+            return Err(Refused::Sealed);
+        }
+        let known = self.members.get_mut(slot);
+        // Another member's word of a new run is not enough: the run may be over.
+        let is_it =
+            |known: &&mut Known| known.heard.is_some() && known.instance == Some(sealed.instance);
+        let known = known.filter(is_it).ok_or(Refused::Instance)?;
+        if sealed.number <= known.advert {
+            return Err(Refused::Number);
+        }
+        known.advert = sealed.number;
+        Ok(())
     }
 
     /// A node's Ethernet address is known.

@@ -1,6 +1,7 @@
 //! Tests of joining, and of members that exchange hellos.
 
 use super::*;
+use crate::hello::Hello;
 use crate::testing::{at, index, params};
 
 fn settle(members: &mut Membership, ms: u64, hears: impl Fn(BackendIndex) -> bool) {
@@ -38,7 +39,8 @@ fn joining_ends_with_its_time_and_an_agent_that_goes_on_does_not_join() {
     assert!(!members.is_joining());
 }
 
-/// Members of an open cluster that exchange hellos, and nothing else.
+/// Members of a cluster that exchange hellos, and nothing else.
+#[derive(Clone)]
 struct Cluster {
     now: BootNanos,
     members: Vec<Membership>,
@@ -60,6 +62,18 @@ impl Cluster {
         params.open = Some(OpenCluster {
             forget_after: Duration::from_secs(3600),
         });
+        Self::start_with(now, node, params)
+    }
+
+    /// The three nodes of a closed list.
+    fn closed() -> Self {
+        let now = at(0);
+        let start = |node| Self::start_with(now, node, params(node, true));
+        let members = (0..3).map(start).collect();
+        Self { now, members }
+    }
+
+    fn start_with(now: BootNanos, node: usize, mut params: Params) -> Membership {
         params.seed = now.0 + node as u64;
         let mut members = Membership::new(&params);
         members.on_start(now, BackendMask::EMPTY);
@@ -85,13 +99,24 @@ impl Cluster {
                 let Some((hello, _)) = members.take_hello(self.now, false, |_| None) else {
                     continue;
                 };
-                let source = hello.sender().address;
                 for to in (0..self.members.len()).filter(|to| *to != node && hears(*to, node)) {
-                    let (all, out) = (BackendMask::ALL, &mut Vec::new());
-                    self.members[to].on_hello(self.now, source, &hello, true, all, out);
+                    self.tell(to, &hello);
                 }
             }
         }
+    }
+
+    /// A hello arrives.
+    fn tell(&mut self, to: usize, hello: &Hello) -> Vec<Event> {
+        let (source, all, mut out) = (hello.sender().address, BackendMask::ALL, Vec::new());
+        self.members[to].on_hello(self.now, source, hello, true, all, &mut out);
+        out
+    }
+
+    /// The next hello of a node, made now.
+    fn hello(&mut self, node: usize) -> Hello {
+        let hello = self.members[node].make_hello(self.now, false, |_| None);
+        hello.expect("it is a member").0
     }
 
     /// The members that a node finds confirmed, by the last bytes of their addresses.
@@ -172,8 +197,7 @@ fn member_that_says_good_bye_is_forgotten_and_may_come_back_as_a_new_one() {
     let (hello, _) = good_bye.expect("it leaves");
     let source = hello.sender().address;
     // The second node misses it, and is told by the first one.
-    let (all, out) = (BackendMask::ALL, &mut Vec::new());
-    cluster.members[0].on_hello(cluster.now, source, &hello, true, all, out);
+    let out = cluster.tell(0, &hello);
     assert!(matches!(out[..], [Event::Removed(_, address)] if address == source));
     cluster.run(8000, |a, b| a != 2 && b != 2);
     assert_eq!(cluster.confirmed(1), [11, 12]);
@@ -195,4 +219,83 @@ fn hellos_of_another_cluster_are_ignored() {
     cluster.run(3000, |_, _| true);
     assert_eq!(cluster.confirmed(0), [11]);
     assert!(cluster.members[0].may_reset(cluster.now));
+}
+
+#[test]
+fn members_of_a_closed_list_exchange_hellos_and_one_that_leaves_stays_in_the_list() {
+    let mut cluster = Cluster::closed();
+    cluster.run(3000, |_, _| true);
+    cluster.members[2].leave();
+    let (hello, _) = cluster.members[2]
+        .take_good_bye(cluster.now)
+        .expect("it leaves");
+    let out = cluster.tell(0, &hello);
+    let is_told = |event: &Event| matches!(event, Event::Believed { slot, leaves: true, .. } if *slot == index(2));
+    assert!(out.iter().any(is_told), "{out:?}");
+    assert_eq!(cluster.tell(0, &hello), [], "it comes three times");
+    cluster.run(8000, |a, b| a != 2 && b != 2);
+    assert_eq!(cluster.confirmed(0), [11, 12, 13]);
+    assert!(cluster.members[0].may_own(cluster.now));
+}
+
+#[test]
+fn stranger_does_not_keep_members_of_a_closed_list_from_owning_the_vip() {
+    let mut cluster = Cluster::closed();
+    cluster.run(3000, |_, _| true);
+    let mut hello = Cluster::new(1).hello(0);
+    let address = IpAddr::from([10, 0, 0, 1]);
+    hello.members[0].address = address;
+    let (all, out) = (BackendMask::ALL, &mut Vec::new());
+    let now = cluster.now;
+    cluster.members[0].on_hello(now, address, &hello, false, all, out);
+    assert_eq!(out[..], [Event::Stranger(address)]);
+    assert!(cluster.members[0].may_own(now));
+    assert!(
+        !cluster.members[0].may_reset(now),
+        "it may have connections"
+    );
+}
+
+#[test]
+fn hello_of_a_run_that_is_over_changes_nothing() {
+    let mut cluster = Cluster::new(2);
+    cluster.run(3000, |_, _| true);
+    // It is recorded, and does not arrive.
+    let old = cluster.hello(1);
+    cluster.members[1] = Cluster::start(cluster.now, 1);
+    cluster.run(1000, |_, _| true);
+    let before = format!("{:?}", cluster.members[0]);
+    assert_eq!(cluster.tell(0, &old), []);
+    assert_eq!(format!("{:?}", cluster.members[0]), before);
+}
+
+#[test]
+fn agent_that_is_believed_answers_one_that_does_not_believe_it_yet() {
+    let mut cluster = Cluster::closed();
+    cluster.run(3000, |_, _| true);
+    // The first node starts anew, and does not hear the second one, which hears it. The third one
+    // tells it all that the second one would.
+    cluster.members[0] = Cluster::start_with(cluster.now, 0, params(0, true));
+    let broken = |a: usize, b: usize| (a, b) != (0, 1);
+    cluster.run(10_000, broken);
+    let believes = |cluster: &Cluster, node: usize, other: usize| {
+        let known = cluster.members[node].members.get(index(other));
+        let run = cluster.members[other].instance();
+        let heard = known.is_some_and(|known| known.heard.is_some());
+        heard && known.is_some_and(|known| known.instance == Some(run))
+    };
+    for phase in 0..10 {
+        let mut healed = cluster.clone();
+        healed.run(phase * 100, broken);
+        assert!(!believes(&healed, 0, 1) && !believes(&healed, 1, 0));
+        let one_does = |cluster: &Cluster| believes(cluster, 0, 1) || believes(cluster, 1, 0);
+        while !one_does(&healed) {
+            healed.run(1, |_, _| true);
+        }
+        healed.run(50, |_, _| true);
+        assert!(
+            believes(&healed, 0, 1) && believes(&healed, 1, 0),
+            "{phase}"
+        );
+    }
 }

@@ -7,6 +7,7 @@ use vip_common::wire::time::BootNanos;
 
 use super::Node;
 use crate::action::{Action, Report};
+use crate::bfd::Session;
 use crate::faults::Fault;
 use crate::hello::{Hello, Instance};
 use crate::membership;
@@ -111,6 +112,23 @@ impl Node {
                 }
                 membership::Event::Evidence(node, at) => {
                     self.liveness.on_evidence(now, node, at);
+                }
+                membership::Event::Believed {
+                    slot,
+                    fresh_until,
+                    drains,
+                    leaves,
+                } => {
+                    self.live(now, out, |liveness, _, out| {
+                        liveness.on_hello(now, slot, fresh_until, out);
+                    });
+                    // BFD tells it sooner, but not after a good-bye.
+                    if leaves || self.bfd(slot).and_then(Session::remote_path).is_none() {
+                        self.selection.set_draining(slot, drains, out);
+                    }
+                }
+                membership::Event::Told(node, text) => {
+                    out.push(Action::Report(Report::Told { node, text }));
                 }
                 membership::Event::Prove(address, instance) => {
                     out.push(Action::Prove { address, instance });

@@ -12,6 +12,7 @@ use crate::choice::Resort;
 use crate::election::State;
 use crate::faults::Fault;
 use crate::health::Server;
+use crate::hello::Instance;
 use crate::slots::Slots;
 
 impl Node {
@@ -51,6 +52,12 @@ impl Node {
         self.selection.masks(&self.members, &self.liveness)
     }
 
+    /// The run of this node's agent, which its hellos and sealed advertisements carry.
+    #[must_use]
+    pub const fn instance(&self) -> Instance {
+        self.members.instance()
+    }
+
     /// The slot of the member with this address; `None` if there is none.
     #[must_use]
     pub fn slot(&self, address: IpAddr) -> Option<BackendIndex> {
@@ -67,6 +74,14 @@ impl Node {
     #[must_use]
     pub fn confirmed(&self) -> BackendMask {
         self.members.confirmed()
+    }
+
+    /// The members that are gone: nobody has heard them for
+    /// [`reset_after`](crate::Params::reset_after).
+    #[must_use]
+    pub fn gone(&self) -> BackendMask {
+        let here = self.liveness.not_gone().with(self.members.own(), true);
+        self.members.all().collect::<BackendMask>().without(here)
     }
 
     /// The BFD session with a node; `None` for this node, and without BFD.

@@ -5,6 +5,8 @@ use std::fmt;
 use chacha20poly1305::aead::AeadInOut as _;
 use chacha20poly1305::{KeyInit as _, Tag, XChaCha20Poly1305};
 
+use crate::bfd::{Auth, Key};
+
 use super::secret::{BfdKey, Fingerprint, Secret};
 
 /// Longest datagram, in bytes: it fits an Ethernet frame without IP fragments, also with IPv6 and a
@@ -193,6 +195,16 @@ impl KeyRing {
     pub fn bfd_by_id(&self, id: u8) -> Option<(Which, &BfdKey)> {
         let found = self.all().find(|(_, keys)| keys.bfd.id() == id);
         found.map(|(which, keys)| (which, &keys.bfd))
+    }
+
+    /// The keys that authenticate BFD packets.
+    #[must_use]
+    pub fn bfd_auth(&self) -> Auth {
+        let key = |keys: &Keys| Key::new(keys.bfd.id(), keys.bfd.key());
+        Auth {
+            current: key(&self.current),
+            other: self.other.as_ref().map(key),
+        }
     }
 
     fn named(&self, fingerprint: Fingerprint) -> Option<(Which, &Keys)> {

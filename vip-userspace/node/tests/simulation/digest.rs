@@ -72,6 +72,7 @@ impl Digest {
             Action::Prove { instance, .. } => self.words(&[14, instance.0.get()]),
             Action::Install(installation) => self.words(&[15, installation.number]),
             Action::RefuseBfd { from, why } => self.words(&[16, place(*from), *why as u64]),
+            Action::RefuseAdvert { from, why } => self.words(&[17, place(*from), *why as u64]),
         }
     }
 
@@ -163,6 +164,10 @@ impl Digest {
             Report::Removed { node, .. } => self.words(&[43, place(*node)]),
             Report::Stranger(_) => self.words(&[44]),
             Report::Full(_) => self.words(&[45]),
+            Report::Told { node, text } => {
+                self.words(&[46, place(*node)]);
+                self.0.write(text.as_bytes());
+            }
         }
     }
 

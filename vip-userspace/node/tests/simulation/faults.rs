@@ -202,7 +202,10 @@ impl World {
             }
             Relief::Port(node) => {
                 let host = &mut self.hosts[node];
-                (host.port, host.port_back) = (true, self.now);
+                // It may have come back after another one.
+                if !std::mem::replace(&mut host.port, true) {
+                    host.port_back = self.now;
+                }
                 // Ports come back one after the other.
                 if let Some(next) = self.hosts.iter().position(|host| !host.port) {
                     let soon = self.now + self.random.below(3 * self.unit());

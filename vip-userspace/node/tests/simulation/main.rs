@@ -13,6 +13,9 @@
 //! and faults scale with it, so that an hour at 10 s a unit holds as much trouble as 18 seconds
 //! at 50 ms. Most of the hours are of that kind, since an hour of 10 ms packets takes a minute.
 //!
+//! Agents exchange hellos. A quarter of the clusters with a list, and half of those without, have a key:
+//! BFD is authenticated, and advertisements are sealed.
+//!
 //! # Invariants
 //!
 //! 1. A node that takes over on a time-out finds no lease up, neither of an owner that crashed,
@@ -56,8 +59,7 @@ use vip_common::wire::bfd::ControlPacket;
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds};
 use vip_node::bfd;
-use vip_node::election::State;
-use vip_node::election::{MAX_LEASE, default_priority};
+use vip_node::election::{MAX_LEASE, Sealed, State, Trust, default_priority};
 use vip_node::health::{Probe, Thresholds};
 use vip_node::hello::Hello;
 use vip_node::rank::Identity;
@@ -87,6 +89,7 @@ enum Message {
     Advert {
         priority: u8,
         interval: Centiseconds,
+        sealed: Option<Sealed>,
     },
     Bfd(ControlPacket),
     EchoRequest,
@@ -238,6 +241,8 @@ struct Host {
     port_back: Time,
     /// The priority that its agent has told.
     priority: u8,
+    /// Advertisements that its agent has sent.
+    adverts: u64,
     ready: bool,
     firewall: Firewall,
     /// When an echo request last passed its limit.
@@ -339,6 +344,8 @@ struct Profile {
     witness: bool,
     /// Members come and go: the cluster has no list.
     open: bool,
+    /// There is a key: BFD is authenticated, and advertisements are sealed.
+    keyed: bool,
     /// A member gets new connections before all others know it: the simulation shows that this is
     /// wrong.
     hasty: bool,
@@ -401,6 +408,7 @@ fn profile(seed: u64) -> Profile {
     let preempt = random.percent(25);
     let bfd = random.percent(85);
     let witness = random.percent(75);
+    let keyed = random.percent(25);
     let (unit, hours) = match seed % 20 {
         0 => (10_000_000, 0.05),
         1 => (50_000_000, 0.25),
@@ -414,6 +422,7 @@ fn profile(seed: u64) -> Profile {
         bfd,
         witness,
         open: false,
+        keyed,
         hasty: false,
         max_slowdown: MAX_SLOWDOWN,
         hours,
@@ -488,6 +497,7 @@ fn moves_of_late_nodes(seed: u64, max_slowdown: u32, units: u64) -> u64 {
             bfd: true,
             witness: true,
             open: false,
+            keyed: false,
             hasty: false,
             max_slowdown,
             hours: 0.25,

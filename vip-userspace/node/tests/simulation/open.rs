@@ -412,6 +412,7 @@ fn profile(seed: u64, hasty: bool) -> Profile {
         nodes: [3, 4, 5, 5, 7, 7, 9][Rng::new(seed).below(7) as usize],
         bfd: true,
         open: true,
+        keyed: seed.is_multiple_of(2),
         hasty,
         ..super::profile(seed)
     }

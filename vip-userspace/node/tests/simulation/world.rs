@@ -15,6 +15,7 @@ impl World {
             port: true,
             port_back: 0,
             priority: 0,
+            adverts: 0,
             ready: true,
             firewall: Firewall::Open,
             echoed: 0,
@@ -264,11 +265,20 @@ impl World {
                 let intervals = &mut self.hosts[node].intervals;
                 intervals.rotate_right(1);
                 intervals[0] = interval.duration().as_nanos() as u64;
+                let message = Message::Advert {
+                    priority,
+                    interval,
+                    sealed: self.seal(node),
+                };
                 for (slot, index) in self.members(node) {
                     if to == To::All || to == To::One(slot) {
-                        self.send(node, index, Message::Advert { priority, interval });
+                        self.send(node, index, message.clone());
                     }
                 }
+            }
+            Action::RefuseAdvert { from, why } => {
+                let from = self.host(node, from);
+                self.say(|| format!("node {node} refuses node {from}: {why}"));
             }
             Action::SendBfd { to, packet } => self.send_to(node, to, Message::Bfd(packet)),
             Action::SendEcho(to) => self.send_to(node, to, Message::EchoRequest),
@@ -303,6 +313,15 @@ impl World {
             | Action::RefuseBfd { .. }
             | Action::Done => {}
         }
+    }
+
+    /// What an advertisement carries that is sealed.
+    fn seal(&mut self, node: usize) -> Option<Sealed> {
+        let host = &mut self.hosts[node];
+        let instance = host.agent.as_ref().map(Node::instance)?;
+        host.adverts += 1;
+        let number = host.adverts;
+        self.profile.keyed.then_some(Sealed { instance, number })
     }
 
     /// A host that is no member answers, if there is one and both packets pass.
@@ -444,7 +463,12 @@ impl World {
             return;
         };
         let wire = &mut self.wires[from][to];
-        if let Message::Advert { priority, interval } = message {
+        if let Message::Advert {
+            priority,
+            interval,
+            sealed,
+        } = message
+        {
             wire.priority = priority;
             let advert = Advertisement {
                 priority,
@@ -452,7 +476,12 @@ impl World {
                 ..self.advert
             };
             self.drive(to, |agent, now, out| {
-                agent.on_input(now, Input::Advert { source, advert }, out);
+                let input = Input::Advert {
+                    source,
+                    advert,
+                    sealed,
+                };
+                agent.on_input(now, input, out);
             });
             return;
         }
@@ -510,7 +539,7 @@ impl World {
         host.frozen = false;
         host.priority =
             default_priority(nodes.iter().filter(|other| **other < address(node)).count());
-        (host.late, host.planned) = (false, 0);
+        (host.late, host.planned, host.adverts) = (false, 0, 0);
         let params = Params {
             own: nodes
                 .iter()
@@ -532,10 +561,17 @@ impl World {
                 preempt,
                 preempt_delay: Duration::ZERO,
             },
+            trust: match self.profile.keyed {
+                true => Trust::Sealed,
+                false => Trust::Plain,
+            },
             bfd: self.profile.bfd.then(|| bfd::Params {
                 detect_mult: NonZeroU8::new(3).expect("is not 0"),
                 interval: Duration::from_nanos(unit),
-                auth: None,
+                auth: self.profile.keyed.then(|| bfd::Auth {
+                    current: bfd::Key::new(1, b"key"),
+                    other: None,
+                }),
             }),
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },

@@ -50,6 +50,7 @@ pub(super) async fn wait(
                 Outcome::Queue { .. }
                 | Outcome::NoQueues(_)
                 | Outcome::Table(_)
+                | Outcome::Differs(..)
                 | Outcome::Proof(..),
             )) => {}
             Ok(None) | Err(_) => break,

@@ -5,7 +5,6 @@ use tokio::sync::oneshot;
 use vip_common::abi::{BackendIndex, CheckIndex};
 
 use super::Supervisor;
-use super::peer::Peer;
 use crate::agent::node_thread::{Command, HandoverResult};
 use vip_node::slots::Slots;
 use vip_node::{NoHandover, Unsuited, UnsuitedNode};
@@ -31,7 +30,7 @@ impl Handover {
     pub(in crate::agent) async fn end(self) -> anyhow::Result<String> {
         let answer = self.answered.await;
         match answer.context("another `vip handover` has taken the place of this one")? {
-            Ok(to) => Ok(self.nodes[to].name.clone()),
+            Ok(to) => Ok(name(&self.nodes, to).to_owned()),
             Err(why) => Err(anyhow::anyhow!(text(&why, &self.nodes))),
         }
     }
@@ -43,17 +42,7 @@ impl Supervisor {
     /// # Errors
     /// There is no node of that name or address.
     pub(in crate::agent) fn handover(&self, to: Option<&str>) -> anyhow::Result<Handover> {
-        let to = to
-            .map(|name| {
-                let named = |peer: &Peer| peer.name == name || peer.address.to_string() == name;
-                let peer = self.peers.find(named);
-                peer.map(|(slot, _)| slot).with_context(|| {
-                    let names: Vec<_> =
-                        self.peers.values().map(|peer| peer.name.as_str()).collect();
-                    format!("no node {name}; there are {}", names.join(", "))
-                })
-            })
-            .transpose()?;
+        let to = to.map(|name| self.named(name)).transpose()?;
         let (answer, answered) = oneshot::channel();
         self.node_thread.tell(Command::Handover { to, answer });
         let nodes = self.nodes();
@@ -73,8 +62,13 @@ impl Supervisor {
     }
 }
 
+/// A node's name. One that has come since it was asked for a handover has none here.
+fn name(nodes: &Slots<Node>, index: BackendIndex) -> &str {
+    nodes.get(index).map_or("a new node", |node| &node.name)
+}
+
 fn text(why: &NoHandover, nodes: &Slots<Node>) -> String {
-    let name = |index: BackendIndex| &nodes[index].name;
+    let name = |index: BackendIndex| name(nodes, index);
     match why {
         NoHandover::NotOwner(Some(owner)) => {
             let owner = name(*owner);

@@ -60,6 +60,7 @@ impl Supervisor {
             self.tell_claim(claim.mac);
         }
         if let Ok(view) = self.view().await {
+            self.tell_of_itself(&view);
             self.assess(now, &view);
         }
         for change in self.segment.alarms.expire(now) {
@@ -158,20 +159,27 @@ impl Supervisor {
         if heard.vrrp == Some(TTL) || heard.bfd == Some(TTL) && heard.unanswered {
             self.node_thread.tell(Input::Stranger);
         }
+        let (what, remedy) = if self.config.is_open() {
+            (
+                "is no member",
+                "see why in the log of its agent, or stop that agent",
+            )
+        } else {
+            (
+                "is not in `nodes`",
+                "add it on every node, or stop its agent",
+            )
+        };
         let text = if heard.vrrp == Some(TTL) {
             format!(
-                "{address} speaks VRRP for {} and is not in `nodes`: add it on every node, or stop \
-                 its agent",
+                "{address} speaks VRRP for {} and {what}: {remedy}",
                 self.config.vip().address
             )
         } else if heard.bfd == Some(TTL) && heard.unanswered {
             if now.since(self.segment.on_stranger(now, address)) < STRANGE {
                 return;
             }
-            format!(
-                "{address} speaks BFD to this node and is not in `nodes`: if it runs an agent of \
-                 this cluster, add it on every node, or stop that agent"
-            )
+            format!("{address} speaks BFD to this node and {what}: {remedy}")
         } else {
             return;
         };

@@ -5,10 +5,12 @@
 
 use std::net::IpAddr;
 
+use anyhow::Context as _;
 use tokio::spawn;
 use tokio::task::spawn_blocking;
 use vip_common::abi::{BackendIndex, MAX_BACKENDS};
 use vip_common::wire::addr::{Be128, Mac};
+use vip_node::alarm::{HEARD, Kind};
 use vip_node::hello::Instance;
 use vip_node::slots::Slots;
 use vip_node::{Input, Installation, rank};
@@ -18,10 +20,13 @@ use super::bfd_access::Access;
 use super::peer::Peer;
 use super::setup::addresses_of;
 use crate::agent::members_file::StoredMember;
+use crate::agent::node_thread::View;
 use crate::agent::probes::{Outcome, Table};
-use crate::config::Node;
+use crate::clock::now;
+use crate::config::{Node, digests, node_name};
 use crate::datapath::NodeAddresses;
 use crate::observe::event::Event;
+use crate::observe::summary::Summary;
 use crate::probe::proof;
 
 impl Supervisor {
@@ -58,6 +63,104 @@ impl Supervisor {
         Event::member_removed(name.unwrap_or_else(|| address.to_string()))
     }
 
+    /// A member tells of itself.
+    pub(super) fn on_told(&mut self, slot: BackendIndex, text: &str) {
+        let Some(told) = Summary::parse(text) else {
+            return;
+        };
+        if self.config.is_open() {
+            self.take_name(slot, &told);
+        }
+        let own = self.summary.as_ref();
+        let differ = own.map(|own| own.differences(&told).collect::<Vec<_>>());
+        let differ = differ.unwrap_or_default();
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let name = peer.name.clone();
+        peer.told = Some(told);
+        let alarms = &mut self.segment.alarms;
+        let change = if differ.is_empty() {
+            alarms.lower(Kind::Differs, &name)
+        } else {
+            let keys: Vec<&str> = differ.iter().map(|agreed| agreed.key).collect();
+            let keys = keys.join(", ");
+            let text = format!(
+                "{name} has another configuration: {keys}; make it the same on all nodes, then `vip \
+                 reload` or restart its agent"
+            );
+            alarms.raise(Kind::Differs, &name, text, None)
+        };
+        self.tell_change(change);
+    }
+
+    /// An agent has a configuration that misroutes: it is not heard.
+    pub(in crate::agent) fn on_differs(&mut self, address: IpAddr, key: &str) {
+        let text = format!(
+            "{address} runs an agent for this VIP with another {key}, which would bring connections to \
+             other servers: it is no member until that is the same on all nodes"
+        );
+        let until = Some(now().after(HEARD));
+        let about = address.to_string();
+        let alarms = &mut self.segment.alarms;
+        let change = alarms.raise(Kind::Differs, &about, text, until);
+        self.tell_change(change);
+    }
+
+    /// Takes over the name and the other address that a member tells of itself.
+    fn take_name(&mut self, slot: BackendIndex, told: &Summary) {
+        let is_taken = |name: &str| {
+            let mut peers = self.peers.iter();
+            peers.any(|(other, peer)| other != slot && peer.name == name)
+        };
+        let valid = node_name(&told.name).ok();
+        let name = valid.filter(|name| !is_taken(name));
+        let Some(node) = self.cluster.node_mut(slot) else {
+            return;
+        };
+        let is_ipv4 = node.address.is_ipv4();
+        let other = told
+            .other_address
+            .filter(|other| other.is_ipv4() != is_ipv4);
+        let before = node.clone();
+        node.name = name.unwrap_or_else(|| node.name.clone());
+        node.other_address = other;
+        let node = node.clone();
+        if node == before {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.name.clone_from(&node.name);
+        }
+        self.note_members();
+        if node.other_address != before.other_address {
+            let mut desired = (*self.desired).clone();
+            let addresses = addresses(node.address, node.other_address);
+            desired.backends.insert(slot, addresses);
+            self.change_desired(desired);
+        }
+    }
+
+    /// Tells the other agents of this node.
+    pub(super) fn tell_of_itself(&mut self, view: &View) {
+        let own = self.cluster.own_node();
+        let owner = view.owner.and_then(|owner| self.peers.get(owner));
+        let summary = Summary {
+            name: own.name.clone(),
+            other_address: own.other_address,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: Some(view.state),
+            owner: owner.map(|owner| owner.address),
+            mode: Some(self.attachment.mode),
+            digests: Summary::written(&digests(&self.config)),
+            faults: view.faults.clone(),
+        };
+        if self.summary.as_ref() != Some(&summary) {
+            self.node_thread.tell(Input::Text(summary.text()));
+            self.summary = Some(summary);
+        }
+    }
+
     /// There is no place for a host. `None` if that was told.
     pub(super) fn on_full(&mut self, address: IpAddr) -> Option<Event> {
         if self.refused.contains(&address) {
@@ -90,6 +193,63 @@ impl Supervisor {
         let others = self.cluster.nodes().iter().filter(|(slot, _)| *slot != own);
         let members: Vec<StoredMember> = others.map(|(_, node)| StoredMember::of(node)).collect();
         self.state_dir.note_members(&members);
+    }
+
+    /// Leaves the cluster. The thread ends when the VIP is another node's.
+    ///
+    /// # Errors
+    /// The members are those of a list.
+    pub(in crate::agent) async fn leave(&mut self) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            self.config.is_open(),
+            "the members are those of `nodes`: run `vip drain` here, and take this node off the list on \
+             every node"
+        );
+        self.journal.note(Event::leaving());
+        // An agent that is started here again joins as a new one would.
+        if let Err(error) = self.state_dir.set_drained(false).await {
+            tracing::warn!("the drain is still noted: {error:#}");
+        }
+        self.state_dir.note_members(&[]);
+        self.node_thread.tell(Input::Leave);
+        Ok(self.cluster.own_node().name.clone())
+    }
+
+    /// Forgets a member that does not come back, and lets all others forget it.
+    ///
+    /// # Errors
+    /// There is no such member, or it is not gone.
+    pub(in crate::agent) async fn forget(&self, node: &str) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            self.config.is_open(),
+            "the members are those of `nodes`: take {node} off the list on every node"
+        );
+        let slot = self.named(node)?;
+        let peer = &self.peers[slot];
+        let name = peer.name.clone();
+        anyhow::ensure!(
+            slot != self.cluster.own(),
+            "{name} is this node: `vip leave` takes it out of the cluster"
+        );
+        anyhow::ensure!(
+            self.view().await?.gone.contains(slot),
+            "{name} is not gone: run `vip leave` there, or end its agent and wait for `reset_after`"
+        );
+        self.node_thread.tell(Input::Forget(peer.address));
+        Ok(name)
+    }
+
+    /// The member with this name or address.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn named(&self, name: &str) -> anyhow::Result<BackendIndex> {
+        let is_it = |peer: &Peer| peer.name == name || peer.address.to_string() == name;
+        let found = self.peers.find(is_it).map(|(slot, _)| slot);
+        found.with_context(|| {
+            let names: Vec<_> = self.peers.values().map(|peer| peer.name.as_str()).collect();
+            format!("no node {name}; there are {}", names.join(", "))
+        })
     }
 
     /// The thread wants a rank table for these members.

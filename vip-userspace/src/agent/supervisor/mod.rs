@@ -59,6 +59,7 @@ use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
+use crate::observe::summary::Summary;
 use vip_node::Input;
 use vip_node::election::State;
 use vip_node::seal::KeyRing;
@@ -106,6 +107,8 @@ pub(super) struct Supervisor {
     carrier_changes: u32,
     /// Those that the agents of the cluster share.
     keys: Option<Arc<KeyRing>>,
+    /// What the other agents were told of this node.
+    summary: Option<Summary>,
     /// Hosts that are asked to prove that they may be members.
     proving: Vec<IpAddr>,
     /// Those that have not, and why, as it was told.

@@ -182,7 +182,8 @@ impl Supervisor {
         self.not_followed = None;
         self.node_thread
             .tell(Command::Sockets(Box::new(thread_sockets)));
-        self.sockets.listen_to_peers(self.node_thread.teller())?;
+        self.sockets
+            .listen_to_peers(self.node_thread.teller(), self.checking.outcomes())?;
         self.tell_of_bfd();
         self.use_mac(self.nic.mac);
         self.journal.note(Event::nic_followed(

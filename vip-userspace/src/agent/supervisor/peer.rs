@@ -9,6 +9,7 @@ use vip_common::wire::time::BootNanos;
 
 use super::segment::Agent;
 use crate::config::Node;
+use crate::observe::summary::Summary;
 use vip_node::health::{Hang, Probe};
 
 /// A server that hangs.
@@ -39,6 +40,8 @@ pub(super) struct Peer {
     pub(super) rates: Rates,
     /// What is known of its agent.
     pub(super) agent: Agent,
+    /// What it tells of itself.
+    pub(super) told: Option<Summary>,
 }
 
 /// What this node sent to another one of late.
@@ -62,6 +65,7 @@ impl Peer {
             counted: BackendCounters::default(),
             rates: Rates::default(),
             agent: Agent::default(),
+            told: None,
         }
     }
 

@@ -122,6 +122,10 @@ impl Supervisor {
             Report::Confirmed(node) => Event::member_confirmed(self.name(node)),
             Report::Removed { node, address } => self.on_removed(node, address),
             Report::Full(address) => self.on_full(address)?,
+            Report::Told { node, text } => {
+                self.on_told(node, &text);
+                return None;
+            }
             // Told as an alarm: its BFD packets are seen too.
             Report::Stranger(_) => return None,
         })

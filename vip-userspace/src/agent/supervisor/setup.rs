@@ -7,25 +7,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::mpsc::Sender;
 use vip_common::abi::{AllowNode, MAX_BOND_PORTS, Service, Vip, flag};
 use vip_common::wire::addr::{Be16, Be128, Mac};
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::cluster::Cluster;
 use crate::agent::node_thread::{Sockets, Teller};
-use crate::agent::peer_channel::{Admission, Listener, PeerChannel};
-use crate::config::{Config, Network, Node, VrrpMode};
+use crate::agent::peer_channel::{Listener, PeerChannel};
+use crate::agent::probes::Outcome;
+use crate::config::{Config, Network, Node, VrrpMode, digests};
 use crate::datapath::{Attachment, Datapath, DesiredState, Loader, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
 use crate::net::hello::HelloSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket, WitnessSocket};
-use crate::probe::Trust;
+use crate::observe::status::Admission;
+use crate::observe::summary::Summary;
+use crate::probe;
 use crate::random;
 use vip_node::allow::{AllowLists, Prefix};
 use vip_node::bfd;
-use vip_node::election::MAX_LEASE;
+use vip_node::election::{MAX_LEASE, Trust};
 use vip_node::health::Thresholds;
 use vip_node::hello;
 use vip_node::rank;
@@ -45,7 +49,7 @@ fn advert_interval(config: &Config) -> Centiseconds {
 }
 
 /// What the decisions need to know.
-pub(super) fn params(config: &Config, cluster: &Cluster) -> Params {
+pub(super) fn params(config: &Config, cluster: &Cluster, keys: Option<&KeyRing>) -> Params {
     Params {
         own: cluster.own(),
         nodes: cluster.identities(),
@@ -60,11 +64,16 @@ pub(super) fn params(config: &Config, cluster: &Cluster) -> Params {
             preempt: config.vrrp.preempt,
             preempt_delay: config.vrrp.preempt_delay,
         },
+        trust: match (keys, config.vrrp.interop) {
+            (None, _) => Trust::Plain,
+            (Some(_), false) => Trust::Sealed,
+            (Some(_), true) => Trust::Both,
+        },
         bfd: config.bfd.and_then(|bfd| {
             Some(bfd::Params {
                 detect_mult: std::num::NonZeroU8::new(bfd.multiplier)?,
                 interval: bfd.interval,
-                auth: None,
+                auth: keys.map(KeyRing::bfd_auth),
             })
         }),
         checks: config.checks.len(),
@@ -98,8 +107,7 @@ pub(super) struct NicSockets {
     pub(super) groups: Option<Groups>,
     /// How the thread has BFD's port.
     pub(super) bfd: Access,
-    /// `None`: the members are those of a list.
-    pub(super) peer_channel: Option<Arc<PeerChannel>>,
+    pub(super) peer_channel: Arc<PeerChannel>,
     /// The thread that listens there, once there is somebody to tell.
     listener: Option<Listener>,
 }
@@ -125,10 +133,7 @@ impl NicSockets {
         let sources = SourceSocket::open(nic)?;
         let witness = WitnessSocket::open(nic)?;
         let (access, bfd) = Access::open(config, peers, nic, pins, loader);
-        let peer_channel = config
-            .is_open()
-            .then(|| peer_channel(config, nic, keys))
-            .transpose()?;
+        let peer_channel = peer_channel(config, nic, keys)?;
         let sockets = Sockets {
             vrrp,
             bfd,
@@ -152,12 +157,14 @@ impl NicSockets {
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub(super) fn listen_to_peers(&mut self, teller: Teller) -> anyhow::Result<()> {
-        let channel = self.peer_channel.clone();
-        let listener = channel.map(|channel| Listener::start(channel, teller));
-        self.listener = listener
-            .transpose()
-            .context("cannot start the thread that listens to other agents")?;
+    pub(super) fn listen_to_peers(
+        &mut self,
+        teller: Teller,
+        outcomes: Sender<Outcome>,
+    ) -> anyhow::Result<()> {
+        let listener = Listener::start(self.peer_channel.clone(), teller, outcomes);
+        let listener = listener.context("cannot start the thread that listens to other agents")?;
+        self.listener = Some(listener);
         Ok(())
     }
 
@@ -182,17 +189,19 @@ fn peer_channel(
     nic: &Nic,
     keys: Option<Arc<KeyRing>>,
 ) -> anyhow::Result<Arc<PeerChannel>> {
-    let anybody = keys.is_some() || config.health.tls == Trust::Insecure;
+    let admission = match (config.is_open(), &keys, &config.health.tls) {
+        (false, _, _) => Admission::List,
+        (true, Some(_), _) => Admission::Key,
+        (true, None, probe::Trust::Insecure) => Admission::Anybody,
+        (true, None, probe::Trust::WellKnownCa | probe::Trust::Ca(_)) => Admission::Certificate,
+    };
     Ok(Arc::new(PeerChannel {
         socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
         keys,
-        admission: if anybody {
-            Admission::Hello
-        } else {
-            Admission::Certificate
-        },
+        admission,
         own: nic.address,
         seeds: config.seeds.clone(),
+        digests: Summary::written(&digests(config)),
         counts: Arc::default(),
     }))
 }

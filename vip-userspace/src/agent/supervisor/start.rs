@@ -126,11 +126,13 @@ impl Start<'_> {
             desired: on.desired.clone(),
             datapath: &on.datapath,
             first: &first,
+            keys: &keys,
         };
         let (node_thread, notices) = thread
             .start(on.state, on.thread_sockets)
             .context("cannot start the thread that renews the answer lease")?;
-        on.sockets.listen_to_peers(node_thread.teller())?;
+        on.sockets
+            .listen_to_peers(node_thread.teller(), checking.outcomes())?;
         let now = now();
         let mut supervisor = Supervisor {
             config,
@@ -163,6 +165,7 @@ impl Start<'_> {
                 ..Claims::default()
             },
             keys,
+            summary: None,
             proving: Vec::new(),
             unproved: Vec::new(),
             refused: Vec::new(),
@@ -338,6 +341,7 @@ struct Thread<'a> {
     desired: Arc<DesiredState>,
     datapath: &'a Datapath,
     first: &'a First,
+    keys: &'a Option<Arc<KeyRing>>,
 }
 
 impl Thread<'_> {
@@ -362,10 +366,12 @@ impl Thread<'_> {
             own_addresses: own_addresses(cluster.own_node()),
             router_id: config.router_id(),
             mode: config.vrrp.mode,
+            keys: self.keys.clone(),
+            interop: config.vrrp.interop,
             checks: config.checks.len(),
         };
         NodeThread::start(
-            Node::new(&params(config, cluster)),
+            Node::new(&params(config, cluster, self.keys.as_deref())),
             state,
             (self.desired, self.datapath.halves()),
             known,

@@ -93,6 +93,8 @@ impl Supervisor {
                 adopted: self.datapath.adopted(),
             },
             bfd_port: self.bfd_port(),
+            membership: Some(self.membership()),
+            refused: refused(view),
             received: self.received(view),
             hooks: self.hooks.describe(),
             settings: self.other_nics.settings(),
@@ -134,6 +136,15 @@ impl Supervisor {
                 detection_ms: millis(session.detection),
                 round_trip_ms: session.round_trip.map(millis),
             }),
+            told: peer.told.clone().map(|told| status::Told {
+                version: told.version,
+                state: told.state,
+                owner: told.owner,
+                mode: told.mode,
+                faults: told.faults,
+            }),
+            confirmed: view.confirmed.contains(peer.index),
+            gone: view.gone.contains(peer.index),
             probe: if server == Server::Unready {
                 self.why_unready(peer, CheckIndex::API)
             } else {
@@ -146,6 +157,21 @@ impl Supervisor {
             packets_per_second: peer.rates.packets_per_second,
             connections_per_second: peer.rates.connections_per_second,
         })
+    }
+
+    fn membership(&self) -> status::Membership {
+        let channel = &self.sockets.peer_channel;
+        let refused = channel.counts.refused();
+        status::Membership {
+            admission: channel.admission,
+            key: channel.keys.as_ref().map(|keys| keys.current().to_string()),
+            port: self.config.members.port,
+            sent: channel.counts.sent(),
+            received: channel.counts.taken(),
+            refused: refused
+                .map(|(why, count)| (why.to_owned(), count))
+                .collect(),
+        }
     }
 
     fn received(&self, view: &View) -> BTreeMap<String, u64> {
@@ -175,4 +201,15 @@ impl Supervisor {
             })
             .collect()
     }
+}
+
+fn refused(view: &View) -> Vec<status::Refused> {
+    let refused = view.received.refused();
+    refused
+        .map(|(protocol, reason, packets)| status::Refused {
+            protocol: protocol.to_owned(),
+            reason: reason.to_owned(),
+            packets,
+        })
+        .collect()
 }

@@ -13,11 +13,12 @@ use vip_node::seal::KeyRing;
 use super::finding::{Finding, Grade, finding, list};
 use super::segment::called;
 use crate::agent::state;
-use crate::config::{Config, Node};
+use crate::config::{Agreed, Config, Node, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
+use crate::observe::summary::Summary;
 use crate::probe::Trust;
 
 /// What the lines are called.
@@ -70,27 +71,32 @@ pub(super) async fn others(
     keys: Option<&KeyRing>,
     nic: &Nic,
 ) -> (Vec<Node>, Vec<Finding>) {
+    let status = ask::<Status>(&config.run_dir, &Request::Status).ok();
     let is_other = |node: &Node| node.address != nic.address;
-    if !config.is_open() {
-        let others = config.nodes.iter().filter(|node| is_other(node));
-        return (others.cloned().collect(), Vec::new());
+    let known = if config.is_open() {
+        if let Some(status) = &status {
+            return told(status);
+        }
+        state::noted_members(&config.state_dir)
+    } else {
+        config.nodes.clone()
+    };
+    let known: Vec<Node> = known.into_iter().filter(is_other).collect();
+    if status.is_some() {
+        // It has the port, and tells what is wrong.
+        return (known, Vec::new());
     }
-    if let Ok(status) = ask::<Status>(&config.run_dir, &Request::Status) {
-        return told(&status);
-    }
-    let noted = state::noted_members(&config.state_dir);
-    let noted: Vec<Node> = noted.into_iter().filter(is_other).collect();
     match HelloSocket::open(&nic.name, nic.address, config.members.port) {
         Ok(socket) => {
             let heard = listen(&socket, keys).await;
-            heard_of(config, nic.address, noted, heard)
+            heard_of(config, nic.address, known, heard)
         }
         Err(error) => {
             let text = format!(
                 "{error}: end the program that has the port, or set the same other `port` in \
                  [members] on all nodes"
             );
-            (noted, vec![finding(Grade::Failure, MEMBERS, text)])
+            (known, vec![finding(Grade::Failure, MEMBERS, text)])
         }
     }
 }
@@ -132,13 +138,18 @@ async fn listen(socket: &HelloSocket, keys: Option<&KeyRing>) -> Heard {
     heard
 }
 
-/// The nodes that are heard, or told of, or `noted` by an agent that ran here.
+/// The nodes that are heard, or told of, or `known` by the list or from an agent that ran here.
 fn heard_of(
     config: &Config,
     own: IpAddr,
-    noted: Vec<Node>,
+    known: Vec<Node>,
     heard: Heard,
 ) -> (Vec<Node>, Vec<Finding>) {
+    let is_open = config.is_open();
+    let summary = Summary {
+        digests: Summary::written(&digests(config)),
+        ..Summary::default()
+    };
     let ours: Vec<u64> = config.vips.iter().map(|vip| tag(vip.address)).collect();
     let mut findings = Vec::new();
     let mut senders = Vec::new();
@@ -147,6 +158,15 @@ fn heard_of(
         match hello {
             Ok(hello) if hello.vips.iter().any(|vip| ours.contains(vip)) => {
                 senders.push(source);
+                let theirs = Summary::parse(&hello.text).unwrap_or_default();
+                let differ: Vec<&Agreed> = summary.differences(&theirs).collect();
+                if !differ.is_empty() {
+                    let text = format!(
+                        "{source} has another configuration: {}; make it the same on all nodes",
+                        list(&differ, |agreed| agreed.key)
+                    );
+                    findings.push(finding(Grade::Warning, MEMBERS, text));
+                }
                 addresses.extend(hello.members.iter().map(|line| line.address));
             }
             // Of another cluster.
@@ -161,9 +181,14 @@ fn heard_of(
         }
     }
     addresses.extend(&senders);
-    let is_new =
-        |address: &IpAddr| *address != own && noted.iter().all(|node| node.address != *address);
+    let is_new = |address: &IpAddr| {
+        is_open && *address != own && known.iter().all(|node| node.address != *address)
+    };
     let new: Vec<Node> = addresses.into_iter().filter(is_new).map(Node::at).collect();
+    if !is_open && senders.is_empty() {
+        // Each node of the list is asked by other means.
+        return (known, findings);
+    }
     let text = if senders.is_empty() {
         "no hello of this cluster is heard: this is its first agent, or the network filters \
          multicast, and `seeds` must name other nodes"
@@ -171,13 +196,13 @@ fn heard_of(
     } else {
         format!("hellos of {} are heard", list(&senders, IpAddr::clone))
     };
-    let grade = if senders.is_empty() && !noted.is_empty() {
+    let grade = if senders.is_empty() && !known.is_empty() {
         Grade::Warning
     } else {
         Grade::Ok
     };
     findings.push(finding(grade, MEMBERS, text));
-    (noted.into_iter().chain(new).collect(), findings)
+    (known.into_iter().chain(new).collect(), findings)
 }
 
 #[cfg(test)]
@@ -290,6 +315,32 @@ mod tests {
             (heard.grade, &*heard.text),
             (Grade::Ok, "hellos of 10.0.0.11 are heard")
         );
+    }
+
+    #[test]
+    fn another_configuration_is_named_by_its_key() {
+        let text = Summary {
+            digests: Summary::written(&digests(&config("syn_rate = 5"))),
+            ..Summary::default()
+        };
+        let other = Hello {
+            text: text.text(),
+            ..hello(ip(10), &[11])
+        };
+        for list in ["", "nodes = [\"10.0.0.11\", \"10.0.0.12\"]"] {
+            let heard = Heard::from([(ip(11), Ok(other.clone()))]);
+            let (others, findings) = heard_of(&config(list), ip(12), Vec::new(), heard);
+            assert_eq!(
+                others.len(),
+                usize::from(list.is_empty()),
+                "a list has all nodes"
+            );
+            let text = &findings[0].text;
+            assert!(
+                text.contains("another configuration: `syn_rate`;"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn smallest_file_has_sensible_defaults() {
                 preempt: false,
                 preempt_delay: Duration::ZERO,
                 mode: VrrpMode::Unicast,
+                interop: false,
                 probe_address: true,
             },
             bfd: Some(Bfd {
@@ -151,6 +152,7 @@ fn every_key_in_the_page_reaches_its_place() {
                 preempt: true,
                 preempt_delay: Duration::from_secs(30),
                 mode: VrrpMode::Multicast,
+                interop: false,
                 probe_address: false,
             },
             bfd: Some(Bfd {

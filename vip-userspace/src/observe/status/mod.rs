@@ -77,10 +77,16 @@ pub struct Status {
     /// How this node has BFD's port; `None` without BFD.
     #[serde(default)]
     pub bfd_port: Option<BfdPort>,
+    /// Who may be a member, and what other agents send.
+    #[serde(default)]
+    pub membership: Option<Membership>,
     /// Packets that the agent has read from its sockets since it started, by protocol: `bfd`,
     /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
     #[serde(default)]
     pub received: BTreeMap<String, u64>,
+    /// Packets of members' addresses among them that were not believed.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
     /// Whether each of the programs runs, as its effects show.
     pub hooks: Vec<Hook>,
     /// Settings of the kernel that the agent changed, and that `vip cleanup` sets back.
@@ -136,6 +142,61 @@ pub struct Xdp {
     pub proven: bool,
     /// Whether the maps were taken over from an earlier agent.
     pub adopted: bool,
+}
+
+/// Packets that were not believed, for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `bfd` or `vrrp`.
+    pub protocol: String,
+    /// The reason.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// How agents become members, and what they have sent each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Who may be one.
+    pub admission: Admission,
+    /// Fingerprint of the key that seals what agents send each other; `None` without one.
+    pub key: Option<String>,
+    /// UDP port of hellos.
+    pub port: u16,
+    /// Datagrams with a hello that were sent.
+    pub sent: u64,
+    /// Those that were received and taken.
+    pub received: u64,
+    /// Those that were not, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Who may be a member of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// The nodes of a list.
+    List,
+    /// Whoever has the key.
+    Key,
+    /// Whose API server shows a certificate of the cluster's.
+    Certificate,
+    /// Anybody.
+    Anybody,
+}
+
+impl Admission {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::List => "the nodes of the list",
+            Self::Key => "whoever has the key",
+            Self::Certificate => "whose API server has a certificate of the cluster",
+            Self::Anybody => "anybody on the segment (`insecure`)",
+        }
+    }
 }
 
 /// How a node has BFD's port, UDP 3784.
@@ -213,6 +274,25 @@ enum BfdState {
     Up,
 }
 
+/// What another node's agent tells of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// Version of the agent.
+    pub version: String,
+    /// Its part in the election.
+    pub state: Option<State>,
+    /// The address of the owner that it believes in.
+    pub owner: Option<IpAddr>,
+    /// How its program on the way in runs.
+    pub mode: Option<Mode>,
+    /// What keeps it from owning the VIP.
+    pub faults: Vec<Fault>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
 /// A node and its API server, as this node sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
@@ -242,6 +322,15 @@ pub struct Node {
     pub echo: Option<bool>,
     /// The BFD session with it; `None` for the node that was asked, and without BFD.
     pub bfd: Option<Bfd>,
+    /// All living members know it: it may get new connections and own the VIP.
+    #[serde(default = "yes")]
+    pub confirmed: bool,
+    /// Nobody has heard it for `reset_after`.
+    #[serde(default)]
+    pub gone: bool,
+    /// What its agent tells of itself; `None` for the node that was asked, and while it was not heard.
+    #[serde(default)]
+    pub told: Option<Told>,
     /// Why it is not ready, or how the last probe went.
     pub probe: String,
     /// Duration of the last probe that was answered.

@@ -68,11 +68,12 @@ impl Node {
     }
 
     /// Whether new connections are brought to it: `drain` if its operator wants none, `last` if it
-    /// gets them all the same, as no other node lives.
+    /// gets them all the same, as no other node lives, `joins` if not all members know it yet.
     #[must_use]
     pub const fn takes_new(&self) -> Word {
         match (self.draining, self.usable) {
             (false, true) => Word::info("yes"),
+            (false, false) if !self.confirmed && self.alive => Word::warning("joins"),
             (false, false) => Word::error("no"),
             (true, false) => Word::warning("drain"),
             (true, true) => Word::warning("last"),
@@ -212,6 +213,19 @@ impl Status {
             "XDP",
             "{mode} on {interface}{proof}, egress program by {egress}"
         )?;
+        if let Some(membership) = &self.membership {
+            let sealed = match &membership.key {
+                Some(key) => format!("sealed with key {key}"),
+                None => "not sealed".to_owned(),
+            };
+            labelled!(
+                f,
+                "Members",
+                "{}; hellos by UDP port {}, {sealed}",
+                membership.admission.text(),
+                membership.port
+            )?;
+        }
         if let Some(port) = self.bfd_port {
             labelled!(f, "BFD", "UDP port 3784, {}", port.text())?;
         }

@@ -14,8 +14,10 @@ use crate::health::{Probe, Server};
 use crate::testing::{at, index, params};
 
 mod announcements;
+mod authentication;
 mod conflict;
 mod handover;
+mod hellos;
 mod liveness;
 mod masks;
 mod takeover;
@@ -75,8 +77,15 @@ impl Bench {
             interval: params(0, false).vrrp.interval,
             addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
         };
-        let source = index(source);
-        self.event(now, Input::Advert { source, advert })
+        let (source, sealed) = (index(source), None);
+        self.event(
+            now,
+            Input::Advert {
+                source,
+                advert,
+                sealed,
+            },
+        )
     }
 
     /// Lets the timers run until then.
@@ -104,6 +113,19 @@ fn owner(params: Params) -> Bench {
 /// Delivers packets for that many milliseconds, in batches: a busy node receives several
 /// packets at once. Returns the time after that.
 fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootNanos {
+    exchange_if(nodes, start, ms, batch, |action| {
+        !matches!(action, Action::AskNeighbor(_))
+    })
+}
+
+/// The same, for those packets that pass, questions to kernels among them.
+fn exchange_if(
+    nodes: &mut [Bench],
+    start: BootNanos,
+    ms: u64,
+    batch: u64,
+    mut passes: impl FnMut(&Action) -> bool,
+) -> BootNanos {
     let mut waiting = vec![];
     let mut now = start;
     for step in 1..=ms {
@@ -118,7 +140,7 @@ fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootN
         if step % batch != 0 {
             continue;
         }
-        for (from, action) in waiting.drain(..) {
+        for (from, action) in waiting.drain(..).filter(|(_, action)| passes(action)) {
             for (node, bench) in nodes.iter_mut().enumerate() {
                 let source = index(from);
                 let mine =
@@ -135,6 +157,21 @@ fn exchange(nodes: &mut [Bench], start: BootNanos, ms: u64, batch: u64) -> BootN
                         let kept = std::mem::take(&mut bench.out);
                         let more = bench.advert(now, from, *priority).to_vec();
                         bench.out = [kept, more].concat();
+                    }
+                    Action::AskNeighbor(to) if node == from => {
+                        bench
+                            .node
+                            .on_input(now, Input::Neighbor(*to), &mut bench.out);
+                    }
+                    Action::SendHello { hello, .. } if node != from => {
+                        let (source, hello) = (hello.sender().address, hello.clone());
+                        let admits = true;
+                        let event = Input::Hello {
+                            source,
+                            hello,
+                            admits,
+                        };
+                        bench.node.on_input(now, event, &mut bench.out);
                     }
                     _ => {}
                 }

@@ -1,0 +1,275 @@
+//! What a host of the segment may send that wants to be taken for an agent: recorded packets of
+//! agents, sent again as they were and in many changed forms, and packets without a seal.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd as _;
+use vip_common::wire::bfd::{ControlPacket, MAX_LENGTH as BFD_LENGTH};
+use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds, MAX_LENGTH as VRRP_LENGTH};
+
+use crate::frames::{ETHERTYPE_IPV4, Ipv4, Mac, ethernet, own_mac};
+use crate::sys::packet_socket;
+use crate::topology::NIC;
+
+/// Arguments of `testbed record`.
+#[derive(Args, Debug)]
+pub struct RecordArgs {
+    /// This host's own address
+    #[arg(long)]
+    pub own: Ipv4Addr,
+    /// For how long to listen
+    #[arg(long, default_value_t = 2500)]
+    pub millis: u64,
+}
+
+/// Arguments of `testbed forge`.
+#[derive(Args, Debug)]
+pub struct ForgeArgs {
+    /// What `record` has printed
+    #[arg(long)]
+    pub recorded: PathBuf,
+    /// The virtual address
+    #[arg(long)]
+    pub vip: Ipv4Addr,
+    /// The Ethernet address of the node that gets the frames
+    #[arg(long)]
+    pub mac: Mac,
+    /// This host's own address
+    #[arg(long)]
+    pub own: Ipv4Addr,
+}
+
+/// The UDP ports of hellos and BFD, and the protocols.
+const HELLO: u16 = 9643;
+const BFD: u16 = 3784;
+const UDP: u8 = 17;
+const VRRP: u8 = 112;
+
+/// A packet of an agent.
+#[derive(Clone, Debug)]
+struct Packet {
+    destination_mac: Mac,
+    ip: Ipv4,
+    /// UDP header and data, or VRRP.
+    payload: Vec<u8>,
+}
+
+impl Packet {
+    fn parse(frame: &[u8]) -> Option<Self> {
+        let (head, packet) = frame.split_at_checked(14)?;
+        if head[12..] != ETHERTYPE_IPV4.to_be_bytes() || packet.first() != Some(&0x45) {
+            return None;
+        }
+        let address = |at: usize| {
+            let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+            Some(Ipv4Addr::from(bytes))
+        };
+        let length = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
+        Some(Self {
+            destination_mac: Mac(head[..6].try_into().ok()?),
+            ip: Ipv4 {
+                source: address(12)?,
+                destination: address(16)?,
+                protocol: packet[9],
+                ttl: packet[8],
+                fragment: 0,
+            },
+            payload: packet.get(20..length)?.to_vec(),
+        })
+    }
+
+    /// Where UDP sends it to.
+    fn port(&self) -> Option<u16> {
+        let port = self.payload.get(2..4)?;
+        (self.ip.protocol == UDP).then(|| u16::from_be_bytes([port[0], port[1]]))
+    }
+
+    fn is_an_agents(&self) -> bool {
+        self.ip.protocol == VRRP || matches!(self.port(), Some(HELLO | BFD))
+    }
+
+    /// Where the data begin.
+    fn start(&self) -> usize {
+        if self.ip.protocol == UDP { 8 } else { 0 }
+    }
+
+    /// The same with other data.
+    fn with(&self, data: &[u8]) -> Self {
+        let mut payload = self.payload[..self.start()].to_vec();
+        payload.extend(data);
+        let mut changed = Self {
+            payload,
+            ..self.clone()
+        };
+        if self.ip.protocol == UDP {
+            let length = u16::try_from(changed.payload.len()).unwrap_or(u16::MAX);
+            changed.payload[4..6].copy_from_slice(&length.to_be_bytes());
+            changed.payload[6..8].copy_from_slice(&[0, 0]);
+        }
+        changed
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.payload[self.start()..]
+    }
+
+    fn from(&self, source: Ipv4Addr) -> Self {
+        let mut changed = self.with(self.data());
+        changed.ip.source = source;
+        changed
+    }
+}
+
+/// Prints packets of other agents that come to this host, a line each.
+///
+/// # Errors
+/// No permission, or the interface is down.
+pub fn record(args: &RecordArgs) -> Result<()> {
+    let socket = packet_socket(NIC, ETHERTYPE_IPV4).with_context(|| format!("open {NIC}"))?;
+    let end = Instant::now() + Duration::from_millis(args.millis);
+    let mut buffer = [0; 2048];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout).context("wait for frames")? == 0 {
+            return Ok(());
+        }
+        let length = nix::unistd::read(&socket, &mut buffer).context("read a frame")?;
+        let frame = &buffer[..length];
+        let of_others = Packet::parse(frame)
+            .is_some_and(|packet| packet.is_an_agents() && packet.ip.source != args.own);
+        if of_others {
+            let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+            println!("{hex}");
+        }
+    }
+}
+
+/// The forms in which a recorded packet is sent.
+fn forms(packet: &Packet, own: Ipv4Addr) -> Vec<(&'static str, Packet)> {
+    let data = packet.data();
+    let mut flipped = data.to_vec();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    let mut head = data.to_vec();
+    head[0] ^= 1;
+    let long = [data, &[0; 200]].concat();
+    let far = Packet {
+        ip: Ipv4 {
+            ttl: 254,
+            ..packet.ip
+        },
+        ..packet.with(data)
+    };
+    vec![
+        ("again", packet.with(data)),
+        ("from another address", packet.from(own)),
+        ("with a bit turned", packet.with(&flipped)),
+        ("with another head", packet.with(&head)),
+        ("cut short", packet.with(&data[..data.len() / 2])),
+        ("empty", packet.with(&[])),
+        ("too long", packet.with(&long)),
+        ("from beyond a router", far),
+    ]
+}
+
+/// What somebody without a key would send in the place of a recorded packet.
+fn plain(packet: &Packet, args: &ForgeArgs) -> Vec<(&'static str, Packet)> {
+    let (from, to) = (packet.ip.source, packet.ip.destination);
+    match packet.port() {
+        None => {
+            let Some(addresses) = Addresses::new(&[IpAddr::V4(args.vip)]) else {
+                return Vec::new();
+            };
+            let advert = |priority| {
+                let advert = Advertisement {
+                    router_id: args.vip.octets()[3],
+                    priority,
+                    interval: Centiseconds::MAX,
+                    addresses,
+                };
+                let mut buffer = [0; VRRP_LENGTH];
+                packet.with(advert.emit(&mut buffer, from.into(), to.into()))
+            };
+            vec![
+                ("of the highest priority", advert(u8::MAX)),
+                ("that resigns", advert(0)),
+            ]
+        }
+        Some(BFD) => {
+            let Ok(recorded) = ControlPacket::parse(packet.data()) else {
+                return Vec::new();
+            };
+            let bare = ControlPacket {
+                authentication: None,
+                state: vip_common::wire::bfd::State::AdminDown,
+                ..recorded
+            };
+            let mut buffer = [0; BFD_LENGTH];
+            vec![("that ends the session", packet.with(bare.emit(&mut buffer)))]
+        }
+        Some(_) => vec![("that says nothing", packet.with(b"vip\0"))],
+    }
+}
+
+/// Between two bursts.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Sends all forms of all recorded packets, and prints how many of each.
+///
+/// # Errors
+/// No permission, or the interface is down.
+pub fn forge(args: &ForgeArgs) -> Result<()> {
+    let file = std::fs::File::open(&args.recorded).context("open what was recorded")?;
+    let mut packets = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.context("read what was recorded")?;
+        let bytes = (0..line.len() / 2).map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16));
+        let frame = bytes.collect::<Result<Vec<u8>, _>>().context("read hex")?;
+        packets.extend(Packet::parse(&frame));
+    }
+    let socket = packet_socket(NIC, ETHERTYPE_IPV4).with_context(|| format!("open {NIC}"))?;
+    let own = own_mac(NIC)?;
+    for (kind, port) in [("hello", Some(HELLO)), ("bfd", Some(BFD)), ("vrrp", None)] {
+        let of_kind: Vec<&Packet> = packets.iter().filter(|one| one.port() == port).collect();
+        let mut sent = std::collections::BTreeMap::<&str, u32>::new();
+        for packet in of_kind {
+            let all = forms(packet, args.own)
+                .into_iter()
+                .chain(plain(packet, args));
+            for (form, packet) in all {
+                let ip = packet.ip.packet(&packet.payload);
+                // To the one node, whomever it was for.
+                let to = if packet.ip.destination.is_multicast() {
+                    packet.destination_mac
+                } else {
+                    args.mac
+                };
+                let frame = ethernet(own, to, ETHERTYPE_IPV4, &ip);
+                while let Err(error) = nix::unistd::write(&socket, &frame) {
+                    if error != Errno::ENOBUFS {
+                        return Err(error).with_context(|| format!("send a {kind} {form}"));
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+                *sent.entry(form).or_default() += 1;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        for (form, count) in sent {
+            println!("{kind} {form}: {count}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! A cluster without a list: members whom nobody knew before come, leave, die, and come back, and no
+//! request fails.
+
+use anyhow::{Context as _, Result};
+
+use crate::agent::Status;
+use crate::clock::boot_now;
+use crate::cluster::{Cluster, Plan};
+use crate::load::Request;
+use crate::outcome::{Down, Outcome, Timeline};
+use crate::process::output;
+use crate::scenario::{Scenario, Test};
+use crate::topology::VIP;
+use crate::traffic::{ArpMonitor, Traffic};
+
+pub(super) const GROWS: Scenario = Scenario {
+    name: "members_grow",
+    promise: "cluster_without_a_list_grows_from_one_node_to_seven",
+    tests: &[
+        Test::netns(one),
+        Test::netns(one_dual_stack).cluster("dual_stack"),
+    ],
+    run: grow,
+};
+
+pub(super) const REPLACED: Scenario = Scenario {
+    name: "members_replaced",
+    promise: "each_of_three_members_is_replaced_and_no_request_fails",
+    tests: &[Test::netns(three)],
+    run: replace,
+};
+
+pub(super) const FORGOTTEN: Scenario = Scenario {
+    name: "member_dies",
+    promise: "member_that_died_is_forgotten_and_comes_back_as_a_new_one",
+    tests: &[Test::netns(three)],
+    run: forget,
+};
+
+pub(super) const RESTARTED: Scenario = Scenario {
+    name: "members_restart",
+    promise: "all_agents_of_a_cluster_without_a_list_restart_at_once",
+    tests: &[Test::netns(three)],
+    run: restart,
+};
+
+pub(super) const KEYED: Scenario = Scenario {
+    name: "forged",
+    promise: "agents_with_a_key_believe_nothing_that_is_forged",
+    tests: &[Test::netns(keyed)],
+    run: forged,
+};
+
+fn keyed() -> Plan {
+    Plan {
+        keyed: true,
+        ..Plan::found_by(3, 4, "")
+    }
+}
+
+fn one() -> Plan {
+    Plan::found_by(1, 7, "")
+}
+
+fn one_dual_stack() -> Plan {
+    Plan {
+        dual_stack: true,
+        ..Plan::found_by(1, 3, "")
+    }
+}
+
+fn three() -> Plan {
+    Plan::found_by(3, 6, "")
+}
+
+/// Whether a node has served requests that began in this time.
+fn has_served(requests: &[Request], name: &str, from: u64) -> bool {
+    let mut served = requests
+        .iter()
+        .filter(|request| request.start >= from && request.server.as_deref() == Some(name));
+    served.next().is_some()
+}
+
+fn grow(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new("members_grow");
+    let mut arp = ArpMonitor::start(cluster, 5)?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    let nodes = cluster.plan().nodes.into();
+    for node in 1..nodes {
+        cluster.arrive(node)?;
+        // The fourth and the fifth come together.
+        if node == 3 && nodes > 4 {
+            continue;
+        }
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        timeline.event(format!("{} nodes", node + 1));
+    }
+    let joined = boot_now();
+    traffic.load.go_on(200)?;
+    let requests = traffic.finish(&mut outcome, None)?;
+    super::steps::promise_one_answer(&mut outcome, &arp.report()?);
+    for node in cluster.nodes() {
+        let name = cluster.name(node);
+        outcome.promise(has_served(&requests, &name, joined), || {
+            format!("{name} has served no request")
+        });
+        let members = cluster.status(node)?.nodes.len();
+        outcome.promise(members == nodes, || {
+            format!("{name} knows {members} members, not {nodes}")
+        });
+    }
+    Ok(outcome)
+}
+
+/// A new node comes, and an old one leaves, three times, each time the owner.
+fn replace(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new("members_replaced");
+    for newcomer in 3..6 {
+        let mut traffic = Traffic::start(cluster, timeline)?;
+        cluster.arrive(newcomer)?;
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        let owner = cluster.owner()?;
+        let name = cluster.name(owner);
+        let said = cluster.vip(owner, &["leave", "--timeout", "1s"])?;
+        outcome.promise(said.contains("has left the cluster"), || {
+            format!("{name} says: {said}")
+        });
+        let left = cluster.vip(owner, &["status"]);
+        let text = left.unwrap_or_else(|error| format!("{error:#}"));
+        outcome.promise(text.contains("has left the cluster"), || {
+            format!("its status says: {text}")
+        });
+        cluster.stop_agent(owner)?;
+        let dry = cluster.vip(owner, &["cleanup", "--dry-run"])?;
+        // What the agent may not unmount any more, and its own files.
+        let ours = ["bpffs mounted", "/var/lib/vip", "/run/vip"];
+        let rest = |line: &&str| !ours.iter().any(|known| line.contains(known));
+        let kernel: Vec<&str> = dry.lines().filter(rest).collect();
+        outcome.promise(kernel.is_empty(), || {
+            format!("{name} has left these in the kernel: {kernel:?}")
+        });
+        // Its watches end with its server, as in a node's shutdown.
+        let at = cluster.depart(owner);
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        let down = Down { server: &name, at };
+        let requests = traffic.finish(&mut outcome, Some(down))?;
+        let late = has_served(&requests, &name, at);
+        outcome.promise(!late, || format!("{name} has served after it left"));
+        for node in cluster.nodes() {
+            let members = cluster.status(node)?.nodes.len();
+            outcome.promise(members == 3, || {
+                format!("{} knows {members} members, not 3", cluster.name(node))
+            });
+        }
+        timeline.event(format!(
+            "{} in the place of {name}, which owned the VIP",
+            cluster.name(newcomer)
+        ));
+    }
+    Ok(outcome)
+}
+
+/// A member that is not the owner loses its power, is forgotten, and a node with its address comes.
+fn forget(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new("member_dies");
+    let owner = cluster.owner()?;
+    let dead = super::steps::another_than(cluster, owner);
+    let (name, address) = (cluster.name(dead), cluster.host(dead).address().to_string());
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    let refused = cluster.vip(owner, &["forget", &address]);
+    let text = refused.unwrap_or_else(|error| format!("{error:#}"));
+    outcome.promise(text.contains("is not gone"), || {
+        format!("a living member to be forgotten: {text}")
+    });
+    cluster.kill_agent(dead);
+    let at = cluster.depart(dead);
+    // Its kernel still answers, so it is not gone.
+    traffic.load.go_on(100)?;
+    cluster.topology.nodes[dead].power_off()?;
+    cluster.wait_for_status("it is gone", &[owner], |own, _, status| {
+        status.node(own.host(dead)).is_some_and(|node| node.gone)
+    })?;
+    let said = cluster.vip(owner, &["forget", &address])?;
+    outcome.promise(said.contains("is no member any more"), || said.clone());
+    let nodes = cluster.nodes();
+    cluster.wait_for_status("all have forgotten it", &nodes, |own, _, status| {
+        status.node(own.host(dead)).is_none()
+    })?;
+    timeline.event(format!("{name} has died, and is forgotten"));
+    // A newcomer needs nobody who is gone.
+    cluster.arrive(3)?;
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    let down = Down { server: &name, at };
+    traffic.finish(&mut outcome, Some(down))?;
+    for node in cluster.nodes() {
+        let members = cluster.status(node)?.nodes.len();
+        outcome.promise(members == 3, || {
+            format!("{} knows {members} members, not 3", cluster.name(node))
+        });
+    }
+    Ok(outcome)
+}
+
+fn restart(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new("members_restart");
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    for node in cluster.nodes() {
+        cluster.kill_agent(node);
+    }
+    for node in cluster.nodes() {
+        cluster.start_agent(node)?;
+    }
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    timeline.event("all agents were killed at once, and run again");
+    cluster.arrive(3)?;
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    timeline.event("a newcomer after that");
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// Packets of the agents are recorded on a node, and the client sends them again, changes them, and
+/// makes some of its own. Then a newcomer joins all the same.
+fn forged(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new("forged");
+    let owner = cluster.owner()?;
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    for victim in [owner, super::steps::another_than(cluster, owner)] {
+        let host = cluster.host(victim);
+        let testbed = cluster.programs().testbed.as_os_str();
+        let mut record = host.command(testbed);
+        let recorded = output(record.args(["record", "--own", &host.address().to_string()]))?;
+        let file = cluster.work().join("recorded");
+        std::fs::write(&file, recorded).context("write what was recorded")?;
+        let before = cluster.status(victim)?;
+        let mac = before.node(host).and_then(|node| node.mac.clone());
+        let mac = mac.context("the node does not know its own Ethernet address")?;
+        let client = cluster.topology.client.as_ref();
+        let mut forge = client.command(testbed);
+        forge.args(["forge", "--vip", &VIP.to_string(), "--mac", &mac]);
+        forge.args(["--own", &client.address().to_string()]);
+        let sent = output(forge.arg("--recorded").arg(&file))?;
+        traffic.load.go_on(100)?;
+        let after = cluster.status(victim)?;
+        let kinds: Vec<&str> = sent.lines().collect();
+        timeline.event(format!(
+            "to {}, in vain: {}",
+            cluster.name(victim),
+            kinds.join(", ")
+        ));
+        for event in [
+            "bfd_down",
+            "owner",
+            "became_owner",
+            "became_backup",
+            "member_admitted",
+        ] {
+            let (then, now) = (before.event_count(event), after.event_count(event));
+            outcome.promise(then == now, || {
+                format!("{event} happened {now} times, not {then}")
+            });
+        }
+        promise_counted(&mut outcome, &before, &after, victim == owner);
+    }
+    let last = cluster.owner()?;
+    outcome.promise(last == owner, || "the VIP has moved".to_owned());
+    cluster.arrive(3)?;
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// Each kind of forged packets was counted. `owner`: the node is the owner, whom nobody sends
+/// advertisements that could be recorded.
+fn promise_counted(outcome: &mut Outcome, before: &Status, after: &Status, owner: bool) {
+    let hellos = |status: &Status, why: &str| {
+        let membership = status.membership.as_ref();
+        membership.and_then(|them| them.refused.get(why).copied())
+    };
+    for why in ["plain", "forged", "foreign", "repeated"] {
+        let counted = hellos(after, why) > hellos(before, why);
+        outcome.promise(counted, || {
+            format!("hellos refused as {why} were not counted")
+        });
+    }
+    let others = |status: &Status, protocol: &str, why: &str| {
+        let mut all = status.refused.iter();
+        let found = all.find(|one| one.protocol == protocol && one.reason == why);
+        found.map(|one| one.packets)
+    };
+    let bfd = ["missing", "digest", "sequence"].map(|why| ("bfd", why));
+    let vrrp = ["plain", "number", "unopened"].map(|why| ("vrrp", why));
+    let vrrp = if owner { &vrrp[..0] } else { &vrrp };
+    for (protocol, why) in bfd.iter().chain(vrrp).copied() {
+        let counted = others(after, protocol, why) > others(before, protocol, why);
+        outcome.promise(counted, || {
+            format!(
+                "{protocol} packets refused as {why} were not counted: {:?}",
+                after.refused
+            )
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! `vip leave`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::output::{complain, tell};
+use crate::config;
+use crate::net::diag::SocketDiag;
+use crate::observe::socket::{Drained, Request, ask};
+use crate::observe::status::Status;
+use crate::run_dir::RunDir;
+
+/// Between looks at the open connections.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Longest time for the VIP to become another node's, and for the programs to be removed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The wait that was given.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    config::duration(text)
+}
+
+pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::Result<ExitCode> {
+    let status: Status = ask(run_dir, &Request::Status)?;
+    let draining = true;
+    let drained: Drained = ask(run_dir, &Request::Drain { draining, force })?;
+    let node = drained.node;
+    tell(format_args!("{node} takes no new connections"));
+    let served: BTreeSet<SocketAddr> = status
+        .services
+        .iter()
+        .map(|service| SocketAddr::new(service.endpoint.ip(), service.target_port))
+        .collect();
+    let until = Instant::now() + timeout;
+    let mut told = None;
+    loop {
+        let open = connections(&served)?;
+        if open == 0 {
+            break;
+        }
+        if Instant::now() >= until {
+            complain(format_args!(
+                "{open} connections are still open after {timeout:?}; their clients are told when they \
+                 send"
+            ));
+            break;
+        }
+        if told != Some(open) {
+            tell(format_args!("{open} connections are open"));
+            told = Some(open);
+        }
+        sleep(LOOK);
+    }
+    let _node: String = ask(run_dir, &Request::Leave)?;
+    // The agent answers so once all is removed.
+    let end = Instant::now() + PATIENCE;
+    while ask::<Status>(run_dir, &Request::Status).is_ok() {
+        anyhow::ensure!(
+            Instant::now() < end,
+            "the agent has not ended its work within {PATIENCE:?}: see its log"
+        );
+        sleep(LOOK);
+    }
+    tell(format_args!(
+        "{node} has left the cluster; remove the static pod or disable the unit, and run `vip \
+         cleanup` for the agent's files: an agent that starts here joins again"
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connections of clients to the VIPs that this node's servers have open.
+fn connections(served: &BTreeSet<SocketAddr>) -> anyhow::Result<usize> {
+    let failed = "cannot ask the kernel for connections";
+    let diag = SocketDiag::open().context(failed)?;
+    let ports: BTreeSet<u16> = served.iter().map(SocketAddr::port).collect();
+    let mut open = 0;
+    for port in ports {
+        let all = diag.connections(port).context(failed)?;
+        open += all.iter().filter(|one| served.contains(&one.own())).count();
+    }
+    Ok(open)
+}

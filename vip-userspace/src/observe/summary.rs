@@ -1,0 +1,135 @@
+//! What an agent tells the others of itself in its hellos, so that any node can show the whole cluster:
+//! JSON with short keys, since a hello has room for 280 bytes. Later versions may add keys; what is
+//! missing is not known.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use vip_node::Fault;
+use vip_node::election::State;
+use vip_node::hello::MAX_TEXT;
+
+use crate::config::AGREED;
+use crate::datapath::Mode;
+
+/// What an agent tells of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    /// The node's name.
+    #[serde(rename = "n")]
+    pub name: String,
+    /// Its address of the other family.
+    #[serde(rename = "o", skip_serializing_if = "Option::is_none")]
+    pub other_address: Option<IpAddr>,
+    /// Version of the agent.
+    #[serde(rename = "v")]
+    pub version: String,
+    /// Its part in the election.
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// The owner that it believes in.
+    #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
+    pub owner: Option<IpAddr>,
+    /// How its program on the way in runs.
+    #[serde(rename = "x", skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Digests of what must agree, four hexadecimal digits each, in the order of
+    /// [`AGREED`].
+    #[serde(rename = "d")]
+    pub digests: String,
+    /// What keeps it from owning the VIP.
+    #[serde(rename = "f", skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+impl Summary {
+    /// The text for a hello. Of many faults, only as many as fit.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut summary = self.clone();
+        loop {
+            let text = serde_json::to_string(&summary).unwrap_or_default();
+            if text.len() <= MAX_TEXT || summary.faults.pop().is_none() {
+                return text;
+            }
+        }
+    }
+
+    /// Reads the text of another agent's hello; `None` if it says nothing that this version knows.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The digests, as a summary has them.
+    #[must_use]
+    pub fn written(digests: &[u16]) -> String {
+        digests.iter().map(|one| format!("{one:04x}")).collect()
+    }
+
+    /// The keys in which this agent's configuration and another one's differ, as messages name them.
+    pub fn differences(
+        &self,
+        other: &Self,
+    ) -> impl Iterator<Item = &'static crate::config::Agreed> {
+        let (own, theirs) = (chunks(&self.digests), chunks(&other.digests));
+        let pairs = own.zip(theirs).zip(&AGREED);
+        let differ = pairs.filter(|((own, theirs), _)| own != theirs);
+        let differ: Vec<_> = differ.map(|(_, agreed)| agreed).collect();
+        differ.into_iter()
+    }
+}
+
+fn chunks(digests: &str) -> impl Iterator<Item = &[u8]> {
+    digests.as_bytes().chunks(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        Summary {
+            name: "n".repeat(63),
+            other_address: "fd00:1111:2222:3333:4444:5555:6666:7777".parse().ok(),
+            version: "10.20.30".to_owned(),
+            state: Some(State::Initialize),
+            owner: "fd00:1111:2222:3333:4444:5555:6666:7778".parse().ok(),
+            mode: Some(Mode::Generic),
+            digests: Summary::written(&[0xabcd; AGREED.len()]),
+            faults: vec![Fault::Carrier; 8],
+        }
+    }
+
+    #[test]
+    fn a_summary_fits_a_hello_and_is_read_as_it_was_written() {
+        let longest = summary();
+        let text = longest.text();
+        assert!(text.len() <= MAX_TEXT, "{}: {text}", text.len());
+        let read = Summary::parse(&text).expect("is one");
+        let faults = read.faults.clone();
+        assert_eq!(Summary { faults, ..longest }, read);
+        let next = text.replacen('{', "{\"new\":5,", 1);
+        assert_eq!(Summary::parse(&next), Some(read));
+        assert_eq!(Summary::parse("no JSON"), None);
+        assert_eq!(Summary::parse("{}"), Some(Summary::default()));
+    }
+
+    #[test]
+    fn differences_are_named_by_key() {
+        let own = summary();
+        let mut other = own.clone();
+        assert_eq!(own.differences(&other).count(), 0);
+        let mut digests = [0xabcd; AGREED.len()];
+        digests[0] = 1;
+        other.digests = Summary::written(&digests);
+        let differ: Vec<_> = own.differences(&other).collect();
+        assert!(matches!(differ[..], [one] if one.key.contains("hash_key") && one.misroutes));
+        // An agent that tells of fewer keys, or of none.
+        other.digests.truncate(8);
+        assert_eq!(own.differences(&other).count(), 1);
+        other.digests.clear();
+        assert_eq!(own.differences(&other).count(), 0);
+    }
+}
