@@ -242,9 +242,10 @@ keys! {
 
         /// File with the key that the agents of the cluster share.
         ///
-        /// `vip key` makes it. It must be the same on all nodes, belong to root, and have mode 0600
-        /// or 0400. The agent reads it when it starts, and refuses to start with a file that is
-        /// wrong. [operations.md](operations.md#change-the-key) says how the key is changed.
+        /// It decides who may be a member, and seals what agents send each other. `vip key` makes it.
+        /// It must be the same on all nodes, belong to root, and have mode 0600 or 0400. The agent
+        /// reads it when it starts, and refuses to start with a file that is wrong.
+        /// [operations.md](operations.md#change-the-key) says how the key is changed.
         pub key_file: Option<PathBuf> {
             kind: file("absolute path"),
             unset: "none",

@@ -12,7 +12,7 @@ fn unknown_keys_are_refused_with_their_place() {
     );
     assert_eq!(
         refused_with("[vrrp]\n  virtual_router = 1"),
-        "vip.toml:4:3: unknown key `virtual_router`, expected one of `router_id`, `interval`, `priority`, `preempt`, `preempt_delay`, `mode`, `probe_address`"
+        "vip.toml:4:3: unknown key `virtual_router`, expected one of `router_id`, `interval`, `priority`, `preempt`, `preempt_delay`, `mode`, `interop`, `probe_address`"
     );
     assert_eq!(
         refused("nodes = [\"10.0.0.11\", { address = \"10.0.0.12\", wieght = 2 }]"),
