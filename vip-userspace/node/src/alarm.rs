@@ -59,6 +59,23 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The problem in a few words, behind the name of the node or host.
+    #[must_use]
+    pub const fn brief(self) -> &'static str {
+        match self {
+            Self::Stranger => "an agent that is no member",
+            Self::Unheard => "its packets do not arrive",
+            Self::NoAgent => "no agent runs there",
+            Self::OffLink => "not a neighbour on the VIP's NIC",
+            Self::TwoOwners => "owns the VIP, too",
+            Self::Duplicate => "has this node's address",
+            Self::SourceMacs => "its frames come from changing addresses",
+            Self::Differs => "has another configuration",
+        }
+    }
+}
+
 /// An alarm that is up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Alarm {

@@ -66,6 +66,16 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// End with 3 if the cluster is degraded
+        #[arg(long)]
+        exit_code: bool,
+        /// Wait until the cluster is healthy; implies --exit-code
+        #[arg(long)]
+        wait: bool,
+        /// Longest wait
+        #[arg(long, value_name = "DURATION", default_value = "60s", requires = "wait",
+              value_parser = leave::timeout)]
+        timeout: std::time::Duration,
         #[command(flatten)]
         agent: Agent,
     },
@@ -170,7 +180,16 @@ pub fn main() -> ExitCode {
             log,
             log_json,
         } => run::run(config, &log, log_json),
-        Command::Status { json, agent } => status::run(&agent.run_dir, json),
+        Command::Status {
+            json,
+            exit_code,
+            wait,
+            timeout,
+            agent,
+        } => {
+            let wait = wait.then_some(timeout);
+            status::run(&agent.run_dir, json, exit_code, wait)
+        }
         Command::Top { agent } => top::run(&agent.run_dir),
         Command::Events {
             follow,

@@ -1,18 +1,48 @@
 //! `vip status`.
 
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::output::{print, print_line};
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
 
-pub(super) fn run(run_directory: &RunDir, json: bool) -> anyhow::Result<ExitCode> {
-    let status: Status = ask(run_directory, &Request::Status)?;
+/// The exit status for a cluster that is degraded.
+const DEGRADED: u8 = 3;
+
+/// Between looks, while it waits.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Prints the status. `wait`: once the cluster is healthy, or after that time.
+pub(super) fn run(
+    run_directory: &RunDir,
+    json: bool,
+    exit_code: bool,
+    wait: Option<Duration>,
+) -> anyhow::Result<ExitCode> {
+    let end = Instant::now() + wait.unwrap_or_default();
+    let status = loop {
+        let asked: anyhow::Result<Status> = ask(run_directory, &Request::Status);
+        let is_over = Instant::now() >= end;
+        match asked {
+            // There may be no agent yet.
+            Err(_) if !is_over => {}
+            Ok(status) if !is_over && !status.problems().is_empty() => {}
+            answered => break answered?,
+        }
+        sleep(LOOK);
+    };
     if json {
         print_line(serde_json::to_string_pretty(&status)?)?;
     } else {
-        print(status)?;
+        print(&status)?;
     }
-    Ok(ExitCode::SUCCESS)
+    let degraded = !status.problems().is_empty();
+    Ok(if degraded && (exit_code || wait.is_some()) {
+        ExitCode::from(DEGRADED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }

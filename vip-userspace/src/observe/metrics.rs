@@ -293,6 +293,57 @@ const FAMILIES: &[Family] = &[
          among them.",
         |status| per_name("protocol", &status.received),
     ),
+    gauge(
+        "vip_healthy",
+        "Whether nothing is wrong with the cluster, as far as this node knows: the verdict of `vip \
+         status`.",
+        |status| one(status.problems().is_empty()),
+    ),
+    gauge(
+        "vip_member_confirmed",
+        "Whether all living members know the node, so that it may get new connections.",
+        |status| per_node(status, |node| Some(node.confirmed)),
+    ),
+    gauge(
+        "vip_member_gone",
+        "Whether nobody has heard the node for `reset_after`.",
+        |status| per_node(status, |node| Some(node.gone)),
+    ),
+    counter(
+        "vip_hellos_total",
+        "Datagrams with a hello between agents.",
+        |status| {
+            let them = status.membership.iter();
+            them.flat_map(|them| {
+                [("sent", them.sent), ("received", them.received)]
+                    .map(|(way, count)| Member::new([("way", way)], count))
+            })
+            .collect()
+        },
+    ),
+    counter(
+        "vip_hellos_refused_total",
+        "Hellos that were not taken, by reason. Each hello comes in two ways, so those that are \
+         repeated are no fault.",
+        |status| {
+            let them = status.membership.iter();
+            them.flat_map(|them| per_name("reason", &them.refused))
+                .collect()
+        },
+    ),
+    counter(
+        "vip_refused_packets_total",
+        "Packets of members' addresses that were not believed, by protocol and reason.",
+        |status| {
+            let refused = status.refused.iter();
+            refused
+                .map(|one| {
+                    let labels = [("protocol", &*one.protocol), ("reason", &*one.reason)];
+                    Member::new(labels, one.packets)
+                })
+                .collect()
+        },
+    ),
     counter(
         "vip_repairs_total",
         "What was found in the kernel not to be as it should, and put right.",

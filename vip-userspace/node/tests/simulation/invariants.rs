@@ -140,7 +140,9 @@ impl World {
         // One of lower priority waits for three intervals whether the other one yields.
         let told = self.hosts.iter().flat_map(|host| host.intervals);
         let interval = told.fold(2 * self.unit(), u64::max);
-        let limit = 5 * interval + 4 * self.latency + 4 * slowness;
+        // With a key, the first advertisement may be refused: its receiver asks for a hello then.
+        let intervals = if self.profile.keyed { 6 } else { 5 };
+        let limit = intervals * interval + 4 * self.latency + 4 * slowness;
         for a in 0..self.hosts.len() {
             if !self.hosts[a].answers(self.now) {
                 for b in 0..self.hosts.len() {

@@ -210,7 +210,10 @@ impl World {
             let port = 1024 + self.random.below(60_000) as u16;
             let end = self.walk(owner, port, tcp::SYN, None);
             self.say(|| format!("SYN to {owner}: {end:?}"));
-            if let End::Kept(holder) = end {
+            // One that leaves has been drained before.
+            if let End::Kept(holder) = end
+                && self.hosts[holder].present
+            {
                 self.opened += 1;
                 self.known_to_all(owner, holder);
                 let connection = Connection { port, holder };

@@ -45,7 +45,8 @@ impl Supervisor {
         let faults = view.faults.iter();
         let claim = self.claims.open.last();
         let alarms = self.segment.alarms.iter();
-        Ok(Status {
+        let mut status = Status {
+            verdict: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             vip: self.config.vip().endpoint(),
             services: self.services(view),
@@ -106,7 +107,9 @@ impl Supervisor {
             repairs: Repair::ALL
                 .map(|part| (part, self.journal.repairs(part)))
                 .into(),
-        })
+        };
+        status.verdict = status.verdict();
+        Ok(status)
     }
 
     fn node(&self, view: &View, peer: &Peer) -> anyhow::Result<status::Node> {

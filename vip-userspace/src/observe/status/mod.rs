@@ -1,6 +1,7 @@
 //! The state of the agent, as `vip status` shows it.
 
 mod text;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,9 @@ use crate::datapath::{Egress, Mode};
 /// is a code, a number or a name; sentences are for people, and may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// `healthy` if nothing is wrong, else `degraded`, and why: one line.
+    #[serde(default)]
+    pub verdict: String,
     /// Version of the agent.
     pub version: String,
     /// Address and port of the API.

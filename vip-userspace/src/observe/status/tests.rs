@@ -16,11 +16,21 @@ pub(crate) fn golden() -> Status {
     serde_json::from_str(GOLDEN).expect("every code has its type")
 }
 
+/// Compares with a golden file, or writes it with `VIP_WRITE_DOCS=1`.
+fn compare(file: &str, text: &str, golden: &str) {
+    if std::env::var_os("VIP_WRITE_DOCS").is_some() {
+        let path = format!("{}/src/observe/status/{file}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, text).expect("writes");
+    } else {
+        assert_eq!(text, golden);
+    }
+}
+
 #[test]
 fn json_keeps_its_form() {
     let status = golden();
     let json = serde_json::to_string_pretty(&status).expect("is written");
-    assert_eq!(json, GOLDEN.trim_end());
+    compare("golden.json", &format!("{json}\n"), GOLDEN);
     assert_eq!(status.fault_codes, Fault::ALL);
     let texts = Fault::ALL.map(|fault| fault.text().to_owned());
     assert_eq!(status.faults, texts);
@@ -75,7 +85,7 @@ fn codes_are_named_alike_in_json_and_metrics() {
 #[test]
 fn metrics_keep_their_form() {
     let text = metrics::render(&golden(), &ProbeTimes::default());
-    assert_eq!(text, METRICS);
+    compare("golden.metrics", &text, METRICS);
     for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
         let name = line.split(' ').nth(2).expect("a name");
         assert!(metrics::NAMES.contains(&name), "{name}");
@@ -84,5 +94,5 @@ fn metrics_keep_their_form() {
 
 #[test]
 fn text_has_a_line_for_each_fact_and_a_table_of_nodes() {
-    assert_eq!(golden().to_string(), TEXT);
+    compare("golden.txt", &golden().to_string(), TEXT);
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use vip_node::choice::Resort;
 use vip_node::health::Server;
 use vip_node::settings::some;
 
+use super::verdict::part;
 use super::{BfdPort, Node, Service, Status, Xdp};
 use crate::observe::event::Severity;
 
@@ -133,6 +135,7 @@ impl fmt::Display for Status {
         self.write_kernel(f)?;
         self.write_services(f)?;
         self.write_nodes(f)?;
+        self.write_agents(f)?;
         self.write_counters(f)
     }
 }
@@ -164,6 +167,7 @@ impl Status {
 
     /// The owner, this node's part, and all that is wrong.
     fn write_node(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        labelled!(f, "Cluster", "{}", self.verdict())?;
         labelled!(f, "VIP", "{}", self.vip)?;
         match &self.owner {
             Some(owner) => labelled!(f, "Owner", "{} ({})", owner.name, owner.address)?,
@@ -295,6 +299,48 @@ impl Status {
                 node.packets_per_second,
                 node.connections_per_second,
                 node.probe,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What the agents of all nodes tell of themselves.
+    fn write_agents(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.nodes.iter().map(|node| node.name.len()).max();
+        let width = width.unwrap_or(0).max(5);
+        let name = |address: IpAddr| {
+            let node = self.nodes.iter().find(|node| node.address == address);
+            node.map_or_else(|| address.to_string(), |node| node.name.clone())
+        };
+        writeln!(
+            f,
+            "\n{:width$}  {:10}  {:width$}  {:8}  {:7}  FAULTS",
+            "AGENT", "STATE", "OWNER", "VERSION", "XDP"
+        )?;
+        for node in &self.nodes {
+            let state = part(self, node).map_or("unknown", |state| state.name());
+            let (owner, version, mode, faults) = if node.own {
+                let owner = self.owner.as_ref().map(|owner| owner.address);
+                let faults = self.fault_codes.clone();
+                (owner, self.version.clone(), Some(self.xdp.mode), faults)
+            } else {
+                match node.told.clone() {
+                    Some(told) => (told.owner, told.version, told.mode, told.faults),
+                    None => (None, "unknown".to_owned(), None, Vec::new()),
+                }
+            };
+            let owner = owner.map_or_else(|| "-".to_owned(), name);
+            let mode = mode.map_or_else(|| "-".to_owned(), |mode| mode.to_string());
+            let faults: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
+            let faults = if faults.is_empty() {
+                "-".to_owned()
+            } else {
+                faults.join(", ")
+            };
+            writeln!(
+                f,
+                "{:width$}  {state:10}  {owner:width$}  {version:8}  {mode:7}  {faults}",
+                node.name
             )?;
         }
         Ok(())
