@@ -411,7 +411,7 @@ fn stand_in(run_dir: &Path) {
             BufReader::new(&stream).read_line(&mut line).expect("reads");
             let answer = if line.contains("drain") {
                 json!({ "node": "cp1", "instead": "the others are unready" })
-            } else if line.contains("handover") {
+            } else if line.contains("handover") || line.contains("forget") {
                 json!("cp2")
             } else if line.contains("reload") {
                 reloaded()
@@ -427,7 +427,12 @@ fn stand_in(run_dir: &Path) {
                     "counters": {}, "events": {}, "repairs": {},
                 })
             };
-            let reply = json!({ "ok": answer }).to_string();
+            let reply = if line.contains("leave") {
+                json!({ "error": "the members are those of `nodes`" })
+            } else {
+                json!({ "ok": answer })
+            };
+            let reply = reply.to_string();
             stream.write_all(reply.as_bytes()).expect("writes");
         }
     });
@@ -467,6 +472,8 @@ fn no_command_minds_a_reader_that_has_gone() {
         (with(&["handover"], &here), 0),
         (with(&["drain"], &here), 0),
         (with(&["undrain"], &here), 0),
+        (with(&["leave"], &here), 1),
+        (with(&["forget", "cp2"], &here), 0),
         (with(&["reload"], &here), 0),
         (with(&["check"], &cluster), 1),
         (with(&["manifest"], &cluster), 0),
