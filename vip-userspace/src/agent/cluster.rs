@@ -55,9 +55,7 @@ impl Cluster {
         found: &[(BackendIndex, Be128)],
         stored: Vec<Node>,
     ) -> Option<Self> {
-        let found_nodes = found
-            .iter()
-            .filter_map(|(_, address)| IpAddr::try_from(*address).ok());
+        let found_nodes = found.iter().map(|(_, address)| IpAddr::from(*address));
         let noted = |address: IpAddr| stored.iter().find(|node| node.address == address).cloned();
         let found_nodes: Vec<Node> = found_nodes
             .map(|address| noted(address).unwrap_or_else(|| Node::at(address)))
