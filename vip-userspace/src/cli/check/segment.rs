@@ -219,6 +219,15 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
             );
             vec![finding(Grade::Ok, NODES, text)]
         }
+        // It sends BFD to members, and this node is none before its agent runs.
+        (Some(Trouble::Silent), _) if config.is_open() => {
+            let text = format!(
+                "{} answers on {}; its agent sends no BFD here before this node is a member",
+                called(peer),
+                nic.name
+            );
+            vec![finding(Grade::Ok, NODES, text)]
+        }
         (Some(trouble), _) => of(trouble, Grade::Failure),
         (None, _) => Vec::new(),
     }
