@@ -38,7 +38,16 @@ fn bad_input_gets_one_line_and_exit_code_2() {
         &["check", "--config", name],
         &["cleanup", "--config", name],
         &["run", "--vip", "10.0.0.10:0", "--nodes", "10.0.0.11"],
-        &["run", "--vip", "10.0.0.10"],
+        &["run", "--nodes", "10.0.0.11"],
+        &[
+            "run",
+            "--vip",
+            "10.0.0.10",
+            "--nodes",
+            "10.0.0.11",
+            "--seeds",
+            "10.0.0.12",
+        ],
         &["run", "--config", "/nonexistent/vip.toml"],
         &["run"],
         &["key", "--fingerprint", name],
@@ -229,6 +238,23 @@ fn a_manifest_is_replaced_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_manifest_does_not_replace_the_file_that_it_is_made_from() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("vip.toml");
+    let link = directory.path().join("link.toml");
+    std::fs::write(&file, "vip = \"10.0.0.10\"\n").expect("writable");
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    let [name, other] = [&file, &link].map(|path| path.to_str().expect("a plain name"));
+    for output in [name, other] {
+        let (code, text) = refusal(&["manifest", "--from", name, "--output", output]);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("would be lost; name another one"), "{text}");
+    }
+    let text = std::fs::read_to_string(&file).expect("there");
+    assert_eq!(text, "vip = \"10.0.0.10\"\n");
+}
+
+#[test]
 fn a_key_is_made_and_changed_in_three_steps() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("key");
@@ -385,7 +411,7 @@ fn stand_in(run_dir: &Path) {
             BufReader::new(&stream).read_line(&mut line).expect("reads");
             let answer = if line.contains("drain") {
                 json!({ "node": "cp1", "instead": "the others are unready" })
-            } else if line.contains("handover") {
+            } else if line.contains("handover") || line.contains("forget") {
                 json!("cp2")
             } else if line.contains("reload") {
                 reloaded()
@@ -401,7 +427,12 @@ fn stand_in(run_dir: &Path) {
                     "counters": {}, "events": {}, "repairs": {},
                 })
             };
-            let reply = json!({ "ok": answer }).to_string();
+            let reply = if line.contains("leave") {
+                json!({ "error": "the members are those of `nodes`" })
+            } else {
+                json!({ "ok": answer })
+            };
+            let reply = reply.to_string();
             stream.write_all(reply.as_bytes()).expect("writes");
         }
     });
@@ -441,9 +472,12 @@ fn no_command_minds_a_reader_that_has_gone() {
         (with(&["handover"], &here), 0),
         (with(&["drain"], &here), 0),
         (with(&["undrain"], &here), 0),
+        (with(&["leave"], &here), 1),
+        (with(&["forget", "cp2"], &here), 0),
         (with(&["reload"], &here), 0),
         (with(&["check"], &cluster), 1),
         (with(&["manifest"], &cluster), 0),
+        (with(&["manifest"], &cluster[..2]), 0),
         (with(&["manifest", "--systemd"], &cluster), 0),
         (with(&["manifest", "--config"], &cluster), 0),
         (with(&["key"], &[]), 0),

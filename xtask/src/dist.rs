@@ -15,6 +15,7 @@ const FOLDER: &str = "target/dist";
 const FILES: &[&str] = &[
     "deploy/prometheus/alerts.yaml",
     "deploy/grafana/vip.json",
+    "deploy/cluster-api/control-plane.yaml",
     "LICENSE",
     "CHANGELOG.md",
 ];

@@ -55,9 +55,7 @@ impl Cluster {
         found: &[(BackendIndex, Be128)],
         stored: Vec<Node>,
     ) -> Option<Self> {
-        let found_nodes = found
-            .iter()
-            .filter_map(|(_, address)| IpAddr::try_from(*address).ok());
+        let found_nodes = found.iter().map(|(_, address)| IpAddr::from(*address));
         let noted = |address: IpAddr| stored.iter().find(|node| node.address == address).cloned();
         let found_nodes: Vec<Node> = found_nodes
             .map(|address| noted(address).unwrap_or_else(|| Node::at(address)))
@@ -124,7 +122,8 @@ impl Cluster {
 }
 
 /// This node, where agents find each other.
-fn own_node(config: &Config, address: IpAddr) -> Node {
+#[must_use]
+pub fn own_node(config: &Config, address: IpAddr) -> Node {
     let own = &config.own;
     let host = || {
         let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;

@@ -54,11 +54,11 @@ pub(super) async fn find_nic(
     }
 }
 
-/// Finds the NIC of the VIP.
+/// Finds the NIC of the VIP, as it is now.
 ///
 /// # Errors
 /// There is none now.
-async fn look(config: &Config, netlink: &Netlink) -> Result<Nic, NetError> {
+pub async fn look(config: &Config, netlink: &Netlink) -> Result<Nic, NetError> {
     let interface = config.interface.as_deref();
     let vip = config.vip().address;
     if config.is_open() {

@@ -29,6 +29,8 @@ mod taken;
 mod ticks;
 pub mod traces;
 
+pub use self::cluster::own_node;
+pub use self::late::look as look_for_nic;
 pub use self::taken::refuse_taken;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::members_file::{self, StoredMember};
 use super::notes;
-use crate::config::{Config, STATE_DIR};
+use crate::config::{Config, Node, STATE_DIR};
 use crate::files::{self, MadeDirectories};
 use crate::observe::journal;
 use crate::run_dir::{DRAINED, EVENTS, MEMBERS, RunDir};
@@ -32,6 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 )]
 pub struct Shared {
     path: PathBuf,
+}
+
+/// The members that an agent has noted in a state directory.
+#[must_use]
+pub fn noted_members(state_dir: &Path) -> Vec<Node> {
+    let noted = members_file::read(&state_dir.join(MEMBERS));
+    noted.into_iter().map(StoredMember::into_node).collect()
 }
 
 /// The state directory of a running agent. No other agent has it meanwhile.

@@ -1,12 +1,13 @@
 //! `vip check`: whether the agent would run here, and what would be in its way. Changes nothing.
 
-mod agent;
 mod ask;
 mod finding;
 mod listeners;
 mod machine;
+mod members;
 mod nic;
 mod nics;
+mod node;
 mod segment;
 mod vip;
 
@@ -16,27 +17,35 @@ use anyhow::Context as _;
 
 use self::finding::{Finding, Grade, finding, list};
 use super::output::print_line;
+use crate::agent;
 use crate::config::{Config, Flags};
 use crate::key_file;
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
+use vip_node::seal::KeyRing;
 
 pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let config = flags.into_config()?;
     let vips = list(&config.vips, |vip| vip.endpoint());
-    let text = format!("{vips}, {} nodes", config.nodes.len());
-    let mut findings = vec![finding(Grade::Ok, "config", text)];
-    if let Some(path) = &config.key_file {
-        let text = format!("{}: {}", path.display(), key_file::keys(path)?);
+    let nodes = match config.nodes.len() {
+        0 => "the agents find each other".to_owned(),
+        1 => "1 node".to_owned(),
+        count => format!("{count} nodes"),
+    };
+    let mut findings = vec![finding(Grade::Ok, "config", format!("{vips}, {nodes}"))];
+    let keys = config.key_file.as_deref().map(key_file::keys).transpose()?;
+    if let (Some(path), Some(keys)) = (&config.key_file, &keys) {
+        let text = format!("{}: {keys}", path.display());
         findings.push(finding(Grade::Ok, "key", text));
     }
+    findings.extend(members::admission(&config));
     findings.extend(machine::findings(&config));
-    findings.extend(agent::health(&config));
+    findings.extend(node::health(&config));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    findings.extend(runtime.block_on(network(&config))?);
+    findings.extend(runtime.block_on(network(&config, keys.as_ref()))?);
     findings.extend(listeners::findings(&config));
     for Finding { grade, what, text } in &findings {
         match print_line(format_args!("{grade:4}  {what:9}  {text}")) {
@@ -54,17 +63,10 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 /// The node's network, as far as this machine is one of the nodes.
-async fn network(config: &Config) -> anyhow::Result<Vec<Finding>> {
+async fn network(config: &Config, keys: Option<&KeyRing>) -> anyhow::Result<Vec<Finding>> {
     let netlink = Netlink::connect()?;
-    let nic = netlink
-        .find_nic(
-            config.vip().address,
-            &config.addresses(),
-            config.interface.as_deref(),
-        )
-        .await;
-    let mut findings = match nic {
-        Ok(nic) => on_nic(config, &nic, &netlink).await,
+    let mut findings = match agent::look_for_nic(config, &netlink).await {
+        Ok(nic) => on_nic(config, keys, &nic, &netlink).await,
         Err(error) => vec![finding(Grade::Failure, "node", error.to_string())],
     };
     for vip in &config.vips {
@@ -74,10 +76,17 @@ async fn network(config: &Config) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn on_nic(config: &Config, nic: &Nic, netlink: &Netlink) -> Vec<Finding> {
+async fn on_nic(
+    config: &Config,
+    keys: Option<&KeyRing>,
+    nic: &Nic,
+    netlink: &Netlink,
+) -> Vec<Finding> {
     let mut findings = nic::findings(config, nic);
-    findings.extend(agent::findings(config, nic, netlink).await);
-    findings.extend(segment::findings(config, nic, netlink).await);
+    findings.extend(node::findings(config, nic, netlink).await);
+    let (others, found) = members::others(config, keys, nic).await;
+    findings.extend(found);
+    findings.extend(segment::findings(config, &others, nic, netlink).await);
     findings.extend(nics::findings(config, nic, netlink).await);
     let vips = config.vips.iter().map(|vip| vip.address);
     let refused = netlink.refuse_no_hosts(nic, vips, config.addresses());
@@ -85,7 +94,7 @@ async fn on_nic(config: &Config, nic: &Nic, netlink: &Netlink) -> Vec<Finding> {
         findings.push(finding(Grade::Failure, "address", error.to_string()));
     }
     for vip in &config.vips {
-        findings.push(vip::claimants(config, vip.address, nic, netlink).await);
+        findings.push(vip::claimants(config, &others, vip.address, nic, netlink).await);
     }
     findings
 }

@@ -9,6 +9,7 @@ mod unit;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,7 +31,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = flags.into_config()?;
     check(&options, &config)?;
     let text = if options.config {
-        file(&config)
+        file(&options, &config)
     } else if options.systemd {
         unit(&options, &config)
     } else {
@@ -39,10 +40,50 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     match &options.output {
         None => print(text)?,
         Some(path) if path == Path::new("-") => print(text)?,
+        Some(path) if is_same_file(path, options.from.as_deref()) => {
+            let message = format!(
+                "--output {}: --from reads this file, which would be lost; name another one",
+                path.display()
+            );
+            return Err(BadInput(message).into());
+        }
         // Units are read by all, and kubeadm's manifests by root alone.
         Some(path) => write(path, &text, if options.systemd { 0o644 } else { 0o600 })?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether both are there, and are one file.
+fn is_same_file(output: &Path, from: Option<&Path>) -> bool {
+    let place = |path: &Path| {
+        let there = fs::metadata(path).ok()?;
+        Some((there.dev(), there.ino()))
+    };
+    let output = place(output);
+    output.is_some() && from.is_some_and(|from| place(from) == output)
+}
+
+/// A comment of one line that says who may become a member, where neither a list of nodes nor a key
+/// does. Empty otherwise.
+fn who_may_join(config: &Config) -> String {
+    if !config.is_open() || config.key_file.is_some() {
+        return String::new();
+    }
+    let api = match &config.members.api_name {
+        Some(name) => name.clone(),
+        None => config.vip().address.to_string(),
+    };
+    match config.health.tls {
+        Trust::Insecure => {
+            "# Any host on the segment may become a member: there is no key, and certificates \
+             are not checked.\n"
+                .to_owned()
+        }
+        Trust::WellKnownCa | Trust::Ca(_) => format!(
+            "# A host may become a member if its API server's certificate is from the cluster's CA, \
+             and names the host and {api}.\n"
+        ),
+    }
 }
 
 /// Writes a file whole or not at all: the kubelet acts on what it reads in between.
@@ -130,6 +171,7 @@ mod tests {
 
     use super::options::FILE;
     use super::*;
+    use crate::config::Overrides;
 
     #[derive(Parser)]
     struct Line {
@@ -139,8 +181,15 @@ mod tests {
 
     const CLUSTER: &str = "--vip 10.0.0.10:6443 --nodes 10.0.0.11,10.0.0.12,10.0.0.13";
 
+    /// A cluster whose agents find each other.
+    const OPEN: &str = "--vip 10.0.0.10:6443";
+
     fn options(more: &str) -> (Options, Config) {
-        let line = format!("manifest {CLUSTER} {more}");
+        options_of(CLUSTER, more)
+    }
+
+    fn options_of(cluster: &str, more: &str) -> (Options, Config) {
+        let line = format!("manifest {cluster} {more}");
         let line = Line::try_parse_from(line.split_whitespace()).expect("makes sense");
         let flags = Flags {
             config: None,
@@ -151,22 +200,119 @@ mod tests {
 
     #[test]
     fn configuration_file_says_what_the_flags_say() {
-        for more in [
-            "",
-            "--interface eth7 --vrid 9 --interval 250ms --insecure --http 0.0.0.0:1000",
-            "--ca /etc/a\"b/ca.crt",
-            "--check tls",
-            "--http node:9700 --run-dir /run/vip-b --state-dir /var/lib/vip-b",
-            "--check tcp --insecure",
-            "--key-file /etc/vip/key",
-            "--ca /etc/vip/ca.crt --token-file /etc/vip/token",
-            "--client-certificate /etc/vip/vip.crt --client-key /etc/vip/vip.key",
+        for (cluster, more) in [
+            (OPEN, ""),
+            (OPEN, "--seeds 10.0.0.11,10.0.0.12 --key-file /etc/vip/key"),
+            ("--vip 10.0.0.10:443,[fd00::10]:443", "--target-port 06443"),
+            (CLUSTER, ""),
+            (CLUSTER, "--target-port 7443"),
+            (
+                CLUSTER,
+                "--interface eth7 --vrid 9 --interval 250ms --insecure --http 0.0.0.0:1000",
+            ),
+            (CLUSTER, "--ca /etc/a\"b/ca.crt"),
+            (CLUSTER, "--check tls"),
+            (
+                CLUSTER,
+                "--http node:9700 --run-dir /run/vip-b --state-dir /var/lib/vip-b",
+            ),
+            (CLUSTER, "--check tcp --insecure"),
+            (CLUSTER, "--key-file /etc/vip/key"),
+            (CLUSTER, "--ca /etc/vip/ca.crt --token-file /etc/vip/token"),
+            (
+                CLUSTER,
+                "--client-certificate /etc/vip/vip.crt --client-key /etc/vip/vip.key",
+            ),
         ] {
-            let (_, mut config) = options(more);
-            let text = file(&config);
+            let (options, mut config) = options_of(cluster, more);
+            let text = file(&options, &config);
             config.vrrp.router_id = Some(config.router_id());
             assert_eq!(Config::parse(&text, FILE).expect(&text), config);
         }
+    }
+
+    #[test]
+    fn the_configuration_file_has_a_key_for_each_flag() {
+        let values = [
+            ("--vip", "10.0.0.10:443"),
+            ("--nodes", "10.0.0.11"),
+            ("--seeds", "10.0.0.11"),
+            ("--target-port", "6443"),
+            ("--interface", "eth0"),
+            ("--run-dir", "/run/vip-b"),
+            ("--state-dir", "/var/lib/vip-b"),
+            ("--key-file", "/etc/vip/key"),
+            ("--vrid", "9"),
+            ("--interval", "250ms"),
+            ("--check", "tls"),
+            ("--ca", "/etc/vip/ca.crt"),
+            ("--token-file", "/etc/vip/token"),
+            ("--client-certificate", "/etc/vip/vip.crt"),
+            ("--client-key", "/etc/vip/vip.key"),
+            ("--insecure", ""),
+            ("--http", "9700"),
+        ];
+        let mut command = <Overrides as clap::Args>::augment_args(clap::Command::new("manifest"));
+        command.build();
+        let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+        for flag in flags.filter(|flag| *flag != "help") {
+            let value = values.iter().find(|(name, _)| name[2..] == *flag);
+            let (name, value) = value.expect(flag);
+            // What does not fit together is not checked here.
+            let line = format!("manifest {name} {value}");
+            let line = Line::try_parse_from(line.split_whitespace()).expect("makes sense");
+            let keys = line.options.overrides.keys();
+            let [key] = &keys[..] else {
+                panic!("{flag}: {keys:?}")
+            };
+            let wanted = if value.is_empty() { "true" } else { value };
+            assert_eq!(key.value.trim_matches(['[', ']', '"']), wanted, "{flag}");
+        }
+    }
+
+    #[test]
+    fn manifests_without_a_list_or_a_key_say_who_may_join() {
+        let all = |cluster: &str, more: &str| {
+            let (options, config) = options_of(cluster, more);
+            [
+                pod(&options, &config),
+                unit(&options, &config),
+                file(&options, &config),
+            ]
+        };
+        for (cluster, more, says) in [
+            (
+                OPEN,
+                "",
+                Some("certificate is from the cluster's CA, and names the host and 10.0.0.10.\n"),
+            ),
+            (
+                OPEN,
+                "--insecure",
+                Some("# Any host on the segment may become a member"),
+            ),
+            (OPEN, "--key-file /etc/vip/key", None),
+            (CLUSTER, "", None),
+            (CLUSTER, "--insecure", None),
+        ] {
+            for text in all(cluster, more) {
+                let lines: Vec<&str> = text
+                    .lines()
+                    .filter(|line| line.contains("may become"))
+                    .collect();
+                assert_eq!(lines.len(), usize::from(says.is_some()), "{more}: {text}");
+                assert!(
+                    says.is_none_or(|says| text.contains(says)),
+                    "{more}: {text}"
+                );
+            }
+        }
+        let (options, config) = options_of(OPEN, "");
+        let pod = pod(&options, &config);
+        assert!(
+            !pod.contains("--nodes") && pod.contains("- \"--vip\"\n"),
+            "{pod}"
+        );
     }
 
     #[test]

@@ -47,9 +47,7 @@ pub enum ConfigError {
         address: IpAddr,
     },
     /// Neither a file nor flags.
-    #[error(
-        "nothing configured; give --config FILE, or --vip ADDRESS[:PORT] and --nodes ADDRESS,ADDRESS,..."
-    )]
+    #[error("nothing configured; give --vip ADDRESS[:PORT], or --config FILE")]
     Nothing,
 }
 

@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::fault::{ConfigError, Place, Source};
 use super::given::Given;
 use super::key::{Entry, Flag, FlagTexts, Otherwise, Said};
-use super::keys::{self, Config, RUN_DIR, sections};
+use super::keys::{self, Config, Form, RUN_DIR, sections};
 use super::kind::{Arity, Kind};
 use super::types::Vip;
 use crate::run_dir::RunDir;
@@ -32,6 +32,17 @@ pub struct Flags {
 pub struct Overrides {
     /// As they were given, those of lists with commas between their values.
     texts: FlagTexts,
+}
+
+/// A key of the file, and its value as TOML.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyLine {
+    /// The table that it is in; empty at the top.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
 }
 
 impl Flags {
@@ -113,6 +124,26 @@ impl Overrides {
         words
     }
 
+    /// The keys of the file that say the same, in its order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<KeyLine> {
+        let mut lines = vec![];
+        for section in sections() {
+            for entry in &section.entries {
+                let text = entry.flag.and_then(|flag| self.texts.get(flag.name));
+                lines.extend(text.map(|text| KeyLine {
+                    section: match section.form {
+                        Form::Top | Form::Entry => "",
+                        Form::Table => section.name,
+                    },
+                    name: entry.name,
+                    value: value_in_file(entry, &text.to_string_lossy()),
+                }));
+            }
+        }
+        lines
+    }
+
     /// The value of one flag.
     fn read<T: 'static>(
         &self,
@@ -179,6 +210,20 @@ fn filled() -> impl TypedValueParser<Value = OsString> {
             Ok(value)
         }
     })
+}
+
+/// The text of a flag as a value of the file.
+fn value_in_file(entry: &Entry, text: &str) -> String {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    match (entry.arity, text.parse::<i64>()) {
+        (Arity::Switch, _) => text.to_owned(),
+        (Arity::List, _) => {
+            let values = text.split(',').map(|text| quoted(text.trim()));
+            format!("[{}]", values.collect::<Vec<_>>().join(", "))
+        }
+        (Arity::One, Ok(number)) if entry.kind.starts_with("integer") => number.to_string(),
+        (Arity::One, _) => quoted(text),
+    }
 }
 
 fn argument(flag: Flag, entry: &Entry) -> Arg {

@@ -30,8 +30,8 @@ pub(super) struct Entry {
     pub(super) arity: Arity,
     pub(super) otherwise: Otherwise,
     pub(super) reload: Reload,
-    /// Its value in the example of all keys.
-    pub(super) example: Option<&'static str>,
+    /// Its values in the examples of the page.
+    pub(super) examples: Examples,
     pub(super) flag: Option<Flag>,
 }
 
@@ -44,6 +44,15 @@ pub(super) enum Otherwise {
     Unset(&'static str),
     /// There is no configuration.
     Required,
+}
+
+/// The values of a key in the page's two examples.
+#[derive(Clone, Copy)]
+pub(super) struct Examples {
+    /// In the example of a cluster with a list of nodes.
+    pub(super) listed: Option<&'static str>,
+    /// In the example of a cluster whose agents find each other.
+    pub(super) open: Option<&'static str>,
 }
 
 /// What becomes of a changed value while the agent runs.
@@ -70,7 +79,7 @@ impl<T: 'static> Key<T> {
         documentation: &'static str,
         kind: Kind<T>,
         (otherwise, reload): (Otherwise, Reload),
-        (example, flag): (Option<&'static str>, Option<Flag>),
+        (examples, flag): (Examples, Option<Flag>),
     ) -> Self {
         let entry = Entry {
             name,
@@ -80,7 +89,7 @@ impl<T: 'static> Key<T> {
             arity: kind.arity,
             otherwise,
             reload,
-            example,
+            examples,
             flag,
         };
         Self { entry, kind }
@@ -302,7 +311,13 @@ pub(super) trait Switched: Group {
             Self::ENABLED,
             boolean(),
             default,
-            (Some("true"), None),
+            (
+                Examples {
+                    listed: Some("true"),
+                    open: None,
+                },
+                None,
+            ),
         )
     }
 }
@@ -379,7 +394,9 @@ pub(super) fn make<T>(
 ///   is an `Option`; or `required: "a value to propose"`.
 /// - `reload` ([`Reload`]) says whether `vip reload` applies a changed value (`Live`), or only the
 ///   next start of the agent (`Restart`).
-/// - `example` is the value in the page's example of all keys. It may be left out.
+/// - `example` is the value in the page's example of a cluster with a list of nodes, `open_example`
+///   that in the example of a cluster whose agents find each other. Both may be left out; a test
+///   wants one of them.
 /// - `flag` has the flag's name, and that of its value. It may be left out.
 ///
 /// After a change, `VIP_WRITE_DOCS=1 cargo test -p vip-userspace page_is_up_to_date` writes the
@@ -396,6 +413,7 @@ macro_rules! keys {
                     $otherwise:ident: $text:expr,
                     reload: $reload:ident
                     $(, example: $example:expr)?
+                    $(, open_example: $open:expr)?
                     $(, flag: ($flag:expr, $value:expr))?
                     $(,)?
                 }
@@ -422,7 +440,7 @@ macro_rules! keys {
                 $(
                     let $field = table.$otherwise(
                         &keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
-                            [$($example)?] [$($flag, $value)?]),
+                            [$($example)?] [$($open)?] [$($flag, $value)?]),
                         $text,
                     )?;
                 )*
@@ -435,7 +453,7 @@ macro_rules! keys {
             fn entries() -> Vec<$crate::config::key::Entry> {
                 vec![$(
                     keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
-                        [$($example)?] [$($flag, $value)?])
+                        [$($example)?] [$($open)?] [$($flag, $value)?])
                     .entry(),
                 )*]
             }
@@ -448,7 +466,7 @@ macro_rules! keys {
                 Ok(vec![$(
                     table.said(
                         &keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
-                            [$($example)?] [$($flag, $value)?]),
+                            [$($example)?] [$($open)?] [$($flag, $value)?]),
                         section,
                         source,
                     )?,
@@ -457,7 +475,7 @@ macro_rules! keys {
         }
     };
     (@key $field:ident [$($doc:literal)*] $kind:expr, $otherwise:ident, $text:expr, $reload:ident,
-        $example:tt $flag:tt) => {
+        $example:tt $open:tt $flag:tt) => {
         $crate::config::key::Key::new(
             stringify!($field),
             concat!($($doc, "\n"),*),
@@ -466,7 +484,13 @@ macro_rules! keys {
                 keys!(@otherwise $otherwise $text),
                 $crate::config::key::Reload::$reload,
             ),
-            (keys!(@example $example), keys!(@flag $flag)),
+            (
+                $crate::config::key::Examples {
+                    listed: keys!(@example $example),
+                    open: keys!(@example $open),
+                },
+                keys!(@flag $flag),
+            ),
         )
     };
     // That a value is missing is said when those that are there are right.

@@ -118,6 +118,7 @@ keys! {
             required: "\"10.0.0.10:6443\"",
             reload: Live,
             example: "[\"10.0.0.10:443\", \"[fd00::10]:443\"]",
+            open_example: "[\"10.0.0.10:6443\", \"[fd00::10]:6443\"]",
             flag: ("--vip", "ADDRESS[:PORT],..."),
         }
 
@@ -146,6 +147,7 @@ keys! {
             kind: seeds(),
             unset: "none",
             reload: Restart,
+            open_example: "[\"10.0.0.11\", \"10.0.0.12\"]",
             flag: ("--seeds", "ADDRESS,..."),
         }
 
@@ -240,15 +242,16 @@ keys! {
 
         /// File with the key that the agents of the cluster share.
         ///
-        /// `vip key` makes it. It must be the same on all nodes, belong to root, and have mode 0600
-        /// or 0400. The agent reads it when it starts, and refuses to start with a file that is
-        /// wrong; `vip reload` reads it again. [operations.md](operations.md#change-the-key) says how
-        /// the key is changed.
+        /// It decides who may be a member, and seals what agents send each other. `vip key` makes it.
+        /// It must be the same on all nodes, belong to root, and have mode 0600 or 0400. The agent
+        /// reads it when it starts, and refuses to start with a file that is wrong; `vip reload` reads
+        /// it again. [operations.md](operations.md#change-the-key) says how the key is changed.
         pub key_file: Option<PathBuf> {
             kind: file("absolute path"),
             unset: "none",
             reload: Restart,
             example: "\"/etc/vip/key\"",
+            open_example: "\"/etc/vip/key\"",
             flag: ("--key-file", "FILE"),
         }
     }
@@ -286,10 +289,13 @@ keys! {
     /// The keys of `[members]` about the node itself.
     pub(super) struct Own {
         /// The name of this node in the status of all nodes, in metrics and logs.
+        ///
+        /// If another member has the same name, the others call this one by its address.
         pub(super) name: Option<Placed<String>> {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`", node_name).placed(),
             unset: "the host's name",
             reload: Restart,
+            open_example: "\"cp1\"",
         }
 
         /// This node's address of the other family.
@@ -299,6 +305,7 @@ keys! {
             kind: text("unicast, of the other family", host).placed(),
             unset: "none",
             reload: Restart,
+            open_example: "\"fd00::11\"",
         }
 
         /// This node's share of new connections, relative to the others'.
@@ -308,6 +315,7 @@ keys! {
             kind: number(1..=u16::MAX).placed(),
             unset: "1",
             reload: Restart,
+            open_example: "2",
         }
     }
 }
@@ -319,31 +327,33 @@ keys! {
         /// The name that a newcomer's API server must have in its certificate, in the place of the
         /// VIP: that of a DNS `controlPlaneEndpoint`, say.
         ///
-        /// Without a key, that certificate proves that a host may become a member.
+        /// Without a key, that certificate proves that a host may become a member. With a key, and
+        /// with `insecure = true`, nobody is asked for one.
         pub api_name: Option<String> {
             kind: text("DNS name", dns_name),
             unset: "the VIP",
             reload: Restart,
-            example: "\"api.example.com\"",
+            open_example: "\"api.example.com\"",
         }
 
         /// Time after which a member that is gone is forgotten.
         ///
-        /// Until then its connections are dropped and not reset while it may come back, and it keeps
-        /// its place. `vip forget NODE` forgets it at once.
+        /// Until then it keeps its place: one of the 16 there are, and its rows in the rank table. If
+        /// it comes back with the same address, no connection moves. `vip forget NODE` forgets it at
+        /// once.
         pub forget_after: Duration {
             kind: duration(ms(60_000)..=ms(2_592_000_000)),
             default: "24h",
             reload: Restart,
-            example: "\"1h\"",
+            open_example: "\"1h\"",
         }
 
-        /// The UDP port of hellos: the same on all nodes.
+        /// The UDP port of hellos, by which agents find each other: the same on all nodes.
         pub port: u16 {
             kind: number(1..=u16::MAX),
             default: "9643",
             reload: Restart,
-            example: "9643",
+            open_example: "9644",
         }
     }
 }
@@ -410,7 +420,7 @@ keys! {
         /// Whether advertisements go to each node by itself, or to 224.0.0.18 (ff02::12).
         ///
         /// Must be the same on all nodes, and on keepalived if that takes part. In either mode the
-        /// agent accepts advertisements of configured nodes only.
+        /// agent accepts advertisements of members only.
         pub mode: VrrpMode {
             kind: word(&[
                 ("unicast", VrrpMode::Unicast),
@@ -723,8 +733,8 @@ keys! {
         /// Where to listen for HTTP: metrics, probes, status page. `ADDRESS:PORT`, `PORT` or
         /// `node:PORT`.
         ///
-        /// A port alone is one of 127.0.0.1. `node:9643` is that port of each node's own address,
-        /// the one in `nodes`, and of 127.0.0.1, so that one file serves on all nodes and the
+        /// A port alone is one of 127.0.0.1. `node:9643` is that port of each node's own address
+        /// on the VIP's segment, and of 127.0.0.1, so that one file serves on all nodes and the
         /// kubelet's probes need no address of the node; `0.0.0.0:9643` is the port of all
         /// addresses. `/` is the status page, `/metrics` is for Prometheus, `/healthz` and
         /// `/readyz` are for the kubelet. It only reads, and authenticates nobody. Listen at

@@ -175,8 +175,11 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
 
 /// As it would be written in a file.
 fn written(duration: Duration) -> String {
+    let seconds = duration.as_secs();
     if duration.is_zero() {
         "0s".to_owned()
+    } else if seconds >= 3600 && duration == Duration::from_secs(seconds / 3600 * 3600) {
+        format!("{}h", seconds / 3600)
     } else {
         format!("{duration:?}")
     }

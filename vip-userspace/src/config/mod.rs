@@ -30,7 +30,7 @@ use self::key::FlagTexts;
 
 pub use self::agreement::{AGREED, Agreed, digests};
 pub use self::fault::ConfigError;
-pub use self::flags::{Flags, Overrides};
+pub use self::flags::{Flags, KeyLine, Overrides};
 pub use self::keys::{
     BPFFS, Bfd, Config, Datapath, Health, Local, Members, RUN_DIR, STATE_DIR, Vrrp,
 };

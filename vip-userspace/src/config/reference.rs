@@ -21,7 +21,8 @@ pub fn page(old: &str) -> String {
 
 fn generated(name: &str) -> String {
     match name {
-        "example" => example(),
+        "example" => example(|entry| entry.examples.listed),
+        "open-example" => example(|entry| entry.examples.open),
         "flags" => flag_table(),
         name => {
             let sections = sections();
@@ -31,11 +32,14 @@ fn generated(name: &str) -> String {
     }
 }
 
-/// A file with all keys that have an example.
-fn example() -> String {
+/// A file with all keys that have a value in this example.
+fn example(value: fn(&Entry) -> Option<&'static str>) -> String {
     let mut text = "```toml\n".to_owned();
     for section in sections() {
-        let lines: Vec<String> = section.entries.iter().filter_map(example_line).collect();
+        let entries = section.entries.iter();
+        let lines =
+            entries.filter_map(|entry| Some(format!("{} = {}\n", entry.name, value(entry)?)));
+        let lines: Vec<String> = lines.collect();
         if lines.is_empty() {
             continue;
         }
@@ -47,10 +51,6 @@ fn example() -> String {
         text += &lines.concat();
     }
     text + "```\n"
-}
-
-fn example_line(entry: &Entry) -> Option<String> {
-    Some(format!("{} = {}\n", entry.name, entry.example?))
 }
 
 fn key_table(section: &Section) -> String {

@@ -8,10 +8,11 @@ use std::process::Command;
 use vip_userspace::observe::event;
 
 /// Sections of the configuration. The empty one is the top, and `nodes` are entries of that list.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("", "?"),
     ("nodes", "nodes = [{ ? }]"),
     ("services", "[[services]]\n?"),
+    ("members", "[members]\n?"),
     ("vrrp", "[vrrp]\n?"),
     ("bfd", "[bfd]\n?"),
     ("health", "[health]\n?"),

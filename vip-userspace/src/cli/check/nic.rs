@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::finding::{Finding, Grade, finding};
+use crate::agent;
 use crate::config::{Config, XdpMode};
 use crate::net::Nic;
 use crate::net::bond::{self, Bond};
@@ -53,7 +54,11 @@ const NATIVE_DRIVERS: &[&str] = &[
 ];
 
 pub(super) fn findings(config: &Config, nic: &Nic) -> Vec<Finding> {
-    let node = config.name(nic.address);
+    let node = if config.is_open() {
+        agent::own_node(config, nic.address).name
+    } else {
+        config.name(nic.address)
+    };
     let driver = nic.driver.as_deref().unwrap_or("unknown");
     let mut findings = vec![finding(
         Grade::Ok,

@@ -39,7 +39,13 @@ struct Seen {
     status: Option<Status>,
 }
 
-pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> Vec<Finding> {
+/// `others`: the nodes but this one.
+pub(super) async fn findings(
+    config: &Config,
+    others: &[Node],
+    nic: &Nic,
+    netlink: &Netlink,
+) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config
         .vips
         .iter()
@@ -54,11 +60,7 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
             finding(Grade::Warning, "VIP", text)
         })
         .collect();
-    let peers: Vec<&Node> = config
-        .nodes
-        .iter()
-        .filter(|node| node.address != nic.address)
-        .collect();
+    let peers: Vec<&Node> = others.iter().collect();
     if peers.is_empty() {
         return findings;
     }
@@ -92,7 +94,7 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
 }
 
 /// A node, for people.
-fn called(node: &Node) -> String {
+pub(super) fn called(node: &Node) -> String {
     let address = node.address.to_string();
     if node.name == address {
         address
@@ -214,6 +216,15 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
             let text = format!(
                 "{} answers, UDP port 3784 is let through, and no agent runs there yet",
                 called(peer)
+            );
+            vec![finding(Grade::Ok, NODES, text)]
+        }
+        // It sends BFD to members, and this node is none before its agent runs.
+        (Some(Trouble::Silent), _) if config.is_open() => {
+            let text = format!(
+                "{} answers on {}; its agent sends no BFD here before this node is a member",
+                called(peer),
+                nic.name
             );
             vec![finding(Grade::Ok, NODES, text)]
         }

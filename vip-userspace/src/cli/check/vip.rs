@@ -7,7 +7,7 @@ use vip_common::wire::addr::Mac;
 use super::ask::ask_all;
 use super::finding::{Finding, Grade, finding};
 use super::nics;
-use crate::config::Config;
+use crate::config::{Config, Node};
 use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
 
@@ -40,6 +40,7 @@ pub(super) fn in_use(vip: IpAddr, places: &[String]) -> Finding {
 /// Asks the segment for the VIP, as any client would: who answers must be one of the nodes.
 pub(super) async fn claimants(
     config: &Config,
+    others: &[Node],
     vip: IpAddr,
     nic: &Nic,
     netlink: &Netlink,
@@ -57,7 +58,7 @@ pub(super) async fn claimants(
             .iter()
             .find(|neighbour| neighbour.mac.map(Mac::from_wire) == Some(mac))?
             .address;
-        config.nodes.iter().find(|node| node.address == address)
+        others.iter().find(|node| node.address == address)
     };
     if let Some(stranger) = answers.iter().find(|mac| node_of(**mac).is_none()) {
         if let Some(name) = nics::named(netlink, *stranger).await {
@@ -67,12 +68,21 @@ pub(super) async fn claimants(
             );
             return finding(Grade::Failure, "segment", text);
         }
+        let unless = if config.is_open() {
+            format!(
+                "; if it is a node of this cluster, its hellos do not arrive here: let UDP port {} \
+                 through, or set `seeds`",
+                config.members.port
+            )
+        } else {
+            String::new()
+        };
         return finding(
             Grade::Failure,
             "segment",
             format!(
                 "{stranger}, which is none of the nodes, answers for {vip}: find that host and \
-                 take the address off it (keepalived, kube-vip, a duplicate)"
+                 take the address off it (keepalived, kube-vip, a duplicate){unless}"
             ),
         );
     }

@@ -1,81 +1,62 @@
 //! The configuration file.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use super::options::FILE;
-use super::quoted::quoted;
-use crate::config::{Config, RUN_DIR, STATE_DIR};
-use crate::probe::{Ask, Credentials, Trust};
+use super::options::{FILE, Options};
+use super::who_may_join;
+use crate::config::{Config, KeyLine};
 
-pub(super) fn file(config: &Config) -> String {
-    let list = |list: Vec<String>| {
-        let quoted: Vec<String> = list.iter().map(|text| quoted(text)).collect();
-        format!("[{}]", quoted.join(", "))
-    };
-    let vips = config.vips.iter().map(|vip| vip.endpoint().to_string());
-    let nodes = config.nodes.iter().map(|node| node.address.to_string());
+/// Every key that a flag gives. Three more are written down also if no flag gives them: the router
+/// number, which would change with the VIP, and two that are often changed.
+pub(super) fn file(options: &Options, config: &Config) -> String {
     let mut file = format!(
         "# Configuration of vip, the same on all nodes: {FILE}\n\
          # Every key is explained in docs/configuration.md\n\
-         vip = {}\n\
-         nodes = {}\n",
-        list(vips.collect()),
-        list(nodes.collect()),
+         {}",
+        who_may_join(config)
     );
-    if let Some(interface) = &config.interface {
-        let _infallible = writeln!(file, "interface = {}", quoted(interface));
-    }
-    for (key, path, default) in [
-        ("run_dir", config.run_dir.path(), RUN_DIR),
-        ("state_dir", &*config.state_dir, STATE_DIR),
+    let mut lines = options.overrides.keys();
+    for (section, name, value) in [
+        ("vrrp", "router_id", config.router_id().to_string()),
+        (
+            "vrrp",
+            "interval",
+            format!("\"{}ms\"", config.vrrp.interval.as_millis()),
+        ),
+        (
+            "http",
+            "listen",
+            config
+                .http
+                .map_or_else(String::new, |http| format!("\"{http}\"")),
+        ),
     ] {
-        if path != Path::new(default) {
-            let path = quoted(path.to_str().unwrap_or_default());
-            let _infallible = writeln!(file, "{key} = {path}");
+        let is_given = lines
+            .iter()
+            .any(|line| line.section == section && line.name == name);
+        if !is_given && !value.is_empty() {
+            lines.push(KeyLine {
+                section,
+                name,
+                value,
+            });
         }
     }
-    if let Some(path) = &config.key_file {
-        let path = quoted(path.to_str().unwrap_or_default());
-        let _infallible = writeln!(file, "key_file = {path}");
-    }
-    let _infallible = write!(
-        file,
-        "\n[vrrp]\nrouter_id = {}\ninterval = \"{}ms\"\n",
-        config.router_id(),
-        config.vrrp.interval.as_millis(),
-    );
-    let mut health = Vec::new();
-    let mut line = |key: &str, path: &Path| {
-        health.push(format!(
-            "{key} = {}",
-            quoted(path.to_str().unwrap_or_default())
-        ));
-    };
-    if let Trust::Ca(path) = &config.health.tls {
-        line("ca", path);
-    }
-    match &config.health.credentials {
-        None => {}
-        Some(Credentials::Token(path)) => line("token_file", path),
-        Some(Credentials::Certificate { certificate, key }) => {
-            line("client_certificate", certificate);
-            line("client_key", key);
+    let mut sections: Vec<&str> = lines.iter().map(|line| line.section).collect();
+    // The order of first mention is that of the page; a table may only be begun once.
+    let mut begun = Vec::new();
+    sections.retain(|section| {
+        let is_new = !begun.contains(section);
+        begun.push(*section);
+        is_new
+    });
+    for section in sections {
+        if !section.is_empty() {
+            let _infallible = write!(file, "\n[{section}]\n");
         }
-    }
-    if config.health.tls == Trust::Insecure {
-        health.push("insecure = true".to_owned());
-    }
-    match config.checks.first().map(|check| &check.ask) {
-        Some(Ask::Tls) => health.push("check = \"tls\"".to_owned()),
-        Some(Ask::Tcp) => health.push("check = \"tcp\"".to_owned()),
-        Some(Ask::Http(_)) | None => {}
-    }
-    if !health.is_empty() {
-        let _infallible = write!(file, "\n[health]\n{}\n", health.join("\n"));
-    }
-    if let Some(http) = config.http {
-        let _infallible = write!(file, "\n[http]\nlisten = \"{http}\"\n");
+        for line in lines.iter().filter(|line| line.section == section) {
+            let _infallible = writeln!(file, "{} = {}", line.name, line.value);
+        }
     }
     file
 }

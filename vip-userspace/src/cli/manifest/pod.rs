@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::options::{FILE, Options};
 use super::quoted::quoted;
+use super::who_may_join;
 use crate::config::{Config, Listen};
 use crate::probe::Trust;
 
@@ -77,7 +78,7 @@ fn head(options: &Options, config: &Config) -> String {
     format!(
         "# One stable address for the Kubernetes API: {}\n\
          # Put this on every control-plane node, as {}/vip.yaml\n\
-         apiVersion: v1\n\
+         {}apiVersion: v1\n\
          kind: Pod\n\
          metadata:\n  \
            name: vip\n  \
@@ -103,6 +104,7 @@ fn head(options: &Options, config: &Config) -> String {
                  - run\n",
         config.vip().endpoint(),
         options.distribution.manifests(),
+        who_may_join(config),
         quoted(&options.image),
     )
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::options::Options;
+use super::who_may_join;
 use crate::config::Config;
 
 /// Where the binary is to lie on the nodes, for the unit.
@@ -33,7 +34,7 @@ pub(super) fn unit(options: &Options, config: &Config) -> String {
     format!(
         "# One stable address for the Kubernetes API: {}\n\
          # Put this on every control-plane node, as /etc/systemd/system/vip.service\n\
-         [Unit]\n\
+         {}[Unit]\n\
          Description=Stable address for the Kubernetes API\n\
          Wants=network-online.target\n\
          After=network-online.target\n\
@@ -69,6 +70,7 @@ pub(super) fn unit(options: &Options, config: &Config) -> String {
          [Install]\n\
          WantedBy=multi-user.target\n",
         config.vip().endpoint(),
+        who_may_join(config),
     )
 }
 

@@ -126,7 +126,9 @@ fn credentials(credentials: &Credentials) -> Finding {
 /// The CA that API servers are checked by. It may come later than the agent: with `kubeadm init`.
 fn authority(config: &Config) -> Option<Finding> {
     let asks_tls = |check: &Check| check.ask != Ask::Tcp;
-    if !config.checks.iter().any(asks_tls) {
+    // A newcomer shows a certificate, whatever the health checks ask.
+    let proves = config.is_open() && config.key_file.is_none();
+    if !proves && !config.checks.iter().any(asks_tls) {
         return None;
     }
     Some(match config.health.tls.check()? {
@@ -135,7 +137,12 @@ fn authority(config: &Config) -> Option<Finding> {
             finding(Grade::Ok, "health", text)
         }
         Authority::Missing(why) => {
-            let text = format!("{why}; no API server counts as ready until it is there");
+            let also = if proves {
+                ", and no other host becomes a member,"
+            } else {
+                ""
+            };
+            let text = format!("{why}; no API server counts as ready{also} until it is there");
             finding(Grade::Warning, "health", text)
         }
         Authority::Wrong(why) => finding(Grade::Failure, "health", why),
