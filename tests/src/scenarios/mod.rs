@@ -24,6 +24,7 @@ mod handover;
 mod hiccup;
 mod hop_bound;
 mod keepalived_peer;
+mod key_changed;
 mod kube_vip;
 mod kubernetes;
 mod late_network;
@@ -110,6 +111,7 @@ pub const ALL: &[Scenario] = &[
     members::FORGOTTEN,
     members::RESTARTED,
     members::KEYED,
+    key_changed::SCENARIO,
     first_start::SCENARIO,
     allow_list::SCENARIO,
     links::BRIDGE,

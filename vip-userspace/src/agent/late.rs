@@ -62,9 +62,9 @@ pub async fn look(config: &Config, netlink: &Netlink) -> Result<Nic, NetError> {
     let interface = config.interface.as_deref();
     let vip = config.vip().address;
     if config.is_open() {
-        let others = config.vips.iter().map(|vip| vip.address);
-        let vips: Vec<IpAddr> = [vip].into_iter().chain(others).collect();
-        return netlink.find_own_nic(&vips, interface).await;
+        return netlink
+            .find_own_nic(&config.vips_by_rank(), interface)
+            .await;
     }
     netlink.find_nic(vip, &config.addresses(), interface).await
 }

@@ -87,6 +87,8 @@ pub(super) enum Command {
     Sockets(Box<Sockets>),
     /// The socket for BFD from now on; `None` if there is none.
     Bfd(Option<BfdSocket>),
+    /// Other keys seal what is sent, and are accepted.
+    Keys(Arc<KeyRing>),
     /// Look whether the map says what it should.
     Reconcile,
     /// How is the node?
@@ -707,6 +709,11 @@ impl NodeLoop {
                 self.sockets.bfd = socket;
                 self.hear_members();
                 None
+            }
+            Command::Keys(keys) => {
+                let auth = keys.bfd_auth();
+                self.config.keys = Some(keys);
+                Some(Input::Keys(auth))
             }
             Command::Reconcile => {
                 if self.rewrite() {

@@ -5,8 +5,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,9 +20,12 @@ use vip_node::seal::KeyRing;
 
 use super::node_thread::Teller;
 use super::probes::Outcome;
+use crate::config::{Config, digests};
+use crate::net::Nic;
 use crate::net::hello::HelloSocket;
 use crate::observe::status::Admission;
 use crate::observe::summary::Summary;
+use crate::probe::Trust;
 use crate::random;
 
 /// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 a second.
@@ -70,27 +73,67 @@ impl Counts {
 
 /// How this node takes part.
 pub(super) struct PeerChannel {
-    pub(super) socket: HelloSocket,
-    pub(super) keys: Option<Arc<KeyRing>>,
+    socket: HelloSocket,
+    keys: RwLock<Option<Arc<KeyRing>>>,
     /// Who may become a member.
     pub(super) admission: Admission,
     /// The node's own address.
-    pub(super) own: IpAddr,
+    own: IpAddr,
     /// Hosts that always get hellos.
-    pub(super) seeds: Vec<IpAddr>,
+    seeds: Vec<IpAddr>,
     /// What must be the same on all nodes.
-    pub(super) digests: String,
+    digests: String,
     pub(super) counts: Arc<Counts>,
 }
 
 impl PeerChannel {
+    /// Opens it on a NIC.
+    ///
+    /// # Errors
+    /// The port is taken, or the NIC is gone.
+    pub(super) fn open(
+        config: &Config,
+        nic: &Nic,
+        keys: Option<Arc<KeyRing>>,
+    ) -> anyhow::Result<Self> {
+        let admission = match (config.is_open(), &keys, &config.health.tls) {
+            (false, _, _) => Admission::List,
+            (true, Some(_), _) => Admission::Key,
+            (true, None, Trust::Insecure) => Admission::Anybody,
+            (true, None, Trust::WellKnownCa | Trust::Ca(_)) => Admission::Certificate,
+        };
+        Ok(Self {
+            socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
+            keys: RwLock::new(keys),
+            admission,
+            own: nic.address,
+            seeds: config.seeds.clone(),
+            digests: Summary::written(&digests(config)),
+            counts: Arc::default(),
+        })
+    }
+
+    /// The keys that seal and open.
+    pub(super) fn keys(&self) -> Option<Arc<KeyRing>> {
+        // A thread that panicked left a whole value.
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Other keys seal and open from now on.
+    pub(super) fn set_keys(&self, keys: Arc<KeyRing>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+    }
+
     /// Sends a hello to the group, to these hosts, and to the seeds: one way may be blocked.
     pub(super) fn send(&self, hello: &Hello, hosts: impl IntoIterator<Item = IpAddr>) {
         let Ok(nonce) = random::bytes() else {
             return;
         };
-        let keys = self.keys.as_deref();
-        let Some(datagram) = envelope::wrap(keys, nonce, self.own, hello) else {
+        let keys = self.keys();
+        let Some(datagram) = envelope::wrap(keys.as_deref(), nonce, self.own, hello) else {
             tracing::warn!("a hello is too long, and is not sent");
             return;
         };
@@ -119,7 +162,7 @@ impl PeerChannel {
             return Ok(None);
         };
         let source = received.source;
-        let opened = envelope::unwrap(self.keys.as_deref(), source, received.payload);
+        let opened = envelope::unwrap(self.keys().as_deref(), source, received.payload);
         Ok(Some(match opened {
             Err(why) => Heard::Refused(source, why),
             Ok(hello) => match self.misroutes(&hello) {

@@ -244,8 +244,8 @@ keys! {
         ///
         /// It decides who may be a member, and seals what agents send each other. `vip key` makes it.
         /// It must be the same on all nodes, belong to root, and have mode 0600 or 0400. The agent
-        /// reads it when it starts, and refuses to start with a file that is wrong.
-        /// [operations.md](operations.md#change-the-key) says how the key is changed.
+        /// reads it when it starts, and refuses to start with a file that is wrong; `vip reload` reads
+        /// it again. [operations.md](operations.md#change-the-key) says how the key is changed.
         pub key_file: Option<PathBuf> {
             kind: file("absolute path"),
             unset: "none",

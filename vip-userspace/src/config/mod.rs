@@ -77,6 +77,15 @@ impl Config {
         first.expect("a configuration has a VIP")
     }
 
+    /// The addresses of all VIPs, the one that names the cluster first.
+    #[must_use]
+    pub fn vips_by_rank(&self) -> Vec<IpAddr> {
+        let first = self.vip().address;
+        let others = self.vips.iter().map(|vip| vip.address);
+        let others = others.filter(|vip| *vip != first);
+        [first].into_iter().chain(others).collect()
+    }
+
     /// Whether the agents find each other.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -85,6 +85,8 @@ pub(super) struct Supervisor {
     pins: Pins,
     /// The NIC went away, and with it all that was bound to it.
     nic_is_gone: bool,
+    /// Since when the node's address is on no interface.
+    address_gone: Option<BootNanos>,
     /// Why the node's address was not followed, as it was last told.
     not_followed: Option<String>,
     /// A lock: shows other agents that this one runs.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use vip_common::wire::addr::Mac;
@@ -11,6 +12,7 @@ use super::segment::KnownMac;
 use super::setup::{NicSockets, addresses_of, described};
 use super::{Supervisor, addresses, claims};
 use crate::agent::node_thread::Command;
+use crate::clock::now;
 use crate::datapath::{DesiredState, Loader};
 use crate::net::netlink::{LinkState, NetEvent};
 use crate::net::{Heard, Nic};
@@ -226,16 +228,20 @@ impl Supervisor {
     pub(super) async fn look_at_addresses(&mut self) -> anyhow::Result<()> {
         let (index, address) = (self.nic.index, self.nic.address);
         match self.netlink.has_address(index, address).await {
-            Ok(true) => self.node_thread.tell(Input::Fault {
-                fault: Fault::Address,
-                present: false,
-            }),
+            Ok(true) => {
+                self.address_gone = None;
+                self.node_thread.tell(Input::Fault {
+                    fault: Fault::Address,
+                    present: false,
+                });
+            }
             Ok(false) => {
                 self.node_thread.tell(Input::Fault {
                     fault: Fault::Address,
                     present: true,
                 });
                 self.look_at_link().await?;
+                self.look_for_new_address().await?;
             }
             Err(error) => tracing::warn!(%error, "cannot look for the node's address"),
         }
@@ -276,6 +282,31 @@ impl Supervisor {
             present: false,
         });
         Ok(())
+    }
+
+    /// The node's address is gone. Where agents find each other, it may have got another one (by DHCP,
+    /// say): then it is another member.
+    ///
+    /// # Errors
+    /// It has: the agent must be started anew.
+    async fn look_for_new_address(&mut self) -> anyhow::Result<()> {
+        /// A network that is started anew is without addresses for some seconds.
+        const GRACE: Duration = Duration::from_secs(10);
+        let old = self.nic.address;
+        let since = *self.address_gone.get_or_insert(now());
+        if !self.config.is_open() || now().since(since) < GRACE {
+            return Ok(());
+        }
+        let vips: Vec<IpAddr> = self.config.vips_by_rank();
+        let interface = self.config.interface.as_deref();
+        match self.netlink.find_own_nic(&vips, interface).await {
+            Ok(nic) if nic.address != old => anyhow::bail!(
+                "this node's address is {} now, and was {old}: the agent must be started anew, as \
+                 another member",
+                nic.address
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Takes the Ethernet addresses from the kernel's table, and asks for those it lacks.

@@ -14,12 +14,14 @@ use super::setup::{NicSockets, addresses_of, served};
 use super::{Supervisor, addresses};
 use crate::agent::node_thread::{Command, Serve};
 use crate::agent::taken::refuse_taken;
-use crate::config::{Changes, Config, Listen, Reread};
+use crate::config::{Change, Changes, Config, Listen, Reread};
 use crate::datapath::DesiredState;
+use crate::key_file;
 use crate::observe::event::{Event, Repair};
 use crate::observe::socket::Reloaded;
 use vip_node::Input;
 use vip_node::health::{Hang, Origin, Thresholds};
+use vip_node::seal::KeyRing;
 
 impl Supervisor {
     /// Where the agent is to listen for HTTP.
@@ -47,8 +49,9 @@ impl Supervisor {
             config,
             source,
             origins,
-            changes,
+            mut changes,
         } = self.source.again(&self.config)?;
+        let other_keys = self.read_keys()?;
         let other_vips = !addresses_of(&config).eq(addresses_of(&self.config));
         let mut listening = None;
         if other_vips {
@@ -76,10 +79,36 @@ impl Supervisor {
             self.put_new(&before).await;
         }
         self.look_at_other_nics().await;
+        if let Some((keys, change)) = other_keys {
+            self.use_keys(keys);
+            changes.applied.push(change);
+        }
         if self.config.health.reset_on_hang && !before.health.reset_on_hang {
             self.tell_of_reset();
         }
         Ok(changes)
+    }
+
+    /// Reads the file with the keys again. `None`: they are those of before.
+    ///
+    /// # Errors
+    /// It cannot be used: the keys of before stay.
+    fn read_keys(&self) -> anyhow::Result<Option<(Arc<KeyRing>, Change)>> {
+        let (Some(file), Some(before)) = (&self.config.key_file, &self.keys) else {
+            return Ok(None);
+        };
+        let keys = key_file::keys(file)?;
+        let (old, new) = (before.to_string(), keys.to_string());
+        let key = file.display().to_string();
+        let change = (old != new).then_some(Change { key, old, new });
+        Ok(change.map(|change| (Arc::new(keys), change)))
+    }
+
+    /// Seals and accepts by other keys from now on. No session ends by that.
+    fn use_keys(&mut self, keys: Arc<KeyRing>) {
+        self.sockets.peer_channel.set_keys(keys.clone());
+        self.node_thread.tell(Command::Keys(keys.clone()));
+        self.keys = Some(keys);
     }
 
     /// Changes what the programs and the thread know of VIPs, services and checks, and who asks the

@@ -16,16 +16,12 @@ use crate::agent::cluster::Cluster;
 use crate::agent::node_thread::{Sockets, Teller};
 use crate::agent::peer_channel::{Listener, PeerChannel};
 use crate::agent::probes::Outcome;
-use crate::config::{Config, Network, Node, VrrpMode, digests};
+use crate::config::{Config, Network, Node, VrrpMode};
 use crate::datapath::{Attachment, Datapath, DesiredState, Loader, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
-use crate::net::hello::HelloSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
 use crate::net::{Groups, Neighbours, Nic, SourceSocket, WitnessSocket};
-use crate::observe::status::Admission;
-use crate::observe::summary::Summary;
-use crate::probe;
 use crate::random;
 use vip_node::allow::{AllowLists, Prefix};
 use vip_node::bfd;
@@ -133,7 +129,7 @@ impl NicSockets {
         let sources = SourceSocket::open(nic)?;
         let witness = WitnessSocket::open(nic)?;
         let (access, bfd) = Access::open(config, peers, nic, pins, loader);
-        let peer_channel = peer_channel(config, nic, keys)?;
+        let peer_channel = Arc::new(PeerChannel::open(config, nic, keys)?);
         let sockets = Sockets {
             vrrp,
             bfd,
@@ -181,29 +177,6 @@ impl NicSockets {
         let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
         Ok((neighbours, groups))
     }
-}
-
-/// Opens the peer channel.
-fn peer_channel(
-    config: &Config,
-    nic: &Nic,
-    keys: Option<Arc<KeyRing>>,
-) -> anyhow::Result<Arc<PeerChannel>> {
-    let admission = match (config.is_open(), &keys, &config.health.tls) {
-        (false, _, _) => Admission::List,
-        (true, Some(_), _) => Admission::Key,
-        (true, None, probe::Trust::Insecure) => Admission::Anybody,
-        (true, None, probe::Trust::WellKnownCa | probe::Trust::Ca(_)) => Admission::Certificate,
-    };
-    Ok(Arc::new(PeerChannel {
-        socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
-        keys,
-        admission,
-        own: nic.address,
-        seeds: config.seeds.clone(),
-        digests: Summary::written(&digests(config)),
-        counts: Arc::default(),
-    }))
 }
 
 /// The VIPs.

@@ -149,6 +149,7 @@ impl Start<'_> {
             heard: 0,
             pins: on.pins,
             nic_is_gone: false,
+            address_gone: None,
             not_followed: None,
             _held: on.held,
             other_nics,

@@ -167,7 +167,7 @@ impl Supervisor {
         let refused = channel.counts.refused();
         status::Membership {
             admission: channel.admission,
-            key: channel.keys.as_ref().map(|keys| keys.current().to_string()),
+            key: channel.keys().map(|keys| keys.current().to_string()),
             port: self.config.members.port,
             sent: channel.counts.sent(),
             received: channel.counts.taken(),
