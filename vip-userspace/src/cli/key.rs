@@ -48,8 +48,8 @@ an interruption in three steps:
   2. vip key --swap FILE
   3. vip key --retire FILE
 
-Run each on one machine. Then copy the file to all nodes, and restart their agents one after the \
-other. Begin the next step when all nodes have the file of the last one.";
+Run each on one machine. Then copy the file to all nodes, and run `vip reload` on each. Begin the \
+next step when all nodes have the file of the last one.";
 
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if let Some(path) = &options.fingerprint {
@@ -133,7 +133,7 @@ fn create(path: &Path, secret: &Secret) -> anyhow::Result<()> {
 }
 
 /// What follows each step.
-const EVERYWHERE: &str = "copy the file to all nodes, and restart their agents one after the other";
+const EVERYWHERE: &str = "copy the file to all nodes, and run `vip reload` on each";
 
 fn add(path: &Path) -> anyhow::Result<()> {
     let Read { text, file, mode } = key_file::read(path)?;
