@@ -203,6 +203,7 @@ mod tests {
             number: 1,
             leaves: false,
             drains: false,
+            joins: false,
             vips: vec![1],
             members: vec![Line {
                 address: FROM,

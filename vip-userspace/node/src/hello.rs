@@ -43,6 +43,7 @@ pub const MAX_HEARD: usize = 4;
 const VERSION: u8 = 1;
 const LEAVES: u8 = 1;
 const DRAINS: u8 = 2;
+const JOINS: u8 = 4;
 const INSTALLED: u8 = 1;
 
 /// One run of an agent: a random number, another one after each start.
@@ -60,6 +61,8 @@ pub struct Hello {
     pub leaves: bool,
     /// The node drains.
     pub drains: bool,
+    /// The node is joining: it forwards nothing yet, so it must not get segments.
+    pub joins: bool,
     /// A [`tag`] for each VIP. Agents with no tag in common are of different clusters.
     pub vips: Vec<u64>,
     /// The members that the sender knows, itself among them; [`MAX_BACKENDS`] at most, all of one
@@ -178,7 +181,7 @@ impl Hello {
         }
         let mut out = Vec::with_capacity(MAX_LENGTH);
         let family = if v4 { 4 } else { 6 };
-        let flags = flag(self.leaves, LEAVES) | flag(self.drains, DRAINS);
+        let flags = flag(self.leaves, LEAVES) | flag(self.drains, DRAINS) | flag(self.joins, JOINS);
         out.extend([VERSION, family, flags, self.own as u8]);
         out.extend(self.instance.0.get().to_be_bytes());
         out.extend(self.number.to_be_bytes());
@@ -281,6 +284,7 @@ impl Hello {
             number,
             leaves: flags & LEAVES != 0,
             drains: flags & DRAINS != 0,
+            joins: flags & JOINS != 0,
             vips,
             members,
             own,
@@ -411,7 +415,7 @@ mod tests {
             own in 0..members,
             instance in instance(),
             number in 1_u32..,
-            flags in any::<(bool, bool, bool)>(),
+            flags in any::<(bool, bool, bool, bool)>(),
             vips in vec(any::<u64>(), 0..=MAX_VIPS),
             heard in vec((instance(), any::<u32>()), 0..=MAX_HEARD),
             forgotten in vec(instance(), 0..=MAX_FORGOTTEN),
@@ -430,6 +434,7 @@ mod tests {
                 number,
                 leaves: flags.0,
                 drains: flags.1,
+                joins: flags.3,
                 vips,
                 members: lines.into_iter().enumerate().map(place).collect(),
                 own,
@@ -495,6 +500,7 @@ mod tests {
             number: 1,
             leaves: false,
             drains: false,
+            joins: false,
             vips: vec![0; MAX_VIPS],
             members: members.collect(),
             own: 0,

@@ -480,6 +480,8 @@ impl Liveness {
     ) {
         self.peers.insert(node, self.template.peer(node));
         self.isolation.set_pace(self.template.pace(members));
+        // By a hello that was believed. Without members there was nobody to be cut off from.
+        self.hear(now, out);
         if let Some(peer) = self.peer_mut(node) {
             peer.on_start(now, false);
         }

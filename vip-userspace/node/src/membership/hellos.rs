@@ -62,6 +62,7 @@ impl Membership {
     ) -> Option<(Hello, Vec<IpAddr>)> {
         let slots: Vec<BackendIndex> = self.members.mask().iter().collect();
         let own_row = self.installed();
+        let joins = self.is_joining();
         let members = self.members.iter().map(|(slot, known)| {
             let own = slot == self.own;
             let row = if own { Some(own_row) } else { known.row };
@@ -102,6 +103,7 @@ impl Membership {
             number: exchange.number,
             leaves: false,
             drains,
+            joins,
             vips: exchange.vips.clone(),
             members,
             own: slots.iter().position(|slot| *slot == self.own)?,
@@ -167,7 +169,8 @@ impl Membership {
         let mine = self.installed().and(living.with(self.own, true));
         if let Some(known) = self.members.get_mut(slot) {
             let row = known.row.unwrap_or_default();
-            let complete = mine.without(row).is_empty();
+            // One that is joining forwards nothing: what it got would be lost.
+            let complete = !hello.joins && mine.without(row).is_empty();
             // One that goes on where its former run ended is as well known as that was.
             known.confirmed &= !is_new || complete;
             known.complete = complete || known.complete && !is_new;

@@ -358,6 +358,8 @@ impl Membership {
         let is_known = self.open.is_none() || self.confirmed && self.members.len() > 1;
         if now >= until || is_known && self.others().all(knows) {
             self.joining = None;
+            // The others send it segments from now on.
+            self.exchange.hurry();
         }
     }
 

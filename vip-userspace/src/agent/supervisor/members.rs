@@ -42,6 +42,7 @@ impl Supervisor {
         let mut desired = (*self.desired).clone();
         desired.backends.insert(slot, addresses(address, None));
         self.change_desired(desired);
+        self.learn_known(address);
         self.members_changed();
         let (netlink, index) = (self.netlink.clone(), self.nic.index);
         drop(spawn(async move {

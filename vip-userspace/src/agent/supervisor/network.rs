@@ -23,8 +23,13 @@ impl Supervisor {
     pub(in crate::agent) async fn on_network(&mut self, event: NetEvent) -> anyhow::Result<()> {
         match event {
             NetEvent::Neighbour(neighbour) => {
-                if let Some(mac) = neighbour.mac {
-                    self.learn(neighbour.address, Mac::from_wire(mac));
+                if let Some(mac) = neighbour.mac.map(Mac::from_wire) {
+                    let address = neighbour.address;
+                    // It may become a member later.
+                    let known = &mut self.segment.known_macs;
+                    known.retain(|known| known.address != address);
+                    known.push(KnownMac { mac, address });
+                    self.learn(address, mac);
                 }
             }
             NetEvent::Link => self.look_at_link().await?,
@@ -383,6 +388,17 @@ impl Supervisor {
         if witnesses != self.segment.witnesses {
             self.segment.witnesses.clone_from(&witnesses);
             self.node_thread.tell(Command::Witnesses(witnesses));
+        }
+    }
+
+    /// Takes the Ethernet address of a new member from what the kernel has told already.
+    pub(super) fn learn_known(&mut self, address: IpAddr) {
+        let mut known = self.segment.known_macs.iter();
+        if let Some(mac) = known
+            .find(|known| known.address == address)
+            .map(|known| known.mac)
+        {
+            self.learn(address, mac);
         }
     }
 
