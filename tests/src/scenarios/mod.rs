@@ -154,8 +154,10 @@ pub const ALL: &[Scenario] = &[
     links::BOND_BALANCE_ALB,
 ];
 
-/// What the demo shows, in this order: the power cut comes last, since it is for good.
+/// What the demo shows, in this order: first the cluster grows to three nodes, and the power cut comes
+/// last, since it is for good.
 pub const DEMO: &[Scenario] = &[
+    members::DEMO,
     apiserver_killed::SCENARIO,
     readyz_says_no::SCENARIO,
     agent_killed::SCENARIO,

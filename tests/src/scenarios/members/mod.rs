@@ -60,6 +60,14 @@ pub(super) const RESTARTED: Scenario = Scenario {
     run: restart,
 };
 
+/// Only the demo runs it: tests do more of the same.
+pub(super) const DEMO: Scenario = Scenario {
+    name: "membership",
+    promise: "membership_changes_and_no_request_fails",
+    tests: &[],
+    run: demo,
+};
+
 pub(super) const KEYED: Scenario = Scenario {
     name: "forged",
     promise: "agents_with_a_key_believe_nothing_that_is_forged",
@@ -202,6 +210,31 @@ fn replace(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
             cluster.name(newcomer)
         ));
     }
+    Ok(outcome)
+}
+
+/// From one node to three, and a fourth one takes the place of the owner.
+fn demo(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(DEMO.name);
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    for node in 1..4 {
+        cluster.arrive(node)?;
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        timeline.event(format!("{} has joined", cluster.name(node)));
+    }
+    let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    cluster.vip(owner, &["leave", "--timeout", "1s"])?;
+    cluster.stop_agent(owner)?;
+    // Its watches end with its server, as in a node's shutdown.
+    let at = cluster.depart(owner);
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    timeline.event(format!("{name}, the owner, has left"));
+    let down = Down { server: &name, at };
+    traffic.finish(&mut outcome, Some(down))?;
+    promise_members(&mut outcome, cluster, 3)?;
     Ok(outcome)
 }
 

@@ -43,11 +43,8 @@ fn bare() -> Plan {
     }
 }
 
-/// What a switch does that knows no member of the group: on each host, since only some can say so.
-const NO_GROUP: &str = "nft 'table inet group { \
-     chain output { type filter hook output priority 0; \
-     ip daddr 224.0.0.18 drop; ip6 daddr ff02::12 drop; }; \
-     chain input { type filter hook input priority 0; \
+/// Nothing arrives that was sent to the group, as where a switch filters it.
+const NO_GROUP: &str = "nft 'table inet group { chain input { type filter hook input priority 0; \
      ip daddr 224.0.0.18 drop; ip6 daddr ff02::12 drop; }; }'";
 
 /// Hellos after which an agent would have been heard: it sends one a second.
