@@ -27,9 +27,10 @@ pub fn best_flavour() -> Flavour {
 pub fn run(json: Option<&Path>) -> Result<ExitCode> {
     let programs = Programs::find()?;
     let mut timeline = Timeline::new(true);
+    // One node, to which others come.
     let plan = Plan {
         flavour: best_flavour(),
-        ..Plan::default()
+        ..Plan::found_by(1, 4, "")
     };
     let mut cluster = Cluster::start(&programs, plan, &mut timeline)?;
     let mut outcomes = Vec::new();

@@ -21,7 +21,7 @@ use crate::kube;
 use crate::outcome::Timeline;
 use crate::pki::Pki;
 use crate::process::{Process, output};
-use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, netns, vm};
+use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, moved, netns, vm};
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -103,7 +103,11 @@ impl Cluster {
         let names: Vec<(&str, Vec<IpAddr>)> = topology
             .nodes
             .iter()
-            .map(|node| (node.name(), vec![node.address().into(), node.ipv6().into()]))
+            .map(|node| {
+                let (ipv4, ipv6) = (node.address(), node.ipv6());
+                let addresses = vec![ipv4.into(), ipv6.into(), moved(ipv4).into()];
+                (node.name(), addresses)
+            })
             .collect();
         let pki = Pki::create(
             &work.join("pki"),
@@ -217,9 +221,17 @@ impl Cluster {
     /// # Errors
     /// They do not.
     pub fn arrive(&mut self, node: usize) -> Result<()> {
-        self.off[node] = false;
         self.start_server(node)?;
         self.wait_for_server(node)?;
+        self.join(node)
+    }
+
+    /// A node whose API server runs comes to such a cluster.
+    ///
+    /// # Errors
+    /// Its agent does not start.
+    pub fn join(&mut self, node: usize) -> Result<()> {
+        self.off[node] = false;
         self.start_agent(node)
     }
 
@@ -229,6 +241,14 @@ impl Cluster {
         self.agents[node] = None;
         self.off[node] = true;
         self.kill_server(node)
+    }
+
+    /// Changes the configuration that agents start with from now on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_config(&self, config: &str) -> Result<()> {
+        std::fs::write(self.work.join("vip.toml"), config).context("write vip.toml")
     }
 
     /// Starts a node's member of etcd.

@@ -112,6 +112,15 @@ pub const ALL: &[Scenario] = &[
     members::RESTARTED,
     members::KEYED,
     key_changed::SCENARIO,
+    members::FILTERED,
+    members::BROKEN_LINK,
+    members::PARTITION,
+    members::FAILOVER,
+    members::UNREADY,
+    members::MOVED,
+    members::FULL,
+    members::CLUSTERS,
+    members::LISTS,
     first_start::SCENARIO,
     allow_list::SCENARIO,
     links::BRIDGE,
@@ -147,8 +156,10 @@ pub const ALL: &[Scenario] = &[
     links::BOND_BALANCE_ALB,
 ];
 
-/// What the demo shows, in this order: the power cut comes last, since it is for good.
+/// What the demo shows, in this order: first the cluster grows to three nodes, and the power cut comes
+/// last, since it is for good.
 pub const DEMO: &[Scenario] = &[
+    members::DEMO,
     apiserver_killed::SCENARIO,
     readyz_says_no::SCENARIO,
     agent_killed::SCENARIO,

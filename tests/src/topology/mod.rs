@@ -120,6 +120,19 @@ pub trait Host: Debug {
         bail!("{}: its port cannot change ({forwards})", self.name())
     }
 
+    /// Cuts the way between this host and another one at the switch, in both directions (`false`), or
+    /// mends it. Both still reach all others.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the host's switch cannot do it.
+    fn reaches(&self, other: &dyn Host, reaches: bool) -> Result<()> {
+        bail!(
+            "{}: its way to {} cannot change ({reaches})",
+            self.name(),
+            other.name()
+        )
+    }
+
     /// Gives the host another NIC, `eth1` to `eth9`. It is down and has no address. What is returned
     /// must be kept for as long as a program on it sends frames back (`XDP_TX`).
     ///
@@ -136,6 +149,13 @@ pub trait Host: Debug {
     fn vm(&mut self) -> Option<&mut vm::VmHost> {
         None
     }
+}
+
+/// The address that a node gets when it moves to another one. Its server's certificate names both.
+#[must_use]
+pub fn moved(address: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, last] = address.octets();
+    Ipv4Addr::new(a, b, c, last + 20)
 }
 
 /// Puts the VIP on a host's NIC (`add`) or takes it off (`del`), as no agent would.

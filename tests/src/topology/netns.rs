@@ -27,6 +27,10 @@ const SECOND_BRIDGE: &str = "br1";
 /// Name of the cable's end on a node whose NIC is a bridge.
 const BRIDGE_PORT: &str = "port0";
 
+/// Drops frames on their way from one port to another.
+const CUT: &str = "table bridge cut { set ways { type ifname . ifname; }; \
+     chain forward { type filter hook forward priority 0; iifname . oifname @ways drop; }; }";
+
 /// The bridge between the hosts, and what must live as long as it.
 #[derive(Debug)]
 pub(super) struct Switch {
@@ -82,6 +86,17 @@ impl Host for NetnsHost {
         let state = if forwards { "3" } else { "0" };
         let mut bridge = self.switch.netns.command("bridge".as_ref());
         output(bridge.args(["link", "set", "dev", &self.name, "state", state])).map(drop)
+    }
+
+    fn reaches(&self, other: &dyn Host, reaches: bool) -> Result<()> {
+        let verb = if reaches { "delete" } else { "add" };
+        let (a, b) = (self.name(), other.name());
+        let line = format!(
+            "nft list table bridge cut >/dev/null 2>&1 || nft '{CUT}'\n\
+             nft '{verb} element bridge cut ways {{ \"{a}\" . \"{b}\", \"{b}\" . \"{a}\" }}'"
+        );
+        let mut shell = self.switch.netns.command("sh".as_ref());
+        output(shell.args(["-ec", &line])).map(drop)
     }
 
     fn plug(&self, interface: &str, segment: Wire) -> Result<Vec<OwnedFd>> {
@@ -146,8 +161,8 @@ pub(super) struct Seat {
 impl Seat {
     /// The nodes.
     pub(super) fn nodes(count: u8) -> Result<Vec<Self>> {
-        if !(1..=16).contains(&count) {
-            bail!("a topology has 1 to 16 nodes, not {count}");
+        if !(1..=17).contains(&count) {
+            bail!("a topology has 1 to 17 nodes, not {count}");
         }
         let node = |number| Self {
             is_node: true,

@@ -240,6 +240,7 @@ mod tests {
             number: 1,
             leaves: false,
             drains: false,
+            joins: false,
             vips: vec![tag(vip)],
             members: members.iter().map(line).collect(),
             own: 0,

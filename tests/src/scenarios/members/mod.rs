@@ -1,24 +1,37 @@
 //! A cluster without a list: members whom nobody knew before come, leave, die, and come back, and no
 //! request fails.
 
+mod arrivals;
+mod clusters;
+mod lists;
+mod ways;
+
+pub(super) use arrivals::{FAILOVER, FULL, MOVED, UNREADY};
+pub(super) use clusters::SCENARIO as CLUSTERS;
+pub(super) use lists::SCENARIO as LISTS;
+pub(super) use ways::{BROKEN_LINK, FILTERED, PARTITION};
+
 use anyhow::{Context as _, Result};
 
 use crate::agent::Status;
 use crate::clock::boot_now;
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::plan::Planned;
+use crate::cluster::{Cluster, Pace, Plan};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::process::output;
-use crate::scenario::{Scenario, Test};
+use crate::scenario::{Scenario, Test, When};
 use crate::topology::VIP;
+use crate::topology::vm::Machines;
 use crate::traffic::{ArpMonitor, Traffic};
 
 pub(super) const GROWS: Scenario = Scenario {
     name: "members_grow",
-    promise: "cluster_without_a_list_grows_from_one_node_to_seven",
+    promise: "cluster_without_a_list_grows_node_by_node",
     tests: &[
         Test::netns(one),
         Test::netns(one_dual_stack).cluster("dual_stack"),
+        Test::machines(|machines| on_machines(machines, 1, 5), When::Asked),
     ],
     run: grow,
 };
@@ -26,7 +39,10 @@ pub(super) const GROWS: Scenario = Scenario {
 pub(super) const REPLACED: Scenario = Scenario {
     name: "members_replaced",
     promise: "each_of_three_members_is_replaced_and_no_request_fails",
-    tests: &[Test::netns(three)],
+    tests: &[
+        Test::netns(three),
+        Test::machines(|machines| on_machines(machines, 3, 6), When::Asked),
+    ],
     run: replace,
 };
 
@@ -44,12 +60,29 @@ pub(super) const RESTARTED: Scenario = Scenario {
     run: restart,
 };
 
+/// Only the demo runs it: tests do more of the same.
+pub(super) const DEMO: Scenario = Scenario {
+    name: "membership",
+    promise: "membership_changes_and_no_request_fails",
+    tests: &[],
+    run: demo,
+};
+
 pub(super) const KEYED: Scenario = Scenario {
     name: "forged",
     promise: "agents_with_a_key_believe_nothing_that_is_forged",
     tests: &[Test::netns(keyed)],
     run: forged,
 };
+
+#[expect(clippy::unnecessary_wraps, reason = "as plans of machines are")]
+fn on_machines(machines: Machines, founders: u8, nodes: u8) -> Planned {
+    Ok(Plan {
+        founders: Some(founders),
+        nodes,
+        ..Plan::on_machines(Pace::CALM, machines)
+    })
+}
 
 fn keyed() -> Plan {
     Plan {
@@ -81,6 +114,31 @@ fn has_served(requests: &[Request], name: &str, from: u64) -> bool {
     served.next().is_some()
 }
 
+/// All agents know so many members, themselves among them.
+fn promise_members(outcome: &mut Outcome, cluster: &Cluster, count: usize) -> Result<()> {
+    for node in cluster.nodes_with_agent() {
+        let members = cluster.status(node)?.nodes.len();
+        outcome.promise(members == count, || {
+            format!(
+                "{} knows {members} members, not {count}",
+                cluster.name(node)
+            )
+        });
+    }
+    Ok(())
+}
+
+/// Waits until these nodes' agents all see these hosts as members that take new connections.
+fn wait_until_serving(cluster: &mut Cluster, agents: &[usize], members: &[usize]) -> Result<()> {
+    let what = "the agents see these members serve";
+    cluster.wait_for_status(what, agents, |own, _, status| {
+        members.iter().all(|member| {
+            let entry = status.node(own.host(*member));
+            entry.is_some_and(|entry| entry.alive && entry.confirmed && entry.usable)
+        })
+    })
+}
+
 fn grow(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("members_grow");
     let mut arp = ArpMonitor::start(cluster, 5)?;
@@ -105,11 +163,8 @@ fn grow(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
         outcome.promise(has_served(&requests, &name, joined), || {
             format!("{name} has served no request")
         });
-        let members = cluster.status(node)?.nodes.len();
-        outcome.promise(members == nodes, || {
-            format!("{name} knows {members} members, not {nodes}")
-        });
     }
+    promise_members(&mut outcome, cluster, nodes)?;
     Ok(outcome)
 }
 
@@ -149,17 +204,37 @@ fn replace(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
         let requests = traffic.finish(&mut outcome, Some(down))?;
         let late = has_served(&requests, &name, at);
         outcome.promise(!late, || format!("{name} has served after it left"));
-        for node in cluster.nodes() {
-            let members = cluster.status(node)?.nodes.len();
-            outcome.promise(members == 3, || {
-                format!("{} knows {members} members, not 3", cluster.name(node))
-            });
-        }
+        promise_members(&mut outcome, cluster, 3)?;
         timeline.event(format!(
             "{} in the place of {name}, which owned the VIP",
             cluster.name(newcomer)
         ));
     }
+    Ok(outcome)
+}
+
+/// From one node to three, and a fourth one takes the place of the owner.
+fn demo(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(DEMO.name);
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    for node in 1..4 {
+        cluster.arrive(node)?;
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        timeline.event(format!("{} has joined", cluster.name(node)));
+    }
+    let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    cluster.vip(owner, &["leave", "--timeout", "1s"])?;
+    cluster.stop_agent(owner)?;
+    // Its watches end with its server, as in a node's shutdown.
+    let at = cluster.depart(owner);
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    timeline.event(format!("{name}, the owner, has left"));
+    let down = Down { server: &name, at };
+    traffic.finish(&mut outcome, Some(down))?;
+    promise_members(&mut outcome, cluster, 3)?;
     Ok(outcome)
 }
 
@@ -196,12 +271,7 @@ fn forget(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     traffic.load.go_on(100)?;
     let down = Down { server: &name, at };
     traffic.finish(&mut outcome, Some(down))?;
-    for node in cluster.nodes() {
-        let members = cluster.status(node)?.nodes.len();
-        outcome.promise(members == 3, || {
-            format!("{} knows {members} members, not 3", cluster.name(node))
-        });
-    }
+    promise_members(&mut outcome, cluster, 3)?;
     Ok(outcome)
 }
 
