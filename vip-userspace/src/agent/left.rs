@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::event_loop::Rest;
 use super::requests::{hear, remove_socket, reply};
 use super::signals::Asked;
-use super::undo;
+use super::traces::undo;
 use crate::config::Config;
 use crate::observe::socket::Reply;
 

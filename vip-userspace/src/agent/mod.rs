@@ -45,7 +45,6 @@ use self::requests::{listen, remove_socket};
 use self::signals::Signals;
 use self::state::StateDir;
 use self::supervisor::Start;
-use self::traces::How;
 use crate::config::{Config, Source};
 use crate::datapath::Turn;
 use crate::net::Nic;
@@ -112,7 +111,7 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
         Err(error) => {
             remove_socket(&config.run_dir);
             if is_first {
-                undo(&config).await;
+                traces::undo(&config).await;
             }
             return Err(error);
         }
@@ -159,14 +158,4 @@ async fn refuse_impossible(config: &Config, nic: &Nic, netlink: &Netlink) -> any
     let peers = config.peers(nic.address);
     survey::is_on_their_link(netlink, nic, &peers).await?;
     Ok(())
-}
-
-/// Removes what this agent has put into the kernel.
-async fn undo(config: &Config) {
-    let (bpffs, run_dir) = (&config.datapath.bpffs, &config.run_dir);
-    let none = std::iter::empty();
-    let done = traces::remove(bpffs, run_dir, none, How::Remove, &|_| {}).await;
-    if let Err(error) = done {
-        tracing::warn!("something is left, see `vip cleanup`: {error:#}");
-    }
 }

@@ -18,7 +18,6 @@ use vip_node::envelope::{self, Refused};
 use vip_node::hello::{Hello, Instance};
 use vip_node::seal::KeyRing;
 
-use super::node_thread::Teller;
 use super::probes::Outcome;
 use crate::config::{Config, digests};
 use crate::net::Nic;
@@ -186,7 +185,7 @@ impl PeerChannel {
     }
 
     /// Receives until it is told to end.
-    fn listen(&self, stop: &EventFd, teller: &Teller, outcomes: &Sender<Outcome>) {
+    fn listen(&self, stop: &EventFd, tell: &impl Fn(Input), outcomes: &Sender<Outcome>) {
         let mut buffer = [0; envelope::MAX_LENGTH + 1];
         let mut latest = Latest::default();
         loop {
@@ -205,7 +204,7 @@ impl PeerChannel {
                     Ok(Some(Heard::Hello(source, hello))) => {
                         if latest.is_new(source, &hello) {
                             self.counts.taken.fetch_add(1, Ordering::Relaxed);
-                            teller.tell(Input::Hello {
+                            tell(Input::Hello {
                                 source,
                                 hello,
                                 admits: matches!(
@@ -284,20 +283,20 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Starts it.
+    /// Starts it. `tell`: where hellos go.
     ///
     /// # Errors
     /// The kernel gives no thread or no eventfd.
     pub(super) fn start(
         channel: Arc<PeerChannel>,
-        teller: Teller,
+        tell: impl Fn(Input) + Send + 'static,
         outcomes: Sender<Outcome>,
     ) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let until = stop.clone();
         std::thread::Builder::new()
             .name("vip-hello".to_owned())
-            .spawn(move || channel.listen(&until, &teller, &outcomes))?;
+            .spawn(move || channel.listen(&until, &tell, &outcomes))?;
         Ok(Self { stop })
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::notes;
+use crate::config::Config;
 use crate::datapath::{self, Leftover};
 use crate::net::netlink::Netlink;
 use crate::run_dir::RunDir;
@@ -105,6 +106,16 @@ pub async fn remove(
         how.remove_file(tell, &file)?;
     }
     Ok(())
+}
+
+/// Removes what this agent has put into the kernel.
+pub(super) async fn undo(config: &Config) {
+    let (bpffs, run_dir) = (&config.datapath.bpffs, &config.run_dir);
+    let none = std::iter::empty();
+    let done = remove(bpffs, run_dir, none, How::Remove, &|_| {}).await;
+    if let Err(error) = done {
+        tracing::warn!("something is left, see `vip cleanup`: {error:#}");
+    }
 }
 
 /// Sets the kernel's settings back that are still as an agent has set them.

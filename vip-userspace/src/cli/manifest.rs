@@ -63,29 +63,6 @@ fn is_same_file(output: &Path, from: Option<&Path>) -> bool {
     output.is_some() && from.is_some_and(|from| place(from) == output)
 }
 
-/// A comment of one line that says who may become a member, where neither a list of nodes nor a key
-/// does. Empty otherwise.
-fn who_may_join(config: &Config) -> String {
-    if !config.is_open() || config.key_file.is_some() {
-        return String::new();
-    }
-    let api = match &config.members.api_name {
-        Some(name) => name.clone(),
-        None => config.vip().address.to_string(),
-    };
-    match config.health.tls {
-        Trust::Insecure => {
-            "# Any host on the segment may become a member: there is no key, and certificates \
-             are not checked.\n"
-                .to_owned()
-        }
-        Trust::WellKnownCa | Trust::Ca(_) => format!(
-            "# A host may become a member if its API server's certificate is from the cluster's CA, \
-             and names the host and {api}.\n"
-        ),
-    }
-}
-
 /// Writes a file whole or not at all: the kubelet acts on what it reads in between.
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let shown = path.display();

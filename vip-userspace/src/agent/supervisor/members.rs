@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::spawn;
 use tokio::task::spawn_blocking;
 use vip_common::abi::{BackendIndex, MAX_BACKENDS};
-use vip_common::wire::addr::{Be128, Mac};
+use vip_common::wire::addr::Mac;
 use vip_node::alarm::{HEARD, Kind};
 use vip_node::hello::Instance;
 use vip_node::slots::Slots;
@@ -18,7 +18,7 @@ use vip_node::{Input, Installation, rank};
 use super::Supervisor;
 use super::bfd_access::Access;
 use super::peer::Peer;
-use super::setup::addresses_of;
+use super::setup::{addresses, addresses_of};
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::View;
 use crate::agent::probes::{Outcome, Table};
@@ -348,13 +348,5 @@ impl Supervisor {
                 }
             }
         }
-    }
-}
-
-/// A member's addresses, as the maps have them.
-pub(super) fn addresses(address: IpAddr, other: Option<IpAddr>) -> NodeAddresses {
-    NodeAddresses {
-        address: address.into(),
-        other: other.map_or(Be128::UNSPECIFIED, Be128::from),
     }
 }

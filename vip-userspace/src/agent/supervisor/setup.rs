@@ -17,7 +17,7 @@ use crate::agent::node_thread::{Sockets, Teller};
 use crate::agent::peer_channel::{Listener, PeerChannel};
 use crate::agent::probes::Outcome;
 use crate::config::{Config, Network, Node, VrrpMode};
-use crate::datapath::{Attachment, Datapath, DesiredState, Loader, Pins};
+use crate::datapath::{Attachment, Datapath, DesiredState, Loader, NodeAddresses, Pins};
 use crate::kernel::cgroup;
 use crate::net::echo::EchoSocket;
 use crate::net::vrrp::{Delivery, VrrpSocket};
@@ -33,7 +33,6 @@ use vip_node::seal::KeyRing;
 use vip_node::{MAX_SLOWDOWN, OpenCluster, Params, VrrpParams};
 
 use super::bfd_access::Access;
-use super::members::addresses;
 
 /// Time between hellos, at most. With a short `reset_after` they are sent more often: a member is gone
 /// only if nobody has heard it for that time.
@@ -158,7 +157,11 @@ impl NicSockets {
         teller: Teller,
         outcomes: Sender<Outcome>,
     ) -> anyhow::Result<()> {
-        let listener = Listener::start(self.peer_channel.clone(), teller, outcomes);
+        let listener = Listener::start(
+            self.peer_channel.clone(),
+            move |input| teller.tell(input),
+            outcomes,
+        );
         let listener = listener.context("cannot start the thread that listens to other agents")?;
         self.listener = Some(listener);
         Ok(())
@@ -182,6 +185,14 @@ impl NicSockets {
 /// The VIPs.
 pub(super) fn addresses_of(config: &Config) -> impl Iterator<Item = IpAddr> {
     config.vips.iter().map(|vip| vip.address)
+}
+
+/// A member's addresses, as the maps have them.
+pub(super) fn addresses(address: IpAddr, other: Option<IpAddr>) -> NodeAddresses {
+    NodeAddresses {
+        address: address.into(),
+        other: other.map_or(Be128::UNSPECIFIED, Be128::from),
+    }
 }
 
 /// This node's own addresses on the segment.

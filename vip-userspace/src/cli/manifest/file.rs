@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::options::{FILE, Options};
-use super::who_may_join;
+use super::options::{FILE, Options, who_may_join};
 use crate::config::{Config, KeyLine};
 
 /// Every key that a flag gives. Three more are written down also if no flag gives them: the router

@@ -1,5 +1,7 @@
 //! What is to be printed, and for whom.
 
+use crate::config::Config;
+use crate::probe::Trust;
 use std::path::PathBuf;
 
 use crate::config::Overrides;
@@ -70,5 +72,28 @@ impl Options {
         let file = self.from.as_ref().map(|_| ["--config", FILE]);
         let file = file.into_iter().flatten().map(str::to_owned);
         file.chain(self.overrides.words()).collect()
+    }
+}
+
+/// A comment of one line that says who may become a member, where neither a list of nodes nor a key
+/// does. Empty otherwise.
+pub(super) fn who_may_join(config: &Config) -> String {
+    if !config.is_open() || config.key_file.is_some() {
+        return String::new();
+    }
+    let api = match &config.members.api_name {
+        Some(name) => name.clone(),
+        None => config.vip().address.to_string(),
+    };
+    match config.health.tls {
+        Trust::Insecure => {
+            "# Any host on the segment may become a member: there is no key, and certificates \
+             are not checked.\n"
+                .to_owned()
+        }
+        Trust::WellKnownCa | Trust::Ca(_) => format!(
+            "# A host may become a member if its API server's certificate is from the cluster's CA, \
+             and names the host and {api}.\n"
+        ),
     }
 }

@@ -3,9 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::options::{FILE, Options};
+use super::options::{FILE, Options, who_may_join};
 use super::quoted::quoted;
-use super::who_may_join;
 use crate::config::{Config, Listen};
 use crate::probe::Trust;
 

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::options::Options;
-use super::who_may_join;
+use super::options::{Options, who_may_join};
 use crate::config::Config;
 
 /// Where the binary is to lie on the nodes, for the unit.
