@@ -142,7 +142,7 @@ fn new_address(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
     cluster.wait_for_status("it is a new member", &all, |_, _, status| {
         let mut nodes = status.nodes.iter();
         let entry = nodes.find(|entry| entry.address == IpAddr::from(new));
-        entry.is_some_and(|entry| entry.alive && entry.confirmed && entry.usable)
+        entry.is_some_and(|entry| entry.confirmed && entry.usable && entry.mac.is_some())
     })?;
     let joined = boot_now();
     traffic.load.go_on(200)?;

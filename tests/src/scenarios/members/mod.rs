@@ -13,7 +13,7 @@ pub(super) use ways::{BROKEN_LINK, FILTERED, PARTITION};
 
 use anyhow::{Context as _, Result};
 
-use crate::agent::Status;
+use crate::agent::{NodeStatus, Status};
 use crate::clock::boot_now;
 use crate::cluster::plan::Planned;
 use crate::cluster::{Cluster, Pace, Plan};
@@ -134,7 +134,10 @@ fn wait_until_serving(cluster: &mut Cluster, agents: &[usize], members: &[usize]
     cluster.wait_for_status(what, agents, |own, _, status| {
         members.iter().all(|member| {
             let entry = status.node(own.host(*member));
-            entry.is_some_and(|entry| entry.alive && entry.confirmed && entry.usable)
+            // Nothing can be sent to one whose Ethernet address is not known.
+            let serves =
+                |entry: &NodeStatus| entry.confirmed && entry.usable && entry.mac.is_some();
+            entry.is_some_and(|entry| entry.alive && serves(entry))
         })
     })
 }
