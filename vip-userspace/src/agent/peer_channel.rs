@@ -5,7 +5,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -82,6 +82,10 @@ pub(super) struct PeerChannel {
     seeds: Vec<IpAddr>,
     /// What must be the same on all nodes.
     digests: String,
+    /// UDP port.
+    port: u16,
+    /// The last hello could not be sent to anybody.
+    mute: AtomicBool,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -108,6 +112,8 @@ impl PeerChannel {
             own: nic.address,
             seeds: config.seeds.clone(),
             digests: Summary::written(&digests(config)),
+            port: config.members.port,
+            mute: AtomicBool::new(false),
             counts: Arc::default(),
         })
     }
@@ -143,14 +149,34 @@ impl PeerChannel {
             .collect();
         hosts.sort_unstable();
         hosts.dedup();
+        let mut failed = None;
+        let mut is_sent = false;
         let to_hosts = hosts
             .into_iter()
             .map(|host| self.socket.send(host, &datagram));
         for sent in to_hosts.chain([self.socket.send_group(&datagram)]) {
             match sent {
-                Ok(()) => drop(self.counts.sent.fetch_add(1, Ordering::Relaxed)),
+                Ok(()) => {
+                    is_sent = true;
+                    self.counts.sent.fetch_add(1, Ordering::Relaxed);
+                }
                 // As good as lost: the next one follows.
-                Err(error) => tracing::debug!(%error, "cannot send a hello"),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot send a hello");
+                    failed = Some(error);
+                }
+            }
+        }
+        // None leaves this node: no other agent can know it.
+        let is_mute = !is_sent && failed.is_some();
+        if self.mute.swap(is_mute, Ordering::Relaxed) != is_mute {
+            match failed.filter(|_| is_mute) {
+                Some(error) => tracing::warn!(
+                    %error,
+                    port = self.port,
+                    "no hello can be sent: is the NIC down, or does this node's firewall forbid it?"
+                ),
+                None => tracing::info!("hellos are sent again"),
             }
         }
     }
