@@ -18,6 +18,7 @@ use vip_node::envelope::{self, Refused};
 use vip_node::hello::{Hello, Instance};
 use vip_node::seal::KeyRing;
 
+use super::privileges;
 use super::probes::Outcome;
 use crate::config::{Config, digests};
 use crate::net::Nic;
@@ -212,6 +213,10 @@ impl PeerChannel {
 
     /// Receives until it is told to end.
     fn listen(&self, stop: &EventFd, tell: &impl Fn(Input), outcomes: &Sender<Outcome>) {
+        // It starts before the agent gives them up.
+        if let Err(error) = privileges::drop_surplus() {
+            tracing::warn!(%error, "the thread that receives hellos keeps capabilities");
+        }
         let mut buffer = [0; envelope::MAX_LENGTH + 1];
         let mut latest = Latest::default();
         loop {

@@ -124,7 +124,7 @@ impl View {
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
             Constraint::Length(
-                (5 + status.faults.len() + status.alarms.len() + status.warnings().len()) as u16,
+                (6 + status.faults.len() + status.alarms.len() + status.warnings().len()) as u16,
             ),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
@@ -152,7 +152,16 @@ impl View {
         let failover = status
             .last_failover_ms
             .map_or_else(|| "-".to_owned(), |millis| format!("{millis:.0} ms"));
+        let verdict = if status.problems().is_empty() {
+            Severity::Info
+        } else {
+            Severity::Warning
+        };
         let mut lines = vec![
+            Line::styled(
+                format!("{}{}", Label("Cluster"), status.verdict()),
+                style(verdict),
+            ),
             Line::from(vec![Label("Owner").to_string().into(), owner]),
             Line::from(format!(
                 "{}{}, {}, priority {}, {} takeovers, last failover {failover}",

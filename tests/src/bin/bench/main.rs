@@ -5,6 +5,7 @@ mod connections;
 mod docs;
 mod failover;
 mod live;
+mod members;
 mod plot;
 mod ranks;
 mod report;
@@ -88,6 +89,8 @@ enum Benchmark {
     Calm(calm::Options),
     /// How long agents take to start
     Start(start::Options),
+    /// Clusters without a list: how soon a newcomer serves, and what hellos cost
+    Members(members::Options),
 }
 
 fn main() -> ExitCode {
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
         Benchmark::Failover(options) => failover::run(&options),
         Benchmark::Calm(options) => calm::run(&options),
         Benchmark::Start(options) => start::run(&options),
+        Benchmark::Members(options) => members::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
