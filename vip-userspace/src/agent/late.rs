@@ -6,19 +6,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::net::UnixStream;
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::lock::Lock;
-use super::requests::{hear, listen, remove_socket, reply};
+use super::requests::{hear, listen, refuse, remove_socket};
 use super::signals::{Asked, Signals};
 use crate::config::Config;
 use crate::net::netlink::Netlink;
 use crate::net::{NetError, Nic};
 use crate::observe::http::{Question, Server, Waits};
-use crate::observe::socket::Reply;
 
 /// Between looks, whatever the kernel tells.
 const LOOK: Duration = Duration::from_secs(1);
@@ -103,7 +101,7 @@ async fn wait(
                 continue;
             }
             Some((_, stream)) = asked.recv() => {
-                drop(spawn(refuse(stream, Waits(why.to_string()))));
+                drop(spawn(refuse(stream, Waits(why.to_string()).to_string())));
                 continue;
             }
             Some(question) = http.questions.recv() => {
@@ -143,9 +141,4 @@ async fn wait(
         let lock = Some(lock);
         Network { nic, lock }
     }))
-}
-
-/// Refuses a request: the agent still waits.
-async fn refuse(mut stream: UnixStream, why: Waits) {
-    reply(&mut stream, &Reply::<()>::Error(why.to_string())).await;
 }

@@ -5,11 +5,10 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 
 use super::event_loop::Rest;
-use super::requests::{hear, remove_socket, reply};
+use super::requests::{hear, refuse, remove_socket};
 use super::signals::Asked;
 use super::traces::undo;
 use crate::config::Config;
-use crate::observe::socket::Reply;
 
 /// What is said to whoever asks.
 const LEFT: &str = "this node has left the cluster: remove the static pod or disable the unit, or start \
@@ -34,10 +33,8 @@ pub(super) async fn rest(config: &Config, rest: Rest) {
             Ok((stream, _)) = socket.accept() => {
                 drop(spawn(hear(stream, requests.clone())));
             }
-            Some((_, mut stream)) = asked.recv() => {
-                drop(spawn(async move {
-                    reply(&mut stream, &Reply::<()>::Error(LEFT.to_owned())).await;
-                }));
+            Some((_, stream)) = asked.recv() => {
+                drop(spawn(refuse(stream, LEFT.to_owned())));
             }
         }
     }

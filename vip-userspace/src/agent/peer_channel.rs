@@ -201,11 +201,7 @@ impl PeerChannel {
     /// The key in which the sender's configuration differs so that it would misroute, if there is one.
     fn misroutes(&self, hello: &Hello) -> Option<&'static str> {
         let theirs = Summary::parse(&hello.text)?;
-        let own = Summary {
-            digests: self.digests.clone(),
-            ..Summary::default()
-        };
-        let mut differ = own.differences(&theirs);
+        let mut differ = theirs.differences(&self.digests);
         differ
             .find(|agreed| agreed.misroutes)
             .map(|agreed| agreed.key)

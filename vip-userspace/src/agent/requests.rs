@@ -62,3 +62,8 @@ pub(super) async fn reply<T: Serialize>(stream: &mut UnixStream, reply: &Reply<T
         Err(error) => tracing::warn!(%error, "cannot answer"),
     }
 }
+
+/// Refuses a request, whatever it is.
+pub(super) async fn refuse(mut stream: UnixStream, why: String) {
+    reply(&mut stream, &Reply::<()>::Error(why)).await;
+}

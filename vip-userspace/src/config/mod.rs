@@ -86,6 +86,14 @@ impl Config {
         [first].into_iter().chain(others).collect()
     }
 
+    /// What a newcomer's certificate must name beside its own address, for people: `api_name`, or the
+    /// VIP.
+    #[must_use]
+    pub fn api_name(&self) -> String {
+        let name = self.members.api_name.clone();
+        name.unwrap_or_else(|| self.vip().address.to_string())
+    }
+
     /// Whether the agents find each other.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -9,7 +9,7 @@ use vip_node::Fault;
 use vip_node::election::State;
 use vip_node::hello::MAX_TEXT;
 
-use crate::config::AGREED;
+use crate::config::{AGREED, Agreed};
 use crate::datapath::Mode;
 
 /// What an agent tells of itself.
@@ -68,16 +68,12 @@ impl Summary {
         digests.iter().map(|one| format!("{one:04x}")).collect()
     }
 
-    /// The keys in which this agent's configuration and another one's differ, as messages name them.
-    pub fn differences(
-        &self,
-        other: &Self,
-    ) -> impl Iterator<Item = &'static crate::config::Agreed> {
-        let (own, theirs) = (chunks(&self.digests), chunks(&other.digests));
-        let pairs = own.zip(theirs).zip(&AGREED);
+    /// The keys in which that agent's configuration differs from one with these digests, as
+    /// [written](Self::written).
+    pub fn differences(&self, own: &str) -> impl Iterator<Item = &'static Agreed> {
+        let pairs = chunks(own).zip(chunks(&self.digests)).zip(&AGREED);
         let differ = pairs.filter(|((own, theirs), _)| own != theirs);
-        let differ: Vec<_> = differ.map(|(_, agreed)| agreed).collect();
-        differ.into_iter()
+        differ.map(|(_, agreed)| agreed)
     }
 }
 
@@ -120,16 +116,16 @@ mod tests {
     fn differences_are_named_by_key() {
         let own = summary();
         let mut other = own.clone();
-        assert_eq!(own.differences(&other).count(), 0);
+        assert_eq!(other.differences(&own.digests).count(), 0);
         let mut digests = [0xabcd; AGREED.len()];
         digests[0] = 1;
         other.digests = Summary::written(&digests);
-        let differ: Vec<_> = own.differences(&other).collect();
+        let differ: Vec<_> = other.differences(&own.digests).collect();
         assert!(matches!(differ[..], [one] if one.key.contains("hash_key") && one.misroutes));
         // An agent that tells of fewer keys, or of none.
         other.digests.truncate(8);
-        assert_eq!(own.differences(&other).count(), 1);
+        assert_eq!(other.differences(&own.digests).count(), 1);
         other.digests.clear();
-        assert_eq!(own.differences(&other).count(), 0);
+        assert_eq!(other.differences(&own.digests).count(), 0);
     }
 }

@@ -18,7 +18,7 @@ use vip_node::{Input, Installation, rank};
 use super::Supervisor;
 use super::bfd_access::Access;
 use super::peer::Peer;
-use super::setup::{addresses, addresses_of};
+use super::setup::{addresses, spoken_of};
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::View;
 use crate::agent::probes::{Outcome, Table};
@@ -73,7 +73,7 @@ impl Supervisor {
             self.take_name(slot, &told);
         }
         let own = self.summary.as_ref();
-        let differ = own.map(|own| own.differences(&told).collect::<Vec<_>>());
+        let differ = own.map(|own| told.differences(&own.digests).collect::<Vec<_>>());
         let differ = differ.unwrap_or_default();
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
@@ -175,8 +175,7 @@ impl Supervisor {
     /// Hears the members there are, and notes them for the next start.
     fn members_changed(&mut self) {
         let peers = self.cluster.peers();
-        let vips: Vec<IpAddr> = addresses_of(&self.config).collect();
-        let spoken_of = [&vips[..], &[self.nic.address], &peers].concat();
+        let spoken_of = spoken_of(&self.config, &self.nic, &peers);
         if let Err(error) = self.sockets.neighbours.hear(&spoken_of) {
             tracing::warn!(%error, "cannot hear ARP of the members");
         }

@@ -174,12 +174,18 @@ impl NicSockets {
         nic: &Nic,
     ) -> anyhow::Result<(Arc<Neighbours>, Option<Groups>)> {
         let vips: Vec<IpAddr> = addresses_of(config).collect();
-        let spoken_of = [&vips[..], &[nic.address], peers].concat();
-        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of)?);
+        let neighbours = Arc::new(Neighbours::open(nic, &spoken_of(config, nic, peers))?);
         let groups = vips.iter().any(IpAddr::is_ipv6);
         let groups = groups.then(|| Groups::join(nic, &vips)).transpose()?;
         Ok((neighbours, groups))
     }
+}
+
+/// The addresses of which ARP and Neighbour Discovery are heard.
+pub(super) fn spoken_of(config: &Config, nic: &Nic, peers: &[IpAddr]) -> Vec<IpAddr> {
+    let own = [nic.address];
+    let others = own.iter().chain(peers).copied();
+    addresses_of(config).chain(others).collect()
 }
 
 /// The VIPs.

@@ -32,10 +32,7 @@ pub(super) fn admission(config: &Config) -> Option<Finding> {
     if !config.is_open() {
         return None;
     }
-    let api = match &config.members.api_name {
-        Some(name) => name.clone(),
-        None => config.vip().address.to_string(),
-    };
+    let api = config.api_name();
     let (grade, who) = match (&config.key_file, &config.health.tls) {
         (Some(_), _) => (
             Grade::Ok,
@@ -146,10 +143,7 @@ fn heard_of(
     heard: Heard,
 ) -> (Vec<Node>, Vec<Finding>) {
     let is_open = config.is_open();
-    let summary = Summary {
-        digests: Summary::written(&digests(config)),
-        ..Summary::default()
-    };
+    let own_digests = Summary::written(&digests(config));
     let ours: Vec<u64> = config.vips.iter().map(|vip| tag(vip.address)).collect();
     let mut findings = Vec::new();
     let mut senders = Vec::new();
@@ -159,7 +153,7 @@ fn heard_of(
             Ok(hello) if hello.vips.iter().any(|vip| ours.contains(vip)) => {
                 senders.push(source);
                 let theirs = Summary::parse(&hello.text).unwrap_or_default();
-                let differ: Vec<&Agreed> = summary.differences(&theirs).collect();
+                let differ: Vec<&Agreed> = theirs.differences(&own_digests).collect();
                 if !differ.is_empty() {
                     let text = format!(
                         "{source} has another configuration: {}; make it the same on all nodes",

@@ -81,10 +81,7 @@ pub(super) fn who_may_join(config: &Config) -> String {
     if !config.is_open() || config.key_file.is_some() {
         return String::new();
     }
-    let api = match &config.members.api_name {
-        Some(name) => name.clone(),
-        None => config.vip().address.to_string(),
-    };
+    let api = config.api_name();
     match config.health.tls {
         Trust::Insecure => {
             "# Any host on the segment may become a member: there is no key, and certificates \

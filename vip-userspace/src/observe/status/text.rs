@@ -8,7 +8,6 @@ use vip_node::choice::Resort;
 use vip_node::health::Server;
 use vip_node::settings::some;
 
-use super::verdict::part;
 use super::{BfdPort, Node, Service, Status, Xdp};
 use crate::observe::event::Severity;
 
@@ -318,17 +317,23 @@ impl Status {
             "AGENT", "STATE", "OWNER", "VERSION", "XDP"
         )?;
         for node in &self.nodes {
-            let state = part(self, node).map_or("unknown", |state| state.name());
-            let (owner, version, mode, faults) = if node.own {
+            let (state, owner, version, mode, faults) = if node.own {
                 let owner = self.owner.as_ref().map(|owner| owner.address);
                 let faults = self.fault_codes.clone();
-                (owner, self.version.clone(), Some(self.xdp.mode), faults)
+                (
+                    Some(self.state),
+                    owner,
+                    self.version.clone(),
+                    Some(self.xdp.mode),
+                    faults,
+                )
             } else {
                 match node.told.clone() {
-                    Some(told) => (told.owner, told.version, told.mode, told.faults),
-                    None => (None, "unknown".to_owned(), None, Vec::new()),
+                    Some(told) => (told.state, told.owner, told.version, told.mode, told.faults),
+                    None => (None, None, "unknown".to_owned(), None, Vec::new()),
                 }
             };
+            let state = state.map_or("unknown", |state| state.name());
             let owner = owner.map_or_else(|| "-".to_owned(), name);
             let mode = mode.map_or_else(|| "-".to_owned(), |mode| mode.to_string());
             let faults: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();

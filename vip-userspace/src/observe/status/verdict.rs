@@ -1,7 +1,6 @@
 //! Whether the cluster is as it should be, as one node sees it.
 
 use vip_node::choice::Resort;
-use vip_node::election::State;
 
 use super::{Node, Status};
 
@@ -80,12 +79,4 @@ impl Status {
         }
         format!("degraded: {}", problems.join("; "))
     }
-}
-
-/// A node's part in the election, of this one or as another one tells; `None` if that is not known.
-pub(super) fn part(status: &Status, node: &Node) -> Option<State> {
-    if node.own {
-        return Some(status.state);
-    }
-    node.told.as_ref().and_then(|told| told.state)
 }
