@@ -97,6 +97,29 @@ impl Cluster {
         self.agents[node].as_ref().map(|agent| agent.process.pid())
     }
 
+    /// For how long a thread of a node's agent has run, in nanoseconds.
+    ///
+    /// # Errors
+    /// The node has no agent, or that has no such thread.
+    pub fn agent_thread_time(&self, node: usize, thread: &str) -> Result<u64> {
+        let pid = self.agent_pid(node).context("no agent was started")?;
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
+        for found in threads {
+            let found = found.context("list its threads")?.path();
+            let name = std::fs::read_to_string(found.join("comm")).unwrap_or_default();
+            if name.trim() == thread {
+                let text =
+                    std::fs::read_to_string(found.join("schedstat")).context("read its time")?;
+                let first = text
+                    .split_whitespace()
+                    .next()
+                    .context("an empty schedstat")?;
+                return first.parse().context("a time in schedstat");
+            }
+        }
+        bail!("the agent has no thread {thread}")
+    }
+
     /// Sends a node's agent a signal.
     pub fn signal_agent(&mut self, node: usize, signal: Signal) {
         if let Some(agent) = &mut self.agents[node] {

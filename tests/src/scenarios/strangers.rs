@@ -19,6 +19,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// Packets of each kind.
 const COUNT: u32 = 20_000;
 
+/// The thread of an agent that keeps time.
+const TIMEKEEPER: &str = "vip-node";
+
 /// The kind that a filter lets through.
 const FORGED: &str = "bfd_forged";
 
@@ -37,12 +40,15 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         "arp",
         FORGED,
     ] {
-        let (before, time) = (cluster.status(owner)?, node_thread_time(cluster, owner)?);
+        let (before, time) = (
+            cluster.status(owner)?,
+            cluster.agent_thread_time(owner, TIMEKEEPER)?,
+        );
         send(cluster, owner, member, kind)?;
         let after = cluster.status(owner)?;
         let read = |status: &crate::agent::Status| status.received.values().sum::<u64>();
         let read = read(&after) - read(&before);
-        let time = node_thread_time(cluster, owner)? - time;
+        let time = cluster.agent_thread_time(owner, TIMEKEEPER)? - time;
         timeline.event(format!(
             "{kind}: of {COUNT} packets, and its peers' beside them, the agent read {read}; its \
              thread that keeps time ran for {:.1} ms",
@@ -82,24 +88,4 @@ fn send(cluster: &Cluster, node: usize, member: usize, kind: &str) -> Result<()>
             .args(["--own", &client.address().to_string(), "--mac", &mac]),
     )
     .map(drop)
-}
-
-/// For how long the thread of a node's agent that keeps time has run, in nanoseconds.
-fn node_thread_time(cluster: &Cluster, node: usize) -> Result<u64> {
-    let pid = cluster.agent_pid(node).context("no agent was started")?;
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
-    for thread in threads {
-        let thread = thread.context("list its threads")?.path();
-        let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
-        if name.trim() == "vip-node" {
-            let text =
-                std::fs::read_to_string(thread.join("schedstat")).context("read its time")?;
-            let first = text
-                .split_whitespace()
-                .next()
-                .context("an empty schedstat")?;
-            return first.parse().context("a time in schedstat");
-        }
-    }
-    anyhow::bail!("the agent has no thread that keeps time")
 }

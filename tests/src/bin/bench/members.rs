@@ -141,23 +141,10 @@ fn seal(size: u8) -> Result<f64> {
 
 /// Nanoseconds that a node's agent has received hellos for, and the datagrams that it has sent.
 fn cost(cluster: &Cluster, node: usize) -> Result<(u64, u64)> {
-    let pid = cluster.agent_pid(node).context("no agent was started")?;
-    let mut time = None;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")? {
-        let thread = thread.context("list its threads")?.path();
-        let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
-        if name.trim() == THREAD {
-            let text = std::fs::read_to_string(thread.join("schedstat"));
-            let text = text.context("read its time")?;
-            time = text
-                .split_whitespace()
-                .next()
-                .and_then(|word| word.parse().ok());
-        }
-    }
+    let time = cluster.agent_thread_time(node, THREAD)?;
     let status = cluster.status(node)?;
     let sent = status.membership.as_ref().map_or(0, |them| them.sent);
-    Ok((time.context("no thread receives hellos")?, sent))
+    Ok((time, sent))
 }
 
 /// What hellos cost at rest, in per mille of a core on each node.
@@ -189,13 +176,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         "nothing to be measured"
     );
     let programs = Programs::find()?;
-    let column = |name, unit, decimals| Column {
-        name,
-        unit,
-        better: Better::Lower,
-        ratio: None,
-        decimals,
-    };
+    let column = |name, unit, decimals| Column::new(name, unit, Better::Lower, decimals);
     let columns = vec![
         column("serves", "ms", 0),
         column("table", "ms", 1),

@@ -43,6 +43,24 @@ pub(super) struct Column {
     pub(super) decimals: usize,
 }
 
+impl Column {
+    /// One without a baseline.
+    pub(super) const fn new(
+        name: &'static str,
+        unit: &'static str,
+        better: Better,
+        decimals: usize,
+    ) -> Self {
+        Self {
+            name,
+            unit,
+            better,
+            ratio: None,
+            decimals,
+        }
+    }
+}
+
 /// Which figures are better.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]

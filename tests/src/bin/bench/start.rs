@@ -106,13 +106,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
             cluster.wait_until_settled()?;
         }
     }
-    let column = |name, unit, decimals| Column {
-        name,
-        unit,
-        better: Better::Lower,
-        ratio: None,
-        decimals,
-    };
+    let column = |name, unit, decimals| Column::new(name, unit, Better::Lower, decimals);
     let columns = vec![
         column("starts", "", 0),
         column("median", "ms", 0),

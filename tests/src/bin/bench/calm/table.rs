@@ -8,13 +8,7 @@ use crate::report::{Better, Column, Figure, Goal, Label, Row};
 pub(super) const LABELS: &[Label] = &[Label::new("disturbance", 14), Label::new("profile", 8)];
 
 pub(super) fn columns() -> Vec<Column> {
-    let column = |name, unit, better, decimals| Column {
-        name,
-        unit,
-        better,
-        ratio: None,
-        decimals,
-    };
+    let column = Column::new;
     let mut columns = vec![column("node-hours", "", Better::Neither, 2)];
     for name in ["moves", "false deaths", "false hangs", "cut", "failed"] {
         columns.push(column(name, "", Better::Lower, 0));

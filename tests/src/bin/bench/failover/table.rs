@@ -7,13 +7,7 @@ use crate::report::{Better, Column, Figure, Goal, Label, Row, median, quantile};
 pub(super) const LABELS: &[Label] = &[Label::new("scenario", 18), Label::new("profile", 8)];
 
 pub(super) fn columns() -> Vec<Column> {
-    let column = |name, unit, better, decimals| Column {
-        name,
-        unit,
-        better,
-        ratio: None,
-        decimals,
-    };
+    let column = Column::new;
     vec![
         column("runs", "", Better::Neither, 0),
         column("gap", "ms", Better::Lower, 0),
