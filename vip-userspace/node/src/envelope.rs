@@ -204,6 +204,7 @@ mod tests {
             leaves: false,
             drains: false,
             joins: false,
+            established: false,
             vips: vec![1],
             members: vec![Line {
                 address: FROM,

@@ -44,6 +44,7 @@ const VERSION: u8 = 1;
 const LEAVES: u8 = 1;
 const DRAINS: u8 = 2;
 const JOINS: u8 = 4;
+const ESTABLISHED: u8 = 8;
 const INSTALLED: u8 = 1;
 
 /// One run of an agent: a random number, another one after each start.
@@ -63,6 +64,9 @@ pub struct Hello {
     pub drains: bool,
     /// The node is joining: it forwards nothing yet, so it must not get segments.
     pub joins: bool,
+    /// The node is established: it has owned the VIP, or has other members. One that is not gives
+    /// way to it.
+    pub established: bool,
     /// A [`tag`] for each VIP. Agents with no tag in common are of different clusters.
     pub vips: Vec<u64>,
     /// The members that the sender knows, itself among them; [`MAX_BACKENDS`] at most, all of one
@@ -181,7 +185,10 @@ impl Hello {
         }
         let mut out = Vec::with_capacity(MAX_LENGTH);
         let family = if v4 { 4 } else { 6 };
-        let flags = flag(self.leaves, LEAVES) | flag(self.drains, DRAINS) | flag(self.joins, JOINS);
+        let flags = flag(self.leaves, LEAVES)
+            | flag(self.drains, DRAINS)
+            | flag(self.joins, JOINS)
+            | flag(self.established, ESTABLISHED);
         out.extend([VERSION, family, flags, self.own as u8]);
         out.extend(self.instance.0.get().to_be_bytes());
         out.extend(self.number.to_be_bytes());
@@ -285,6 +292,7 @@ impl Hello {
             leaves: flags & LEAVES != 0,
             drains: flags & DRAINS != 0,
             joins: flags & JOINS != 0,
+            established: flags & ESTABLISHED != 0,
             vips,
             members,
             own,
@@ -415,7 +423,7 @@ mod tests {
             own in 0..members,
             instance in instance(),
             number in 1_u32..,
-            flags in any::<(bool, bool, bool, bool)>(),
+            flags in any::<(bool, bool, bool, bool, bool)>(),
             vips in vec(any::<u64>(), 0..=MAX_VIPS),
             heard in vec((instance(), any::<u32>()), 0..=MAX_HEARD),
             forgotten in vec(instance(), 0..=MAX_FORGOTTEN),
@@ -435,6 +443,7 @@ mod tests {
                 leaves: flags.0,
                 drains: flags.1,
                 joins: flags.3,
+                established: flags.4,
                 vips,
                 members: lines.into_iter().enumerate().map(place).collect(),
                 own,
@@ -501,6 +510,7 @@ mod tests {
             leaves: false,
             drains: false,
             joins: false,
+            established: false,
             vips: vec![0; MAX_VIPS],
             members: members.collect(),
             own: 0,

@@ -121,6 +121,7 @@ fn seal(size: u8) -> Result<f64> {
         leaves: false,
         drains: false,
         joins: false,
+        established: false,
         vips: vec![1],
         members: lines.collect(),
         own: 0,

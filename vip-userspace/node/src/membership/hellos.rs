@@ -63,6 +63,7 @@ impl Membership {
         let slots: Vec<BackendIndex> = self.members.mask().iter().collect();
         let own_row = self.installed();
         let joins = self.is_joining();
+        let established = self.is_established();
         let members = self.members.iter().map(|(slot, known)| {
             let own = slot == self.own;
             let row = if own { Some(own_row) } else { known.row };
@@ -104,6 +105,7 @@ impl Membership {
             leaves: false,
             drains,
             joins,
+            established,
             vips: exchange.vips.clone(),
             members,
             own: slots.iter().position(|slot| *slot == self.own)?,
@@ -135,8 +137,14 @@ impl Membership {
             return;
         }
         let believed = exchange.is_answer(now, hello);
-        if exchange.is_buried(source, hello.instance) {
-            return;
+        if let Some(at) = exchange.buried_at(source, hello.instance) {
+            // One that left says nothing that it had not said before. One that goes on was cut off,
+            // and may come back; it may be waiting for an answer too.
+            if !exchange.is_answer_since(at, now, hello) {
+                exchange.note_host(now, source, hello, false);
+                return;
+            }
+            exchange.unearth(source, hello.instance);
         }
         let Some(slot) = self.slot(source) else {
             return self.on_outsider(now, hello, admits, believed, living, out);
@@ -280,8 +288,12 @@ impl Membership {
         let (Some(at), Some(instance)) = (at, line.instance) else {
             return;
         };
-        if self.exchange.is_buried(line.address, instance) {
-            return;
+        if let Some(buried) = self.exchange.buried_at(line.address, instance) {
+            // The sender may not know yet that it is forgotten.
+            if at < buried.after(self.exchange.telling_time()) {
+                return;
+            }
+            self.exchange.unearth(line.address, instance);
         }
         // It may have connections, which this node would reset.
         self.exchange.hold(now);
@@ -334,12 +346,13 @@ impl Membership {
         if hello.leaves {
             return;
         }
-        self.exchange.hold(now);
         if self.open.is_none() {
+            self.exchange.hold(now);
             out.push(Event::Stranger(sender.address));
             return;
         }
         self.exchange.note_host(now, sender.address, hello, !admits);
+        self.exchange.hold_for(now, sender.address);
         if !believed {
             return;
         }

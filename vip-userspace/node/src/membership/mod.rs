@@ -134,6 +134,8 @@ pub(crate) struct Membership {
     installed: u64,
     /// This node finds itself confirmed.
     confirmed: bool,
+    /// This node has owned the VIP since it started, or went on for an earlier agent.
+    has_owned: bool,
     /// The time limit of joining; `None` without BFD, where agents cannot be heard.
     joining_time: Option<Duration>,
     /// Nodes whose Ethernet address is known, so that frames can be forwarded to them.
@@ -168,6 +170,7 @@ impl Membership {
             changes: 0,
             installed: 0,
             confirmed: closed,
+            has_owned: false,
             joining_time: bfd.map(|interval| JOINING.max(interval * JOINING_INTERVALS)),
             located: BackendMask::EMPTY,
             joining: None,
@@ -181,6 +184,7 @@ impl Membership {
             self.joining = self.joining_time.map(|time| now.after(time));
         } else {
             self.confirmed = true;
+            self.has_owned = true;
             for member in self.members.values_mut() {
                 member.confirmed = true;
             }
@@ -309,12 +313,22 @@ impl Membership {
         }
     }
 
+    /// This node owns the VIP.
+    pub(crate) const fn on_owned(&mut self) {
+        self.has_owned = true;
+    }
+
+    /// Whether this node is established: it has owned the VIP, or has other members. A newcomer that
+    /// has proved nothing yet takes the VIP from no such node.
+    fn is_established(&self) -> bool {
+        self.has_owned || self.members.len() > 1
+    }
+
     /// Whether this node may own the VIP, as far as the other members know it. `now` matters where
-    /// agents are heard that have not proved that they are members: the lowest address owns the VIP
-    /// until they have.
+    /// agents are heard that have not proved that they are members. Until they have, one of them
+    /// owns the VIP: an established one, or else the one with the lowest address.
     pub(crate) fn may_own(&self, now: BootNanos) -> bool {
-        let own = self.members[self.own].identity.address;
-        self.confirmed && !self.exchange.hears_unproved_below(now, own)
+        self.confirmed && !self.exchange.gives_way(now, self.is_established())
     }
 
     /// Whether this node may reset segments, as far as members are concerned: all living ones know

@@ -44,6 +44,8 @@ fn joining_ends_with_its_time_and_an_agent_that_goes_on_does_not_join() {
 struct Cluster {
     now: BootNanos,
     members: Vec<Membership>,
+    /// Hellos prove that their senders may be members.
+    admits: bool,
 }
 
 impl Cluster {
@@ -51,7 +53,15 @@ impl Cluster {
     fn new(count: usize) -> Self {
         let now = at(0);
         let members = (0..count).map(|node| Self::start(now, node)).collect();
-        Self { now, members }
+        Self::of(now, members)
+    }
+
+    fn of(now: BootNanos, members: Vec<Membership>) -> Self {
+        Self {
+            now,
+            members,
+            admits: true,
+        }
     }
 
     fn start(now: BootNanos, node: usize) -> Membership {
@@ -69,8 +79,7 @@ impl Cluster {
     fn closed() -> Self {
         let now = at(0);
         let start = |node| Self::start_with(now, node, params(node, true));
-        let members = (0..3).map(start).collect();
-        Self { now, members }
+        Self::of(now, (0..3).map(start).collect())
     }
 
     fn start_with(now: BootNanos, node: usize, mut params: Params) -> Membership {
@@ -109,7 +118,7 @@ impl Cluster {
     /// A hello arrives.
     fn tell(&mut self, to: usize, hello: &Hello) -> Vec<Event> {
         let (source, all, mut out) = (hello.sender().address, BackendMask::ALL, Vec::new());
-        self.members[to].on_hello(self.now, source, hello, true, all, &mut out);
+        self.members[to].on_hello(self.now, source, hello, self.admits, all, &mut out);
         out
     }
 
@@ -221,6 +230,94 @@ fn hellos_of_another_cluster_are_ignored() {
     cluster.run(3000, |_, _| true);
     assert_eq!(cluster.confirmed(0), [11]);
     assert!(cluster.members[0].may_reset(cluster.now));
+}
+
+#[test]
+fn newcomer_that_proves_nothing_takes_the_vip_from_no_established_node() {
+    // The first node has the lowest address. Its server, say, does not run yet.
+    for established in [2..3, 1..3] {
+        let mut cluster = Cluster::new(3);
+        let are_there = |a: usize, b: usize| established.contains(&a) && established.contains(&b);
+        cluster.run(3000, are_there);
+        cluster.members[2].on_owned();
+        cluster.admits = false;
+        cluster.run(3000, |a, b| are_there(a, b) || a == 0 || b == 0);
+        assert!(!cluster.members[0].may_own(cluster.now), "it gives way");
+        for node in established.clone() {
+            assert!(cluster.members[node].may_own(cluster.now), "{node}");
+        }
+        // It may have been a member of others: no reset for as long as it may take to prove it.
+        assert!(!cluster.members[2].may_reset(cluster.now));
+        cluster.run(35_000, |a, b| are_there(a, b) || a == 0 || b == 0);
+        assert!(cluster.members[2].may_reset(cluster.now));
+        // They are gone: it is the first of a new cluster.
+        cluster.run(6000, |_, _| false);
+        assert!(cluster.members[0].may_own(cluster.now));
+    }
+}
+
+#[test]
+fn of_nodes_that_start_together_and_prove_nothing_the_lowest_address_owns() {
+    let mut cluster = Cluster::new(3);
+    cluster.admits = false;
+    cluster.run(3000, |_, _| true);
+    let may_own = cluster.members.iter().map(|one| one.may_own(cluster.now));
+    assert_eq!(may_own.collect::<Vec<_>>(), [true, false, false]);
+    // Each of two has owned the VIP while it heard nobody.
+    let mut cluster = Cluster::new(2);
+    cluster.run(3000, |_, _| false);
+    for member in &mut cluster.members {
+        member.on_owned();
+    }
+    cluster.admits = false;
+    cluster.run(3000, |_, _| true);
+    let may_own = cluster.members.iter().map(|one| one.may_own(cluster.now));
+    assert_eq!(may_own.collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn node_that_was_forgotten_and_goes_on_is_a_member_again() {
+    let address = |node: u8| IpAddr::from([10, 0, 0, 11 + node]);
+    let forget = |cluster: &mut Cluster, by: usize, node: u8| {
+        let living = BackendMask::first(1);
+        cluster.members[by].forget(cluster.now, address(node), living, &mut Vec::new());
+    };
+    for both in [false, true] {
+        let mut cluster = Cluster::new(3);
+        cluster.run(3000, |_, _| true);
+        let split = |a: usize, b: usize| (a == 2) == (b == 2);
+        cluster.run(3000, split);
+        forget(&mut cluster, 0, 2);
+        if both {
+            forget(&mut cluster, 2, 0);
+            forget(&mut cluster, 2, 1);
+        }
+        cluster.run(3000, split);
+        assert_eq!(cluster.confirmed(1), [11, 12], "it is told");
+        // The second node hears the third one through the first alone.
+        cluster.run(8000, |a, b| (a, b) != (1, 2) && (a, b) != (2, 1));
+        assert_eq!(cluster.confirmed(0), [11, 12, 13]);
+        cluster.run(3000, |_, _| true);
+        for node in 0..3 {
+            assert_eq!(cluster.confirmed(node), [11, 12, 13], "{both} {node}");
+        }
+    }
+}
+
+#[test]
+fn hello_from_before_the_good_bye_brings_nobody_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    let late = cluster.hello(2);
+    cluster.members[2].leave();
+    let (hello, _) = cluster.members[2]
+        .take_good_bye(cluster.now)
+        .expect("it leaves");
+    cluster.tell(0, &hello);
+    cluster.tell(0, &late);
+    cluster.run(8000, |a, b| a != 2 && b != 2);
+    assert_eq!(cluster.confirmed(0), [11, 12]);
+    assert_eq!(cluster.members[0].all().count(), 2);
 }
 
 #[test]

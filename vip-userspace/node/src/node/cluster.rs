@@ -8,6 +8,7 @@ use vip_common::wire::time::BootNanos;
 use super::Node;
 use crate::action::{Action, Report};
 use crate::bfd::Session;
+use crate::election::State;
 use crate::faults::Fault;
 use crate::hello::{Hello, Instance};
 use crate::membership;
@@ -61,6 +62,9 @@ impl Node {
         self.act_on_members(now, events, out);
         if !self.started || self.transfer.has_left() {
             return;
+        }
+        if self.election.state() == State::Active {
+            self.members.on_owned();
         }
         // Nobody may be left who could know this node: it serves, and resets nothing.
         let unconfirmed = !self.members.may_own(now) && !self.liveness.is_silent();

@@ -235,6 +235,7 @@ mod tests {
             leaves: false,
             drains: false,
             joins: false,
+            established: false,
             vips: vec![tag(vip)],
             members: members.iter().map(line).collect(),
             own: 0,
