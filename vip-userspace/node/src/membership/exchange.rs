@@ -154,8 +154,9 @@ impl Exchange {
         hosts.any(|host| host.unproved && host.address < own && self.is_fresh(now, host.at))
     }
 
-    /// Whether a hello answers one that this node sent lately.
-    pub(super) fn is_answer(&self, now: BootNanos, hello: &Hello) -> bool {
+    /// When this node sent the latest hello that this one answers; `None` if it answers none that was
+    /// sent lately.
+    pub(super) fn answered(&self, now: BootNanos, hello: &Hello) -> Option<BootNanos> {
         let named = hello.heard.iter();
         let named = named
             .filter(|heard| heard.address == self.address && heard.instance == self.instance)
@@ -165,11 +166,12 @@ impl Exchange {
             .iter()
             .find(|line| line.address == self.address);
         let line = line.filter(|line| line.instance == Some(self.instance));
-        let mut latest = named.chain(line.map(|line| line.latest));
-        latest.any(|latest| {
-            let sent = self.sent.iter().find(|(number, _)| *number == latest);
-            sent.is_some_and(|(_, at)| self.is_fresh(now, *at))
-        })
+        let latest = named.chain(line.map(|line| line.latest));
+        let sent = latest.filter_map(|latest| {
+            let sent = self.sent.iter().find(|(number, _)| *number == latest)?;
+            Some(sent.1)
+        });
+        sent.filter(|at| self.is_fresh(now, *at)).max()
     }
 
     /// Whether the sender of a hello hears this node, and does not believe it yet: it waits for an
@@ -234,8 +236,15 @@ impl Exchange {
         self.buried.truncate(MAX_BURIED);
     }
 
-    pub(super) fn is_buried(&self, address: IpAddr, instance: Instance) -> bool {
+    /// When a member was forgotten; `None` if this run of it was not.
+    pub(super) fn buried(&self, address: IpAddr, instance: Instance) -> Option<BootNanos> {
         let mut buried = self.buried.iter();
-        buried.any(|buried| buried.address == address && buried.instance == instance)
+        let found = buried.find(|buried| buried.address == address && buried.instance == instance);
+        found.map(|buried| buried.at)
+    }
+
+    /// A member that was forgotten is one that may come.
+    pub(super) fn dig_up(&mut self, address: IpAddr) {
+        self.buried.retain(|buried| buried.address != address);
     }
 }

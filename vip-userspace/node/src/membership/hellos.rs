@@ -134,9 +134,18 @@ impl Membership {
         if !is_ours || sender.address != source || source == exchange.address {
             return;
         }
-        let believed = exchange.is_answer(now, hello);
-        if exchange.is_buried(source, hello.instance) {
-            return;
+        let answered = exchange.answered(now, hello);
+        let believed = answered.is_some();
+        if let Some(at) = exchange.buried(source, hello.instance) {
+            if hello.leaves {
+                return;
+            }
+            // A late copy, or a node that was forgotten and runs: it was cut off, or another host has
+            // said good-bye in its name. Only one that runs hears and answers what was sent since then.
+            if answered.is_none_or(|answered| answered <= at) {
+                return exchange.note_host(now, source, hello, false);
+            }
+            exchange.dig_up(source);
         }
         let Some(slot) = self.slot(source) else {
             return self.on_outsider(now, hello, admits, believed, living, out);
@@ -280,7 +289,7 @@ impl Membership {
         let (Some(at), Some(instance)) = (at, line.instance) else {
             return;
         };
-        if self.exchange.is_buried(line.address, instance) {
+        if self.exchange.buried(line.address, instance).is_some() {
             return;
         }
         // It may have connections, which this node would reset.
