@@ -113,6 +113,7 @@ pub const ALL: &[Scenario] = &[
     members::KEYED,
     members::UNKEYED,
     key_changed::SCENARIO,
+    key_changed::ADDED,
     members::FILTERED,
     members::BROKEN_LINK,
     members::OWNERS_LINK,
