@@ -129,6 +129,12 @@ impl Alarms {
         Some(Change { kind, about, text })
     }
 
+    /// Lowers all alarms about a node that is no member any more.
+    pub fn end(&mut self, about: &str) -> Vec<Change> {
+        let kinds = Kind::ALL.into_iter();
+        kinds.filter_map(|kind| self.lower(kind, about)).collect()
+    }
+
     /// Ends alarms whose time is over.
     pub fn expire(&mut self, now: BootNanos) -> Vec<Change> {
         let over = |alarm: &Alarm| alarm.until.is_some_and(|until| until <= now);
@@ -193,5 +199,15 @@ mod tests {
         assert!(up.is_some() && alarms.expire(at(1000)).is_empty());
         assert!(alarms.lower(Kind::TwoOwners, "cp2").is_some());
         assert_eq!(alarms.lower(Kind::TwoOwners, "cp2"), None);
+
+        for (kind, about) in [
+            (Kind::Differs, "cp2"),
+            (Kind::Unheard, "cp2"),
+            (Kind::Differs, "cp3"),
+        ] {
+            alarms.raise(kind, about, "some".to_owned(), None);
+        }
+        assert_eq!(alarms.end("cp2").len(), 2);
+        assert!(alarms.is_up(Kind::Differs, "cp3"));
     }
 }

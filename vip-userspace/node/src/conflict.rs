@@ -289,6 +289,11 @@ impl Conflicts {
         self.rival = Some(rival);
     }
 
+    /// A member was removed. All alarms about it end with it.
+    pub(crate) fn remove(&mut self, node: BackendIndex) {
+        self.rival = self.rival.filter(|rival| rival.node != node);
+    }
+
     fn forget_rival(&mut self, out: &mut Vec<Action>) {
         if let Some(Rival { node, told, .. }) = self.rival.take()
             && told

@@ -168,13 +168,9 @@ impl Exchange {
         hosts.any(|host| host.unproved && goes_first(host) && self.is_fresh(now, host.at))
     }
 
-    /// Whether a hello answers one that this node sent lately.
-    pub(super) fn is_answer(&self, now: BootNanos, hello: &Hello) -> bool {
-        self.is_answer_since(BootNanos::ZERO, now, hello)
-    }
-
-    /// Whether a hello answers one that this node sent lately, and after `since`.
-    pub(super) fn is_answer_since(&self, since: BootNanos, now: BootNanos, hello: &Hello) -> bool {
+    /// When this node sent the latest hello that this one answers; `None` if it answers none that was
+    /// sent lately.
+    pub(super) fn answered(&self, now: BootNanos, hello: &Hello) -> Option<BootNanos> {
         let named = hello.heard.iter();
         let named = named
             .filter(|heard| heard.address == self.address && heard.instance == self.instance)
@@ -184,11 +180,12 @@ impl Exchange {
             .iter()
             .find(|line| line.address == self.address);
         let line = line.filter(|line| line.instance == Some(self.instance));
-        let mut latest = named.chain(line.map(|line| line.latest));
-        latest.any(|latest| {
-            let sent = self.sent.iter().find(|(number, _)| *number == latest);
-            sent.is_some_and(|(_, at)| *at > since && self.is_fresh(now, *at))
-        })
+        let latest = named.chain(line.map(|line| line.latest));
+        let sent = latest.filter_map(|latest| {
+            let sent = self.sent.iter().find(|(number, _)| *number == latest)?;
+            Some(sent.1)
+        });
+        sent.filter(|at| self.is_fresh(now, *at)).max()
     }
 
     /// Whether the sender of a hello hears this node, and does not believe it yet: it waits for an
@@ -254,7 +251,7 @@ impl Exchange {
 
     /// Remembers that a member was forgotten.
     pub(super) fn bury(&mut self, now: BootNanos, address: IpAddr, instance: Instance) {
-        self.unearth(address, instance);
+        self.dig_up(address, instance);
         self.buried.insert(
             0,
             Buried {
@@ -266,15 +263,15 @@ impl Exchange {
         self.buried.truncate(MAX_BURIED);
     }
 
-    /// When this run of an agent was forgotten.
-    pub(super) fn buried_at(&self, address: IpAddr, instance: Instance) -> Option<BootNanos> {
+    /// When a member was forgotten; `None` if this run of it was not.
+    pub(super) fn buried(&self, address: IpAddr, instance: Instance) -> Option<BootNanos> {
         let mut buried = self.buried.iter();
-        let found = buried.find(|one| one.address == address && one.instance == instance)?;
-        Some(found.at)
+        let found = buried.find(|buried| buried.address == address && buried.instance == instance);
+        found.map(|buried| buried.at)
     }
 
-    /// A run that was forgotten lives, and may be a member again.
-    pub(super) fn unearth(&mut self, address: IpAddr, instance: Instance) {
+    /// A run that was forgotten goes on: it may be a member again.
+    pub(super) fn dig_up(&mut self, address: IpAddr, instance: Instance) {
         self.buried
             .retain(|buried| buried.address != address || buried.instance != instance);
     }

@@ -136,15 +136,18 @@ impl Membership {
         if !is_ours || sender.address != source || source == exchange.address {
             return;
         }
-        let believed = exchange.is_answer(now, hello);
-        if let Some(at) = exchange.buried_at(source, hello.instance) {
-            // One that left says nothing that it had not said before. One that goes on was cut off,
-            // and may come back; it may be waiting for an answer too.
-            if !exchange.is_answer_since(at, now, hello) {
-                exchange.note_host(now, source, hello, false);
+        let answered = exchange.answered(now, hello);
+        let believed = answered.is_some();
+        if let Some(at) = exchange.buried(source, hello.instance) {
+            if hello.leaves {
                 return;
             }
-            exchange.unearth(source, hello.instance);
+            // A late copy, or a node that was forgotten and runs: it was cut off, or another host has
+            // said good-bye in its name. Only one that runs hears and answers what was sent since then.
+            if answered.is_none_or(|answered| answered <= at) {
+                return exchange.note_host(now, source, hello, false);
+            }
+            exchange.dig_up(source, hello.instance);
         }
         let Some(slot) = self.slot(source) else {
             return self.on_outsider(now, hello, admits, believed, living, out);
@@ -288,12 +291,12 @@ impl Membership {
         let (Some(at), Some(instance)) = (at, line.instance) else {
             return;
         };
-        if let Some(buried) = self.exchange.buried_at(line.address, instance) {
+        if let Some(buried) = self.exchange.buried(line.address, instance) {
             // The sender may not know yet that it is forgotten.
             if at < buried.after(self.exchange.telling_time()) {
                 return;
             }
-            self.exchange.unearth(line.address, instance);
+            self.exchange.dig_up(line.address, instance);
         }
         // It may have connections, which this node would reset.
         self.exchange.hold(now);

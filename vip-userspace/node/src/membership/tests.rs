@@ -218,6 +218,33 @@ fn member_that_says_good_bye_is_forgotten_and_may_come_back_as_a_new_one() {
 }
 
 #[test]
+fn member_that_was_forgotten_and_goes_on_comes_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    let mut forged = cluster.clone();
+    // Without a key, a host that hears the hellos can say good-bye in the name of a member.
+    let mut hello = forged.hello(2);
+    (hello.leaves, hello.number) = (true, u32::MAX);
+    let address = hello.sender().address;
+    for node in 0..2 {
+        let out = forged.tell(node, &hello);
+        assert!(matches!(out[..], [Event::Removed(_, removed)] if removed == address));
+    }
+    forged.run(3000, |_, _| true);
+    // It was cut off, and an operator had it forgotten.
+    let cut_off = |a: usize, b: usize| (a == 2) == (b == 2);
+    cluster.run(8000, cut_off);
+    let none = BackendMask::EMPTY;
+    assert!(cluster.members[0].forget(cluster.now, address, none, &mut Vec::new()));
+    cluster.run(3000, |_, _| true);
+    for cluster in [forged, cluster] {
+        for node in 0..3 {
+            assert_eq!(cluster.confirmed(node), [11, 12, 13], "{node}");
+        }
+    }
+}
+
+#[test]
 fn hellos_of_another_cluster_are_ignored() {
     let mut cluster = Cluster::new(2);
     let mut params = params(1, true);

@@ -111,6 +111,7 @@ impl Node {
                 membership::Event::Removed(node, address) => {
                     self.selection.remove(node);
                     self.ownership.remove(node);
+                    self.conflicts.remove(node);
                     self.liveness.remove(node, self.members.all().count());
                     out.push(Action::Report(Report::Removed { node, address }));
                 }

@@ -263,14 +263,17 @@ impl Supervisor {
             self.segment.rivals.push(node);
             self.tell_rival(now(), node);
         } else {
-            let about = self.peers[node].name.clone();
+            let about = self.name(node);
             let change = self.segment.alarms.lower(Kind::TwoOwners, &about);
             self.tell_change(change);
         }
     }
 
     fn tell_rival(&mut self, now: BootNanos, node: BackendIndex) {
-        let peer = &self.peers[node];
+        // It may have left while the thread reported it.
+        let Some(peer) = self.peers.get(node) else {
+            return;
+        };
         let why = if is_recent(now, peer.agent.advert) {
             "it does not hear this node's VRRP: IP protocol 112 must be let through to it"
         } else if is_recent(now, peer.agent.advert_on_nic) {

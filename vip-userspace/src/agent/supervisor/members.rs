@@ -59,9 +59,14 @@ impl Supervisor {
         self.checking.remove(slot);
         self.cluster.remove(slot);
         self.sources.forget(slot);
+        self.segment.rivals.retain(|rival| *rival != slot);
         let name = self.peers.remove(slot).map(|peer| peer.name);
+        let name = name.unwrap_or_else(|| address.to_string());
+        for change in self.segment.alarms.end(&name) {
+            self.tell_change(Some(change));
+        }
         self.members_changed();
-        Event::member_removed(name.unwrap_or_else(|| address.to_string()))
+        Event::member_removed(name)
     }
 
     /// A member tells of itself.
@@ -72,14 +77,21 @@ impl Supervisor {
         if self.config.is_open() {
             self.take_name(slot, &told);
         }
-        let own = self.summary.as_ref();
-        let differ = own.map(|own| told.differences(&own.digests).collect::<Vec<_>>());
-        let differ = differ.unwrap_or_default();
-        let Some(peer) = self.peers.get_mut(slot) else {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.told = Some(told);
+        }
+        self.compare_with(slot);
+    }
+
+    /// Compares what must be the same on all nodes with what a member has told.
+    fn compare_with(&mut self, slot: BackendIndex) {
+        let (Some(own), Some(peer)) = (&self.summary, self.peers.get(slot)) else {
             return;
         };
+        let told = peer.told.iter();
+        let differ = told.flat_map(|told| told.differences(&own.digests));
+        let differ: Vec<_> = differ.collect();
         let name = peer.name.clone();
-        peer.told = Some(told);
         let alarms = &mut self.segment.alarms;
         let change = if differ.is_empty() {
             alarms.lower(Kind::Differs, &name)
@@ -158,7 +170,14 @@ impl Supervisor {
         };
         if self.summary.as_ref() != Some(&summary) {
             self.node_thread.tell(Input::Text(summary.text()));
-            self.summary = Some(summary);
+            let before = self.summary.replace(summary.clone());
+            // By a reload, or because others have told before this node knew itself.
+            if before.is_none_or(|before| before.digests != summary.digests) {
+                let others: Vec<BackendIndex> = self.peers.iter().map(|(slot, _)| slot).collect();
+                for slot in others {
+                    self.compare_with(slot);
+                }
+            }
         }
     }
 
