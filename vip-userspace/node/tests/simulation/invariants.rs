@@ -30,6 +30,7 @@ impl World {
             return;
         }
         self.takeovers += 1;
+        self.hosts[node].took_over = self.now;
         // Invariant 1.
         let window = 12 * self.unit();
         let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
@@ -42,6 +43,11 @@ impl World {
         }
         for other in 0..self.hosts.len() {
             if other == node || !self.hosts[other].answers(self.now) {
+                continue;
+            }
+            // The order has changed while the other one took over: its first advertisement is on its
+            // way.
+            if self.now - self.hosts[other].took_over <= self.unit() / 50 {
                 continue;
             }
             let clean = |from: usize, to: usize| {

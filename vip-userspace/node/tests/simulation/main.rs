@@ -239,6 +239,8 @@ struct Host {
     port: bool,
     /// When it last began to.
     port_back: Time,
+    /// When it took the VIP over last.
+    took_over: Time,
     /// The priority that its agent has told.
     priority: u8,
     /// Advertisements that its agent has sent.

@@ -14,6 +14,7 @@ impl World {
             carrier: true,
             port: true,
             port_back: 0,
+            took_over: 0,
             priority: 0,
             adverts: 0,
             ready: true,
