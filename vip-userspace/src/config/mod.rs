@@ -19,7 +19,8 @@ pub mod reference;
 mod reload;
 mod types;
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use vip_node::rank;
@@ -98,6 +99,19 @@ impl Config {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// Where the servers of some services get the clients' connections: at VIPs, and ports of this node.
+    #[must_use]
+    pub fn ends(&self, wanted: impl Fn(&Service) -> bool) -> BTreeSet<SocketAddr> {
+        let services = self
+            .vips
+            .iter()
+            .flat_map(|vip| vip.services.iter().map(|service| (vip.address, service)));
+        services
+            .filter(|(_, service)| wanted(service))
+            .map(|(vip, service)| SocketAddr::new(vip, service.target))
+            .collect()
     }
 
     /// Whether an address is of the family that the nodes are known by: where agents find each

@@ -72,7 +72,7 @@ impl Supervisor {
         if self.config.is_open() {
             self.take_name(slot, &told);
         }
-        let own = self.summary.as_ref();
+        let own = self.told_others.as_ref();
         let differ = own.map(|own| told.differences(&own.digests).collect::<Vec<_>>());
         let differ = differ.unwrap_or_default();
         let Some(peer) = self.peers.get_mut(slot) else {
@@ -142,11 +142,11 @@ impl Supervisor {
         }
     }
 
-    /// Tells the other agents of this node.
-    pub(super) fn tell_of_itself(&mut self, view: &View) {
+    /// What this node tells of itself.
+    pub(super) fn summary(&self, view: &View) -> Summary {
         let own = self.cluster.own_node();
         let owner = view.owner.and_then(|owner| self.peers.get(owner));
-        let summary = Summary {
+        Summary {
             name: own.name.clone(),
             other_address: own.other_address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -155,10 +155,25 @@ impl Supervisor {
             mode: Some(self.attachment.mode),
             digests: Summary::written(&digests(&self.config)),
             faults: view.faults.clone(),
-        };
-        if self.summary.as_ref() != Some(&summary) {
-            self.node_thread.tell(Input::Text(summary.text()));
-            self.summary = Some(summary);
+            draining: view.nodes.get(self.cluster.own()).map(|seen| seen.draining),
+            connections: self.connections.open,
+        }
+    }
+
+    /// Tells the other agents of this node.
+    pub(super) fn tell_of_itself(&mut self, view: &View) {
+        let summary = self.summary(view);
+        if self.told_others.as_ref() != Some(&summary) {
+            let text = summary.text();
+            // The number of connections changes all the time.
+            let connections = summary.connections;
+            let before = self.told_others.replace(summary.clone());
+            let before = before.map(|before| Summary {
+                connections,
+                ..before
+            });
+            let at_once = before != Some(summary);
+            self.node_thread.tell(Input::Text { text, at_once });
         }
     }
 
