@@ -38,6 +38,10 @@ impl Supervisor {
         self.cluster.admit(slot, node);
         self.peers.insert(slot, peer);
         self.checking.add(slot, address, false);
+        // Another one may have been in its slot.
+        if let Err(error) = self.datapath.restart_backend(slot) {
+            tracing::warn!(%error, %address, "counters of a new member begin with those of a former one");
+        }
         // Its place in the maps comes before a rank table that names it.
         let mut desired = (*self.desired).clone();
         desired.backends.insert(slot, addresses(address, None));
@@ -289,7 +293,7 @@ impl Supervisor {
         let Table { installation, rows } = table;
         let Installation { number, members } = installation;
         let put = rows.map_err(anyhow::Error::from).and_then(|rows| {
-            self.datapath.change_ranks(&rows, members.mask())?;
+            self.datapath.change_ranks(&rows)?;
             Ok(rows)
         });
         let rows = match put {

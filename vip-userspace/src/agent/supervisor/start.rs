@@ -195,6 +195,10 @@ impl Supervisor {
         for news in first.news {
             self.on_credentials(news);
         }
+        // What was counted for an earlier agent is no rate of now.
+        for peer in self.peers.values_mut() {
+            peer.counted = self.datapath.backend_counters(peer.index)?;
+        }
         self.tell_of_bfd();
         self.tell_of_reset();
         let drains = self.state_dir.is_drained();
