@@ -5,6 +5,7 @@
 //! and the example of `docs/configuration.md` ([`mod@reference`]).
 
 mod addresses;
+mod admission;
 mod agreement;
 mod draft;
 mod entries;
@@ -29,6 +30,7 @@ use self::draft::Draft;
 use self::fault::Source as Text;
 use self::key::FlagTexts;
 
+pub use self::admission::Admission;
 pub use self::agreement::{AGREED, Agreed, digests};
 pub use self::fault::ConfigError;
 pub use self::flags::{Flags, KeyLine, Overrides};

@@ -19,6 +19,7 @@ use vip_node::settings::Key;
 pub use self::text::{Label, Word, Words};
 use super::event::Repair;
 use super::summary::Summary;
+use crate::config::Admission;
 use crate::datapath::{Egress, Mode};
 
 /// All of it, as the agent writes it to its socket. Times are in milliseconds. What programs need
@@ -175,33 +176,6 @@ pub struct Membership {
     pub received: u64,
     /// Those that were not, by reason.
     pub refused: BTreeMap<String, u64>,
-}
-
-/// Who may be a member of the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Admission {
-    /// The nodes of a list.
-    List,
-    /// Whoever has the key.
-    Key,
-    /// Whose API server shows a certificate of the cluster's.
-    Certificate,
-    /// Anybody.
-    Anybody,
-}
-
-impl Admission {
-    /// For people.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::List => "the nodes of the list",
-            Self::Key => "whoever has the key",
-            Self::Certificate => "whose API server has a certificate of the cluster",
-            Self::Anybody => "anybody on the segment (`insecure`)",
-        }
-    }
 }
 
 /// How a node has BFD's port, UDP 3784.
