@@ -347,6 +347,7 @@ pub fn pretend(args: &PretendArgs) -> Result<()> {
                 leaves: false,
                 drains: false,
                 joins: false,
+                established: false,
                 vips: vips.clone(),
                 members: vec![line(own)],
                 own: 0,

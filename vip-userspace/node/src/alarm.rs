@@ -12,7 +12,7 @@ use vip_common::wire::time::BootNanos;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A host that is not in the list of nodes sends VRRP or BFD packets to this cluster.
+    /// A host that is no member sends VRRP or BFD packets to this cluster.
     Stranger,
     /// VRRP or BFD packets between another node's agent and this one do not arrive.
     Unheard,

@@ -309,6 +309,40 @@ impl Hello {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Hello {
+    /// The first hello of the first of these members, which all have all in their rank tables, for tests
+    /// and benchmarks.
+    #[must_use]
+    pub fn sample(members: &[IpAddr]) -> Self {
+        let instance = Instance(NonZeroU64::MIN);
+        let line = |address: &IpAddr| Line {
+            address: *address,
+            instance: Some(instance),
+            weight: 1,
+            installed: true,
+            age: Some(Duration::ZERO),
+            latest: 1,
+            row_number: 1,
+            row: ((1_u32 << members.len()) - 1) as u16,
+        };
+        Self {
+            instance,
+            number: 1,
+            leaves: false,
+            drains: false,
+            joins: false,
+            established: false,
+            vips: vec![1],
+            members: members.iter().map(line).collect(),
+            own: 0,
+            heard: Vec::new(),
+            forgotten: Vec::new(),
+            text: "cp1".to_owned(),
+        }
+    }
+}
+
 const fn flag(set: bool, bit: u8) -> u8 {
     if set { bit } else { 0 }
 }
@@ -484,39 +518,21 @@ mod tests {
 
     #[test]
     fn the_longest_fits_and_leaves_room_for_a_text() {
-        let line = Line {
-            address: address(false, 0),
-            instance: None,
-            weight: 1,
-            installed: true,
-            age: None,
-            latest: 0,
-            row_number: 0,
-            row: u16::MAX,
-        };
         let instance = Instance(NonZeroU64::MIN);
         let heard = Heard {
             address: address(false, 50),
             instance,
             latest: 1,
         };
-        let members = (0..MAX_BACKENDS).map(|place| Line {
-            address: address(false, place),
-            ..line
-        });
+        let members: Vec<IpAddr> = (0..MAX_BACKENDS)
+            .map(|place| address(false, place))
+            .collect();
         let hello = Hello {
-            instance,
-            number: 1,
-            leaves: false,
-            drains: false,
-            joins: false,
-            established: false,
             vips: vec![0; MAX_VIPS],
-            members: members.collect(),
-            own: 0,
             heard: vec![heard; MAX_HEARD],
             forgotten: vec![(address(false, 100), instance); MAX_FORGOTTEN],
             text: "x".repeat(MAX_TEXT),
+            ..Hello::sample(&members)
         };
         let mut datagram = hello.emit().expect("fits");
         assert!(datagram.len() > 1200);

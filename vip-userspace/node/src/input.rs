@@ -194,9 +194,13 @@ pub enum Input {
     /// stay as they are. A node that has started without authentication ignores it: it is turned on
     /// and off by [`Params::bfd`] alone.
     Keys(bfd::Auth),
-    /// What this node tells the others of itself, in each hello from now on. A text that is longer than
-    /// [`MAX_TEXT`](crate::hello::MAX_TEXT) is cut.
-    Text(String),
+    /// What this node tells the others of itself, in each hello from now on.
+    Text {
+        /// The text. One that is longer than [`MAX_TEXT`](crate::hello::MAX_TEXT) is cut.
+        text: String,
+        /// It makes a hello due, and does not only go out with the next one.
+        at_once: bool,
+    },
     /// The rank table with this number is in use.
     Installed(u64),
     /// `vip forget`: this member does not come back.

@@ -235,7 +235,7 @@ impl Node {
             } => self.on_hello(now, source, &hello, admits, out),
             Input::Proved { address, instance } => self.on_proved(now, address, instance, out),
             Input::Keys(auth) => self.liveness.set_auth(auth),
-            Input::Text(text) => self.members.set_text(text),
+            Input::Text { text, at_once } => self.members.set_text(text, at_once),
             Input::Installed(number) => self.members.on_installed(now, number),
             Input::Forget(address) => self.forget(now, address, out),
             Input::Leave => {

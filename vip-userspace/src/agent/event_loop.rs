@@ -99,6 +99,7 @@ impl EventLoop {
                         supervisor.on_queue(generation, check, hang);
                     }
                     Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
+                    Outcome::Connections(counted) => supervisor.on_connections(counted),
                     Outcome::Table(table) => supervisor.on_table(*table),
                     Outcome::Differs(address, key) => supervisor.on_differs(address, key),
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),

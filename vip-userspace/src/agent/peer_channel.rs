@@ -20,12 +20,10 @@ use vip_node::seal::KeyRing;
 
 use super::privileges;
 use super::probes::Outcome;
-use crate::config::{Config, digests};
+use crate::config::{Admission, Config, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
-use crate::observe::status::Admission;
 use crate::observe::summary::Summary;
-use crate::probe::Trust;
 use crate::random;
 
 /// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 a second.
@@ -100,16 +98,10 @@ impl PeerChannel {
         nic: &Nic,
         keys: Option<Arc<KeyRing>>,
     ) -> anyhow::Result<Self> {
-        let admission = match (config.is_open(), &keys, &config.health.tls) {
-            (false, _, _) => Admission::List,
-            (true, Some(_), _) => Admission::Key,
-            (true, None, Trust::Insecure) => Admission::Anybody,
-            (true, None, Trust::WellKnownCa | Trust::Ca(_)) => Admission::Certificate,
-        };
         Ok(Self {
             socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
             keys: RwLock::new(keys),
-            admission,
+            admission: Admission::of(config),
             own: nic.address,
             seeds: config.seeds.clone(),
             digests: Summary::written(&digests(config)),
@@ -182,8 +174,8 @@ impl PeerChannel {
         }
     }
 
-    /// Takes the next hello, if there is one now.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Heard>> {
+    /// Takes the next hello, if there is one now. `latest`: those that came.
+    fn receive(&self, buffer: &mut [u8], latest: &mut Latest) -> io::Result<Option<Heard>> {
         let Some(received) = self.socket.receive(buffer)? else {
             return Ok(None);
         };
@@ -191,6 +183,7 @@ impl PeerChannel {
         let opened = envelope::unwrap(self.keys().as_deref(), source, received.payload);
         Ok(Some(match opened {
             Err(why) => Heard::Refused(source, why),
+            Ok(hello) if !latest.is_new(source, &hello) => Heard::Repeated,
             Ok(hello) => match self.misroutes(&hello) {
                 Some(key) => Heard::Differs(source, key),
                 None => Heard::Hello(source, Box::new(hello)),
@@ -227,21 +220,17 @@ impl PeerChannel {
             }
             let mut flood = true;
             for _ in 0..BATCH {
-                match self.receive(&mut buffer) {
+                match self.receive(&mut buffer, &mut latest) {
                     Ok(Some(Heard::Hello(source, hello))) => {
-                        if latest.is_new(source, &hello) {
-                            self.counts.taken.fetch_add(1, Ordering::Relaxed);
-                            tell(Input::Hello {
-                                source,
-                                hello,
-                                admits: matches!(
-                                    self.admission,
-                                    Admission::Key | Admission::Anybody
-                                ),
-                            });
-                        } else {
-                            self.counts.repeated.fetch_add(1, Ordering::Relaxed);
-                        }
+                        self.counts.taken.fetch_add(1, Ordering::Relaxed);
+                        tell(Input::Hello {
+                            source,
+                            hello,
+                            admits: self.admission.is_by_hello(),
+                        });
+                    }
+                    Ok(Some(Heard::Repeated)) => {
+                        self.counts.repeated.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(Some(Heard::Refused(source, why))) => {
                         self.counts.refused[why.code()].fetch_add(1, Ordering::Relaxed);
@@ -298,6 +287,8 @@ impl Latest {
 enum Heard {
     /// A hello, for the node to decide about.
     Hello(IpAddr, Box<Hello>),
+    /// One that came before.
+    Repeated,
     /// Something that is not taken, and from where it seems to come.
     Refused(IpAddr, Refused),
     /// A hello of an agent whose configuration misroutes, by this key.

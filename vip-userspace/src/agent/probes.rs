@@ -41,6 +41,8 @@ pub(super) enum Outcome {
     },
     /// Accept queues cannot be looked at.
     NoQueues(io::Error),
+    /// Connections to the VIPs that this node's servers have open.
+    Connections(io::Result<usize>),
     /// A rank table was made.
     Table(Box<Table>),
     /// An agent has another configuration, and would misroute, by this key.

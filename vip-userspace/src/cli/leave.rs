@@ -37,10 +37,12 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
         .iter()
         .map(|service| SocketAddr::new(service.endpoint.ip(), service.target_port))
         .collect();
+    let failed = "cannot ask the kernel for connections";
+    let diag = SocketDiag::open().context(failed)?;
     let until = Instant::now() + timeout;
     let mut told = None;
     loop {
-        let open = connections(&served)?;
+        let open = diag.connections_to(&served).context(failed)?.len();
         if open == 0 {
             break;
         }
@@ -72,17 +74,4 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
          cleanup` for the agent's files: an agent that starts here joins again"
     ));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Connections of clients to the VIPs that this node's servers have open.
-fn connections(served: &BTreeSet<SocketAddr>) -> anyhow::Result<usize> {
-    let failed = "cannot ask the kernel for connections";
-    let diag = SocketDiag::open().context(failed)?;
-    let ports: BTreeSet<u16> = served.iter().map(SocketAddr::port).collect();
-    let mut open = 0;
-    for port in ports {
-        let all = diag.connections(port).context(failed)?;
-        open += all.iter().filter(|one| served.contains(&one.own())).count();
-    }
-    Ok(open)
 }

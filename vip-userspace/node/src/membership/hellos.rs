@@ -17,11 +17,14 @@ impl Membership {
     }
 
     /// What this node tells of itself from now on. Too long a text is cut between two characters.
-    pub(crate) fn set_text(&mut self, mut text: String) {
+    /// `at_once`: a hello is due.
+    pub(crate) fn set_text(&mut self, mut text: String, at_once: bool) {
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         if self.exchange.text != text {
             self.exchange.text = text;
-            self.exchange.hurry();
+            if at_once {
+                self.exchange.hurry();
+            }
         }
     }
 

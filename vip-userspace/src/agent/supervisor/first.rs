@@ -49,6 +49,7 @@ pub(super) async fn wait(
             Ok(Some(
                 Outcome::Queue { .. }
                 | Outcome::NoQueues(_)
+                | Outcome::Connections(_)
                 | Outcome::Table(_)
                 | Outcome::Differs(..)
                 | Outcome::Proof(..),

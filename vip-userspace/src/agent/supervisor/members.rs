@@ -38,6 +38,10 @@ impl Supervisor {
         self.cluster.admit(slot, node);
         self.peers.insert(slot, peer);
         self.checking.add(slot, address, false);
+        // Another one may have been in its slot.
+        if let Err(error) = self.datapath.restart_backend(slot) {
+            tracing::warn!(%error, %address, "counters of a new member begin with those of a former one");
+        }
         // Its place in the maps comes before a rank table that names it.
         let mut desired = (*self.desired).clone();
         desired.backends.insert(slot, addresses(address, None));
@@ -85,7 +89,7 @@ impl Supervisor {
 
     /// Compares what must be the same on all nodes with what a member has told.
     fn compare_with(&mut self, slot: BackendIndex) {
-        let (Some(own), Some(peer)) = (&self.summary, self.peers.get(slot)) else {
+        let (Some(own), Some(peer)) = (&self.told_others, self.peers.get(slot)) else {
             return;
         };
         let told = peer.told.iter();
@@ -154,11 +158,11 @@ impl Supervisor {
         }
     }
 
-    /// Tells the other agents of this node.
-    pub(super) fn tell_of_itself(&mut self, view: &View) {
+    /// What this node tells of itself.
+    pub(super) fn summary(&self, view: &View) -> Summary {
         let own = self.cluster.own_node();
         let owner = view.owner.and_then(|owner| self.peers.get(owner));
-        let summary = Summary {
+        Summary {
             name: own.name.clone(),
             other_address: own.other_address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -167,16 +171,32 @@ impl Supervisor {
             mode: Some(self.attachment.mode),
             digests: Summary::written(&digests(&self.config)),
             faults: view.faults.clone(),
-        };
-        if self.summary.as_ref() != Some(&summary) {
-            self.node_thread.tell(Input::Text(summary.text()));
-            let before = self.summary.replace(summary.clone());
-            // By a reload, or because others have told before this node knew itself.
-            if before.is_none_or(|before| before.digests != summary.digests) {
-                let others: Vec<BackendIndex> = self.peers.iter().map(|(slot, _)| slot).collect();
-                for slot in others {
-                    self.compare_with(slot);
-                }
+            draining: view.nodes.get(self.cluster.own()).map(|seen| seen.draining),
+            connections: self.connections.open,
+        }
+    }
+
+    /// Tells the other agents of this node.
+    pub(super) fn tell_of_itself(&mut self, view: &View) {
+        let summary = self.summary(view);
+        if self.told_others.as_ref() == Some(&summary) {
+            return;
+        }
+        let text = summary.text();
+        // The number of connections changes all the time.
+        let connections = summary.connections;
+        let before = self.told_others.replace(summary.clone());
+        let before = before.map(|before| Summary {
+            connections,
+            ..before
+        });
+        let at_once = before.as_ref() != Some(&summary);
+        self.node_thread.tell(Input::Text { text, at_once });
+        // By a reload, or because others have told before this node knew itself.
+        if before.is_none_or(|before| before.digests != summary.digests) {
+            let others: Vec<BackendIndex> = self.peers.iter().map(|(slot, _)| slot).collect();
+            for slot in others {
+                self.compare_with(slot);
             }
         }
     }
@@ -293,7 +313,7 @@ impl Supervisor {
         let Table { installation, rows } = table;
         let Installation { number, members } = installation;
         let put = rows.map_err(anyhow::Error::from).and_then(|rows| {
-            self.datapath.change_ranks(&rows, members.mask())?;
+            self.datapath.change_ranks(&rows)?;
             Ok(rows)
         });
         let rows = match put {
