@@ -96,6 +96,12 @@ impl Exchange {
         }
     }
 
+    /// Another time between hellos.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+        self.hurry();
+    }
+
     pub(super) fn on_start(&mut self, now: BootNanos) {
         self.next = Some(now);
     }

@@ -51,7 +51,7 @@ use self::exchange::Exchange;
 use self::knowledge::Known;
 use crate::election::{Refused, Sealed, Trust};
 use crate::hello::Instance;
-use crate::input::{Member, OpenCluster, Params};
+use crate::input::{Member, OpenCluster, Params, Tuning};
 use crate::priority::default_priority;
 use crate::random::mix;
 use crate::rank::Identity;
@@ -172,6 +172,16 @@ impl Membership {
             located: BackendMask::EMPTY,
             joining: None,
         }
+    }
+
+    /// Other timers, and another priority of this node.
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
+        if let (Some(open), Some(forget_after)) = (&mut self.open, tuning.forget_after) {
+            open.forget_after = forget_after;
+        }
+        self.own_priority = tuning.priority;
+        self.trust = tuning.trust;
+        self.exchange.set_interval(tuning.hello_interval);
     }
 
     /// The agent starts. `known`: the nodes that an earlier agent found alive; empty if there was
