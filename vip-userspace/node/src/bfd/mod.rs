@@ -531,7 +531,8 @@ impl Session {
         {
             // Packets may have been lost by the multiplier of before.
             let before = self.remote.map(|remote| remote.detect_mult);
-            let detect_mult = before.map_or(packet.detect_mult, |mult| mult.max(packet.detect_mult));
+            let detect_mult =
+                before.map_or(packet.detect_mult, |mult| mult.max(packet.detect_mult));
             auth.in_order(now, self.is_up(), detect_mult, sequence)?;
         }
         let before = self.transmit_interval();

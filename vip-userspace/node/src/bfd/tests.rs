@@ -424,7 +424,11 @@ fn changed_timers_count_as_section_6_8_3_says() {
     wire.run(ms(45));
     assert_eq!(wire.ends[0].detection_time(), ms(300));
     wire.run(ms(1000));
-    assert_eq!(wire.ends[0].transmit_interval(), ms(100), "the other side's");
+    assert_eq!(
+        wire.ends[0].transmit_interval(),
+        ms(100),
+        "the other side's"
+    );
     assert_eq!(wire.ends[1].detection_time(), ms(500));
     assert!(!wire.ends[0].polling && wire.both_up());
     assert_eq!(wire.ends[0].detection_time(), ms(300), "the other side's");

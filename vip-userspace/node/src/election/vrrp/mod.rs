@@ -416,8 +416,7 @@ impl Machine {
 
     /// Whether a backup ignores the advertisements of an owner with this priority.
     fn takes_from(&self, now: BootNanos, priority: u8, unfit: bool) -> bool {
-        let preempt =
-            self.params.preempt && now >= self.started.after(self.params.preempt_delay);
+        let preempt = self.params.preempt && now >= self.started.after(self.params.preempt_delay);
         (preempt || unfit) && (PRIORITY_ALONE + 1..self.params.priority).contains(&priority)
     }
 

@@ -140,9 +140,12 @@ fn configured_interval_changes_as_a_lengthened_one_and_backups_keep_the_owners()
     assert_eq!(backup.next_deadline(), deadline);
     // Other backups know the former owner's interval until they hear this one.
     for sent in [0, 200].map(|after| deadline.after(ms(after))) {
-        assert_eq!(backup.on_timer(sent)[0], Action::RenewLease {
-            until: sent.after(ms(500)),
-        });
+        assert_eq!(
+            backup.on_timer(sent)[0],
+            Action::RenewLease {
+                until: sent.after(ms(500)),
+            }
+        );
     }
     assert_eq!(backup.interval(), interval(1000));
 }

@@ -29,13 +29,14 @@ fn timers_change_node_by_node_and_the_owner_stays() {
         for own in [1, 0, 2] {
             let tuning = tuned(own, bfd, adverts);
             let bench = &mut nodes[own];
-            bench.node.on_input(now, Input::Tune(tuning), &mut bench.out);
+            bench
+                .node
+                .on_input(now, Input::Tune(tuning), &mut bench.out);
             now = exchange_if(&mut nodes, now, 4000, 1, |action| {
                 let ends = matches!(
                     action,
-                    Action::Report(
-                        Report::BfdDown { .. } | Report::Active(_) | Report::Backup(_)
-                    ) | Action::SetAnswerUntil(BootNanos::ZERO)
+                    Action::Report(Report::BfdDown { .. } | Report::Active(_) | Report::Backup(_))
+                        | Action::SetAnswerUntil(BootNanos::ZERO)
                 );
                 takeovers += usize::from(ends);
                 !matches!(action, Action::AskNeighbor(_))
@@ -58,7 +59,10 @@ fn priority_and_time_until_a_node_is_gone_change_at_once() {
     (tuning.priority, tuning.reset_after) = (Some(7), Duration::from_secs(8));
     let [first, second, _] = &mut nodes;
     let out = second.event(now, Input::Tune(tuning)).to_vec();
-    assert!(out.contains(&Action::Report(Report::Priority(7))), "{out:?}");
+    assert!(
+        out.contains(&Action::Report(Report::Priority(7))),
+        "{out:?}"
+    );
     // The first one is silent from now on.
     drop(first.out.drain(..));
     second.probe(now, 0, Probe::Silent(String::new()));
