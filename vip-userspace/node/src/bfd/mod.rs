@@ -653,8 +653,11 @@ impl Session {
         } = timers;
         (self.params.detect_mult, self.params.interval) = (detect_mult, interval);
         self.usual_min_tx = Micros::from_duration(transmit);
-        if self.state == State::Up {
+        // One that comes up a moment later may be known by them.
+        if !self.former.contains(&before) {
             self.former.push(before);
+        }
+        if self.state == State::Up {
             self.expected = self.expected.max(self.params.interval());
             self.poll();
             self.transmit_soon(now, out);
