@@ -236,6 +236,9 @@ pub enum Input {
     Text(String),
     /// The rank table with this number is in use.
     Installed(u64),
+    /// The closed list of members has changed: these are all of them, this node among them. Nothing
+    /// happens without a list.
+    List(Vec<Identity>),
     /// `vip forget`: this member does not come back.
     Forget(IpAddr),
     /// `vip leave`: as [`Self::Shutdown`], and this node leaves the cluster.

@@ -493,18 +493,22 @@ impl Liveness {
         }
     }
 
-    /// A member has come: its session begins.
+    /// A member has come: its session begins. `heard`: by a hello that was believed.
     pub(crate) fn admit(
         &mut self,
         now: BootNanos,
         node: BackendIndex,
         members: usize,
+        heard: bool,
         out: &mut Vec<Event>,
     ) {
+        // Without members there was nobody to be cut off from.
+        let heard = heard || self.peers.mask().is_empty();
         self.peers.insert(node, self.template.peer(node));
         self.isolation.set_pace(self.template.pace(members));
-        // By a hello that was believed. Without members there was nobody to be cut off from.
-        self.hear(now, out);
+        if heard {
+            self.hear(now, out);
+        }
         if let Some(peer) = self.peer_mut(node) {
             peer.on_start(now, false);
         }

@@ -238,6 +238,7 @@ impl Node {
             Input::Keys(auth) => self.liveness.set_auth(auth),
             Input::Text(text) => self.members.set_text(text),
             Input::Installed(number) => self.members.on_installed(now, number),
+            Input::List(list) => self.on_list(now, list, out),
             Input::Forget(address) => self.forget(now, address, out),
             Input::Leave => {
                 self.members.leave();

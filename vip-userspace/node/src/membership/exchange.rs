@@ -225,6 +225,15 @@ impl Exchange {
         self.hurry();
     }
 
+    /// Notes an agent that is not in the closed list. It gets an answer at once when it is new: it hears
+    /// this node, so that two would otherwise answer each other without end.
+    pub(super) fn note_stranger(&mut self, now: BootNanos, address: IpAddr, hello: &Hello) {
+        let is_it = |host: &Host| (host.address, host.instance) == (address, hello.instance);
+        let hurries = self.hurries || !self.hosts.iter().any(is_it);
+        self.note_host(now, address, hello, false);
+        self.hurries = hurries;
+    }
+
     /// Remembers that a member was forgotten.
     pub(super) fn bury(&mut self, now: BootNanos, address: IpAddr, instance: Instance) {
         self.buried
