@@ -100,6 +100,13 @@ fn change_timers(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
             reload(cluster, node, "`interval` in [vrrp]: ", &mut outcome)?;
             traffic.load.go_on(150)?;
         }
+        let interval: f64 = bfd.trim_end_matches("ms").parse()?;
+        let wanted = interval * f64::from(multiplier);
+        cluster.wait_for_status("BFD has these timers", &nodes, |_, _, status| {
+            let others = status.nodes.iter();
+            let mut sessions = others.filter_map(|node| node.bfd.as_ref());
+            sessions.all(|bfd| (bfd.detection_ms - wanted).abs() < 0.5)
+        })?;
         traffic.load.go_on(150)?;
         timeline.event(format!(
             "advertisements every {adverts}, BFD {multiplier} times {bfd}, gone after {reset_after}"
@@ -173,7 +180,10 @@ fn change_nodes(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcom
         ));
 
         cluster.set_config(&cluster.config()?.replacen(FOUR, THREE, 1))?;
-        reload(cluster, old[0], "does not drain", &mut outcome)?;
+        cluster.vip(old[0], &["reload"])?;
+        let events = cluster.vip(old[0], &["events"])?;
+        let kept = "`nodes` stays as it was: 10.0.0.14 is not gone";
+        outcome.promise(events.contains(&kept), || format!("no {kept:?}: {events}"));
         cluster.vip(NEW, &["drain"])?;
         cluster.wait_for_status("the others know that it drains", &old, |_, _, status| {
             status.nodes.iter().filter(|node| node.usable).count() == 3
