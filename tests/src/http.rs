@@ -167,6 +167,29 @@ impl Target {
         progress: &mut Progress,
     ) -> Result<Connection, Failure> {
         let stream = TcpStream::connect(self.address).await?;
+        self.speak_http(stream, keepalive, progress).await
+    }
+
+    /// The same from a port of one's own (of IPv4).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); or the port is not free.
+    pub async fn connect_from(
+        &self,
+        port: u16,
+        keepalive: Option<Duration>,
+        progress: &mut Progress,
+    ) -> Result<Connection, Failure> {
+        let stream = self.dial_from(port).await?;
+        self.speak_http(stream, keepalive, progress).await
+    }
+
+    async fn speak_http(
+        &self,
+        stream: TcpStream,
+        keepalive: Option<Duration>,
+        progress: &mut Progress,
+    ) -> Result<Connection, Failure> {
         let stream = self.secure(stream, keepalive, progress).await?;
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -187,10 +210,7 @@ impl Target {
     /// # Errors
     /// The port is not free, the connection failed, or the answer is not a 200.
     pub async fn visit(&self, from: u16, path: &str) -> Result<String, Failure> {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind((Ipv4Addr::UNSPECIFIED, from).into())?;
-        let stream = socket.connect(self.address).await?;
+        let stream = self.dial_from(from).await?;
         let mut progress = Progress::default();
         let mut stream = self.secure(stream, None, &mut progress).await?;
         let authorization = self.token.as_ref().map_or_else(String::new, |token| {
@@ -208,6 +228,13 @@ impl Target {
         } else {
             Err(Failure("status other than 200".to_owned()))
         }
+    }
+
+    async fn dial_from(&self, port: u16) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+        socket.connect(self.address).await
     }
 
     /// TLS on a TCP connection.

@@ -1,6 +1,7 @@
 //! Load, watches and the ARP monitor, as a scenario holds them: child processes on a client.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -150,11 +151,37 @@ impl Watches {
         count: usize,
         keepalive: u64,
     ) -> Result<(Self, Snapshot)> {
+        let keepalive = ["--keepalive-secs", &keepalive.to_string()];
+        Self::open_by(cluster, host, target, count, &keepalive)
+    }
+
+    /// Opens them from given ports: this one and those after it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_from(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        ports: &Range<u16>,
+    ) -> Result<(Self, Snapshot)> {
+        let from = &ports.start.to_string();
+        let options = ["--keepalive-secs", "1", "--from", from];
+        Self::open_by(cluster, host, target, ports.len(), &options)
+    }
+
+    fn open_by(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        count: usize,
+        options: &[&str],
+    ) -> Result<(Self, Snapshot)> {
         let mut command = cluster.client(host, "watch", target);
         command
             .args(["--path", cluster.watch_path()])
-            .args(["--keepalive-secs", &keepalive.to_string()])
-            .args(["--count", &count.to_string()]);
+            .args(["--count", &count.to_string()])
+            .args(options);
         let name = format!("watches on {}", host.name());
         let log = cluster.work().join(format!("{}-watch.log", host.name()));
         let mut watches = Self(Process::reporter(&name, &mut command, &log)?);

@@ -33,6 +33,9 @@ pub struct WatchArgs {
     /// Idle time before TCP asks after the peer, and time between two such questions (Go: 15)
     #[arg(long, default_value_t = 15)]
     pub keepalive_secs: u64,
+    /// Port of the first stream, of IPv4; the others come from the ports after it
+    #[arg(long)]
+    pub from: Option<u16>,
 }
 
 /// One watch. Times are boot-time nanoseconds.
@@ -107,7 +110,15 @@ async fn follow(
     let permit = opening.acquire().await;
     let mut progress = Progress::default();
     let keepalive = Duration::from_secs(args.keepalive_secs);
-    let connected = target.connect(Some(keepalive), &mut progress).await;
+    let connected = match args.from {
+        Some(first) => {
+            let port = first + index as u16;
+            target
+                .connect_from(port, Some(keepalive), &mut progress)
+                .await
+        }
+        None => target.connect(Some(keepalive), &mut progress).await,
+    };
     update(board, index, |watch| {
         watch.server = progress.server;
         watch.local_port = progress.local_port;

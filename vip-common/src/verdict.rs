@@ -13,6 +13,8 @@ pub enum Kind {
     Drop,
     /// Pass it to this node's stack, and count it for this node's backend.
     Local,
+    /// Pass it to this node's stack as the reset that ends a TIME-WAIT socket.
+    EndTimeWait,
     /// Send it to a peer, by the NIC at which it arrived.
     Forward,
     /// Turn the ARP request into its reply and send it back.
@@ -44,6 +46,10 @@ pub struct Verdict {
     pub(crate) checksum_offset: u32,
     /// The new port.
     pub(crate) port: Be16,
+    /// Offset of the TCP header in the frame, in bytes, for [`Kind::EndTimeWait`]; else 0.
+    pub(crate) tcp_offset: u32,
+    /// The new sequence number in host byte order, for [`Kind::EndTimeWait`]; else 0.
+    pub(crate) sequence: u32,
 }
 
 /// Where a port lies in a frame.
@@ -85,6 +91,8 @@ impl Verdict {
             port_offset: 0,
             checksum_offset: 0,
             port: Be16::new(0),
+            tcp_offset: 0,
+            sequence: 0,
         }
     }
 
@@ -93,6 +101,19 @@ impl Verdict {
     #[must_use]
     pub const fn pass(counter: Counter) -> Self {
         Self::new(Kind::Pass, counter)
+    }
+
+    /// Passes the segment, whose TCP header is at offset `tcp` of the frame, in bytes, to this node's
+    /// stack as the reset that ends a TIME-WAIT socket: one with the sequence number `expects`, in
+    /// host byte order, that the socket expects next.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn end_time_wait(counter: Counter, tcp: usize, expects: u32) -> Self {
+        Self {
+            tcp_offset: tcp as u32,
+            sequence: expects,
+            ..Self::new(Kind::EndTimeWait, counter)
+        }
     }
 
     /// Discards the frame.

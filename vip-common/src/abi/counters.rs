@@ -86,7 +86,8 @@ counters! {
     LocalSegment = "local_segment",
     /// Acknowledgement of a SYN cookie of this node, passed to its stack.
     LocalCookie = "local_cookie",
-    /// No node has the connection or a listener: passed to this stack, which resets it.
+    /// No node has the connection or a listener: passed to this stack, which resets it (or ends the
+    /// TIME-WAIT socket that lies in the way, and resets the client's next segment).
     NoSocket = "no_socket",
     /// The same while this node is joining, and another may have the socket: dropped, to be sent
     /// again.

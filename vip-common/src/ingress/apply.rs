@@ -2,7 +2,7 @@
 
 use crate::env::Tables;
 use crate::verdict::{Kind, Verdict};
-use crate::wire::{FrameMut, arp, ethernet, ipv4, ipv6, ndp};
+use crate::wire::{FrameMut, arp, ethernet, ipv4, ipv6, ndp, tcp};
 
 /// The destination of a frame once it is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,19 +24,30 @@ where
     T: Tables,
 {
     match verdict.kind {
-        Kind::Pass | Kind::Local => {
-            let port = verdict.port_offset as usize;
-            let checksum = verdict.checksum_offset as usize;
-            if port != 0 && !frame.replace(port, checksum, verdict.port) {
+        Kind::Pass | Kind::Local => rewrite_port(&verdict, frame),
+        Kind::EndTimeWait => {
+            let Some(segment) = frame.view_mut::<tcp::Header>(verdict.tcp_offset as usize) else {
                 return Action::Drop;
-            }
-            Action::Pass
+            };
+            segment.become_reset(verdict.sequence);
+            rewrite_port(&verdict, frame)
         }
         Kind::Drop => Action::Drop,
         Kind::Forward => forward(&verdict, frame),
         Kind::AnswerArp => answer_arp(frame, tables),
         Kind::AnswerNdp => answer_ndp(frame, tables),
     }
+}
+
+/// Writes the port that the verdict names, if it names one, for the stack.
+#[inline(always)]
+fn rewrite_port<F: FrameMut + ?Sized>(verdict: &Verdict, frame: &mut F) -> Action {
+    let port = verdict.port_offset as usize;
+    let checksum = verdict.checksum_offset as usize;
+    if port != 0 && !frame.replace(port, checksum, verdict.port) {
+        return Action::Drop;
+    }
+    Action::Pass
 }
 
 #[inline(always)]

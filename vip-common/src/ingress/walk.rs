@@ -1,5 +1,7 @@
 //! The walk down the ranks of a row.
 
+use core::num::NonZeroU32;
+
 use super::passage::{self, Passage};
 use crate::abi::{
     BackendIndex, BackendMask, Counter, FIRST_RANKS, LaterRanks, MAX_BACKENDS, RankRow, Service,
@@ -7,7 +9,7 @@ use crate::abi::{
 };
 use crate::env::{Address, Socket, Sockets, Tables};
 use crate::hash::Flow;
-use crate::verdict::{PortField, Verdict, VerdictHandler};
+use crate::verdict::{Kind, PortField, Verdict, VerdictHandler};
 use crate::wire::Frame;
 use crate::wire::addr::Mac;
 
@@ -104,6 +106,7 @@ where
         passed: BackendMask::EMPTY,
     };
     let mut found = None;
+    let mut time_wait = None;
     if passage.starts_here {
         let above = ranks.skip_to(config.own_index);
         passage.doubtful |= passage.asked < above.and(holders).count();
@@ -113,11 +116,14 @@ where
     if found.is_none() {
         ranks.left = state.hide_from_verifier::<{ EVERY_HOP + 1 }>(ranks.left);
         if let Some(own) = ranks.next() {
-            if !segment.no_socket
-                && let Some(counter) = keep(frame, segment, usable.contains(own), sockets)
-            {
-                let verdict = Verdict::local(counter, config.own_index, syn).of(segment.bytes);
-                return next.handle(segment.keep_here(verdict));
+            if !segment.no_socket {
+                match keep(frame, segment, usable.contains(own), sockets) {
+                    Keep::Yes(counter) => {
+                        let verdict = Verdict::local(counter, config.own_index, syn);
+                        return next.handle(segment.keep_here(verdict.of(segment.bytes)));
+                    }
+                    Keep::No { in_the_way } => time_wait = in_the_way,
+                }
             }
             passage.counts = true;
             found = ranks.descend(state, others);
@@ -140,7 +146,14 @@ where
         None => (passage::LAST_RESORT, suspect(state)),
     };
     let Some((backend, mac)) = found else {
-        let verdict = no_socket(segment.purpose, passage, tables);
+        let verdict = match (no_socket(segment.purpose, passage, tables), time_wait) {
+            // The stack would give the segment to that socket, whose ACK means nothing to the client.
+            // It resets the next segment, once the socket has gone.
+            (verdict, Some(expects)) if verdict.kind == Kind::Pass => {
+                Verdict::end_time_wait(verdict.counter, segment.tcp, expects.get())
+            }
+            (verdict, _) => verdict,
+        };
         return next.handle(segment.keep_here(verdict));
     };
     let verdict = Verdict::forward(backend.get() as u32, mac, ttl, syn, A::IPV6);
@@ -265,24 +278,45 @@ impl Ranks {
     }
 }
 
-/// The counter under which this node keeps the segment; `None` if it does not keep it. `usable`:
-/// this node may take new connections.
+/// Whether this node keeps a segment.
+enum Keep {
+    /// It does, under this counter.
+    Yes(Counter),
+    /// It does not.
+    No {
+        /// The sequence number that a TIME-WAIT socket of an earlier connection expects, which the
+        /// stack would give the segment to.
+        in_the_way: Option<NonZeroU32>,
+    },
+}
+
+impl Keep {
+    /// This node has no use for the segment, and its stack would reset it.
+    const NO: Self = Self::No { in_the_way: None };
+
+    #[inline(always)]
+    fn under(counter: Option<Counter>) -> Self {
+        counter.map_or(Self::NO, Self::Yes)
+    }
+}
+
+/// Whether this node keeps the segment. `usable`: it may take new connections.
 #[inline(always)]
 fn keep<F: Frame + ?Sized, A: Address, S: Sockets>(
     frame: &F,
     segment: &Segment<'_, A>,
     usable: bool,
     sockets: &S,
-) -> Option<Counter> {
+) -> Keep {
     match sockets.lookup(frame, &segment.flow, segment.cookie, segment.tcp) {
         // The client has answered another node's SYN-ACK. This node got a copy of the SYN, and its
         // TCP would reset the connection.
         Socket::Request {
             expects: Some(expects),
-        } if segment.acknowledges && segment.acknowledgement != expects.get() => None,
+        } if segment.acknowledges && segment.acknowledgement != expects.get() => Keep::NO,
         // Also for a SYN, and also when this node takes no new connections. A retransmitted SYN
         // belongs to its request; one for an open connection gets a challenge ACK (RFC 5961).
-        Socket::Connection | Socket::Request { .. } => Some(match segment.purpose {
+        Socket::Connection | Socket::Request { .. } => Keep::Yes(match segment.purpose {
             Purpose::Open => Counter::LocalSyn,
             Purpose::Continue => Counter::LocalSegment,
             Purpose::Error => Counter::LocalError,
@@ -294,18 +328,24 @@ fn keep<F: Frame + ?Sized, A: Address, S: Sockets>(
         // with unread data, or in answer to the ACK that the TIME-WAIT socket sends for a SYN.
         // The sequence number tells old segments from new ones.
         Socket::TimeWait { .. } if segment.purpose == Purpose::Open => {
-            (usable && sockets.listens(&segment.flow)).then_some(Counter::LocalSyn)
+            Keep::under((usable && sockets.listens(&segment.flow)).then_some(Counter::LocalSyn))
         }
         Socket::TimeWait {
             expects: Some(expects),
         } if segment.purpose == Purpose::Continue => {
-            is_old(segment.sequence, expects.get()).then_some(Counter::LocalSegment)
+            if is_old(segment.sequence, expects.get()) {
+                Keep::Yes(Counter::LocalSegment)
+            } else {
+                Keep::No {
+                    in_the_way: Some(expects),
+                }
+            }
         }
         Socket::Listener | Socket::Cookie if segment.purpose == Purpose::Open && usable => {
-            Some(Counter::LocalSyn)
+            Keep::Yes(Counter::LocalSyn)
         }
-        Socket::Cookie if segment.purpose == Purpose::Continue => Some(Counter::LocalCookie),
-        Socket::Listener | Socket::Cookie | Socket::TimeWait { .. } | Socket::None => None,
+        Socket::Cookie if segment.purpose == Purpose::Continue => Keep::Yes(Counter::LocalCookie),
+        Socket::Listener | Socket::Cookie | Socket::TimeWait { .. } | Socket::None => Keep::NO,
     }
 }
 

@@ -101,6 +101,13 @@ fn check_ingress(world: &World, frame: &[u8]) {
             let changed = after.iter().zip(frame).filter(|(a, b)| a != b).count();
             assert!(changed <= 4, "{changed} bytes changed: {verdict:?}");
         }
+        Kind::EndTimeWait => {
+            assert_eq!(action, Action::Pass);
+            assert!(may_be_final(world, frame), "{frame:x?} {world:?}");
+            // Sequence number, flags, port and the checksum that covers them.
+            let changed = after.iter().zip(frame).filter(|(a, b)| a != b).count();
+            assert!(changed <= 9, "{changed} bytes changed: {verdict:?}");
+        }
         Kind::Drop => assert_eq!(action, Action::Drop),
         Kind::Forward => {
             assert_eq!(action, Action::Transmit);

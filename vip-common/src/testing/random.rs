@@ -6,7 +6,7 @@ use super::addresses::{
     BANNED, CLIENT, CLIENT_MAC, CLIENT6, PORT, VIP, VIP6, node_address, node_address6, node_mac,
 };
 use super::neighbor::{arp_frame, ndp_frame, solicitation};
-use super::segment::Segment;
+use super::segment::{SEQUENCE, Segment};
 use crate::wire::addr::{Be16, Be32, Mac};
 use crate::wire::{arp, ethernet, ipv6, ndp, tcp, vlan};
 
@@ -119,6 +119,7 @@ impl Random {
             } else {
                 self.pick(&flags)
             },
+            sequence: SEQUENCE,
             ttl: self.pick(&[64, 64, 255, 35, 34, 33, 32, 31, 18, 1, 0]),
             options: self.pick(&[0, 0, 0, 1, 6, 10]),
         };

@@ -33,6 +33,8 @@ pub struct Segment {
     pub port: u16,
     /// TCP flags.
     pub flags: u8,
+    /// TCP sequence number, in host byte order.
+    pub sequence: u32,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Number of 32-bit words of IPv4 options, `0..=10`, or of IPv6 extension headers.
@@ -51,6 +53,7 @@ impl Segment {
             source_port,
             port: PORT,
             flags,
+            sequence: SEQUENCE,
             ttl: 64,
             options: 0,
         }
@@ -82,7 +85,7 @@ impl Segment {
         let mut tcp = Vec::new();
         tcp.extend(self.source_port.to_be_bytes());
         tcp.extend(self.port.to_be_bytes());
-        tcp.extend(SEQUENCE.to_be_bytes());
+        tcp.extend(self.sequence.to_be_bytes());
         tcp.extend(ACKNOWLEDGEMENT.to_be_bytes());
         tcp.extend([0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
         let sum = sum_of_pseudo_header(self.source, self.destination, 6, tcp.len());

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::addr::Be16;
+use crate::wire::checksum::adjusted;
 
 /// Length of a header without options, in bytes.
 pub const LENGTH: usize = size_of::<Header>();
@@ -81,6 +82,27 @@ impl Header {
     #[must_use]
     pub fn header_length(&self) -> usize {
         usize::from(self.data_offset >> 4) * 4
+    }
+
+    /// Turns the segment into a reset with this sequence number, in host byte order. The checksum,
+    /// which covers what is behind the header too, follows.
+    #[inline(always)]
+    pub fn become_reset(&mut self, sequence: u32) {
+        let before = *self;
+        self.sequence = sequence.to_be_bytes();
+        self.flags = RST;
+        let mut checksum = Be16::from_wire(self.checksum);
+        for (from, to) in before.changeable().into_iter().zip(self.changeable()) {
+            checksum = adjusted(checksum, from, to);
+        }
+        self.checksum = checksum.raw().to_ne_bytes();
+    }
+
+    /// The words with the sequence number and the flags.
+    #[inline(always)]
+    fn changeable(&self) -> [Be16; 3] {
+        let [a, b, c, d] = self.sequence;
+        [[a, b], [c, d], [self.data_offset, self.flags]].map(Be16::from_wire)
     }
 
     /// Whether the segment asks for a new connection: SYN without ACK.

@@ -98,6 +98,17 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
             assert_eq!(verdict.kind(), kind, "{verdict:?}");
         }
 
+        // No other node is left: the segment of a new connection becomes the reset that ends what is
+        // left of the old one.
+        let alone = world.clone().seeing(1, Seen::Gone).seeing(2, Seen::Gone);
+        let mut frame = segment(tcp::ACK);
+        let tcp = tcp_offset(&template);
+        frame[tcp + 4..tcp + 8].copy_from_slice(&(next ^ 1 << 31).to_be_bytes());
+        kernel.follow(&alone);
+        let verdict = agree(&mut kernel, &alone, &frame, "time-wait, nobody else");
+        assert_eq!(verdict.kind(), Kind::EndTimeWait, "{verdict:?}");
+        kernel.follow(&world);
+
         // The server is gone: the next SYN goes to another node at once.
         drop(listener);
         world.listens = false;

@@ -134,3 +134,41 @@ fn a_suspect_gets_a_segment_after_all_other_nodes() {
         ),
     ]);
 }
+
+#[test]
+fn a_time_wait_socket_at_the_end_of_the_row_gets_the_reset_that_ends_it() {
+    let later = SEQUENCE + (1 << 17);
+    let alone = |socket| {
+        let world = World::new(3, 0).seeing(1, Seen::Gone).seeing(2, Seen::Gone);
+        World { socket, ..world }
+    };
+    for segment in [to(0, tcp::ACK), by_ipv6(to(0, tcp::ACK | tcp::FIN))] {
+        let mut frame = segment.build();
+        let (verdict, action) = alone(time_wait(later)).run(&mut frame);
+        assert_eq!(action, Action::Pass);
+        assert_eq!(
+            (verdict.kind, verdict.counter),
+            (Kind::EndTimeWait, Counter::NoSocket)
+        );
+        let reset = Tcp {
+            flags: tcp::RST,
+            sequence: later,
+            ..segment
+        };
+        assert_eq!(frame, reset.build());
+
+        // The stack itself resets what no socket lies in the way of.
+        let mut frame = segment.build();
+        let unknown = Socket::TimeWait { expects: None };
+        for socket in [unknown, Socket::None] {
+            assert_eq!(
+                alone(socket).run(&mut frame).0,
+                Verdict::pass(Counter::NoSocket)
+            );
+            assert_eq!(frame, segment.build());
+        }
+        // Another member may have the connection: the socket stays as it is.
+        let away = alone(time_wait(later)).seeing(2, Seen::Away);
+        assert_eq!(away.run(&mut frame).0, Verdict::drop(Counter::Unasked));
+    }
+}

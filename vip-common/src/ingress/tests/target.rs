@@ -50,4 +50,17 @@ fn a_segment_that_stays_gets_the_target_of_its_service() {
         };
         assert_eq!(frame, mapped.build());
     }
+    // So does the reset that ends a TIME-WAIT socket.
+    alone.socket = time_wait(SEQUENCE + (1 << 17));
+    for segment in mine(tcp::ACK) {
+        let mut frame = segment.build();
+        assert_eq!(alone.run(&mut frame).0.kind, Kind::EndTimeWait);
+        let reset = Tcp {
+            port: PORT,
+            flags: tcp::RST,
+            sequence: SEQUENCE + (1 << 17),
+            ..segment
+        };
+        assert_eq!(frame, reset.build());
+    }
 }
