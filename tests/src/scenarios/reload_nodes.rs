@@ -183,7 +183,7 @@ fn change_nodes(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcom
         cluster.vip(old[0], &["reload"])?;
         let events = cluster.vip(old[0], &["events"])?;
         let kept = "`nodes` stays as it was: 10.0.0.14 is not gone";
-        outcome.promise(events.contains(&kept), || format!("no {kept:?}: {events}"));
+        outcome.promise(events.contains(kept), || format!("no {kept:?}: {events}"));
         cluster.vip(NEW, &["drain"])?;
         cluster.wait_for_status("the others know that it drains", &old, |_, _, status| {
             status.nodes.iter().filter(|node| node.usable).count() == 3
