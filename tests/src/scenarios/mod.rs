@@ -47,6 +47,7 @@ mod port_reused;
 mod priority_tagged;
 mod readyz_says_no;
 mod reload;
+mod reload_nodes;
 mod remote_client;
 mod second_way;
 mod server_hangs;
@@ -106,6 +107,8 @@ pub const ALL: &[Scenario] = &[
     second_way::SCENARIO,
     vip_changed::SCENARIO,
     reload::SCENARIO,
+    reload_nodes::TIMERS,
+    reload_nodes::NODES,
     members::GROWS,
     members::REPLACED,
     members::FORGOTTEN,

@@ -78,7 +78,7 @@ pub(super) struct PeerChannel {
     /// The node's own address.
     own: IpAddr,
     /// Hosts that always get hellos.
-    seeds: Vec<IpAddr>,
+    seeds: RwLock<Vec<IpAddr>>,
     /// What must be the same on all nodes.
     digests: String,
     /// UDP port.
@@ -103,7 +103,7 @@ impl PeerChannel {
             keys: RwLock::new(keys),
             admission: Admission::of(config),
             own: nic.address,
-            seeds: config.seeds.clone(),
+            seeds: RwLock::new(config.seeds.clone()),
             digests: Summary::written(&digests(config)),
             port: config.members.port,
             mute: AtomicBool::new(false),
@@ -125,6 +125,11 @@ impl PeerChannel {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
+    /// Other hosts always get hellos from now on.
+    pub(super) fn set_seeds(&self, seeds: Vec<IpAddr>) {
+        *self.seeds.write().unwrap_or_else(PoisonError::into_inner) = seeds;
+    }
+
     /// Sends a hello to the group, to these hosts, and to the seeds: one way may be blocked.
     pub(super) fn send(&self, hello: &Hello, hosts: impl IntoIterator<Item = IpAddr>) {
         let Ok(nonce) = random::bytes() else {
@@ -135,11 +140,13 @@ impl PeerChannel {
             tracing::warn!("a hello is too long, and is not sent");
             return;
         };
+        let seeds = self.seeds.read().unwrap_or_else(PoisonError::into_inner);
         let mut hosts: Vec<IpAddr> = hosts
             .into_iter()
-            .chain(self.seeds.iter().copied())
+            .chain(seeds.iter().copied())
             .filter(|host| *host != self.own)
             .collect();
+        drop(seeds);
         hosts.sort_unstable();
         hosts.dedup();
         let mut failed = None;

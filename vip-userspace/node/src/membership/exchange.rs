@@ -104,6 +104,12 @@ impl Exchange {
         }
     }
 
+    /// Another time between hellos.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+        self.hurry();
+    }
+
     pub(super) fn on_start(&mut self, now: BootNanos) {
         self.next = Some(now);
     }
@@ -247,6 +253,15 @@ impl Exchange {
         if host.is_some_and(|host| now.since(host.since) < self.interval * PROOF) {
             self.hold(now);
         }
+    }
+
+    /// Notes an agent that is not in the closed list. It gets an answer at once when it is new: it hears
+    /// this node, so that two would otherwise answer each other without end.
+    pub(super) fn note_stranger(&mut self, now: BootNanos, address: IpAddr, hello: &Hello) {
+        let is_it = |host: &Host| (host.address, host.instance) == (address, hello.instance);
+        let hurries = self.hurries || !self.hosts.iter().any(is_it);
+        self.note_host(now, address, hello, false);
+        self.hurries = hurries;
     }
 
     /// Remembers that a member was forgotten.

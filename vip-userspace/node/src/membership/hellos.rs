@@ -181,7 +181,8 @@ impl Membership {
         }
         self.learn(now, slot, hello, living, out);
         let mine = self.installed().and(living.with(self.own, true));
-        if let Some(known) = self.members.get_mut(slot) {
+        let open = self.open.is_some();
+        if let Some(known) = self.members.get_mut(slot).filter(|_| open) {
             let row = known.row.unwrap_or_default();
             // One that is joining forwards nothing: what it got would be lost.
             let complete = !hello.joins && mine.without(row).is_empty();
@@ -355,6 +356,8 @@ impl Membership {
         if self.open.is_none() {
             self.exchange.hold(now);
             out.push(Event::Stranger(sender.address));
+            // It may have this node in its list, and learns by an answer that it is in no other.
+            self.exchange.note_stranger(now, sender.address, hello);
             return;
         }
         self.exchange.note_host(now, sender.address, hello, !admits);

@@ -382,6 +382,110 @@ fn stranger_does_not_keep_members_of_a_closed_list_from_owning_the_vip() {
     );
 }
 
+/// The list of the first `count` of the three nodes.
+fn list(count: usize) -> Vec<Identity> {
+    let nodes = params(0, true).nodes;
+    nodes.values().copied().take(count).collect()
+}
+
+/// A node of a closed list of the first `count` nodes.
+fn start_listed(now: BootNanos, node: usize, count: usize) -> Membership {
+    let mut params = params(node, true);
+    params.nodes = list(count).into_iter().collect();
+    Cluster::start_with(now, node, params)
+}
+
+/// The members that may get segments.
+fn complete(cluster: &Cluster, node: usize) -> usize {
+    cluster.members[node].complete().iter().count()
+}
+
+#[test]
+fn list_grows_and_shrinks_in_any_order_and_whoever_is_not_in_all_lists_claims_nothing() {
+    for order in [[0, 1], [1, 0]] {
+        let now = at(0);
+        let listed = [(0, 2), (1, 2), (2, 3)];
+        let start = |(node, count)| start_listed(now, node, count);
+        let mut cluster = Cluster::of(now, listed.map(start).into());
+        cluster.run(3000, |_, _| true);
+        assert!(!cluster.members[2].may_own(cluster.now), "in no other list");
+        let [first, last] = order;
+        let set = |node: usize, count: usize, cluster: &mut Cluster| {
+            let (now, mut out) = (cluster.now, Vec::new());
+            cluster.members[node].set_list(now, list(count), &mut out);
+            cluster.run(3000, |_, _| true);
+            out
+        };
+        set(first, 3, &mut cluster);
+        for node in 0..2 {
+            assert_eq!(cluster.confirmed(node), [11, 12]);
+            assert_eq!(complete(&cluster, node), 2, "a newcomer gets nothing yet");
+            assert!(cluster.members[node].may_own(cluster.now));
+        }
+        assert!(!cluster.members[2].may_own(cluster.now), "not in all lists");
+        set(last, 3, &mut cluster);
+        for node in 0..3 {
+            assert_eq!(cluster.confirmed(node), [11, 12, 13]);
+            assert_eq!(complete(&cluster, node), 3);
+            assert!(cluster.members[node].may_own(cluster.now));
+        }
+        cluster.run(10_000, |_, _| true);
+        assert!((0..3).all(|node| cluster.members[node].may_reset(cluster.now)));
+        let removed = set(last, 2, &mut cluster);
+        assert!(matches!(removed[..], [Event::Removed(slot, _)] if slot == index(2)));
+        assert_eq!(cluster.confirmed(first), [11, 12]);
+        assert_eq!(complete(&cluster, first), 3, "it may have connections");
+        set(first, 2, &mut cluster);
+        assert!(!cluster.members[2].may_own(cluster.now));
+        for node in 0..2 {
+            assert!(cluster.members[node].may_own(cluster.now));
+            assert!(
+                !cluster.members[node].may_reset(cluster.now),
+                "the third one may have connections"
+            );
+        }
+        // Its agent ends.
+        cluster.run(10_000, |a, b| a != 2 && b != 2);
+        assert!((0..2).all(|node| cluster.members[node].may_reset(cluster.now)));
+        set(first, 3, &mut cluster);
+        set(last, 3, &mut cluster);
+        assert_eq!(cluster.confirmed(2), [11, 12, 13], "it comes back");
+    }
+}
+
+#[test]
+fn member_of_a_list_waits_for_a_slot() {
+    let identity = |last: u8| Identity {
+        address: IpAddr::from([10, 0, 0, last]),
+        weight: 1,
+    };
+    let mut params = params(0, true);
+    params.nodes = (11..27).map(identity).collect();
+    let mut members = Membership::new(&params);
+    members.on_start(at(0), BackendMask::EMPTY);
+    let other: Vec<Identity> = (11..26).chain([30]).map(identity).collect();
+    let mut out = Vec::new();
+    members.set_list(at(0), other, &mut out);
+    assert!(matches!(out[..], [Event::Removed(..)]));
+    let settle = |members: &mut Membership, ms| {
+        let mut out = Vec::new();
+        members.settle(at(ms), BackendMask::ALL, |_| true, &mut out);
+        out
+    };
+    let out = settle(&mut members, 1);
+    let [Event::Install(installation)] = &out[..] else {
+        panic!("{out:?}");
+    };
+    members.on_installed(at(2), installation.number);
+    assert_eq!(settle(&mut members, 500), []);
+    let out = settle(&mut members, 1002);
+    assert!(
+        matches!(out[..], [Event::Admitted(_), Event::Install(_)]),
+        "{out:?}"
+    );
+    assert!(members.slot([10, 0, 0, 30].into()).is_some());
+}
+
 #[test]
 fn hello_of_a_run_that_is_over_changes_nothing() {
     let mut cluster = Cluster::new(2);

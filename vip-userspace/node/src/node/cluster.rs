@@ -12,6 +12,7 @@ use crate::election::State;
 use crate::faults::Fault;
 use crate::hello::{Hello, Instance};
 use crate::membership;
+use crate::rank::Identity;
 
 impl Node {
     /// The members that are not gone, this node among them.
@@ -43,6 +44,12 @@ impl Node {
     ) {
         let mut events = Vec::new();
         self.members.on_proved(now, address, instance, &mut events);
+        self.act_on_members(now, events, out);
+    }
+
+    pub(super) fn on_list(&mut self, now: BootNanos, list: Vec<Identity>, out: &mut Vec<Action>) {
+        let mut events = Vec::new();
+        self.members.set_list(now, list, &mut events);
         self.act_on_members(now, events, out);
     }
 
@@ -105,7 +112,8 @@ impl Node {
                     out.push(Action::Report(Report::Admitted { node, address }));
                     self.selection.admit(node);
                     self.live(now, out, |liveness, members, out| {
-                        liveness.admit(now, node, members.all().count(), out);
+                        let heard = members.is_open();
+                        liveness.admit(now, node, members.all().count(), heard, out);
                     });
                 }
                 membership::Event::Removed(node, address) => {

@@ -17,6 +17,7 @@ impl World {
                 let dead = self.host(node, *index);
                 self.lost(node, dead, RESET_AFTER - 4);
             }
+            Report::BfdDown { .. } => self.ends += 1,
             Report::Late(_) => self.hosts[node].late = true,
             Report::OnTime => self.hosts[node].late = false,
             Report::Backup(Loss::Outranked(by)) => {

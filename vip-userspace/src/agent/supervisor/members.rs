@@ -12,6 +12,7 @@ use vip_common::abi::{BackendIndex, MAX_BACKENDS};
 use vip_common::wire::addr::Mac;
 use vip_node::alarm::{HEARD, Kind};
 use vip_node::hello::Instance;
+use vip_node::rank::Identity;
 use vip_node::slots::Slots;
 use vip_node::{Input, Installation, rank};
 
@@ -19,6 +20,7 @@ use super::Supervisor;
 use super::bfd_access::Access;
 use super::peer::Peer;
 use super::setup::{addresses, spoken_of};
+use crate::agent::cluster::own_node;
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::View;
 use crate::agent::probes::{Outcome, Table};
@@ -32,7 +34,10 @@ use crate::probe::proof;
 impl Supervisor {
     /// A host has become a member.
     pub(super) fn on_admitted(&mut self, slot: BackendIndex, address: IpAddr) -> Event {
-        let node = Node::at(address);
+        let mut listed = self.config.nodes.iter();
+        let listed = listed.find(|node| node.address == address).cloned();
+        let node = listed.unwrap_or_else(|| Node::at(address));
+        let other_address = node.other_address;
         let peer = Peer::new(slot, &node, Mac::UNKNOWN, self.config.checks.len());
         let name = peer.name.clone();
         self.cluster.admit(slot, node);
@@ -44,7 +49,8 @@ impl Supervisor {
         }
         // Its place in the maps comes before a rank table that names it.
         let mut desired = (*self.desired).clone();
-        desired.backends.insert(slot, addresses(address, None));
+        let addresses = addresses(address, other_address);
+        desired.backends.insert(slot, addresses);
         self.change_desired(desired);
         self.learn_known(address);
         self.members_changed();
@@ -139,9 +145,17 @@ impl Supervisor {
         let other = told
             .other_address
             .filter(|other| other.is_ipv4() != is_ipv4);
+        let name = name.unwrap_or_else(|| node.name.clone());
+        self.set_node(slot, name, other);
+    }
+
+    /// Changes the name and the other address of a member.
+    fn set_node(&mut self, slot: BackendIndex, name: String, other: Option<IpAddr>) {
+        let Some(node) = self.cluster.node_mut(slot) else {
+            return;
+        };
         let before = node.clone();
-        node.name = name.unwrap_or_else(|| node.name.clone());
-        node.other_address = other;
+        (node.name, node.other_address) = (name, other);
         let node = node.clone();
         if node == before {
             return;
@@ -156,6 +170,63 @@ impl Supervisor {
             desired.backends.insert(slot, addresses);
             self.change_desired(desired);
         }
+    }
+
+    /// Makes the members those of the configuration, with the names and other addresses that it has:
+    /// those of the list, or this node alone.
+    pub(super) fn change_nodes(&mut self) {
+        let own = self.cluster.own();
+        for (slot, address) in self.cluster.addresses().iter() {
+            let node = match self.config.is_open() {
+                true => (slot == own).then(|| own_node(&self.config, *address)),
+                false => {
+                    let mut listed = self.config.nodes.iter();
+                    listed.find(|node| node.address == *address).cloned()
+                }
+            };
+            if let Some(node) = node {
+                self.set_node(slot, node.name, node.other_address);
+            }
+        }
+        if !self.config.is_open() {
+            let nodes = self.config.nodes.iter();
+            let list = nodes.map(|node| Identity {
+                address: node.address,
+                weight: node.weight,
+            });
+            self.node_thread.tell(Input::List(list.collect()));
+        }
+    }
+
+    /// Whether a node may be taken off the list: its connections would hang, since the others do not
+    /// bring it their segments any more.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn may_remove(&self, view: &View, node: &Node) -> Result<(), String> {
+        let Some((slot, peer)) = self.peers.find(|peer| peer.address == node.address) else {
+            return Ok(());
+        };
+        let name = &peer.name;
+        if slot == self.cluster.own() {
+            return Err(format!(
+                "{name} is this node, and not in the new list; stop its agent to take it out"
+            ));
+        }
+        if view.gone.contains(slot) {
+            return Ok(());
+        }
+        if view.owner == Some(slot) {
+            return Err(format!("{name} owns the VIP; run `vip handover` there"));
+        }
+        let drains = view.nodes.get(slot).is_some_and(|node| node.draining);
+        if !drains {
+            return Err(format!(
+                "{name} is not gone and does not drain, so its connections would hang; run `vip drain` \
+                 there, wait until it has none, and reload again"
+            ));
+        }
+        Ok(())
     }
 
     /// What this node tells of itself.
@@ -228,6 +299,9 @@ impl Supervisor {
 
     /// Notes the members for the next start.
     pub(super) fn note_members(&mut self) {
+        if !self.config.is_open() {
+            return;
+        }
         let own = self.cluster.own();
         let others = self.cluster.nodes().iter().filter(|(slot, _)| *slot != own);
         let members: Vec<StoredMember> = others.map(|(_, node)| StoredMember::of(node)).collect();
