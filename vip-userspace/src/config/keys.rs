@@ -1,7 +1,7 @@
 //! Every key of the configuration file, declared once. To add a key, add it here (in an entry of
 //! `nodes` or `services`: in `entries.rs`), use it, and test it. See [`keys`](super::key::keys).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -113,6 +113,11 @@ keys! {
         /// that it is the address. The first and last address of a subnet are refused when the
         /// agent starts. One node owns all of them. At least one must be of the nodes' family; the
         /// first of these names the cluster.
+        ///
+        /// The order counts: without `nodes`, the nodes' family is that of the first VIP in this list,
+        /// IPv4 or IPv6. Each agent takes the node's address of that family, and agents with addresses
+        /// of different families do not find each other. So all nodes need the same first VIP; put an
+        /// address that you add behind it. With `nodes`, their addresses decide.
         pub(super) vip: Vec<Placed<SocketAddr>> {
             kind: vips(),
             required: "\"10.0.0.10:6443\"",
@@ -261,6 +266,8 @@ keys! {
         /// The addresses at which the API is reached: 1 to 16, those of IPv4 first, without
         /// duplicates. At least one is of the nodes' family.
         pub vips: Vec<Vip> = |_| Ok(vec![]);
+        /// The first of them in the order in which the user wrote them.
+        pub first_vip: IpAddr = |_| Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         /// The ways to find out whether a service is ready; services refer to them by their places.
         pub checks: Vec<Check> = |_| Ok(vec![]);
         /// The control-plane nodes, up to 16, without duplicates and of one family; none if the

@@ -87,7 +87,11 @@ impl Source {
         let mut changes = Changes::default();
         let first = old.vip().address;
         if merge(new.clone(), old).vip().address != first {
-            let flags = self.flags.clone().with_vips(&old.vips);
+            // The one that was written first stays the first: its family may be the nodes'.
+            let is_first = |vip: &&Vip| vip.address == old.first_vip;
+            let first_vip = old.vips.iter().filter(is_first);
+            let others = old.vips.iter().filter(|vip| !is_first(vip));
+            let flags = self.flags.clone().with_vips(first_vip.chain(others));
             new = flags.read()?.0;
             self.keep("vip", &mut said);
             changes.kept.push(format!(
@@ -160,6 +164,7 @@ impl Source {
 fn merge(new: Config, old: &Config) -> Config {
     Config {
         vips: new.vips,
+        first_vip: new.first_vip,
         checks: new.checks,
         health: new.health,
         http: new.http,
@@ -398,6 +403,33 @@ mod tests {
         assert_eq!(reread.config.vips[1].services[0].syn_rate, Some(9));
         assert_eq!(reread.changes.applied.len(), 1);
         assert!(reread.changes.kept[0].starts_with("the first VIP, 10.0.0.10, cannot change"));
+    }
+
+    #[test]
+    fn a_vip_of_the_other_family_is_added_behind_the_first_one() {
+        let vips = |reread: &Reread| reread.config.vips_by_rank();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (old, new) = (ip("fd00::10"), ip("10.0.0.10"));
+        let both = "vip = [\"fd00::10\", \"10.0.0.10\"]";
+        let added = again("vip = \"fd00::10\"", both).unwrap();
+        assert_eq!(added.changes.kept, [""; 0]);
+        assert_eq!(vips(&added), [old, new]);
+        assert!(added.config.is_of_nodes_family(ip("fd00::11")));
+        assert_eq!(added.config.vips[0].address, new, "maps have IPv4 first");
+
+        // Before the old one, it would move the nodes to the other family.
+        let before = "syn_rate = 9\nvip = [\"10.0.0.10\", \"fd00::10\"]";
+        for old_text in ["vip = \"fd00::10\"", both] {
+            let refused = again(old_text, before).unwrap();
+            assert!(
+                refused.changes.kept[0].starts_with("the first VIP, fd00::10, cannot change"),
+                "{:?}",
+                refused.changes
+            );
+            assert_eq!(refused.config.first_vip, old);
+            assert_eq!(refused.config.vip().address, old);
+            assert_eq!(refused.config.vip().services[0].syn_rate, Some(9));
+        }
     }
 
     #[test]

@@ -29,10 +29,21 @@ fn the_vip_alone_is_a_configuration() {
 }
 
 #[test]
-fn the_first_vip_of_ipv4_names_the_cluster() {
-    let config = open("vip = [\"fd00::10\", \"10.0.0.10\"]");
+fn the_first_vip_as_written_names_the_cluster_and_its_family_is_the_nodes() {
+    let config = open("vip = [\"10.0.0.10\", \"fd00::10\"]");
     assert_eq!(config.vip().address, ip(10));
     assert!(config.is_of_nodes_family(ip(11)));
+    // An IPv4 VIP is added to an IPv6 cluster: the nodes stay where they are.
+    let alone = open("vip = \"fd00::10\"");
+    let config = open("vip = [\"fd00::10\", \"10.0.0.10\"]");
+    assert_eq!(config.vip(), alone.vip());
+    assert_eq!(config.vips_by_rank(), [alone.vip().address, ip(10)]);
+    assert_eq!(config.vips[0].address, ip(10), "the maps have IPv4 first");
+    assert!(!config.is_of_nodes_family(ip(11)));
+    assert_eq!(config.hash_key(), alone.hash_key());
+    assert_eq!(config.router_id(), alone.router_id());
+    let by_flag = flags(&["--vip", "[fd00::10]:6443,10.0.0.10:6443"]);
+    assert_eq!(by_flag.into_config().unwrap().first_vip, alone.first_vip);
     let config = open("vip = \"fd00::10\"");
     assert_eq!(config.vip().endpoint().to_string(), "[fd00::10]:6443");
     assert!(!config.is_of_nodes_family(ip(11)));
