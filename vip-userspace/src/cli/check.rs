@@ -84,17 +84,26 @@ async fn on_nic(
 ) -> Vec<Finding> {
     let mut findings = nic::findings(config, nic);
     findings.extend(node::findings(config, nic, netlink).await);
-    let (others, found) = members::others(config, keys, nic).await;
+    let members::Others {
+        nodes: others,
+        complete,
+        findings: found,
+    } = members::others(config, keys, nic).await;
     findings.extend(found);
+    findings.extend(members::seeds(config, nic, netlink).await);
     findings.extend(segment::findings(config, &others, nic, netlink).await);
     findings.extend(nics::findings(config, nic, netlink).await);
     let vips = config.vips.iter().map(|vip| vip.address);
-    let refused = netlink.refuse_no_hosts(nic, vips, config.addresses());
+    let refused = netlink.refuse_no_hosts(nic, vips, config.addresses(), config.seeds.clone());
     if let Err(error) = refused.await {
         findings.push(finding(Grade::Failure, "address", error.to_string()));
     }
+    let known = vip::Known {
+        others: &others,
+        complete,
+    };
     for vip in &config.vips {
-        findings.push(vip::claimants(config, &others, vip.address, nic, netlink).await);
+        findings.push(vip::claimants(config, known, vip.address, nic, netlink).await);
     }
     findings
 }

@@ -54,7 +54,9 @@ pub fn digests(config: &Config) -> [u16; AGREED.len()] {
         let networks = service.allow.iter().map(ToString::to_string);
         networks.collect::<Vec<_>>().join(",")
     });
-    let rates = services.iter().map(|service| service.syn_rate.unwrap_or(0).to_string());
+    let rates = services
+        .iter()
+        .map(|service| service.syn_rate.unwrap_or(0).to_string());
     let mode = match config.vrrp.mode {
         VrrpMode::Unicast => "unicast",
         VrrpMode::Multicast => "multicast",

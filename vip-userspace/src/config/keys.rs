@@ -148,8 +148,9 @@ keys! {
         /// Addresses of nodes to which hellos also go one by one: where the network filters
         /// multicast.
         ///
-        /// One that answers is enough. They need not be members, and may be on no node yet. Only
-        /// without `nodes`.
+        /// One that answers is enough. They need not be members, and may be on no node yet. The list
+        /// may be the same on all nodes; a node does not answer itself. Seeds must be on the nodes'
+        /// segment: a hello that a router has passed on is not taken. Only without `nodes`.
         pub(super) seeds: Option<Placed<Vec<IpAddr>>> {
             kind: seeds(),
             unset: "none",

@@ -131,6 +131,11 @@ fn seeds_that_cannot_be_members_are_refused() {
         "--seeds",
         "10.0.0.12,10.0.0.11,10.0.0.12",
     ]);
+    assert_eq!(
+        by_flag.into_config().unwrap_err().to_string(),
+        "--seeds: seed 10.0.0.12 is listed twice; remove one"
+    );
+    let by_flag = flags(&["--vip", "10.0.0.10", "--seeds", "10.0.0.12,10.0.0.11"]);
     assert_eq!(by_flag.into_config().unwrap().seeds, [ip(11), ip(12)]);
     let by_ipv6 = open("vip = \"fd00::10\"\nseeds = [\"fd00::11\"]");
     assert_eq!(by_ipv6.seeds.len(), 1);
