@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vip_common::wire::bfd::{AGENT_PORT, PORT};
+
 use super::addresses::{host, listen};
 use super::entries::{NodeKeys, ServiceKeys, networks, nodes, seeds, services, syn_rate, vips};
 use super::fault::{Fault, Placed};
@@ -255,7 +257,7 @@ keys! {
         /// reads it when it starts, and refuses to start with a file that is wrong; `vip reload` reads
         /// it again. [operations.md](operations.md#change-the-key) says how the key is changed.
         pub key_file: Option<PathBuf> {
-            kind: file("absolute path"),
+            kind: text("absolute path", absolute),
             unset: "none",
             reload: Restart,
             example: "\"/etc/vip/key\"",
@@ -362,7 +364,7 @@ keys! {
         /// The UDP port of hellos, by which agents find each other: the same on all nodes, which do
         /// not hear each other otherwise.
         pub port: u16 {
-            kind: number(1..=u16::MAX),
+            kind: number(1..=u16::MAX).also("none of the agent's BFD (3784, 63784)", hello_port),
             default: "9643",
             reload: Restart,
             open_example: "9644",
@@ -766,6 +768,18 @@ keys! {
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// Agents receive BFD packets at one UDP port, and send them from another one.
+fn hello_port(port: u16) -> Result<u16, String> {
+    let used = match port {
+        PORT => "receives BFD packets at",
+        AGENT_PORT => "sends BFD packets from",
+        _ => return Ok(port),
+    };
+    Err(format!(
+        "the agent {used} UDP port {port}; take another port for hellos, the same on all nodes"
+    ))
 }
 
 /// RFC 9568, section 5.2.7: the wire has centiseconds.

@@ -159,6 +159,14 @@ fn what_a_node_says_of_itself_is_checked() {
         ),
         ("port = 0", "3:8: 0 is out of range, must be 1 to 65535"),
         (
+            "port = 3784",
+            "3:8: the agent receives BFD packets at UDP port 3784; take another port for hellos, the same on all nodes",
+        ),
+        (
+            "port = 63784",
+            "3:8: the agent sends BFD packets from UDP port 63784; take another port for hellos, the same on all nodes",
+        ),
+        (
             "forget_after = \"59s\"",
             "3:16: `59s` is out of range, must be 60s to 720h",
         ),
@@ -178,6 +186,11 @@ fn what_a_node_says_of_itself_is_checked() {
             "{line}"
         );
     }
+    let relative = flags(&["--vip", "10.0.0.10", "--key-file", "rel"]);
+    assert_eq!(
+        relative.into_config().unwrap_err().to_string(),
+        "--key-file: `rel` is not an absolute path; begin it with /"
+    );
     let config = open("vip = \"fd00::10\"\n[members]\nother_address = \"10.0.0.11\"");
     assert_eq!(config.own.other_address, Some(ip(11)));
     let config = open("vip = \"10.0.0.10\"\n[members]\nforget_after = \"1.5h\"");
