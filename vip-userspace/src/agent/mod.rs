@@ -141,11 +141,11 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
     };
     let rest = event_loop.run(&mut supervisor).await?;
     if let Some(rest) = rest {
-        supervisor.end()?;
+        supervisor.end(true)?;
         left::rest(&config, rest).await;
     } else {
         remove_socket(&config.run_dir);
-        return supervisor.end();
+        return supervisor.end(false);
     }
     Ok(())
 }

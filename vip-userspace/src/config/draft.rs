@@ -363,7 +363,12 @@ fn check_nodes(nodes: &Placed<Vec<Placed<Node>>>) -> Result<(), Fault> {
         value: nodes,
         place,
     } = nodes;
-    if nodes.is_empty() || nodes.len() > MAX_BACKENDS {
+    if nodes.is_empty() {
+        let message = "0 nodes: list every control-plane node once, or leave `nodes` out, so that the \
+                       agents find each other";
+        return Err(Fault::new(*place, message));
+    }
+    if nodes.len() > MAX_BACKENDS {
         let message = format!(
             "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",
             nodes.len()

@@ -396,6 +396,25 @@ mod tests {
     }
 
     #[test]
+    fn services_are_told_with_their_keys() {
+        let one = "[[services]]\nport = 9345\nallow = [\"10.0.0.0/8\",\n  \"10.1.2.3\"]\n";
+        let two = one.to_owned() + "[[services]]\n# Another one.\npath = \"/livez\"\nport = 80\n";
+        let told = |old: &str, new: &str| {
+            let reread = again(&(OLD.to_owned() + old), &(OLD.to_owned() + new)).unwrap();
+            reread.changes.applied[0].to_string()
+        };
+        let first = "{ port = 9345, allow = [\"10.0.0.0/8\", \"10.1.2.3\"] }";
+        assert_eq!(
+            told("", one),
+            format!("`services`: unset (none) -> [{first}]")
+        );
+        assert_eq!(
+            told(one, &two),
+            format!("`services`: [{first}] -> [{first}, {{ path = \"/livez\", port = 80 }}]")
+        );
+    }
+
+    #[test]
     fn first_vip_stays_and_the_rest_is_applied() {
         let new = OLD.replace("10.0.0.10", "10.0.0.20") + "syn_rate = 9\n";
         let reread = again(OLD, &new).unwrap();
