@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use self::finding::{Finding, Grade, finding, list};
 use super::output::print_line;
 use crate::agent;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Vip};
 use crate::key_file;
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
@@ -26,7 +26,10 @@ use vip_node::seal::KeyRing;
 
 pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let config = flags.into_config()?;
-    let vips = list(&config.vips, |vip| vip.endpoint());
+    // The one that names the cluster first, as the configuration does.
+    let mut vips: Vec<&Vip> = config.vips.iter().collect();
+    vips.sort_by_key(|vip| vip.address != config.vip().address);
+    let vips = list(&vips, |vip| vip.endpoint());
     let nodes = match config.nodes.len() {
         0 => "the agents find each other".to_owned(),
         1 => "1 node".to_owned(),
