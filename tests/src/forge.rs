@@ -55,6 +55,9 @@ pub struct PretendArgs {
     /// The address that it says it has
     #[arg(long)]
     pub address: Ipv4Addr,
+    /// Say that it has owned the virtual address
+    #[arg(long)]
+    pub established: bool,
     /// Say good-bye in the name of the member with that address
     #[arg(long)]
     pub leaves: bool,
@@ -347,7 +350,7 @@ pub fn pretend(args: &PretendArgs) -> Result<()> {
                 leaves: false,
                 drains: false,
                 joins: false,
-                established: false,
+                established: args.established,
                 vips: vips.clone(),
                 members: vec![line(own)],
                 own: 0,

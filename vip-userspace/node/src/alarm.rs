@@ -28,11 +28,13 @@ pub enum Kind {
     SourceMacs,
     /// What must be the same on all nodes is not.
     Differs,
+    /// Hellos of a member are sealed otherwise than this node's.
+    Refused,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Stranger,
         Self::Unheard,
         Self::NoAgent,
@@ -41,6 +43,7 @@ impl Kind {
         Self::Duplicate,
         Self::SourceMacs,
         Self::Differs,
+        Self::Refused,
     ];
 
     /// Name in JSON and metrics.
@@ -55,6 +58,7 @@ impl Kind {
             Self::Duplicate => "duplicate",
             Self::SourceMacs => "source_macs",
             Self::Differs => "differs",
+            Self::Refused => "refused",
         }
     }
 }
@@ -72,6 +76,7 @@ impl Kind {
             Self::Duplicate => "has this node's address",
             Self::SourceMacs => "its frames come from changing addresses",
             Self::Differs => "has another configuration",
+            Self::Refused => "has another key",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -215,6 +215,7 @@ impl PeerChannel {
         }
         let mut buffer = [0; envelope::MAX_LENGTH + 1];
         let mut latest = Latest::default();
+        let mut refusals = Refusals::default();
         loop {
             let mut fds = [
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -242,6 +243,14 @@ impl PeerChannel {
                     Ok(Some(Heard::Refused(source, why))) => {
                         self.counts.refused[why.code()].fetch_add(1, Ordering::Relaxed);
                         tracing::debug!(%source, error = %why, "hello refused");
+                        let other_key = match why {
+                            Refused::Plain | Refused::Sealed | Refused::UnknownKey(_) => true,
+                            Refused::Foreign | Refused::Forged | Refused::Malformed(_) => false,
+                        };
+                        if other_key && refusals.is_news(source) {
+                            // It is told again with a later one.
+                            let _full = outcomes.try_send(Outcome::Refused(source, why));
+                        }
                     }
                     Ok(Some(Heard::Differs(source, key))) => {
                         self.counts.differs.fetch_add(1, Ordering::Relaxed);
@@ -287,6 +296,26 @@ impl Latest {
         self.0.insert(0, (source, hello.instance, hello.number));
         self.0.truncate(Self::MOST);
         true
+    }
+}
+
+/// When a refused hello of each host was last told.
+#[derive(Default)]
+struct Refusals(Vec<(IpAddr, Instant)>);
+
+impl Refusals {
+    /// Least time between two that are told of one host.
+    const EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether a refused hello of that host is told. Of many hosts, only the first few are.
+    fn is_news(&mut self, source: IpAddr) -> bool {
+        let now = Instant::now();
+        self.0.retain(|(_, at)| now - *at < Self::EVERY);
+        let is_news = self.0.len() < MAX_BACKENDS && self.0.iter().all(|(host, _)| *host != source);
+        if is_news {
+            self.0.push((source, now));
+        }
+        is_news
     }
 }
 

@@ -18,6 +18,9 @@ use crate::run_dir::RunDir;
 /// Between looks at the open connections.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// In this time all nodes have been told which of them drain.
+const TOLD: Duration = Duration::from_secs(2);
+
 /// Longest time for the VIP to become another node's, and for the programs to be removed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -39,7 +42,8 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
         .collect();
     let failed = "cannot ask the kernel for connections";
     let diag = SocketDiag::open().context(failed)?;
-    let until = Instant::now() + timeout;
+    let begun = Instant::now();
+    let until = begun + timeout;
     let mut told = None;
     loop {
         let open = diag.connections_to(&served).context(failed)?.len();
@@ -59,7 +63,9 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
         }
         sleep(LOOK);
     }
-    let _node: String = ask(run_dir, &Request::Leave)?;
+    // Others may leave at the same time: by then they have told.
+    sleep(TOLD.saturating_sub(begun.elapsed()));
+    let _node: String = ask(run_dir, &Request::Leave { force })?;
     // The agent answers so once all is removed.
     let end = Instant::now() + PATIENCE;
     while ask::<Status>(run_dir, &Request::Status).is_ok() {

@@ -52,6 +52,7 @@ pub(super) async fn wait(
                 | Outcome::Connections(_)
                 | Outcome::Table(_)
                 | Outcome::Differs(..)
+                | Outcome::Refused(..)
                 | Outcome::Proof(..),
             )) => {}
             Ok(None) | Err(_) => break,

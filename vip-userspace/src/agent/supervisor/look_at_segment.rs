@@ -310,6 +310,8 @@ impl Supervisor {
             agent.facts.heard = session.and_then(|session| session.heard);
             let off_link = matches!(agent.facts.route, Route::Via(_));
             let trouble = agent.facts.diagnose(now).filter(|_| bfd || off_link);
+            // With another key, BFD is not taken either. That is no firewall.
+            let trouble = trouble.filter(|_| !alarms.is_up(Kind::Refused, &peer.name));
             let Some(news) = agent.hearing.update(now, trouble) else {
                 continue;
             };

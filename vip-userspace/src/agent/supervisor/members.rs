@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use vip_common::abi::{BackendIndex, MAX_BACKENDS};
 use vip_common::wire::addr::Mac;
 use vip_node::alarm::{HEARD, Kind};
+use vip_node::envelope::Refused;
 use vip_node::hello::Instance;
 use vip_node::rank::Identity;
 use vip_node::slots::Slots;
@@ -127,6 +128,24 @@ impl Supervisor {
         let about = address.to_string();
         let alarms = &mut self.segment.alarms;
         let change = alarms.raise(Kind::Differs, &about, text, until);
+        self.tell_change(change);
+    }
+
+    /// A hello is sealed otherwise than this node's. Of hosts that are no members, this is no news: they
+    /// may be of another cluster.
+    pub(in crate::agent) fn on_refused(&mut self, address: IpAddr, why: Refused) {
+        let Some((_, peer)) = self.peers.find(|peer| peer.address == address) else {
+            return;
+        };
+        let about = peer.name.clone();
+        let text = format!(
+            "hellos of {about} are not taken: {why}; give all nodes the same `key_file`, then `vip reload`"
+        );
+        let until = Some(now().after(HEARD));
+        let change = self
+            .segment
+            .alarms
+            .raise(Kind::Refused, &about, text, until);
         self.tell_change(change);
     }
 
@@ -311,12 +330,24 @@ impl Supervisor {
     /// Leaves the cluster. The thread ends when the VIP is another node's.
     ///
     /// # Errors
-    /// The members are those of a list.
-    pub(in crate::agent) async fn leave(&mut self) -> anyhow::Result<String> {
+    /// The members are those of a list; or no other node takes new connections, and this is not
+    /// `force`d.
+    pub(in crate::agent) async fn leave(&mut self, force: bool) -> anyhow::Result<String> {
         anyhow::ensure!(
             self.config.is_open(),
             "the members are those of `nodes`: run `vip drain` here, and take this node off the list on \
              every node"
+        );
+        let view = self.view().await?;
+        let own = self.cluster.own();
+        let stays = |slot: BackendIndex| {
+            let drains = view.nodes.get(slot).is_none_or(|seen| seen.draining);
+            slot != own && !drains && !view.gone.contains(slot)
+        };
+        anyhow::ensure!(
+            force || self.peers.iter().any(|(slot, _)| stays(slot)),
+            "all other nodes drain or are gone, and would leave no server for new connections: run `vip \
+             undrain` on one of them or here, or give --force"
         );
         self.journal.note(Event::leaving());
         // An agent that is started here again joins as a new one would.
@@ -346,7 +377,9 @@ impl Supervisor {
         );
         anyhow::ensure!(
             self.view().await?.gone.contains(slot),
-            "{name} is not gone: run `vip leave` there, or end its agent and wait for `reset_after`"
+            "{name} is not gone: its agent or its kernel answers, so it may have connections. Run `vip \
+             leave` there, after a start of its agent if that has ended; or turn the machine off, and \
+             wait for `reset_after`"
         );
         self.node_thread.tell(Input::Forget(peer.address));
         Ok(name)
