@@ -15,6 +15,8 @@ pub(super) use forged::{KEYED, UNKEYED};
 pub(super) use lists::SCENARIO as LISTS;
 pub(super) use ways::{BROKEN_LINK, FILTERED, OWNERS_LINK, PARTITION};
 
+use std::process::Stdio;
+
 use anyhow::Result;
 
 use crate::agent::NodeStatus;
@@ -288,7 +290,32 @@ fn forget(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let down = Down { server: &name, at };
     traffic.finish(&mut outcome, Some(down))?;
     promise_members(&mut outcome, cluster, 3)?;
+    all_leave(cluster, &mut outcome)?;
+    timeline.event("all wanted to leave at once, and one of them owns the VIP still");
     Ok(outcome)
+}
+
+/// All members want to leave at the same time. One of them stays at least, and owns the VIP.
+fn all_leave(cluster: &mut Cluster, outcome: &mut Outcome) -> Result<()> {
+    let nodes = cluster.nodes();
+    let mut leaving = Vec::new();
+    for node in nodes {
+        let vip = cluster.programs().vip.as_os_str();
+        let mut command = cluster.host(node).command(vip);
+        command.args(["leave", "--timeout", "1s"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        leaving.push((node, command.spawn()?));
+    }
+    let mut stays = Vec::new();
+    for (node, mut leaving) in leaving {
+        if !leaving.wait()?.success() {
+            stays.push(node);
+        }
+    }
+    outcome.promise(!stays.is_empty(), || "all have left".to_owned());
+    cluster.wait_for_status("one that stays owns the VIP", &stays, |_, _, status| {
+        status.owner.is_some()
+    })
 }
 
 fn restart(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
