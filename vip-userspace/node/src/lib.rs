@@ -51,6 +51,7 @@ pub mod patience;
 mod priority;
 mod random;
 pub mod rank;
+pub mod roster;
 mod selection;
 mod transfer;
 mod view;
