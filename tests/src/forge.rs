@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd as _;
 use vip_common::wire::bfd::{ControlPacket, MAX_LENGTH as BFD_LENGTH};
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds, MAX_LENGTH as VRRP_LENGTH};
+use vip_node::envelope;
+use vip_node::hello::{Heard, Hello, Instance, Line, MAX_HEARD};
 
 use crate::frames::{ETHERTYPE_IPV4, Ipv4, Mac, ethernet, own_mac};
 use crate::sys::packet_socket;
@@ -44,6 +47,23 @@ pub struct ForgeArgs {
     /// This host's own address
     #[arg(long)]
     pub own: Ipv4Addr,
+}
+
+/// Arguments of `testbed pretend`.
+#[derive(Args, Debug)]
+pub struct PretendArgs {
+    /// The address that it says it has
+    #[arg(long)]
+    pub address: Ipv4Addr,
+    /// Say that it has owned the virtual address
+    #[arg(long)]
+    pub established: bool,
+    /// Say good-bye in the name of the member with that address
+    #[arg(long)]
+    pub leaves: bool,
+    /// Tell of another member in the name of the one with that address
+    #[arg(long)]
+    pub tells_of: Option<Ipv4Addr>,
 }
 
 /// The UDP ports of hellos and BFD, and the protocols.
@@ -273,3 +293,107 @@ pub fn forge(args: &ForgeArgs) -> Result<()> {
     }
     Ok(())
 }
+
+/// Answers all plain hellos, in the name of an address, until it is ended.
+///
+/// # Errors
+/// No permission, or the interface is down.
+pub fn pretend(args: &PretendArgs) -> Result<()> {
+    let socket = packet_socket(NIC, ETHERTYPE_IPV4).with_context(|| format!("open {NIC}"))?;
+    let own_mac = own_mac(NIC)?;
+    let own = IpAddr::V4(args.address);
+    let needs_member = args.leaves || args.tells_of.is_some();
+    let mut buffer = [0; 2048];
+    let mut victims: Vec<Heard> = Vec::new();
+    let mut member: Option<Hello> = None;
+    for number in 1.. {
+        let length = nix::unistd::read(&socket, &mut buffer).context("read a frame")?;
+        let heard = Packet::parse(&buffer[..length]).filter(|packet| packet.port() == Some(HELLO));
+        let Some(packet) = heard else {
+            continue;
+        };
+        let source = IpAddr::V4(packet.ip.source);
+        let Ok(hello) = envelope::unwrap(None, source, packet.data()) else {
+            continue;
+        };
+        if source == own {
+            member = Some(hello);
+            continue;
+        }
+        let Hello {
+            instance: of,
+            number: latest,
+            ref vips,
+            ..
+        } = hello;
+        victims.retain(|victim| victim.address != source);
+        victims.insert(
+            0,
+            Heard {
+                address: source,
+                instance: of,
+                latest,
+            },
+        );
+        victims.truncate(MAX_HEARD);
+        if needs_member && member.is_none() {
+            continue;
+        }
+        let mut answer = match &member {
+            Some(last) => Hello {
+                number: last.number + 1,
+                ..last.clone()
+            },
+            None => Hello {
+                instance: FORGED,
+                number,
+                leaves: false,
+                drains: false,
+                joins: false,
+                established: args.established,
+                vips: vips.clone(),
+                members: vec![line(own)],
+                own: 0,
+                heard: Vec::new(),
+                forgotten: Vec::new(),
+                text: String::new(),
+            },
+        };
+        answer.leaves = args.leaves;
+        answer.heard.clone_from(&victims);
+        answer
+            .members
+            .extend(args.tells_of.map(|other| line(other.into())));
+        let Some(datagram) = envelope::wrap(None, [0; 24], own, &answer) else {
+            continue;
+        };
+        let mut answer = packet.with(&datagram);
+        answer.ip.source = args.address;
+        answer.ip.destination = GROUP;
+        let ip = answer.ip.packet(&answer.payload);
+        let frame = ethernet(own_mac, GROUP_MAC, ETHERTYPE_IPV4, &ip);
+        nix::unistd::write(&socket, &frame).context("send a hello")?;
+    }
+    Ok(())
+}
+
+/// The run of an agent that does not exist.
+const FORGED: Instance = Instance(NonZeroU64::MIN);
+
+/// What a hello says of a member that has just been heard.
+fn line(address: IpAddr) -> Line {
+    Line {
+        address,
+        instance: Some(FORGED),
+        weight: 1,
+        installed: true,
+        age: Some(Duration::ZERO),
+        latest: 0,
+        row_number: 1,
+        row: 1,
+    }
+}
+
+/// The group that hellos go to.
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+const GROUP_MAC: Mac = Mac([0x01, 0, 0x5e, 0, 0, 18]);

@@ -85,6 +85,8 @@ enum Command {
     Flood(flood::FloodArgs),
     /// Send what `record` has printed again, and in forms that no agent has sent
     Forge(forge::ForgeArgs),
+    /// Answer hellos in the name of a host
+    Pretend(forge::PretendArgs),
     /// Print packets of other agents that come to this host
     Record(forge::RecordArgs),
     /// Attach a program to a hook of a network interface, and keep it there until ended
@@ -135,6 +137,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Crowd => hooks::crowd()?,
         Command::Flood(args) => flood::run(&args)?,
         Command::Forge(args) => forge::forge(&args)?,
+        Command::Pretend(args) => forge::pretend(&args)?,
         Command::Record(args) => forge::record(&args)?,
         Command::Foreign(args) => hooks::foreign(&args)?,
         Command::Up => demo::up()?,

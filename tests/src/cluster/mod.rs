@@ -21,7 +21,7 @@ use crate::kube;
 use crate::outcome::Timeline;
 use crate::pki::Pki;
 use crate::process::{Process, output};
-use crate::topology::{Host, NEXT_VIP, PORT, Topology, VIP, VIP6, moved, netns, vm};
+use crate::topology::{Host, NEXT_VIP, PORT, TWIN_VIP, Topology, VIP, VIP6, moved, netns, vm};
 
 /// Ends a wait that would last for ever. Machines under load are slow: no figure of a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -111,7 +111,7 @@ impl Cluster {
             .collect();
         let pki = Pki::create(
             &work.join("pki"),
-            &[VIP.into(), VIP6.into(), NEXT_VIP.into()],
+            &[VIP.into(), VIP6.into(), NEXT_VIP.into(), TWIN_VIP.into()],
             &names,
         )?;
         let count = topology.nodes.len();

@@ -3,10 +3,11 @@
 
 use anyhow::Result;
 
+use super::steps::{others_than, promise_one_answer};
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
-use crate::traffic::Traffic;
+use crate::traffic::{ArpMonitor, Traffic};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "key_changed",
@@ -16,6 +17,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
         Test::netns(listed).cluster("static_list"),
     ],
     run,
+};
+
+pub(super) const ADDED: Scenario = Scenario {
+    name: "key_added",
+    promise: "key_is_added_and_removed_by_restarts_the_owner_last_and_fails_no_request",
+    tests: &[
+        Test::netns(|| Plan::found_by(3, 3, "")),
+        Test::netns(Plan::default).cluster("static_list"),
+    ],
+    run: add,
 };
 
 fn found() -> Plan {
@@ -88,5 +99,39 @@ fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let last = cluster.owner()?;
     outcome.promise(last == owner, || "the VIP has moved".to_owned());
     traffic.finish(&mut outcome, None)?;
+    Ok(outcome)
+}
+
+/// A cluster without a key gets one, and loses it again, by restarts. While only some agents have it,
+/// those with it and those without do not hear each other.
+fn add(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(ADDED.name);
+    let plain = cluster.config()?;
+    let file = cluster.work().join("key").display().to_string();
+    cluster.vip(0, &["key", "--output", &file])?;
+    let keyed = format!("key_file = \"{file}\"\n{plain}");
+    let mut traffic = Traffic::start(cluster, timeline)?;
+    let mut arp = ArpMonitor::start(cluster, 5)?;
+    for (config, what) in [(keyed, "with a key"), (plain, "without one")] {
+        let owner = cluster.owner()?;
+        let backups = others_than(cluster, owner);
+        for node in backups.into_iter().chain([owner]) {
+            cluster.stop_agent(node)?;
+            cluster.start_agent_with(node, &config)?;
+            traffic.load.go_on(200)?;
+        }
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        timeline.event(format!("all agents {what}"));
+        for node in cluster.nodes() {
+            let membership = cluster.status(node)?.membership.clone();
+            let has_key = membership.is_some_and(|them| them.key.is_some());
+            outcome.promise(has_key == (what == "with a key"), || {
+                format!("{} runs {what}: {has_key}", cluster.name(node))
+            });
+        }
+    }
+    traffic.finish(&mut outcome, None)?;
+    promise_one_answer(&mut outcome, &arp.report()?);
     Ok(outcome)
 }

@@ -47,6 +47,7 @@ mod port_reused;
 mod priority_tagged;
 mod readyz_says_no;
 mod reload;
+mod reload_nodes;
 mod remote_client;
 mod second_way;
 mod server_hangs;
@@ -106,21 +107,28 @@ pub const ALL: &[Scenario] = &[
     second_way::SCENARIO,
     vip_changed::SCENARIO,
     reload::SCENARIO,
+    reload_nodes::TIMERS,
+    reload_nodes::NODES,
     members::GROWS,
     members::REPLACED,
     members::FORGOTTEN,
     members::RESTARTED,
     members::KEYED,
+    members::UNKEYED,
     key_changed::SCENARIO,
+    key_changed::ADDED,
     members::FILTERED,
     members::BROKEN_LINK,
+    members::OWNERS_LINK,
     members::PARTITION,
     members::FAILOVER,
     members::UNREADY,
     members::MOVED,
+    members::REBOOTED,
     members::FULL,
     members::CLUSTERS,
     members::LISTS,
+    members::DRIFT,
     first_start::SCENARIO,
     allow_list::SCENARIO,
     links::BRIDGE,

@@ -67,6 +67,8 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         "local syn",
         "<polyline",
         "this node",
+        "Open connections",
+        "backup",
     ] {
         outcome.promise(page.contains(expected), || {
             format!("no {expected:?} in the page:\n{page}")

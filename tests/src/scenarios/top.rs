@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use vip_userspace::observe::status::Told;
 
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
@@ -53,7 +54,29 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     });
     timeline.event("owner, nodes, rates and events are on the screen");
 
+    // Any node has what the agents of all tell of themselves.
+    let told = |cluster: &Cluster, what: &str, is: &dyn Fn(&[Told]) -> bool| {
+        let what = format!("the owner shows {what}");
+        until(&what, PATIENCE, || {
+            let status = cluster.status(owner)?;
+            let told: Option<Vec<Told>> =
+                status.nodes.iter().map(|node| node.told.clone()).collect();
+            Ok(told.is_some_and(|told| is(&told)).then_some(()))
+        })
+    };
+    told(cluster, "each node's open connections", &|told| {
+        let open = |told: &Told| told.open_connections.is_some_and(|open| open > 0);
+        told.iter().all(open)
+    })?;
+    told(cluster, "one configuration", &|told| {
+        let first = &told[0].configuration;
+        first.is_some() && told.iter().all(|told| told.configuration == *first)
+    })?;
     cluster.vip(drained, &["drain"])?;
+    told(cluster, "which node drains", &|told| {
+        let draining = told.iter().map(|told| told.draining);
+        draining.eq(cluster.nodes().iter().map(|node| Some(*node == drained)))
+    })?;
     let address = &addresses[drained];
     screen.wait_for("vip top shows the drain", |text| {
         text.lines()

@@ -32,6 +32,10 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 /// What the VIP is changed to. The servers' certificates name it, too.
 pub const NEXT_VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 20);
 
+/// The VIP of a second cluster, with the same last byte: its default VRRP router is the same. Only where
+/// a segment is a /23.
+pub const TWIN_VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 10);
+
 /// The same as [`VIP`] of IPv6.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 10);
 
@@ -120,14 +124,14 @@ pub trait Host: Debug {
         bail!("{}: its port cannot change ({forwards})", self.name())
     }
 
-    /// Cuts the way between this host and another one at the switch, in both directions (`false`), or
-    /// mends it. Both still reach all others.
+    /// Lets the switch drop all frames from another host to this one (`false`), or bring them again. Both
+    /// still reach all others.
     ///
     /// # Errors
     /// The kernel refuses, or the host's switch cannot do it.
-    fn reaches(&self, other: &dyn Host, reaches: bool) -> Result<()> {
+    fn hears(&self, other: &dyn Host, hears: bool) -> Result<()> {
         bail!(
-            "{}: its way to {} cannot change ({reaches})",
+            "{}: the way from {} cannot change ({hears})",
             self.name(),
             other.name()
         )
@@ -149,6 +153,15 @@ pub trait Host: Debug {
     fn vm(&mut self) -> Option<&mut vm::VmHost> {
         None
     }
+}
+
+/// Cuts the way between two hosts at the switch in both directions (`false`), or mends it.
+///
+/// # Errors
+/// As [`Host::hears`].
+pub fn reach(a: &dyn Host, b: &dyn Host, reaches: bool) -> Result<()> {
+    a.hears(b, reaches)?;
+    b.hears(a, reaches)
 }
 
 /// The address that a node gets when it moves to another one. Its server's certificate names both.

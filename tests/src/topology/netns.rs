@@ -88,12 +88,12 @@ impl Host for NetnsHost {
         output(bridge.args(["link", "set", "dev", &self.name, "state", state])).map(drop)
     }
 
-    fn reaches(&self, other: &dyn Host, reaches: bool) -> Result<()> {
-        let verb = if reaches { "delete" } else { "add" };
-        let (a, b) = (self.name(), other.name());
+    fn hears(&self, other: &dyn Host, hears: bool) -> Result<()> {
+        let verb = if hears { "delete" } else { "add" };
+        let (to, from) = (self.name(), other.name());
         let line = format!(
             "nft list table bridge cut >/dev/null 2>&1 || nft '{CUT}'\n\
-             nft '{verb} element bridge cut ways {{ \"{a}\" . \"{b}\", \"{b}\" . \"{a}\" }}'"
+             nft '{verb} element bridge cut ways {{ \"{from}\" . \"{to}\" }}'"
         );
         let mut shell = self.switch.netns.command("sh".as_ref());
         output(shell.args(["-ec", &line])).map(drop)

@@ -12,7 +12,7 @@ use vip_common::wire::time::BootNanos;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A host that is not in the list of nodes sends VRRP or BFD packets to this cluster.
+    /// A host that is no member sends VRRP or BFD packets to this cluster.
     Stranger,
     /// VRRP or BFD packets between another node's agent and this one do not arrive.
     Unheard,
@@ -28,11 +28,13 @@ pub enum Kind {
     SourceMacs,
     /// What must be the same on all nodes is not.
     Differs,
+    /// Hellos of a member are sealed otherwise than this node's.
+    Refused,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Stranger,
         Self::Unheard,
         Self::NoAgent,
@@ -41,6 +43,7 @@ impl Kind {
         Self::Duplicate,
         Self::SourceMacs,
         Self::Differs,
+        Self::Refused,
     ];
 
     /// Name in JSON and metrics.
@@ -55,6 +58,7 @@ impl Kind {
             Self::Duplicate => "duplicate",
             Self::SourceMacs => "source_macs",
             Self::Differs => "differs",
+            Self::Refused => "refused",
         }
     }
 }
@@ -72,6 +76,7 @@ impl Kind {
             Self::Duplicate => "has this node's address",
             Self::SourceMacs => "its frames come from changing addresses",
             Self::Differs => "has another configuration",
+            Self::Refused => "has another key",
         }
     }
 }
@@ -127,6 +132,12 @@ impl Alarms {
         let (kind, about) = self.0.remove_entry(&(kind, about.to_owned()))?.0;
         let text = None;
         Some(Change { kind, about, text })
+    }
+
+    /// Lowers all alarms about a node that is no member any more.
+    pub fn end(&mut self, about: &str) -> Vec<Change> {
+        let kinds = Kind::ALL.into_iter();
+        kinds.filter_map(|kind| self.lower(kind, about)).collect()
     }
 
     /// Ends alarms whose time is over.
@@ -193,5 +204,15 @@ mod tests {
         assert!(up.is_some() && alarms.expire(at(1000)).is_empty());
         assert!(alarms.lower(Kind::TwoOwners, "cp2").is_some());
         assert_eq!(alarms.lower(Kind::TwoOwners, "cp2"), None);
+
+        for (kind, about) in [
+            (Kind::Differs, "cp2"),
+            (Kind::Unheard, "cp2"),
+            (Kind::Differs, "cp3"),
+        ] {
+            alarms.raise(kind, about, "some".to_owned(), None);
+        }
+        assert_eq!(alarms.end("cp2").len(), 2);
+        assert!(alarms.is_up(Kind::Differs, "cp3"));
     }
 }

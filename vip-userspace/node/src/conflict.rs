@@ -118,6 +118,14 @@ impl Conflicts {
         }
     }
 
+    /// Whether ARP probes are sent from now on. Without them, a claim does not wait any more.
+    pub(crate) const fn set_asks(&mut self, asks: bool) {
+        self.asks = asks;
+        if !asks {
+            self.probes_left = 0;
+        }
+    }
+
     /// The agent starts. `resumes`: an earlier agent owned the VIP a moment ago, and had probed.
     pub(crate) fn on_start(&mut self, now: BootNanos, resumes: bool) {
         if resumes {
@@ -287,6 +295,11 @@ impl Conflicts {
             self.forget_rival(out);
         }
         self.rival = Some(rival);
+    }
+
+    /// A member was removed. All alarms about it end with it.
+    pub(crate) fn remove(&mut self, node: BackendIndex) {
+        self.rival = self.rival.filter(|rival| rival.node != node);
     }
 
     fn forget_rival(&mut self, out: &mut Vec<Action>) {

@@ -187,39 +187,14 @@ fn bound(kind: [u8; HEAD], from: IpAddr) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::hello::Line;
     use crate::seal::Secret;
 
     const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 12));
 
     fn hello() -> Hello {
-        let instance = Instance(NonZeroU64::MIN);
-        Hello {
-            instance,
-            number: 1,
-            leaves: false,
-            drains: false,
-            joins: false,
-            vips: vec![1],
-            members: vec![Line {
-                address: FROM,
-                instance: Some(instance),
-                weight: 1,
-                installed: true,
-                age: Some(Duration::ZERO),
-                latest: 0,
-                row_number: 1,
-                row: 1,
-            }],
-            own: 0,
-            heard: Vec::new(),
-            forgotten: Vec::new(),
-            text: "cp1".to_owned(),
-        }
+        Hello::sample(&[FROM])
     }
 
     fn ring(byte: u8) -> KeyRing {

@@ -60,9 +60,11 @@ pub struct OnNic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
     /// The BFD session is up.
-    pub up: bool,
+    up: bool,
     /// Its kernel answered ARP, Neighbor Discovery or TCP.
-    pub answered: Option<BootNanos>,
+    answered: Option<BootNanos>,
+    /// From when on it has answered, without a pause of [`FRESH`].
+    answers_since: Option<BootNanos>,
     /// This agent received a BFD packet of it.
     pub heard: Option<BootNanos>,
     /// The last BFD packet of it that arrived at the NIC, also one that a firewall dropped later.
@@ -70,18 +72,54 @@ pub struct Facts {
     /// The route to it.
     pub route: Route,
     /// Its BFD port refused a datagram.
-    pub refused: Option<BootNanos>,
-    /// The effect of the last datagrams to its BFD port.
-    pub port: Option<Port>,
+    refused: Option<BootNanos>,
+    /// The effect of the last datagrams to its BFD port, while its session is down and its kernel answers.
+    port: Option<Port>,
+    /// When they were sent, at the earliest.
+    tried: Option<BootNanos>,
 }
 
 impl Facts {
-    /// Takes the effect of datagrams to the BFD port.
-    pub fn take_port(&mut self, now: BootNanos, port: Port) {
-        self.port = Some(port);
+    /// Takes whether the BFD session is up.
+    pub fn take_session(&mut self, up: bool) {
+        self.up = up;
+        if up {
+            self.port = None;
+        }
+    }
+
+    /// Whether the BFD session is up.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Takes an answer of its kernel.
+    pub fn take_answer(&mut self, now: BootNanos) {
+        if !is_within(now, self.answered, FRESH) {
+            self.answers_since = Some(now);
+            self.port = None;
+        }
+        self.answered = Some(now);
+    }
+
+    /// Takes the effect of datagrams to the BFD port. `begun`: when they were sent, at the earliest.
+    pub fn take_port(&mut self, begun: BootNanos, now: BootNanos, port: Port) {
+        // The port of a node that is down or boots is silent, too.
+        let is_void = port == Port::Silent && self.answers_since.is_none_or(|since| begun < since);
+        if !is_void {
+            self.port = Some(port);
+            self.tried = Some(begun);
+        }
         if port == Port::Refused {
             self.refused = Some(now);
         }
+    }
+
+    /// Whether datagrams to the BFD port were refused the last time.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.port == Some(Port::Refused)
     }
 
     /// Whether the node's kernel reported lately that its BFD port is closed.
@@ -121,10 +159,12 @@ impl Facts {
         if self.runs_no_agent(now) {
             return Some(Trouble::NoAgent);
         }
-        Some(match self.port? {
-            Port::Prohibited => Trouble::Prohibited,
-            Port::Silent | Port::Refused | Port::Forbidden => Trouble::Silent,
-        })
+        match self.port? {
+            Port::Prohibited => Some(Trouble::Prohibited),
+            // It may be down since its last answer.
+            _ if self.answered < self.tried => None,
+            Port::Silent | Port::Refused | Port::Forbidden => Some(Trouble::Silent),
+        }
     }
 }
 
@@ -301,6 +341,38 @@ mod tests {
             ..ended
         };
         assert_eq!(dropped.diagnose(at(5)), Some(Trouble::DroppedHere));
+    }
+
+    #[test]
+    fn a_node_that_boots_is_not_taken_for_one_behind_a_firewall() {
+        let mut facts = Facts {
+            route: Route::OnLink,
+            ..Facts::default()
+        };
+        // The session was up until the power was cut, a moment after an answer.
+        facts.take_port(at(0), at(3), Port::Silent);
+        facts.take_session(true);
+        facts.take_answer(at(100));
+        facts.take_session(false);
+        assert_eq!(facts.diagnose(at(101)), None);
+        for begun in [101, 105, 109, 113] {
+            facts.take_port(at(begun), at(begun + 3), Port::Silent);
+            assert_eq!(facts.diagnose(at(begun + 3)), None, "it is down");
+        }
+        // A survey was under way when its kernel came back.
+        facts.take_answer(at(117));
+        facts.take_port(at(116), at(119), Port::Silent);
+        assert_eq!(facts.diagnose(at(119)), None);
+        facts.take_answer(at(120));
+        facts.take_port(at(120), at(123), Port::Refused);
+        assert_eq!(facts.diagnose(at(123)), Some(Trouble::NoAgent));
+        // Its agent starts, and a firewall drops its packets.
+        for begun in [124, 128, 132, 136] {
+            facts.take_answer(at(begun));
+            facts.take_port(at(begun), at(begun + 3), Port::Silent);
+        }
+        facts.take_answer(at(138));
+        assert_eq!(facts.diagnose(at(139)), Some(Trouble::Silent));
     }
 
     #[test]

@@ -44,6 +44,7 @@ const VERSION: u8 = 1;
 const LEAVES: u8 = 1;
 const DRAINS: u8 = 2;
 const JOINS: u8 = 4;
+const ESTABLISHED: u8 = 8;
 const INSTALLED: u8 = 1;
 
 /// One run of an agent: a random number, another one after each start.
@@ -63,6 +64,9 @@ pub struct Hello {
     pub drains: bool,
     /// The node is joining: it forwards nothing yet, so it must not get segments.
     pub joins: bool,
+    /// The node is established: it has owned the VIP, or has other members. One that is not gives
+    /// way to it.
+    pub established: bool,
     /// A [`tag`] for each VIP. Agents with no tag in common are of different clusters.
     pub vips: Vec<u64>,
     /// The members that the sender knows, itself among them; [`MAX_BACKENDS`] at most, all of one
@@ -181,7 +185,10 @@ impl Hello {
         }
         let mut out = Vec::with_capacity(MAX_LENGTH);
         let family = if v4 { 4 } else { 6 };
-        let flags = flag(self.leaves, LEAVES) | flag(self.drains, DRAINS) | flag(self.joins, JOINS);
+        let flags = flag(self.leaves, LEAVES)
+            | flag(self.drains, DRAINS)
+            | flag(self.joins, JOINS)
+            | flag(self.established, ESTABLISHED);
         out.extend([VERSION, family, flags, self.own as u8]);
         out.extend(self.instance.0.get().to_be_bytes());
         out.extend(self.number.to_be_bytes());
@@ -285,6 +292,7 @@ impl Hello {
             leaves: flags & LEAVES != 0,
             drains: flags & DRAINS != 0,
             joins: flags & JOINS != 0,
+            established: flags & ESTABLISHED != 0,
             vips,
             members,
             own,
@@ -298,6 +306,40 @@ impl Hello {
     #[must_use]
     pub fn sender(&self) -> &Line {
         &self.members[self.own]
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Hello {
+    /// The first hello of the first of these members, which all have all in their rank tables, for tests
+    /// and benchmarks.
+    #[must_use]
+    pub fn sample(members: &[IpAddr]) -> Self {
+        let instance = Instance(NonZeroU64::MIN);
+        let line = |address: &IpAddr| Line {
+            address: *address,
+            instance: Some(instance),
+            weight: 1,
+            installed: true,
+            age: Some(Duration::ZERO),
+            latest: 1,
+            row_number: 1,
+            row: ((1_u32 << members.len()) - 1) as u16,
+        };
+        Self {
+            instance,
+            number: 1,
+            leaves: false,
+            drains: false,
+            joins: false,
+            established: false,
+            vips: vec![1],
+            members: members.iter().map(line).collect(),
+            own: 0,
+            heard: Vec::new(),
+            forgotten: Vec::new(),
+            text: "cp1".to_owned(),
+        }
     }
 }
 
@@ -415,7 +457,7 @@ mod tests {
             own in 0..members,
             instance in instance(),
             number in 1_u32..,
-            flags in any::<(bool, bool, bool, bool)>(),
+            flags in any::<(bool, bool, bool, bool, bool)>(),
             vips in vec(any::<u64>(), 0..=MAX_VIPS),
             heard in vec((instance(), any::<u32>()), 0..=MAX_HEARD),
             forgotten in vec(instance(), 0..=MAX_FORGOTTEN),
@@ -435,6 +477,7 @@ mod tests {
                 leaves: flags.0,
                 drains: flags.1,
                 joins: flags.3,
+                established: flags.4,
                 vips,
                 members: lines.into_iter().enumerate().map(place).collect(),
                 own,
@@ -475,38 +518,21 @@ mod tests {
 
     #[test]
     fn the_longest_fits_and_leaves_room_for_a_text() {
-        let line = Line {
-            address: address(false, 0),
-            instance: None,
-            weight: 1,
-            installed: true,
-            age: None,
-            latest: 0,
-            row_number: 0,
-            row: u16::MAX,
-        };
         let instance = Instance(NonZeroU64::MIN);
         let heard = Heard {
             address: address(false, 50),
             instance,
             latest: 1,
         };
-        let members = (0..MAX_BACKENDS).map(|place| Line {
-            address: address(false, place),
-            ..line
-        });
+        let members: Vec<IpAddr> = (0..MAX_BACKENDS)
+            .map(|place| address(false, place))
+            .collect();
         let hello = Hello {
-            instance,
-            number: 1,
-            leaves: false,
-            drains: false,
-            joins: false,
             vips: vec![0; MAX_VIPS],
-            members: members.collect(),
-            own: 0,
             heard: vec![heard; MAX_HEARD],
             forgotten: vec![(address(false, 100), instance); MAX_FORGOTTEN],
             text: "x".repeat(MAX_TEXT),
+            ..Hello::sample(&members)
         };
         let mut datagram = hello.emit().expect("fits");
         assert!(datagram.len() > 1200);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use vip_common::abi::{BackendIndex, CheckIndex};
 use vip_common::wire::addr::Mac;
 use vip_common::wire::bfd::ControlPacket;
-use vip_common::wire::vrrp::{Advertisement, Centiseconds};
+use vip_common::wire::vrrp::Advertisement;
 
 use crate::bfd;
+pub use crate::election::vrrp::Timers as VrrpParams;
 use crate::election::{Sealed, Trust};
 use crate::faults::Fault;
 use crate::health::{Hang, Origin, Probe, Thresholds};
@@ -59,6 +60,51 @@ pub struct Params {
 }
 
 impl Params {
+    /// The part that may change while the node runs.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            forget_after: self.open.map(|open| open.forget_after),
+            hello_interval: self.hello_interval,
+            priority: self.priority,
+            vrrp: self.vrrp,
+            trust: self.trust,
+            bfd: self.bfd.map(bfd::Params::timers),
+            probe_address: self.probe_address,
+            reset_after: self.reset_after,
+        }
+    }
+
+    /// As [`Tuning::detection`].
+    pub(crate) fn detection(&self) -> Duration {
+        self.tuning().detection()
+    }
+}
+
+/// The part of the [parameters](Params) that may change while the node runs, in any order of nodes:
+/// others may have other timers meanwhile. Its fields are as those of [`Params`]. Whether there is
+/// BFD, a key or a list stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tuning {
+    /// As [`OpenCluster::forget_after`].
+    pub forget_after: Option<Duration>,
+    /// As [`Params::hello_interval`].
+    pub hello_interval: Duration,
+    /// As [`Params::priority`].
+    pub priority: Option<u8>,
+    /// As [`Params::vrrp`].
+    pub vrrp: VrrpParams,
+    /// As [`Params::trust`].
+    pub trust: Trust,
+    /// As [`Params::bfd`].
+    pub bfd: Option<bfd::Timers>,
+    /// As [`Params::probe_address`].
+    pub probe_address: bool,
+    /// As [`Params::reset_after`].
+    pub reset_after: Duration,
+}
+
+impl Tuning {
     /// Time without packets after which a node counts as silent: the detection time of BFD, or,
     /// without it, three advertisement intervals.
     pub(crate) fn detection(&self) -> Duration {
@@ -82,17 +128,6 @@ pub struct Member {
     pub address: IpAddr,
     /// Its VRRP priority while it is healthy, `1..=255`.
     pub priority: u8,
-}
-
-/// VRRP timers and preemption, the same on all nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VrrpParams {
-    /// Time between advertisements.
-    pub interval: Centiseconds,
-    /// As [`vrrp::Params::preempt`](crate::election::vrrp::Params::preempt).
-    pub preempt: bool,
-    /// As [`vrrp::Params::preempt_delay`](crate::election::vrrp::Params::preempt_delay).
-    pub preempt_delay: Duration,
 }
 
 /// An event.
@@ -151,6 +186,8 @@ pub enum Input {
         /// As [`Params::thresholds`].
         thresholds: Thresholds,
     },
+    /// The configuration has other timers or limits.
+    Tune(Box<Tuning>),
     /// A fault of this node appeared or was removed.
     Fault {
         /// The fault.
@@ -194,11 +231,18 @@ pub enum Input {
     /// stay as they are. A node that has started without authentication ignores it: it is turned on
     /// and off by [`Params::bfd`] alone.
     Keys(bfd::Auth),
-    /// What this node tells the others of itself, in each hello from now on. A text that is longer than
-    /// [`MAX_TEXT`](crate::hello::MAX_TEXT) is cut.
-    Text(String),
+    /// What this node tells the others of itself, in each hello from now on.
+    Text {
+        /// The text. One that is longer than [`MAX_TEXT`](crate::hello::MAX_TEXT) is cut.
+        text: String,
+        /// It makes a hello due, and does not only go out with the next one.
+        at_once: bool,
+    },
     /// The rank table with this number is in use.
     Installed(u64),
+    /// The closed list of members has changed: these are all of them, this node among them. Nothing
+    /// happens without a list.
+    List(Vec<Identity>),
     /// `vip forget`: this member does not come back.
     Forget(IpAddr),
     /// `vip leave`: as [`Self::Shutdown`], and this node leaves the cluster.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
 
-use crate::input::Params;
+use crate::input::{Params, Tuning};
 
 /// How much longer intervals become, in base intervals. Few steps, since each change is a Poll
 /// sequence with each peer.
@@ -49,20 +49,21 @@ pub(crate) struct Lateness {
 impl Lateness {
     /// On time.
     pub(crate) fn new(params: &Params) -> Self {
-        let adverts = params.vrrp.interval.duration();
-        let (base, multiplier) = params.bfd.map_or((adverts, 3), |bfd| {
-            // Advertisements have the margin of a multiplier of three.
-            (bfd.interval.min(adverts), bfd.detect_mult.get().clamp(2, 3))
-        });
+        let (base, margin) = base_and_margin(&params.tuning());
         let allowed = STEPS.partition_point(|extra| *extra < params.max_slowdown.max(1));
         Self {
             base,
-            margin: base * (2 * u32::from(multiplier) - 3) / 2,
+            margin,
             steps: &STEPS[..allowed],
             step: 0,
             worst: Duration::ZERO,
             until: BootNanos::ZERO,
         }
+    }
+
+    /// Other timers. How many times longer they are stays as it is.
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
+        (self.base, self.margin) = base_and_margin(tuning);
     }
 
     /// The node runs, and should have run `late` ago. Returns whether intervals change.
@@ -109,6 +110,16 @@ impl Lateness {
             extra => self.margin * extra,
         }
     }
+}
+
+/// The shortest interval, and the margin of a node on time.
+fn base_and_margin(tuning: &Tuning) -> (Duration, Duration) {
+    let adverts = tuning.vrrp.interval.duration();
+    let (base, multiplier) = tuning.bfd.map_or((adverts, 3), |bfd| {
+        // Advertisements have the margin of a multiplier of three.
+        (bfd.interval.min(adverts), bfd.detect_mult.get().clamp(2, 3))
+    });
+    (base, base * (2 * u32::from(multiplier) - 3) / 2)
 }
 
 #[cfg(test)]

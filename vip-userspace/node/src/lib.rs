@@ -39,6 +39,8 @@ mod conflict;
 pub mod election;
 pub mod envelope;
 mod faults;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 pub mod health;
 pub mod hello;
 mod input;

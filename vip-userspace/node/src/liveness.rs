@@ -35,7 +35,7 @@ use self::isolation::Isolation;
 use self::peer::{Change, Pace, Peer};
 use crate::bfd::{self, Refused, Session};
 use crate::health::Probe;
-use crate::input::Params;
+use crate::input::{Params, Tuning};
 use crate::membership::Membership;
 use crate::random::mix;
 use crate::slots::Slots;
@@ -410,6 +410,29 @@ impl Liveness {
         }
     }
 
+    /// Changes the timers. `extra` is as for [`Self::lengthen`].
+    pub(crate) fn tune(
+        &mut self,
+        now: BootNanos,
+        members: &Membership,
+        tuning: &Tuning,
+        extra: Duration,
+        out: &mut Vec<Event>,
+    ) {
+        (self.extra, self.reset_after) = (extra, tuning.reset_after);
+        self.template.tune(tuning);
+        let pace = self.template.pace(members.all().count());
+        self.isolation.set_pace(pace);
+        let Some(bfd) = self.template.bfd else {
+            return;
+        };
+        for index in members.others() {
+            self.drive(index, out, |session, out| {
+                session.set_timers(now, bfd.timers(), bfd.interval + extra, out);
+            });
+        }
+    }
+
     /// Makes the intervals of this node's packets longer than configured by `extra`: this node runs
     /// late.
     pub(crate) fn lengthen(
@@ -470,18 +493,22 @@ impl Liveness {
         }
     }
 
-    /// A member has come: its session begins.
+    /// A member has come: its session begins. `heard`: by a hello that was believed.
     pub(crate) fn admit(
         &mut self,
         now: BootNanos,
         node: BackendIndex,
         members: usize,
+        heard: bool,
         out: &mut Vec<Event>,
     ) {
+        // Without members there was nobody to be cut off from.
+        let heard = heard || self.peers.mask().is_empty();
         self.peers.insert(node, self.template.peer(node));
         self.isolation.set_pace(self.template.pace(members));
-        // By a hello that was believed. Without members there was nobody to be cut off from.
-        self.hear(now, out);
+        if heard {
+            self.hear(now, out);
+        }
         if let Some(peer) = self.peer_mut(node) {
             peer.on_start(now, false);
         }
@@ -541,14 +568,9 @@ impl Liveness {
     }
 
     /// Half a BFD interval before the first peer's detection time can expire; `None` if no session
-    /// is up. The half interval is for differences between clocks and for packets' travel time.
+    /// is up.
     pub(crate) fn first_missed(&self) -> Option<BootNanos> {
-        let margin = self.template.bfd?.interval / 2;
-        let first = self
-            .sessions()
-            .filter_map(Session::remote_detection_deadline)
-            .min()?;
-        Some(first.before(margin))
+        self.sessions().filter_map(Session::believed_until).min()
     }
 
     /// When to call [`Self::on_timer`], unless something happens before.
@@ -698,18 +720,19 @@ struct Template {
 
 impl Template {
     fn new(params: &Params) -> Self {
-        let isolation = params.bfd.map(|bfd| isolation::Pace {
-            detection: params.detection(),
-            question: bfd.interval.max(QUESTION_INTERVAL),
-            reset_after: params.reset_after,
-            // An owner advertises at once when it hears a lesser one, and every interval.
-            owner: params.vrrp.interval.duration() * 4,
-        });
         Self {
             bfd: params.bfd,
             seed: params.seed,
             made: Slots::new(),
-            isolation,
+            isolation: isolation_pace(&params.tuning()),
+        }
+    }
+
+    /// Changes the timers. Whether there is BFD stays as it is.
+    fn tune(&mut self, tuning: &Tuning) {
+        if let (Some(bfd), Some(timers)) = (&mut self.bfd, tuning.bfd) {
+            (bfd.detect_mult, bfd.interval) = (timers.detect_mult, timers.interval);
+            self.isolation = isolation_pace(tuning);
         }
     }
 
@@ -733,6 +756,17 @@ impl Template {
     fn pace(&self, members: usize) -> Option<isolation::Pace> {
         self.isolation.filter(|_| members > 1)
     }
+}
+
+/// The times by which isolation is judged; `None` without BFD.
+fn isolation_pace(tuning: &Tuning) -> Option<isolation::Pace> {
+    tuning.bfd.map(|bfd| isolation::Pace {
+        detection: tuning.detection(),
+        question: bfd.interval.max(QUESTION_INTERVAL),
+        reset_after: tuning.reset_after,
+        // An owner advertises at once when it hears a lesser one, and every interval.
+        owner: tuning.vrrp.interval.duration() * 4,
+    })
 }
 
 #[cfg(test)]

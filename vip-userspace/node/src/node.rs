@@ -27,7 +27,7 @@ use crate::election::vrrp::{PRIORITY_ALONE, PRIORITY_CLAIMED_ALONE};
 use crate::election::{self, Election, Lease, Meeting, Sealed, State, priority};
 use crate::faults::{Fault, Faults};
 use crate::health::Hang;
-use crate::input::{Input, Params};
+use crate::input::{Input, Params, Tuning};
 use crate::lateness::Lateness;
 use crate::liveness::{self, Liveness};
 use crate::membership::Membership;
@@ -211,6 +211,7 @@ impl Node {
                 self.selection.change_checks(&origins, thresholds);
                 self.tell_path(now, out);
             }
+            Input::Tune(tuning) => self.tune(now, &tuning, out),
             Input::Drain(draining) => {
                 self.selection
                     .set_draining(self.members.own(), draining, out);
@@ -235,8 +236,9 @@ impl Node {
             } => self.on_hello(now, source, &hello, admits, out),
             Input::Proved { address, instance } => self.on_proved(now, address, instance, out),
             Input::Keys(auth) => self.liveness.set_auth(auth),
-            Input::Text(text) => self.members.set_text(text),
+            Input::Text { text, at_once } => self.members.set_text(text, at_once),
             Input::Installed(number) => self.members.on_installed(now, number),
+            Input::List(list) => self.on_list(now, list, out),
             Input::Forget(address) => self.forget(now, address, out),
             Input::Leave => {
                 self.members.leave();
@@ -373,6 +375,22 @@ impl Node {
         if self.lateness.on_wake(now, late) {
             self.lengthen(now, out);
         }
+    }
+
+    /// Other timers from now on. Other nodes may have the former ones for as long as they like.
+    fn tune(&mut self, now: BootNanos, tuning: &Tuning, out: &mut Vec<Action>) {
+        self.bfd_interval = tuning.bfd.map(|bfd| bfd.interval);
+        self.detection = tuning.detection();
+        self.members.tune(tuning);
+        self.lateness.tune(tuning);
+        self.transfer.set_interval(tuning.vrrp.interval.duration());
+        self.conflicts.set_asks(tuning.probe_address);
+        let extra = self.lateness.extra();
+        self.live(now, out, |liveness, members, out| {
+            liveness.tune(now, members, tuning, extra, out);
+        });
+        let actions = self.election.tune(now, tuning.vrrp, extra);
+        self.carry_out(now, Trigger::Time, actions, out);
     }
 
     /// Lets this node's packets be as far apart as its lateness demands.

@@ -36,8 +36,9 @@ struct Owner {
 #[derive(Clone, Copy, Debug)]
 struct Predecessor {
     index: BackendIndex,
-    /// Time of its last advertisement.
+    /// Time of its last advertisement, and the interval in it.
     heard: BootNanos,
+    interval: Duration,
     /// Time of its first resignation after that.
     resigned: Option<BootNanos>,
 }
@@ -54,8 +55,6 @@ struct Resigned {
 #[derive(Clone, Debug)]
 pub(crate) struct Ownership {
     own: BackendIndex,
-    /// Time between advertisements.
-    interval: Duration,
     /// Time of each node's last advertisement or resignation.
     adverts: Slots<BootNanos>,
     /// The best other owner that is heard. (A partitioned segment can have two.)
@@ -76,7 +75,6 @@ impl Ownership {
     pub(crate) fn new(params: &Params) -> Self {
         Self {
             own: params.own,
-            interval: params.vrrp.interval.duration(),
             adverts: Slots::new(),
             heard: None,
             is_own: false,
@@ -136,6 +134,7 @@ impl Ownership {
             self.predecessor = Some(Predecessor {
                 index: source,
                 heard: now,
+                interval: advert.interval.duration(),
                 // During a handover it still advertises to other nodes.
                 resigned: known.and_then(|last| last.resigned).filter(|_| hands_over),
             });
@@ -261,10 +260,11 @@ impl Ownership {
         if last.is_some_and(|last| last.resigned.is_some()) {
             return Departure::Resigned;
         }
-        let silence = self.interval * INTERVALS_TO_SILENCE;
+        let sends =
+            |last: Predecessor| now.since(last.heard) < last.interval * INTERVALS_TO_SILENCE;
         let is_heard = match liveness.session(node) {
             Some(session) => session.is_up(),
-            None => last.is_some_and(|last| now.since(last.heard) < silence),
+            None => last.is_some_and(sends),
         };
         if is_heard {
             Departure::Outranked

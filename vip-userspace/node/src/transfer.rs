@@ -79,6 +79,11 @@ impl Transfer {
         Self { interval, state }
     }
 
+    /// Another time between advertisements. A transfer that is under way ends when it would have.
+    pub(crate) const fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// How long to wait for the next owner's advertisement.
     pub(crate) fn patience(&self) -> Duration {
         PATIENCE + self.interval * 3

@@ -99,8 +99,10 @@ impl EventLoop {
                         supervisor.on_queue(generation, check, hang);
                     }
                     Outcome::NoQueues(error) => supervisor.on_no_queues(&error),
+                    Outcome::Connections(counted) => supervisor.on_connections(counted),
                     Outcome::Table(table) => supervisor.on_table(*table),
                     Outcome::Differs(address, key) => supervisor.on_differs(address, key),
+                    Outcome::Refused(address, why) => supervisor.on_refused(address, why),
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,
@@ -183,8 +185,8 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
                 reply(&mut stream, &Reply::from(done)).await;
             }));
         }
-        Request::Leave => {
-            let left = supervisor.leave().await;
+        Request::Leave { force } => {
+            let left = supervisor.leave(force).await;
             leaves = left.is_ok();
             reply(&mut stream, &Reply::from(left)).await;
         }

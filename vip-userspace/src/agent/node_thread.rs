@@ -42,7 +42,7 @@ use vip_node::health::{Origin, Server, Thresholds};
 use vip_node::hello::Instance;
 use vip_node::seal::KeyRing;
 use vip_node::slots::Slots;
-use vip_node::{Action, Fault, Input, Installation, NoDrain, NoHandover, Node, Report, To};
+use vip_node::{Action, Fault, Input, Installation, NoDrain, NoHandover, Node, Report, To, Tuning};
 
 /// How long BFD packets may wait in their socket at most. One that has waited for longer counts as
 /// having come that long ago: it must not count as missing because this thread was late.
@@ -87,6 +87,8 @@ pub(super) enum Command {
     Sockets(Box<Sockets>),
     /// The socket for BFD from now on; `None` if there is none.
     Bfd(Option<BfdSocket>),
+    /// Other timers, another way to advertise, and other addresses of this node.
+    Tune(Box<Tune>),
     /// Other keys seal what is sent, and are accepted.
     Keys(Arc<KeyRing>),
     /// Look whether the map says what it should.
@@ -113,6 +115,14 @@ pub(super) struct Serve {
     /// Where each check comes from.
     pub(super) origins: Vec<Origin>,
     pub(super) thresholds: Thresholds,
+}
+
+/// What else may change while the node runs.
+pub(super) struct Tune {
+    pub(super) tuning: Tuning,
+    /// As in [`StaticConfig`].
+    pub(super) interop: bool,
+    pub(super) own_addresses: Vec<IpAddr>,
 }
 
 /// Who has the VIP now, or why nobody else.
@@ -709,6 +719,11 @@ impl NodeLoop {
                 self.sockets.bfd = socket;
                 self.hear_members();
                 None
+            }
+            Command::Tune(tune) => {
+                self.config.interop = tune.interop;
+                self.config.own_addresses = tune.own_addresses;
+                Some(Input::Tune(Box::new(tune.tuning)))
             }
             Command::Keys(keys) => {
                 let auth = keys.bfd_auth();

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -20,12 +20,10 @@ use vip_node::seal::KeyRing;
 
 use super::privileges;
 use super::probes::Outcome;
-use crate::config::{Config, digests};
+use crate::config::{Admission, Config, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
-use crate::observe::status::Admission;
 use crate::observe::summary::Summary;
-use crate::probe::Trust;
 use crate::random;
 
 /// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 a second.
@@ -80,7 +78,7 @@ pub(super) struct PeerChannel {
     /// The node's own address.
     own: IpAddr,
     /// Hosts that always get hellos.
-    seeds: Vec<IpAddr>,
+    seeds: RwLock<Vec<IpAddr>>,
     /// What must be the same on all nodes.
     digests: String,
     /// UDP port.
@@ -100,18 +98,12 @@ impl PeerChannel {
         nic: &Nic,
         keys: Option<Arc<KeyRing>>,
     ) -> anyhow::Result<Self> {
-        let admission = match (config.is_open(), &keys, &config.health.tls) {
-            (false, _, _) => Admission::List,
-            (true, Some(_), _) => Admission::Key,
-            (true, None, Trust::Insecure) => Admission::Anybody,
-            (true, None, Trust::WellKnownCa | Trust::Ca(_)) => Admission::Certificate,
-        };
         Ok(Self {
             socket: HelloSocket::open(&nic.name, nic.address, config.members.port)?,
             keys: RwLock::new(keys),
-            admission,
+            admission: Admission::of(config),
             own: nic.address,
-            seeds: config.seeds.clone(),
+            seeds: RwLock::new(config.seeds.clone()),
             digests: Summary::written(&digests(config)),
             port: config.members.port,
             mute: AtomicBool::new(false),
@@ -133,6 +125,11 @@ impl PeerChannel {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
+    /// Other hosts always get hellos from now on.
+    pub(super) fn set_seeds(&self, seeds: Vec<IpAddr>) {
+        *self.seeds.write().unwrap_or_else(PoisonError::into_inner) = seeds;
+    }
+
     /// Sends a hello to the group, to these hosts, and to the seeds: one way may be blocked.
     pub(super) fn send(&self, hello: &Hello, hosts: impl IntoIterator<Item = IpAddr>) {
         let Ok(nonce) = random::bytes() else {
@@ -143,11 +140,13 @@ impl PeerChannel {
             tracing::warn!("a hello is too long, and is not sent");
             return;
         };
+        let seeds = self.seeds.read().unwrap_or_else(PoisonError::into_inner);
         let mut hosts: Vec<IpAddr> = hosts
             .into_iter()
-            .chain(self.seeds.iter().copied())
+            .chain(seeds.iter().copied())
             .filter(|host| *host != self.own)
             .collect();
+        drop(seeds);
         hosts.sort_unstable();
         hosts.dedup();
         let mut failed = None;
@@ -182,8 +181,8 @@ impl PeerChannel {
         }
     }
 
-    /// Takes the next hello, if there is one now.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Heard>> {
+    /// Takes the next hello, if there is one now. `latest`: those that came.
+    fn receive(&self, buffer: &mut [u8], latest: &mut Latest) -> io::Result<Option<Heard>> {
         let Some(received) = self.socket.receive(buffer)? else {
             return Ok(None);
         };
@@ -191,6 +190,7 @@ impl PeerChannel {
         let opened = envelope::unwrap(self.keys().as_deref(), source, received.payload);
         Ok(Some(match opened {
             Err(why) => Heard::Refused(source, why),
+            Ok(hello) if !latest.is_new(source, &hello) => Heard::Repeated,
             Ok(hello) => match self.misroutes(&hello) {
                 Some(key) => Heard::Differs(source, key),
                 None => Heard::Hello(source, Box::new(hello)),
@@ -215,6 +215,7 @@ impl PeerChannel {
         }
         let mut buffer = [0; envelope::MAX_LENGTH + 1];
         let mut latest = Latest::default();
+        let mut refusals = Refusals::default();
         loop {
             let mut fds = [
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -227,25 +228,29 @@ impl PeerChannel {
             }
             let mut flood = true;
             for _ in 0..BATCH {
-                match self.receive(&mut buffer) {
+                match self.receive(&mut buffer, &mut latest) {
                     Ok(Some(Heard::Hello(source, hello))) => {
-                        if latest.is_new(source, &hello) {
-                            self.counts.taken.fetch_add(1, Ordering::Relaxed);
-                            tell(Input::Hello {
-                                source,
-                                hello,
-                                admits: matches!(
-                                    self.admission,
-                                    Admission::Key | Admission::Anybody
-                                ),
-                            });
-                        } else {
-                            self.counts.repeated.fetch_add(1, Ordering::Relaxed);
-                        }
+                        self.counts.taken.fetch_add(1, Ordering::Relaxed);
+                        tell(Input::Hello {
+                            source,
+                            hello,
+                            admits: self.admission.is_by_hello(),
+                        });
+                    }
+                    Ok(Some(Heard::Repeated)) => {
+                        self.counts.repeated.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(Some(Heard::Refused(source, why))) => {
                         self.counts.refused[why.code()].fetch_add(1, Ordering::Relaxed);
                         tracing::debug!(%source, error = %why, "hello refused");
+                        let other_key = match why {
+                            Refused::Plain | Refused::Sealed | Refused::UnknownKey(_) => true,
+                            Refused::Foreign | Refused::Forged | Refused::Malformed(_) => false,
+                        };
+                        if other_key && refusals.is_news(source) {
+                            // It is told again with a later one.
+                            let _full = outcomes.try_send(Outcome::Refused(source, why));
+                        }
                     }
                     Ok(Some(Heard::Differs(source, key))) => {
                         self.counts.differs.fetch_add(1, Ordering::Relaxed);
@@ -294,10 +299,32 @@ impl Latest {
     }
 }
 
+/// When a refused hello of each host was last told.
+#[derive(Default)]
+struct Refusals(Vec<(IpAddr, Instant)>);
+
+impl Refusals {
+    /// Least time between two that are told of one host.
+    const EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether a refused hello of that host is told. Of many hosts, only the first few are.
+    fn is_news(&mut self, source: IpAddr) -> bool {
+        let now = Instant::now();
+        self.0.retain(|(_, at)| now - *at < Self::EVERY);
+        let is_news = self.0.len() < MAX_BACKENDS && self.0.iter().all(|(host, _)| *host != source);
+        if is_news {
+            self.0.push((source, now));
+        }
+        is_news
+    }
+}
+
 /// What has come.
 enum Heard {
     /// A hello, for the node to decide about.
     Hello(IpAddr, Box<Hello>),
+    /// One that came before.
+    Repeated,
     /// Something that is not taken, and from where it seems to come.
     Refused(IpAddr, Refused),
     /// A hello of an agent whose configuration misroutes, by this key.

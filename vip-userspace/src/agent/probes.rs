@@ -17,6 +17,7 @@ use crate::clock::now;
 use crate::config::Config;
 use crate::probe::{Ask, Found, News, Prober, Settings};
 use vip_node::Installation;
+use vip_node::envelope::Refused;
 use vip_node::health::Hang;
 use vip_node::hello::Instance;
 use vip_node::rank::RankError;
@@ -41,10 +42,14 @@ pub(super) enum Outcome {
     },
     /// Accept queues cannot be looked at.
     NoQueues(io::Error),
+    /// Connections to the VIPs that this node's servers have open.
+    Connections(io::Result<usize>),
     /// A rank table was made.
     Table(Box<Table>),
     /// An agent has another configuration, and would misroute, by this key.
     Differs(IpAddr, &'static str),
+    /// A hello is sealed otherwise than this node's.
+    Refused(IpAddr, Refused),
     /// Whether a host has proved that it may be a member, and if not, why.
     Proof(IpAddr, Result<Instance, String>),
 }

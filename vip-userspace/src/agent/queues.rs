@@ -115,16 +115,10 @@ fn look(
 
 impl Queues {
     fn of(config: &Config, check: CheckIndex) -> Self {
-        let services = config.vips.iter().flat_map(|vip| {
-            let services = vip
-                .services
-                .iter()
-                .filter(move |service| service.check == check);
-            services.map(|service| SocketAddr::new(vip.address, service.target))
-        });
+        let listeners = config.ends(|service| service.check == check);
         Self {
             check,
-            listeners: services.collect(),
+            listeners: listeners.into_iter().collect(),
             watched: Vec::new(),
             backlog: Backlog::default(),
         }

@@ -18,6 +18,9 @@ use crate::run_dir::RunDir;
 /// Between looks at the open connections.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// In this time all nodes have been told which of them drain.
+const TOLD: Duration = Duration::from_secs(2);
+
 /// Longest time for the VIP to become another node's, and for the programs to be removed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -37,10 +40,13 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
         .iter()
         .map(|service| SocketAddr::new(service.endpoint.ip(), service.target_port))
         .collect();
-    let until = Instant::now() + timeout;
+    let failed = "cannot ask the kernel for connections";
+    let diag = SocketDiag::open().context(failed)?;
+    let begun = Instant::now();
+    let until = begun + timeout;
     let mut told = None;
     loop {
-        let open = connections(&served)?;
+        let open = diag.connections_to(&served).context(failed)?.len();
         if open == 0 {
             break;
         }
@@ -57,7 +63,9 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
         }
         sleep(LOOK);
     }
-    let _node: String = ask(run_dir, &Request::Leave)?;
+    // Others may leave at the same time: by then they have told.
+    sleep(TOLD.saturating_sub(begun.elapsed()));
+    let _node: String = ask(run_dir, &Request::Leave { force })?;
     // The agent answers so once all is removed.
     let end = Instant::now() + PATIENCE;
     while ask::<Status>(run_dir, &Request::Status).is_ok() {
@@ -72,17 +80,4 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
          cleanup` for the agent's files: an agent that starts here joins again"
     ));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Connections of clients to the VIPs that this node's servers have open.
-fn connections(served: &BTreeSet<SocketAddr>) -> anyhow::Result<usize> {
-    let failed = "cannot ask the kernel for connections";
-    let diag = SocketDiag::open().context(failed)?;
-    let ports: BTreeSet<u16> = served.iter().map(SocketAddr::port).collect();
-    let mut open = 0;
-    for port in ports {
-        let all = diag.connections(port).context(failed)?;
-        open += all.iter().filter(|one| served.contains(&one.own())).count();
-    }
-    Ok(open)
 }

@@ -261,12 +261,12 @@ mod tests {
             (
                 OPEN,
                 "",
-                Some("certificate is from the cluster's CA, and names the host and 10.0.0.10.\n"),
+                Some("that names the host's own address and 10.0.0.10.\n"),
             ),
             (
                 OPEN,
                 "--insecure",
-                Some("# Any host on the segment may become a member"),
+                Some("# Members: any host on the segment that runs an agent may become"),
             ),
             (OPEN, "--key-file /etc/vip/key", None),
             (CLUSTER, "", None),

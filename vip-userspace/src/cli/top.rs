@@ -19,7 +19,7 @@ use crate::agent::state;
 use crate::observe::event::{Record, Severity};
 use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
-use crate::observe::status::{Label, Node, Status, Word};
+use crate::observe::status::{Label, Node, Status, Word, Words};
 use crate::run_dir::{self, RunDir};
 
 /// Between questions to the agent.
@@ -30,6 +30,33 @@ const HISTORY: usize = 120;
 
 /// Lines of events.
 const EVENTS: u16 = 8;
+
+/// Columns of what this node sees of the others, and their widths; the node's name comes before them.
+const SEEN: [(&str, u16); 9] = [
+    ("ALIVE", 5),
+    ("READY", 7),
+    ("NEW", 5),
+    ("BFD", 10),
+    ("RTT ms", 6),
+    ("PROBE ms", 8),
+    ("PACKET/S", 8),
+    ("CONN/S", 7),
+    ("MB", 8),
+];
+
+/// A column's head, and its word for an agent.
+type Told = (&'static str, fn(Words<'_>) -> String);
+
+/// Columns of what the agents tell of themselves, as many as there is room for.
+const TOLD: [Told; 4] = [
+    ("STATE", |words| words.state.to_owned()),
+    ("OPEN", |words| words.open_connections),
+    ("OWNER", |words| words.owner),
+    ("VERSION", |words| words.version.to_owned()),
+];
+
+/// Least width of the sparklines.
+const SPARKLINE: u16 = 10;
 
 pub(super) fn run(run_directory: &RunDir) -> anyhow::Result<ExitCode> {
     // Without an agent there is nothing to show, and no reason to touch the terminal.
@@ -201,39 +228,40 @@ impl View {
     }
 
     fn nodes(&self, status: &Status, area: Rect, buffer: &mut Buffer) {
-        const HEADS: [&str; 11] = [
-            "NODE",
-            "ALIVE",
-            "READY",
-            "NEW",
-            "BFD",
-            "RTT ms",
-            "PROBE ms",
-            "PACKET/S",
-            "CONN/S",
-            "MB",
-            "PACKETS, LAST 2 MIN",
-        ];
         let name = status.nodes.iter().map(|node| node.name.len()).max();
-        let widths = [
-            Constraint::Length(name.unwrap_or(0).max(4) as u16 + 2),
-            Constraint::Length(5),
-            Constraint::Length(7),
-            Constraint::Length(5),
-            Constraint::Length(10),
-            Constraint::Length(6),
-            Constraint::Length(8),
-            Constraint::Length(8),
-            Constraint::Length(7),
-            Constraint::Length(8),
-            Constraint::Min(10),
-        ];
+        let mut columns = vec![("NODE", name.unwrap_or(0).max(4) as u16 + 2)];
+        columns.extend(SEEN);
         let owner = status.owner.as_ref().map(|owner| owner.name.as_str());
-        let rows = status.nodes.iter().map(|node| row(node, owner));
+        let mut rows: Vec<Vec<Cell<'_>>> = status
+            .nodes
+            .iter()
+            .map(|node| row(node, owner).into())
+            .collect();
         let block = Block::bordered().title(" Nodes ");
         let inner = block.inner(area);
-        let header = Row::new(HEADS).style(Style::new().add_modifier(Modifier::DIM));
-        let table = Table::new(rows, widths).header(header).block(block);
+        let taken = columns.iter().map(|(_, width)| width + 1).sum::<u16>() + SPARKLINE;
+        let mut room = inner.width.saturating_sub(taken);
+        for (head, word) in TOLD {
+            let words = status.nodes.iter().map(|node| status.words(node));
+            let words: Vec<String> = words.map(word).collect();
+            let width = words.iter().map(String::len).max().unwrap_or(0);
+            let width = width.max(head.len()) as u16;
+            let Some(rest) = room.checked_sub(width + 1) else {
+                break;
+            };
+            room = rest;
+            columns.push((head, width));
+            for (row, word) in rows.iter_mut().zip(words) {
+                row.push(Cell::from(word));
+            }
+        }
+        let heads = columns.iter().map(|(head, _)| *head);
+        let header = Row::new(heads.chain(["PACKETS, LAST 2 MIN"]));
+        let header = header.style(Style::new().add_modifier(Modifier::DIM));
+        let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
+        let widths: Vec<_> = widths.chain([Constraint::Min(SPARKLINE)]).collect();
+        let rows = rows.into_iter().map(Row::new);
+        let table = Table::new(rows, &widths).header(header).block(block);
         Widget::render(table, area, buffer);
         // The table has left the last column empty.
         let columns = Layout::horizontal(widths).spacing(1).split(inner);
@@ -285,7 +313,8 @@ fn style(severity: Severity) -> Style {
     }
 }
 
-fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
+/// What this node sees of a node.
+fn row<'a>(node: &'a Node, owner: Option<&str>) -> [Cell<'a>; SEEN.len() + 1] {
     let mark = if owner == Some(node.name.as_str()) {
         "*"
     } else {
@@ -296,7 +325,7 @@ fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
     let bfd = node.bfd.as_ref();
-    Row::new([
+    [
         Cell::from(format!("{mark} {}", node.name)),
         word(node.is_alive()),
         word(node.is_ready()),
@@ -307,8 +336,7 @@ fn row<'a>(node: &'a Node, owner: Option<&str>) -> Row<'a> {
         Cell::from(format!("{:.0}", node.packets_per_second)),
         Cell::from(format!("{:.1}", node.connections_per_second)),
         Cell::from(format!("{:.1}", node.bytes as f64 / 1e6)),
-        Cell::from(""),
-    ])
+    ]
 }
 
 #[cfg(test)]
@@ -336,7 +364,7 @@ mod tests {
             usable: number == 1,
             echo: None,
             bfd: None,
-            told: None,
+            told: golden().nodes[usize::from(number) - 1].told.clone(),
             confirmed: true,
             gone: false,
             probe: "ready".to_owned(),
@@ -389,12 +417,20 @@ mod tests {
         view.rates.values_mut().for_each(|rates| {
             rates.pop_back();
         });
-        let lines = drawn(&view, 120, 30);
+        let lines = drawn(&view, 150, 30);
         let line = |name: &str| lines.iter().find(|line| line.contains(name)).expect(name);
         // The owner is marked.
         let bars = line("* cp1").trim_end_matches('│');
         assert!(bars.ends_with("▂ █"), "{bars}");
         assert!(line("cp3").contains("drain"));
+        // What the agents tell, as much as there is room for.
+        let told = ["STATE", "OPEN", "OWNER", "VERSION"];
+        assert!(told.iter().all(|head| line("READY").contains(head)));
+        assert!(line("* cp1").contains("active 12   cp1   0.1.0"));
+        let narrow = drawn(&view, 105, 30);
+        let heads = narrow.iter().find(|line| line.contains("READY"));
+        let shown = told.map(|head| heads.is_some_and(|line| line.contains(head)));
+        assert_eq!(shown, [true, true, false, false]);
         for said in [
             "Fault         no carrier",
             "Alarm         cp4 runs no agent",

@@ -19,7 +19,7 @@ keys! {
         pub(super) address: Placed<IpAddr> {
             kind: text("unicast, not the VIP", host).placed(),
             required: "\"10.0.0.11\"",
-            reload: Restart,
+            reload: Live,
         }
 
         /// The node's address of the other family.
@@ -28,19 +28,21 @@ keys! {
         pub(super) other_address: Option<IpAddr> {
             kind: text("unicast, of the other family", host),
             unset: "none",
-            reload: Restart,
+            reload: Live,
         }
 
         /// The name of the node in status, metrics and logs.
         pub(super) name: Option<String> {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`; each once", node_name),
             unset: "the address",
-            reload: Restart,
+            reload: Live,
         }
 
         /// The node's share of new connections, relative to the others'.
         ///
-        /// Raise it for a larger machine.
+        /// Raise it for a larger machine. It decides the order of nodes in the rank table, which must be
+        /// the same on all nodes. So a node that stays in the list keeps its weight: take it off the
+        /// list, and add it with the new one.
         pub(super) weight: u16 {
             kind: number(1..=u16::MAX),
             default: "1",

@@ -125,11 +125,13 @@ keys! {
         /// All control-plane nodes, in any order, if no others are to become members.
         ///
         /// With it, the list is the same on all nodes. Without it, the agents of the VIP's segment
-        /// find each other; [operations.md](operations.md#members) says who may join.
+        /// find each other; [operations.md](operations.md#members) says who may join. Nodes may be
+        /// added and removed by `vip reload` ([how](operations.md#change-the-list-of-nodes)); a
+        /// restart is needed to go from a list to none, or from none to a list.
         pub(super) nodes: Option<Placed<Vec<Placed<Node>>>> {
             kind: nodes(),
             unset: "the agents find each other",
-            reload: Restart,
+            reload: Live,
             example: "[
     { address = \"10.0.0.11\", other_address = \"fd00::11\", name = \"cp1\", weight = 2 },
     { address = \"10.0.0.12\", name = \"cp2\" },
@@ -146,7 +148,7 @@ keys! {
         pub(super) seeds: Option<Placed<Vec<IpAddr>>> {
             kind: seeds(),
             unset: "none",
-            reload: Restart,
+            reload: Live,
             open_example: "[\"10.0.0.11\", \"10.0.0.12\"]",
             flag: ("--seeds", "ADDRESS,..."),
         }
@@ -294,7 +296,7 @@ keys! {
         pub(super) name: Option<Placed<String>> {
             kind: text("1 to 63 letters, digits, `-`, `_`, `.`", node_name).placed(),
             unset: "the host's name",
-            reload: Restart,
+            reload: Live,
             open_example: "\"cp1\"",
         }
 
@@ -304,13 +306,14 @@ keys! {
         pub(super) other_address: Option<Placed<IpAddr>> {
             kind: text("unicast, of the other family", host).placed(),
             unset: "none",
-            reload: Restart,
+            reload: Live,
             open_example: "\"fd00::11\"",
         }
 
         /// This node's share of new connections, relative to the others'.
         ///
-        /// Raise it for a larger machine.
+        /// Raise it for a larger machine. The others keep the weight that a member came with: run
+        /// `vip leave`, and start the agent again with the new one.
         pub(super) weight: Option<Placed<u16>> {
             kind: number(1..=u16::MAX).placed(),
             unset: "1",
@@ -332,7 +335,7 @@ keys! {
         pub api_name: Option<String> {
             kind: text("DNS name", dns_name),
             unset: "the VIP",
-            reload: Restart,
+            reload: Live,
             open_example: "\"api.example.com\"",
         }
 
@@ -344,11 +347,12 @@ keys! {
         pub forget_after: Duration {
             kind: duration(ms(60_000)..=ms(2_592_000_000)),
             default: "24h",
-            reload: Restart,
+            reload: Live,
             open_example: "\"1h\"",
         }
 
-        /// The UDP port of hellos, by which agents find each other: the same on all nodes.
+        /// The UDP port of hellos, by which agents find each other: the same on all nodes, which do
+        /// not hear each other otherwise.
         pub port: u16 {
             kind: number(1..=u16::MAX),
             default: "9643",
@@ -365,7 +369,7 @@ keys! {
         /// VRRP's virtual router.
         ///
         /// Change it if another VRRP router on the segment (keepalived, say) has the same; it must
-        /// be the same on all nodes.
+        /// be the same on all nodes, since those with another one elect an owner of their own.
         pub router_id: Option<u8> {
             kind: number(1..=u8::MAX),
             unset: "last byte of the first VIP of the nodes' family, 1 if that is 0",
@@ -376,13 +380,13 @@ keys! {
 
         /// Time between the owner's advertisements.
         ///
-        /// Without BFD a dead owner is replaced after 3 to 4 of them. Shorter is faster, and more
-        /// easily upset by a busy machine. With intervals over 1.6 s, and without BFD, an owner
+        /// Without BFD a dead owner is replaced after 3 to 4 of them. Backups wait by the owner's
+        /// interval, whatever their own is. Shorter is faster, and more easily upset by a busy machine. With intervals over 1.6 s, and without BFD, an owner
         /// whose agent hangs stops answering after four seconds, long before others may take over.
         pub interval: Duration {
             kind: duration(ms(10)..=ms(40_950)).also("a multiple of 10 ms", centiseconds),
             default: "100ms",
-            reload: Restart,
+            reload: Live,
             example: "\"1s\"",
             flag: ("--interval", "DURATION"),
         }
@@ -394,7 +398,7 @@ keys! {
         pub priority: Option<u8> {
             kind: number(1..=u8::MAX),
             unset: "by address, the lowest first: 250, 220, 190, 160, 130, 100, 70, 40, then 3 less for each",
-            reload: Restart,
+            reload: Live,
             example: "200",
         }
 
@@ -405,7 +409,7 @@ keys! {
         pub preempt: bool {
             kind: boolean(),
             default: "false",
-            reload: Restart,
+            reload: Live,
             example: "true",
         }
 
@@ -413,14 +417,15 @@ keys! {
         pub preempt_delay: Duration {
             kind: duration(ms(0)..=ms(1_000_000)),
             default: "0s",
-            reload: Restart,
+            reload: Live,
             example: "\"30s\"",
         }
 
         /// Whether advertisements go to each node by itself, or to 224.0.0.18 (ff02::12).
         ///
-        /// Must be the same on all nodes, and on keepalived if that takes part. In either mode the
-        /// agent accepts advertisements of members only.
+        /// Must be the same on all nodes, and on keepalived if that takes part: who sends to each node
+        /// does not listen to the group. In either mode the agent accepts advertisements of members
+        /// only.
         pub mode: VrrpMode {
             kind: word(&[
                 ("unicast", VrrpMode::Unicast),
@@ -438,7 +443,7 @@ keys! {
         pub interop: bool {
             kind: boolean(),
             default: "false",
-            reload: Restart,
+            reload: Live,
             example: "false",
         }
 
@@ -450,7 +455,7 @@ keys! {
         pub probe_address: bool {
             kind: boolean(),
             default: "true",
-            reload: Restart,
+            reload: Live,
             example: "false",
         }
     }
@@ -462,11 +467,11 @@ keys! {
     pub struct Bfd {
         /// Time between packets in each direction.
         ///
-        /// Nodes may differ: the slower one counts.
+        /// Nodes may differ: the slower one counts. A change ends no session.
         pub interval: Duration {
             kind: duration(ms(10)..=ms(10_000)),
             default: "35ms",
-            reload: Restart,
+            reload: Live,
             example: "\"20ms\"",
         }
 
@@ -476,7 +481,7 @@ keys! {
         pub multiplier: u8 {
             kind: number(2..=50).unit("packets"),
             default: "3",
-            reload: Restart,
+            reload: Live,
             example: "5",
         }
     }
@@ -693,7 +698,7 @@ keys! {
         pub reset_after: Duration {
             kind: duration(ms(100)..=ms(600_000)),
             default: "2s",
-            reload: Restart,
+            reload: Live,
             example: "\"500ms\"",
         }
 

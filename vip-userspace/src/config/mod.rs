@@ -5,6 +5,7 @@
 //! and the example of `docs/configuration.md` ([`mod@reference`]).
 
 mod addresses;
+mod admission;
 mod agreement;
 mod draft;
 mod entries;
@@ -19,7 +20,8 @@ pub mod reference;
 mod reload;
 mod types;
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use vip_node::rank;
@@ -28,6 +30,7 @@ use self::draft::Draft;
 use self::fault::Source as Text;
 use self::key::FlagTexts;
 
+pub use self::admission::Admission;
 pub use self::agreement::{AGREED, Agreed, digests};
 pub use self::fault::ConfigError;
 pub use self::flags::{Flags, KeyLine, Overrides};
@@ -98,6 +101,19 @@ impl Config {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// Where the servers of some services get the clients' connections: at VIPs, and ports of this node.
+    #[must_use]
+    pub fn ends(&self, wanted: impl Fn(&Service) -> bool) -> BTreeSet<SocketAddr> {
+        let services = self
+            .vips
+            .iter()
+            .flat_map(|vip| vip.services.iter().map(|service| (vip.address, service)));
+        services
+            .filter(|(_, service)| wanted(service))
+            .map(|(vip, service)| SocketAddr::new(vip, service.target))
+            .collect()
     }
 
     /// Whether an address is of the family that the nodes are known by: where agents find each

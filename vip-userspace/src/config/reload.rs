@@ -11,8 +11,8 @@ use vip_node::health::Origin;
 use super::fault::ConfigError;
 use super::flags::Flags;
 use super::key::{Reload, Said};
-use super::keys::Config;
-use super::types::{Check, Vip};
+use super::keys::{Config, Datapath, Members, Vrrp};
+use super::types::{Check, Node, OwnNode, Vip};
 
 /// A configuration's file and flags, and what they said when they were read last.
 #[derive(Clone, Debug)]
@@ -74,24 +74,37 @@ impl Source {
 
     /// Reads it again, for an agent that runs with `old`.
     ///
+    /// `may_remove` says why a node cannot be taken off the list now, if it cannot.
+    ///
     /// # Errors
     /// Something in it is wrong: the old one stays.
-    pub fn again(&self, old: &Config) -> Result<Reread, ConfigError> {
+    pub fn again(
+        &self,
+        old: &Config,
+        may_remove: impl Fn(&Node) -> Result<(), String>,
+    ) -> Result<Reread, ConfigError> {
         let (mut new, mut said) = self.flags.read()?;
         let mut changes = Changes::default();
         let first = old.vip().address;
         if merge(new.clone(), old).vip().address != first {
             let flags = self.flags.clone().with_vips(&old.vips);
             new = flags.read()?.0;
-            for (new, old) in zip(&mut said, &self.said) {
-                if (new.section, new.name) == ("top", "vip") {
-                    new.clone_from(old);
-                }
-            }
+            self.keep("vip", &mut said);
             changes.kept.push(format!(
                 "the first VIP, {first}, cannot change while the agent runs; the old value of \
                  `vip` stays; restart the agent to change it"
             ));
+        }
+        if let Err(why) = keep_weights(&mut new, old) {
+            changes.kept.push(why);
+        }
+        if let Err(why) = refuse_list(&new, old, may_remove) {
+            let Config {
+                nodes, seeds, own, ..
+            } = old.clone();
+            (new.nodes, new.seeds, new.own) = (nodes, seeds, own);
+            self.keep("nodes", &mut said);
+            changes.kept.push(why);
         }
         let mut config = merge(new, old);
         refuse_nodes(&config)?;
@@ -131,6 +144,15 @@ impl Source {
             changes,
         })
     }
+
+    /// A key at the top says what it said before.
+    fn keep(&self, key: &str, said: &mut [Said]) {
+        for (new, old) in zip(said, &self.said) {
+            if (new.section, new.name) == ("top", key) {
+                new.clone_from(old);
+            }
+        }
+    }
 }
 
 /// The new configuration, without what counts from the next start on: the values of all keys that are
@@ -141,8 +163,78 @@ fn merge(new: Config, old: &Config) -> Config {
         checks: new.checks,
         health: new.health,
         http: new.http,
+        nodes: new.nodes,
+        seeds: new.seeds,
+        own: OwnNode {
+            weight: old.own.weight,
+            ..new.own
+        },
+        members: Members {
+            port: old.members.port,
+            ..new.members
+        },
+        vrrp: Vrrp {
+            router_id: old.vrrp.router_id,
+            mode: old.vrrp.mode,
+            ..new.vrrp
+        },
+        bfd: old.bfd.map(|old| new.bfd.unwrap_or(old)),
+        datapath: Datapath {
+            reset_after: new.datapath.reset_after,
+            ..old.datapath.clone()
+        },
         ..old.clone()
     }
+}
+
+/// A node that stays in the list keeps its weight, which decides its place in the rank table.
+///
+/// # Errors
+/// It has another one.
+fn keep_weights(new: &mut Config, old: &Config) -> Result<(), String> {
+    let mut changed = vec![];
+    for node in &mut new.nodes {
+        let mut before = old.nodes.iter();
+        let before = before.find(|before| before.address == node.address);
+        if let Some(before) = before.filter(|before| before.weight != node.weight) {
+            changed.push(node.name.clone());
+            node.weight = before.weight;
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "`weight` of {} cannot change while it is in `nodes`; the old value stays; take the node off \
+         the list, and add it with the new one",
+        changed.join(", ")
+    ))
+}
+
+/// Finds out whether the list of nodes may change.
+///
+/// # Errors
+/// Why it cannot. The old one stays.
+fn refuse_list(
+    new: &Config,
+    old: &Config,
+    may_remove: impl Fn(&Node) -> Result<(), String>,
+) -> Result<(), String> {
+    if new.is_open() != old.is_open() {
+        let (with, without) = ("a list of nodes", "agents that find each other");
+        let (from, to) = match old.is_open() {
+            true => (without, with),
+            false => (with, without),
+        };
+        return Err(format!(
+            "`nodes` cannot change from {from} to {to} while the agent runs; the old value stays; \
+             restart the agent to change it"
+        ));
+    }
+    let stays = |node: &&Node| new.nodes.iter().any(|new| new.address == node.address);
+    let mut removed = old.nodes.iter().filter(|node| !stays(node));
+    let refused = removed.try_for_each(may_remove);
+    refused.map_err(|why| format!("`nodes` stays as it was: {why}"))
 }
 
 /// New VIPs were checked against the new nodes, and meet the old ones.
@@ -228,6 +320,7 @@ fn places(new: &[Check], old: &[Check]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::VrrpMode;
 
     const OLD: &str =
         "vip = [\"10.0.0.10\", \"10.0.0.30\"]\nnodes = [\"10.0.0.11\", \"10.0.0.12\"]\n";
@@ -243,7 +336,10 @@ mod tests {
         };
         let (config, source) = Source::read(flags).unwrap();
         std::fs::write(&file, new).unwrap();
-        source.again(&config)
+        source.again(&config, |node| match node.name.as_str() {
+            "10.0.0.11" => Err("it is this node".to_owned()),
+            _ => Ok(()),
+        })
     }
 
     #[test]
@@ -259,7 +355,8 @@ mod tests {
     fn live_keys_change_and_others_are_named() {
         let new = OLD.to_owned()
             + "allow = [\"10.0.0.0/8\"]\nrun_dir = \"/run/other\"\n[health]\npath = \"/livez\"\n\
-               interval = \"250ms\"\n[vrrp]\npreempt = true\n[http]\nlisten = \"9700\"\n";
+               interval = \"250ms\"\n[vrrp]\nmode = \"multicast\"\ninterval = \"1s\"\n[bfd]\n\
+               multiplier = 5\n[http]\nlisten = \"9700\"\n";
         let Reread {
             config,
             origins,
@@ -272,18 +369,23 @@ mod tests {
             .map(|change| format!("{}: {} -> {}", change.key, change.old, change.new));
         assert!(texts.eq([
             "`allow`: unset (everybody) -> [\"10.0.0.0/8\"]",
+            "`interval` in [vrrp]: 100ms -> \"1s\"",
+            "`multiplier` in [bfd]: 3 -> 5",
             "`path` in [health]: unset (`\"/readyz\"`) -> \"/livez\"",
             "`interval` in [health]: 500ms -> \"250ms\"",
             "`listen` in [http]: 127.0.0.1:9643 -> \"9700\"",
         ]));
-        let kept = ["`run_dir`", "`preempt` in [vrrp]"].map(|key| {
+        let kept = ["`run_dir`", "`mode` in [vrrp]"].map(|key| {
             format!(
                 "{key} cannot change while the agent runs; the old value stays; restart the agent \
                  to change it"
             )
         });
         assert_eq!(changes.kept, kept);
-        assert!(!config.vrrp.preempt && config.run_dir.path() == std::path::Path::new("/run/vip"));
+        assert_eq!(config.vrrp.mode, VrrpMode::Unicast);
+        assert_eq!(config.vrrp.interval.as_secs(), 1);
+        assert_eq!(config.bfd.map(|bfd| bfd.multiplier), Some(5));
+        assert!(config.run_dir.path() == std::path::Path::new("/run/vip"));
         assert_eq!(config.health.interval.as_millis(), 250);
         assert_eq!(origins, [Origin::Like(CheckIndex::API)]);
     }
@@ -321,10 +423,52 @@ mod tests {
     }
 
     #[test]
+    fn nodes_come_and_go_but_for_those_that_must_stay() {
+        let list = |nodes: &str| OLD.replace("[\"10.0.0.11\", \"10.0.0.12\"]", nodes);
+        let reread = |nodes| again(OLD, &list(nodes)).unwrap();
+        let addresses = |reread: &Reread| {
+            let nodes = reread.config.nodes.iter();
+            let addresses: Vec<_> = nodes.map(|node| node.address.to_string()).collect();
+            addresses.join(" ")
+        };
+        let changed = reread("[\"10.0.0.11\", \"10.0.0.13\"]");
+        assert_eq!(addresses(&changed), "10.0.0.11 10.0.0.13");
+        assert_eq!(
+            (changed.changes.applied.len(), changed.changes.kept.len()),
+            (1, 0)
+        );
+
+        let refused = reread("[\"10.0.0.12\", \"10.0.0.13\"]");
+        assert_eq!(addresses(&refused), "10.0.0.11 10.0.0.12");
+        assert_eq!(
+            refused.changes.kept,
+            ["`nodes` stays as it was: it is this node"]
+        );
+        assert_eq!(refused.changes.applied, []);
+
+        let heavier =
+            reread("[\"10.0.0.11\", { address = \"10.0.0.12\", weight = 2, name = \"b\" }]");
+        assert_eq!(
+            (
+                &heavier.config.nodes[1].name[..],
+                heavier.config.nodes[1].weight
+            ),
+            ("b", 1)
+        );
+        assert!(heavier.changes.kept[0].starts_with("`weight` of b cannot change"));
+
+        let open = again(OLD, "vip = [\"10.0.0.10\", \"10.0.0.30\"]\n").unwrap();
+        assert_eq!(addresses(&open), "10.0.0.11 10.0.0.12");
+        assert!(
+            open.changes.kept[0].contains("from a list of nodes to agents that find each other")
+        );
+    }
+
+    #[test]
     fn new_vip_is_no_node_that_stays() {
-        let new = "vip = [\"10.0.0.10\", \"10.0.0.12\"]\nnodes = [\"10.0.0.11\"]\n";
+        let new = "vip = [\"10.0.0.10\", \"10.0.0.11\"]\nnodes = [\"10.0.0.12\"]\n";
         let error = again(OLD, new).unwrap_err().to_string();
-        assert!(error.contains("10.0.0.12 is still a node"), "{error}");
+        assert!(error.contains("10.0.0.11 is still a node"), "{error}");
         again(OLD, "vip = 5").unwrap_err();
     }
 }

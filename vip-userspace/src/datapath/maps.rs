@@ -5,7 +5,8 @@ use std::iter::zip;
 use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
 use vip_common::abi::{
     BackendCounters, BackendIndex, CheckIndex, Counter, LAYOUT_VERSION, Masks, State, Vip,
     listener, maps as names,
@@ -302,6 +303,35 @@ impl Maps {
         Ok(cpus
             .iter()
             .fold(BackendCounters::default(), |sum, cpu| sum + cpu.0))
+    }
+
+    /// Counts for a backend from 0 on. What was forwarded there so far is added to the counters that
+    /// the programs leave alone, so that the sums go on. No rank names the backend yet: no program
+    /// counts for it meanwhile.
+    pub(super) fn restart_backend(&mut self, index: u32) -> Result<(), DatapathError> {
+        let so_far = self.backend_counters(index)?;
+        for (counter, count) in [
+            (Counter::ForwardedSyn, so_far.syns),
+            (Counter::ForwardedSegment, so_far.segments),
+        ] {
+            let index = counter.index();
+            let cpus = self.counters.get(&index, 0);
+            let cpus = cpus.map_err(map_error(names::COUNTERS))?;
+            let mut cpus: Vec<Value<u64>> = cpus.iter().copied().collect();
+            cpus[0].0 += count;
+            PerCpuValues::try_from(cpus)
+                .map_err(MapError::from)
+                .and_then(|cpus| self.counters.set(index, cpus, 0))
+                .map_err(map_error(names::COUNTERS))?;
+        }
+        let zeros = nr_cpus()
+            .map(|cpus| vec![Value(BackendCounters::default()); cpus])
+            .map_err(|(_, error)| error);
+        zeros
+            .and_then(PerCpuValues::try_from)
+            .map_err(MapError::from)
+            .and_then(|zeros| self.backend_counters.set(index, zeros, 0))
+            .map_err(map_error(names::BACKEND_COUNTERS))
     }
 }
 

@@ -45,7 +45,7 @@ use std::path::Path;
 use aya::programs::{SchedClassifier, Xdp};
 use bytemuck::Zeroable as _;
 use vip_common::abi::{
-    BackendCounters, BackendIndex, BackendMask, CheckIndex, Counter, RankRow, State,
+    BackendCounters, BackendIndex, BackendMask, CheckIndex, Counter, MAX_BACKENDS, RankRow, State,
 };
 use vip_common::wire::addr::Mac;
 use vip_common::wire::time::BootNanos;
@@ -77,7 +77,6 @@ pub struct Datapath {
     pins: Option<Pins>,
     halves: Halves,
     own_index: Option<BackendIndex>,
-    backends: BackendMask,
     adopted: bool,
     /// Why the kernel does not take the programs for local sockets. A node can do without.
     no_redirection: Option<DatapathError>,
@@ -156,11 +155,17 @@ impl Datapath {
             pins,
             halves: Halves::of(state.get()),
             own_index: desired.own_index,
-            backends: desired.backends.mask(),
             adopted,
             no_redirection,
             standby: None,
         };
+        if adopted {
+            let before = state.get().backends;
+            let known = |slot: &BackendIndex| before[slot.get()].is_used();
+            for slot in desired.backends.mask().iter().filter(|slot| !known(slot)) {
+                datapath.restart_backend(slot)?;
+            }
+        }
         if !ranks.hold(datapath.halves.rank_base, &desired.rows) {
             // The half not in use is written whole before the one word that names it.
             let base = &mut datapath.halves.rank_base;
@@ -194,20 +199,15 @@ impl Datapath {
         }
     }
 
-    /// Writes a rank table of these members into the half that is not in use. The state is to name the
+    /// Writes a rank table into the half that is not in use. The state is to name the
     /// half then.
     ///
     /// # Errors
     /// If the rank table cannot be read or written.
-    pub fn change_ranks(
-        &mut self,
-        rows: &[RankRow],
-        members: BackendMask,
-    ) -> Result<(), DatapathError> {
+    pub fn change_ranks(&mut self, rows: &[RankRow]) -> Result<(), DatapathError> {
         let other = other_half(self.halves.rank_base);
         self.maps.ranks.write(other, rows)?;
         self.halves.rank_base = other;
-        self.backends = members;
         Ok(())
     }
 
@@ -397,9 +397,12 @@ impl Datapath {
     /// If the map cannot be read.
     pub fn counter(&self, counter: Counter) -> Result<u64, DatapathError> {
         match counter {
-            // The programs count these by backend only.
-            Counter::ForwardedSyn => Ok(self.forwarded()?.syns),
-            Counter::ForwardedSegment => Ok(self.forwarded()?.segments),
+            // The programs count these by backend only. What those had that were in the slots before
+            // lies in the counter itself.
+            Counter::ForwardedSyn => Ok(self.maps.counter(counter)? + self.forwarded()?.syns),
+            Counter::ForwardedSegment => {
+                Ok(self.maps.counter(counter)? + self.forwarded()?.segments)
+            }
             Counter::LocalSyn => Ok(self.kept()?.syns),
             Counter::LocalSegment => Ok(self.kept()?.segments),
             _ => self.maps.counter(counter),
@@ -412,14 +415,23 @@ impl Datapath {
         own.unwrap_or_else(|| Ok(BackendCounters::default()))
     }
 
-    /// What went to other nodes.
+    /// What went to other nodes, since they got their slots. Of slots that are free by now, too.
     fn forwarded(&self) -> Result<BackendCounters, DatapathError> {
-        self.backends
+        BackendMask::first(MAX_BACKENDS)
             .iter()
             .filter(|index| Some(*index) != self.own_index)
             .try_fold(BackendCounters::default(), |sum, index| {
                 Ok(sum + self.backend_counters(index)?)
             })
+    }
+
+    /// A slot has another node from now on: what is counted for it begins at 0. The rank table in use
+    /// must not name the slot.
+    ///
+    /// # Errors
+    /// If the maps cannot be read or written.
+    pub fn restart_backend(&mut self, backend: BackendIndex) -> Result<(), DatapathError> {
+        self.maps.restart_backend(backend.get() as u32)
     }
 
     /// A backend's counters, summed over the CPUs.

@@ -4,6 +4,7 @@
 //! A listener is looked up as by a SYN, so that a look costs a few microseconds however many
 //! sockets the machine has. Only a list of connections walks the kernel's whole table.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 
@@ -154,6 +155,20 @@ impl SocketDiag {
             all.extend(answers.iter().map(Connection::new));
         }
         Ok(all)
+    }
+
+    /// All connections to these ends of this node.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn connections_to(&self, ends: &BTreeSet<SocketAddr>) -> io::Result<Vec<Connection>> {
+        let ports: BTreeSet<u16> = ends.iter().map(SocketAddr::port).collect();
+        let mut found = Vec::new();
+        for port in ports {
+            let all = self.connections(port)?.into_iter();
+            found.extend(all.filter(|one| ends.contains(&one.own())));
+        }
+        Ok(found)
     }
 
     /// Whether no program has accepted a connection yet. False if it is gone.
@@ -322,6 +337,12 @@ mod tests {
             assert_eq!(length(), 3);
             let all = diag.connections(port).expect("answers");
             assert!(all.len() == 3 && all.iter().all(|one| one.waits && one.own() == at));
+            let to = |ends: &[SocketAddr]| {
+                let ends = ends.iter().copied().collect();
+                diag.connections_to(&ends).expect("answers").len()
+            };
+            let elsewhere = SocketAddr::new(IpAddr::from([127, 0, 0, 9]), port);
+            assert_eq!((to(&[at, elsewhere]), to(&[elsewhere]), to(&[])), (3, 0, 0));
             drop(clients);
             let count = || {
                 let waits = |one: &&Connection| diag.still_waits(one).expect("answers");

@@ -434,10 +434,11 @@ fn text(message: impl Into<Cow<'static, str>>) -> Event {
 }
 
 /// While nodes are installed or changed one after the other, some run no agent, or have another
-/// configuration; and most frames find their connections whatever their source is. All else must be dealt with at once.
+/// configuration or key; and most frames find their connections whatever their source is. All else
+/// must be dealt with at once.
 const fn severity(kind: Kind) -> Severity {
     match kind {
-        Kind::NoAgent | Kind::SourceMacs | Kind::Differs => Warning,
+        Kind::NoAgent | Kind::SourceMacs | Kind::Differs | Kind::Refused => Warning,
         Kind::Stranger | Kind::Unheard | Kind::OffLink | Kind::TwoOwners | Kind::Duplicate => Error,
     }
 }
@@ -476,6 +477,7 @@ fn over(kind: Kind, about: &str) -> String {
         Kind::TwoOwners => format!("{about} no longer owns the VIP beside this node"),
         Kind::SourceMacs => format!("the MACs that frames of {about} come from have settled"),
         Kind::Differs => format!("{about} has this node's configuration"),
+        Kind::Refused => format!("hellos of {about} are no longer refused"),
         Kind::Duplicate => format!("{about} no longer has this node's own address"),
     }
 }

@@ -18,7 +18,7 @@ use vip_node::bfd;
 use vip_node::election::State;
 use vip_node::hooks::Running;
 
-use super::status::{Bfd, Node, Status};
+use super::status::{Bfd, Node, Status, Told};
 
 /// Content type of the text (version 0.0.4 of the format).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -121,6 +121,17 @@ fn per_node<V: Value>(status: &Status, value: fn(&Node) -> Option<V>) -> Vec<Mem
     let nodes = status.nodes.iter();
     nodes
         .filter_map(|node| Some(Member::new([("node", &node.name)], value(node)?)))
+        .collect()
+}
+
+/// The same for each agent that has told something.
+fn per_agent<V: Value>(status: &Status, value: fn(&Told) -> Option<V>) -> Vec<Member<'_>> {
+    let nodes = status.nodes.iter();
+    nodes
+        .filter_map(|node| {
+            let value = value(node.told.as_ref()?)?;
+            Some(Member::new([("node", &node.name)], value))
+        })
         .collect()
 }
 
@@ -308,6 +319,44 @@ const FAMILIES: &[Family] = &[
         "vip_member_gone",
         "Whether nobody has heard the node for `reset_after`.",
         |status| per_node(status, |node| Some(node.gone)),
+    ),
+    gauge(
+        "vip_member_info",
+        "What the node's agent tells of itself: its version, and a digest of its configuration; always \
+         1.",
+        |status| {
+            let told = status
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node, node.told.as_ref()?)));
+            told.map(|(node, told)| {
+                let labels = [
+                    ("node", node.name.as_str()),
+                    ("version", told.version.as_deref().unwrap_or_default()),
+                    (
+                        "configuration",
+                        told.configuration.as_deref().unwrap_or_default(),
+                    ),
+                ];
+                Member::new(labels, 1.0)
+            })
+            .collect()
+        },
+    ),
+    gauge(
+        "vip_member_owner",
+        "Whether the node's agent tells that it owns the VIP.",
+        |status| per_agent(status, |told| Some(told.state? == State::Active)),
+    ),
+    gauge(
+        "vip_member_draining",
+        "Whether the node's agent tells that its operator has drained it.",
+        |status| per_agent(status, |told| told.draining),
+    ),
+    gauge(
+        "vip_member_open_connections",
+        "Connections to the VIPs that the node's servers have open, as its agent tells.",
+        |status| per_agent(status, |told| told.open_connections.map(u64::from)),
     ),
     counter(
         "vip_hellos_total",

@@ -27,7 +27,10 @@ pub enum Request {
     },
     /// Leave the cluster, and take everything off this machine. Answered with this node's name, once
     /// that begins.
-    Leave,
+    Leave {
+        /// Also if no other node takes new connections.
+        force: bool,
+    },
     /// Forget a member that does not come back. Answered with its name.
     Forget {
         /// Its name or address.

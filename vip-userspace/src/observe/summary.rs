@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vip_node::Fault;
 use vip_node::election::State;
-use vip_node::hello::MAX_TEXT;
+use vip_node::hello::{MAX_TEXT, digest};
 
 use crate::config::{AGREED, Agreed};
 use crate::datapath::Mode;
@@ -41,16 +41,28 @@ pub struct Summary {
     /// What keeps it from owning the VIP.
     #[serde(rename = "f", skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
+    /// Whether its operator has drained it.
+    #[serde(rename = "g", skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
+    /// Connections to the VIPs that its servers have open.
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
 }
 
 impl Summary {
-    /// The text for a hello. Of many faults, only as many as fit.
+    /// The text for a hello. Where names and addresses are long, some faults are left out, then the last
+    /// two figures; the first fault goes last.
     #[must_use]
     pub fn text(&self) -> String {
         let mut summary = self.clone();
         loop {
             let text = serde_json::to_string(&summary).unwrap_or_default();
-            if text.len() <= MAX_TEXT || summary.faults.pop().is_none() {
+            let is_shorter = text.len() > MAX_TEXT
+                && (summary.faults.len() > 1 && summary.faults.pop().is_some()
+                    || summary.connections.take().is_some()
+                    || summary.draining.take().is_some()
+                    || summary.faults.pop().is_some());
+            if !is_shorter {
                 return text;
             }
         }
@@ -66,6 +78,14 @@ impl Summary {
     #[must_use]
     pub fn written(digests: &[u16]) -> String {
         digests.iter().map(|one| format!("{one:04x}")).collect()
+    }
+
+    /// One value for all digests, four hexadecimal digits: agents of one version have the same if their
+    /// configurations agree. `None` if it told none.
+    #[must_use]
+    pub fn configuration(&self) -> Option<String> {
+        let digests = self.digests.as_bytes();
+        (!digests.is_empty()).then(|| format!("{:04x}", digest(digests)))
     }
 
     /// The keys in which that agent's configuration differs from one with these digests, as
@@ -95,6 +115,8 @@ mod tests {
             mode: Some(Mode::Generic),
             digests: Summary::written(&[0xabcd; AGREED.len()]),
             faults: vec![Fault::Carrier; 8],
+            draining: Some(false),
+            connections: Some(u32::MAX),
         }
     }
 
@@ -104,8 +126,19 @@ mod tests {
         let text = longest.text();
         assert!(text.len() <= MAX_TEXT, "{}: {text}", text.len());
         let read = Summary::parse(&text).expect("is one");
-        let faults = read.faults.clone();
-        assert_eq!(Summary { faults, ..longest }, read);
+        let told = Summary {
+            faults: vec![Fault::Carrier],
+            draining: None,
+            connections: None,
+            ..longest
+        };
+        assert_eq!(read, told);
+        let usual = Summary {
+            name: "cp1".to_owned(),
+            owner: "10.0.0.11".parse().ok(),
+            ..summary()
+        };
+        assert_eq!(Summary::parse(&usual.text()), Some(usual));
         let next = text.replacen('{', "{\"new\":5,", 1);
         assert_eq!(Summary::parse(&next), Some(read));
         assert_eq!(Summary::parse("no JSON"), None);
@@ -117,15 +150,19 @@ mod tests {
         let own = summary();
         let mut other = own.clone();
         assert_eq!(other.differences(&own.digests).count(), 0);
+        assert_eq!(other.configuration(), own.configuration());
         let mut digests = [0xabcd; AGREED.len()];
         digests[0] = 1;
         other.digests = Summary::written(&digests);
+        assert_ne!(other.configuration(), own.configuration());
+        assert_eq!(other.configuration().map(|digest| digest.len()), Some(4));
         let differ: Vec<_> = other.differences(&own.digests).collect();
         assert!(matches!(differ[..], [one] if one.key.contains("hash_key") && one.misroutes));
         // An agent that tells of fewer keys, or of none.
         other.digests.truncate(8);
         assert_eq!(other.differences(&own.digests).count(), 1);
         other.digests.clear();
+        assert_eq!(other.configuration(), None);
         assert_eq!(other.differences(&own.digests).count(), 0);
     }
 }

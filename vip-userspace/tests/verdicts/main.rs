@@ -767,3 +767,36 @@ fn what_big_tcp_put_together_is_no_contradiction() {
         }
     });
 }
+
+#[test]
+fn a_node_that_gets_a_slot_is_counted_from_0_and_the_sums_go_on() {
+    in_namespace(|| {
+        let world = World::new(3, 0);
+        let mut kernel = Kernel::new(&world);
+        let send = |kernel: &mut Kernel, flags, times| {
+            let frame = Segment::new(0, 0, flags).first_at(&world, 1).build();
+            for _ in 0..times {
+                assert_eq!(kernel.run(&frame).0, Action::Transmit);
+            }
+        };
+        send(&mut kernel, tcp::SYN, 2);
+        send(&mut kernel, tcp::ACK, 3);
+        let of_slot = |kernel: &Kernel| {
+            let counters = kernel.0.backend_counters(backend(1));
+            let counters = counters.expect("the map is readable");
+            (counters.syns, counters.segments, counters.bytes > 0)
+        };
+        let sums = |kernel: &Kernel| {
+            [Counter::ForwardedSyn, Counter::ForwardedSegment].map(|counter| kernel.count(counter))
+        };
+        assert_eq!((of_slot(&kernel), sums(&kernel)), ((2, 3, true), [2, 3]));
+        for round in 1..3 {
+            let restarted = kernel.0.restart_backend(backend(1));
+            restarted.expect("the maps are writable");
+            assert_eq!(of_slot(&kernel), (0, 0, false));
+            assert_eq!(sums(&kernel), [1 + round, 3]);
+            send(&mut kernel, tcp::SYN, 1);
+            assert_eq!(of_slot(&kernel), (1, 0, true));
+        }
+    });
+}

@@ -6,14 +6,13 @@
 //!   them, and what it takes to seal and send one, as often as they are sent.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use vip_common::abi::BackendIndex;
 use vip_node::envelope;
-use vip_node::hello::{Hello, Instance, Line};
+use vip_node::hello::Hello;
 use vip_node::rank::{Identity, table_of_slots};
 use vip_node::seal::{KeyRing, Secret};
 use vip_node::slots::Slots;
@@ -104,29 +103,10 @@ fn table(size: u8) -> Result<f64> {
 /// Nanoseconds to write and seal a hello of so many members.
 fn seal(size: u8) -> Result<f64> {
     const TIMES: u32 = 10_000;
-    let instance = Instance(NonZeroU64::MIN);
-    let lines = members(size).map(|(_, address)| Line {
-        address,
-        instance: Some(instance),
-        weight: 1,
-        installed: true,
-        age: Some(Duration::ZERO),
-        latest: 1,
-        row_number: 1,
-        row: 1,
-    });
+    let members: Vec<IpAddr> = members(size).map(|(_, address)| address).collect();
     let hello = Hello {
-        instance,
-        number: 1,
-        leaves: false,
-        drains: false,
-        joins: false,
-        vips: vec![1],
-        members: lines.collect(),
-        own: 0,
-        heard: Vec::new(),
-        forgotten: Vec::new(),
         text: "x".repeat(150),
+        ..Hello::sample(&members)
     };
     let keys = KeyRing::new(&Secret::new([7; 32]), None).context("a key")?;
     let from = IpAddr::from(Ipv4Addr::new(10, 0, 0, 11));

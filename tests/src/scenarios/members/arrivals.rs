@@ -1,5 +1,5 @@
 //! Newcomers at a bad time, or of a bad kind: while the owner dies, with a server that is never ready,
-//! with another address than before, and one more than there is room for.
+//! with another address than before, on another machine, and one more than there is room for.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,12 @@ use anyhow::Result;
 
 use super::super::steps::{another_than, others_than};
 use super::{has_served, promise_members, three, wait_until_serving};
+use crate::agent::cleanup;
 use crate::clock::{boot_now, until};
 use crate::cluster::{Cluster, PATIENCE, Pace, Plan};
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
-use crate::topology::{NIC, PORT, moved, sh};
+use crate::topology::{NIC, PORT, mac, moved, sh};
 use crate::traffic::Traffic;
 
 pub(in crate::scenarios) const FAILOVER: Scenario = Scenario {
@@ -33,6 +34,13 @@ pub(in crate::scenarios) const MOVED: Scenario = Scenario {
     promise: "node_with_a_new_address_is_a_new_member",
     tests: &[Test::netns(three)],
     run: new_address,
+};
+
+pub(in crate::scenarios) const REBOOTED: Scenario = Scenario {
+    name: "other_machine",
+    promise: "node_that_comes_back_on_another_machine_cuts_nothing_of_the_others",
+    tests: &[Test::netns(three)],
+    run: rebooted,
 };
 
 pub(in crate::scenarios) const FULL: Scenario = Scenario {
@@ -162,6 +170,57 @@ fn new_address(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
         format!("{name} has served no request at its new address")
     });
     promise_members(&mut outcome, cluster, 3)?;
+    Ok(outcome)
+}
+
+/// A node stops, and starts on other hardware: with its address and another Ethernet address, without
+/// what the agent had put into the kernel, and its server without connections. First a node that is not
+/// the owner, then the owner.
+fn rebooted(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(REBOOTED.name);
+    for is_owner in [false, true] {
+        let owner = cluster.owner()?;
+        let node = if is_owner {
+            owner
+        } else {
+            another_than(cluster, owner)
+        };
+        let name = cluster.name(node);
+        let mut traffic = Traffic::start(cluster, timeline)?;
+        // The cable first, so that nothing says good-bye.
+        cluster.host(node).port_forwards(false)?;
+        cluster.kill_agent(node);
+        let at = cluster.kill_server(node);
+        cleanup(cluster.programs(), cluster.host(node))?;
+        let now = mac(cluster.host(node))?.replace("02:00", "02:01");
+        let change = format!(
+            "ip link set {NIC} down; ip link set {NIC} address {now}; ip link set {NIC} up; \
+             ip route replace default via 10.0.0.1"
+        );
+        sh(cluster.host(node), &change)?;
+        traffic.load.go_on(100)?;
+        cluster.host(node).port_forwards(true)?;
+        cluster.start_server(node)?;
+        cluster.wait_for_server(node)?;
+        cluster.start_agent(node)?;
+        cluster.wait_until_settled()?;
+        let all = cluster.nodes();
+        cluster.wait_for_status("all know the new address", &all, |own, _, status| {
+            let entry = status.node(own.host(node));
+            entry.is_some_and(|entry| entry.mac.as_ref() == Some(&now))
+        })?;
+        let back = boot_now();
+        traffic.load.go_on(200)?;
+        let down = Down { server: &name, at };
+        let requests = traffic.finish(&mut outcome, Some(down))?;
+        outcome.promise(has_served(&requests, &name, back), || {
+            format!("{name} has served no request on its other machine")
+        });
+        promise_members(&mut outcome, cluster, 3)?;
+        timeline.event(format!(
+            "{name} has come back with another Ethernet address"
+        ));
+    }
     Ok(outcome)
 }
 

@@ -1,6 +1,6 @@
-//! Two clusters without a list on one segment, whose VIPs have the same last byte, and so the same VRRP
-//! router: the segment is a /16, say. Neither takes the other's nodes, whether one has a key or both
-//! have different ones.
+//! Two clusters without a list on one segment, a /23, whose VIPs have the same last byte, and so the same
+//! VRRP router. Neither takes the other's nodes, whether none has a key, one has, or both have different
+//! ones.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::process::output;
 use crate::scenario::{Scenario, Test};
-use crate::topology::{NEXT_VIP, PORT, VIP};
+use crate::topology::{Host, NIC, PORT, TWIN_VIP, VIP, sh};
 use crate::traffic::{Load, Watches, vip};
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
@@ -69,15 +69,21 @@ fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
         let mut make = Command::new(&cluster.programs().vip);
         output(make.args(["key", "--output"]).arg(key)).context("make a key")?;
     }
+    for host in cluster.topology.hosts() {
+        // The remote one is on another segment.
+        if host.name() != "remote" {
+            widen(host)?;
+        }
+    }
     for case in CASES {
         for (number, nodes) in [FIRST, SECOND].into_iter().enumerate() {
             let key = Some(&keys[number]).filter(|_| case.keyed[number]);
             let key = key.map(|key| format!("key_file = \"{}\"\n", key.display()));
-            let vrrp = format!("[vrrp]\nrouter_id = 10\nmode = \"{}\"", case.mode);
+            let vrrp = format!("[vrrp]\nmode = \"{}\"", case.mode);
             let mut config = key.unwrap_or_default() + &cluster.config()?;
             config = config.replace("[vrrp]", &vrrp);
             if number == 1 {
-                config = config.replace(&VIP.to_string(), &NEXT_VIP.to_string());
+                config = config.replace(&VIP.to_string(), &TWIN_VIP.to_string());
             }
             for node in nodes {
                 cluster.start_agent_with(node, &config)?;
@@ -93,6 +99,16 @@ fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Gives a host's address a longer network, which holds both VIPs.
+fn widen(host: &dyn Host) -> Result<()> {
+    let address = host.address();
+    let lines = format!(
+        "ip address add {address}/23 dev {NIC}; ip address del {address}/24 dev {NIC}; \
+         ip route replace default via 10.0.0.1 || true"
+    );
+    sh(host, &lines).map(drop)
+}
+
 fn apart(cluster: &mut Cluster, outcome: &mut Outcome, case: &Case) -> Result<()> {
     let mut owners = Vec::new();
     for nodes in [FIRST, SECOND] {
@@ -102,7 +118,7 @@ fn apart(cluster: &mut Cluster, outcome: &mut Outcome, case: &Case) -> Result<()
     let client = cluster.topology.client.as_ref();
     let count = cluster.pace().watches / 2;
     let mut held = Vec::new();
-    for target in [vip(), format!("{NEXT_VIP}:{PORT}")] {
+    for target in [vip(), format!("{TWIN_VIP}:{PORT}")] {
         let (watches, before) = Watches::open(cluster, client, &target, count)?;
         held.push((Load::start(cluster, client, &target)?, watches, before));
     }

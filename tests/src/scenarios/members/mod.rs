@@ -3,31 +3,33 @@
 
 mod arrivals;
 mod clusters;
+mod drift;
+mod forged;
 mod lists;
 mod ways;
 
-pub(super) use arrivals::{FAILOVER, FULL, MOVED, UNREADY};
+pub(super) use arrivals::{FAILOVER, FULL, MOVED, REBOOTED, UNREADY};
 pub(super) use clusters::SCENARIO as CLUSTERS;
+pub(super) use drift::SCENARIO as DRIFT;
+pub(super) use forged::{KEYED, UNKEYED};
 pub(super) use lists::SCENARIO as LISTS;
-pub(super) use ways::{BROKEN_LINK, FILTERED, PARTITION};
+pub(super) use ways::{BROKEN_LINK, FILTERED, OWNERS_LINK, PARTITION};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::agent::{NodeStatus, Status};
+use crate::agent::NodeStatus;
 use crate::clock::boot_now;
 use crate::cluster::plan::Planned;
 use crate::cluster::{Cluster, Pace, Plan};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
-use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
-use crate::topology::VIP;
 use crate::topology::vm::Machines;
 use crate::traffic::{ArpMonitor, Traffic};
 
 pub(super) const GROWS: Scenario = Scenario {
     name: "members_grow",
-    promise: "cluster_without_a_list_grows_node_by_node",
+    promise: "cluster_without_a_list_grows_node_by_node_and_shrinks_to_three",
     tests: &[
         Test::netns(one),
         Test::netns(one_dual_stack).cluster("dual_stack"),
@@ -68,13 +70,6 @@ pub(super) const DEMO: Scenario = Scenario {
     run: demo,
 };
 
-pub(super) const KEYED: Scenario = Scenario {
-    name: "forged",
-    promise: "agents_with_a_key_believe_nothing_that_is_forged",
-    tests: &[Test::netns(keyed)],
-    run: forged,
-};
-
 #[expect(clippy::unnecessary_wraps, reason = "as plans of machines are")]
 fn on_machines(machines: Machines, founders: u8, nodes: u8) -> Planned {
     Ok(Plan {
@@ -82,13 +77,6 @@ fn on_machines(machines: Machines, founders: u8, nodes: u8) -> Planned {
         nodes,
         ..Plan::on_machines(Pace::CALM, machines)
     })
-}
-
-fn keyed() -> Plan {
-    Plan {
-        keyed: true,
-        ..Plan::found_by(3, 4, "")
-    }
 }
 
 fn one() -> Plan {
@@ -160,7 +148,6 @@ fn grow(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let joined = boot_now();
     traffic.load.go_on(200)?;
     let requests = traffic.finish(&mut outcome, None)?;
-    super::steps::promise_one_answer(&mut outcome, &arp.report()?);
     for node in cluster.nodes() {
         let name = cluster.name(node);
         outcome.promise(has_served(&requests, &name, joined), || {
@@ -168,7 +155,58 @@ fn grow(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
         });
     }
     promise_members(&mut outcome, cluster, nodes)?;
+    for size in (3..nodes).rev() {
+        let traffic = Traffic::start(cluster, timeline)?;
+        let owner = cluster.owner()?;
+        // The owner first.
+        let node = if size == nodes - 1 {
+            owner
+        } else {
+            super::steps::another_than(cluster, owner)
+        };
+        leave(cluster, &mut outcome, traffic, node)?;
+        promise_members(&mut outcome, cluster, size)?;
+        timeline.event(format!("{size} nodes, without {}", cluster.name(node)));
+    }
+    super::steps::promise_one_answer(&mut outcome, &arp.report()?);
     Ok(outcome)
+}
+
+/// A node leaves by `vip leave`, and then its API server ends.
+fn leave(
+    cluster: &mut Cluster,
+    outcome: &mut Outcome,
+    mut traffic: Traffic,
+    node: usize,
+) -> Result<()> {
+    let name = cluster.name(node);
+    let said = cluster.vip(node, &["leave", "--timeout", "1s"])?;
+    outcome.promise(said.contains("has left the cluster"), || {
+        format!("{name} says: {said}")
+    });
+    let left = cluster.vip(node, &["status"]);
+    let text = left.unwrap_or_else(|error| format!("{error:#}"));
+    outcome.promise(text.contains("has left the cluster"), || {
+        format!("its status says: {text}")
+    });
+    cluster.stop_agent(node)?;
+    let dry = cluster.vip(node, &["cleanup", "--dry-run"])?;
+    // What the agent may not unmount any more, and its own files.
+    let ours = ["bpffs mounted", "/var/lib/vip", "/run/vip"];
+    let rest = |line: &&str| !ours.iter().any(|known| line.contains(known));
+    let kernel: Vec<&str> = dry.lines().filter(rest).collect();
+    outcome.promise(kernel.is_empty(), || {
+        format!("{name} has left these in the kernel: {kernel:?}")
+    });
+    // Its watches end with its server, as in a node's shutdown.
+    let at = cluster.depart(node);
+    cluster.wait_until_settled()?;
+    traffic.load.go_on(100)?;
+    let down = Down { server: &name, at };
+    let requests = traffic.finish(outcome, Some(down))?;
+    let late = has_served(&requests, &name, at);
+    outcome.promise(!late, || format!("{name} has served after it left"));
+    Ok(())
 }
 
 /// A new node comes, and an old one leaves, three times, each time the owner.
@@ -180,37 +218,12 @@ fn replace(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
         cluster.wait_until_settled()?;
         traffic.load.go_on(100)?;
         let owner = cluster.owner()?;
-        let name = cluster.name(owner);
-        let said = cluster.vip(owner, &["leave", "--timeout", "1s"])?;
-        outcome.promise(said.contains("has left the cluster"), || {
-            format!("{name} says: {said}")
-        });
-        let left = cluster.vip(owner, &["status"]);
-        let text = left.unwrap_or_else(|error| format!("{error:#}"));
-        outcome.promise(text.contains("has left the cluster"), || {
-            format!("its status says: {text}")
-        });
-        cluster.stop_agent(owner)?;
-        let dry = cluster.vip(owner, &["cleanup", "--dry-run"])?;
-        // What the agent may not unmount any more, and its own files.
-        let ours = ["bpffs mounted", "/var/lib/vip", "/run/vip"];
-        let rest = |line: &&str| !ours.iter().any(|known| line.contains(known));
-        let kernel: Vec<&str> = dry.lines().filter(rest).collect();
-        outcome.promise(kernel.is_empty(), || {
-            format!("{name} has left these in the kernel: {kernel:?}")
-        });
-        // Its watches end with its server, as in a node's shutdown.
-        let at = cluster.depart(owner);
-        cluster.wait_until_settled()?;
-        traffic.load.go_on(100)?;
-        let down = Down { server: &name, at };
-        let requests = traffic.finish(&mut outcome, Some(down))?;
-        let late = has_served(&requests, &name, at);
-        outcome.promise(!late, || format!("{name} has served after it left"));
+        leave(cluster, &mut outcome, traffic, owner)?;
         promise_members(&mut outcome, cluster, 3)?;
         timeline.event(format!(
-            "{} in the place of {name}, which owned the VIP",
-            cluster.name(newcomer)
+            "{} in the place of {}, which owned the VIP",
+            cluster.name(newcomer),
+            cluster.name(owner)
         ));
     }
     Ok(outcome)
@@ -296,88 +309,4 @@ fn restart(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     timeline.event("a newcomer after that");
     traffic.finish(&mut outcome, None)?;
     Ok(outcome)
-}
-
-/// Packets of the agents are recorded on a node, and the client sends them again, changes them, and
-/// makes some of its own. Then a newcomer joins all the same.
-fn forged(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
-    let mut outcome = Outcome::new("forged");
-    let owner = cluster.owner()?;
-    let mut traffic = Traffic::start(cluster, timeline)?;
-    for victim in [owner, super::steps::another_than(cluster, owner)] {
-        let host = cluster.host(victim);
-        let testbed = cluster.programs().testbed.as_os_str();
-        let mut record = host.command(testbed);
-        let recorded = output(record.args(["record", "--own", &host.address().to_string()]))?;
-        let file = cluster.work().join("recorded");
-        std::fs::write(&file, recorded).context("write what was recorded")?;
-        let before = cluster.status(victim)?;
-        let mac = before.node(host).and_then(|node| node.mac.clone());
-        let mac = mac.context("the node does not know its own Ethernet address")?;
-        let client = cluster.topology.client.as_ref();
-        let mut forge = client.command(testbed);
-        forge.args(["forge", "--vip", &VIP.to_string(), "--mac", &mac]);
-        forge.args(["--own", &client.address().to_string()]);
-        let sent = output(forge.arg("--recorded").arg(&file))?;
-        traffic.load.go_on(100)?;
-        let after = cluster.status(victim)?;
-        let kinds: Vec<&str> = sent.lines().collect();
-        timeline.event(format!(
-            "to {}, in vain: {}",
-            cluster.name(victim),
-            kinds.join(", ")
-        ));
-        for event in [
-            "bfd_down",
-            "owner",
-            "became_owner",
-            "became_backup",
-            "member_admitted",
-        ] {
-            let (then, now) = (before.event_count(event), after.event_count(event));
-            outcome.promise(then == now, || {
-                format!("{event} happened {now} times, not {then}")
-            });
-        }
-        promise_counted(&mut outcome, &before, &after, victim == owner);
-    }
-    let last = cluster.owner()?;
-    outcome.promise(last == owner, || "the VIP has moved".to_owned());
-    cluster.arrive(3)?;
-    cluster.wait_until_settled()?;
-    traffic.load.go_on(100)?;
-    traffic.finish(&mut outcome, None)?;
-    Ok(outcome)
-}
-
-/// Each kind of forged packets was counted. `owner`: the node is the owner, whom nobody sends
-/// advertisements that could be recorded.
-fn promise_counted(outcome: &mut Outcome, before: &Status, after: &Status, owner: bool) {
-    let hellos = |status: &Status, why: &str| {
-        let membership = status.membership.as_ref();
-        membership.and_then(|them| them.refused.get(why).copied())
-    };
-    for why in ["plain", "forged", "foreign", "repeated"] {
-        let counted = hellos(after, why) > hellos(before, why);
-        outcome.promise(counted, || {
-            format!("hellos refused as {why} were not counted")
-        });
-    }
-    let others = |status: &Status, protocol: &str, why: &str| {
-        let mut all = status.refused.iter();
-        let found = all.find(|one| one.protocol == protocol && one.reason == why);
-        found.map(|one| one.packets)
-    };
-    let bfd = ["missing", "digest", "sequence"].map(|why| ("bfd", why));
-    let vrrp = ["plain", "number", "unopened"].map(|why| ("vrrp", why));
-    let vrrp = if owner { &vrrp[..0] } else { &vrrp };
-    for (protocol, why) in bfd.iter().chain(vrrp).copied() {
-        let counted = others(after, protocol, why) > others(before, protocol, why);
-        outcome.promise(counted, || {
-            format!(
-                "{protocol} packets refused as {why} were not counted: {:?}",
-                after.refused
-            )
-        });
-    }
 }

@@ -3,16 +3,17 @@
 //! what is out of their reach.
 
 use anyhow::Result;
+use vip_node::bfd::State;
 
-use super::super::steps::others_than;
+use super::super::steps::{another_than, others_than};
 use super::{has_served, promise_members, three, wait_until_serving};
-use crate::agent::cleanup;
+use crate::agent::{cleanup, session_is};
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Plan};
-use crate::load::Summary;
+use crate::load::{Request, Summary};
 use crate::outcome::{Outcome, Timeline};
 use crate::scenario::{Scenario, Test};
-use crate::topology::{Host, sh};
+use crate::topology::{Host, reach, sh};
 use crate::traffic::{Traffic, Watches, vip};
 
 pub(in crate::scenarios) const FILTERED: Scenario = Scenario {
@@ -27,6 +28,13 @@ pub(in crate::scenarios) const BROKEN_LINK: Scenario = Scenario {
     promise: "broken_link_of_two_members_keeps_no_newcomer_out",
     tests: &[Test::netns(three)],
     run: broken_link,
+};
+
+pub(in crate::scenarios) const OWNERS_LINK: Scenario = Scenario {
+    name: "broken_link_of_the_owner",
+    promise: "broken_link_of_the_owner_and_a_member_keeps_no_newcomer_out",
+    tests: &[Test::netns(three)],
+    run: owners_link,
 };
 
 pub(in crate::scenarios) const PARTITION: Scenario = Scenario {
@@ -102,7 +110,7 @@ fn broken_link(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
     let backups = others_than(cluster, owner);
     let (a, b) = (backups[0], backups[1]);
     let mut traffic = Traffic::start(cluster, timeline)?;
-    cluster.host(a).reaches(cluster.host(b), false)?;
+    reach(cluster.host(a), cluster.host(b), false)?;
     for (here, there) in [(a, b), (b, a)] {
         cluster.wait_for_status("they do not hear each other", &[here], |own, _, status| {
             let entry = status.node(own.host(there));
@@ -121,7 +129,7 @@ fn broken_link(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
     timeline.event(format!("{name} has joined"));
     let same = cluster.owner()?;
     outcome.promise(same == owner, || "the VIP has moved".to_owned());
-    cluster.host(a).reaches(cluster.host(b), true)?;
+    reach(cluster.host(a), cluster.host(b), true)?;
     cluster.wait_until_settled()?;
     traffic.load.go_on(100)?;
     timeline.event("they hear each other again");
@@ -133,11 +141,100 @@ fn broken_link(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
     Ok(outcome)
 }
 
+/// The owner and another member do not hear each other, or one does not hear the other. What they held
+/// may wait until they do: frames that one of them gets do not reach the other. Nothing is reset, and
+/// nobody else is affected.
+fn owners_link(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(OWNERS_LINK.name);
+    for (newcomer, [owner_hears, other_hears]) in
+        [(3, [false, false]), (4, [false, true]), (5, [true, false])]
+    {
+        let owner = cluster.owner()?;
+        let other = another_than(cluster, owner);
+        let ends = [owner, other].map(|node| cluster.name(node));
+        let mut traffic = Traffic::start(cluster, timeline)?;
+        let hear = |cluster: &Cluster, hear: bool| {
+            let (owner, other) = (cluster.host(owner), cluster.host(other));
+            if !owner_hears {
+                owner.hears(other, hear)?;
+            }
+            if !other_hears {
+                other.hears(owner, hear)?;
+            }
+            anyhow::Ok(())
+        };
+        hear(cluster, false)?;
+        for (here, there) in [(owner, other), (other, owner)] {
+            cluster.wait_for_status("their session is down", &[here], |own, _, status| {
+                let entry = status.node(own.host(there));
+                entry.is_some_and(|entry| !session_is(entry, State::Up))
+            })?;
+        }
+        traffic.load.go_on(100)?;
+        cluster.arrive(newcomer)?;
+        let all = cluster.nodes();
+        wait_until_serving(cluster, &all, &[newcomer])?;
+        let joined = boot_now();
+        traffic.load.go_on(200)?;
+        let name = cluster.name(newcomer);
+        timeline.event(format!(
+            "{name} has joined; {} hears {}: {owner_hears}, the reverse: {other_hears}",
+            ends[0], ends[1]
+        ));
+        hear(cluster, true)?;
+        let healed = boot_now();
+        cluster.wait_until_settled()?;
+        traffic.load.go_on(100)?;
+        let requests = finish_without(&mut outcome, traffic, &ends, healed)?;
+        outcome.promise(has_served(&requests, &name, joined), || {
+            format!("{name} has served no request")
+        });
+        promise_members(&mut outcome, cluster, newcomer + 1)?;
+        let last = cluster.owner()?;
+        timeline.event(format!(
+            "they hear each other again, {} owns the VIP, {} requests waited too long",
+            cluster.name(last),
+            outcome.lost_with_server
+        ));
+    }
+    Ok(outcome)
+}
+
+/// Ends the traffic. What these servers held at a time may have waited for so long that its client gave
+/// up; a reset counts.
+fn finish_without(
+    outcome: &mut Outcome,
+    mut traffic: Traffic,
+    servers: &[String],
+    at: u64,
+) -> Result<Vec<Request>> {
+    let after = traffic.watches.wait_for_verdict(boot_now(), None)?;
+    let gave_up = |how: &Option<String>| how.as_deref() == Some("timeout");
+    for (before, after) in traffic.before.watches.iter().zip(&after.watches) {
+        let held = before.server.as_ref();
+        let waited = held.is_some_and(|name| servers.contains(name)) && gave_up(&after.ended);
+        outcome.watches_cut_living += usize::from(after.ended.is_some() && !waited);
+    }
+    outcome.watches += after.watches.len();
+    let requests = traffic.load.stop()?;
+    let others = requests.iter().filter(|request| {
+        let mut servers = servers.iter();
+        let held = servers.any(|name| request.was_held_by(name, at));
+        !(held && gave_up(&request.error))
+    });
+    let summary = Summary::of(others);
+    outcome.requests += requests.len();
+    outcome.lost_with_server += requests.len() - summary.requests;
+    outcome.failed += summary.failed;
+    outcome.promise_nothing_lost(&summary);
+    Ok(requests)
+}
+
 /// Cuts all ways between two groups of hosts, or mends them.
 fn join(ours: &[&dyn Host], theirs: &[&dyn Host], together: bool) -> Result<()> {
     for our in ours {
         for their in theirs {
-            our.reaches(*their, together)?;
+            reach(*our, *their, together)?;
         }
     }
     Ok(())

@@ -68,6 +68,42 @@ impl Params {
     fn interval(self) -> Micros {
         Micros::from_duration(self.interval)
     }
+
+    /// The part that may change while the session is up.
+    #[must_use]
+    pub const fn timers(self) -> Timers {
+        Timers {
+            detect_mult: self.detect_mult,
+            interval: self.interval,
+        }
+    }
+}
+
+/// The timers of a session, which may change while it is up ([`Session::set_timers`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timers {
+    /// As [`Params::detect_mult`].
+    pub detect_mult: NonZeroU8,
+    /// As [`Params::interval`].
+    pub interval: Duration,
+}
+
+/// Timers of this side, as a packet of its own has told them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Told {
+    detect_mult: NonZeroU8,
+    desired_min_tx: Micros,
+    /// As configured: packets may be sent less often.
+    interval: Duration,
+}
+
+impl Told {
+    /// From this side's last packet to the end of the other side's detection time, if that goes by
+    /// these timers and requires that time between packets.
+    fn detection(self, required_min_rx: Micros) -> Duration {
+        let interval = self.desired_min_tx.max(required_min_rx).duration();
+        interval * u32::from(self.detect_mult.get())
+    }
 }
 
 /// State of the path to a node's API server, as its packets tell while the session is up: by the
@@ -134,6 +170,12 @@ pub struct Session {
     desired_min_tx: Micros,
     /// The same as it is in force: during a Poll sequence still the shorter one (section 6.8.3).
     transmit: Micros,
+    /// `bfd.RequiredMinRxInterval` as the detection time goes by it: during a Poll sequence still the
+    /// longer one (section 6.8.3).
+    expected: Micros,
+    /// Other timers than those in its packets now, by which the other side may go until the Poll
+    /// sequence ends.
+    former: Vec<Told>,
     /// A Poll sequence is on: packets carry the P bit until one with the F bit arrives.
     polling: bool,
     /// Packets with the P bit that have no answer yet, and those of them that were sent before the
@@ -179,6 +221,8 @@ impl Session {
             usual_min_tx: params.interval(),
             desired_min_tx: slow,
             transmit: slow,
+            expected: params.interval(),
+            former: Vec::new(),
             polling: false,
             unanswered: 0,
             outdated: 0,
@@ -260,7 +304,7 @@ impl Session {
     #[must_use]
     pub fn detection_time(&self) -> Duration {
         self.remote.map_or(Duration::ZERO, |remote| {
-            let interval = self.params.interval().max(remote.desired_min_tx);
+            let interval = self.expected.max(remote.desired_min_tx);
             interval.duration() * u32::from(remote.detect_mult.get())
         })
     }
@@ -295,19 +339,42 @@ impl Session {
     /// side sends nothing more. The other side computes it (section 6.8.4) from this side's last
     /// packet: this side's multiplier, times the greater of the interval in that packet and the
     /// interval that the other side requires. While timers change, the other side may know the old
-    /// or the new values, so the smaller ones count.
+    /// or the new ones, so those count that end sooner.
     ///
     /// This is exact if the last packet arrives, and if packets of the other side are not reordered
     /// while it changes its own timers.
     #[must_use]
     pub fn remote_detection_deadline(&self) -> Option<BootNanos> {
+        self.first_of_told(|_, end| end)
+    }
+
+    /// Half an interval before [`Self::remote_detection_deadline`]: for differences between clocks,
+    /// and for the packet's travel time.
+    #[must_use]
+    pub fn believed_until(&self) -> Option<BootNanos> {
+        self.first_of_told(|told, end| end.before(told.interval / 2))
+    }
+
+    /// The first time that is made of timers by which the other side may go, and the end of its
+    /// detection time with them.
+    fn first_of_told(&self, time: impl Fn(&Told, BootNanos) -> BootNanos) -> Option<BootNanos> {
         let remote = self.remote.filter(|_| self.state == State::Up)?;
-        let advertised = self.desired_min_tx.min(self.transmit);
-        let interval = advertised.max(remote.required_min_rx).duration();
-        Some(
-            self.sent
-                .after(interval * u32::from(self.params.detect_mult.get())),
-        )
+        let current = self.told();
+        let all = self.former.iter().chain([&current]);
+        let times = all.map(|told| {
+            let end = self.sent.after(told.detection(remote.required_min_rx));
+            time(told, end)
+        });
+        times.min()
+    }
+
+    /// The timers in this side's packets.
+    fn told(&self) -> Told {
+        Told {
+            detect_mult: self.params.detect_mult,
+            desired_min_tx: self.desired_min_tx,
+            interval: self.params.interval,
+        }
     }
 
     /// Tells the other side the state of the path to this node's API server. If the session is up,
@@ -462,7 +529,11 @@ impl Session {
         if let (Some(auth), Some(sequence)) = (&self.auth, sequence)
             && proves
         {
-            auth.in_order(now, self.is_up(), packet.detect_mult, sequence)?;
+            // Packets may have been lost by the multiplier of before.
+            let before = self.remote.map(|remote| remote.detect_mult);
+            let detect_mult =
+                before.map_or(packet.detect_mult, |mult| mult.max(packet.detect_mult));
+            auth.in_order(now, self.is_up(), detect_mult, sequence)?;
         }
         let before = self.transmit_interval();
         if proves {
@@ -496,6 +567,8 @@ impl Session {
             } else if self.polling {
                 self.polling = false;
                 self.transmit = self.desired_min_tx;
+                self.expected = self.params.interval();
+                self.former.clear();
             }
         }
         if self.state == State::AdminDown {
@@ -556,11 +629,40 @@ impl Session {
         interval: Duration,
         out: &mut Vec<Action>,
     ) {
-        self.usual_min_tx = Micros::from_duration(interval);
+        let timers = self.params.timers();
+        self.set_timers(now, timers, interval, out);
+    }
+
+    /// Changes the timers. `transmit`: the time between this side's packets while up, as for
+    /// [`Self::set_transmit_interval`].
+    ///
+    /// If the session is up, a Poll sequence tells the other side. Until it ends, this side sends as
+    /// often as it did, and waits for packets as long as it did, if that is more often or longer
+    /// (section 6.8.3). So nothing goes down, whatever timers the other side has.
+    pub fn set_timers(
+        &mut self,
+        now: BootNanos,
+        timers: Timers,
+        transmit: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let before = self.told();
+        let Timers {
+            detect_mult,
+            interval,
+        } = timers;
+        (self.params.detect_mult, self.params.interval) = (detect_mult, interval);
+        self.usual_min_tx = Micros::from_duration(transmit);
+        // One that comes up a moment later may be known by them.
+        if !self.former.contains(&before) {
+            self.former.push(before);
+        }
         if self.state == State::Up {
+            self.expected = self.expected.max(self.params.interval());
             self.poll();
             self.transmit_soon(now, out);
         } else {
+            self.expected = self.params.interval();
             // The session may come up before the other side has heard of it.
             self.advertise(self.usual_min_tx.max(SLOW));
         }
@@ -643,6 +745,8 @@ impl Session {
         self.polling = false;
         self.unanswered = 0;
         self.outdated = 0;
+        self.expected = self.params.interval();
+        self.former.clear();
         self.desired_min_tx = self.usual_min_tx.max(SLOW);
         self.transmit = self.desired_min_tx;
     }

@@ -364,6 +364,87 @@ proptest! {
             );
         }
     }
+
+    #[test]
+    fn timers_change_on_both_sides_and_nothing_goes_down_or_is_believed_for_too_long(
+        a in 10_u64..1000, b in 10_u64..1000, mult in 2_u8..6,
+        delay in 0_u64..100,
+        changes in prop::collection::vec((0_usize..2, 10_u64..1000, 2_u8..10, 0_u64..300), 0..8),
+        silent_after in prop_oneof![0_u64..40, 0_u64..4000],
+    ) {
+        let delay = MS * 8 * delay / 100;
+        let mut wire = Wire::new(params(a, mult), params(b, 3), [delay, delay]);
+        wire.run(Duration::from_secs(12));
+        prop_assert!(wire.both_up());
+        for (end, interval, detect_mult, then) in changes {
+            let timers = params(interval, detect_mult).timers();
+            wire.drive(end, |session, now, out| {
+                session.set_timers(now, timers, timers.interval, out);
+            });
+            // The owner must be able to renew its lease before that ends.
+            let now = wire.now;
+            for session in &wire.ends {
+                let until = session.believed_until().unwrap();
+                prop_assert!(until > now && until > session.next_packet());
+            }
+            wire.run(Duration::from_millis(then));
+        }
+        wire.run(Duration::from_millis(silent_after));
+        prop_assert!(wire.both_up());
+        prop_assert_eq!(&wire.downs, &[vec![], vec![]]);
+        wire.silent[0] = true;
+        let until = wire.ends[0].believed_until().unwrap();
+        let patience = wire.ends[0].remote_detection_deadline().unwrap();
+        prop_assert!(until < patience);
+        while wire.downs[1].is_empty() {
+            let before = wire.now;
+            wire.run(Duration::from_micros(500));
+            prop_assert!(
+                wire.downs[1].is_empty() || patience <= before.after(Duration::from_micros(500)),
+                "gone at {:?}, not before {:?} was expected", wire.now, patience
+            );
+        }
+    }
+}
+
+#[test]
+fn changed_timers_count_as_section_6_8_3_says() {
+    let mut wire = up(params(100, 3), params(100, 3));
+    let set = |interval_ms, detect_mult| {
+        let timers = params(interval_ms, detect_mult).timers();
+        move |session: &mut Session, now, out: &mut Vec<Action>| {
+            session.set_timers(now, timers, timers.interval, out);
+        }
+    };
+    let ms = Duration::from_millis;
+    // Answers take some time.
+    wire.delay = [MS, 50 * MS];
+    wire.drive(0, set(20, 5));
+    assert_eq!(wire.ends[0].detection_time(), ms(300), "the longer one");
+    wire.run(ms(45));
+    assert_eq!(wire.ends[0].detection_time(), ms(300));
+    wire.run(ms(1000));
+    assert_eq!(
+        wire.ends[0].transmit_interval(),
+        ms(100),
+        "the other side's"
+    );
+    assert_eq!(wire.ends[1].detection_time(), ms(500));
+    assert!(!wire.ends[0].polling && wire.both_up());
+    assert_eq!(wire.ends[0].detection_time(), ms(300), "the other side's");
+    wire.drive(1, set(20, 3));
+    wire.run(ms(3000));
+    let times = wire.ends.each_ref().map(Session::detection_time);
+    assert_eq!(times, [ms(60), ms(100)]);
+    // A longer one: it waits at once, and sends less often after the answer.
+    wire.drive(0, set(200, 2));
+    assert_eq!(wire.ends[0].detection_time(), ms(600));
+    assert_eq!(wire.ends[0].transmit_interval(), ms(20));
+    wire.run(ms(3000));
+    assert_eq!(wire.ends[0].transmit_interval(), ms(200));
+    let times = wire.ends.each_ref().map(Session::detection_time);
+    assert_eq!(times, [ms(600), ms(400)]);
+    assert_eq!(wire.downs, [vec![], vec![]]);
 }
 
 #[test]

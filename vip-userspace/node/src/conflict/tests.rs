@@ -73,6 +73,26 @@ fn segment_is_asked_three_times_before_the_claim() {
 }
 
 #[test]
+fn rival_that_is_removed_is_not_told_of_again() {
+    let mut conflicts = conflicts();
+    let mut out = Vec::new();
+    for ms in [0, 3000] {
+        conflicts.on_claim(at(ms), mac(1), Some(index(1)), true, &owner(), &mut out);
+    }
+    let is_told = |action: &Action| matches!(action, Action::Report(Report::TwoOwners { .. }));
+    assert!(out.iter().any(is_told), "{out:?}");
+    let mut removed = conflicts.clone();
+    removed.remove(index(2));
+    removed.remove(index(1));
+    let is_over = Report::TwoOwners {
+        node: index(1),
+        present: false,
+    };
+    assert!(over(&mut conflicts, 60_000, &owner()).contains(&is_over));
+    assert!(!over(&mut removed, 60_000, &owner()).contains(&is_over));
+}
+
+#[test]
 fn segment_is_not_asked_where_the_answer_is_known() {
     let mut resumes = conflicts();
     resumes.on_start(at(0), true);

@@ -195,6 +195,18 @@ impl Election {
         self.machine.interval()
     }
 
+    /// See [`Machine::tune`].
+    pub(crate) fn tune(
+        &mut self,
+        now: BootNanos,
+        timers: vrrp::Timers,
+        extra: Duration,
+    ) -> Vec<Action> {
+        self.preempts = timers.preempt;
+        let actions = self.machine.tune(now, timers, extra);
+        self.translate(actions)
+    }
+
     /// Makes it longer than configured by `extra`.
     pub(crate) fn lengthen(&mut self, now: BootNanos, extra: Duration) -> Vec<Action> {
         let actions = self.machine.lengthen(now, extra);

@@ -16,6 +16,10 @@ const FRESH: u32 = 5;
 /// may have the connection.
 const HOLD: u32 = 3;
 
+/// Hello intervals that an agent which is no member has for proving that it may be one. Until then it
+/// counts as one that may have connections.
+const PROOF: u32 = 30;
+
 /// Least time between two hellos, as a part of the interval.
 const SPACING: u32 = 50;
 
@@ -36,9 +40,13 @@ pub(super) struct Host {
     pub(super) instance: Instance,
     pub(super) latest: u32,
     pub(super) weight: u16,
+    /// When this run of it was heard first, and last.
+    pub(super) since: BootNanos,
     pub(super) at: BootNanos,
     /// It is no member, and has not proved that it may be one.
     pub(super) unproved: bool,
+    /// It has owned the VIP, or has other members.
+    pub(super) established: bool,
 }
 
 /// A member that was forgotten.
@@ -96,6 +104,12 @@ impl Exchange {
         }
     }
 
+    /// Another time between hellos.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+        self.hurry();
+    }
+
     pub(super) fn on_start(&mut self, now: BootNanos) {
         self.next = Some(now);
     }
@@ -148,14 +162,21 @@ impl Exchange {
         })
     }
 
-    /// Whether an agent is heard that has not proved to be a member, and has a lower address.
-    pub(super) fn hears_unproved_below(&self, now: BootNanos, own: IpAddr) -> bool {
+    /// Whether this node gives way to an agent that has not proved to be a member: one that is
+    /// established, if this node is not; of two that are alike, the one with the lower address.
+    pub(super) fn gives_way(&self, now: BootNanos, established: bool) -> bool {
+        let goes_first = |host: &Host| match (host.established, established) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) | (false, false) => host.address < self.address,
+        };
         let mut hosts = self.hosts.iter();
-        hosts.any(|host| host.unproved && host.address < own && self.is_fresh(now, host.at))
+        hosts.any(|host| host.unproved && goes_first(host) && self.is_fresh(now, host.at))
     }
 
-    /// Whether a hello answers one that this node sent lately.
-    pub(super) fn is_answer(&self, now: BootNanos, hello: &Hello) -> bool {
+    /// When this node sent the latest hello that this one answers; `None` if it answers none that was
+    /// sent lately.
+    pub(super) fn answered(&self, now: BootNanos, hello: &Hello) -> Option<BootNanos> {
         let named = hello.heard.iter();
         let named = named
             .filter(|heard| heard.address == self.address && heard.instance == self.instance)
@@ -165,11 +186,12 @@ impl Exchange {
             .iter()
             .find(|line| line.address == self.address);
         let line = line.filter(|line| line.instance == Some(self.instance));
-        let mut latest = named.chain(line.map(|line| line.latest));
-        latest.any(|latest| {
-            let sent = self.sent.iter().find(|(number, _)| *number == latest);
-            sent.is_some_and(|(_, at)| self.is_fresh(now, *at))
-        })
+        let latest = named.chain(line.map(|line| line.latest));
+        let sent = latest.filter_map(|latest| {
+            let sent = self.sent.iter().find(|(number, _)| *number == latest)?;
+            Some(sent.1)
+        });
+        sent.filter(|at| self.is_fresh(now, *at)).max()
     }
 
     /// Whether the sender of a hello hears this node, and does not believe it yet: it waits for an
@@ -203,6 +225,9 @@ impl Exchange {
         unproved: bool,
     ) {
         let instance = hello.instance;
+        let known = self.hosts.iter().find(|host| host.address == address);
+        let known = known.filter(|host| host.instance == instance);
+        let since = known.map_or(now, |host| host.since);
         self.forget_host(address);
         self.hosts.insert(
             0,
@@ -211,18 +236,37 @@ impl Exchange {
                 instance,
                 latest: hello.number,
                 weight: hello.sender().weight,
+                since,
                 at: now,
                 unproved,
+                established: hello.established,
             },
         );
         self.hosts.truncate(MAX_HOSTS);
         self.hurry();
     }
 
+    /// Nothing is reset for some time, because this agent may have the connection: for longer only
+    /// if it proves that it may be a member.
+    pub(super) fn hold_for(&mut self, now: BootNanos, address: IpAddr) {
+        let host = self.hosts.iter().find(|host| host.address == address);
+        if host.is_some_and(|host| now.since(host.since) < self.interval * PROOF) {
+            self.hold(now);
+        }
+    }
+
+    /// Notes an agent that is not in the closed list. It gets an answer at once when it is new: it hears
+    /// this node, so that two would otherwise answer each other without end.
+    pub(super) fn note_stranger(&mut self, now: BootNanos, address: IpAddr, hello: &Hello) {
+        let is_it = |host: &Host| (host.address, host.instance) == (address, hello.instance);
+        let hurries = self.hurries || !self.hosts.iter().any(is_it);
+        self.note_host(now, address, hello, false);
+        self.hurries = hurries;
+    }
+
     /// Remembers that a member was forgotten.
     pub(super) fn bury(&mut self, now: BootNanos, address: IpAddr, instance: Instance) {
-        self.buried
-            .retain(|buried| buried.address != address || buried.instance != instance);
+        self.dig_up(address, instance);
         self.buried.insert(
             0,
             Buried {
@@ -234,8 +278,16 @@ impl Exchange {
         self.buried.truncate(MAX_BURIED);
     }
 
-    pub(super) fn is_buried(&self, address: IpAddr, instance: Instance) -> bool {
+    /// When a member was forgotten; `None` if this run of it was not.
+    pub(super) fn buried(&self, address: IpAddr, instance: Instance) -> Option<BootNanos> {
         let mut buried = self.buried.iter();
-        buried.any(|buried| buried.address == address && buried.instance == instance)
+        let found = buried.find(|buried| buried.address == address && buried.instance == instance);
+        found.map(|buried| buried.at)
+    }
+
+    /// A run that was forgotten goes on: it may be a member again.
+    pub(super) fn dig_up(&mut self, address: IpAddr, instance: Instance) {
+        self.buried
+            .retain(|buried| buried.address != address || buried.instance != instance);
     }
 }

@@ -17,11 +17,14 @@ impl Membership {
     }
 
     /// What this node tells of itself from now on. Too long a text is cut between two characters.
-    pub(crate) fn set_text(&mut self, mut text: String) {
+    /// `at_once`: a hello is due.
+    pub(crate) fn set_text(&mut self, mut text: String, at_once: bool) {
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         if self.exchange.text != text {
             self.exchange.text = text;
-            self.exchange.hurry();
+            if at_once {
+                self.exchange.hurry();
+            }
         }
     }
 
@@ -63,6 +66,7 @@ impl Membership {
         let slots: Vec<BackendIndex> = self.members.mask().iter().collect();
         let own_row = self.installed();
         let joins = self.is_joining();
+        let established = self.is_established();
         let members = self.members.iter().map(|(slot, known)| {
             let own = slot == self.own;
             let row = if own { Some(own_row) } else { known.row };
@@ -104,6 +108,7 @@ impl Membership {
             leaves: false,
             drains,
             joins,
+            established,
             vips: exchange.vips.clone(),
             members,
             own: slots.iter().position(|slot| *slot == self.own)?,
@@ -134,9 +139,18 @@ impl Membership {
         if !is_ours || sender.address != source || source == exchange.address {
             return;
         }
-        let believed = exchange.is_answer(now, hello);
-        if exchange.is_buried(source, hello.instance) {
-            return;
+        let answered = exchange.answered(now, hello);
+        let believed = answered.is_some();
+        if let Some(at) = exchange.buried(source, hello.instance) {
+            if hello.leaves {
+                return;
+            }
+            // A late copy, or a node that was forgotten and runs: it was cut off, or another host has
+            // said good-bye in its name. Only one that runs hears and answers what was sent since then.
+            if answered.is_none_or(|answered| answered <= at) {
+                return exchange.note_host(now, source, hello, false);
+            }
+            exchange.dig_up(source, hello.instance);
         }
         let Some(slot) = self.slot(source) else {
             return self.on_outsider(now, hello, admits, believed, living, out);
@@ -167,7 +181,8 @@ impl Membership {
         }
         self.learn(now, slot, hello, living, out);
         let mine = self.installed().and(living.with(self.own, true));
-        if let Some(known) = self.members.get_mut(slot) {
+        let open = self.open.is_some();
+        if let Some(known) = self.members.get_mut(slot).filter(|_| open) {
             let row = known.row.unwrap_or_default();
             // One that is joining forwards nothing: what it got would be lost.
             let complete = !hello.joins && mine.without(row).is_empty();
@@ -280,8 +295,12 @@ impl Membership {
         let (Some(at), Some(instance)) = (at, line.instance) else {
             return;
         };
-        if self.exchange.is_buried(line.address, instance) {
-            return;
+        if let Some(buried) = self.exchange.buried(line.address, instance) {
+            // The sender may not know yet that it is forgotten.
+            if at < buried.after(self.exchange.telling_time()) {
+                return;
+            }
+            self.exchange.dig_up(line.address, instance);
         }
         // It may have connections, which this node would reset.
         self.exchange.hold(now);
@@ -334,12 +353,15 @@ impl Membership {
         if hello.leaves {
             return;
         }
-        self.exchange.hold(now);
         if self.open.is_none() {
+            self.exchange.hold(now);
             out.push(Event::Stranger(sender.address));
+            // It may have this node in its list, and learns by an answer that it is in no other.
+            self.exchange.note_stranger(now, sender.address, hello);
             return;
         }
         self.exchange.note_host(now, sender.address, hello, !admits);
+        self.exchange.hold_for(now, sender.address);
         if !believed {
             return;
         }

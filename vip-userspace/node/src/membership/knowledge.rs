@@ -44,7 +44,8 @@ pub(super) struct Known {
     pub(super) since: u64,
     /// It is in this node's rank table.
     pub(super) installed: bool,
-    /// Its own rank table has had all living members of this node's, since it was last absent.
+    /// Its own rank table has had all living members of this node's, since it was last absent. With a
+    /// list: all living members have had it in theirs.
     pub(super) complete: bool,
     /// All living members know it.
     pub(super) confirmed: bool,
@@ -53,7 +54,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// One that is known from the start, by a list or from an earlier agent.
+    /// One that is known from the start, by a list (`confirmed`) or from an earlier agent.
     pub(super) const fn stored(identity: Identity, confirmed: bool) -> Self {
         Self {
             identity,
@@ -69,7 +70,7 @@ impl Known {
             evidence: None,
             since: 0,
             installed: true,
-            complete: false,
+            complete: confirmed,
             confirmed,
             gone_since: None,
         }
@@ -80,6 +81,14 @@ impl Known {
         let mut known = Self::stored(identity, false);
         known.instance = Some(instance);
         known.told = true;
+        known.since = change;
+        known.installed = false;
+        known
+    }
+
+    /// One that comes by the change with this number, of a list.
+    pub(super) const fn listed(identity: Identity, change: u64) -> Self {
+        let mut known = Self::stored(identity, false);
         known.since = change;
         known.installed = false;
         known

@@ -29,6 +29,11 @@
 //! the list of another node lacks a member, that member is not confirmed. One that leaves stays in
 //! the list, and drains until it comes back.
 //!
+//! The list may change while agents run, on one node after the other. A member that comes by it gets
+//! nothing at all before all living members have it in their lists: a node that lacks it would not
+//! know by its frames that it has looked for the socket. The agent of a host that is not in the list
+//! is answered, so that it learns by the rows that it is not a member for all, and claims nothing.
+//!
 //! # Joining
 //!
 //! A node whose agent has just started is *joining*: it does not know the other nodes' health yet,
@@ -51,7 +56,7 @@ use self::exchange::Exchange;
 use self::knowledge::Known;
 use crate::election::{Refused, Sealed, Trust};
 use crate::hello::Instance;
-use crate::input::{Member, OpenCluster, Params};
+use crate::input::{Member, OpenCluster, Params, Tuning};
 use crate::priority::default_priority;
 use crate::random::mix;
 use crate::rank::Identity;
@@ -117,6 +122,8 @@ pub(crate) struct Membership {
     own: BackendIndex,
     /// `None`: the list of members is closed.
     open: Option<OpenCluster>,
+    /// Members of a changed list that have no slot yet.
+    listed: Vec<Identity>,
     /// The configured priority of this node.
     own_priority: Option<u8>,
     members: Slots<Known>,
@@ -134,6 +141,8 @@ pub(crate) struct Membership {
     installed: u64,
     /// This node finds itself confirmed.
     confirmed: bool,
+    /// This node has owned the VIP since it started, or went on for an earlier agent.
+    has_owned: bool,
     /// The time limit of joining; `None` without BFD, where agents cannot be heard.
     joining_time: Option<Duration>,
     /// Nodes whose Ethernet address is known, so that frames can be forwarded to them.
@@ -159,6 +168,7 @@ impl Membership {
         Self {
             own: params.own,
             open: params.open,
+            listed: Vec::new(),
             own_priority: params.priority,
             requested: (0, members.mask()),
             members,
@@ -168,10 +178,21 @@ impl Membership {
             changes: 0,
             installed: 0,
             confirmed: closed,
+            has_owned: false,
             joining_time: bfd.map(|interval| JOINING.max(interval * JOINING_INTERVALS)),
             located: BackendMask::EMPTY,
             joining: None,
         }
+    }
+
+    /// Other timers, and another priority of this node.
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
+        if let (Some(open), Some(forget_after)) = (&mut self.open, tuning.forget_after) {
+            open.forget_after = forget_after;
+        }
+        self.own_priority = tuning.priority;
+        self.trust = tuning.trust;
+        self.exchange.set_interval(tuning.hello_interval);
     }
 
     /// The agent starts. `known`: the nodes that an earlier agent found alive; empty if there was
@@ -181,6 +202,7 @@ impl Membership {
             self.joining = self.joining_time.map(|time| now.after(time));
         } else {
             self.confirmed = true;
+            self.has_owned = true;
             for member in self.members.values_mut() {
                 member.confirmed = true;
             }
@@ -193,6 +215,11 @@ impl Membership {
     pub(crate) fn end(&mut self) {
         self.exchange.end();
         self.joining = None;
+    }
+
+    /// Whether members come by themselves.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// This node.
@@ -297,24 +324,75 @@ impl Membership {
     /// The members that have had a view as complete as this node's since they were last absent. They
     /// may get segments.
     pub(crate) fn complete(&self) -> BackendMask {
-        let (own, closed) = (self.own, self.open.is_none());
+        let own = self.own;
         self.members
-            .which(|slot, known| closed || slot == own || known.complete)
+            .which(|slot, known| slot == own || known.complete)
     }
 
-    /// A member's agent is not heard any more: what it knows is not known.
+    /// A member's agent is not heard any more: what it knows is not known. A list goes on to tell it.
     pub(crate) fn on_absent(&mut self, slot: BackendIndex) {
-        if let Some(known) = self.members.get_mut(slot) {
+        if let Some(known) = self.members.get_mut(slot).filter(|_| self.open.is_some()) {
             known.complete = false;
         }
     }
 
+    /// This node owns the VIP.
+    pub(crate) const fn on_owned(&mut self) {
+        self.has_owned = true;
+    }
+
+    /// Whether this node is established: it has owned the VIP, or has other members. A newcomer that
+    /// has proved nothing yet takes the VIP from no such node.
+    fn is_established(&self) -> bool {
+        self.has_owned || self.members.len() > 1
+    }
+
+    /// The closed list has changed. Members that are not in it any more go at once, others come as soon
+    /// as there are slots for them.
+    pub(crate) fn set_list(
+        &mut self,
+        now: BootNanos,
+        mut list: Vec<Identity>,
+        out: &mut Vec<Event>,
+    ) {
+        if self.open.is_some() {
+            return;
+        }
+        let is_listed = |address| list.iter().any(|listed| listed.address == address);
+        let own = self.own;
+        let gone = self
+            .members
+            .which(|slot, known| slot != own && !is_listed(known.identity.address));
+        for slot in gone.iter() {
+            self.remove(now, slot, out);
+        }
+        list.retain(|listed| self.slot(listed.address).is_none());
+        self.listed = list;
+    }
+
+    /// Takes members of the list in that had no slot.
+    fn admit_listed(&mut self, out: &mut Vec<Event>) {
+        let taken = self.members.mask().or(self.resting.mask());
+        let mut listed = std::mem::take(&mut self.listed).into_iter();
+        for slot in BackendMask::ALL.without(taken).iter() {
+            let Some(identity) = listed.next() else {
+                return;
+            };
+            self.changes += 1;
+            self.members
+                .insert(slot, Known::listed(identity, self.changes));
+            self.exchange.forget_host(identity.address);
+            self.exchange.hurry();
+            out.push(Event::Admitted(slot));
+        }
+        self.listed = listed.collect();
+    }
+
     /// Whether this node may own the VIP, as far as the other members know it. `now` matters where
-    /// agents are heard that have not proved that they are members: the lowest address owns the VIP
-    /// until they have.
+    /// agents are heard that have not proved that they are members. Until they have, one of them
+    /// owns the VIP: an established one, or else the one with the lowest address.
     pub(crate) fn may_own(&self, now: BootNanos) -> bool {
-        let own = self.members[self.own].identity.address;
-        self.confirmed && !self.exchange.hears_unproved_below(now, own)
+        self.confirmed && !self.exchange.gives_way(now, self.is_established())
     }
 
     /// Whether this node may reset segments, as far as members are concerned: all living ones know
@@ -338,6 +416,7 @@ impl Membership {
         self.forget_gone(now, living, out);
         self.forget_untold(now, out);
         self.resting_is_over(now);
+        self.admit_listed(out);
         let changed = self.changes > self.requested.0;
         if changed && self.requested.0 == self.installed {
             self.requested = (self.changes, self.members.mask());
@@ -387,8 +466,10 @@ impl Membership {
         for (slot, known) in self.members.iter_mut() {
             let is_known = known_to_all.contains(slot);
             if closed {
-                // A list that lacks it may be corrected, or become wrong, at any time.
+                // A list that lacks it may be corrected, or become wrong, at any time. It has no
+                // connections before all have it in theirs.
                 known.confirmed = is_known;
+                known.complete |= is_known;
             } else if slot != own
                 && !known.confirmed
                 && is_known
@@ -521,7 +602,8 @@ impl Membership {
             return;
         };
         let address = known.identity.address;
-        if let Some(instance) = known.instance {
+        // With a list, its agent is a stranger from now on.
+        if let Some(instance) = known.instance.filter(|_| self.open.is_some()) {
             self.exchange.bury(now, address, instance);
         }
         for (_, other) in self.members.iter_mut() {

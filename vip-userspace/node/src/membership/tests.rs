@@ -44,6 +44,8 @@ fn joining_ends_with_its_time_and_an_agent_that_goes_on_does_not_join() {
 struct Cluster {
     now: BootNanos,
     members: Vec<Membership>,
+    /// Hellos prove that their senders may be members.
+    admits: bool,
 }
 
 impl Cluster {
@@ -51,7 +53,15 @@ impl Cluster {
     fn new(count: usize) -> Self {
         let now = at(0);
         let members = (0..count).map(|node| Self::start(now, node)).collect();
-        Self { now, members }
+        Self::of(now, members)
+    }
+
+    fn of(now: BootNanos, members: Vec<Membership>) -> Self {
+        Self {
+            now,
+            members,
+            admits: true,
+        }
     }
 
     fn start(now: BootNanos, node: usize) -> Membership {
@@ -69,8 +79,7 @@ impl Cluster {
     fn closed() -> Self {
         let now = at(0);
         let start = |node| Self::start_with(now, node, params(node, true));
-        let members = (0..3).map(start).collect();
-        Self { now, members }
+        Self::of(now, (0..3).map(start).collect())
     }
 
     fn start_with(now: BootNanos, node: usize, mut params: Params) -> Membership {
@@ -109,7 +118,7 @@ impl Cluster {
     /// A hello arrives.
     fn tell(&mut self, to: usize, hello: &Hello) -> Vec<Event> {
         let (source, all, mut out) = (hello.sender().address, BackendMask::ALL, Vec::new());
-        self.members[to].on_hello(self.now, source, hello, true, all, &mut out);
+        self.members[to].on_hello(self.now, source, hello, self.admits, all, &mut out);
         out
     }
 
@@ -209,6 +218,33 @@ fn member_that_says_good_bye_is_forgotten_and_may_come_back_as_a_new_one() {
 }
 
 #[test]
+fn member_that_was_forgotten_and_goes_on_comes_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    let mut forged = cluster.clone();
+    // Without a key, a host that hears the hellos can say good-bye in the name of a member.
+    let mut hello = forged.hello(2);
+    (hello.leaves, hello.number) = (true, u32::MAX);
+    let address = hello.sender().address;
+    for node in 0..2 {
+        let out = forged.tell(node, &hello);
+        assert!(matches!(out[..], [Event::Removed(_, removed)] if removed == address));
+    }
+    forged.run(3000, |_, _| true);
+    // It was cut off, and an operator had it forgotten.
+    let cut_off = |a: usize, b: usize| (a == 2) == (b == 2);
+    cluster.run(8000, cut_off);
+    let none = BackendMask::EMPTY;
+    assert!(cluster.members[0].forget(cluster.now, address, none, &mut Vec::new()));
+    cluster.run(3000, |_, _| true);
+    for cluster in [forged, cluster] {
+        for node in 0..3 {
+            assert_eq!(cluster.confirmed(node), [11, 12, 13], "{node}");
+        }
+    }
+}
+
+#[test]
 fn hellos_of_another_cluster_are_ignored() {
     let mut cluster = Cluster::new(2);
     let mut params = params(1, true);
@@ -221,6 +257,94 @@ fn hellos_of_another_cluster_are_ignored() {
     cluster.run(3000, |_, _| true);
     assert_eq!(cluster.confirmed(0), [11]);
     assert!(cluster.members[0].may_reset(cluster.now));
+}
+
+#[test]
+fn newcomer_that_proves_nothing_takes_the_vip_from_no_established_node() {
+    // The first node has the lowest address. Its server, say, does not run yet.
+    for established in [2..3, 1..3] {
+        let mut cluster = Cluster::new(3);
+        let are_there = |a: usize, b: usize| established.contains(&a) && established.contains(&b);
+        cluster.run(3000, are_there);
+        cluster.members[2].on_owned();
+        cluster.admits = false;
+        cluster.run(3000, |a, b| are_there(a, b) || a == 0 || b == 0);
+        assert!(!cluster.members[0].may_own(cluster.now), "it gives way");
+        for node in established.clone() {
+            assert!(cluster.members[node].may_own(cluster.now), "{node}");
+        }
+        // It may have been a member of others: no reset for as long as it may take to prove it.
+        assert!(!cluster.members[2].may_reset(cluster.now));
+        cluster.run(35_000, |a, b| are_there(a, b) || a == 0 || b == 0);
+        assert!(cluster.members[2].may_reset(cluster.now));
+        // They are gone: it is the first of a new cluster.
+        cluster.run(6000, |_, _| false);
+        assert!(cluster.members[0].may_own(cluster.now));
+    }
+}
+
+#[test]
+fn of_nodes_that_start_together_and_prove_nothing_the_lowest_address_owns() {
+    let mut cluster = Cluster::new(3);
+    cluster.admits = false;
+    cluster.run(3000, |_, _| true);
+    let may_own = cluster.members.iter().map(|one| one.may_own(cluster.now));
+    assert_eq!(may_own.collect::<Vec<_>>(), [true, false, false]);
+    // Each of two has owned the VIP while it heard nobody.
+    let mut cluster = Cluster::new(2);
+    cluster.run(3000, |_, _| false);
+    for member in &mut cluster.members {
+        member.on_owned();
+    }
+    cluster.admits = false;
+    cluster.run(3000, |_, _| true);
+    let may_own = cluster.members.iter().map(|one| one.may_own(cluster.now));
+    assert_eq!(may_own.collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn node_that_was_forgotten_and_goes_on_is_a_member_again() {
+    let address = |node: u8| IpAddr::from([10, 0, 0, 11 + node]);
+    let forget = |cluster: &mut Cluster, by: usize, node: u8| {
+        let living = BackendMask::first(1);
+        cluster.members[by].forget(cluster.now, address(node), living, &mut Vec::new());
+    };
+    for both in [false, true] {
+        let mut cluster = Cluster::new(3);
+        cluster.run(3000, |_, _| true);
+        let split = |a: usize, b: usize| (a == 2) == (b == 2);
+        cluster.run(3000, split);
+        forget(&mut cluster, 0, 2);
+        if both {
+            forget(&mut cluster, 2, 0);
+            forget(&mut cluster, 2, 1);
+        }
+        cluster.run(3000, split);
+        assert_eq!(cluster.confirmed(1), [11, 12], "it is told");
+        // The second node hears the third one through the first alone.
+        cluster.run(8000, |a, b| (a, b) != (1, 2) && (a, b) != (2, 1));
+        assert_eq!(cluster.confirmed(0), [11, 12, 13]);
+        cluster.run(3000, |_, _| true);
+        for node in 0..3 {
+            assert_eq!(cluster.confirmed(node), [11, 12, 13], "{both} {node}");
+        }
+    }
+}
+
+#[test]
+fn hello_from_before_the_good_bye_brings_nobody_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(3000, |_, _| true);
+    let late = cluster.hello(2);
+    cluster.members[2].leave();
+    let (hello, _) = cluster.members[2]
+        .take_good_bye(cluster.now)
+        .expect("it leaves");
+    cluster.tell(0, &hello);
+    cluster.tell(0, &late);
+    cluster.run(8000, |a, b| a != 2 && b != 2);
+    assert_eq!(cluster.confirmed(0), [11, 12]);
+    assert_eq!(cluster.members[0].all().count(), 2);
 }
 
 #[test]
@@ -256,6 +380,110 @@ fn stranger_does_not_keep_members_of_a_closed_list_from_owning_the_vip() {
         !cluster.members[0].may_reset(now),
         "it may have connections"
     );
+}
+
+/// The list of the first `count` of the three nodes.
+fn list(count: usize) -> Vec<Identity> {
+    let nodes = params(0, true).nodes;
+    nodes.values().copied().take(count).collect()
+}
+
+/// A node of a closed list of the first `count` nodes.
+fn start_listed(now: BootNanos, node: usize, count: usize) -> Membership {
+    let mut params = params(node, true);
+    params.nodes = list(count).into_iter().collect();
+    Cluster::start_with(now, node, params)
+}
+
+/// The members that may get segments.
+fn complete(cluster: &Cluster, node: usize) -> usize {
+    cluster.members[node].complete().iter().count()
+}
+
+#[test]
+fn list_grows_and_shrinks_in_any_order_and_whoever_is_not_in_all_lists_claims_nothing() {
+    for order in [[0, 1], [1, 0]] {
+        let now = at(0);
+        let listed = [(0, 2), (1, 2), (2, 3)];
+        let start = |(node, count)| start_listed(now, node, count);
+        let mut cluster = Cluster::of(now, listed.map(start).into());
+        cluster.run(3000, |_, _| true);
+        assert!(!cluster.members[2].may_own(cluster.now), "in no other list");
+        let [first, last] = order;
+        let set = |node: usize, count: usize, cluster: &mut Cluster| {
+            let (now, mut out) = (cluster.now, Vec::new());
+            cluster.members[node].set_list(now, list(count), &mut out);
+            cluster.run(3000, |_, _| true);
+            out
+        };
+        set(first, 3, &mut cluster);
+        for node in 0..2 {
+            assert_eq!(cluster.confirmed(node), [11, 12]);
+            assert_eq!(complete(&cluster, node), 2, "a newcomer gets nothing yet");
+            assert!(cluster.members[node].may_own(cluster.now));
+        }
+        assert!(!cluster.members[2].may_own(cluster.now), "not in all lists");
+        set(last, 3, &mut cluster);
+        for node in 0..3 {
+            assert_eq!(cluster.confirmed(node), [11, 12, 13]);
+            assert_eq!(complete(&cluster, node), 3);
+            assert!(cluster.members[node].may_own(cluster.now));
+        }
+        cluster.run(10_000, |_, _| true);
+        assert!((0..3).all(|node| cluster.members[node].may_reset(cluster.now)));
+        let removed = set(last, 2, &mut cluster);
+        assert!(matches!(removed[..], [Event::Removed(slot, _)] if slot == index(2)));
+        assert_eq!(cluster.confirmed(first), [11, 12]);
+        assert_eq!(complete(&cluster, first), 3, "it may have connections");
+        set(first, 2, &mut cluster);
+        assert!(!cluster.members[2].may_own(cluster.now));
+        for node in 0..2 {
+            assert!(cluster.members[node].may_own(cluster.now));
+            assert!(
+                !cluster.members[node].may_reset(cluster.now),
+                "the third one may have connections"
+            );
+        }
+        // Its agent ends.
+        cluster.run(10_000, |a, b| a != 2 && b != 2);
+        assert!((0..2).all(|node| cluster.members[node].may_reset(cluster.now)));
+        set(first, 3, &mut cluster);
+        set(last, 3, &mut cluster);
+        assert_eq!(cluster.confirmed(2), [11, 12, 13], "it comes back");
+    }
+}
+
+#[test]
+fn member_of_a_list_waits_for_a_slot() {
+    let identity = |last: u8| Identity {
+        address: IpAddr::from([10, 0, 0, last]),
+        weight: 1,
+    };
+    let mut params = params(0, true);
+    params.nodes = (11..27).map(identity).collect();
+    let mut members = Membership::new(&params);
+    members.on_start(at(0), BackendMask::EMPTY);
+    let other: Vec<Identity> = (11..26).chain([30]).map(identity).collect();
+    let mut out = Vec::new();
+    members.set_list(at(0), other, &mut out);
+    assert!(matches!(out[..], [Event::Removed(..)]));
+    let settle = |members: &mut Membership, ms| {
+        let mut out = Vec::new();
+        members.settle(at(ms), BackendMask::ALL, |_| true, &mut out);
+        out
+    };
+    let out = settle(&mut members, 1);
+    let [Event::Install(installation)] = &out[..] else {
+        panic!("{out:?}");
+    };
+    members.on_installed(at(2), installation.number);
+    assert_eq!(settle(&mut members, 500), []);
+    let out = settle(&mut members, 1002);
+    assert!(
+        matches!(out[..], [Event::Admitted(_), Event::Install(_)]),
+        "{out:?}"
+    );
+    assert!(members.slot([10, 0, 0, 30].into()).is_some());
 }
 
 #[test]

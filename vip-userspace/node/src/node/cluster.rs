@@ -8,9 +8,11 @@ use vip_common::wire::time::BootNanos;
 use super::Node;
 use crate::action::{Action, Report};
 use crate::bfd::Session;
+use crate::election::State;
 use crate::faults::Fault;
 use crate::hello::{Hello, Instance};
 use crate::membership;
+use crate::rank::Identity;
 
 impl Node {
     /// The members that are not gone, this node among them.
@@ -45,6 +47,12 @@ impl Node {
         self.act_on_members(now, events, out);
     }
 
+    pub(super) fn on_list(&mut self, now: BootNanos, list: Vec<Identity>, out: &mut Vec<Action>) {
+        let mut events = Vec::new();
+        self.members.set_list(now, list, &mut events);
+        self.act_on_members(now, events, out);
+    }
+
     pub(super) fn forget(&mut self, now: BootNanos, address: IpAddr, out: &mut Vec<Action>) {
         let mut events = Vec::new();
         let living = self.living();
@@ -61,6 +69,9 @@ impl Node {
         self.act_on_members(now, events, out);
         if !self.started || self.transfer.has_left() {
             return;
+        }
+        if self.election.state() == State::Active {
+            self.members.on_owned();
         }
         // Nobody may be left who could know this node: it serves, and resets nothing.
         let unconfirmed = !self.members.may_own(now) && !self.liveness.is_silent();
@@ -101,12 +112,14 @@ impl Node {
                     out.push(Action::Report(Report::Admitted { node, address }));
                     self.selection.admit(node);
                     self.live(now, out, |liveness, members, out| {
-                        liveness.admit(now, node, members.all().count(), out);
+                        let heard = members.is_open();
+                        liveness.admit(now, node, members.all().count(), heard, out);
                     });
                 }
                 membership::Event::Removed(node, address) => {
                     self.selection.remove(node);
                     self.ownership.remove(node);
+                    self.conflicts.remove(node);
                     self.liveness.remove(node, self.members.all().count());
                     out.push(Action::Report(Report::Removed { node, address }));
                 }

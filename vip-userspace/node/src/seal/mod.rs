@@ -33,4 +33,4 @@ pub use self::file::{Entry, FileError, KeyFile, LineError};
 pub use self::ring::{
     Alike, KeyRing, MAX_DATAGRAM, MAX_PLAINTEXT, Nonce, OVERHEAD, OpenError, TooLong, Which,
 };
-pub use self::secret::{BfdKey, Fingerprint, Malformed, Secret};
+pub use self::secret::{Fingerprint, Malformed, Secret};

@@ -184,19 +184,6 @@ impl KeyRing {
         self.other.as_ref().map(|keys| keys.fingerprint)
     }
 
-    /// The key to send BFD packets with.
-    #[must_use]
-    pub const fn bfd(&self) -> &BfdKey {
-        &self.current.bfd
-    }
-
-    /// The key that a BFD packet names by its `Auth Key ID`.
-    #[must_use]
-    pub fn bfd_by_id(&self, id: u8) -> Option<(Which, &BfdKey)> {
-        let found = self.all().find(|(_, keys)| keys.bfd.id() == id);
-        found.map(|(which, keys)| (which, &keys.bfd))
-    }
-
     /// The keys that authenticate BFD packets.
     #[must_use]
     pub fn bfd_auth(&self) -> Auth {
@@ -285,8 +272,9 @@ mod tests {
                 assert_eq!(plaintext, b"hello");
                 let is_current = to.current() == from.current();
                 assert_eq!(which == Which::Current, is_current);
-                let (_, bfd) = to.bfd_by_id(from.bfd().id()).expect("accepted");
-                assert_eq!(bfd.key(), from.bfd().key());
+                let accepted = to.bfd_auth();
+                let sent_with = from.bfd_auth().current;
+                assert!([Some(accepted.current), accepted.other].contains(&Some(sent_with)));
             }
         }
         // Whoever leaves a step out is told which key is missing.
@@ -294,7 +282,8 @@ mod tests {
         let error = steps[3].open(b"a", &datagram).expect_err("not any more");
         assert_eq!(error, OpenError::UnknownKey(fingerprint(1)));
         assert!(error.to_string().contains(&fingerprint(1).to_string()));
-        assert!(steps[3].bfd_by_id(steps[0].bfd().id()).is_none());
+        assert_ne!(steps[3].bfd_auth().current, steps[0].bfd_auth().current);
+        assert_eq!(steps[3].bfd_auth().other, None);
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl fmt::Display for Fingerprint {
 
 /// A key for BFD's Keyed SHA1 and Meticulous Keyed SHA1 (RFC 5880, section 4.4).
 #[derive(Clone)]
-pub struct BfdKey {
+pub(super) struct BfdKey {
     id: u8,
     key: [u8; 20],
 }
@@ -166,13 +166,13 @@ pub struct BfdKey {
 impl BfdKey {
     /// `Auth Key ID`, by which a receiver chooses the key.
     #[must_use]
-    pub const fn id(&self) -> u8 {
+    pub(super) const fn id(&self) -> u8 {
         self.id
     }
 
     /// What stands in the field `Auth Key/Hash` while the hash is computed.
     #[must_use]
-    pub const fn key(&self) -> &[u8; 20] {
+    pub(super) const fn key(&self) -> &[u8; 20] {
         &self.key
     }
 }

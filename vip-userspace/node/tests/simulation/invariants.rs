@@ -17,6 +17,7 @@ impl World {
                 let dead = self.host(node, *index);
                 self.lost(node, dead, RESET_AFTER - 4);
             }
+            Report::BfdDown { .. } => self.ends += 1,
             Report::Late(_) => self.hosts[node].late = true,
             Report::OnTime => self.hosts[node].late = false,
             Report::Backup(Loss::Outranked(by)) => {
@@ -30,6 +31,7 @@ impl World {
             return;
         }
         self.takeovers += 1;
+        self.hosts[node].took_over = self.now;
         // Invariant 1.
         let window = 12 * self.unit();
         let late = self.latency > self.unit() / 50 || self.hosts.iter().any(|h| h.slowness > 0);
@@ -42,6 +44,11 @@ impl World {
         }
         for other in 0..self.hosts.len() {
             if other == node || !self.hosts[other].answers(self.now) {
+                continue;
+            }
+            // The order has changed while the other one took over: its first advertisement is on its
+            // way.
+            if self.now - self.hosts[other].took_over <= self.unit() / 50 {
                 continue;
             }
             let clean = |from: usize, to: usize| {

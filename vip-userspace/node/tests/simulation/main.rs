@@ -66,7 +66,7 @@ use vip_node::rank::Identity;
 use vip_node::slots::Slots;
 use vip_node::{
     Action, Fault, Input, Installation, Loss, MAX_SLOWDOWN, Node, OpenCluster, Params, Report, To,
-    VrrpParams,
+    Tuning, VrrpParams,
 };
 
 use digest::Digest;
@@ -128,6 +128,8 @@ enum Happening {
     },
     /// A client opens a connection, and others send.
     Traffic,
+    /// The timers of a node change.
+    Tune,
 }
 
 /// Planned events by time. Those of the same time keep the order in which they were planned.
@@ -225,6 +227,62 @@ struct Connection {
     holder: usize,
 }
 
+/// Timers of a node.
+#[derive(Clone, Copy, Debug)]
+struct Timers {
+    /// The BFD interval, and half the advertisement interval, in percent of the unit.
+    bfd: u64,
+    adverts: u64,
+    /// BFD's multiplier.
+    multiplier: u8,
+}
+
+impl Timers {
+    const USUAL: Self = Self {
+        bfd: 100,
+        adverts: 100,
+        multiplier: 3,
+    };
+
+    /// Shorter ones, with which all invariants hold as with the usual ones.
+    const SHORTER: [Self; 4] = [
+        Self::USUAL,
+        Self {
+            bfd: 60,
+            ..Self::USUAL
+        },
+        Self {
+            bfd: 60,
+            adverts: 50,
+            multiplier: 5,
+        },
+        Self {
+            adverts: 50,
+            ..Self::USUAL
+        },
+    ];
+
+    /// Any.
+    const ANY: [Self; 4] = [
+        Self::USUAL,
+        Self {
+            bfd: 1000,
+            adverts: 2000,
+            multiplier: 2,
+        },
+        Self {
+            bfd: 20,
+            adverts: 5000,
+            multiplier: 20,
+        },
+        Self {
+            bfd: 300,
+            adverts: 50,
+            multiplier: 10,
+        },
+    ];
+}
+
 /// A machine.
 struct Host {
     /// `None` without power, or between two agents.
@@ -239,6 +297,8 @@ struct Host {
     port: bool,
     /// When it last began to.
     port_back: Time,
+    /// When it took the VIP over last.
+    took_over: Time,
     /// The priority that its agent has told.
     priority: u8,
     /// Advertisements that its agent has sent.
@@ -268,6 +328,8 @@ struct Host {
     kernel: Kernel,
     /// The members on its disk.
     disk: Vec<IpAddr>,
+    /// The timers in its configuration.
+    timers: Timers,
     /// Counts deadlines and starts, so that outdated ones can be ignored.
     turn: u64,
     life: u64,
@@ -351,6 +413,8 @@ struct Profile {
     hasty: bool,
     /// As in the parameters of a node.
     max_slowdown: u32,
+    /// Timers that nodes may have, if they change.
+    timers: &'static [Timers],
     hours: f64,
 }
 
@@ -377,6 +441,8 @@ struct World {
     disturbed: Time,
     troubles: u64,
     takeovers: u64,
+    /// BFD sessions that went down.
+    ends: u64,
     events: u64,
     connections: Vec<Connection>,
     opened: u64,
@@ -425,6 +491,7 @@ fn profile(seed: u64) -> Profile {
         keyed,
         hasty: false,
         max_slowdown: MAX_SLOWDOWN,
+        timers: &[],
         hours,
     }
 }
@@ -500,6 +567,7 @@ fn moves_of_late_nodes(seed: u64, max_slowdown: u32, units: u64) -> u64 {
             keyed: false,
             hasty: false,
             max_slowdown,
+            timers: &[],
             hours: 0.25,
         },
     );
@@ -525,6 +593,38 @@ fn late_node_keeps_the_vip_because_it_says_so() {
         );
         assert_eq!(adapted, [0; 3]);
         assert!(fixed.iter().all(|moves| *moves >= 10));
+    }
+}
+
+#[test]
+fn timers_that_change_node_by_node_keep_all_promises() {
+    let totals = run_for(300.0, |seed| Profile {
+        timers: &Timers::SHORTER,
+        ..profile(seed)
+    });
+    assert!(totals.troubles > 300 && totals.takeovers > 30);
+}
+
+#[test]
+fn no_timers_move_the_vip_or_end_a_session() {
+    for seed in 1..=20 {
+        let profile = Profile {
+            unit: 50_000_000,
+            bfd: seed % 4 > 0,
+            timers: &Timers::ANY,
+            hours: 0.25,
+            ..profile(seed)
+        };
+        let mut world = World::new(seed, profile);
+        let is_trouble = |planned: &Planned| matches!(planned.happening, Happening::Trouble);
+        world.queue.retain(|Reverse(planned)| !is_trouble(planned));
+        world.advance(900 * SECOND);
+        let first = if profile.preempt { profile.nodes } else { 1 };
+        let (moves, ends) = (world.takeovers, world.ends);
+        assert!(
+            moves <= first as u64 && ends == 0,
+            "seed {seed}: {moves} takeovers, {ends} sessions ended"
+        );
     }
 }
 

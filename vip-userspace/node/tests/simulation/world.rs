@@ -14,6 +14,7 @@ impl World {
             carrier: true,
             port: true,
             port_back: 0,
+            took_over: 0,
             priority: 0,
             adverts: 0,
             ready: true,
@@ -31,6 +32,7 @@ impl World {
             present: !profile.open,
             kernel: Kernel::default(),
             disk: Vec::new(),
+            timers: Timers::USUAL,
             turn: 0,
             life: 0,
         });
@@ -58,6 +60,7 @@ impl World {
             disturbed: 0,
             troubles: 0,
             takeovers: 0,
+            ends: 0,
             events: 0,
             connections: Vec::new(),
             opened: 0,
@@ -75,6 +78,9 @@ impl World {
             world.at(spread, Happening::Relief(Relief::Restart(node)));
         }
         world.at(world.calm(), Happening::Trouble);
+        if !profile.timers.is_empty() {
+            world.at(world.calm(), Happening::Tune);
+        }
         world
     }
 
@@ -189,6 +195,7 @@ impl World {
                     installation,
                 } => self.installed(node, life, &installation),
                 Happening::Traffic => self.traffic(),
+                Happening::Tune => self.tune(),
             }
             self.watch();
         }
@@ -530,9 +537,8 @@ impl World {
     pub(super) fn start(&mut self, node: usize) {
         let nodes = self.members_at_start(node);
         let unit = self.unit();
-        let interval = interval(unit);
-        let preempt = self.profile.preempt;
         let seed = self.random.next();
+        let tuning = self.tuning(node);
         let host = &mut self.hosts[node];
         host.life += 1;
         host.inbox.clear();
@@ -550,24 +556,17 @@ impl World {
                 .iter()
                 .map(|&address| Identity { address, weight: 1 })
                 .collect(),
-            open: self.profile.open.then(|| OpenCluster {
-                forget_after: Duration::from_nanos(FORGET_AFTER * unit),
-            }),
-            hello_interval: Duration::from_nanos(RESET_AFTER / 3 * unit),
+            open: tuning
+                .forget_after
+                .map(|forget_after| OpenCluster { forget_after }),
+            hello_interval: tuning.hello_interval,
             vips: vec![1],
-            priority: None,
-            vrrp: VrrpParams {
-                interval,
-                preempt,
-                preempt_delay: Duration::ZERO,
-            },
-            trust: match self.profile.keyed {
-                true => Trust::Sealed,
-                false => Trust::Plain,
-            },
-            bfd: self.profile.bfd.then(|| bfd::Params {
-                detect_mult: NonZeroU8::new(3).expect("is not 0"),
-                interval: Duration::from_nanos(unit),
+            priority: tuning.priority,
+            vrrp: tuning.vrrp,
+            trust: tuning.trust,
+            bfd: tuning.bfd.map(|timers| bfd::Params {
+                detect_mult: timers.detect_mult,
+                interval: timers.interval,
                 auth: self.profile.keyed.then(|| bfd::Auth {
                     current: bfd::Key::new(1, b"key"),
                     other: None,
@@ -575,8 +574,8 @@ impl World {
             }),
             checks: 1,
             thresholds: Thresholds { rise: 2, fall: 2 },
-            probe_address: true,
-            reset_after: Duration::from_nanos(RESET_AFTER * unit),
+            probe_address: tuning.probe_address,
+            reset_after: tuning.reset_after,
             // As many units as an agent with the default timers has.
             max_slowdown: self.profile.max_slowdown,
             max_lease: MAX_LEASE * (unit / 50_000_000).max(1) as u32,
@@ -602,6 +601,50 @@ impl World {
             }
         });
         self.at(self.now + 1, Happening::Probes { node, life });
+    }
+
+    /// What the configuration of a node says of its timers.
+    fn tuning(&self, node: usize) -> Tuning {
+        let (unit, Profile { open, keyed, .. }) = (self.unit(), self.profile);
+        let Timers {
+            bfd,
+            adverts,
+            multiplier,
+        } = self.hosts[node].timers;
+        Tuning {
+            forget_after: open.then(|| Duration::from_nanos(FORGET_AFTER * unit)),
+            hello_interval: Duration::from_nanos(RESET_AFTER / 3 * unit),
+            priority: None,
+            vrrp: VrrpParams {
+                interval: interval(unit * adverts / 100),
+                preempt: self.profile.preempt,
+                preempt_delay: Duration::ZERO,
+            },
+            trust: if keyed { Trust::Sealed } else { Trust::Plain },
+            bfd: self.profile.bfd.then(|| bfd::Timers {
+                detect_mult: NonZeroU8::new(multiplier).expect("is not 0"),
+                interval: Duration::from_nanos(unit * bfd / 100),
+            }),
+            probe_address: true,
+            reset_after: Duration::from_nanos(RESET_AFTER * unit),
+        }
+    }
+
+    /// The timers of a node change, whatever the others have.
+    fn tune(&mut self) {
+        let choices = self.profile.timers;
+        let node = self.random.below(self.hosts.len() as u64) as usize;
+        let timers = choices[self.random.below(choices.len() as u64) as usize];
+        self.hosts[node].timers = timers;
+        if self.hosts[node].runs() {
+            self.say(|| format!("node {node} has {timers:?}"));
+            let tuning = Box::new(self.tuning(node));
+            self.drive(node, |agent, now, out| {
+                agent.on_input(now, Input::Tune(tuning), out);
+            });
+        }
+        let next = self.within(1, 200);
+        self.at(next, Happening::Tune);
     }
 
     /// An agent probes the API servers. To save time, only results that change a state are passed

@@ -58,15 +58,16 @@ impl Supervisor {
             }
         };
         let port = self.config.checks[why.check.get()].port;
-        let others = why.others.iter().map(|other| {
-            let peer = &self.peers[other.node];
+        // One may have come or left since the thread answered.
+        let others = why.others.iter().filter_map(|other| {
+            let peer = self.peers.get(other.node)?;
             let why = match other.why {
                 Unfit::Dead => "is down".to_owned(),
                 Unfit::Silent => "runs no agent that is heard".to_owned(),
                 Unfit::Draining => "is draining".to_owned(),
                 Unfit::Unready => self.why_unready(peer, why.check),
             };
-            format!("{}: {why}", peer.name)
+            Some(format!("{}: {why}", peer.name))
         });
         let others = others.collect::<Vec<_>>().join("; ");
         let others = if others.is_empty() {

@@ -49,8 +49,10 @@ pub(super) async fn wait(
             Ok(Some(
                 Outcome::Queue { .. }
                 | Outcome::NoQueues(_)
+                | Outcome::Connections(_)
                 | Outcome::Table(_)
                 | Outcome::Differs(..)
+                | Outcome::Refused(..)
                 | Outcome::Proof(..),
             )) => {}
             Ok(None) | Err(_) => break,

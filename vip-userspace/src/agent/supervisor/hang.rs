@@ -1,7 +1,6 @@
 //! Servers that hang: what becomes of them, and of the connections on this node's own.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use vip_common::abi::{BackendIndex, CheckIndex};
@@ -9,7 +8,7 @@ use vip_common::abi::{BackendIndex, CheckIndex};
 use super::Supervisor;
 use super::peer::Hanging;
 use crate::clock::now;
-use crate::config::{Config, Service};
+use crate::config::Config;
 use crate::net::diag::SocketDiag;
 use crate::observe::event::Event;
 use vip_node::Input;
@@ -94,27 +93,11 @@ impl Supervisor {
 
 /// Resets the connections from the VIPs' clients to this node's servers. Returns their number.
 fn reset(config: &Config, check: CheckIndex) -> io::Result<usize> {
-    let services = |vip: IpAddr, services: &[Service]| {
-        let services = services.iter().filter(|service| service.check == check);
-        let ends = services.map(|service| SocketAddr::new(vip, service.target));
-        ends.collect::<Vec<_>>()
-    };
-    let vips = config.vips.iter();
-    let ends: Vec<_> = vips
-        .flat_map(|vip| services(vip.address, &vip.services))
-        .collect();
-    let mut ports: Vec<_> = ends.iter().map(SocketAddr::port).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let ends = config.ends(|service| service.check == check);
     let diag = SocketDiag::open()?;
-    let mut count = 0;
-    for port in ports {
-        for connection in diag.connections(port)? {
-            if ends.contains(&connection.own()) {
-                diag.reset(&connection)?;
-                count += 1;
-            }
-        }
+    let connections = diag.connections_to(&ends)?;
+    for connection in &connections {
+        diag.reset(connection)?;
     }
-    Ok(count)
+    Ok(connections.len())
 }

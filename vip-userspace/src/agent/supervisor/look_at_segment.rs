@@ -78,7 +78,7 @@ impl Supervisor {
             .filter(|peer| peer.address != self.nic.address);
         let silent: Vec<IpAddr> = others
             .clone()
-            .filter(|peer| bfd && !peer.agent.facts.up)
+            .filter(|peer| bfd && !peer.agent.facts.is_up())
             .map(|peer| peer.address)
             .collect();
         let routes = others.map(|peer| peer.address).collect();
@@ -92,10 +92,10 @@ impl Supervisor {
         let wary =
             !silent.is_empty() || !segment.alarms.is_empty() || !segment.strangers.is_empty();
         let every = if wary { WARY } else { CALM };
-        if segment.under_way || !(segment.looks - 1).is_multiple_of(every) {
+        if segment.under_way.is_some() || !(segment.looks - 1).is_multiple_of(every) {
             return;
         }
-        segment.under_way = true;
+        segment.under_way = Some(now());
         let wanted = Wanted {
             listen: Some(Router {
                 id: self.config.router_id(),
@@ -116,7 +116,7 @@ impl Supervisor {
     /// A survey has ended.
     pub(in crate::agent) fn on_survey(&mut self, found: Found) {
         let now = now();
-        self.segment.under_way = false;
+        let begun = self.segment.under_way.take().unwrap_or(now);
         for (address, route) in found.routes {
             if let (Some(agent), Ok(route)) = (self.agent_of(address), route) {
                 agent.facts.route = route;
@@ -124,7 +124,7 @@ impl Supervisor {
         }
         for (address, port) in found.ports {
             if let (Some(agent), Ok(port)) = (self.agent_of(address), port) {
-                agent.facts.take_port(now, port);
+                agent.facts.take_port(begun, now, port);
             }
         }
         match found.heard {
@@ -197,7 +197,7 @@ impl Supervisor {
         let now = now();
         if address != self.nic.address {
             if let Some(agent) = self.agent_of(address) {
-                agent.facts.answered = Some(now);
+                agent.facts.take_answer(now);
             }
             return;
         }
@@ -263,14 +263,17 @@ impl Supervisor {
             self.segment.rivals.push(node);
             self.tell_rival(now(), node);
         } else {
-            let about = self.peers[node].name.clone();
+            let about = self.name(node);
             let change = self.segment.alarms.lower(Kind::TwoOwners, &about);
             self.tell_change(change);
         }
     }
 
     fn tell_rival(&mut self, now: BootNanos, node: BackendIndex) {
-        let peer = &self.peers[node];
+        // It may have left while the thread reported it.
+        let Some(peer) = self.peers.get(node) else {
+            return;
+        };
         let why = if is_recent(now, peer.agent.advert) {
             "it does not hear this node's VRRP: IP protocol 112 must be let through to it"
         } else if is_recent(now, peer.agent.advert_on_nic) {
@@ -290,6 +293,7 @@ impl Supervisor {
     /// Brings the alarms about other nodes in line with what is known of them.
     fn assess(&mut self, now: BootNanos, view: &View) {
         let bfd = self.config.bfd.is_some();
+        let is_open = self.config.is_open();
         let own = self.cluster.own();
         let mut changes = Vec::new();
         let alarms = &mut self.segment.alarms;
@@ -301,16 +305,21 @@ impl Supervisor {
             let seen = view.nodes.get(index);
             agent.advert = seen.and_then(|seen| seen.advert);
             let session = seen.and_then(|seen| seen.session.as_ref());
-            agent.facts.up = session.is_some_and(|session| session.state == State::Up);
+            let up = session.is_some_and(|session| session.state == State::Up);
+            agent.facts.take_session(up);
             agent.facts.heard = session.and_then(|session| session.heard);
             let off_link = matches!(agent.facts.route, Route::Via(_));
             let trouble = agent.facts.diagnose(now).filter(|_| bfd || off_link);
+            // With another key, BFD is not taken either. That is no firewall.
+            let trouble = trouble.filter(|_| !alarms.is_up(Kind::Refused, &peer.name));
             let Some(news) = agent.hearing.update(now, trouble) else {
                 continue;
             };
             let (name, address) = (&peer.name, peer.address);
-            let told =
-                news.map(|trouble| (kind(trouble), text(trouble, name, address, &self.nic.name)));
+            let told = news.map(|trouble| {
+                let text = text(trouble, name, address, &self.nic.name, is_open);
+                (kind(trouble), text)
+            });
             for lowered in [Kind::Unheard, Kind::NoAgent, Kind::OffLink] {
                 if told.as_ref().is_none_or(|(raised, _)| *raised != lowered) {
                     changes.push(alarms.lower(lowered, name));

@@ -11,7 +11,9 @@ use tokio::task::spawn_blocking;
 use vip_common::abi::{BackendIndex, MAX_BACKENDS};
 use vip_common::wire::addr::Mac;
 use vip_node::alarm::{HEARD, Kind};
+use vip_node::envelope::Refused;
 use vip_node::hello::Instance;
+use vip_node::rank::Identity;
 use vip_node::slots::Slots;
 use vip_node::{Input, Installation, rank};
 
@@ -19,6 +21,7 @@ use super::Supervisor;
 use super::bfd_access::Access;
 use super::peer::Peer;
 use super::setup::{addresses, spoken_of};
+use crate::agent::cluster::own_node;
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::View;
 use crate::agent::probes::{Outcome, Table};
@@ -32,15 +35,23 @@ use crate::probe::proof;
 impl Supervisor {
     /// A host has become a member.
     pub(super) fn on_admitted(&mut self, slot: BackendIndex, address: IpAddr) -> Event {
-        let node = Node::at(address);
+        let mut listed = self.config.nodes.iter();
+        let listed = listed.find(|node| node.address == address).cloned();
+        let node = listed.unwrap_or_else(|| Node::at(address));
+        let other_address = node.other_address;
         let peer = Peer::new(slot, &node, Mac::UNKNOWN, self.config.checks.len());
         let name = peer.name.clone();
         self.cluster.admit(slot, node);
         self.peers.insert(slot, peer);
         self.checking.add(slot, address, false);
+        // Another one may have been in its slot.
+        if let Err(error) = self.datapath.restart_backend(slot) {
+            tracing::warn!(%error, %address, "counters of a new member begin with those of a former one");
+        }
         // Its place in the maps comes before a rank table that names it.
         let mut desired = (*self.desired).clone();
-        desired.backends.insert(slot, addresses(address, None));
+        let addresses = addresses(address, other_address);
+        desired.backends.insert(slot, addresses);
         self.change_desired(desired);
         self.learn_known(address);
         self.members_changed();
@@ -59,9 +70,14 @@ impl Supervisor {
         self.checking.remove(slot);
         self.cluster.remove(slot);
         self.sources.forget(slot);
+        self.segment.rivals.retain(|rival| *rival != slot);
         let name = self.peers.remove(slot).map(|peer| peer.name);
+        let name = name.unwrap_or_else(|| address.to_string());
+        for change in self.segment.alarms.end(&name) {
+            self.tell_change(Some(change));
+        }
         self.members_changed();
-        Event::member_removed(name.unwrap_or_else(|| address.to_string()))
+        Event::member_removed(name)
     }
 
     /// A member tells of itself.
@@ -72,14 +88,21 @@ impl Supervisor {
         if self.config.is_open() {
             self.take_name(slot, &told);
         }
-        let own = self.summary.as_ref();
-        let differ = own.map(|own| told.differences(&own.digests).collect::<Vec<_>>());
-        let differ = differ.unwrap_or_default();
-        let Some(peer) = self.peers.get_mut(slot) else {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.told = Some(told);
+        }
+        self.compare_with(slot);
+    }
+
+    /// Compares what must be the same on all nodes with what a member has told.
+    fn compare_with(&mut self, slot: BackendIndex) {
+        let (Some(own), Some(peer)) = (&self.told_others, self.peers.get(slot)) else {
             return;
         };
+        let told = peer.told.iter();
+        let differ = told.flat_map(|told| told.differences(&own.digests));
+        let differ: Vec<_> = differ.collect();
         let name = peer.name.clone();
-        peer.told = Some(told);
         let alarms = &mut self.segment.alarms;
         let change = if differ.is_empty() {
             alarms.lower(Kind::Differs, &name)
@@ -108,6 +131,24 @@ impl Supervisor {
         self.tell_change(change);
     }
 
+    /// A hello is sealed otherwise than this node's. Of hosts that are no members, this is no news: they
+    /// may be of another cluster.
+    pub(in crate::agent) fn on_refused(&mut self, address: IpAddr, why: Refused) {
+        let Some((_, peer)) = self.peers.find(|peer| peer.address == address) else {
+            return;
+        };
+        let about = peer.name.clone();
+        let text = format!(
+            "hellos of {about} are not taken: {why}; give all nodes the same `key_file`, then `vip reload`"
+        );
+        let until = Some(now().after(HEARD));
+        let change = self
+            .segment
+            .alarms
+            .raise(Kind::Refused, &about, text, until);
+        self.tell_change(change);
+    }
+
     /// Takes over the name and the other address that a member tells of itself.
     fn take_name(&mut self, slot: BackendIndex, told: &Summary) {
         let is_taken = |name: &str| {
@@ -123,9 +164,17 @@ impl Supervisor {
         let other = told
             .other_address
             .filter(|other| other.is_ipv4() != is_ipv4);
+        let name = name.unwrap_or_else(|| node.name.clone());
+        self.set_node(slot, name, other);
+    }
+
+    /// Changes the name and the other address of a member.
+    fn set_node(&mut self, slot: BackendIndex, name: String, other: Option<IpAddr>) {
+        let Some(node) = self.cluster.node_mut(slot) else {
+            return;
+        };
         let before = node.clone();
-        node.name = name.unwrap_or_else(|| node.name.clone());
-        node.other_address = other;
+        (node.name, node.other_address) = (name, other);
         let node = node.clone();
         if node == before {
             return;
@@ -142,11 +191,68 @@ impl Supervisor {
         }
     }
 
-    /// Tells the other agents of this node.
-    pub(super) fn tell_of_itself(&mut self, view: &View) {
+    /// Makes the members those of the configuration, with the names and other addresses that it has:
+    /// those of the list, or this node alone.
+    pub(super) fn change_nodes(&mut self) {
+        let own = self.cluster.own();
+        for (slot, address) in self.cluster.addresses().iter() {
+            let node = match self.config.is_open() {
+                true => (slot == own).then(|| own_node(&self.config, *address)),
+                false => {
+                    let mut listed = self.config.nodes.iter();
+                    listed.find(|node| node.address == *address).cloned()
+                }
+            };
+            if let Some(node) = node {
+                self.set_node(slot, node.name, node.other_address);
+            }
+        }
+        if !self.config.is_open() {
+            let nodes = self.config.nodes.iter();
+            let list = nodes.map(|node| Identity {
+                address: node.address,
+                weight: node.weight,
+            });
+            self.node_thread.tell(Input::List(list.collect()));
+        }
+    }
+
+    /// Whether a node may be taken off the list: its connections would hang, since the others do not
+    /// bring it their segments any more.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn may_remove(&self, view: &View, node: &Node) -> Result<(), String> {
+        let Some((slot, peer)) = self.peers.find(|peer| peer.address == node.address) else {
+            return Ok(());
+        };
+        let name = &peer.name;
+        if slot == self.cluster.own() {
+            return Err(format!(
+                "{name} is this node, and not in the new list; stop its agent to take it out"
+            ));
+        }
+        if view.gone.contains(slot) {
+            return Ok(());
+        }
+        if view.owner == Some(slot) {
+            return Err(format!("{name} owns the VIP; run `vip handover` there"));
+        }
+        let drains = view.nodes.get(slot).is_some_and(|node| node.draining);
+        if !drains {
+            return Err(format!(
+                "{name} is not gone and does not drain, so its connections would hang; run `vip drain` \
+                 there, wait until it has none, and reload again"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What this node tells of itself.
+    pub(super) fn summary(&self, view: &View) -> Summary {
         let own = self.cluster.own_node();
         let owner = view.owner.and_then(|owner| self.peers.get(owner));
-        let summary = Summary {
+        Summary {
             name: own.name.clone(),
             other_address: own.other_address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -155,10 +261,33 @@ impl Supervisor {
             mode: Some(self.attachment.mode),
             digests: Summary::written(&digests(&self.config)),
             faults: view.faults.clone(),
-        };
-        if self.summary.as_ref() != Some(&summary) {
-            self.node_thread.tell(Input::Text(summary.text()));
-            self.summary = Some(summary);
+            draining: view.nodes.get(self.cluster.own()).map(|seen| seen.draining),
+            connections: self.connections.open,
+        }
+    }
+
+    /// Tells the other agents of this node.
+    pub(super) fn tell_of_itself(&mut self, view: &View) {
+        let summary = self.summary(view);
+        if self.told_others.as_ref() == Some(&summary) {
+            return;
+        }
+        let text = summary.text();
+        // The number of connections changes all the time.
+        let connections = summary.connections;
+        let before = self.told_others.replace(summary.clone());
+        let before = before.map(|before| Summary {
+            connections,
+            ..before
+        });
+        let at_once = before.as_ref() != Some(&summary);
+        self.node_thread.tell(Input::Text { text, at_once });
+        // By a reload, or because others have told before this node knew itself.
+        if before.is_none_or(|before| before.digests != summary.digests) {
+            let others: Vec<BackendIndex> = self.peers.iter().map(|(slot, _)| slot).collect();
+            for slot in others {
+                self.compare_with(slot);
+            }
         }
     }
 
@@ -189,6 +318,9 @@ impl Supervisor {
 
     /// Notes the members for the next start.
     pub(super) fn note_members(&mut self) {
+        if !self.config.is_open() {
+            return;
+        }
         let own = self.cluster.own();
         let others = self.cluster.nodes().iter().filter(|(slot, _)| *slot != own);
         let members: Vec<StoredMember> = others.map(|(_, node)| StoredMember::of(node)).collect();
@@ -198,12 +330,24 @@ impl Supervisor {
     /// Leaves the cluster. The thread ends when the VIP is another node's.
     ///
     /// # Errors
-    /// The members are those of a list.
-    pub(in crate::agent) async fn leave(&mut self) -> anyhow::Result<String> {
+    /// The members are those of a list; or no other node takes new connections, and this is not
+    /// `force`d.
+    pub(in crate::agent) async fn leave(&mut self, force: bool) -> anyhow::Result<String> {
         anyhow::ensure!(
             self.config.is_open(),
             "the members are those of `nodes`: run `vip drain` here, and take this node off the list on \
              every node"
+        );
+        let view = self.view().await?;
+        let own = self.cluster.own();
+        let stays = |slot: BackendIndex| {
+            let drains = view.nodes.get(slot).is_none_or(|seen| seen.draining);
+            slot != own && !drains && !view.gone.contains(slot)
+        };
+        anyhow::ensure!(
+            force || self.peers.iter().any(|(slot, _)| stays(slot)),
+            "all other nodes drain or are gone, and would leave no server for new connections: run `vip \
+             undrain` on one of them or here, or give --force"
         );
         self.journal.note(Event::leaving());
         // An agent that is started here again joins as a new one would.
@@ -233,7 +377,9 @@ impl Supervisor {
         );
         anyhow::ensure!(
             self.view().await?.gone.contains(slot),
-            "{name} is not gone: run `vip leave` there, or end its agent and wait for `reset_after`"
+            "{name} is not gone: its agent or its kernel answers, so it may have connections. Run `vip \
+             leave` there, after a start of its agent if that has ended; or turn the machine off, and \
+             wait for `reset_after`"
         );
         self.node_thread.tell(Input::Forget(peer.address));
         Ok(name)
@@ -274,7 +420,7 @@ impl Supervisor {
         let Table { installation, rows } = table;
         let Installation { number, members } = installation;
         let put = rows.map_err(anyhow::Error::from).and_then(|rows| {
-            self.datapath.change_ranks(&rows, members.mask())?;
+            self.datapath.change_ranks(&rows)?;
             Ok(rows)
         });
         let rows = match put {

@@ -8,11 +8,13 @@ mod bfd;
 mod bfd_access;
 mod checking;
 mod claims;
+mod connections;
 mod drain;
 mod first;
 mod handover;
 mod hang;
 mod hooks;
+mod look_at_connections;
 mod look_at_hooks;
 mod look_at_other_nics;
 mod look_at_segment;
@@ -43,6 +45,7 @@ use vip_common::wire::time::BootNanos;
 
 use self::checking::Checking;
 use self::claims::Claims;
+use self::connections::Connections;
 use self::hooks::Hooks;
 use self::other_nics::OtherNics;
 use self::peer::Peer;
@@ -110,7 +113,7 @@ pub(super) struct Supervisor {
     /// Those that the agents of the cluster share.
     keys: Option<Arc<KeyRing>>,
     /// What the other agents were told of this node.
-    summary: Option<Summary>,
+    told_others: Option<Summary>,
     /// Hosts that are asked to prove that they may be members.
     proving: Vec<IpAddr>,
     /// Those that have not, and why, as it was told.
@@ -126,6 +129,8 @@ pub(super) struct Supervisor {
     credentials_trouble: Option<String>,
     /// Length of the longest accept queue of this node's servers.
     longest_queue: Arc<AtomicU32>,
+    /// Connections to the VIPs that they have open.
+    connections: Connections,
 }
 
 impl Supervisor {
@@ -176,6 +181,7 @@ impl Supervisor {
         }
         self.look_at_segment().await;
         self.sample();
+        self.count_connections();
         Ok(())
     }
 

@@ -59,7 +59,7 @@ impl Supervisor {
             Probe::Refused | Probe::Silent(_) | Probe::Hung { .. }
         );
         if !own && !found.is_silent() {
-            peer.agent.facts.answered = Some(now());
+            peer.agent.facts.take_answer(now());
         }
         if check == CheckIndex::API {
             peer.agent.serves = answers;

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use vip_common::abi::CheckIndex;
 use vip_common::wire::time::BootNanos;
 
-use super::setup::{NicSockets, addresses_of, served};
+use super::setup::{NicSockets, addresses_of, own_addresses, params, served};
 use super::{Supervisor, addresses};
-use crate::agent::node_thread::{Command, Serve};
+use crate::agent::cluster::own_node;
+use crate::agent::node_thread::{Command, Serve, Tune};
 use crate::agent::taken::refuse_taken;
-use crate::config::{Change, Changes, Config, Listen, Reread};
+use crate::config::{Change, Changes, Config, Listen, Node, Reread};
 use crate::datapath::DesiredState;
 use crate::key_file;
 use crate::observe::event::{Event, Repair};
@@ -45,12 +46,14 @@ impl Supervisor {
     }
 
     async fn apply(&mut self) -> anyhow::Result<Changes> {
+        let view = self.view().await?;
+        let may_remove = |node: &Node| self.may_remove(&view, node);
         let Reread {
             config,
             source,
             origins,
             mut changes,
-        } = self.source.again(&self.config)?;
+        } = self.source.again(&self.config, may_remove)?;
         let other_keys = self.read_keys()?;
         let other_vips = !addresses_of(&config).eq(addresses_of(&self.config));
         let mut listening = None;
@@ -75,6 +78,8 @@ impl Supervisor {
         let before = std::mem::replace(&mut self.config, config);
         self.source = source;
         self.change_served(&before, origins).await?;
+        self.tune(&before);
+        self.change_nodes();
         if other_vips {
             self.put_new(&before).await;
         }
@@ -87,6 +92,27 @@ impl Supervisor {
             self.tell_of_reset();
         }
         Ok(changes)
+    }
+
+    /// Changes timers and limits.
+    fn tune(&self, before: &Config) {
+        let tuning = |config: &Config| params(config, &self.cluster, self.keys.as_deref()).tuning();
+        let own_addresses = |config: &Config| {
+            let address = self.nic.address;
+            let mut listed = config.nodes.iter();
+            let listed = listed.find(|node| node.address == address).cloned();
+            own_addresses(&listed.unwrap_or_else(|| own_node(config, address)))
+        };
+        let (now, then) = (&self.config, before);
+        if tuning(now) != tuning(then) || own_addresses(now) != own_addresses(then) {
+            self.node_thread.tell(Command::Tune(Box::new(Tune {
+                tuning: tuning(now),
+                interop: now.vrrp.interop,
+                own_addresses: own_addresses(now),
+            })));
+        }
+        let seeds = self.config.seeds.clone();
+        self.sockets.peer_channel.set_seeds(seeds);
     }
 
     /// Reads the file with the keys again. `None`: they are those of before.

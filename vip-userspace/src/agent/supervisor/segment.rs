@@ -17,8 +17,8 @@ pub(super) struct Segment {
     pub(super) alarms: Alarms,
     /// Where findings go.
     pub(super) surveys: Sender<Found>,
-    /// A survey is.
-    pub(super) under_way: bool,
+    /// Since when a survey is.
+    pub(super) under_way: Option<BootNanos>,
     /// Looks since the start.
     pub(super) looks: u32,
     /// Hosts that spoke BFD and are no nodes.
@@ -40,7 +40,7 @@ impl Segment {
         Self {
             alarms: Alarms::default(),
             surveys,
-            under_way: false,
+            under_way: None,
             looks: 0,
             strangers: Vec::new(),
             rivals: Vec::new(),

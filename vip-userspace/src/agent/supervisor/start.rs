@@ -12,6 +12,7 @@ use super::Supervisor;
 use super::addresses::{self, Placed};
 use super::checking::Checking;
 use super::claims::{self, Claims};
+use super::connections::Connections;
 use super::first::{self, First};
 use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
@@ -166,7 +167,7 @@ impl Start<'_> {
                 ..Claims::default()
             },
             keys,
-            summary: None,
+            told_others: None,
             proving: Vec::new(),
             unproved: Vec::new(),
             refused: Vec::new(),
@@ -178,6 +179,7 @@ impl Start<'_> {
             probe_times: self.probe_times,
             credentials_trouble: None,
             longest_queue,
+            connections: Connections::default(),
         };
         supervisor.begin(first).await?;
         Ok((supervisor, notices))
@@ -192,6 +194,10 @@ impl Supervisor {
         }
         for news in first.news {
             self.on_credentials(news);
+        }
+        // What was counted for an earlier agent is no rate of now.
+        for peer in self.peers.values_mut() {
+            peer.counted = self.datapath.backend_counters(peer.index)?;
         }
         self.tell_of_bfd();
         self.tell_of_reset();

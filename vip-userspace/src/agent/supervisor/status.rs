@@ -119,10 +119,12 @@ impl Supervisor {
         let session = seen.session.as_ref();
         let alive = view.masks.alive.contains(peer.index);
         let server = seen.servers[0];
+        let gone = view.gone.contains(peer.index);
+        let own = peer.address == self.nic.address;
         Ok(status::Node {
             name: peer.name.clone(),
             address: peer.address,
-            own: peer.address == self.nic.address,
+            own,
             mac: known(peer.mac),
             source_mac: known(self.sources.of(peer.index)),
             alive,
@@ -139,15 +141,15 @@ impl Supervisor {
                 detection_ms: millis(session.detection),
                 round_trip_ms: session.round_trip.map(millis),
             }),
-            told: peer.told.clone().map(|told| status::Told {
-                version: told.version,
-                state: told.state,
-                owner: told.owner,
-                mode: told.mode,
-                faults: told.faults,
-            }),
+            told: if own {
+                Some(self.summary(view).into())
+            } else {
+                // What it told before it was gone is of the past.
+                let told = peer.told.clone().filter(|_| !gone);
+                told.map(status::Told::from)
+            },
             confirmed: view.confirmed.contains(peer.index),
-            gone: view.gone.contains(peer.index),
+            gone,
             probe: if server == Server::Unready {
                 self.why_unready(peer, CheckIndex::API)
             } else {

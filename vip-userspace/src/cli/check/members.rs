@@ -13,13 +13,12 @@ use vip_node::seal::KeyRing;
 use super::finding::{Finding, Grade, finding, list};
 use super::segment::called;
 use crate::agent::state;
-use crate::config::{Agreed, Config, Node, digests};
+use crate::config::{Admission, Agreed, Config, Node, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::observe::summary::Summary;
-use crate::probe::Trust;
 
 /// What the lines are called.
 const MEMBERS: &str = "members";
@@ -32,33 +31,27 @@ pub(super) fn admission(config: &Config) -> Option<Finding> {
     if !config.is_open() {
         return None;
     }
-    let api = config.api_name();
-    let (grade, who) = match (&config.key_file, &config.health.tls) {
-        (Some(_), _) => (
-            Grade::Ok,
-            "a host that has the key may become a member".to_owned(),
-        ),
-        (None, Trust::Insecure) => (
+    let admission = Admission::of(config);
+    let (grade, advice) = match admission {
+        Admission::Anybody => (
             Grade::Warning,
-            "with `insecure = true` and without a key, any host on the segment that runs an agent \
-             becomes a member, and clients are sent to it: make a key (`vip key`), or leave \
-             `insecure` out"
-                .to_owned(),
+            "; clients are sent to it. Make a key (`vip key`), or leave `insecure` out",
         ),
-        (None, Trust::WellKnownCa | Trust::Ca(_)) => (
+        Admission::Certificate => (
             Grade::Ok,
-            format!(
-                "without a key, a host may become a member if its API server shows a certificate of \
-                 the cluster's CA that names the host's own address and {api}; hosts on the segment \
-                 can forge hellos (`vip key` makes a key against that)"
-            ),
+            "; hosts on the segment can forge hellos (`vip key` makes a key against that)",
         ),
+        Admission::Key | Admission::List => (Grade::Ok, ""),
     };
+    let who = admission.sentence(&config.api_name());
     let seeds = match &config.seeds[..] {
         [] => String::new(),
         seeds => format!(", also to {}", list(seeds, IpAddr::clone)),
     };
-    let text = format!("hellos at UDP port {}{seeds}; {who}", config.members.port);
+    let text = format!(
+        "hellos at UDP port {}{seeds}; {who}{advice}",
+        config.members.port
+    );
     Some(finding(grade, MEMBERS, text))
 }
 
@@ -201,10 +194,6 @@ fn heard_of(
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
-    use vip_node::hello::{Instance, Line};
-
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -218,29 +207,11 @@ mod tests {
 
     /// A hello of the first of these members.
     fn hello(vip: IpAddr, members: &[u8]) -> Hello {
-        let instance = Instance(NonZeroU64::MIN);
-        let line = |last: &u8| Line {
-            address: ip(*last),
-            instance: Some(instance),
-            weight: 1,
-            installed: true,
-            age: None,
-            latest: 0,
-            row_number: 0,
-            row: 0,
-        };
+        let members: Vec<IpAddr> = members.iter().map(|last| ip(*last)).collect();
         Hello {
-            instance,
-            number: 1,
-            leaves: false,
-            drains: false,
-            joins: false,
             vips: vec![tag(vip)],
-            members: members.iter().map(line).collect(),
-            own: 0,
-            heard: Vec::new(),
-            forgotten: Vec::new(),
             text: String::new(),
+            ..Hello::sample(&members)
         }
     }
 

@@ -23,7 +23,7 @@ use crate::observe::status::Status;
 use crate::observe::trouble::text;
 use vip_node::alarm::Kind;
 use vip_node::bfd::State;
-use vip_node::hearing::{Facts, OnNic, Port, Route, Trouble};
+use vip_node::hearing::{Facts, OnNic, Route, Trouble};
 
 /// What the lines are called.
 const NODES: &str = "nodes";
@@ -159,7 +159,13 @@ async fn reached_by(peer: &Node, nic: &Nic, netlink: &Netlink) -> Option<String>
 /// What is wrong with a node, or noteworthy.
 fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Finding> {
     let of = |trouble, grade| {
-        let text = text(trouble, &peer.name, peer.address, &nic.name);
+        let text = text(
+            trouble,
+            &peer.name,
+            peer.address,
+            &nic.name,
+            config.is_open(),
+        );
         vec![finding(grade, NODES, text)]
     };
     let mut routes = seen.found.routes.iter();
@@ -192,18 +198,16 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
         .heard
         .as_ref()
         .map(|heard| heard.contains(&peer.address));
-    let mut facts = Facts {
-        answered: Some(now),
-        on_nic: overheard.and_then(|heard| {
-            let ttl = heard.bfd?;
-            Some(OnNic { at: now, ttl })
-        }),
-        ..Facts::default()
-    };
+    let mut facts = Facts::default();
+    facts.take_answer(now);
+    facts.on_nic = overheard.and_then(|heard| {
+        let ttl = heard.bfd?;
+        Some(OnNic { at: now, ttl })
+    });
     let ports = seen.found.ports.iter();
     for (_, port) in ports.filter(|(address, _)| *address == peer.address) {
         if let Ok(port) = port {
-            facts.take_port(now, *port);
+            facts.take_port(now, now, *port);
         }
     }
     match (facts.diagnose(now), got) {
@@ -212,7 +216,7 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
             let text = format!("{} answers, and its agent is heard", called(peer));
             vec![finding(Grade::Ok, NODES, text)]
         }
-        (Some(Trouble::NoAgent), _) if facts.port == Some(Port::Refused) => {
+        (Some(Trouble::NoAgent), _) if facts.is_refused() => {
             let text = format!(
                 "{} answers, UDP port 3784 is let through, and no agent runs there yet",
                 called(peer)

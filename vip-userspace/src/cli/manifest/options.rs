@@ -1,10 +1,8 @@
 //! What is to be printed, and for whom.
 
-use crate::config::Config;
-use crate::probe::Trust;
 use std::path::PathBuf;
 
-use crate::config::Overrides;
+use crate::config::{Admission, Config, Overrides};
 
 /// Where a configuration file is to lie on the nodes.
 pub(super) const FILE: &str = "/etc/vip/vip.toml";
@@ -78,19 +76,10 @@ impl Options {
 /// A comment of one line that says who may become a member, where neither a list of nodes nor a key
 /// does. Empty otherwise.
 pub(super) fn who_may_join(config: &Config) -> String {
-    if !config.is_open() || config.key_file.is_some() {
-        return String::new();
-    }
-    let api = config.api_name();
-    match config.health.tls {
-        Trust::Insecure => {
-            "# Any host on the segment may become a member: there is no key, and certificates \
-             are not checked.\n"
-                .to_owned()
+    match Admission::of(config) {
+        Admission::List | Admission::Key => String::new(),
+        open @ (Admission::Certificate | Admission::Anybody) => {
+            format!("# Members: {}.\n", open.sentence(&config.api_name()))
         }
-        Trust::WellKnownCa | Trust::Ca(_) => format!(
-            "# A host may become a member if its API server's certificate is from the cluster's CA, \
-             and names the host and {api}.\n"
-        ),
     }
 }

@@ -16,8 +16,10 @@ use vip_node::election::State;
 use vip_node::hooks::{self, Running};
 use vip_node::settings::Key;
 
-pub use self::text::{Label, Word};
+pub use self::text::{Label, Word, Words};
 use super::event::Repair;
+use super::summary::Summary;
+use crate::config::Admission;
 use crate::datapath::{Egress, Mode};
 
 /// All of it, as the agent writes it to its socket. Times are in milliseconds. What programs need
@@ -176,33 +178,6 @@ pub struct Membership {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// Who may be a member of the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Admission {
-    /// The nodes of a list.
-    List,
-    /// Whoever has the key.
-    Key,
-    /// Whose API server shows a certificate of the cluster's.
-    Certificate,
-    /// Anybody.
-    Anybody,
-}
-
-impl Admission {
-    /// For people.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::List => "the nodes of the list",
-            Self::Key => "whoever has the key",
-            Self::Certificate => "whose API server has a certificate of the cluster",
-            Self::Anybody => "anybody on the segment (`insecure`)",
-        }
-    }
-}
-
 /// How a node has BFD's port, UDP 3784.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -278,11 +253,12 @@ enum BfdState {
     Up,
 }
 
-/// What another node's agent tells of itself.
+/// What a node's agent tells of itself. `None` is what it did not say: it is of another version, or has
+/// not found out yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     /// Version of the agent.
-    pub version: String,
+    pub version: Option<String>,
     /// Its part in the election.
     pub state: Option<State>,
     /// The address of the owner that it believes in.
@@ -291,6 +267,31 @@ pub struct Told {
     pub mode: Option<Mode>,
     /// What keeps it from owning the VIP.
     pub faults: Vec<Fault>,
+    /// Whether its operator has drained it.
+    #[serde(default)]
+    pub draining: Option<bool>,
+    /// Connections to the VIPs that its servers have open.
+    #[serde(default)]
+    pub open_connections: Option<u32>,
+    /// Digest of what must be the same on all nodes in the configuration; see
+    /// [`Summary::configuration`].
+    #[serde(default)]
+    pub configuration: Option<String>,
+}
+
+impl From<Summary> for Told {
+    fn from(summary: Summary) -> Self {
+        Self {
+            configuration: summary.configuration(),
+            version: Some(summary.version).filter(|version| !version.is_empty()),
+            state: summary.state,
+            owner: summary.owner,
+            mode: summary.mode,
+            faults: summary.faults,
+            draining: summary.draining,
+            open_connections: summary.connections,
+        }
+    }
 }
 
 const fn yes() -> bool {
@@ -332,7 +333,8 @@ pub struct Node {
     /// Nobody has heard it for `reset_after`.
     #[serde(default)]
     pub gone: bool,
-    /// What its agent tells of itself; `None` for the node that was asked, and while it was not heard.
+    /// What its agent tells of itself; `None` while it was not heard, and once it is
+    /// gone.
     #[serde(default)]
     pub told: Option<Told>,
     /// Why it is not ready, or how the last probe went.

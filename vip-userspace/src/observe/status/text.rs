@@ -82,6 +82,33 @@ impl Node {
     }
 }
 
+/// What an agent tells of itself, a word each; `-` is what is not known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Words<'a> {
+    /// Its part in the election.
+    pub state: &'static str,
+    /// The owner that it believes in.
+    pub owner: String,
+    /// Its version.
+    pub version: &'a str,
+    /// How its program on the way in runs.
+    pub mode: &'static str,
+    /// Digest of its configuration.
+    pub configuration: &'a str,
+    /// Whether its operator has drained it.
+    pub draining: &'static str,
+    /// Connections to the VIPs that its servers have open.
+    pub open_connections: String,
+    /// What keeps it from owning the VIP; `-` also if nothing does.
+    pub faults: String,
+}
+
+const UNKNOWN: &str = "-";
+
+fn said(words: Option<String>) -> String {
+    words.unwrap_or_else(|| UNKNOWN.to_owned())
+}
+
 impl BfdPort {
     /// For programs.
     #[must_use]
@@ -307,48 +334,63 @@ impl Status {
     fn write_agents(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.nodes.iter().map(|node| node.name.len()).max();
         let width = width.unwrap_or(0).max(5);
-        let name = |address: IpAddr| {
-            let node = self.nodes.iter().find(|node| node.address == address);
-            node.map_or_else(|| address.to_string(), |node| node.name.clone())
-        };
         writeln!(
             f,
-            "\n{:width$}  {:10}  {:width$}  {:8}  {:7}  FAULTS",
-            "AGENT", "STATE", "OWNER", "VERSION", "XDP"
+            "\n{:width$}  {:10}  {:width$}  {:8}  {:7}  {:6}  {:6}  {:>6}  FAULTS",
+            "AGENT", "STATE", "OWNER", "VERSION", "XDP", "CONFIG", "DRAINS", "OPEN"
         )?;
         for node in &self.nodes {
-            let (state, owner, version, mode, faults) = if node.own {
-                let owner = self.owner.as_ref().map(|owner| owner.address);
-                let faults = self.fault_codes.clone();
-                (
-                    Some(self.state),
-                    owner,
-                    self.version.clone(),
-                    Some(self.xdp.mode),
-                    faults,
-                )
-            } else {
-                match node.told.clone() {
-                    Some(told) => (told.state, told.owner, told.version, told.mode, told.faults),
-                    None => (None, None, "unknown".to_owned(), None, Vec::new()),
-                }
-            };
-            let state = state.map_or("unknown", |state| state.name());
-            let owner = owner.map_or_else(|| "-".to_owned(), name);
-            let mode = mode.map_or_else(|| "-".to_owned(), |mode| mode.to_string());
-            let faults: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
-            let faults = if faults.is_empty() {
-                "-".to_owned()
-            } else {
-                faults.join(", ")
-            };
+            let Words {
+                state,
+                owner,
+                version,
+                mode,
+                configuration,
+                draining,
+                open_connections,
+                faults,
+            } = self.words(node);
             writeln!(
                 f,
-                "{:width$}  {state:10}  {owner:width$}  {version:8}  {mode:7}  {faults}",
+                "{:width$}  {state:10}  {owner:width$}  {version:8}  {mode:7}  {configuration:6}  \
+                 {draining:6}  {open_connections:>6}  {faults}",
                 node.name
             )?;
         }
         Ok(())
+    }
+
+    /// What a node's agent tells of itself.
+    #[must_use]
+    pub fn words<'a>(&'a self, node: &'a Node) -> Words<'a> {
+        let told = node.told.as_ref();
+        let name = |address: IpAddr| {
+            let node = self.nodes.iter().find(|node| node.address == address);
+            node.map_or_else(|| address.to_string(), |node| node.name.clone())
+        };
+        let drains = |drains| if drains { "yes" } else { "no" };
+        let faults = told.map(|told| told.faults.iter().map(|fault| fault.name()));
+        let faults: Vec<&str> = faults.into_iter().flatten().collect();
+        let faults = (!faults.is_empty()).then(|| faults.join(", "));
+        let open = told.and_then(|told| told.open_connections);
+        Words {
+            state: told
+                .and_then(|told| told.state)
+                .map_or(UNKNOWN, |state| state.name()),
+            owner: said(told.and_then(|told| told.owner).map(name)),
+            version: told
+                .and_then(|told| told.version.as_deref())
+                .unwrap_or(UNKNOWN),
+            mode: told
+                .and_then(|told| told.mode)
+                .map_or(UNKNOWN, |mode| mode.name()),
+            configuration: told
+                .and_then(|told| told.configuration.as_deref())
+                .unwrap_or(UNKNOWN),
+            draining: told.and_then(|told| told.draining).map_or(UNKNOWN, drains),
+            open_connections: said(open.map(|open| open.to_string())),
+            faults: said(faults),
+        }
     }
 
     fn write_counters(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

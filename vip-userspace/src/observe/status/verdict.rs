@@ -38,7 +38,8 @@ impl Status {
     /// What is wrong with a node, the worst alone.
     fn problem(&self, node: &Node) -> Option<String> {
         let name = &node.name;
-        let told = node.told.as_ref();
+        // Faults of the node that was asked are listed all.
+        let told = node.told.as_ref().filter(|_| !node.own);
         if node.gone {
             Some(format!("{name} is gone"))
         } else if !node.alive {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use vip_common::wire::bfd::{Diagnostic, Micros, State};
 
-use super::super::{Action, HURRY, Params, Session};
+use super::super::{Action, HURRY, Params, Session, Timers};
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -297,6 +297,29 @@ fn each_packet_has_the_next_number_whatever_causes_it() {
         let follow = |pair: &[u32]| pair[1] == pair[0].wrapping_add(1);
         assert!(numbers.windows(2).all(follow));
     }
+}
+
+#[test]
+fn timers_change_one_side_at_a_time_and_no_session_ends() {
+    let mut channel = Channel::up();
+    for (interval_ms, detect_mult) in [(100, 3), (20, 2), (35, 10), (10, 2), (35, 3)] {
+        let timers = Timers {
+            detect_mult: NonZeroU8::new(detect_mult).unwrap(),
+            interval: Duration::from_millis(interval_ms),
+        };
+        for end in 0..2 {
+            channel.drive(end, |session, now, out| {
+                session.set_timers(now, timers, timers.interval, out);
+            });
+            channel.run(5_000);
+            assert!(channel.both_up());
+        }
+        let detection = timers.interval * u32::from(detect_mult);
+        for session in &channel.ends {
+            assert_eq!(session.detection_time(), detection);
+        }
+    }
+    assert_eq!((channel.went_down(), &channel.refused[..]), (0, &[][..]));
 }
 
 #[test]

@@ -82,6 +82,17 @@ pub struct Params {
     pub preempt_delay: Duration,
 }
 
+/// The part of a node's configuration that may change while it runs ([`Machine::tune`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timers {
+    /// As [`Params::interval`].
+    pub interval: Centiseconds,
+    /// As [`Params::preempt`].
+    pub preempt: bool,
+    /// As [`Params::preempt_delay`].
+    pub preempt_delay: Duration,
+}
+
 /// State of a virtual router (RFC 9568, section 6.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,8 +151,8 @@ pub struct Machine {
     /// The interval in advertisements, which is longer than that of `params` while this node runs
     /// late.
     interval: Centiseconds,
-    /// When preemption may begin.
-    preempt_from: BootNanos,
+    /// When it was started: `preempt_delay` counts from then.
+    started: BootNanos,
     phase: Phase,
 }
 
@@ -193,7 +204,7 @@ impl Machine {
         let mut machine = Self {
             params,
             interval: params.interval,
-            preempt_from: BootNanos::ZERO,
+            started: BootNanos::ZERO,
             phase: Phase::Initialize,
         };
         machine.set_priority(params.priority);
@@ -222,18 +233,40 @@ impl Machine {
         self.interval
     }
 
+    /// Changes when it preempts, and how often it advertises as the owner, which it tells at once. As
+    /// long as a backup may know the former interval, the shorter one is in force. `extra` is as for
+    /// [`Self::lengthen`].
+    pub fn tune(&mut self, now: BootNanos, timers: Timers, extra: Duration) -> Vec<Action> {
+        let Timers {
+            interval,
+            preempt,
+            preempt_delay,
+        } = timers;
+        (self.params.preempt, self.params.preempt_delay) = (preempt, preempt_delay);
+        self.params.interval = interval;
+        if self.lengthened(extra) == self.interval {
+            return vec![];
+        }
+        self.lengthen(now, extra)
+    }
+
     /// Changes it to the configured one and `extra`. An owner advertises it at once.
     pub fn lengthen(&mut self, now: BootNanos, extra: Duration) -> Vec<Action> {
-        let more = extra.as_nanos().div_ceil(10_000_000);
-        let interval = u128::from(self.params.interval.get()) + more;
-        self.interval = u16::try_from(interval)
-            .ok()
-            .and_then(Centiseconds::new)
-            .unwrap_or(Centiseconds::MAX);
+        self.interval = self.lengthened(extra);
         match self.phase {
             Phase::Active { .. } => self.advertise(now).to_vec(),
             Phase::Initialize | Phase::Backup { .. } => vec![],
         }
+    }
+
+    /// The configured interval and `extra`.
+    fn lengthened(&self, extra: Duration) -> Centiseconds {
+        let more = extra.as_nanos().div_ceil(10_000_000);
+        let interval = u128::from(self.params.interval.get()) + more;
+        u16::try_from(interval)
+            .ok()
+            .and_then(Centiseconds::new)
+            .unwrap_or(Centiseconds::MAX)
     }
 
     /// Address of the owner; `None` if a backup has not heard one, and in [`State::Initialize`].
@@ -288,7 +321,7 @@ impl Machine {
     pub fn on_start(&mut self, now: BootNanos, answer_until: BootNanos) -> Vec<Action> {
         match self.phase {
             Phase::Initialize => {
-                self.preempt_from = now.after(self.params.preempt_delay);
+                self.started = now;
                 if answer_until > now || self.params.priority == PRIORITY_ADDRESS_OWNER {
                     return self.become_active(now);
                 }
@@ -383,7 +416,7 @@ impl Machine {
 
     /// Whether a backup ignores the advertisements of an owner with this priority.
     fn takes_from(&self, now: BootNanos, priority: u8, unfit: bool) -> bool {
-        let preempt = self.params.preempt && now >= self.preempt_from;
+        let preempt = self.params.preempt && now >= self.started.after(self.params.preempt_delay);
         (preempt || unfit) && (PRIORITY_ALONE + 1..self.params.priority).contains(&priority)
     }
 
@@ -503,7 +536,10 @@ impl Machine {
                 told,
                 ..
             } => (since, former, rival, told),
-            Phase::Backup { owner, .. } => (now, owner, None, [self.params.interval; 3]),
+            // Backups that miss the first advertisements wait by the interval of the owner before.
+            Phase::Backup {
+                owner, interval, ..
+            } => (now, owner, None, [interval.min(self.params.interval); 3]),
             Phase::Initialize => (now, None, None, [self.params.interval; 3]),
         };
         let told = [before, last, self.interval];

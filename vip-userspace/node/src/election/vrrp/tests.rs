@@ -114,6 +114,61 @@ fn longer_interval_is_in_force_when_three_advertisements_have_carried_it() {
 }
 
 #[test]
+fn configured_interval_changes_as_a_lengthened_one_and_backups_keep_the_owners() {
+    let ms = Duration::from_millis;
+    let timers = |interval_ms| Timers {
+        interval: interval(interval_ms),
+        preempt: false,
+        preempt_delay: Duration::ZERO,
+    };
+    let (mut owner, now) = active(0, 128);
+    assert_eq!(owner.tune(now, timers(100), Duration::ZERO), []);
+    let actions = owner.tune(now.after(ms(50)), timers(1000), Duration::ZERO);
+    let until = now.after(ms(300));
+    assert_eq!(actions[0], Action::RenewLease { until });
+    assert_eq!(owner.next_deadline(), now.after(ms(150)));
+    let actions = owner.tune(now.after(ms(60)), timers(20), Duration::ZERO);
+    let until = now.after(ms(110));
+    assert_eq!(actions[0], Action::RenewLease { until });
+
+    let mut backup = machine(1, 128, false);
+    backup.on_start(at(0), BootNanos::ZERO);
+    let meeting = Meeting::default();
+    backup.on_advert(at(100), address(0), &advert(250, interval(200)), meeting);
+    let deadline = backup.next_deadline();
+    assert_eq!(backup.tune(at(150), timers(1000), Duration::ZERO), []);
+    assert_eq!(backup.next_deadline(), deadline);
+    // Other backups know the former owner's interval until they hear this one.
+    for sent in [0, 200].map(|after| deadline.after(ms(after))) {
+        assert_eq!(
+            backup.on_timer(sent)[0],
+            Action::RenewLease {
+                until: sent.after(ms(500)),
+            }
+        );
+    }
+    assert_eq!(backup.interval(), interval(1000));
+}
+
+#[test]
+fn preemption_can_be_switched_on_and_its_delay_counts_from_the_start() {
+    let mut backup = machine(0, 250, false);
+    backup.on_start(at(0), BootNanos::ZERO);
+    let timers = Timers {
+        interval: interval(100),
+        preempt: true,
+        preempt_delay: Duration::from_secs(10),
+    };
+    backup.tune(at(100), timers, Duration::ZERO);
+    for (heard, follows) in [(200, true), (9_900, true), (10_000, false)] {
+        let (lesser, meeting) = (advert(100, interval(100)), Meeting::default());
+        let before = backup.next_deadline();
+        backup.on_advert(at(heard), address(1), &lesser, meeting);
+        assert_eq!(backup.next_deadline() > before, follows, "{heard}");
+    }
+}
+
+#[test]
 fn resignation_of_another_than_the_owner_means_nothing() {
     let mut machine = machine(0, 128, false);
     machine.on_start(at(0), BootNanos::ZERO);

@@ -88,13 +88,13 @@ fn told(nodes: &mut [Bench], now: BootNanos, ms: u64) -> (Vec<String>, usize) {
 #[test]
 fn text_is_told_at_once_and_reported_when_it_changes() {
     let (mut nodes, now) = closed(true);
-    let tell = |nodes: &mut [Bench], now, text: &str| {
+    let tell = |nodes: &mut [Bench], now, text: &str, at_once| {
         let bench = &mut nodes[1];
-        bench
-            .node
-            .on_input(now, Input::Text(text.to_owned()), &mut bench.out);
+        let text = text.to_owned();
+        let input = Input::Text { text, at_once };
+        bench.node.on_input(now, input, &mut bench.out);
     };
-    tell(&mut nodes, now, "2.0 steers");
+    tell(&mut nodes, now, "2.0 steers", true);
     let (texts, _) = told(&mut nodes, now, 50);
     assert_eq!(texts, ["2.0 steers"]);
     let mut later = now.after(Duration::from_millis(50));
@@ -104,11 +104,16 @@ fn text_is_told_at_once_and_reported_when_it_changes() {
         (0, 5),
         "it goes out with each hello, and is no news"
     );
-    // One that changes all the time makes no flood: a hello each 20 ms at most.
+    // What can wait goes out with the next one.
     later = later.after(Duration::from_secs(5));
+    tell(&mut nodes, later, "7 connections", false);
+    let (texts, hellos) = told(&mut nodes, later, 2000);
+    assert_eq!((&*texts[0], texts.len(), hellos), ("7 connections", 1, 2));
+    // One that changes all the time makes no flood: a hello each 20 ms at most.
+    later = later.after(Duration::from_secs(2));
     let mut hellos = 0;
     for ms in 0..1000_u64 {
-        tell(&mut nodes, later, &ms.to_string());
+        tell(&mut nodes, later, &ms.to_string(), true);
         hellos += told(&mut nodes, later, 1).1;
         later = later.after(Duration::from_millis(1));
     }
@@ -119,8 +124,10 @@ fn text_is_told_at_once_and_reported_when_it_changes() {
 fn text_that_is_too_long_is_cut_between_two_characters() {
     let (mut nodes, now) = closed(false);
     let bench = &mut nodes[1];
-    let text = Input::Text(format!("{}ü more", "x".repeat(MAX_TEXT - 1)));
-    bench.node.on_input(now, text, &mut bench.out);
+    let text = format!("{}ü more", "x".repeat(MAX_TEXT - 1));
+    let at_once = true;
+    let input = Input::Text { text, at_once };
+    bench.node.on_input(now, input, &mut bench.out);
     let (texts, _) = told(&mut nodes, now, 50);
     assert_eq!(texts, ["x".repeat(MAX_TEXT - 1)]);
 }

@@ -22,6 +22,7 @@ mod liveness;
 mod masks;
 mod takeover;
 mod transfer;
+mod tune;
 
 /// A node, and its actions at the last input.
 struct Bench {
@@ -71,10 +72,21 @@ impl Bench {
     }
 
     fn advert(&mut self, now: BootNanos, source: usize, priority: u8) -> &[Action] {
+        let interval = params(0, false).vrrp.interval;
+        self.advert_every(interval, now, source, priority)
+    }
+
+    fn advert_every(
+        &mut self,
+        interval: Centiseconds,
+        now: BootNanos,
+        source: usize,
+        priority: u8,
+    ) -> &[Action] {
         let advert = Advertisement {
             router_id: 10,
             priority,
-            interval: params(0, false).vrrp.interval,
+            interval,
             addresses: Addresses::new(&[IpAddr::from([10, 0, 0, 10])]).unwrap(),
         };
         let (source, sealed) = (index(source), None);
@@ -153,9 +165,14 @@ fn exchange_if(
                         };
                         bench.node.on_input(now, event, &mut bench.out);
                     }
-                    Action::SendAdvert { to, priority, .. } if mine(*to) => {
+                    Action::SendAdvert {
+                        to,
+                        priority,
+                        interval,
+                    } if mine(*to) => {
                         let kept = std::mem::take(&mut bench.out);
-                        let more = bench.advert(now, from, *priority).to_vec();
+                        let more = bench.advert_every(*interval, now, from, *priority);
+                        let more = more.to_vec();
                         bench.out = [kept, more].concat();
                     }
                     Action::AskNeighbor(to) if node == from => {
