@@ -22,6 +22,7 @@ mod others;
 mod pins;
 mod programs;
 mod rank_map;
+pub mod roster;
 mod value;
 mod way;
 

@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use siphasher::sip::SipHasher13;
 
-pub use self::message::{Body, Message, MessageError};
+pub use self::message::{Body, MAX_LENGTH, Message, MessageError};
 pub use self::own::Own;
 pub use self::told::Told;
 
@@ -69,7 +69,7 @@ impl Connection {
 /// A connection's name: a hash of its ends. Two of 100,000 connections have the same name once in
 /// four billion rosters, and then one of them is missing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Key(u64);
+pub struct Key(u64);
 
 impl Key {
     const fn bucket(self) -> usize {
@@ -80,7 +80,7 @@ impl Key {
 /// The digest of a bucket: it changes with each connection that comes or goes, and not with the
 /// order.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Digest(u32);
+pub struct Digest(u32);
 
 impl Digest {
     /// The digest after this connection has come, or has gone.
@@ -90,7 +90,7 @@ impl Digest {
 }
 
 /// A digest of each bucket.
-pub(crate) type Digests = [Digest; BUCKETS];
+pub type Digests = [Digest; BUCKETS];
 
 /// A set of buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -110,12 +110,6 @@ impl Buckets {
         let bit = self.0[word].trailing_zeros() as usize;
         self.0[word] &= self.0[word] - 1;
         Some(word * 64 + bit)
-    }
-
-    fn add(&mut self, other: Self) {
-        for (word, more) in self.0.iter_mut().zip(other.0) {
-            *word |= more;
-        }
     }
 
     /// Whether there is none.

@@ -1,0 +1,120 @@
+//! The program that reads this node's connections for the agent: an iterator over the kernel's TCP
+//! sockets (Documentation/bpf/bpf_iterators.rst). It has an object of its own, because the agent also
+//! works without it.
+//!
+//! Nothing runs when a connection comes or goes. The agent reads as often as it likes, so that a
+//! flood of connections costs no more than a scan.
+#![no_std]
+#![no_main]
+
+mod object;
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_seq_write};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use vip_common::roster::{Connection, Layout, PORTS, Ports};
+
+/// The ports of the servers.
+#[map]
+static VIP_ROSTER_PORTS: Array<Ports> = Array::with_max_entries(1, 0);
+
+/// Where the kernel keeps what is read here. The agent takes it from the kernel's BTF when it loads
+/// the program.
+#[unsafe(no_mangle)]
+static VIP_ROSTER_LAYOUT: Layout = Layout::UNKNOWN;
+
+/// `struct bpf_iter__tcp` (net/ipv4/tcp_ipv4.c).
+#[repr(C)]
+struct Context {
+    meta: *const Meta,
+    /// `struct sock_common`; null at the end.
+    socket: *const c_void,
+    uid: u32,
+}
+
+/// `struct bpf_iter_meta` (include/linux/bpf.h).
+#[repr(C)]
+struct Meta {
+    seq: *mut seq_file,
+    session_id: u64,
+    seq_num: u64,
+}
+
+/// Connection states (include/net/tcp_states.h): ESTABLISHED, and CLOSE-WAIT.
+const OPEN: [u8; 2] = [1, 8];
+
+/// Writes one connection. The kernel calls it for each TCP socket of the reader's network namespace.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn vip_roster(context: *const Context) -> i32 {
+    // SAFETY: the kernel's context. Its fields are read one by one, as the verifier wants it.
+    let (meta, socket) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*context).meta),
+            core::ptr::read_volatile(&raw const (*context).socket),
+        )
+    };
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: a global. The read is volatile, because the agent sets the value after compilation.
+    let layout = unsafe { core::ptr::read_volatile(&raw const VIP_ROSTER_LAYOUT) };
+    let state: u8 = read(socket, layout.state);
+    let port: u16 = read(socket, layout.port);
+    if !OPEN.contains(&state) || !is_wanted(port) {
+        return 0;
+    }
+    let connection = Connection {
+        client: read(socket, layout.client),
+        server: read(socket, layout.server),
+        client_v4: read(socket, layout.client_v4),
+        server_v4: read(socket, layout.server_v4),
+        unacknowledged: read(socket, layout.unacknowledged),
+        expected: read(socket, layout.expected),
+        client_port: read(socket, layout.client_port),
+        port,
+        family: read(socket, layout.family),
+        reserved: 0,
+    };
+    // SAFETY: the kernel's `seq_file`, and a value on the stack of this length.
+    unsafe {
+        let seq = core::ptr::read_volatile(&raw const (*meta).seq);
+        bpf_seq_write(
+            seq,
+            (&raw const connection).cast(),
+            size_of::<Connection>() as u32,
+        );
+    }
+    0
+}
+
+/// Whether a server of this node listens at a port.
+#[inline(always)]
+fn is_wanted(port: u16) -> bool {
+    let Some(ports) = VIP_ROSTER_PORTS.get(0) else {
+        return false;
+    };
+    let mut wanted = false;
+    for place in 0..PORTS {
+        wanted |= ports.0[place] == port;
+    }
+    wanted && port != 0
+}
+
+/// Reads a field of a socket.
+#[inline(always)]
+fn read<T: Default>(socket: *const c_void, offset: u32) -> T {
+    let mut value = T::default();
+    // SAFETY: a value on the stack of this length. The kernel checks the address.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            socket.byte_add(offset as usize),
+        );
+    }
+    value
+}
