@@ -80,7 +80,7 @@ fn lists(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
     timeline.event("a node that one list lacks: named by both");
 
     // The third one has another address now, and the others were not told. It is there first, and
-    // owns the VIP.
+    // owns the VIP until they let it know that their lists lack it.
     for node in cluster.nodes() {
         cluster.stop_agent(node)?;
     }
@@ -94,13 +94,20 @@ fn lists(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<()> {
     cluster.wait_for_status("it owns the VIP", &[2], |_, _, status| status.is_active())?;
     for node in [0, 1] {
         cluster.start_agent_with(node, &all)?;
-        let words = format!("VRRP for {VIP}");
-        wait(cluster, node, (Kind::Stranger, "10.0.0.23"), Some(&words))?;
+        let words = "and is not in `nodes`";
+        wait(cluster, node, (Kind::Stranger, "10.0.0.23"), Some(words))?;
     }
+    cluster.wait_for_status("one of the two owns the VIP", &[0, 1], |_, _, status| {
+        status.owner.is_some()
+    })?;
+    cluster.wait_for_status("the third gives way", &[2], |_, _, status| {
+        !status.is_active()
+    })?;
     for peer in ["10.0.0.11", "10.0.0.12"] {
         wait(cluster, 2, (Kind::Unheard, peer), Some("`nodes`"))?;
     }
-    timeline.event("a node with another address that owns the VIP: named by all");
+    timeline
+        .event("a node with another address that owned the VIP: named by all, and it gives way");
     cluster.stop_agent(2)?;
     for node in [0, 1] {
         wait(cluster, node, (Kind::Stranger, "10.0.0.23"), None)?;

@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
+use vip_node::hearing::Route;
 use vip_node::seal::KeyRing;
 
 use self::event_loop::{EventLoop, forward_program_log};
@@ -140,11 +141,11 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
     };
     let rest = event_loop.run(&mut supervisor).await?;
     if let Some(rest) = rest {
-        supervisor.end()?;
+        supervisor.end(true)?;
         left::rest(&config, rest).await;
     } else {
         remove_socket(&config.run_dir);
-        return supervisor.end();
+        return supervisor.end(false);
     }
     Ok(())
 }
@@ -153,8 +154,13 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
 async fn refuse_impossible(config: &Config, nic: &Nic, netlink: &Netlink) -> anyhow::Result<()> {
     let vips = config.vips.iter().map(|vip| vip.address);
     netlink
-        .refuse_no_hosts(nic, vips, config.addresses())
+        .refuse_no_hosts(nic, vips, config.addresses(), config.seeds.clone())
         .await?;
+    for seed in &config.seeds {
+        if let Ok(Route::Via(router)) = survey::route(netlink, nic, *seed).await {
+            tracing::warn!("{}", survey::seed_off_link(*seed, router));
+        }
+    }
     let peers = config.peers(nic.address);
     survey::is_on_their_link(netlink, nic, &peers).await?;
     Ok(())

@@ -71,6 +71,15 @@ pub async fn route(netlink: &Netlink, nic: &Nic, peer: IpAddr) -> Result<Route, 
     })
 }
 
+/// What is wrong with a seed that only a router reaches.
+#[must_use]
+pub fn seed_off_link(seed: IpAddr, router: IpAddr) -> String {
+    format!(
+        "seed {seed} is behind the router {router}, and a hello that passes a router is not taken \
+         (TTL below 255): give addresses of nodes on this segment"
+    )
+}
+
 /// Whether this node can ever work with the others: not if it reaches all of them by a router.
 ///
 /// # Errors

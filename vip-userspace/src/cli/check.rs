@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use self::finding::{Finding, Grade, finding, list};
 use super::output::print_line;
 use crate::agent;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Vip};
 use crate::key_file;
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
@@ -26,7 +26,10 @@ use vip_node::seal::KeyRing;
 
 pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let config = flags.into_config()?;
-    let vips = list(&config.vips, |vip| vip.endpoint());
+    // The one that names the cluster first, as the configuration does.
+    let mut vips: Vec<&Vip> = config.vips.iter().collect();
+    vips.sort_by_key(|vip| vip.address != config.vip().address);
+    let vips = list(&vips, |vip| vip.endpoint());
     let nodes = match config.nodes.len() {
         0 => "the agents find each other".to_owned(),
         1 => "1 node".to_owned(),
@@ -84,17 +87,26 @@ async fn on_nic(
 ) -> Vec<Finding> {
     let mut findings = nic::findings(config, nic);
     findings.extend(node::findings(config, nic, netlink).await);
-    let (others, found) = members::others(config, keys, nic).await;
+    let members::Others {
+        nodes: others,
+        complete,
+        findings: found,
+    } = members::others(config, keys, nic).await;
     findings.extend(found);
+    findings.extend(members::seeds(config, nic, netlink).await);
     findings.extend(segment::findings(config, &others, nic, netlink).await);
     findings.extend(nics::findings(config, nic, netlink).await);
     let vips = config.vips.iter().map(|vip| vip.address);
-    let refused = netlink.refuse_no_hosts(nic, vips, config.addresses());
+    let refused = netlink.refuse_no_hosts(nic, vips, config.addresses(), config.seeds.clone());
     if let Err(error) = refused.await {
         findings.push(finding(Grade::Failure, "address", error.to_string()));
     }
+    let known = vip::Known {
+        others: &others,
+        complete,
+    };
     for vip in &config.vips {
-        findings.push(vip::claimants(config, &others, vip.address, nic, netlink).await);
+        findings.push(vip::claimants(config, known, vip.address, nic, netlink).await);
     }
     findings
 }

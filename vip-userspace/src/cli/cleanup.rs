@@ -1,6 +1,7 @@
 //! `vip cleanup`. It goes on to its end whatever becomes of what it prints.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -110,7 +111,68 @@ fn remove_directory(
         tell(format_args!("directory {path} stays: {file} is no agent's"));
         return Ok(());
     }
-    how.remove(tell, &format_args!("directory {}", path.display()), || {
-        fs::remove_dir(path).with_context(|| format!("cannot remove {}", path.display()))
-    })
+    remove_empty(how, tell, path, |path| fs::remove_dir(path))
+}
+
+/// Removes an empty directory by `remove`, unless something is mounted there: its place is then
+/// somebody else's, and what was in it is removed.
+fn remove_empty(
+    how: How,
+    tell: traces::Tell<'_>,
+    path: &Path,
+    remove: impl FnOnce(&Path) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let shown = path.display();
+    let removed = match how {
+        How::Remove => remove(path),
+        How::List => Ok(()),
+    };
+    match removed {
+        Ok(()) => how.remove(tell, &format_args!("directory {shown}"), || Ok(())),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            tell(format_args!(
+                "directory {shown} stays, empty: it is a mount point"
+            ));
+            Ok(())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot remove {shown}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_point_stays_and_is_no_failure() {
+        let removed = |how, kind: Option<io::ErrorKind>| {
+            let said = RefCell::new(vec![]);
+            let tell = |text: std::fmt::Arguments<'_>| said.borrow_mut().push(text.to_string());
+            let path = Path::new("/var/lib/vip");
+            let done = remove_empty(how, &tell, path, |_| {
+                kind.map_or(Ok(()), |kind| Err(kind.into()))
+            });
+            (done.is_ok(), said.into_inner().concat())
+        };
+        for (how, kind, ok, said) in [
+            (How::Remove, None, true, "removed directory /var/lib/vip"),
+            (How::List, None, true, "would remove directory /var/lib/vip"),
+            (
+                How::Remove,
+                Some(io::ErrorKind::ResourceBusy),
+                true,
+                "directory /var/lib/vip stays, empty: it is a mount point",
+            ),
+            (
+                How::Remove,
+                Some(io::ErrorKind::PermissionDenied),
+                false,
+                "",
+            ),
+        ] {
+            assert_eq!(removed(how, kind), (ok, said.to_owned()));
+        }
+    }
 }

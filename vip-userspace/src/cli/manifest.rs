@@ -10,7 +10,7 @@ mod unit;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::process::ExitCode;
 
 use self::file::file;
@@ -118,7 +118,38 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
             "{path}: must be an absolute path, since the agent does not run in this directory"
         ));
     }
+    let is_pod = !options.config && !options.systemd;
+    if is_pod && let Some(path) = files(config).find(|path| !has_mountable_folder(path)) {
+        let path = path.display();
+        return bad(&format!(
+            "{path}: a pod has the whole directory of a file mounted, so that it sees a file that is \
+             replaced, and that cannot be / or a path with `..`; put the file into a directory of \
+             its own, like /etc/vip"
+        ));
+    }
     Ok(())
+}
+
+/// Whether a container may have the directory of this file as a volume.
+fn has_mountable_folder(path: &Path) -> bool {
+    let folder = path.parent();
+    let mut parts = folder.into_iter().flat_map(Path::components);
+    let has_name = parts
+        .clone()
+        .any(|part| matches!(part, Component::Normal(_)));
+    has_name && parts.all(|part| part != Component::ParentDir)
+}
+
+/// The files that an agent reads, and whose directories a pod has mounted.
+fn files(config: &Config) -> impl Iterator<Item = &Path> {
+    let ca = match &config.health.tls {
+        Trust::Ca(path) => Some(&**path),
+        Trust::WellKnownCa | Trust::Insecure => None,
+    };
+    let credentials = config.health.credentials.iter();
+    ca.into_iter()
+        .chain(config.key_file.as_deref())
+        .chain(credentials.flat_map(|them| them.files()))
 }
 
 /// The paths that a manifest names.
@@ -128,17 +159,7 @@ fn paths(config: &Config) -> Vec<&Path> {
         &*config.state_dir,
         &*config.datapath.bpffs,
     ];
-    if let Trust::Ca(path) = &config.health.tls {
-        paths.push(path);
-    }
-    paths.extend(config.key_file.as_deref());
-    paths.extend(
-        config
-            .health
-            .credentials
-            .iter()
-            .flat_map(|them| them.files()),
-    );
+    paths.extend(files(config));
     paths
 }
 
@@ -322,6 +343,35 @@ mod tests {
             .expect_err("one node's")
             .to_string();
         assert!(error.contains("--http node:9700"), "{error}");
+    }
+
+    #[test]
+    fn a_pod_has_no_root_directory_mounted() {
+        for (more, refused) in [
+            ("--key-file /key", Some("/key")),
+            ("--key-file /./key", Some("/./key")),
+            ("--key-file /etc/../key", Some("/etc/../key")),
+            ("--ca /ca.crt", Some("/ca.crt")),
+            ("--token-file /token", Some("/token")),
+            (
+                "--client-certificate /etc/vip/a.crt --client-key /a.key",
+                Some("/a.key"),
+            ),
+            ("--key-file /etc/key", None),
+            ("--systemd --key-file /key", None),
+            ("--config --key-file /key", None),
+        ] {
+            let (options, config) = options(more);
+            let said = check(&options, &config)
+                .err()
+                .map(|error| error.to_string());
+            let wanted = refused.map(|path| format!("{path}: a pod has the whole directory"));
+            match (said, wanted) {
+                (None, None) => {}
+                (Some(said), Some(wanted)) => assert!(said.starts_with(&wanted), "{said}"),
+                other => panic!("{more}: {other:?}"),
+            }
+        }
     }
 
     #[test]

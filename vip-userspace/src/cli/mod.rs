@@ -139,6 +139,9 @@ enum Command {
         agent: Agent,
     },
     /// Let the agent read its configuration again and apply what can change while it runs
+    ///
+    /// Exit codes: 0 if the configuration is good, though some of it may wait for the next start of the
+    /// agent (standard error says what); 2 if it is bad, and nothing has changed.
     Reload {
         #[command(flatten)]
         agent: Agent,

@@ -1,4 +1,5 @@
-//! `vip reload`.
+//! `vip reload`. What waits for the next start is no failure: the file is good, and `systemctl reload`
+//! must not say that it is not.
 
 use std::process::ExitCode;
 

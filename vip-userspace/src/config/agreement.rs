@@ -3,7 +3,7 @@
 use vip_node::hello::digest;
 
 use super::Config;
-use super::types::VrrpMode;
+use super::types::{Vip, VrrpMode};
 
 /// A key that must have the same value on all nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,17 +35,28 @@ const fn agreed(key: &'static str, misroutes: bool) -> Agreed {
 /// A digest of each value.
 #[must_use]
 pub fn digests(config: &Config) -> [u16; AGREED.len()] {
-    let services = || config.vips.iter().flat_map(|vip| &vip.services);
-    let vips = config.vips.iter().map(|vip| vip.endpoint().to_string());
-    // Of VIPs, only some may be there while they are added: the ports of each are the same.
-    let ports = config.vips.first().into_iter();
-    let ports = ports.flat_map(|vip| &vip.services);
+    // Some VIPs may be on some nodes only while they are added. All VIPs have the same services, so
+    // those of the one that names the cluster count. A reload keeps places, a restart does not: the
+    // order in which services and further VIPs were added means nothing.
+    let first = config.vip();
+    let mut others: Vec<&Vip> = config.vips.iter().collect();
+    others.retain(|vip| vip.address != first.address);
+    others.sort_by_key(|vip| vip.address);
+    let vips = [first].into_iter().chain(others);
+    let vips = vips.map(|vip| vip.endpoint().to_string());
+    let mut services: Vec<_> = first.services.iter().collect();
+    if let Some((_, others)) = services.split_first_mut() {
+        others.sort_by_key(|service| service.port);
+    }
+    let ports = services.iter();
     let ports = ports.map(|service| format!("{}:{}", service.port, service.target));
-    let allow = services().map(|service| {
+    let allow = services.iter().map(|service| {
         let networks = service.allow.iter().map(ToString::to_string);
         networks.collect::<Vec<_>>().join(",")
     });
-    let rates = services().map(|service| service.syn_rate.unwrap_or(0).to_string());
+    let rates = services
+        .iter()
+        .map(|service| service.syn_rate.unwrap_or(0).to_string());
     let mode = match config.vrrp.mode {
         VrrpMode::Unicast => "unicast",
         VrrpMode::Multicast => "multicast",
@@ -77,6 +88,24 @@ fn joined(parts: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vip_of_the_other_family_changes_the_vips_alone() {
+        let config = |vips: &str| {
+            let services = "[[services]]\nport = 9345\n";
+            let text = format!("vip = {vips}\nallow = [\"fd00::/8\"]\nsyn_rate = 5\n{services}");
+            digests(&Config::parse(&text, "vip.toml").expect("makes sense"))
+        };
+        let usual = config("\"fd00::10\"");
+        let both = config("[\"fd00::10\", \"10.0.0.10:443\"]\ntarget_port = 6443");
+        let differ = (0..usual.len()).filter(|at| usual[*at] != both[*at]);
+        assert_eq!(differ.collect::<Vec<_>>(), [2]);
+        let (some, same) = (
+            config("[\"fd00::10\", \"fd00::30\", \"10.0.0.10\"]"),
+            config("[\"fd00::10\", \"10.0.0.10\", \"fd00::30\"]"),
+        );
+        assert_eq!(some, same, "the order of further VIPs means nothing");
+    }
 
     #[test]
     fn a_key_that_differs_has_another_digest_and_no_other_one_has() {

@@ -75,6 +75,10 @@ impl Draft {
         let (vips, checks) = served(&cluster, &probing)?;
         config.http = http.settle(&vips, &checks)?;
         config.vips = vips;
+        // There is one: an empty list was refused when it was read.
+        if let Some(first) = cluster.vip.first() {
+            config.first_vip = first.value.ip();
+        }
         config.checks = checks;
         let nodes = cluster.nodes.map(|nodes| nodes.value).unwrap_or_default();
         config.nodes = nodes.into_iter().map(|node| node.value).collect();
@@ -327,8 +331,8 @@ fn refuse_beside_nodes(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
 
 /// Checks what a node says of itself where agents find each other.
 fn check_own(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
-    // The first VIP of IPv4, if there is one, names the cluster.
-    let is_ipv4 = cluster.vip.iter().any(|vip| vip.value.is_ipv4());
+    // The family of the first VIP, as the user wrote them, is the nodes'.
+    let is_ipv4 = cluster.vip.first().is_some_and(|vip| vip.value.is_ipv4());
     if let Some(Placed { value, place }) = &own.other_address
         && value.is_ipv4() == is_ipv4
     {
@@ -359,7 +363,12 @@ fn check_nodes(nodes: &Placed<Vec<Placed<Node>>>) -> Result<(), Fault> {
         value: nodes,
         place,
     } = nodes;
-    if nodes.is_empty() || nodes.len() > MAX_BACKENDS {
+    if nodes.is_empty() {
+        let message = "0 nodes: list every control-plane node once, or leave `nodes` out, so that the \
+                       agents find each other";
+        return Err(Fault::new(*place, message));
+    }
+    if nodes.len() > MAX_BACKENDS {
         let message = format!(
             "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",
             nodes.len()

@@ -145,16 +145,19 @@ pub(super) fn nodes() -> Kind<Placed<Vec<Placed<Node>>>> {
     kind.placed()
 }
 
-/// A list of hosts, without duplicates, and its place.
+/// A list of hosts, each once, and its place.
 pub(super) fn seeds() -> Kind<Placed<Vec<IpAddr>>> {
-    let range = "1 to 16 unicast addresses of one family";
+    let range = "1 to 16 unicast addresses of one family, each once";
     let kind = Kind::new("list of strings", range, Arity::List, |given| {
         let given_list = given.list("a list of addresses")?;
         let one = text("", host);
         let seeds = given_list.into_iter().map(|given| one.read(given));
         let mut seeds = seeds.collect::<Result<Vec<IpAddr>, Fault>>()?;
         seeds.sort_unstable();
-        seeds.dedup();
+        if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
+            let message = format!("seed {} is listed twice; remove one", twice[0]);
+            return Err(given.fault(message));
+        }
         let mixed = seeds.iter().any(IpAddr::is_ipv4) && seeds.iter().any(IpAddr::is_ipv6);
         if seeds.is_empty() || seeds.len() > MAX_BACKENDS || mixed {
             let count = seeds.len();

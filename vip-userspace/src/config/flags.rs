@@ -83,8 +83,8 @@ impl Flags {
     }
 
     /// The same flags with these VIPs, whatever file and flags say.
-    pub(super) fn with_vips(mut self, vips: &[Vip]) -> Self {
-        let vips = vips.iter().map(|vip| vip.endpoint().to_string());
+    pub(super) fn with_vips<'a>(mut self, vips: impl Iterator<Item = &'a Vip>) -> Self {
+        let vips = vips.map(|vip| vip.endpoint().to_string());
         let text = vips.collect::<Vec<_>>().join(",");
         self.overrides.texts.insert("--vip", text.into());
         self

@@ -27,8 +27,16 @@ impl<'a> Given<'a> {
         match self {
             Self::Text(text, _) => text.display().to_string(),
             Self::File(value) => {
+                // The span of a list that is written as `[[services]]` is that of its first header.
+                let tables = match value.get_ref() {
+                    DeValue::Array(values) => tables(values, source),
+                    _ => None,
+                };
                 let words = source.get(value.span()).unwrap_or_default();
-                words.split_whitespace().collect::<Vec<_>>().join(" ")
+                match tables {
+                    Some(tables) if words.starts_with("[[") => tables,
+                    _ => in_one_line(words),
+                }
             }
         }
     }
@@ -108,4 +116,26 @@ impl<'a> Given<'a> {
             },
         }
     }
+}
+
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A list of tables as it would be written in one line; `None` if there is anything else in it.
+fn tables(values: &[Spanned<DeValue<'_>>], source: &str) -> Option<String> {
+    let table = |value: &Spanned<DeValue<'_>>| {
+        let DeValue::Table(keys) = value.get_ref() else {
+            return None;
+        };
+        let mut keys: Vec<_> = keys.iter().collect();
+        keys.sort_by_key(|(key, _)| key.span().start);
+        let keys = keys.into_iter().map(|(key, value)| {
+            let value = source.get(value.span()).unwrap_or_default();
+            format!("{} = {}", key.get_ref(), in_one_line(value))
+        });
+        Some(format!("{{ {} }}", keys.collect::<Vec<_>>().join(", ")))
+    };
+    let tables: Option<Vec<String>> = values.iter().map(table).collect();
+    Some(format!("[{}]", tables?.join(", ")))
 }

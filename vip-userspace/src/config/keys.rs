@@ -1,9 +1,11 @@
 //! Every key of the configuration file, declared once. To add a key, add it here (in an entry of
 //! `nodes` or `services`: in `entries.rs`), use it, and test it. See [`keys`](super::key::keys).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use vip_common::wire::bfd::{AGENT_PORT, PORT};
 
 use super::addresses::{host, listen};
 use super::entries::{NodeKeys, ServiceKeys, networks, nodes, seeds, services, syn_rate, vips};
@@ -113,6 +115,11 @@ keys! {
         /// that it is the address. The first and last address of a subnet are refused when the
         /// agent starts. One node owns all of them. At least one must be of the nodes' family; the
         /// first of these names the cluster.
+        ///
+        /// The order counts: without `nodes`, the nodes' family is that of the first VIP in this list,
+        /// IPv4 or IPv6. Each agent takes the node's address of that family, and agents with addresses
+        /// of different families do not find each other. So all nodes need the same first VIP; put an
+        /// address that you add behind it. With `nodes`, their addresses decide.
         pub(super) vip: Vec<Placed<SocketAddr>> {
             kind: vips(),
             required: "\"10.0.0.10:6443\"",
@@ -143,8 +150,9 @@ keys! {
         /// Addresses of nodes to which hellos also go one by one: where the network filters
         /// multicast.
         ///
-        /// One that answers is enough. They need not be members, and may be on no node yet. Only
-        /// without `nodes`.
+        /// One that answers is enough. They need not be members, and may be on no node yet. The list
+        /// may be the same on all nodes; a node does not answer itself. Seeds must be on the nodes'
+        /// segment: a hello that a router has passed on is not taken. Only without `nodes`.
         pub(super) seeds: Option<Placed<Vec<IpAddr>>> {
             kind: seeds(),
             unset: "none",
@@ -249,7 +257,7 @@ keys! {
         /// reads it when it starts, and refuses to start with a file that is wrong; `vip reload` reads
         /// it again. [operations.md](operations.md#change-the-key) says how the key is changed.
         pub key_file: Option<PathBuf> {
-            kind: file("absolute path"),
+            kind: text("absolute path", absolute),
             unset: "none",
             reload: Restart,
             example: "\"/etc/vip/key\"",
@@ -261,6 +269,8 @@ keys! {
         /// The addresses at which the API is reached: 1 to 16, those of IPv4 first, without
         /// duplicates. At least one is of the nodes' family.
         pub vips: Vec<Vip> = |_| Ok(vec![]);
+        /// The first of them in the order in which the user wrote them.
+        pub first_vip: IpAddr = |_| Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         /// The ways to find out whether a service is ready; services refer to them by their places.
         pub checks: Vec<Check> = |_| Ok(vec![]);
         /// The control-plane nodes, up to 16, without duplicates and of one family; none if the
@@ -354,7 +364,7 @@ keys! {
         /// The UDP port of hellos, by which agents find each other: the same on all nodes, which do
         /// not hear each other otherwise.
         pub port: u16 {
-            kind: number(1..=u16::MAX),
+            kind: number(1..=u16::MAX).also("none of the agent's BFD (3784, 63784)", hello_port),
             default: "9643",
             reload: Restart,
             open_example: "9644",
@@ -758,6 +768,18 @@ keys! {
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// Agents receive BFD packets at one UDP port, and send them from another one.
+fn hello_port(port: u16) -> Result<u16, String> {
+    let used = match port {
+        PORT => "receives BFD packets at",
+        AGENT_PORT => "sends BFD packets from",
+        _ => return Ok(port),
+    };
+    Err(format!(
+        "the agent {used} UDP port {port}; take another port for hellos, the same on all nodes"
+    ))
 }
 
 /// RFC 9568, section 5.2.7: the wire has centiseconds.

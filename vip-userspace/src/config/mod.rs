@@ -117,12 +117,12 @@ impl Config {
     }
 
     /// Whether an address is of the family that the nodes are known by: where agents find each
-    /// other, that of the first VIP.
+    /// other, that of the first VIP in the order in which the user wrote them.
     #[must_use]
     pub fn is_of_nodes_family(&self, address: IpAddr) -> bool {
         let node = self.nodes.first().map(|node| node.address);
-        let first = node.or(self.vips.first().map(|vip| vip.address));
-        first.is_some_and(|first| first.is_ipv4() == address.is_ipv4())
+        let first = node.unwrap_or(self.first_vip);
+        first.is_ipv4() == address.is_ipv4()
     }
 
     /// The nodes' addresses, in their order.

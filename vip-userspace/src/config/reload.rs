@@ -87,7 +87,11 @@ impl Source {
         let mut changes = Changes::default();
         let first = old.vip().address;
         if merge(new.clone(), old).vip().address != first {
-            let flags = self.flags.clone().with_vips(&old.vips);
+            // The one that was written first stays the first: its family may be the nodes'.
+            let is_first = |vip: &&Vip| vip.address == old.first_vip;
+            let first_vip = old.vips.iter().filter(is_first);
+            let others = old.vips.iter().filter(|vip| !is_first(vip));
+            let flags = self.flags.clone().with_vips(first_vip.chain(others));
             new = flags.read()?.0;
             self.keep("vip", &mut said);
             changes.kept.push(format!(
@@ -160,6 +164,7 @@ impl Source {
 fn merge(new: Config, old: &Config) -> Config {
     Config {
         vips: new.vips,
+        first_vip: new.first_vip,
         checks: new.checks,
         health: new.health,
         http: new.http,
@@ -391,6 +396,25 @@ mod tests {
     }
 
     #[test]
+    fn services_are_told_with_their_keys() {
+        let one = "[[services]]\nport = 9345\nallow = [\"10.0.0.0/8\",\n  \"10.1.2.3\"]\n";
+        let two = one.to_owned() + "[[services]]\n# Another one.\npath = \"/livez\"\nport = 80\n";
+        let told = |old: &str, new: &str| {
+            let reread = again(&(OLD.to_owned() + old), &(OLD.to_owned() + new)).unwrap();
+            reread.changes.applied[0].to_string()
+        };
+        let first = "{ port = 9345, allow = [\"10.0.0.0/8\", \"10.1.2.3\"] }";
+        assert_eq!(
+            told("", one),
+            format!("`services`: unset (none) -> [{first}]")
+        );
+        assert_eq!(
+            told(one, &two),
+            format!("`services`: [{first}] -> [{first}, {{ path = \"/livez\", port = 80 }}]")
+        );
+    }
+
+    #[test]
     fn first_vip_stays_and_the_rest_is_applied() {
         let new = OLD.replace("10.0.0.10", "10.0.0.20") + "syn_rate = 9\n";
         let reread = again(OLD, &new).unwrap();
@@ -398,6 +422,33 @@ mod tests {
         assert_eq!(reread.config.vips[1].services[0].syn_rate, Some(9));
         assert_eq!(reread.changes.applied.len(), 1);
         assert!(reread.changes.kept[0].starts_with("the first VIP, 10.0.0.10, cannot change"));
+    }
+
+    #[test]
+    fn a_vip_of_the_other_family_is_added_behind_the_first_one() {
+        let vips = |reread: &Reread| reread.config.vips_by_rank();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (old, new) = (ip("fd00::10"), ip("10.0.0.10"));
+        let both = "vip = [\"fd00::10\", \"10.0.0.10\"]";
+        let added = again("vip = \"fd00::10\"", both).unwrap();
+        assert_eq!(added.changes.kept, [""; 0]);
+        assert_eq!(vips(&added), [old, new]);
+        assert!(added.config.is_of_nodes_family(ip("fd00::11")));
+        assert_eq!(added.config.vips[0].address, new, "maps have IPv4 first");
+
+        // Before the old one, it would move the nodes to the other family.
+        let before = "syn_rate = 9\nvip = [\"10.0.0.10\", \"fd00::10\"]";
+        for old_text in ["vip = \"fd00::10\"", both] {
+            let refused = again(old_text, before).unwrap();
+            assert!(
+                refused.changes.kept[0].starts_with("the first VIP, fd00::10, cannot change"),
+                "{:?}",
+                refused.changes
+            );
+            assert_eq!(refused.config.first_vip, old);
+            assert_eq!(refused.config.vip().address, old);
+            assert_eq!(refused.config.vip().services[0].syn_rate, Some(9));
+        }
     }
 
     #[test]

@@ -73,6 +73,17 @@ pub enum NetError {
         /// The addresses found here.
         local: String,
     },
+    /// The VIP is an address that this machine has on a NIC.
+    #[error(
+        "VIP {vip} is this machine's own address on {interface}; choose an address of that subnet that \
+         no host has, or take it off {interface} if it is not the node's own (keepalived, kube-vip)"
+    )]
+    OwnAddress {
+        /// The VIP.
+        vip: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
     /// The agents find each other, and several interfaces may be meant.
     #[error(
         "interfaces {names} all have an address in the subnet of VIP {vip}; name the one whose \

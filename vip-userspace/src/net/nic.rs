@@ -151,6 +151,12 @@ pub(super) fn refuse_no_host(
     what: &'static str,
     address: IpAddr,
 ) -> Result<(), NetError> {
+    if what == "VIP" && address == nic.address {
+        return Err(NetError::OwnAddress {
+            vip: address,
+            interface: nic.name.clone(),
+        });
+    }
     let mut on_nic = addresses.iter().filter(|local| local.index == nic.index);
     match on_nic.find(|local| local.is_no_host(address)) {
         None => Ok(()),
@@ -303,6 +309,10 @@ pub(super) fn own_address(
         None => near.first(),
     };
     let Some(chosen) = chosen else {
+        // Then no wait helps. A VIP that an agent has put there is on `lo`.
+        if let Some(error) = own_vip(links, addresses, vips) {
+            return Err(error);
+        }
         return Err(NetError::NoAddress {
             vip,
             local: list(addresses.iter().map(|local| local.address)),
@@ -327,6 +337,20 @@ pub(super) fn own_address(
         });
     }
     Ok(chosen.address)
+}
+
+/// Says that a VIP is an address of this machine on a NIC, if one is.
+fn own_vip(links: &[Link], addresses: &[LocalAddress], vips: &[IpAddr]) -> Option<NetError> {
+    let on_nic = |local: &LocalAddress| {
+        let link = links.iter().find(|link| link.index == local.index)?;
+        let is_nic = link.mac.is_some() && !link.loopback;
+        let is_vip = vips.contains(&local.address) && !local.host_scope;
+        (is_nic && is_vip).then(|| NetError::OwnAddress {
+            vip: local.address,
+            interface: link.name.clone(),
+        })
+    };
+    addresses.iter().find_map(on_nic)
 }
 
 fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
@@ -387,6 +411,27 @@ mod tests {
         choose(&links(), addresses, VIP, &NODES, named)
             .expect_err("must be refused")
             .to_string()
+    }
+
+    #[test]
+    fn a_vip_that_is_the_nodes_own_address_is_named_and_not_waited_for() {
+        let own = [on(2, [10, 0, 0, 10], 24), on(1, [127, 0, 0, 1], 8)];
+        let error = own_address(&links(), &own, &[VIP], None).expect_err("is the VIP");
+        assert!(!error.may_come());
+        assert!(
+            error
+                .to_string()
+                .starts_with("VIP 10.0.0.10 is this machine's own address on eth0; "),
+            "{error}"
+        );
+        // An agent has put it on `lo`: the node's own address may still come.
+        let placed = [on(1, [10, 0, 0, 10], 32)];
+        let error = own_address(&links(), &placed, &[VIP], None).expect_err("no address yet");
+        assert!(error.may_come());
+        // keepalived may have put it beside the node's own one.
+        let beside = [on(2, [10, 0, 0, 10], 24), on(2, [10, 0, 0, 11], 24)];
+        let found = own_address(&links(), &beside, &[VIP], None);
+        assert_eq!(found.expect("its own"), ip(11));
     }
 
     #[test]

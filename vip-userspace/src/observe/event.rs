@@ -164,8 +164,12 @@ events! {
         if adopted { ", took over from an earlier agent" } else { "" }
     ));
 
-    /// The agent ends.
-    stopped(): Info, text("agent stopped; programs and VIP stay until `vip cleanup`");
+    /// The agent ends. `left`: its node has left the cluster, and all that it put there is taken away.
+    stopped(left: bool): Info, text(if left {
+        "agent stopped; this node has left the cluster, and programs and VIP are removed from it"
+    } else {
+        "agent stopped; programs and VIP stay until `vip cleanup`"
+    });
 
     /// This node became the owner of the VIP. `after` is how long the VIP may have gone without an
     /// answer; `None` if that is not known.
@@ -292,8 +296,13 @@ events! {
     /// A node takes new connections again.
     undrained(node: String): Info, text("takes new connections").about(node);
 
-    /// This node lacks something it must have to own the VIP.
-    fault(cause: &str): Warning, text("this node cannot own the VIP").because(cause);
+    /// This node lacks something it must have to own the VIP. `starts`: it is only not there yet, as
+    /// at each start.
+    fault(cause: &str, starts: bool): if starts { Info } else { Warning }, text(if starts {
+        "this node starts, and cannot own the VIP yet"
+    } else {
+        "this node cannot own the VIP"
+    }).because(cause);
 
     /// It has that (again).
     fault_gone(cause: &str): Info, text("fault is over").because(cause);
@@ -459,9 +468,12 @@ fn reloaded(changes: &Changes) -> String {
 fn slow_timers(late: Late) -> String {
     let Late { by, bfd, adverts } = late;
     let bfd = bfd.map(|bfd| format!("BFD {} ms, ", bfd.as_millis()));
+    let by = match by.as_micros().div_ceil(1000) {
+        0 => "late".to_owned(),
+        by => format!("up to {by} ms late"),
+    };
     format!(
-        "the agent runs up to {} ms late: {}advertisements {} ms until it does not",
-        by.as_millis(),
+        "the agent runs {by}: {}advertisements {} ms until it does not",
         bfd.unwrap_or_default(),
         adverts.as_millis()
     )
@@ -592,6 +604,33 @@ mod tests {
             record.to_string(),
             "1970-01-01T00:00:00.000Z  info     became the owner: cp2 is dead (150 ms)"
         );
+    }
+
+    #[test]
+    fn lateness_is_rounded_up_and_none_is_not_told() {
+        let said = |micros| {
+            let late = Late {
+                by: Duration::from_micros(micros),
+                bfd: None,
+                adverts: Duration::from_millis(150),
+            };
+            Event::slow(late).message.into_owned()
+        };
+        let rest = "advertisements 150 ms until it does not";
+        assert_eq!(said(0), format!("the agent runs late: {rest}"));
+        assert_eq!(said(300), format!("the agent runs up to 1 ms late: {rest}"));
+        assert_eq!(
+            said(7000),
+            format!("the agent runs up to 7 ms late: {rest}")
+        );
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_no_warning() {
+        assert_eq!(Event::fault("x", true).severity, Info);
+        assert_eq!(Event::fault("x", false).severity, Warning);
+        assert!(Event::stopped(false).message.contains("stay until"));
+        assert!(Event::stopped(true).message.contains("are removed"));
     }
 
     #[test]

@@ -63,11 +63,11 @@ impl Wanted {
         let tcp = TcpStream::connect(self.server)
             .await
             .map_err(|error| error.to_string())?;
-        let wanted = format!("{name:?}");
+        let wanted = name.to_str().into_owned();
         match connector.connect(name, tcp).await {
             Ok(_) => Ok(()),
             Err(error) => Err(format!(
-                "TLS, for {wanted}: {error} ({})",
+                "no certificate for {wanted}: {error} ({})",
                 verification.describe()
             )),
         }

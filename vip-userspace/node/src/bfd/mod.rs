@@ -84,7 +84,7 @@ impl Params {
 pub struct Timers {
     /// As [`Params::detect_mult`].
     pub detect_mult: NonZeroU8,
-    /// As [`Params::interval`].
+    /// `RequiredMinRxInterval`, and `DesiredMinTxInterval` while up: 1 ms or more.
     pub interval: Duration,
 }
 

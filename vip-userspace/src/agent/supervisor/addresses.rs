@@ -62,6 +62,9 @@ impl Placed {
 /// such packet in 500 ms (`tcp_invalid_ratelimit`), which may have been another one.
 const AGAIN: Duration = Duration::from_millis(600);
 
+/// How often they are told again: on a busy machine, packets are lost even on `lo`.
+const TIMES: usize = 5;
+
 /// Puts a VIP on `lo`, and notes that before.
 pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow::Result<Placed> {
     let address = vip.address;
@@ -81,8 +84,12 @@ pub(super) async fn put(netlink: &Netlink, config: &Config, vip: &Vip) -> anyhow
     let ended = end_stranded(address, &ports);
     if ended > 0 {
         drop(spawn(async move {
-            sleep(AGAIN).await;
-            end_stranded(address, &ports);
+            for _ in 0..TIMES {
+                sleep(AGAIN).await;
+                if end_stranded(address, &ports) == 0 {
+                    return;
+                }
+            }
         }));
     }
     Ok(Placed::Now { ended })

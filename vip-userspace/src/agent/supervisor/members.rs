@@ -390,8 +390,10 @@ impl Supervisor {
     /// # Errors
     /// There is none.
     pub(super) fn named(&self, name: &str) -> anyhow::Result<BackendIndex> {
-        let is_it = |peer: &Peer| peer.name == name || peer.address.to_string() == name;
-        let found = self.peers.find(is_it).map(|(slot, _)| slot);
+        let found = self
+            .peers
+            .find(|peer| is_called(&peer.name, peer.address, name))
+            .map(|(slot, _)| slot);
         found.with_context(|| {
             let names: Vec<_> = self.peers.values().map(|peer| peer.name.as_str()).collect();
             format!("no node {name}; there are {}", names.join(", "))
@@ -493,5 +495,34 @@ impl Supervisor {
                 }
             }
         }
+    }
+}
+
+/// Whether a node is meant by `text`: its address in any spelling, or its name.
+fn is_called(name: &str, address: IpAddr, text: &str) -> bool {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match bare.unwrap_or(text).parse::<IpAddr>() {
+        Ok(meant) => meant == address,
+        Err(_) => text == name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_called_by_its_name_or_its_address_in_any_spelling() {
+        let address = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0x13]);
+        for text in ["cp3", "fd00::13", "FD00:0::0:13", "[fd00::13]"] {
+            assert!(is_called("cp3", address, text), "{text}");
+        }
+        for text in ["cp1", "fd00::1", "10.0.0.13", ""] {
+            assert!(!is_called("cp3", address, text), "{text}");
+        }
+        // A node without a name is called by its address.
+        assert!(is_called("fd00::13", address, "fd00::0013"));
     }
 }

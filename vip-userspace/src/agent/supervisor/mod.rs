@@ -112,6 +112,7 @@ pub(super) struct Supervisor {
     carrier_changes: u32,
     /// Those that the agents of the cluster share.
     keys: Option<Arc<KeyRing>>,
+    started: BootNanos,
     /// What the other agents were told of this node.
     told_others: Option<Summary>,
     /// Hosts that are asked to prove that they may be members.
@@ -211,13 +212,13 @@ impl Supervisor {
         self.node_thread.tell(Input::Shutdown);
     }
 
-    /// The thread has ended.
-    pub(super) fn end(mut self) -> anyhow::Result<()> {
+    /// The thread has ended. `left`: this node has left the cluster.
+    pub(super) fn end(mut self, left: bool) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.node_thread.join(),
             "the thread that renews the answer lease panicked: start the agent again, and report this"
         );
-        self.journal.note(Event::stopped());
+        self.journal.note(Event::stopped(left));
         Ok(())
     }
 

@@ -57,12 +57,15 @@ impl Supervisor {
         let other_keys = self.read_keys()?;
         let other_vips = !addresses_of(&config).eq(addresses_of(&self.config));
         let mut listening = None;
+        if other_vips || config.seeds != self.config.seeds {
+            let vips = addresses_of(&config);
+            let (nodes, seeds) = (config.addresses(), config.seeds.clone());
+            self.netlink
+                .refuse_no_hosts(&self.nic, vips, nodes, seeds)
+                .await?;
+        }
         if other_vips {
             let (nic, netlink) = (&self.nic, &self.netlink);
-            let vips = addresses_of(&config);
-            netlink
-                .refuse_no_hosts(nic, vips, config.addresses())
-                .await?;
             refuse_taken(&config, nic, netlink).await?;
             listening = Some(NicSockets::listen(&config, &self.cluster.peers(), nic)?);
             let left = addresses::leave_old(netlink, &config).await?;

@@ -12,7 +12,10 @@ use crate::clock::now;
 use crate::observe::event::{Event, Repair};
 use vip_node::election::State;
 use vip_node::health::{Probe, Transition};
-use vip_node::{Claimant, Departure, Former, Loss, Report, Takeover};
+use vip_node::{Claimant, Departure, Fault, Former, Loss, Report, Takeover};
+
+/// Time after the agent's start in which it is as usual that the members do not know this node yet.
+const START: Duration = Duration::from_secs(10);
 
 impl Supervisor {
     /// Takes a message of the thread.
@@ -87,7 +90,11 @@ impl Supervisor {
             Report::Fault {
                 fault,
                 present: true,
-            } => Event::fault(fault.text()),
+            } => {
+                // At each start it takes a moment, also if there is no other member.
+                let starts = fault == Fault::Unconfirmed && now().since(self.started) < START;
+                Event::fault(fault.text(), starts)
+            }
             Report::Fault {
                 fault,
                 present: false,

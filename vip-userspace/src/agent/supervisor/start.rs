@@ -167,6 +167,7 @@ impl Start<'_> {
                 ..Claims::default()
             },
             keys,
+            started: now,
             told_others: None,
             proving: Vec::new(),
             unproved: Vec::new(),

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use vip_node::envelope;
+use vip_node::hearing::Route;
 use vip_node::hello::{Hello, tag};
 use vip_node::seal::KeyRing;
 
 use super::finding::{Finding, Grade, finding, list};
 use super::segment::called;
-use crate::agent::state;
+use crate::agent::{state, survey};
 use crate::config::{Admission, Agreed, Config, Node, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
+use crate::net::netlink::Netlink;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::observe::summary::Summary;
@@ -55,17 +57,29 @@ pub(super) fn admission(config: &Config) -> Option<Finding> {
     Some(finding(grade, MEMBERS, text))
 }
 
-/// The nodes but this one, and what is said of how they are known.
-pub(super) async fn others(
-    config: &Config,
-    keys: Option<&KeyRing>,
-    nic: &Nic,
-) -> (Vec<Node>, Vec<Finding>) {
+/// The nodes but this one.
+pub(super) struct Others {
+    pub(super) nodes: Vec<Node>,
+    /// Whether they are all nodes, as far as an agent would know: those of a list, or of a cluster
+    /// whose hellos are heard. A check sends no hello, so members that the network's multicast does
+    /// not reach do not answer it, and may be missing.
+    pub(super) complete: bool,
+    /// What is said of how they are known.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Looks for the nodes but this one.
+pub(super) async fn others(config: &Config, keys: Option<&KeyRing>, nic: &Nic) -> Others {
     let status = ask::<Status>(&config.run_dir, &Request::Status).ok();
     let is_other = |node: &Node| node.address != nic.address;
     let known = if config.is_open() {
         if let Some(status) = &status {
-            return told(status);
+            let (nodes, findings) = told(status);
+            return Others {
+                nodes,
+                complete: true,
+                findings,
+            };
         }
         state::noted_members(&config.state_dir)
     } else {
@@ -74,7 +88,11 @@ pub(super) async fn others(
     let known: Vec<Node> = known.into_iter().filter(is_other).collect();
     if status.is_some() {
         // It has the port, and tells what is wrong.
-        return (known, Vec::new());
+        return Others {
+            nodes: known,
+            complete: true,
+            findings: Vec::new(),
+        };
     }
     match HelloSocket::open(&nic.name, nic.address, config.members.port) {
         Ok(socket) => {
@@ -86,9 +104,38 @@ pub(super) async fn others(
                 "{error}: end the program that has the port, or set the same other `port` in \
                  [members] on all nodes"
             );
-            (known, vec![finding(Grade::Failure, MEMBERS, text)])
+            Others {
+                nodes: known,
+                complete: !config.is_open(),
+                findings: vec![finding(Grade::Failure, MEMBERS, text)],
+            }
         }
     }
+}
+
+/// What is wrong with the seeds on this NIC. A router would make hellos to them void: agents take
+/// only packets whose TTL says that no router has passed them on.
+pub(super) async fn seeds(config: &Config, nic: &Nic, netlink: &Netlink) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = own_seed(&config.seeds, nic.address).into_iter().collect();
+    for seed in &config.seeds {
+        if let Ok(Route::Via(router)) = survey::route(netlink, nic, *seed).await {
+            findings.push(finding(
+                Grade::Warning,
+                MEMBERS,
+                survey::seed_off_link(*seed, router),
+            ));
+        }
+    }
+    findings
+}
+
+/// A list of seeds with this node in it alone.
+fn own_seed(seeds: &[IpAddr], own: IpAddr) -> Option<Finding> {
+    let text = format!(
+        "`seeds` has this node alone ({own}), so no hello goes to another node by it: add the \
+         address of another node"
+    );
+    (seeds == [own]).then(|| finding(Grade::Warning, MEMBERS, text))
 }
 
 /// The members that the agent of this node knows.
@@ -129,12 +176,7 @@ async fn listen(socket: &HelloSocket, keys: Option<&KeyRing>) -> Heard {
 }
 
 /// The nodes that are heard, or told of, or `known` by the list or from an agent that ran here.
-fn heard_of(
-    config: &Config,
-    own: IpAddr,
-    known: Vec<Node>,
-    heard: Heard,
-) -> (Vec<Node>, Vec<Finding>) {
+fn heard_of(config: &Config, own: IpAddr, known: Vec<Node>, heard: Heard) -> Others {
     let is_open = config.is_open();
     let own_digests = Summary::written(&digests(config));
     let ours: Vec<u64> = config.vips.iter().map(|vip| tag(vip.address)).collect();
@@ -174,14 +216,22 @@ fn heard_of(
     let new: Vec<Node> = addresses.into_iter().filter(is_new).map(Node::at).collect();
     if !is_open && senders.is_empty() {
         // Each node of the list is asked by other means.
-        return (known, findings);
+        return Others {
+            nodes: known,
+            complete: true,
+            findings,
+        };
     }
-    let text = if senders.is_empty() {
-        "no hello of this cluster is heard: this is its first agent, or the network filters \
-         multicast, and `seeds` must name other nodes"
-            .to_owned()
-    } else {
-        format!("hellos of {} are heard", list(&senders, IpAddr::clone))
+    let text = match (&senders[..], &config.seeds[..]) {
+        ([], []) => "no hello of this cluster is heard: this is its first agent, or the network \
+                     filters multicast, and `seeds` must name other nodes"
+            .to_owned(),
+        ([], seeds) => format!(
+            "no hello of this cluster is heard: no other agent runs, or the network filters \
+             multicast; a check sends no hello, so it cannot try the seeds ({}), and `vip run` does",
+            list(seeds, IpAddr::clone)
+        ),
+        (senders, _) => format!("hellos of {} are heard", list(senders, IpAddr::clone)),
     };
     let grade = if senders.is_empty() && !known.is_empty() {
         Grade::Warning
@@ -189,7 +239,11 @@ fn heard_of(
         Grade::Ok
     };
     findings.push(finding(grade, MEMBERS, text));
-    (known.into_iter().chain(new).collect(), findings)
+    Others {
+        nodes: known.into_iter().chain(new).collect(),
+        complete: !senders.is_empty(),
+        findings,
+    }
 }
 
 #[cfg(test)]
@@ -269,8 +323,13 @@ mod tests {
             (ip(99), Ok(hello(ip(90), &[99, 98]))),
             (ip(14), Err(envelope::Refused::Sealed)),
         ]);
-        let (others, findings) = heard_of(&config(""), ip(13), vec![Node::at(ip(12))], heard);
-        let others: Vec<IpAddr> = others.iter().map(|node| node.address).collect();
+        let Others {
+            nodes,
+            complete,
+            findings,
+        } = heard_of(&config(""), ip(13), vec![Node::at(ip(12))], heard);
+        assert!(complete);
+        let others: Vec<IpAddr> = nodes.iter().map(|node| node.address).collect();
         assert_eq!(others, [ip(12), ip(11)]);
         let [refused, heard] = &findings[..] else {
             panic!("two lines")
@@ -295,9 +354,11 @@ mod tests {
         };
         for list in ["", "nodes = [\"10.0.0.11\", \"10.0.0.12\"]"] {
             let heard = Heard::from([(ip(11), Ok(other.clone()))]);
-            let (others, findings) = heard_of(&config(list), ip(12), Vec::new(), heard);
+            let Others {
+                nodes, findings, ..
+            } = heard_of(&config(list), ip(12), Vec::new(), heard);
             assert_eq!(
-                others.len(),
+                nodes.len(),
                 usize::from(list.is_empty()),
                 "a list has all nodes"
             );
@@ -315,10 +376,33 @@ mod tests {
             (vec![], Grade::Ok),
             (vec![Node::at(ip(12))], Grade::Warning),
         ] {
-            let (others, findings) = heard_of(&config(""), ip(11), noted.clone(), Heard::new());
-            assert_eq!(others, noted);
-            assert_eq!(findings[0].grade, grade);
-            assert!(findings[0].text.contains("`seeds`"));
+            let others = heard_of(&config(""), ip(11), noted.clone(), Heard::new());
+            assert_eq!((others.nodes, others.complete), (noted, false));
+            assert_eq!(others.findings[0].grade, grade);
+            assert!(others.findings[0].text.contains("`seeds` must name"));
         }
+    }
+
+    #[test]
+    fn where_seeds_are_set_nobody_is_told_to_set_them() {
+        let seeds = config("seeds = [\"10.0.0.11\"]");
+        let others = heard_of(&seeds, ip(12), vec![], Heard::new());
+        assert!(!others.complete);
+        let text = &others.findings[0].text;
+        assert!(
+            !text.contains("must") && text.contains("the seeds (10.0.0.11)"),
+            "{text}"
+        );
+        let listed = config("nodes = [\"10.0.0.11\", \"10.0.0.12\"]");
+        assert!(heard_of(&listed, ip(12), vec![], Heard::new()).complete);
+    }
+
+    #[test]
+    fn a_seed_that_is_this_node_alone_is_of_no_use() {
+        let wrong = own_seed(&[ip(11)], ip(11)).expect("is told");
+        assert_eq!(wrong.grade, Grade::Warning);
+        assert!(wrong.text.contains("this node alone (10.0.0.11)"));
+        assert!(own_seed(&[ip(11), ip(12)], ip(11)).is_none());
+        assert!(own_seed(&[], ip(11)).is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use vip_common::wire::addr::Mac;
 
-use super::ask::ask_all;
+use super::ask::{Ask, ask_all};
 use super::finding::{Finding, Grade, finding};
 use super::nics;
 use crate::config::{Config, Node};
@@ -37,10 +37,18 @@ pub(super) fn in_use(vip: IpAddr, places: &[String]) -> Finding {
     )
 }
 
+/// What is known of the other nodes.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) others: &'a [Node],
+    /// Whether there are no further ones.
+    pub(super) complete: bool,
+}
+
 /// Asks the segment for the VIP, as any client would: who answers must be one of the nodes.
 pub(super) async fn claimants(
     config: &Config,
-    others: &[Node],
+    known: Known<'_>,
     vip: IpAddr,
     nic: &Nic,
     netlink: &Netlink,
@@ -58,7 +66,7 @@ pub(super) async fn claimants(
             .iter()
             .find(|neighbour| neighbour.mac.map(Mac::from_wire) == Some(mac))?
             .address;
-        others.iter().find(|node| node.address == address)
+        known.others.iter().find(|node| node.address == address)
     };
     if let Some(stranger) = answers.iter().find(|mac| node_of(**mac).is_none()) {
         if let Some(name) = nics::named(netlink, *stranger).await {
@@ -68,23 +76,13 @@ pub(super) async fn claimants(
             );
             return finding(Grade::Failure, "segment", text);
         }
-        let unless = if config.is_open() {
-            format!(
-                "; if it is a node of this cluster, its hellos do not arrive here: let UDP port {} \
-                 through, or set `seeds`",
-                config.members.port
-            )
-        } else {
-            String::new()
-        };
-        return finding(
-            Grade::Failure,
-            "segment",
-            format!(
-                "{stranger}, which is none of the nodes, answers for {vip}: find that host and \
-                 take the address off it (keepalived, kube-vip, a duplicate){unless}"
-            ),
-        );
+        if !known.complete
+            && let Some(seed) = seed_with(config, *stranger, nic).await
+        {
+            let text = format!("{seed}, one of `seeds`, answers for {vip}");
+            return finding(Grade::Ok, "segment", text);
+        }
+        return unknown_claimant(config, known.complete, *stranger, vip);
     }
     match answers.first().and_then(|mac| node_of(*mac)) {
         Some(node) => finding(
@@ -98,6 +96,48 @@ pub(super) async fn claimants(
             format!("no other host answers for {vip}"),
         ),
     }
+}
+
+/// What is said of a host that answers for a VIP, and is none of the nodes that are known.
+fn unknown_claimant(config: &Config, complete: bool, mac: Mac, vip: IpAddr) -> Finding {
+    let port = config.members.port;
+    if complete {
+        let unless = if config.is_open() {
+            format!(
+                "; if it is a node of this cluster, its hellos do not arrive here: let UDP port \
+                 {port} through, or set `seeds`"
+            )
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "{mac}, which is none of the nodes, answers for {vip}: find that host and take the \
+             address off it (keepalived, kube-vip, a duplicate){unless}"
+        );
+        return finding(Grade::Failure, "segment", text);
+    }
+    let joins = if config.seeds.is_empty() {
+        format!("let UDP port {port} through, or set `seeds`")
+    } else {
+        "`vip run` joins it by `seeds`".to_owned()
+    };
+    let text = format!(
+        "{mac} answers for {vip}, and this check cannot know whether it is a member: no hello of this \
+         cluster is heard. Compare with `ip link` on the nodes. If it is a node, {joins}; otherwise \
+         find that host and take the address off it (keepalived, kube-vip, a duplicate)"
+    );
+    finding(Grade::Warning, "segment", text)
+}
+
+/// The seed that has this Ethernet address.
+async fn seed_with(config: &Config, mac: Mac, nic: &Nic) -> Option<IpAddr> {
+    if config.seeds.is_empty() {
+        return None;
+    }
+    let asks = [Neighbours::ask as Ask, Neighbours::ask];
+    let heard = ask_all(&config.seeds, nic, asks).await.ok()?;
+    let seed = heard.into_iter().find(|heard| heard.mac == mac)?;
+    Some(seed.address)
 }
 
 /// The Ethernet addresses that ARP or Neighbour Discovery give for the VIP.
@@ -119,4 +159,41 @@ async fn answers(vip: IpAddr, nic: &Nic) -> anyhow::Result<Vec<Mac>> {
     found.sort_unstable_by_key(|mac| mac.to_wire());
     found.dedup();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(lines: &str, complete: bool) -> (Grade, String) {
+        let text = format!("vip = \"10.0.0.10\"\n{lines}");
+        let config = Config::parse(&text, "vip.toml").expect("a configuration");
+        let mac = Mac::from_wire([2, 0, 0, 0, 0, 1]);
+        let found = unknown_claimant(&config, complete, mac, [10, 0, 0, 10].into());
+        (found.grade, found.text)
+    }
+
+    #[test]
+    fn who_answers_for_the_vip_is_a_stranger_only_if_all_nodes_are_known() {
+        for lines in ["", "nodes = [\"10.0.0.11\"]"] {
+            let (grade, text) = said(lines, true);
+            assert_eq!(grade, Grade::Failure);
+            assert!(
+                text.contains("which is none of the nodes, answers for 10.0.0.10"),
+                "{text}"
+            );
+        }
+        let (grade, text) = said("", false);
+        assert_eq!(grade, Grade::Warning);
+        assert!(
+            text.contains("cannot know") && text.contains("set `seeds`"),
+            "{text}"
+        );
+        let (grade, text) = said("seeds = [\"10.0.0.11\"]", false);
+        assert_eq!(grade, Grade::Warning);
+        assert!(
+            text.contains("joins it by `seeds`") && !text.contains("set `seeds`"),
+            "{text}"
+        );
+    }
 }

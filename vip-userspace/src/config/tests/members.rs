@@ -29,10 +29,21 @@ fn the_vip_alone_is_a_configuration() {
 }
 
 #[test]
-fn the_first_vip_of_ipv4_names_the_cluster() {
-    let config = open("vip = [\"fd00::10\", \"10.0.0.10\"]");
+fn the_first_vip_as_written_names_the_cluster_and_its_family_is_the_nodes() {
+    let config = open("vip = [\"10.0.0.10\", \"fd00::10\"]");
     assert_eq!(config.vip().address, ip(10));
     assert!(config.is_of_nodes_family(ip(11)));
+    // An IPv4 VIP is added to an IPv6 cluster: the nodes stay where they are.
+    let alone = open("vip = \"fd00::10\"");
+    let config = open("vip = [\"fd00::10\", \"10.0.0.10\"]");
+    assert_eq!(config.vip(), alone.vip());
+    assert_eq!(config.vips_by_rank(), [alone.vip().address, ip(10)]);
+    assert_eq!(config.vips[0].address, ip(10), "the maps have IPv4 first");
+    assert!(!config.is_of_nodes_family(ip(11)));
+    assert_eq!(config.hash_key(), alone.hash_key());
+    assert_eq!(config.router_id(), alone.router_id());
+    let by_flag = flags(&["--vip", "[fd00::10]:6443,10.0.0.10:6443"]);
+    assert_eq!(by_flag.into_config().unwrap().first_vip, alone.first_vip);
     let config = open("vip = \"fd00::10\"");
     assert_eq!(config.vip().endpoint().to_string(), "[fd00::10]:6443");
     assert!(!config.is_of_nodes_family(ip(11)));
@@ -120,6 +131,11 @@ fn seeds_that_cannot_be_members_are_refused() {
         "--seeds",
         "10.0.0.12,10.0.0.11,10.0.0.12",
     ]);
+    assert_eq!(
+        by_flag.into_config().unwrap_err().to_string(),
+        "--seeds: seed 10.0.0.12 is listed twice; remove one"
+    );
+    let by_flag = flags(&["--vip", "10.0.0.10", "--seeds", "10.0.0.12,10.0.0.11"]);
     assert_eq!(by_flag.into_config().unwrap().seeds, [ip(11), ip(12)]);
     let by_ipv6 = open("vip = \"fd00::10\"\nseeds = [\"fd00::11\"]");
     assert_eq!(by_ipv6.seeds.len(), 1);
@@ -143,6 +159,14 @@ fn what_a_node_says_of_itself_is_checked() {
         ),
         ("port = 0", "3:8: 0 is out of range, must be 1 to 65535"),
         (
+            "port = 3784",
+            "3:8: the agent receives BFD packets at UDP port 3784; take another port for hellos, the same on all nodes",
+        ),
+        (
+            "port = 63784",
+            "3:8: the agent sends BFD packets from UDP port 63784; take another port for hellos, the same on all nodes",
+        ),
+        (
             "forget_after = \"59s\"",
             "3:16: `59s` is out of range, must be 60s to 720h",
         ),
@@ -162,6 +186,11 @@ fn what_a_node_says_of_itself_is_checked() {
             "{line}"
         );
     }
+    let relative = flags(&["--vip", "10.0.0.10", "--key-file", "rel"]);
+    assert_eq!(
+        relative.into_config().unwrap_err().to_string(),
+        "--key-file: `rel` is not an absolute path; begin it with /"
+    );
     let config = open("vip = \"fd00::10\"\n[members]\nother_address = \"10.0.0.11\"");
     assert_eq!(config.own.other_address, Some(ip(11)));
     let config = open("vip = \"10.0.0.10\"\n[members]\nforget_after = \"1.5h\"");

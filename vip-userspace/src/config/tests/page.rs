@@ -20,6 +20,7 @@ fn smallest_file_has_sensible_defaults() {
         Config::parse(SMALLEST, "vip.toml").unwrap(),
         Config {
             vips: vec![plain(ip(10), 6443)],
+            first_vip: ip(10),
             checks: vec![Check {
                 port: 6443,
                 ask: Ask::Http("/readyz".into()),
@@ -102,6 +103,7 @@ fn every_key_in_the_page_reaches_its_place() {
     assert_eq!(
         Config::parse(full, "page").unwrap(),
         Config {
+            first_vip: ip(10),
             vips: vec![
                 Vip {
                     address: ip(10),

@@ -287,7 +287,7 @@ fn addresses_that_cannot_work_are_refused() {
     for (nodes, error) in [
         (
             "[]",
-            "2:9: 0 nodes: must be 1 to 16; list every control-plane node once",
+            "2:9: 0 nodes: list every control-plane node once, or leave `nodes` out, so that the agents find each other",
         ),
         (
             "\"10.0.0.11\"",

@@ -80,7 +80,7 @@ impl Netlink {
         self.find_nic(vips[0], &[own], interface).await
     }
 
-    /// Refuses VIPs and nodes' addresses that no host of the NIC's subnets can have.
+    /// Refuses VIPs, nodes' addresses and seeds that no host of the NIC's subnets can have.
     ///
     /// # Errors
     /// [`NetError::NoHost`], or the kernel's.
@@ -89,11 +89,13 @@ impl Netlink {
         nic: &Nic,
         vips: impl IntoIterator<Item = IpAddr>,
         nodes: impl IntoIterator<Item = IpAddr>,
+        seeds: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), NetError> {
         let addresses = self.addresses().await?;
         let vips = vips.into_iter().map(|vip| ("VIP", vip));
         let nodes = nodes.into_iter().map(|node| ("node", node));
-        for (what, address) in vips.chain(nodes) {
+        let seeds = seeds.into_iter().map(|seed| ("seed", seed));
+        for (what, address) in vips.chain(nodes).chain(seeds) {
             nic::refuse_no_host(nic, &addresses, what, address)?;
         }
         Ok(())
