@@ -97,11 +97,13 @@ fn is_wanted(port: u16) -> bool {
     let Some(ports) = VIP_ROSTER_PORTS.get(0) else {
         return false;
     };
-    let mut wanted = false;
+    // The verifier follows each way out, and not each combination of comparisons.
     for place in 0..PORTS {
-        wanted |= ports.0[place] == port;
+        if ports.0[place] == port {
+            return port != 0;
+        }
     }
-    wanted && port != 0
+    false
 }
 
 /// Reads a field of a socket.

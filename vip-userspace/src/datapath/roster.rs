@@ -1,15 +1,16 @@
 //! This node's connections, read by the program of [`vip_common::roster`].
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
 
 use aya::Btf;
 use aya::maps::{Array, Map, MapData};
 use aya::programs::Iter;
-use aya::programs::iter::IterLink;
-use vip_common::roster::{self, Connection as Found, LAYOUT, Layout, MAP, PORTS, Ports};
+use vip_common::roster::{Connection as Found, LAYOUT, Layout, MAP, PORTS, Ports};
 use vip_node::roster::Connection;
 
 use super::error::{DatapathError, map_error, program_error};
@@ -32,7 +33,7 @@ const CHUNK: usize = 1 << 16;
 
 /// The loaded program.
 pub struct Roster {
-    link: IterLink,
+    link: OwnedFd,
     ports: Array<MapData, Value<Ports>>,
 }
 
@@ -43,23 +44,28 @@ impl Roster {
     /// The kernel has no such iterators (before Linux 5.9), does not describe its types, or the agent
     /// lacks `CAP_BPF` or `CAP_PERFMON`.
     pub fn load(loader: &mut Loader) -> Result<Self, DatapathError> {
+        static FOUND: OnceLock<Layout> = OnceLock::new();
         let layout = layout().map_err(DatapathError::io("cannot read the kernel's BTF"))?;
+        let layout = FOUND.get_or_init(|| layout);
         // If it is not allowed and needed, the load says so.
         let _not_allowed = bpf::lift_memory_limit();
         loader
             .0
-            .override_global(LAYOUT, bytemuck::bytes_of(&layout), true);
+            .override_global(LAYOUT, bytemuck::bytes_of(layout), true);
         let mut ebpf = loader.0.load(OBJECT).map_err(DatapathError::Load)?;
         let types = Btf::from_sys_fs().map_err(io::Error::other);
         let types = types.map_err(DatapathError::io("cannot read the kernel's BTF"))?;
         let iter: &mut Iter = program(&mut ebpf, PROGRAM)?;
         iter.load("tcp", &types).map_err(program_error(PROGRAM))?;
-        let link = iter.attach().map_err(program_error(PROGRAM))?;
-        let link = iter.take_link(link).map_err(program_error(PROGRAM))?;
+        let fd = iter.fd().map_err(program_error(PROGRAM))?.as_fd();
+        let link = bpf::link(fd, 0, bpf::TRACE_ITER, 0);
+        let link = link.map_err(DatapathError::io(
+            "cannot attach the program for connections",
+        ))?;
         let ports: Map = ebpf.take_map(MAP).ok_or(DatapathError::Missing(MAP))?;
         Ok(Self {
             link,
-            ports: Array::try_from(ports).map_err(map_error(roster::MAP))?,
+            ports: Array::try_from(ports).map_err(map_error(MAP))?,
         })
     }
 
@@ -80,8 +86,7 @@ impl Roster {
     /// # Errors
     /// The kernel's.
     pub fn scan(&self) -> io::Result<Vec<Connection>> {
-        let link = self.link.try_clone().map_err(io::Error::other)?;
-        let mut file = link.into_file().map_err(io::Error::other)?;
+        let mut file = File::from(bpf::iterator(&self.link)?);
         let mut bytes = vec![0; CHUNK];
         let mut kept = 0;
         let mut connections = Vec::new();
