@@ -139,10 +139,16 @@ impl Config {
         addresses
     }
 
+    /// The node of the list with this address; `None` if it has none.
+    #[must_use]
+    pub fn listed(&self, address: IpAddr) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.address == address)
+    }
+
     /// The name of the node with this address; the address if it is none.
     #[must_use]
     pub fn name(&self, address: IpAddr) -> String {
-        let node = self.nodes.iter().find(|node| node.address == address);
+        let node = self.listed(address);
         node.map_or_else(|| address.to_string(), |node| node.name.clone())
     }
 

@@ -35,8 +35,7 @@ use crate::probe::proof;
 impl Supervisor {
     /// A host has become a member.
     pub(super) fn on_admitted(&mut self, slot: BackendIndex, address: IpAddr) -> Event {
-        let mut listed = self.config.nodes.iter();
-        let listed = listed.find(|node| node.address == address).cloned();
+        let listed = self.config.listed(address).cloned();
         let node = listed.unwrap_or_else(|| Node::at(address));
         let other_address = node.other_address;
         let peer = Peer::new(slot, &node, Mac::UNKNOWN, self.config.checks.len());
@@ -198,10 +197,7 @@ impl Supervisor {
         for (slot, address) in self.cluster.addresses().iter() {
             let node = match self.config.is_open() {
                 true => (slot == own).then(|| own_node(&self.config, *address)),
-                false => {
-                    let mut listed = self.config.nodes.iter();
-                    listed.find(|node| node.address == *address).cloned()
-                }
+                false => self.config.listed(*address).cloned(),
             };
             if let Some(node) = node {
                 self.set_node(slot, node.name, node.other_address);

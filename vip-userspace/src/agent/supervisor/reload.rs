@@ -102,8 +102,7 @@ impl Supervisor {
         let tuning = |config: &Config| params(config, &self.cluster, self.keys.as_deref()).tuning();
         let own_addresses = |config: &Config| {
             let address = self.nic.address;
-            let mut listed = config.nodes.iter();
-            let listed = listed.find(|node| node.address == address).cloned();
+            let listed = config.listed(address).cloned();
             own_addresses(&listed.unwrap_or_else(|| own_node(config, address)))
         };
         let (now, then) = (&self.config, before);
