@@ -11,9 +11,10 @@ fn main() {
         PathBuf::from,
     );
     let out = env::var_os("OUT_DIR").expect("cargo sets it for build scripts");
-    // The other one lies beside it.
+    // The others lie beside it.
     for (object, name) in [
         (object.with_file_name("bfd_port.o"), "bfd_port.o"),
+        (object.with_file_name("roster.o"), "roster.o"),
         (object, "vip.o"),
     ] {
         println!("cargo::rerun-if-changed={}", object.display());

@@ -42,6 +42,7 @@ pub mod env;
 pub mod hash;
 pub mod ingress;
 pub mod rate_limit;
+pub mod roster;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod verdict;

@@ -23,7 +23,7 @@ pub(crate) fn run(_: &Options) -> Result<()> {
 /// Below `target`, apart from host builds, whose flags differ.
 const TARGET_DIR: &str = "target/bpf";
 
-/// Builds `target/bpf/vip.o` and `bfd_port.o`, and `bench.o` for the benchmarks. Their time stamps
+/// Builds `target/bpf/vip.o`, `bfd_port.o` and `roster.o`, and `bench.o` for the benchmarks. Their time stamps
 /// change only with their content, so that the agent is not built anew each time.
 pub(crate) fn object() -> Result<()> {
     install::nightly()?;
@@ -31,7 +31,7 @@ pub(crate) fn object() -> Result<()> {
     sh::run(cargo("build", &linker).arg("--quiet"))?;
 
     let target_dir = sh::workspace().join(TARGET_DIR);
-    for name in ["vip", "bfd_port", "bench"] {
+    for name in ["vip", "bfd_port", "roster", "bench"] {
         let built = target_dir.join("bpfel-unknown-none/release").join(name);
         publish(&built, &target_dir.join(name).with_extension("o"))?;
     }

@@ -61,6 +61,7 @@ pub mod alarm;
 pub mod allow;
 pub mod hearing;
 pub mod hooks;
+pub mod roster;
 pub mod seal;
 pub mod settings;
 pub mod slots;

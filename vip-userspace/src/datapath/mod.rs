@@ -22,6 +22,7 @@ mod others;
 mod pins;
 mod programs;
 mod rank_map;
+mod roster;
 mod value;
 mod way;
 
@@ -36,6 +37,7 @@ pub use self::maps::{StateMap, members, raise};
 pub use self::object::{EGRESS, INGRESS, LOCAL, OBJECT, TC_INGRESS};
 pub use self::others::{Claim, Taken, Turn, refuse_taken};
 pub use self::pins::{Held, Pins, pin_directory};
+pub use self::roster::Roster;
 pub use self::way::{Attachment, Egress, Mode, Way};
 
 use std::collections::BTreeSet;

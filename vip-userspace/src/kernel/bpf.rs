@@ -236,6 +236,29 @@ pub fn link(
     unsafe { open(LINK_CREATE, &mut attributes) }
 }
 
+/// Begins to read what the program of an iterator's link writes.
+///
+/// # Errors
+/// The kernel's.
+pub fn iterator(link: &OwnedFd) -> io::Result<OwnedFd> {
+    /// `enum bpf_cmd`.
+    const ITER_CREATE: c_int = 33;
+    #[repr(C)]
+    struct Attributes {
+        link_fd: u32,
+        flags: u32,
+    }
+    let mut attributes = Attributes {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    // SAFETY: the command's fields, no address. It hands out a descriptor.
+    unsafe { open(ITER_CREATE, &mut attributes) }
+}
+
+/// `BPF_TRACE_ITER` (`enum bpf_attach_type`).
+pub const TRACE_ITER: u32 = 28;
+
 /// `BPF_SK_LOOKUP` (`enum bpf_attach_type`).
 pub const SK_LOOKUP: u32 = 36;
 /// `BPF_TCX_INGRESS`.

@@ -1,0 +1,87 @@
+//! What the program that reads this node's connections hands to the agent.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Ports of servers that are looked for, at most.
+pub const PORTS: usize = 32;
+
+/// Name of the map with the ports.
+pub const MAP: &str = "VIP_ROSTER_PORTS";
+
+/// Name of the global with the layout.
+pub const LAYOUT: &str = "VIP_ROSTER_LAYOUT";
+
+/// The ports of the servers, in host byte order; 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ports(pub [u16; PORTS]);
+
+/// Offsets in bytes of fields of the kernel's `struct tcp_sock`, with which `struct sock_common`
+/// begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Layout {
+    /// `skc_family`.
+    pub family: u32,
+    /// `skc_state`.
+    pub state: u32,
+    /// `skc_num`: the server's port, in host byte order.
+    pub port: u32,
+    /// `skc_dport`: the client's port.
+    pub client_port: u32,
+    /// `skc_daddr`.
+    pub client_v4: u32,
+    /// `skc_rcv_saddr`.
+    pub server_v4: u32,
+    /// `skc_v6_daddr`.
+    pub client: u32,
+    /// `skc_v6_rcv_saddr`.
+    pub server: u32,
+    /// `snd_una`.
+    pub unacknowledged: u32,
+    /// `rcv_nxt`.
+    pub expected: u32,
+}
+
+impl Layout {
+    /// Before the agent has set it.
+    pub const UNKNOWN: Self = Self {
+        family: 0,
+        state: 0,
+        port: 0,
+        client_port: 0,
+        client_v4: 0,
+        server_v4: 0,
+        client: 0,
+        server: 0,
+        unacknowledged: 0,
+        expected: 0,
+    };
+}
+
+/// A connection, as the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Connection {
+    /// The client's IPv6 address in words of network byte order, if the socket is of that family: IPv4
+    /// in its mapped form, too.
+    pub client: [u32; 4],
+    /// The server's, likewise.
+    pub server: [u32; 4],
+    /// The client's IPv4 address in network byte order, if the socket is of that family.
+    pub client_v4: u32,
+    /// The server's, likewise.
+    pub server_v4: u32,
+    /// First sequence number that the client has not acknowledged, in host byte order.
+    pub unacknowledged: u32,
+    /// Next one that is expected from the client, in host byte order.
+    pub expected: u32,
+    /// The client's port, in network byte order.
+    pub client_port: u16,
+    /// The server's port, in host byte order.
+    pub port: u16,
+    /// `AF_INET` or `AF_INET6`, in host byte order.
+    pub family: u16,
+    /// Not used.
+    pub reserved: u16,
+}

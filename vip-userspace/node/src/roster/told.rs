@@ -1,0 +1,141 @@
+//! The connections of another node, as its agent has told them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{
+    BUCKETS, Body, Buckets, Connection, Digest, Digests, Key, MAX_CONNECTIONS, MAX_SERVERS,
+};
+
+/// A connection in less space: the server is a place in a list.
+#[derive(Clone, Copy)]
+struct Entry {
+    client: SocketAddr,
+    server: u8,
+    unacknowledged: u32,
+    expected: u32,
+}
+
+/// What another agent has told of its node's connections.
+pub struct Told {
+    /// Number of the last message that was taken.
+    latest: u64,
+    servers: Vec<SocketAddr>,
+    connections: BTreeMap<Key, Entry>,
+    digests: Digests,
+    /// Connections that had no room.
+    refused: u64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            latest: 0,
+            servers: Vec::new(),
+            connections: BTreeMap::new(),
+            digests: [Digest::default(); BUCKETS],
+            refused: 0,
+        }
+    }
+}
+
+impl Told {
+    /// Takes a message of that agent. Returns the buckets to ask it for. A message that is not newer
+    /// than the last one changes nothing: `None`.
+    pub fn take(&mut self, number: u64, body: Body) -> Option<Buckets> {
+        if number <= self.latest {
+            return None;
+        }
+        self.latest = number;
+        match body {
+            Body::Digests { digests, .. } => return Some(self.differences(&digests)),
+            Body::Request(_) => {}
+            Body::Range { names, connections } => {
+                let old = self.connections.range(names.0..=names.1);
+                let old: Vec<Key> = old.map(|(key, _)| *key).collect();
+                old.into_iter().for_each(|key| self.remove(key));
+                connections.iter().for_each(|one| self.insert(one));
+            }
+            Body::Changes {
+                removed,
+                connections,
+            } => {
+                removed.into_iter().for_each(|key| self.remove(key));
+                connections.iter().for_each(|one| self.insert(one));
+            }
+        }
+        Some(Buckets::NONE)
+    }
+
+    fn differences(&self, digests: &Digests) -> Buckets {
+        let mut differ = Buckets::NONE;
+        let pairs = self.digests.iter().zip(digests).enumerate();
+        for (bucket, _) in pairs.filter(|(_, (own, theirs))| own != theirs) {
+            differ.insert(bucket);
+        }
+        differ
+    }
+
+    fn remove(&mut self, key: Key) {
+        if self.connections.remove(&key).is_some() {
+            let digest = &mut self.digests[key.bucket()];
+            *digest = digest.with(key);
+        }
+    }
+
+    fn insert(&mut self, connection: &Connection) {
+        let key = connection.key();
+        let known = self
+            .servers
+            .iter()
+            .position(|one| *one == connection.server);
+        let full =
+            self.connections.len() >= MAX_CONNECTIONS && !self.connections.contains_key(&key);
+        if full || known.is_none() && self.servers.len() == MAX_SERVERS {
+            self.refused += 1;
+            return;
+        }
+        let server = known.unwrap_or_else(|| {
+            self.servers.push(connection.server);
+            self.servers.len() - 1
+        });
+        let entry = Entry {
+            client: connection.client,
+            server: server as u8,
+            unacknowledged: connection.unacknowledged,
+            expected: connection.expected,
+        };
+        if self.connections.insert(key, entry).is_none() {
+            let digest = &mut self.digests[key.bucket()];
+            *digest = digest.with(key);
+        }
+    }
+
+    /// All of them.
+    pub fn connections(&self) -> impl Iterator<Item = Connection> {
+        self.connections.values().map(|entry| Connection {
+            client: entry.client,
+            server: self.servers[usize::from(entry.server)],
+            unacknowledged: entry.unacknowledged,
+            expected: entry.expected,
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Connections that had no room, since the agent there started.
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+}

@@ -1,0 +1,178 @@
+//! This node's connections, read by the program of [`vip_common::roster`].
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
+
+use aya::Btf;
+use aya::maps::{Array, Map, MapData};
+use aya::programs::Iter;
+use vip_common::roster::{Connection as Found, LAYOUT, Layout, MAP, PORTS, Ports};
+use vip_node::roster::Connection;
+
+use super::error::{DatapathError, map_error, program_error};
+use super::loader::Loader;
+use super::programs::program;
+use super::value::Value;
+use crate::kernel::{bpf, btf};
+
+/// The object, as `cargo xtask build-ebpf` made it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/roster.o"));
+
+/// The program.
+const PROGRAM: &str = "vip_roster";
+
+/// `AF_INET` (include/linux/socket.h).
+const IPV4: u16 = 2;
+
+/// Bytes that are read at once: the kernel hands out no more than it has buffered.
+const CHUNK: usize = 1 << 16;
+
+/// The loaded program.
+pub struct Roster {
+    link: OwnedFd,
+    ports: Array<MapData, Value<Ports>>,
+}
+
+impl Roster {
+    /// Loads the program.
+    ///
+    /// # Errors
+    /// The kernel has no such iterators (before Linux 5.9), does not describe its types, or the agent
+    /// lacks `CAP_BPF` or `CAP_PERFMON`.
+    pub fn load(loader: &mut Loader) -> Result<Self, DatapathError> {
+        static FOUND: OnceLock<Layout> = OnceLock::new();
+        let layout = layout().map_err(DatapathError::io("cannot read the kernel's BTF"))?;
+        let layout = FOUND.get_or_init(|| layout);
+        // If it is not allowed and needed, the load says so.
+        let _not_allowed = bpf::lift_memory_limit();
+        loader
+            .0
+            .override_global(LAYOUT, bytemuck::bytes_of(layout), true);
+        let mut ebpf = loader.0.load(OBJECT).map_err(DatapathError::Load)?;
+        let types = Btf::from_sys_fs().map_err(io::Error::other);
+        let types = types.map_err(DatapathError::io("cannot read the kernel's BTF"))?;
+        let iter: &mut Iter = program(&mut ebpf, PROGRAM)?;
+        iter.load("tcp", &types).map_err(program_error(PROGRAM))?;
+        let fd = iter.fd().map_err(program_error(PROGRAM))?.as_fd();
+        let link = bpf::link(fd, 0, bpf::TRACE_ITER, 0);
+        let link = link.map_err(DatapathError::io(
+            "cannot attach the program for connections",
+        ))?;
+        let ports: Map = ebpf.take_map(MAP).ok_or(DatapathError::Missing(MAP))?;
+        Ok(Self {
+            link,
+            ports: Array::try_from(ports).map_err(map_error(MAP))?,
+        })
+    }
+
+    /// The servers listen at these ports; of more than [`PORTS`], the lowest count.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), DatapathError> {
+        let mut wanted = Ports([0; PORTS]);
+        for (place, port) in wanted.0.iter_mut().zip(ports) {
+            *place = *port;
+        }
+        self.ports.set(0, Value(wanted), 0).map_err(map_error(MAP))
+    }
+
+    /// The connections that the servers of the calling thread's network namespace have open.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn scan(&self) -> io::Result<Vec<Connection>> {
+        let mut file = File::from(bpf::iterator(&self.link)?);
+        let mut bytes = vec![0; CHUNK];
+        let mut kept = 0;
+        let mut connections = Vec::new();
+        loop {
+            let read = file.read(&mut bytes[kept..])?;
+            if read == 0 {
+                return Ok(connections);
+            }
+            let length = kept + read;
+            let whole = length - length % size_of::<Found>();
+            let found = bytes[..whole].chunks_exact(size_of::<Found>());
+            connections.extend(found.map(|one| connection(&bytemuck::pod_read_unaligned(one))));
+            bytes.copy_within(whole..length, 0);
+            kept = length - whole;
+        }
+    }
+}
+
+fn connection(found: &Found) -> Connection {
+    let address = |v4: u32, v6: [u32; 4]| {
+        if found.family == IPV4 {
+            IpAddr::from(v4.to_ne_bytes())
+        } else {
+            Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(v6)).to_canonical()
+        }
+    };
+    let client = address(found.client_v4, found.client);
+    let server = address(found.server_v4, found.server);
+    Connection {
+        client: SocketAddr::new(client, u16::from_be(found.client_port)),
+        server: SocketAddr::new(server, found.port),
+        unacknowledged: found.unacknowledged,
+        expected: found.expected,
+    }
+}
+
+fn layout() -> io::Result<Layout> {
+    let common = |field| ("sock_common", field);
+    let fields = [
+        common("skc_family"),
+        common("skc_state"),
+        common("skc_num"),
+        common("skc_dport"),
+        common("skc_daddr"),
+        common("skc_rcv_saddr"),
+        common("skc_v6_daddr"),
+        common("skc_v6_rcv_saddr"),
+        ("tcp_sock", "snd_una"),
+        ("tcp_sock", "rcv_nxt"),
+    ];
+    let found = btf::offsets(fields)?;
+    let mut offsets = [0; 10];
+    for ((offset, found), (_, field)) in offsets.iter_mut().zip(found).zip(fields) {
+        *offset = found.ok_or_else(|| io::Error::other(format!("it has no field {field}")))?;
+    }
+    Ok(bytemuck::cast(offsets))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    #[ignore = "by hand: it measures"]
+    fn scans_cost() {
+        let mut roster = Roster::load(&mut Loader::default()).expect("it loads");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = listener.local_addr().expect("bound");
+        roster.set_ports(&[at.port()].into()).expect("a map");
+        let mut held = Vec::new();
+        for more in [0, 10, 1000, 8000] {
+            for _ in 0..more {
+                held.push(TcpStream::connect(at).expect("it listens"));
+                held.push(listener.accept().expect("one").0);
+            }
+            let times: Vec<_> = (0..9)
+                .map(|_| {
+                    let begun = Instant::now();
+                    let found = roster.scan().expect("a scan").len();
+                    (begun.elapsed(), found)
+                })
+                .collect();
+            println!("{times:?}");
+        }
+    }
+}
