@@ -3,12 +3,13 @@
 //! Numbers are in network byte order.
 //!
 //! ```text
-//! version 1 | kind 1 | instance 8 | number 8 | body
+//! version 1 | kind 1 | to 8 | answers 8 | from 8 | number 8 | body
 //!
 //! kind 0: digests   connections 4 | digest 4 for each bucket
 //! kind 1: request   a bit for each bucket 32
 //! kind 2: bucket    bucket 1 | from 8 | to 8 | servers | connections
 //! kind 3: changes   removed 2 | name 8 for each | servers | connections
+//! kind 4: answered  a name 8 for each
 //!
 //! servers:          count 1 | for each: family 1 | address 4 or 16 | port 2
 //! connections:      for each: server's place 1 | address 4 or 16 | port 2
@@ -31,8 +32,13 @@ const VERSION: u8 = 1;
 /// A message about connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
+    /// The run of the agent that it is for; `None` while the sender does not know that. Only a message
+    /// for the receiver's own run is sure to be of now.
+    pub to: Option<Instance>,
+    /// Number of the last message of that run that has come to the sender; 0 if none has.
+    pub answers: u64,
     /// The run of the agent that sends it.
-    pub instance: Instance,
+    pub from: Instance,
     /// It sends its messages with growing numbers.
     pub number: u64,
     /// What it says.
@@ -65,6 +71,8 @@ pub enum Body {
         /// Those that are new, or whose numbers have moved on.
         connections: Vec<Connection>,
     },
+    /// Clients of these connections of a node that is gone have answered, and were reset.
+    Answered(Vec<Key>),
 }
 
 /// Why a datagram is no message.
@@ -85,7 +93,7 @@ pub enum MessageError {
 }
 
 /// Bytes before the body.
-const HEAD: usize = 18;
+const HEAD: usize = 34;
 
 /// Bytes of a server and of a connection at most.
 const SERVER: usize = 19;
@@ -131,6 +139,9 @@ pub(super) const CHANGES: usize = 2;
 /// Bytes of a name.
 pub(super) const NAME: usize = 8;
 
+/// Names in a [`Body::Answered`] at most.
+pub(super) const MAX_ANSWERED: usize = (MAX_LENGTH - HEAD) / NAME;
+
 impl Message {
     /// The datagram; `None` if it would be longer than [`MAX_LENGTH`].
     #[must_use]
@@ -141,9 +152,12 @@ impl Message {
             Body::Request(_) => 1,
             Body::Range { .. } => 2,
             Body::Changes { .. } => 3,
+            Body::Answered(_) => 4,
         };
         out.extend([VERSION, kind]);
-        out.extend(self.instance.0.get().to_be_bytes());
+        out.extend(self.to.map_or(0, |to| to.0.get()).to_be_bytes());
+        out.extend(self.answers.to_be_bytes());
+        out.extend(self.from.0.get().to_be_bytes());
         out.extend(self.number.to_be_bytes());
         match &self.body {
             Body::Digests { count, digests } => {
@@ -166,6 +180,9 @@ impl Message {
                 out.extend(removed.iter().flat_map(|name| name.0.to_be_bytes()));
                 put_connections(&mut out, connections)?;
             }
+            Body::Answered(names) => {
+                out.extend(names.iter().flat_map(|name| name.0.to_be_bytes()));
+            }
         }
         (out.len() <= MAX_LENGTH).then_some(out)
     }
@@ -183,7 +200,9 @@ impl Message {
         if version != VERSION {
             return Err(MessageError::Version(version));
         }
-        let instance = NonZeroU64::new(rest.word()?).ok_or(MessageError::Range("instance"))?;
+        let to = NonZeroU64::new(rest.word()?).map(Instance);
+        let answers = rest.word()?;
+        let from = NonZeroU64::new(rest.word()?).ok_or(MessageError::Range("from"))?;
         let number = rest.word()?;
         let body = match kind {
             0 => {
@@ -219,13 +238,22 @@ impl Message {
                     connections: rest.connections()?,
                 }
             }
+            4 => {
+                let mut names = Vec::new();
+                while !rest.0.is_empty() {
+                    names.push(Key(rest.word()?));
+                }
+                Body::Answered(names)
+            }
             _ => return Err(MessageError::Range("kind")),
         };
         if !rest.0.is_empty() {
             return Err(MessageError::TooLong);
         }
         Ok(Self {
-            instance: Instance(instance),
+            to,
+            answers,
+            from: Instance(from),
             number,
             body,
         })

@@ -9,7 +9,9 @@
 //! A roster need not be exact. What it has too much is asked for nothing; who is missing is told when
 //! it sends the next segment, as without a roster.
 
+mod exchange;
 mod message;
+mod nudges;
 mod own;
 mod told;
 
@@ -18,7 +20,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use siphasher::sip::SipHasher13;
 
+pub use self::exchange::{Exchange, Taken};
 pub use self::message::{Body, MAX_LENGTH, Message, MessageError};
+pub use self::nudges::{Nudge, Nudges, Outcome, Probe};
 pub use self::own::Own;
 pub use self::told::Told;
 
@@ -52,17 +56,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// What the connection is found by; the same on all nodes. It need not be secret.
-    fn key(&self) -> Key {
-        let mut hash = SipHasher13::new_with_keys(0x7669_7020_726f_7374, 0x6572_206f_6620_6974);
-        for end in [self.client, self.server] {
-            match end.ip() {
-                IpAddr::V4(ip) => hash.write(&ip.octets()),
-                IpAddr::V6(ip) => hash.write(&ip.octets()),
-            }
-            hash.write_u16(end.port());
-        }
-        Key(hash.finish())
+    /// What the connection is found by.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key::of(self.client, self.server)
     }
 }
 
@@ -72,6 +69,21 @@ impl Connection {
 pub struct Key(u64);
 
 impl Key {
+    /// The name of the connection between a client and a server; the same on all nodes. It need not be
+    /// secret.
+    #[must_use]
+    pub fn of(client: SocketAddr, server: SocketAddr) -> Self {
+        let mut hash = SipHasher13::new_with_keys(0x7669_7020_726f_7374, 0x6572_206f_6620_6974);
+        for end in [client, server] {
+            match end.ip() {
+                IpAddr::V4(ip) => hash.write(&ip.octets()),
+                IpAddr::V6(ip) => hash.write(&ip.octets()),
+            }
+            hash.write_u16(end.port());
+        }
+        Self(hash.finish())
+    }
+
     const fn bucket(self) -> usize {
         (self.0 >> (u64::BITS - BUCKETS.ilog2())) as usize
     }
@@ -110,6 +122,11 @@ impl Buckets {
         let bit = self.0[word].trailing_zeros() as usize;
         self.0[word] &= self.0[word] - 1;
         Some(word * 64 + bit)
+    }
+
+    /// Those in either set.
+    fn or(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
     /// Whether there is none.

@@ -2,9 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use proptest::prelude::*;
+use vip_common::wire::time::BootNanos;
 
+use super::nudges::NO_WAY;
 use super::*;
 use crate::hello::Instance;
 
@@ -47,7 +50,9 @@ impl Pair {
     fn send(&mut self, body: Body) -> Option<Buckets> {
         self.number += 1;
         let message = Message {
-            instance: INSTANCE,
+            to: Some(INSTANCE),
+            answers: 0,
+            from: INSTANCE,
             number: self.number,
             body,
         };
@@ -59,7 +64,7 @@ impl Pair {
             if let Ok(cut) = Message::parse(&datagram[..length]) {
                 assert!(matches!(
                     cut.body,
-                    Body::Range { .. } | Body::Changes { .. }
+                    Body::Range { .. } | Body::Changes { .. } | Body::Answered(_)
                 ));
             }
         }
@@ -178,4 +183,254 @@ fn an_old_message_changes_nothing() {
     assert!(told.take(7, body(2)).is_none());
     assert!(told.take(6, body(2)).is_none());
     assert_eq!(told.len(), 1);
+}
+
+/// Agents that send each other what is due; a message arrives if `arrives` says so.
+struct Cluster {
+    now: BootNanos,
+    agents: Vec<Exchange>,
+    /// All that was sent: from, to, what.
+    sent: Vec<(usize, usize, Message)>,
+}
+
+fn address(agent: usize) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, agent as u8 + 1).into()
+}
+
+fn run(number: u64) -> Instance {
+    Instance(NonZeroU64::new(number).expect("not 0"))
+}
+
+impl Cluster {
+    fn new(count: usize) -> Self {
+        let agents = (0..count).map(|agent| Self::agent(agent, agent as u64 + 1, count));
+        Self {
+            now: BootNanos(1_000_000_000_000),
+            agents: agents.collect(),
+            sent: Vec::new(),
+        }
+    }
+
+    fn agent(agent: usize, number: u64, count: usize) -> Exchange {
+        let mut exchange = Exchange::new(run(number));
+        let peers = (0..count).filter(|peer| *peer != agent).map(address);
+        exchange.set_peers(&peers.collect());
+        exchange
+    }
+
+    /// A tenth of a second.
+    fn step(&mut self, mut arrives: impl FnMut() -> bool) {
+        self.now = self.now.after(Duration::from_millis(100));
+        for from in 0..self.agents.len() {
+            for (to, message) in self.agents[from].send(self.now, 100) {
+                let emitted = message.emit().expect("it is not too long");
+                assert_eq!(Message::parse(&emitted), Ok(message.clone()));
+                let to = (0..self.agents.len()).find(|agent| address(*agent) == to);
+                let to = to.expect("an agent");
+                self.sent.push((from, to, message.clone()));
+                if arrives() {
+                    self.agents[to].take(self.now, address(from), message);
+                }
+            }
+        }
+    }
+
+    fn scan(&mut self, agent: usize, connections: impl IntoIterator<Item = u32>) {
+        let scan = connections.into_iter().map(connection);
+        self.agents[agent].scanned(self.now, scan);
+    }
+
+    fn agree(&self) -> bool {
+        let agents = 0..self.agents.len();
+        let mut pairs = agents
+            .clone()
+            .flat_map(|own| agents.clone().map(move |peer| (own, peer)));
+        pairs.all(|(own, peer)| {
+            own == peer || {
+                let told = self.agents[own].told(address(peer)).expect("a peer");
+                let mut told: Vec<_> = told.connections().map(|one| (one.key(), one)).collect();
+                told.sort_unstable_by_key(|(key, _)| *key);
+                told == self.agents[peer].own().connections()
+            }
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn all_agents_know_all_rosters_whatever_is_lost_and_whoever_starts_anew(
+        scans in prop::collection::vec((0_usize..3, prop::collection::btree_set(0_u32..2000, 0..300)), 1..12),
+        restarts in prop::collection::vec(0_usize..12, 0..3),
+        lost in prop::collection::vec(any::<bool>(), 64),
+    ) {
+        let mut cluster = Cluster::new(3);
+        let mut lost = lost.into_iter().cycle();
+        let mut runs = 10;
+        let mut scanned = vec![Default::default(); 3];
+        for (step, (agent, scan)) in scans.into_iter().enumerate() {
+            if restarts.contains(&step) {
+                runs += 1;
+                cluster.agents[agent] = Cluster::agent(agent, runs, 3);
+            }
+            cluster.scan(agent, scan.iter().copied());
+            scanned[agent] = scan;
+            for _ in 0..5 {
+                cluster.step(|| lost.next() == Some(false));
+            }
+        }
+        for _ in 0..50 {
+            cluster.step(|| true);
+        }
+        prop_assert!(cluster.agree());
+        // What an attacker has recorded changes nothing.
+        for (from, to, message) in std::mem::take(&mut cluster.sent) {
+            let taken = cluster.agents[to].take(cluster.now, address(from), message);
+            prop_assert!(taken == Taken::Old || taken == Taken::Unbelieved, "{taken:?}");
+        }
+        prop_assert!(cluster.agree());
+        for _ in 0..20 {
+            cluster.step(|| true);
+        }
+        prop_assert!(cluster.agree());
+    }
+}
+
+#[test]
+fn a_stranger_is_not_heard_and_a_silent_peer_is_told_digests_alone() {
+    let mut cluster = Cluster::new(2);
+    for _ in 0..20 {
+        cluster.step(|| true);
+    }
+    let message = cluster.sent[0].2.clone();
+    let stranger = Ipv4Addr::new(10, 0, 0, 99).into();
+    assert_eq!(
+        cluster.agents[0].take(cluster.now, stranger, message),
+        Taken::Stranger
+    );
+    for _ in 0..40 {
+        cluster.step(|| false);
+    }
+    cluster.sent.clear();
+    cluster.scan(0, 0..10);
+    cluster.agents[0].answered(cluster.now, &[connection(1).key()]);
+    for _ in 0..20 {
+        cluster.step(|| false);
+    }
+    let digests =
+        |(_, _, message): &(usize, usize, Message)| matches!(message.body, Body::Digests { .. });
+    assert!(cluster.sent.iter().all(digests));
+}
+
+#[test]
+fn who_has_answered_is_told_twice() {
+    let mut cluster = Cluster::new(2);
+    for _ in 0..20 {
+        cluster.step(|| true);
+    }
+    let names: Vec<Key> = (0..1000).map(|number| connection(number).key()).collect();
+    cluster.agents[0].answered(cluster.now, &names);
+    let now = cluster.now;
+    let mut told = Vec::new();
+    for (_, message) in cluster.agents[0].send(now, 100) {
+        match cluster.agents[1].take(now, address(0), message) {
+            Taken::Believed(names) => told.extend(names),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, [names.clone(), names].concat());
+}
+
+/// Takes what is due in each millisecond of a time.
+fn asked(nudges: &mut Nudges<u8>, from: BootNanos, milliseconds: u64) -> Vec<(u64, Nudge)> {
+    let at = |milliseconds| from.after(Duration::from_millis(milliseconds));
+    (0..milliseconds)
+        .flat_map(|time| {
+            let taken = nudges.take(at(time));
+            taken.into_iter().map(move |nudge| (time, nudge))
+        })
+        .collect()
+}
+
+const BEGIN: BootNanos = BootNanos(1_000_000_000_000);
+
+#[test]
+fn ten_thousand_clients_are_asked_in_two_hundred_milliseconds() {
+    let mut nudges = Nudges::default();
+    nudges.begin(BEGIN, 0, false, (0..10_000).map(connection));
+    let asked = asked(&mut nudges, BEGIN, 250);
+    assert_eq!(asked.len(), 10_000);
+    let (last, _) = asked[9_999];
+    assert!((180..=200).contains(&last), "{last} ms");
+    let mut names: Vec<Key> = asked
+        .iter()
+        .map(|(_, nudge)| nudge.connection.key())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 10_000, "each of them once");
+}
+
+#[test]
+fn who_does_not_answer_is_asked_again_and_in_another_way() {
+    let mut nudges = Nudges::default();
+    nudges.begin(BEGIN, 0, false, (0..3).map(connection));
+    assert!(nudges.answered(BEGIN, connection(0).key()));
+    assert!(!nudges.answered(BEGIN, connection(0).key()));
+    let asked: Vec<_> = asked(&mut nudges, BEGIN, 20_000)
+        .into_iter()
+        .filter(|(_, nudge)| nudge.connection == connection(1))
+        .map(|(time, nudge)| (time, nudge.probe))
+        .collect();
+    let expected = [
+        (0, Probe::KeepAlive),
+        (250, Probe::KeepAlive),
+        (600, Probe::SynAck),
+        (1500, Probe::KeepAlive),
+        (3000, Probe::SynAck),
+        (6000, Probe::KeepAlive),
+    ];
+    assert_eq!(asked, expected);
+    assert_eq!(
+        nudges.next_deadline(),
+        Some(BEGIN.after(Duration::from_millis(1200)))
+    );
+    let after = BEGIN.after(Duration::from_secs(20));
+    let outcome = Outcome {
+        asked: 3,
+        answered: 1,
+        after: Duration::ZERO,
+    };
+    assert_eq!(nudges.outcomes(after), [(0, outcome)]);
+    assert!(nudges.outcomes(after).is_empty(), "once");
+    assert_eq!(nudges.next_deadline(), None);
+    // The cluster has changed.
+    nudges.again(after);
+    assert_eq!(nudges.take(after).len(), 2);
+}
+
+#[test]
+fn only_the_owner_asks() {
+    let mut nudges = Nudges::default();
+    nudges.begin(BEGIN, 0, true, (0..3).map(connection));
+    assert!(asked(&mut nudges, BEGIN, 1000).is_empty());
+    // Another node has asked, and one client has answered.
+    nudges.answered(BEGIN, connection(2).key());
+    let later = BEGIN.after(Duration::from_secs(1));
+    nudges.hold(later, false, |group| *group == 0);
+    assert_eq!(asked(&mut nudges, later, 100).len(), 2);
+    nudges.end(0);
+    assert_eq!(nudges.next_deadline(), None);
+}
+
+#[test]
+fn a_client_without_a_way_is_tried_again_soon() {
+    let mut nudges = Nudges::default();
+    nudges.begin(BEGIN, 0, false, (0..2).map(connection));
+    for nudge in nudges.take(BEGIN.after(Duration::from_millis(1))) {
+        nudges.no_way(BEGIN, nudge.connection.key());
+    }
+    assert_eq!(nudges.next_deadline(), Some(BEGIN.after(NO_WAY)));
+    assert_eq!(nudges.take(BEGIN.after(NO_WAY)).len(), 2);
 }

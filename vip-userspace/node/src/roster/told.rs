@@ -49,7 +49,7 @@ impl Told {
         self.latest = number;
         match body {
             Body::Digests { digests, .. } => return Some(self.differences(&digests)),
-            Body::Request(_) => {}
+            Body::Request(_) | Body::Answered(_) => {}
             Body::Range { names, connections } => {
                 let old = self.connections.range(names.0..=names.1);
                 let old: Vec<Key> = old.map(|(key, _)| *key).collect();
@@ -109,6 +109,11 @@ impl Told {
             let digest = &mut self.digests[key.bucket()];
             *digest = digest.with(key);
         }
+    }
+
+    /// Number of the last message that was taken.
+    pub(super) const fn latest(&self) -> u64 {
+        self.latest
     }
 
     /// All of them.

@@ -1,0 +1,246 @@
+//! This node's roster and those of its peers, and what the agents send each other to keep them.
+//!
+//! A message is believed if it is for this run of the agent, and of the run of the peer that was
+//! believed before. One of another run of the peer must answer a message that was sent after the last
+//! believed one came: so a copy of what an earlier run has sent is of no use. Until an agent knows a
+//! peer's run, it sends digests alone, which tell its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use vip_common::wire::time::BootNanos;
+
+use super::message::MAX_ANSWERED;
+use super::{Body, Buckets, Connection, Key, Message, Own, Told};
+use crate::hello::Instance;
+
+/// From one digest to the next.
+const DIGEST: Duration = Duration::from_secs(1);
+
+/// A peer that has not sent a message that is believed for so long is told digests alone.
+const SILENT: Duration = Duration::from_secs(3);
+
+/// Messages with changes that wait for a peer at most. Of more, the digests tell.
+const BACKLOG: usize = 64;
+
+/// How often clients that have answered are told to each peer: nobody asks again for what was lost.
+const REPEATS: usize = 2;
+
+/// What became of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// Its sender is no member.
+    Stranger,
+    /// It may be a copy of an earlier one.
+    Unbelieved,
+    /// It came before, or later than the next one.
+    Old,
+    /// It is believed. These clients have answered.
+    Believed(Vec<Key>),
+}
+
+/// A peer.
+#[derive(Default)]
+struct Peer {
+    /// The run of its agent whose messages are believed.
+    run: Option<Instance>,
+    /// A run that is not believed yet, and the number of its last message.
+    next: Option<(Instance, u64)>,
+    heard: Option<BootNanos>,
+    /// Number of the last message to it when it was heard last.
+    sent_when_heard: u64,
+    told: Told,
+    /// Number of the last message to it.
+    number: u64,
+    /// Buckets of this node's roster that it asks for.
+    wanted: Buckets,
+    /// When the next digest is due.
+    digest: BootNanos,
+    backlog: VecDeque<Body>,
+}
+
+impl Peer {
+    /// The run that is believed, and the number of its last message.
+    fn believed(&self) -> Option<(Instance, u64)> {
+        Some((self.run?, self.told.latest()))
+    }
+
+    fn is_heard(&self, now: BootNanos) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) < SILENT)
+    }
+}
+
+/// The rosters of a cluster, as one node has them.
+pub struct Exchange {
+    run: Instance,
+    own: Own,
+    peers: BTreeMap<IpAddr, Peer>,
+}
+
+impl Exchange {
+    /// That of a run of an agent, before it knows anything.
+    #[must_use]
+    pub fn new(run: Instance) -> Self {
+        Self {
+            run,
+            own: Own::default(),
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// The peers are these from now on. The rosters of others are forgotten.
+    pub fn set_peers(&mut self, peers: &BTreeSet<IpAddr>) {
+        self.peers.retain(|peer, _| peers.contains(peer));
+        for peer in peers {
+            self.peers.entry(*peer).or_default();
+        }
+    }
+
+    /// Takes in a scan of this node's connections.
+    pub fn scanned(&mut self, now: BootNanos, scan: impl IntoIterator<Item = Connection>) {
+        let bodies = self.own.scanned(scan);
+        for peer in self.peers.values_mut().filter(|peer| peer.is_heard(now)) {
+            peer.backlog.extend(bodies.iter().cloned());
+            if peer.backlog.len() > BACKLOG {
+                peer.backlog.clear();
+                peer.digest = now;
+            }
+        }
+    }
+
+    /// Tells the peers that these clients have answered.
+    pub fn answered(&mut self, now: BootNanos, names: &[Key]) {
+        for peer in self.peers.values_mut().filter(|peer| peer.is_heard(now)) {
+            for _ in 0..REPEATS {
+                let parts = names.chunks(MAX_ANSWERED);
+                let bodies = parts.map(|part| Body::Answered(part.to_vec()));
+                peer.backlog.extend(bodies);
+            }
+        }
+    }
+
+    /// Takes in a message of a host.
+    pub fn take(&mut self, now: BootNanos, from: IpAddr, message: Message) -> Taken {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return Taken::Stranger;
+        };
+        if message.to != Some(self.run) {
+            // It is to know this run soon.
+            if peer.next.is_none_or(|(run, _)| run != message.from) {
+                peer.digest = now;
+            }
+            peer.next = Some((message.from, message.number));
+            return Taken::Unbelieved;
+        }
+        if peer.run != Some(message.from) {
+            if message.answers <= peer.sent_when_heard {
+                return Taken::Unbelieved;
+            }
+            peer.run = Some(message.from);
+            peer.told = Told::default();
+            // What it knows of this node is nothing.
+            peer.digest = now;
+        }
+        peer.next = None;
+        let asks = match &message.body {
+            Body::Request(wanted) => Some(*wanted),
+            _ => None,
+        };
+        let names = match &message.body {
+            Body::Answered(names) => names.clone(),
+            _ => Vec::new(),
+        };
+        let Some(differ) = peer.told.take(message.number, message.body) else {
+            return Taken::Old;
+        };
+        peer.heard = Some(now);
+        peer.sent_when_heard = peer.number;
+        if let Some(asks) = asks {
+            peer.wanted = peer.wanted.or(asks);
+        }
+        if !differ.is_empty() {
+            peer.backlog.push_front(Body::Request(differ));
+        }
+        Taken::Believed(names)
+    }
+
+    /// The messages that are due, `most` at most, and for whom they are.
+    pub fn send(&mut self, now: BootNanos, most: usize) -> Vec<(IpAddr, Message)> {
+        let mut due = Vec::new();
+        let digests = self.own.digests();
+        for (address, peer) in &mut self.peers {
+            if peer.digest <= now && due.len() < most {
+                peer.digest = now.after(DIGEST);
+                // A run that is not believed yet does not keep the other one from being told.
+                let mut runs: Vec<_> = peer
+                    .believed()
+                    .into_iter()
+                    .chain(peer.next)
+                    .map(Some)
+                    .collect();
+                if runs.is_empty() {
+                    runs.push(None);
+                }
+                for to in runs {
+                    due.push((*address, peer.message(self.run, to, digests.clone())));
+                }
+            }
+            while due.len() < most {
+                let body = peer.backlog.pop_front().or_else(|| {
+                    let bodies = self.own.bucket(&mut peer.wanted)?;
+                    peer.backlog.extend(bodies);
+                    peer.backlog.pop_front()
+                });
+                let Some(body) = body else {
+                    break;
+                };
+                let to = peer.believed();
+                due.push((*address, peer.message(self.run, to, body)));
+            }
+        }
+        due
+    }
+
+    /// When the next message is due, at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNanos> {
+        let deadline = |peer: &Peer| match peer.backlog.is_empty() && peer.wanted.is_empty() {
+            true => peer.digest,
+            false => BootNanos::ZERO,
+        };
+        self.peers.values().map(deadline).min()
+    }
+
+    /// This node's roster.
+    #[must_use]
+    pub const fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// What a peer has told of its connections.
+    #[must_use]
+    pub fn told(&self, peer: IpAddr) -> Option<&Told> {
+        self.peers.get(&peer).map(|peer| &peer.told)
+    }
+
+    /// The peers, and what they have told.
+    pub fn peers(&self) -> impl Iterator<Item = (IpAddr, &Told)> {
+        let peers = self.peers.iter();
+        peers.map(|(address, peer)| (*address, &peer.told))
+    }
+}
+
+impl Peer {
+    /// A message to a run of the peer, the number of whose last message is known.
+    fn message(&mut self, from: Instance, to: Option<(Instance, u64)>, body: Body) -> Message {
+        self.number += 1;
+        Message {
+            to: to.map(|(run, _)| run),
+            answers: to.map_or(0, |(_, number)| number),
+            from,
+            number: self.number,
+            body,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! When to ask the clients of a node that is gone, so that they are told.
+//!
+//! A client that waits for something sends nothing. So it is sent a segment that makes it answer; no
+//! node has the connection, and the end of the row resets it. The segment is a copy of the last byte
+//! that the client has acknowledged, as in a keepalive probe (RFC 9293, section 3.8.4): it is in the
+//! window of each firewall and NAT on the way, and a client answers it at once, however many it has
+//! been sent (`tcp_send_dupack`, net/ipv4/tcp_input.c). The third segment is a SYN-ACK that fits
+//! nothing: it is answered also where the numbers of the roster are old (RFC 5961, section 4.2).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vip_common::wire::time::BootNanos;
+
+use super::{Connection, Key};
+
+/// What a client is asked by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// An ACK with one byte that the client has acknowledged.
+    KeepAlive,
+    /// A SYN-ACK that fits nothing.
+    SynAck,
+}
+
+/// When a client that has not answered is asked, from the first time on, and by what. A member may
+/// have been silent for a shorter time than the others when the first segment was sent, and the row
+/// ended in a drop; or a segment was lost.
+const ROUNDS: [(Duration, Probe); 6] = [
+    (Duration::ZERO, Probe::KeepAlive),
+    (Duration::from_millis(250), Probe::KeepAlive),
+    (Duration::from_millis(600), Probe::SynAck),
+    (Duration::from_millis(1500), Probe::KeepAlive),
+    (Duration::from_secs(3), Probe::SynAck),
+    (Duration::from_secs(6), Probe::KeepAlive),
+];
+
+/// From the first segment until the outcome is told if not all have answered.
+const SETTLED: Duration = Duration::from_millis(1200);
+
+/// Segments in a millisecond: 10,000 in 200 ms.
+const PACE: u64 = 50;
+
+/// Segments at once, after a pause.
+const BURST: u64 = 500;
+
+/// After this time, a client to which no way was known is tried again.
+pub(super) const NO_WAY: Duration = Duration::from_millis(20);
+
+/// A segment to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nudge {
+    /// The connection.
+    pub connection: Connection,
+    /// What to send.
+    pub probe: Probe,
+}
+
+/// What came of asking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Clients that were asked.
+    pub asked: usize,
+    /// Those that have answered.
+    pub answered: usize,
+    /// Time from the first segment to the last answer; zero without one.
+    pub after: Duration,
+}
+
+struct Group {
+    /// Those that have not answered.
+    open: BTreeMap<Key, Connection>,
+    asked: usize,
+    answered: usize,
+    /// Nothing is sent: another node does it.
+    held: bool,
+    /// When the first segment was sent.
+    begun: Option<BootNanos>,
+    /// When the last answer came.
+    last: Option<BootNanos>,
+    /// The outcome was told.
+    is_told: bool,
+    /// The round that is under way or next.
+    round: usize,
+    /// When the rounds began.
+    rounds_begun: BootNanos,
+    /// Those that are to be sent in this round.
+    queue: Vec<Key>,
+    /// Those to which no way was known, and when they are tried again.
+    no_way: Vec<Key>,
+    again: BootNanos,
+}
+
+/// Clients to be asked, in groups of one cause each.
+pub struct Nudges<G> {
+    groups: BTreeMap<G, Group>,
+    /// Until when segments are accounted for.
+    paid: BootNanos,
+}
+
+impl<G> Default for Nudges<G> {
+    fn default() -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            paid: BootNanos::ZERO,
+        }
+    }
+}
+
+impl<G: Ord + Copy> Nudges<G> {
+    /// Begins to ask the clients of these connections, or knows whom to ask once it is no longer
+    /// `held`. An earlier group with this name ends.
+    pub fn begin(
+        &mut self,
+        now: BootNanos,
+        group: G,
+        held: bool,
+        connections: impl IntoIterator<Item = Connection>,
+    ) {
+        let connections = connections.into_iter().map(|one| (one.key(), one));
+        let open: BTreeMap<Key, Connection> = connections.collect();
+        let begun = Group {
+            asked: open.len(),
+            answered: 0,
+            queue: Vec::new(),
+            open,
+            held,
+            begun: None,
+            last: None,
+            is_told: false,
+            round: 0,
+            rounds_begun: now,
+            no_way: Vec::new(),
+            again: BootNanos::ZERO,
+        };
+        self.groups.insert(group, begun);
+    }
+
+    /// A group ends: nobody is asked any more.
+    pub fn end(&mut self, group: G) {
+        self.groups.remove(&group);
+    }
+
+    /// Other nodes ask the clients of the groups of this kind, or this node does.
+    pub fn hold(&mut self, now: BootNanos, held: bool, which: impl Fn(&G) -> bool) {
+        let groups = self.groups.iter_mut().filter(|(group, _)| which(group));
+        for (_, group) in groups {
+            if group.held != held {
+                group.held = held;
+                group.restart(now);
+            }
+        }
+    }
+
+    /// Something has changed in the cluster: a row that has ended in a drop may end in a reset now.
+    pub fn again(&mut self, now: BootNanos) {
+        for group in self.groups.values_mut() {
+            group.restart(now);
+        }
+    }
+
+    /// A client has answered. Returns whether it was asked, and had not answered.
+    pub fn answered(&mut self, now: BootNanos, key: Key) -> bool {
+        let mut found = false;
+        for group in self.groups.values_mut() {
+            if group.open.remove(&key).is_some() {
+                group.answered += 1;
+                group.last = Some(now);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// There was no way to the client of this connection.
+    pub fn no_way(&mut self, now: BootNanos, key: Key) {
+        let groups = self.groups.values_mut();
+        if let Some(group) = groups
+            .into_iter()
+            .find(|group| group.open.contains_key(&key))
+        {
+            if group.no_way.is_empty() {
+                group.again = now.after(NO_WAY);
+            }
+            group.no_way.push(key);
+        }
+    }
+
+    /// The segments that are due.
+    pub fn take(&mut self, now: BootNanos) -> Vec<Nudge> {
+        let burst = Duration::from_millis(BURST / PACE);
+        self.paid = self.paid.max(now.before(burst));
+        let mut nudges = Vec::new();
+        let room = now.since(self.paid).as_micros() as u64 * PACE / 1000;
+        for group in self.groups.values_mut().filter(|group| !group.held) {
+            group.advance(now);
+            while (nudges.len() as u64) < room {
+                let Some(key) = group.queue.pop() else {
+                    break;
+                };
+                let Some(connection) = group.open.get(&key) else {
+                    continue;
+                };
+                group.begun.get_or_insert(now);
+                let (_, probe) = ROUNDS[group.round - 1];
+                let connection = *connection;
+                nudges.push(Nudge { connection, probe });
+            }
+        }
+        let spent = Duration::from_micros(nudges.len() as u64 * 1000 / PACE);
+        self.paid = self.paid.after(spent);
+        nudges
+    }
+
+    /// When to call [`take`](Self::take) next; `None`: not before something happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNanos> {
+        let groups = self.groups.values().filter(|group| !group.held);
+        groups.filter_map(Group::next_deadline).min()
+    }
+
+    /// What came of those groups whose outcome is known now, each of them once.
+    pub fn outcomes(&mut self, now: BootNanos) -> Vec<(G, Outcome)> {
+        let mut outcomes = Vec::new();
+        for (name, group) in &mut self.groups {
+            let Some(begun) = group.begun.filter(|_| !group.is_told) else {
+                continue;
+            };
+            if group.open.is_empty() || now.since(begun) >= SETTLED {
+                group.is_told = true;
+                let outcome = Outcome {
+                    asked: group.asked,
+                    answered: group.answered,
+                    after: group.last.map_or(Duration::ZERO, |last| last.since(begun)),
+                };
+                outcomes.push((*name, outcome));
+            }
+        }
+        outcomes
+    }
+
+    /// Whether an answer may still come.
+    #[must_use]
+    pub fn waits(&self, now: BootNanos) -> bool {
+        let waits = |group: &Group| {
+            let end = ROUNDS[ROUNDS.len() - 1].0 + SETTLED;
+            !group.open.is_empty() && now.since(group.rounds_begun) < end
+        };
+        self.groups.values().any(waits)
+    }
+}
+
+impl Group {
+    /// Begins with the first round, if not all have answered.
+    fn restart(&mut self, now: BootNanos) {
+        self.round = 0;
+        self.rounds_begun = now;
+        self.queue.clear();
+        self.no_way.clear();
+    }
+
+    /// Begins the next round, if it is due.
+    fn advance(&mut self, now: BootNanos) {
+        if !self.no_way.is_empty() && self.again <= now && self.queue.is_empty() {
+            self.queue = std::mem::take(&mut self.no_way);
+        }
+        let Some((after, _)) = ROUNDS.get(self.round) else {
+            return;
+        };
+        if self.queue.is_empty() && self.rounds_begun.after(*after) <= now {
+            self.queue = self.open.keys().rev().copied().collect();
+            self.no_way.clear();
+            self.round += 1;
+        }
+    }
+
+    fn next_deadline(&self) -> Option<BootNanos> {
+        if !self.queue.is_empty() {
+            return Some(BootNanos::ZERO);
+        }
+        if self.open.is_empty() {
+            return (!self.is_told && self.begun.is_some()).then_some(BootNanos::ZERO);
+        }
+        let again = (!self.no_way.is_empty()).then_some(self.again);
+        let round = ROUNDS.get(self.round);
+        let round = round.map(|(after, _)| self.rounds_begun.after(*after));
+        let settled = self.begun.filter(|_| !self.is_told);
+        let settled = settled.map(|begun| begun.after(SETTLED));
+        again.into_iter().chain(round).chain(settled).min()
+    }
+}
