@@ -1,4 +1,4 @@
-//! What hellos and advertisements are sent in, sealed where the agents share a key.
+//! What hellos, rosters and advertisements are sent in, sealed where the agents share a key.
 //!
 //! ```text
 //! "vip" 3 | kind 1 | hello                              kind 0: a hello in a datagram, plain
@@ -6,11 +6,15 @@
 //!
 //!                    kind 1: a hello in a datagram      sealed: hello
 //!                    kind 2: in an IP packet of VRRP    sealed: instance 8 | number 8 | VRRP packet
+//!                    kind 4: a roster in a datagram     sealed: roster message
+//!
+//! "vip" 3 | kind 1 | roster message                     kind 3: a roster in a datagram, plain
 //! ```
 //!
 //! The seal also covers the first four bytes and the sender's address, so what is sealed is of no use
 //! in another place. Other VRRP routers take kind 2 for version 7 of VRRP, and leave it alone.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 
@@ -18,6 +22,7 @@ use thiserror::Error;
 
 use crate::election::Sealed;
 use crate::hello::{Hello, HelloError, Instance};
+use crate::roster::{Message, MessageError};
 use crate::seal::{Fingerprint, KeyRing, MAX_DATAGRAM, Nonce, OpenError};
 
 /// Greatest length of a datagram in bytes.
@@ -29,6 +34,8 @@ const HEAD: usize = 4;
 const PLAIN: [u8; HEAD] = *b"vip\0";
 const SEALED: [u8; HEAD] = *b"vip\x01";
 const ADVERT: [u8; HEAD] = *b"vip\x02";
+const PLAIN_ROSTER: [u8; HEAD] = *b"vip\x03";
+const SEALED_ROSTER: [u8; HEAD] = *b"vip\x04";
 
 /// Bytes before the VRRP packet in a sealed advertisement.
 const ADVERT_HEAD: usize = size_of::<u64>() * 2;
@@ -54,17 +61,21 @@ pub enum Refused {
     /// It is no hello of this version.
     #[error("hello is malformed: {0}")]
     Malformed(HelloError),
+    /// It is no roster message of this version.
+    #[error("roster message is malformed: {0}")]
+    MalformedRoster(MessageError),
 }
 
 impl Refused {
     /// What each reason is called in metrics.
-    pub const CODES: [&'static str; 6] = [
+    pub const CODES: [&'static str; 7] = [
         "foreign",
         "plain",
         "sealed",
         "unknown_key",
         "forged",
         "malformed",
+        "malformed_roster",
     ];
 
     /// Its place in [`Self::CODES`].
@@ -77,22 +88,22 @@ impl Refused {
             Self::UnknownKey(_) => 3,
             Self::Forged => 4,
             Self::Malformed(_) => 5,
+            Self::MalformedRoster(_) => 6,
         }
     }
 }
+
+/// How the two kinds of a datagram begin: plain, and sealed.
+type Kinds = [[u8; HEAD]; 2];
+
+const HELLO: Kinds = [PLAIN, SEALED];
+const ROSTER: Kinds = [PLAIN_ROSTER, SEALED_ROSTER];
 
 /// The datagram for a hello from this address. `None` if the hello is too long or does not fit its
 /// format.
 #[must_use]
 pub fn wrap(keys: Option<&KeyRing>, nonce: Nonce, from: IpAddr, hello: &Hello) -> Option<Vec<u8>> {
-    let hello = hello.emit()?;
-    Some(match keys {
-        None => [&PLAIN[..], &hello].concat(),
-        Some(keys) => {
-            let sealed = keys.seal(nonce, &bound(SEALED, from), &hello).ok()?;
-            [&SEALED[..], &sealed].concat()
-        }
-    })
+    enclose(HELLO, keys, nonce, from, &hello.emit()?)
 }
 
 /// The hello in a datagram from this address.
@@ -100,21 +111,73 @@ pub fn wrap(keys: Option<&KeyRing>, nonce: Nonce, from: IpAddr, hello: &Hello) -
 /// # Errors
 /// Why it is not taken.
 pub fn unwrap(keys: Option<&KeyRing>, from: IpAddr, datagram: &[u8]) -> Result<Hello, Refused> {
+    let hello = disclose(HELLO, keys, from, datagram)?;
+    Hello::parse(&hello).map_err(Refused::Malformed)
+}
+
+/// The datagram for a roster message from this address. `None` if the message is too long or does not
+/// fit its format.
+#[must_use]
+pub fn wrap_roster(
+    keys: Option<&KeyRing>,
+    nonce: Nonce,
+    from: IpAddr,
+    message: &Message,
+) -> Option<Vec<u8>> {
+    enclose(ROSTER, keys, nonce, from, &message.emit()?)
+}
+
+/// Whether a datagram has a roster message.
+#[must_use]
+pub fn is_roster(datagram: &[u8]) -> bool {
+    ROSTER.iter().any(|kind| datagram.starts_with(kind))
+}
+
+/// The roster message in a datagram from this address.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn unwrap_roster(
+    keys: Option<&KeyRing>,
+    from: IpAddr,
+    datagram: &[u8],
+) -> Result<Message, Refused> {
+    let message = disclose(ROSTER, keys, from, datagram)?;
+    Message::parse(&message).map_err(Refused::MalformedRoster)
+}
+
+fn enclose(
+    [plain, sealed]: Kinds,
+    keys: Option<&KeyRing>,
+    nonce: Nonce,
+    from: IpAddr,
+    content: &[u8],
+) -> Option<Vec<u8>> {
+    Some(match keys {
+        None => [&plain[..], content].concat(),
+        Some(keys) => {
+            let content = keys.seal(nonce, &bound(sealed, from), content).ok()?;
+            [&sealed[..], &content].concat()
+        }
+    })
+}
+
+fn disclose<'d>(
+    [plain, sealed]: Kinds,
+    keys: Option<&KeyRing>,
+    from: IpAddr,
+    datagram: &'d [u8],
+) -> Result<Cow<'d, [u8]>, Refused> {
     let (head, rest) = datagram
         .split_first_chunk::<HEAD>()
         .ok_or(Refused::Foreign)?;
-    let opened;
-    let hello = match (*head, keys) {
-        (PLAIN, None) => rest,
-        (PLAIN, Some(_)) => return Err(Refused::Plain),
-        (SEALED, None) => return Err(Refused::Sealed),
-        (SEALED, Some(keys)) => {
-            opened = open(keys, SEALED, from, rest)?;
-            &opened[..]
-        }
-        _ => return Err(Refused::Foreign),
-    };
-    Hello::parse(hello).map_err(Refused::Malformed)
+    match keys {
+        None if *head == plain => Ok(rest.into()),
+        Some(_) if *head == plain => Err(Refused::Plain),
+        None if *head == sealed => Err(Refused::Sealed),
+        Some(keys) if *head == sealed => open(keys, sealed, from, rest).map(Cow::from),
+        _ => Err(Refused::Foreign),
+    }
 }
 
 /// The payload of an IP packet of VRRP with a sealed advertisement from this address. `packet`: the
@@ -188,6 +251,7 @@ fn bound(kind: [u8; HEAD], from: IpAddr) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roster::Body;
     use crate::seal::Secret;
 
     const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11));
@@ -215,6 +279,36 @@ mod tests {
         assert_eq!(unwrap(None, FROM, &sealed), Err(Refused::Sealed));
         assert_eq!(unwrap(None, FROM, b"vip"), Err(Refused::Foreign));
         assert_eq!(unwrap(None, FROM, b"vip\x02"), Err(Refused::Foreign));
+    }
+
+    #[test]
+    fn a_roster_message_arrives_and_is_no_hello() {
+        let keys = ring(1);
+        let message = Message {
+            to: None,
+            answers: 0,
+            from: Instance(NonZeroU64::MIN),
+            number: 1,
+            body: Body::Answered(Vec::new()),
+        };
+        for keys in [None, Some(&keys)] {
+            let datagram = wrap_roster(keys, [7; 24], FROM, &message).expect("fits");
+            assert!(is_roster(&datagram));
+            assert_eq!(unwrap_roster(keys, FROM, &datagram), Ok(message.clone()));
+            assert_eq!(unwrap(keys, FROM, &datagram), Err(Refused::Foreign));
+            let hello = wrap(keys, [7; 24], FROM, &hello()).expect("fits");
+            assert!(!is_roster(&hello));
+            assert_eq!(unwrap_roster(keys, FROM, &hello), Err(Refused::Foreign));
+            // Nor does the seal of a hello hold for a roster.
+            let mut changed = hello;
+            changed[3] += 3;
+            unwrap_roster(keys, FROM, &changed).expect_err("a hello");
+        }
+        let sealed = wrap_roster(Some(&keys), [7; 24], FROM, &message).expect("fits");
+        assert_eq!(
+            unwrap_roster(Some(&keys), OTHER, &sealed),
+            Err(Refused::Forged)
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod probes;
 mod queues;
 mod realtime;
 mod requests;
+mod roster;
 mod signals;
 pub mod state;
 mod supervisor;

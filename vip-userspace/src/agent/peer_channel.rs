@@ -1,6 +1,7 @@
-//! The peer channel: hellos between agents. The node thread sends them; a thread of its own receives
-//! them, opens what is sealed, and passes on what is a hello. Whatever a host of the segment sends
-//! here, the thread that keeps time does not see it.
+//! The peer channel: hellos and rosters between agents. The node thread sends hellos, and the thread
+//! that keeps rosters sends those; a thread of its own receives both, opens what is sealed, and passes
+//! on what is well-formed. Whatever a host of the segment sends here, the thread that keeps time does
+//! not see it.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,8 +17,10 @@ use vip_common::abi::MAX_BACKENDS;
 use vip_node::Input;
 use vip_node::envelope::{self, Refused};
 use vip_node::hello::{Hello, Instance};
+use vip_node::roster::Message;
 use vip_node::seal::KeyRing;
 
+use super::node_thread::Teller;
 use super::privileges;
 use super::probes::Outcome;
 use crate::config::{Admission, Config, digests};
@@ -26,10 +29,11 @@ use crate::net::hello::HelloSocket;
 use crate::observe::summary::Summary;
 use crate::random;
 
-/// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 a second.
-const BATCH: usize = 64;
+/// Datagrams that are read before the thread waits for [`PAUSE`]. 16 agents send some 20 hellos a
+/// second; a node that has just started gets the rosters of all others.
+const BATCH: usize = 256;
 
-/// How long it waits then: a host that floods the port gets 2 % of a core, and not more.
+/// How long it waits then: a host that floods the port gets a few per cent of a core, and not more.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Datagrams of the peer channel since the agent started.
@@ -181,13 +185,38 @@ impl PeerChannel {
         }
     }
 
-    /// Takes the next hello, if there is one now. `latest`: those that came.
+    /// Sends a message about connections to a peer. One that cannot be sent is as good as lost: the
+    /// digests mend it.
+    pub(super) fn send_roster(&self, peer: IpAddr, message: &Message) {
+        let Ok(nonce) = random::bytes() else {
+            return;
+        };
+        let keys = self.keys();
+        let datagram = envelope::wrap_roster(keys.as_deref(), nonce, self.own, message);
+        let Some(datagram) = datagram else {
+            tracing::warn!("a message about connections is too long, and is not sent");
+            return;
+        };
+        if let Err(error) = self.socket.send(peer, &datagram) {
+            tracing::debug!(%peer, %error, "cannot send a message about connections");
+        }
+    }
+
+    /// Takes the next datagram, if there is one now. `latest`: the hellos that came.
     fn receive(&self, buffer: &mut [u8], latest: &mut Latest) -> io::Result<Option<Heard>> {
         let Some(received) = self.socket.receive(buffer)? else {
             return Ok(None);
         };
-        let source = received.source;
-        let opened = envelope::unwrap(self.keys().as_deref(), source, received.payload);
+        let (source, payload) = (received.source, received.payload);
+        let keys = self.keys();
+        if envelope::is_roster(payload) {
+            let opened = envelope::unwrap_roster(keys.as_deref(), source, payload);
+            return Ok(Some(match opened {
+                Err(why) => Heard::Refused(source, why),
+                Ok(message) => Heard::Roster(source, message),
+            }));
+        }
+        let opened = envelope::unwrap(keys.as_deref(), source, payload);
         Ok(Some(match opened {
             Err(why) => Heard::Refused(source, why),
             Ok(hello) if !latest.is_new(source, &hello) => Heard::Repeated,
@@ -208,7 +237,12 @@ impl PeerChannel {
     }
 
     /// Receives until it is told to end.
-    fn listen(&self, stop: &EventFd, tell: &impl Fn(Input), outcomes: &Sender<Outcome>) {
+    fn listen(&self, stop: &EventFd, hearers: &Hearers) {
+        let Hearers {
+            node,
+            rosters,
+            outcomes,
+        } = hearers;
         // It starts before the agent gives them up.
         if let Err(error) = privileges::drop_surplus() {
             tracing::warn!(%error, "the thread that receives hellos keeps capabilities");
@@ -231,21 +265,28 @@ impl PeerChannel {
                 match self.receive(&mut buffer, &mut latest) {
                     Ok(Some(Heard::Hello(source, hello))) => {
                         self.counts.taken.fetch_add(1, Ordering::Relaxed);
-                        tell(Input::Hello {
+                        node.tell(Input::Hello {
                             source,
                             hello,
                             admits: self.admission.is_by_hello(),
                         });
+                    }
+                    Ok(Some(Heard::Roster(source, message))) => {
+                        // The digests mend it.
+                        let _full = rosters.try_send((source, message));
                     }
                     Ok(Some(Heard::Repeated)) => {
                         self.counts.repeated.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(Some(Heard::Refused(source, why))) => {
                         self.counts.refused[why.code()].fetch_add(1, Ordering::Relaxed);
-                        tracing::debug!(%source, error = %why, "hello refused");
+                        tracing::debug!(%source, error = %why, "datagram refused");
                         let other_key = match why {
                             Refused::Plain | Refused::Sealed | Refused::UnknownKey(_) => true,
-                            Refused::Foreign | Refused::Forged | Refused::Malformed(_) => false,
+                            Refused::Foreign
+                            | Refused::Forged
+                            | Refused::Malformed(_)
+                            | Refused::MalformedRoster(_) => false,
                         };
                         if other_key && refusals.is_news(source) {
                             // It is told again with a later one.
@@ -325,10 +366,22 @@ enum Heard {
     Hello(IpAddr, Box<Hello>),
     /// One that came before.
     Repeated,
+    /// A message about connections, for the thread that keeps rosters to decide about.
+    Roster(IpAddr, Message),
     /// Something that is not taken, and from where it seems to come.
     Refused(IpAddr, Refused),
     /// A hello of an agent whose configuration misroutes, by this key.
     Differs(IpAddr, &'static str),
+}
+
+/// Who is told what comes.
+pub(super) struct Hearers {
+    /// Hellos.
+    pub(super) node: Teller,
+    /// Messages about connections.
+    pub(super) rosters: Sender<(IpAddr, Message)>,
+    /// What is refused.
+    pub(super) outcomes: Sender<Outcome>,
 }
 
 /// The thread that receives. It ends when this is dropped.
@@ -337,20 +390,16 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Starts it. `tell`: where hellos go.
+    /// Starts it.
     ///
     /// # Errors
     /// The kernel gives no thread or no eventfd.
-    pub(super) fn start(
-        channel: Arc<PeerChannel>,
-        tell: impl Fn(Input) + Send + 'static,
-        outcomes: Sender<Outcome>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(channel: Arc<PeerChannel>, hearers: Hearers) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let until = stop.clone();
         std::thread::Builder::new()
             .name("vip-hello".to_owned())
-            .spawn(move || channel.listen(&until, &tell, &outcomes))?;
+            .spawn(move || channel.listen(&until, &hearers))?;
         Ok(Self { stop })
     }
 }

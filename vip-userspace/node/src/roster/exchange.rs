@@ -218,6 +218,12 @@ impl Exchange {
         &self.own
     }
 
+    /// The run of a peer's agent whose messages are believed.
+    #[must_use]
+    pub fn run(&self, peer: IpAddr) -> Option<Instance> {
+        self.peers.get(&peer)?.run
+    }
+
     /// What a peer has told of its connections.
     #[must_use]
     pub fn told(&self, peer: IpAddr) -> Option<&Told> {

@@ -100,10 +100,9 @@ impl Own {
         }
     }
 
-    /// All of them with their names, in the names' order.
-    #[cfg(test)]
-    pub(super) fn connections(&self) -> &[(Key, Connection)] {
-        &self.connections
+    /// All of them, in the order of their names.
+    pub fn connections(&self) -> impl Iterator<Item = Connection> {
+        self.connections.iter().map(|(_, one)| *one)
     }
 
     /// How many there are.

@@ -73,26 +73,25 @@ impl Pair {
 
     /// Tells the digests and what is asked for. Returns how many messages that took.
     fn mend(&mut self) -> usize {
-        let digests = self.own.digests();
-        let mut wanted = self.send(digests).expect("new");
-        let mut messages = 1;
-        while let Some(bucket) = self.own.bucket(&mut wanted) {
-            for body in bucket {
-                messages += 1;
-                self.send(body);
+        let mut messages = 0;
+        loop {
+            let digests = self.own.digests();
+            let mut wanted = self.send(digests).expect("new");
+            messages += 1;
+            if wanted.is_empty() {
+                return messages;
+            }
+            while let Some(bucket) = self.own.bucket(&mut wanted) {
+                messages += bucket.len();
+                for body in bucket {
+                    self.send(body);
+                }
             }
         }
-        messages
     }
 
     fn is_same(&self) -> bool {
-        let mut told: Vec<_> = self
-            .told
-            .connections()
-            .map(|one| (one.key(), one))
-            .collect();
-        told.sort_unstable_by_key(|(key, _)| *key);
-        told == self.own.connections()
+        self.told.connections().eq(self.own.connections())
     }
 }
 
@@ -248,9 +247,7 @@ impl Cluster {
         pairs.all(|(own, peer)| {
             own == peer || {
                 let told = self.agents[own].told(address(peer)).expect("a peer");
-                let mut told: Vec<_> = told.connections().map(|one| (one.key(), one)).collect();
-                told.sort_unstable_by_key(|(key, _)| *key);
-                told == self.agents[peer].own().connections()
+                told.connections().eq(self.agents[peer].own().connections())
             }
         })
     }

@@ -7,6 +7,9 @@ use super::{
     BUCKETS, Body, Buckets, Connection, Digest, Digests, Key, MAX_CONNECTIONS, MAX_SERVERS,
 };
 
+/// Connections that are asked for at once, about.
+const ASKED: usize = 5000;
+
 /// A connection in less space: the server is a place in a list.
 #[derive(Clone, Copy)]
 struct Entry {
@@ -48,7 +51,9 @@ impl Told {
         }
         self.latest = number;
         match body {
-            Body::Digests { digests, .. } => return Some(self.differences(&digests)),
+            Body::Digests { count, digests } => {
+                return Some(self.differences(&digests, count as usize));
+            }
             Body::Request(_) | Body::Answered(_) => {}
             Body::Range { names, connections } => {
                 let old = self.connections.range(names.0..=names.1);
@@ -67,10 +72,14 @@ impl Told {
         Some(Buckets::NONE)
     }
 
-    fn differences(&self, digests: &Digests) -> Buckets {
+    /// The buckets that differ, but no more than have some [`ASKED`] connections: the rest follows
+    /// with the next digests, so that no peer is flooded.
+    fn differences(&self, digests: &Digests, count: usize) -> Buckets {
+        let most = (ASKED * BUCKETS / count.max(1)).max(1);
         let mut differ = Buckets::NONE;
         let pairs = self.digests.iter().zip(digests).enumerate();
-        for (bucket, _) in pairs.filter(|(_, (own, theirs))| own != theirs) {
+        let pairs = pairs.filter(|(_, (own, theirs))| own != theirs);
+        for (bucket, _) in pairs.take(most) {
             differ.insert(bucket);
         }
         differ
@@ -116,7 +125,7 @@ impl Told {
         self.latest
     }
 
-    /// All of them.
+    /// All of them, in the order of their names.
     pub fn connections(&self) -> impl Iterator<Item = Connection> {
         self.connections.values().map(|entry| Connection {
             client: entry.client,

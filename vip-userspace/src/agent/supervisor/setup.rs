@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc::Sender;
 use vip_common::abi::{AllowNode, MAX_BOND_PORTS, Service, Vip, flag};
 use vip_common::wire::addr::{Be16, Be128, Mac};
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::agent::cluster::Cluster;
-use crate::agent::node_thread::{Sockets, Teller};
-use crate::agent::peer_channel::{Listener, PeerChannel};
-use crate::agent::probes::Outcome;
+use crate::agent::node_thread::Sockets;
+use crate::agent::peer_channel::{Hearers, Listener, PeerChannel};
 use crate::config::{Config, Network, Node, VrrpMode};
 use crate::datapath::{Attachment, Datapath, DesiredState, Loader, NodeAddresses, Pins};
 use crate::kernel::cgroup;
@@ -148,20 +146,12 @@ impl NicSockets {
         Ok((sockets, own))
     }
 
-    /// Listens to other agents' hellos from now on.
+    /// Listens to other agents from now on.
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub(super) fn listen_to_peers(
-        &mut self,
-        teller: Teller,
-        outcomes: Sender<Outcome>,
-    ) -> anyhow::Result<()> {
-        let listener = Listener::start(
-            self.peer_channel.clone(),
-            move |input| teller.tell(input),
-            outcomes,
-        );
+    pub(super) fn listen_to_peers(&mut self, hearers: Hearers) -> anyhow::Result<()> {
+        let listener = Listener::start(self.peer_channel.clone(), hearers);
         let listener = listener.context("cannot start the thread that listens to other agents")?;
         self.listener = Some(listener);
         Ok(())
