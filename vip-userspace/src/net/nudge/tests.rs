@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -17,23 +17,33 @@ use crate::net::netlink::Netlink;
 use crate::net::testing::{self, A, A6, B, B6, Pair, Side, VIP, VIP6, arrives, ip, within_reach};
 use crate::net::{Nic, raw};
 
+/// Sets an option of a socket that no library knows.
+fn set_option(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &[u8]) {
+    let length = value.len() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel only reads, and no more than it is told to.
+    let result = unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), length) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
 /// The next sequence number of a queue of a socket in repair.
 fn sequence(socket: &TcpStream, queue: u32) -> u32 {
-    const LENGTH: libc::socklen_t = size_of::<u32>() as libc::socklen_t;
-    let fd = socket.as_raw_fd();
+    let queue = queue.to_ne_bytes();
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, &queue);
     let mut sequence = 0_u32;
-    // SAFETY: the values lie on the stack, and the kernel reads and writes no more than it is told to.
-    let results = unsafe {
-        let queue = (&raw const queue).cast();
-        let next = (&raw mut sequence).cast();
-        [
-            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, queue, LENGTH),
-            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, next, &mut {
-                LENGTH
-            }),
-        ]
+    let mut length = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the value and its length lie on the stack, and the kernel writes no more than it is
+    // told to.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_QUEUE_SEQ,
+            (&raw mut sequence).cast(),
+            &raw mut length,
+        )
     };
-    assert_eq!(results, [0; 2], "{}", io::Error::last_os_error());
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
     sequence
 }
 
@@ -208,7 +218,7 @@ fn the_tap_sees_only_outgoing_resets_of_its_vips() {
         for (vip, _, node) in FAMILIES {
             netlink.add_vip(vip).await.unwrap();
             let tap = ResetTap::open(&nic, &[vip]).unwrap();
-            // Nothing listens there, so the kernel resets it. A's own reset comes in.
+            // Nothing listens there, but it is not the VIP's address.
             pair.enter(Side::A);
             ip(&format!("route replace {vip} via {node}"));
             let refused = TcpStream::connect((node, 6443)).unwrap_err();
@@ -216,7 +226,7 @@ fn the_tap_sees_only_outgoing_resets_of_its_vips() {
             pair.enter(Side::B);
             let connection = Connection::new(pair, &netlink, vip, node).await;
             let (_, client) = connection.ends();
-            // Its end is a reset.
+            // The client's end is a reset, which comes in.
             let client_socket = SockRef::from(&connection.client);
             client_socket.set_linger(Some(Duration::ZERO)).unwrap();
             drop(connection.client);
@@ -229,6 +239,30 @@ fn the_tap_sees_only_outgoing_resets_of_its_vips() {
             assert_eq!(tap.receive().unwrap(), None);
             pair.enter(Side::B);
         }
+    });
+}
+
+#[test]
+fn a_reset_with_ipv4_options_is_seen() {
+    /// Record Route with room for one address, and the end of the options (RFC 791, section 3.1). The
+    /// kernel answers with the same option (`__ip_options_echo`, net/ipv4/ip_options.c).
+    const RECORD_ROUTE: [u8; 8] = [7, 7, 4, 0, 0, 0, 0, 0];
+    testing::in_two_namespaces(async |pair| {
+        let (netlink, nic) = server_side(pair).await;
+        let (vip, client, node) = FAMILIES[0];
+        netlink.add_vip(vip).await.unwrap();
+        let tap = ResetTap::open(&nic, &[vip]).unwrap();
+        pair.enter(Side::A);
+        ip(&format!("route add {vip} via {node}"));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &RECORD_ROUTE);
+        socket.bind(&SocketAddr::new(client, 0).into()).unwrap();
+        let own = socket.local_addr().unwrap().as_socket().unwrap();
+        let closed = SocketAddr::new(vip, 6444);
+        let refused = socket.connect(&closed.into()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        arrives(&tap).await;
+        assert_eq!(tap.receive().unwrap(), Some((closed, own)));
     });
 }
 
@@ -397,10 +431,12 @@ fn nudges_cost() {
                     full += usize::from(sender.send(&segment, &hop).is_err());
                 }
                 let sent = begin.elapsed() - looked_up;
-                println!(
-                    "{vip}: {CLIENTS} clients looked up in {looked_up:?}, sent to in {sent:?}, {full} \
-                     not"
-                );
+                writeln!(
+                    io::stderr(),
+                    "{vip}: {CLIENTS} clients looked up in {looked_up:?}, sent to in {sent:?}; \
+                     {full} frames refused"
+                )
+                .unwrap();
             }
         }
     });

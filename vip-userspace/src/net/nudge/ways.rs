@@ -1,6 +1,6 @@
 //! How packets reach clients.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -99,7 +99,7 @@ impl Ways {
     }
 
     /// Finds the ways of packets between pairs of addresses. Only what is not known yet costs
-    /// something: about 15 us for a pair.
+    /// something: about 10 us for a pair.
     ///
     /// # Errors
     /// The kernel cannot be asked.
@@ -144,16 +144,16 @@ impl Ways {
             let (interface, _, address) = self.next_hop(pair)?;
             Some((interface, address))
         });
-        let mut unknown: BTreeSet<(u32, IpAddr)> = hops
+        let mut unknown: HashSet<(u32, IpAddr)> = hops
             .filter(|hop| !self.neighbours.contains_key(hop))
             .collect();
-        let interfaces: BTreeSet<u32> = unknown.iter().map(|(interface, _)| *interface).collect();
-        for interface in interfaces {
-            let known = self.netlink.neighbours(interface).await?;
-            let known = known
-                .into_iter()
-                .filter_map(|neighbour| Some(((interface, neighbour.address), neighbour.mac?)));
-            self.neighbours.extend(known);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for (interface, neighbour) in self.netlink.all_neighbours().await? {
+            if let Some(mac) = neighbour.mac {
+                self.neighbours.insert((interface, neighbour.address), mac);
+            }
         }
         unknown.retain(|hop| !self.neighbours.contains_key(hop));
         let netlink = &self.netlink;
