@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use nix::libc;
 use socket2::{SockFilter, Socket};
+use vip_common::wire::ethernet;
 
 /// Where a field lies, in bytes.
 #[derive(Clone, Copy)]
@@ -17,6 +18,8 @@ pub(super) enum At {
     Network(u32),
     /// Behind an IPv4 header at the beginning of the data (a raw socket of IPv4).
     BehindIpv4(u32),
+    /// Behind an IPv4 header in an untagged Ethernet frame (a packet socket).
+    BehindIpv4InFrame(u32),
 }
 
 /// A filter that grows by conditions, all of which a packet must meet.
@@ -43,12 +46,17 @@ impl Filter {
                 let base = libc::SKF_NET_OFF.cast_unsigned();
                 self.step(LOAD | size | libc::BPF_ABS, 0, 0, base.wrapping_add(offset));
             }
-            At::BehindIpv4(offset) => {
-                // The header says how long it is.
-                self.step(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0);
-                self.step(LOAD | size | libc::BPF_IND, 0, 0, offset);
+            At::BehindIpv4(offset) => self.load_behind(size, 0, offset),
+            At::BehindIpv4InFrame(offset) => {
+                self.load_behind(size, ethernet::LENGTH as u32, offset);
             }
         }
+    }
+
+    /// Loads a field behind the IPv4 header that begins at `header`. That says how long it is.
+    fn load_behind(&mut self, size: u32, header: u32, offset: u32) {
+        self.step(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, header);
+        self.step(LOAD | size | libc::BPF_IND, 0, 0, header + offset);
     }
 
     fn field(mut self, size: u32, at: At, value: u32) -> Self {
@@ -73,18 +81,53 @@ impl Filter {
         self.field(libc::BPF_W, at, value)
     }
 
+    /// At least one of these bits of the byte is set.
+    pub(super) fn any_bit(mut self, at: At, bits: u8) -> Self {
+        self.load(libc::BPF_B, at);
+        let test = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+        self.step(test, 1, 0, u32::from(bits));
+        self.step(RETURN, 0, 0, DROP);
+        self
+    }
+
     /// The packet came in by this interface.
-    pub(super) fn interface(mut self, index: u32) -> Self {
-        let place = libc::SKF_AD_OFF.wrapping_add(libc::SKF_AD_IFINDEX);
+    pub(super) fn interface(self, index: u32) -> Self {
+        self.of_packet(libc::SKF_AD_IFINDEX, index)
+    }
+
+    /// The packet leaves this host (packet(7), `PACKET_OUTGOING`).
+    pub(super) fn outgoing(self) -> Self {
+        self.of_packet(libc::SKF_AD_PKTTYPE, u32::from(libc::PACKET_OUTGOING))
+    }
+
+    /// What the kernel notes about a packet has this value. `note` is one of `SKF_AD_...`
+    /// (include/uapi/linux/filter.h).
+    fn of_packet(mut self, note: libc::c_int, value: u32) -> Self {
+        let place = libc::SKF_AD_OFF.wrapping_add(note);
         self.step(
             LOAD | libc::BPF_W | libc::BPF_ABS,
             0,
             0,
             place.cast_unsigned(),
         );
-        self.step(EQUAL, 1, 0, index);
+        self.step(EQUAL, 1, 0, value);
         self.step(RETURN, 0, 0, DROP);
         self
+    }
+
+    /// An untagged Ethernet frame with a packet that meets the conditions of its family.
+    pub(super) fn of_family(mut self, v4: Self, v6: Self) -> Self {
+        let ether_type = At::Data(ethernet::LENGTH as u32 - 2);
+        let v4 = v4.finish();
+        self.load(libc::BPF_H, ether_type);
+        let ipv4 = u32::from(ethernet::ether_type::IPV4.get());
+        self.step(EQUAL, 1, 0, ipv4);
+        // The operand of an unconditional jump has room for any length.
+        self.step(libc::BPF_JMP | libc::BPF_JA, 0, 0, v4.len() as u32);
+        self.0.extend(v4);
+        let mut this = self.half(ether_type, ethernet::ether_type::IPV6.get());
+        this.0.extend(v6.0);
+        this
     }
 
     /// The address there is one of these. Those of the other family do not count.
@@ -153,6 +196,7 @@ impl At {
             Self::Data(offset) => Self::Data(offset + bytes),
             Self::Network(offset) => Self::Network(offset + bytes),
             Self::BehindIpv4(offset) => Self::BehindIpv4(offset + bytes),
+            Self::BehindIpv4InFrame(offset) => Self::BehindIpv4InFrame(offset + bytes),
         }
     }
 }

@@ -17,6 +17,7 @@ mod ndp;
 mod neighbours;
 pub mod netlink;
 mod nic;
+pub mod nudge;
 pub mod overhear;
 pub mod port;
 mod raw;

@@ -17,12 +17,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use vip_common::wire::addr::{Be16, Be128};
-use vip_common::wire::checksum::Sum;
-use vip_common::wire::ipv4::protocol;
-use vip_common::wire::tcp;
 
 use super::NetError;
+use super::nudge::{Kind, Segment};
 use crate::random;
 
 /// A connection to the VIP, from the view of the node that answers for it.
@@ -143,7 +140,12 @@ fn send(vip: IpAddr, stranded: &BTreeSet<Stranded>) -> io::Result<()> {
     for one in stranded {
         // The kernel takes a port for a protocol's number here.
         let client = SockAddr::from(SocketAddr::new(one.client.ip(), 0));
-        match socket.send_to(&question(one), &client) {
+        let question = Segment {
+            source: one.vip,
+            client: one.client,
+            kind: Kind::SynAck(random::secret()),
+        };
+        match socket.send_to(question.tcp().as_slice(), &client) {
             // Its pod has gone, or a firewall stands before it.
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 tracing::debug!(%error, client = %one.client, "cannot end a connection");
@@ -154,31 +156,11 @@ fn send(vip: IpAddr, stranded: &BTreeSet<Stranded>) -> io::Result<()> {
     Ok(())
 }
 
-/// A SYN-ACK that fits no connection.
-fn question(one: &Stranded) -> [u8; tcp::LENGTH] {
-    let mut segment = [0; tcp::LENGTH];
-    segment[0..2].copy_from_slice(&one.vip.port().to_be_bytes());
-    segment[2..4].copy_from_slice(&one.client.port().to_be_bytes());
-    // Sequence and acknowledgement.
-    segment[4..12].copy_from_slice(&random::secret().to_ne_bytes());
-    // The header's length in words.
-    segment[12] = (tcp::LENGTH as u8 / 4) << 4;
-    segment[13] = tcp::SYN | tcp::ACK;
-    let [vip, client] = [one.vip, one.client].map(|end| Be128::from(end.ip()));
-    let sum = Sum::default().pseudo_header(vip, client, tcp::LENGTH as u16, protocol::TCP);
-    let words = segment.chunks_exact(2);
-    let sum = words.fold(sum, |sum, word| {
-        sum.word(Be16::from_wire([word[0], word[1]]))
-    });
-    segment[tcp::CHECKSUM..][..2].copy_from_slice(&sum.checksum().get().to_be_bytes());
-    segment
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{ErrorKind, Read as _};
     use std::net::{TcpListener, TcpStream};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::net::netlink::Netlink;
@@ -188,20 +170,6 @@ mod tests {
         Stranded {
             vip: vip.parse().unwrap(),
             client: client.parse().unwrap(),
-        }
-    }
-
-    /// Connects to an address that `lo` has just got. The kernel adds the route to one of IPv6 a
-    /// little later (`addrconf_dad_begin` in net/ipv6/addrconf.c runs in a work queue).
-    fn connect_soon(vip: IpAddr) -> TcpStream {
-        let end = Instant::now() + Duration::from_secs(60);
-        loop {
-            match TcpStream::connect((vip, 6443)) {
-                Err(error)
-                    if error.kind() == ErrorKind::NetworkUnreachable && Instant::now() < end => {}
-                connected => return connected.unwrap(),
-            }
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -284,7 +252,7 @@ mod tests {
                 let netlink = Netlink::connect().unwrap();
                 netlink.add_vip(vip).await.unwrap();
                 let here = TcpListener::bind((vip, 6443)).unwrap();
-                let mut local = connect_soon(vip);
+                let mut local = testing::connect_soon(vip);
                 let _its_server = here.accept().unwrap();
                 assert_eq!(end(vip, &[443]).unwrap(), 0);
                 assert_eq!(end(vip, &[443, 6443]).unwrap(), 1);

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -110,6 +110,26 @@ pub(crate) fn ip(arguments: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Connects to port 6443 of an address that `lo` of one of the namespaces has just got. The kernel adds
+/// the route to one of IPv6 a little later (`addrconf_dad_begin` in net/ipv6/addrconf.c runs in a work
+/// queue).
+pub(crate) fn connect_soon(vip: IpAddr) -> TcpStream {
+    let end = Instant::now() + Duration::from_secs(60);
+    let is_early = |kind| {
+        matches!(
+            kind,
+            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
+        )
+    };
+    loop {
+        match TcpStream::connect((vip, 6443)) {
+            Err(error) if is_early(error.kind()) && Instant::now() < end => {}
+            connected => return connected.expect("connect to the VIP"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Waits until there is something to read.

@@ -101,7 +101,7 @@ impl Netlink {
             .any(|there| there.index == index && there.address == address))
     }
 
-    pub(super) async fn addresses(&self) -> Result<Vec<LocalAddress>, NetError> {
+    pub(in crate::net) async fn addresses(&self) -> Result<Vec<LocalAddress>, NetError> {
         let messages: Vec<AddressMessage> = self
             .handle
             .address()

@@ -56,7 +56,7 @@ impl Netlink {
             .ok_or_else(|| NetError::io("find lo")(io::ErrorKind::NotFound.into()))
     }
 
-    pub(super) async fn links(&self) -> Result<Vec<Link>, NetError> {
+    pub(in crate::net) async fn links(&self) -> Result<Vec<Link>, NetError> {
         Ok(self.link_messages().await?.iter().map(link).collect())
     }
 

@@ -25,18 +25,22 @@ impl Netlink {
     /// # Errors
     /// The kernel cannot be asked.
     pub async fn neighbours(&self, nic_index: u32) -> Result<Vec<Neighbour>, NetError> {
+        let all = self.all_neighbours().await?;
+        let on_nic = all.into_iter().filter(|(index, _)| *index == nic_index);
+        Ok(on_nic.map(|(_, neighbour)| neighbour).collect())
+    }
+
+    /// The kernel's neighbours, each with the index of its interface.
+    pub(in crate::net) async fn all_neighbours(&self) -> Result<Vec<(u32, Neighbour)>, NetError> {
         let request = self.handle.neighbours().get();
         let messages: Vec<NeighbourMessage> = request
             .execute()
             .try_collect()
             .await
             .map_err(refused("list neighbours"))?;
-        let on_nic = |message: &&NeighbourMessage| message.header.ifindex == nic_index;
-        Ok(messages
-            .iter()
-            .filter(on_nic)
-            .filter_map(neighbour)
-            .collect())
+        let entry =
+            |message: &NeighbourMessage| Some((message.header.ifindex, neighbour(message)?));
+        Ok(messages.iter().filter_map(entry).collect())
     }
 
     /// Makes the kernel find out, or confirm, where `address` is on an interface. The answer

@@ -4,7 +4,9 @@ use std::io;
 use std::net::IpAddr;
 
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+};
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Netlink, refused};
@@ -46,7 +48,10 @@ impl Netlink {
             Err(NetError::Io { error, .. })
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+                    // The last one: a route of the type `prohibit` (net/ipv4/fib_semantics.c).
+                    io::ErrorKind::NetworkUnreachable
+                        | io::ErrorKind::HostUnreachable
+                        | io::ErrorKind::PermissionDenied
                 ) =>
             {
                 Ok(None)
@@ -56,8 +61,11 @@ impl Netlink {
     }
 }
 
-/// Where a route goes.
+/// Where a route goes. With IPv6 the kernel also answers with routes that refuse packets.
 fn path(message: &RouteMessage) -> Option<Path> {
+    if !matches!(message.header.kind, RouteType::Unicast | RouteType::Local) {
+        return None;
+    }
     let mut gateway = None;
     let mut interface = None;
     for attribute in &message.attributes {
@@ -68,6 +76,8 @@ fn path(message: &RouteMessage) -> Option<Path> {
             RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
                 gateway = Some(IpAddr::from(*address));
             }
+            // A router of the other family (RFC 8950).
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::from(*address)),
             RouteAttribute::Oif(index) => interface = Some(*index),
             _ => {}
         }
