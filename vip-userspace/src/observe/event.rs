@@ -198,9 +198,24 @@ events! {
     ).about(node);
 
     /// It has not for `reset_after`.
-    node_gone(node: String): Warning, text(
-        "node is gone: its clients are told (reset) when they send"
-    ).about(node);
+    node_gone(node: String): Warning, text("node is gone: its clients are told (reset)").about(node);
+
+    /// This node has asked the clients of a node that is gone, so that they were reset. `after`: from
+    /// the first question to the last answer.
+    clients_told(node: String, asked: usize, answered: usize, after: Duration): Warning, text(
+        if answered == asked {
+            format!("told its {asked} clients that it is gone")
+        } else {
+            format!(
+                "told {answered} of its {asked} clients that it is gone; the others did not answer"
+            )
+        }
+    ).about(node).took(Some(after));
+
+    /// Connections of this node and its pods to a node that is gone were ended.
+    local_clients_told(node: String, asked: usize): Warning, text(format!(
+        "ended {asked} connections of this node and its pods to it, since it is gone"
+    )).about(node);
 
     /// A host has become a member of the cluster.
     member_admitted(node: String): Info, text(

@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn scans_follow_connections_and_take_little_time() {
-        let at = |milliseconds| BootNanos(1_000_000_000_000).after(Duration::from_millis(milliseconds));
+        let at =
+            |milliseconds| BootNanos(1_000_000_000_000).after(Duration::from_millis(milliseconds));
         let mut cadence = Cadence::new();
         assert!(cadence.is_due(at(0), 0));
         cadence.scanned(at(0), Duration::from_millis(2), 0);

@@ -224,8 +224,14 @@ impl Keeper {
         Stats::set(&self.stats.own, own.len() as u64);
         Stats::set(&self.stats.untold, own.untold() as u64);
         let peers = self.exchange.peers();
-        let told = peers.map(|(peer, told)| (peer, told.len() as u64)).collect();
-        let mut shared = self.stats.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = peers
+            .map(|(peer, told)| (peer, told.len() as u64))
+            .collect();
+        let mut shared = self
+            .stats
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *shared = told;
     }
 
@@ -252,7 +258,9 @@ impl Keeper {
                 self.nudges.hold(now, !owns, of_vips);
             }
             Command::Away(node) => {
-                let pairs = self.told(node).map(|one| (one.server.ip(), one.client.ip()));
+                let pairs = self
+                    .told(node)
+                    .map(|one| (one.server.ip(), one.client.ip()));
                 let pairs: BTreeSet<Pair> = pairs.collect();
                 self.look_up(pairs).await;
             }
@@ -334,7 +342,11 @@ impl Keeper {
         self.count_answers(now, &names);
         // The agent there has run all the time: the two could not hear each other. This node's clients
         // may have been told that it is gone.
-        if self.back.remove(&from).is_some_and(|run| run == self.exchange.run(from)) {
+        if self
+            .back
+            .remove(&from)
+            .is_some_and(|run| run == self.exchange.run(from))
+        {
             let own = self.exchange.own().connections();
             self.nudges.begin(now, Group::Own, false, own);
         }
@@ -372,7 +384,9 @@ impl Keeper {
 
     fn count_answers(&mut self, now: BootNanos, names: &[Key]) -> Vec<Key> {
         let names = names.iter().copied();
-        let new: Vec<Key> = names.filter(|name| self.nudges.answered(now, *name)).collect();
+        let new: Vec<Key> = names
+            .filter(|name| self.nudges.answered(now, *name))
+            .collect();
         Stats::add(&self.stats.answered, new.len() as u64);
         new
     }
@@ -382,7 +396,10 @@ impl Keeper {
             Group::Vip(node) => (node, Clients::Vip),
             Group::Local(node) => (node, Clients::Local),
             Group::Own => {
-                tracing::info!(clients = outcome.asked, "asked this node's own clients after it was cut off");
+                tracing::info!(
+                    clients = outcome.asked,
+                    "asked this node's own clients after it was cut off"
+                );
                 return;
             }
         };
@@ -449,7 +466,8 @@ impl Keeper {
             },
         };
         let sender = self.sender.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let is_ours = self.servers.vips.contains(&server.ip()) || self.servers.own.contains(&server.ip());
+        let is_ours =
+            self.servers.vips.contains(&server.ip()) || self.servers.own.contains(&server.ip());
         match way {
             Some(way) if !is_ours && way.is_here(self.network.nic.index) => {
                 sender.send_here(&segment, &self.network.nic)?;

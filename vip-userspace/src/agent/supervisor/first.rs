@@ -45,7 +45,7 @@ pub(super) async fn wait(
                 first.probed.push(one);
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
-            // Accept queues are not looked at yet, and nobody has come.
+            // Accept queues are not looked at yet, nobody has come, and no rosters are kept.
             Ok(Some(
                 Outcome::Queue { .. }
                 | Outcome::NoQueues(_)
@@ -53,6 +53,8 @@ pub(super) async fn wait(
                 | Outcome::Table(_)
                 | Outcome::Differs(..)
                 | Outcome::Refused(..)
+                | Outcome::NoRoster(_)
+                | Outcome::ClientsTold(..)
                 | Outcome::Proof(..),
             )) => {}
             Ok(None) | Err(_) => break,

@@ -182,6 +182,9 @@ impl Supervisor {
             peer.name.clone_from(&node.name);
         }
         self.note_members();
+        if slot == self.cluster.own() {
+            self.roster_servers_changed();
+        }
         if node.other_address != before.other_address {
             let mut desired = (*self.desired).clone();
             let addresses = addresses(node.address, node.other_address);
@@ -299,6 +302,7 @@ impl Supervisor {
 
     /// Hears the members there are, and notes them for the next start.
     fn members_changed(&mut self) {
+        self.roster_peers_changed();
         let peers = self.cluster.peers();
         let spoken_of = spoken_of(&self.config, &self.nic, &peers);
         if let Err(error) = self.sockets.neighbours.hear(&spoken_of) {

@@ -25,6 +25,7 @@ mod peer;
 mod probes;
 mod reload;
 mod report;
+mod rosters;
 mod segment;
 mod setup;
 mod sources;
@@ -53,6 +54,7 @@ use self::segment::Segment;
 use self::setup::NicSockets;
 use super::cluster::Cluster;
 use super::node_thread::{Command, NodeThread, View};
+use super::roster::RosterThread;
 use super::state::StateDir;
 use crate::clock::now;
 use crate::config::{Config, Source};
@@ -132,6 +134,7 @@ pub(super) struct Supervisor {
     longest_queue: Arc<AtomicU32>,
     /// Connections to the VIPs that they have open.
     connections: Connections,
+    rosters: RosterThread,
 }
 
 impl Supervisor {

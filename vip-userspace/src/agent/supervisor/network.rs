@@ -12,6 +12,7 @@ use super::segment::KnownMac;
 use super::setup::{NicSockets, addresses_of, described};
 use super::{Supervisor, addresses, claims};
 use crate::agent::node_thread::Command;
+use crate::agent::peer_channel::Hearers;
 use crate::clock::now;
 use crate::datapath::{DesiredState, Loader};
 use crate::net::netlink::{LinkState, NetEvent};
@@ -189,8 +190,11 @@ impl Supervisor {
         self.not_followed = None;
         self.node_thread
             .tell(Command::Sockets(Box::new(thread_sockets)));
-        self.sockets
-            .listen_to_peers(self.node_thread.teller(), self.checking.outcomes())?;
+        self.sockets.listen_to_peers(Hearers {
+            node: self.node_thread.teller(),
+            rosters: self.rosters.messages(),
+            outcomes: self.checking.outcomes(),
+        })?;
         self.tell_of_bfd();
         self.use_mac(self.nic.mac);
         self.journal.note(Event::nic_followed(
@@ -214,6 +218,7 @@ impl Supervisor {
     /// The NIC has this Ethernet address.
     fn use_mac(&mut self, mac: [u8; 6]) {
         self.nic.mac = mac;
+        self.roster_network_changed();
         self.change_desired(DesiredState {
             own_mac: Mac::from_wire(mac),
             ..(*self.desired).clone()

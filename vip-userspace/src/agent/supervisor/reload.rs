@@ -83,6 +83,7 @@ impl Supervisor {
         self.change_served(&before, origins).await?;
         self.tune(&before);
         self.change_nodes();
+        self.roster_servers_changed();
         if other_vips {
             self.put_new(&before).await;
         }

@@ -21,10 +21,13 @@ impl Supervisor {
     /// Takes a message of the thread.
     pub(in crate::agent) fn on_notice(&mut self, notice: Notice) {
         let event = match notice {
-            Notice::Report(report) => match self.on_report(report) {
-                Some(event) => event,
-                None => return,
-            },
+            Notice::Report(report) => {
+                self.tell_rosters(&report);
+                match self.on_report(report) {
+                    Some(event) => event,
+                    None => return,
+                }
+            }
             Notice::Install(installation) => return self.install(*installation),
             Notice::Prove(address, instance) => return self.ask_for_proof(address, instance),
             Notice::Repaired => Event::repaired(Repair::State),

@@ -93,7 +93,12 @@ impl Supervisor {
     }
 
     /// Clients of a node that is gone were asked.
-    pub(in crate::agent) fn on_clients_told(&mut self, node: IpAddr, clients: Clients, told: Outcome) {
+    pub(in crate::agent) fn on_clients_told(
+        &mut self,
+        node: IpAddr,
+        clients: Clients,
+        told: Outcome,
+    ) {
         let peer = self.peers.find(|peer| peer.address == node);
         let name = peer.map_or_else(|| node.to_string(), |(_, peer)| peer.name.clone());
         self.journal.note(match clients {

@@ -17,12 +17,15 @@ use super::first::{self, First};
 use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
 use super::peer::Peer;
+use super::rosters;
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
 use crate::agent::cluster::Cluster;
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
+use crate::agent::peer_channel::Hearers;
 use crate::agent::probes::Outcome;
+use crate::agent::roster::{Network, RosterThread};
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
 use crate::clock::now;
@@ -132,8 +135,19 @@ impl Start<'_> {
         let (node_thread, notices) = thread
             .start(on.state, on.thread_sockets)
             .context("cannot start the thread that renews the answer lease")?;
-        on.sockets
-            .listen_to_peers(node_thread.teller(), checking.outcomes())?;
+        let network = Network {
+            nic: nic.clone(),
+            channel: on.sockets.peer_channel.clone(),
+        };
+        let arrivals = on.datapath.take_arrivals();
+        let servers = rosters::servers(&config, &cluster);
+        let rosters = RosterThread::start(network, servers, arrivals, checking.outcomes())
+            .context("cannot start the thread that keeps rosters")?;
+        on.sockets.listen_to_peers(Hearers {
+            node: node_thread.teller(),
+            rosters: rosters.messages(),
+            outcomes: checking.outcomes(),
+        })?;
         let now = now();
         let mut supervisor = Supervisor {
             config,
@@ -181,7 +195,9 @@ impl Start<'_> {
             credentials_trouble: None,
             longest_queue,
             connections: Connections::default(),
+            rosters,
         };
+        supervisor.roster_peers_changed();
         supervisor.begin(first).await?;
         Ok((supervisor, notices))
     }

@@ -2,11 +2,12 @@
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use vip_common::wire::addr::Be16;
 use vip_common::wire::{Frame as _, ethernet, ipv4, ipv6, tcp};
 
@@ -33,7 +34,7 @@ const QUEUED: usize = 8 << 20;
 /// The kernel copies a frame after the egress program, so where that maps ports, the VIP's port is the
 /// one that the client knows.
 #[derive(Debug)]
-pub struct ResetTap(Socket);
+pub struct ResetTap(AsyncFd<Socket>);
 
 impl ResetTap {
     /// Opens it.
@@ -57,33 +58,38 @@ impl ResetTap {
         let filter: Vec<SockFilter> = untagged().into_iter().chain(filter).collect();
         socket.attach_filter(&filter)?;
         socket.bind(&raw::link_layer(interface, ALL)?)?;
-        Ok(Self(socket))
+        Ok(Self(raw::readable(socket)?))
     }
 
-    /// The ends of the next connection that was reset: the VIP's end and the client's. `None` if there
-    /// is none now. A connection may come more than once.
+    /// The ends of the next connection that is reset: the VIP's end and the client's. A connection may
+    /// come more than once. Cancel-safe.
     ///
     /// # Errors
     /// The kernel's: link down.
-    pub fn receive(&self) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
-        let mut buffer = [0; FRAME];
-        loop {
-            match (&self.0).read(&mut buffer) {
-                Ok(length) => {
-                    if let Some(ends) = ends(&buffer[..length]) {
-                        return Ok(Some(ends));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            }
+    pub async fn receive(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        self.0.async_io(Interest::READABLE, read).await
+    }
+
+    /// The same, if there is one now.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn try_receive(&self) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+        match self.0.try_io(Interest::READABLE, read) {
+            Ok(ends) => Ok(Some(ends)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
 
-impl AsFd for ResetTap {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+fn read(mut socket: &Socket) -> io::Result<(SocketAddr, SocketAddr)> {
+    let mut buffer = [0; FRAME];
+    loop {
+        let length = socket.read(&mut buffer)?;
+        if let Some(ends) = ends(&buffer[..length]) {
+            return Ok(ends);
+        }
     }
 }
 
