@@ -11,6 +11,7 @@ mod bfd_peers;
 mod busy_machine;
 mod check;
 mod cleanup;
+mod clients_told;
 mod conflict;
 mod container;
 mod credentials;
@@ -89,6 +90,8 @@ pub const ALL: &[Scenario] = &[
     two_agents::SCENARIO,
     conflict::SCENARIO,
     port_reused::SCENARIO,
+    clients_told::OWNER,
+    clients_told::OTHER,
     stray_frames::SCENARIO,
     strangers::SCENARIO,
     hop_bound::SCENARIO,
