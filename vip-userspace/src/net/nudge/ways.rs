@@ -101,8 +101,11 @@ impl Ways {
     /// Finds the ways of packets between pairs of addresses. Only what is not known yet costs
     /// something: about 10 us for a pair.
     ///
+    /// A link-local client of IPv6 may be sought on the wrong interface, because a pair does not name
+    /// one. Clients use such an address for a link-local VIP (RFC 6724, section 5, rule 2).
+    ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// The kernel cannot be asked, or the addresses of a pair are of different families.
     pub async fn look_up(
         &mut self,
         pairs: impl IntoIterator<Item = Pair>,
@@ -127,7 +130,7 @@ impl Ways {
     }
 
     /// The source to ask for a route with, as for a segment of a socket: rules may choose tables by it
-    /// (`ip rule add from`). With the address of another node, the kernel refuses to answer
+    /// (`ip rule add from`). From the address of another node, the kernel finds no route of IPv4
     /// (`ip_route_output_key_hash_rcu`, net/ipv4/route.c), so the destination alone decides.
     fn source_of_route(&self, (source, client): Pair) -> IpAddr {
         if self.own.contains(&source) {
