@@ -103,10 +103,7 @@ impl EventLoop {
                     Outcome::Table(table) => supervisor.on_table(*table),
                     Outcome::Differs(address, key) => supervisor.on_differs(address, key),
                     Outcome::Refused(address, why) => supervisor.on_refused(address, why),
-                    Outcome::NoRoster(error) => supervisor.on_no_roster(error),
-                    Outcome::ClientsTold(node, clients, told) => {
-                        supervisor.on_clients_told(node, clients, told);
-                    }
+                    Outcome::Rosters(news) => supervisor.on_rosters(news),
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,

@@ -20,7 +20,6 @@ use vip_node::hello::{Hello, Instance};
 use vip_node::roster::Message;
 use vip_node::seal::KeyRing;
 
-use super::node_thread::Teller;
 use super::privileges;
 use super::probes::Outcome;
 use crate::config::{Admission, Config, digests};
@@ -265,7 +264,7 @@ impl PeerChannel {
                 match self.receive(&mut buffer, &mut latest) {
                     Ok(Some(Heard::Hello(source, hello))) => {
                         self.counts.taken.fetch_add(1, Ordering::Relaxed);
-                        node.tell(Input::Hello {
+                        node(Input::Hello {
                             source,
                             hello,
                             admits: self.admission.is_by_hello(),
@@ -377,7 +376,7 @@ enum Heard {
 /// Who is told what comes.
 pub(super) struct Hearers {
     /// Hellos.
-    pub(super) node: Teller,
+    pub(super) node: Box<dyn Fn(Input) + Send>,
     /// Messages about connections.
     pub(super) rosters: Sender<(IpAddr, Message)>,
     /// What is refused.

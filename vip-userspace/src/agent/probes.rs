@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vip_common::wire::time::BootNanos;
 
-use super::roster::Clients;
+use super::roster::RosterNews;
 use super::ticks::ticks;
 use crate::clock::now;
 use crate::config::Config;
@@ -22,7 +22,6 @@ use vip_node::envelope::Refused;
 use vip_node::health::Hang;
 use vip_node::hello::Instance;
 use vip_node::rank::RankError;
-use vip_node::roster;
 
 /// Time between probes of the node's own API server, at most. Most of them use an open connection:
 /// one at each interval of the configuration is a new one. A request for `/readyz` costs
@@ -52,10 +51,8 @@ pub(super) enum Outcome {
     Differs(IpAddr, &'static str),
     /// A hello is sealed otherwise than this node's.
     Refused(IpAddr, Refused),
-    /// Rosters cannot be kept, or clients not be asked.
-    NoRoster(String),
-    /// Clients of a node that is gone were asked.
-    ClientsTold(IpAddr, Clients, roster::Outcome),
+    /// The thread that keeps rosters tells something.
+    Rosters(RosterNews),
     /// Whether a host has proved that it may be a member, and if not, why.
     Proof(IpAddr, Result<Instance, String>),
 }

@@ -367,6 +367,7 @@ mod tests {
             told: golden().nodes[usize::from(number) - 1].told.clone(),
             confirmed: true,
             gone: false,
+            roster: 0,
             probe: "ready".to_owned(),
             rtt_ms: Some(1.5),
             packets,

@@ -154,6 +154,7 @@ mod tests {
 
     #[test]
     #[ignore = "by hand: it measures"]
+    #[expect(clippy::print_stderr, reason = "figures are for whoever runs it")]
     fn scans_cost() {
         let mut roster = Roster::load(&mut Loader::default()).expect("it loads");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -172,7 +173,7 @@ mod tests {
                     (begun.elapsed(), found)
                 })
                 .collect();
-            println!("{times:?}");
+            eprintln!("{times:?}");
         }
     }
 }

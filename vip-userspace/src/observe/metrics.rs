@@ -18,7 +18,7 @@ use vip_node::bfd;
 use vip_node::election::State;
 use vip_node::hooks::Running;
 
-use super::status::{Bfd, Node, Status, Told};
+use super::status::{Bfd, Node, Rosters, Status, Told};
 
 /// Content type of the text (version 0.0.4 of the format).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -144,6 +144,12 @@ fn per_session<V: Value>(status: &Status, value: fn(&Bfd) -> Option<V>) -> Vec<M
             Some(Member::new([("node", &node.name)], value))
         })
         .collect()
+}
+
+/// The only member of a family about rosters.
+fn per_roster<V: Value>(status: &Status, value: fn(&Rosters) -> V) -> Vec<Member<'_>> {
+    let rosters = status.rosters.iter();
+    rosters.flat_map(|rosters| one(value(rosters))).collect()
 }
 
 /// A member for each entry, with its name as the label.
@@ -379,6 +385,51 @@ const FAMILIES: &[Family] = &[
             them.flat_map(|them| per_name("reason", &them.refused))
                 .collect()
         },
+    ),
+    gauge(
+        "vip_roster_connections",
+        "Connections of a node that this one knows of, to tell their clients if the node is gone.",
+        |status| per_node(status, |node| Some(node.roster)),
+    ),
+    gauge(
+        "vip_roster_untold_connections",
+        "Connections of this node that are too many to be told to the others.",
+        |status| per_roster(status, |rosters| rosters.untold),
+    ),
+    counter(
+        "vip_roster_scans_total",
+        "Scans of this node's connections.",
+        |status| per_roster(status, |rosters| rosters.scans),
+    ),
+    counter(
+        "vip_roster_scan_seconds_total",
+        "Time that these scans have taken.",
+        |status| per_roster(status, |rosters| rosters.scan_seconds),
+    ),
+    counter(
+        "vip_roster_messages_sent_total",
+        "Messages about connections to other agents.",
+        |status| per_roster(status, |rosters| rosters.sent),
+    ),
+    counter(
+        "vip_roster_messages_received_total",
+        "Messages about connections of other agents, by what became of them.",
+        |status| {
+            let rosters = status.rosters.iter();
+            rosters
+                .flat_map(|rosters| per_name("what", &rosters.received))
+                .collect()
+        },
+    ),
+    counter(
+        "vip_clients_asked_total",
+        "Segments to clients of nodes that are gone, which make them answer.",
+        |status| per_roster(status, |rosters| rosters.asked),
+    ),
+    counter(
+        "vip_clients_told_total",
+        "Clients of nodes that are gone which have answered, and were reset.",
+        |status| per_roster(status, |rosters| rosters.answered),
     ),
     counter(
         "vip_refused_packets_total",

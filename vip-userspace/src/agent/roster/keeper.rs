@@ -14,9 +14,10 @@ use vip_node::hello::Instance;
 use vip_node::roster::{Connection, Exchange, Key, Message, Nudge, Nudges, Outcome, Probe, Taken};
 
 use super::cadence::Cadence;
+use super::command::{Command, Network, Servers};
+use super::news::{Clients, RosterNews};
 use super::stats::Stats;
-use super::{Clients, Command, Network, Servers};
-use crate::agent::{privileges, probes};
+use crate::agent::privileges;
 use crate::clock::now;
 use crate::datapath::{Arrivals, Loader, Roster};
 use crate::net::NetError;
@@ -52,12 +53,15 @@ async fn next_reset(tap: Option<&ResetTap>) -> io::Result<Reset> {
     }
 }
 
+/// Tells the rest of the agent something, and does not wait.
+pub(super) type Tell = Box<dyn Fn(RosterNews)>;
+
 /// All that the thread knows.
 pub(super) struct Keeper {
     network: Network,
     servers: Servers,
     arrivals: Option<Arrivals>,
-    outcomes: mpsc::Sender<probes::Outcome>,
+    tell: Tell,
     stats: Arc<Stats>,
     roster: Option<Roster>,
     exchange: Exchange,
@@ -84,14 +88,14 @@ impl Keeper {
         network: Network,
         servers: Servers,
         arrivals: Option<Arrivals>,
-        outcomes: mpsc::Sender<probes::Outcome>,
+        tell: Tell,
         stats: Arc<Stats>,
     ) -> Self {
         Self {
             network,
             servers,
             arrivals,
-            outcomes,
+            tell,
             stats,
             roster: None,
             exchange: Exchange::new(random::instance()),
@@ -138,20 +142,13 @@ impl Keeper {
         }
         match Roster::load(&mut Loader::default()) {
             Ok(roster) => self.roster = Some(roster),
-            Err(error) => self.tell(probes::Outcome::NoRoster(error.to_string())),
+            Err(error) => (self.tell)(RosterNews::Unable(error.to_string())),
         }
         self.set_ports();
         let opened = Netlink::connect().and_then(|netlink| Ok((netlink, Sender::open()?)));
         match opened {
             Ok((netlink, sender)) => (self.netlink, self.sender) = (Some(netlink), Some(sender)),
-            Err(error) => self.tell(probes::Outcome::NoRoster(error.to_string())),
-        }
-    }
-
-    fn tell(&self, outcome: probes::Outcome) {
-        // It is full only if the agent hangs.
-        if self.outcomes.try_send(outcome).is_err() {
-            tracing::debug!("the agent is busy: it is not told of rosters");
+            Err(error) => (self.tell)(RosterNews::Unable(error.to_string())),
         }
     }
 
@@ -403,7 +400,7 @@ impl Keeper {
                 return;
             }
         };
-        self.tell(probes::Outcome::ClientsTold(node, clients, outcome));
+        (self.tell)(RosterNews::Told(node, clients, outcome));
     }
 
     async fn send_nudges(&mut self, now: BootNanos, due: Vec<Nudge>) {

@@ -4,81 +4,27 @@
 //! second, which the thread that keeps time could not spare.
 
 mod cadence;
+mod command;
 mod keeper;
+mod news;
 mod stats;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use vip_node::roster::Message;
 
+pub(super) use self::command::{Command, Network, Servers};
+pub(super) use self::news::{Clients, RosterNews};
 pub(super) use self::stats::Stats;
 
 use self::keeper::Keeper;
-use super::peer_channel::PeerChannel;
-use super::probes;
 use crate::datapath::Arrivals;
-use crate::net::Nic;
 
 /// Messages of peers that may wait.
 const WAITING: usize = 1024;
-
-/// Where connections come in on this node.
-#[derive(Clone)]
-pub(super) struct Network {
-    pub(super) nic: Nic,
-    pub(super) channel: Arc<PeerChannel>,
-}
-
-/// Whose connections are in rosters.
-#[derive(Clone, Debug)]
-pub(super) struct Servers {
-    /// The VIPs.
-    pub(super) vips: BTreeSet<IpAddr>,
-    /// This node's own addresses.
-    pub(super) own: BTreeSet<IpAddr>,
-    /// Where servers of this node have their ends of connections: at VIPs, and at its own addresses,
-    /// where other nodes' programs bring the connections of their own.
-    pub(super) ends: BTreeSet<SocketAddr>,
-    /// The ends at VIPs as clients know them, and as servers do.
-    pub(super) mapped: BTreeMap<SocketAddr, SocketAddr>,
-    /// As in the configuration: after that time, others take this node for gone.
-    pub(super) reset_after: Duration,
-}
-
-/// What the thread is told.
-pub(super) enum Command {
-    /// Another NIC, or another channel.
-    Network(Box<Network>),
-    Servers(Box<Servers>),
-    /// These are the other members.
-    Peers(BTreeSet<IpAddr>),
-    /// This node owns the VIP, or does not.
-    Owner(bool),
-    /// A node does not answer: its clients may have to be asked soon.
-    Away(IpAddr),
-    /// A node is gone. All its addresses, the one by which it is known first.
-    Gone(Vec<IpAddr>),
-    /// It is there again.
-    Back(IpAddr),
-    /// A session with a node has come up or gone down.
-    Session(IpAddr, bool),
-    /// Something has changed that may have kept rows from ending in a reset.
-    Again,
-}
-
-/// What the thread tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Clients {
-    /// Of the VIPs, by any node.
-    Vip,
-    /// This node's own and those of its pods, by that node's own address.
-    Local,
-}
 
 /// The rest of the agent's end. The thread ends when this is dropped.
 pub(super) struct RosterThread {
@@ -88,7 +34,7 @@ pub(super) struct RosterThread {
 }
 
 impl RosterThread {
-    /// Starts the thread.
+    /// Starts the thread. `tell` must not wait.
     ///
     /// # Errors
     /// The kernel gives none.
@@ -96,7 +42,7 @@ impl RosterThread {
         network: Network,
         servers: Servers,
         arrivals: Option<Arrivals>,
-        outcomes: mpsc::Sender<probes::Outcome>,
+        tell: impl Fn(RosterNews) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, told) = mpsc::unbounded_channel();
         let (messages, heard) = mpsc::channel(WAITING);
@@ -108,7 +54,8 @@ impl RosterThread {
         std::thread::Builder::new()
             .name("vip-roster".to_owned())
             .spawn(move || {
-                let keeper = Keeper::new(network, servers, arrivals, outcomes, keeper_stats);
+                let tell = Box::new(tell);
+                let keeper = Keeper::new(network, servers, arrivals, tell, keeper_stats);
                 runtime.block_on(keeper.run(told, heard));
             })?;
         Ok(Self {

@@ -53,8 +53,7 @@ pub(super) async fn wait(
                 | Outcome::Table(_)
                 | Outcome::Differs(..)
                 | Outcome::Refused(..)
-                | Outcome::NoRoster(_)
-                | Outcome::ClientsTold(..)
+                | Outcome::Rosters(_)
                 | Outcome::Proof(..),
             )) => {}
             Ok(None) | Err(_) => break,

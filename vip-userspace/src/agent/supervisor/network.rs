@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use vip_common::wire::addr::Mac;
 
 use super::hooks::Hooks;
+use super::rosters::hearers;
 use super::segment::KnownMac;
 use super::setup::{NicSockets, addresses_of, described};
 use super::{Supervisor, addresses, claims};
 use crate::agent::node_thread::Command;
-use crate::agent::peer_channel::Hearers;
 use crate::clock::now;
 use crate::datapath::{DesiredState, Loader};
 use crate::net::netlink::{LinkState, NetEvent};
@@ -190,11 +190,8 @@ impl Supervisor {
         self.not_followed = None;
         self.node_thread
             .tell(Command::Sockets(Box::new(thread_sockets)));
-        self.sockets.listen_to_peers(Hearers {
-            node: self.node_thread.teller(),
-            rosters: self.rosters.messages(),
-            outcomes: self.checking.outcomes(),
-        })?;
+        self.sockets
+            .listen_to_peers(hearers(&self.node_thread, &self.rosters, &self.checking))?;
         self.tell_of_bfd();
         self.use_mac(self.nic.mac);
         self.journal.note(Event::nic_followed(

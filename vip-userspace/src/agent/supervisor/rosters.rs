@@ -1,18 +1,23 @@
 //! What the thread that keeps rosters is told, and what it tells.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use tokio::sync::mpsc;
 use vip_common::abi::BackendIndex;
 use vip_node::Report;
-use vip_node::roster::Outcome;
 
 use super::Supervisor;
+use super::checking::Checking;
 use super::setup::{addresses_of, own_addresses};
 use crate::agent::cluster::Cluster;
-use crate::agent::roster::{Clients, Command, Network, Servers};
+use crate::agent::node_thread::NodeThread;
+use crate::agent::peer_channel::Hearers;
+use crate::agent::probes;
+use crate::agent::roster::{Clients, Command, Network, RosterNews, RosterThread, Servers};
 use crate::config::Config;
 use crate::observe::event::Event;
+use crate::observe::status;
 
 /// Whose connections are in the roster of this node.
 pub(super) fn servers(config: &Config, cluster: &Cluster) -> Servers {
@@ -35,6 +40,29 @@ pub(super) fn servers(config: &Config, cluster: &Cluster) -> Servers {
         mapped: mapped.collect(),
         reset_after: config.datapath.reset_after,
         own,
+    }
+}
+
+/// Tells the supervisor what the thread tells, and does not wait.
+pub(super) fn teller(outcomes: mpsc::Sender<probes::Outcome>) -> impl Fn(RosterNews) {
+    move |news| {
+        if outcomes.try_send(probes::Outcome::Rosters(news)).is_err() {
+            tracing::warn!("the agent is busy, and is not told of clients");
+        }
+    }
+}
+
+/// Who is told what other agents send.
+pub(super) fn hearers(
+    node_thread: &NodeThread,
+    rosters: &RosterThread,
+    checking: &Checking,
+) -> Hearers {
+    let teller = node_thread.teller();
+    Hearers {
+        node: Box::new(move |input| teller.tell(input)),
+        rosters: rosters.messages(),
+        outcomes: checking.outcomes(),
     }
 }
 
@@ -86,24 +114,48 @@ impl Supervisor {
         }
     }
 
-    /// Rosters cannot be kept.
-    pub(in crate::agent) fn on_no_roster(&mut self, cause: String) {
-        let what = "clients of a node that is gone are not told before they send something";
-        self.journal.note(Event::failed(what, cause));
+    /// The thread tells something.
+    pub(in crate::agent) fn on_rosters(&mut self, news: RosterNews) {
+        self.journal.note(match news {
+            RosterNews::Unable(cause) => Event::failed(
+                "clients of a node that is gone are not told before they send something",
+                cause,
+            ),
+            RosterNews::Told(node, clients, told) => {
+                let peer = self.peers.find(|peer| peer.address == node);
+                let name = peer.map_or_else(|| node.to_string(), |(_, peer)| peer.name.clone());
+                match clients {
+                    Clients::Vip => {
+                        Event::clients_told(name, told.asked, told.answered, told.after)
+                    }
+                    Clients::Local => Event::local_clients_told(name, told.asked),
+                }
+            }
+        });
     }
 
-    /// Clients of a node that is gone were asked.
-    pub(in crate::agent) fn on_clients_told(
-        &mut self,
-        node: IpAddr,
-        clients: Clients,
-        told: Outcome,
-    ) {
-        let peer = self.peers.find(|peer| peer.address == node);
-        let name = peer.map_or_else(|| node.to_string(), |(_, peer)| peer.name.clone());
-        self.journal.note(match clients {
-            Clients::Vip => Event::clients_told(name, told.asked, told.answered, told.after),
-            Clients::Local => Event::local_clients_told(name, told.asked),
-        });
+    /// How rosters and clients are, for status.
+    pub(super) fn roster_status(&self) -> status::Rosters {
+        let reading = self.rosters.stats.read();
+        status::Rosters {
+            own: reading.own,
+            untold: reading.untold,
+            scans: reading.scans,
+            scan_seconds: reading.scan_time.as_secs_f64(),
+            sent: reading.sent,
+            received: reading
+                .received
+                .map(|(what, count)| (what.to_owned(), count))
+                .into(),
+            asked: reading.nudges,
+            answered: reading.answered,
+        }
+    }
+
+    /// Connections of a node that this one knows, by the node's address.
+    pub(super) fn roster_sizes(&self) -> BTreeMap<IpAddr, u64> {
+        let mut reading = self.rosters.stats.read();
+        reading.told.insert(self.nic.address, reading.own);
+        reading.told
     }
 }

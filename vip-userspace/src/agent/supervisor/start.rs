@@ -17,13 +17,12 @@ use super::first::{self, First};
 use super::hooks::{self, Hooks};
 use super::other_nics::OtherNics;
 use super::peer::Peer;
-use super::rosters;
+use super::rosters::{self, hearers};
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
 use crate::agent::cluster::Cluster;
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
-use crate::agent::peer_channel::Hearers;
 use crate::agent::probes::Outcome;
 use crate::agent::roster::{Network, RosterThread};
 use crate::agent::state::StateDir;
@@ -141,13 +140,11 @@ impl Start<'_> {
         };
         let arrivals = on.datapath.take_arrivals();
         let servers = rosters::servers(&config, &cluster);
-        let rosters = RosterThread::start(network, servers, arrivals, checking.outcomes())
+        let tell = rosters::teller(checking.outcomes());
+        let rosters = RosterThread::start(network, servers, arrivals, tell)
             .context("cannot start the thread that keeps rosters")?;
-        on.sockets.listen_to_peers(Hearers {
-            node: node_thread.teller(),
-            rosters: rosters.messages(),
-            outcomes: checking.outcomes(),
-        })?;
+        on.sockets
+            .listen_to_peers(hearers(&node_thread, &rosters, &checking))?;
         let now = now();
         let mut supervisor = Supervisor {
             config,

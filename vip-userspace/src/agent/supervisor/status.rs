@@ -37,7 +37,11 @@ impl Supervisor {
         // One may have come or left since the thread was asked.
         let known = |peer: &&Peer| view.nodes.get(peer.index).is_some();
         let nodes = self.peers.values().filter(known);
-        let nodes = nodes.map(|peer| self.node(view, peer));
+        let rosters = self.roster_sizes();
+        let nodes = nodes.map(|peer| {
+            let roster = rosters.get(&peer.address).copied().unwrap_or(0);
+            self.node(view, peer, roster)
+        });
         let counters = Counter::ALL
             .iter()
             .filter(|counter| counter.tells_of_traffic())
@@ -95,6 +99,7 @@ impl Supervisor {
             },
             bfd_port: self.bfd_port(),
             membership: Some(self.membership()),
+            rosters: Some(self.roster_status()),
             refused: refused(view),
             received: self.received(view),
             hooks: self.hooks.describe(),
@@ -112,7 +117,7 @@ impl Supervisor {
         Ok(status)
     }
 
-    fn node(&self, view: &View, peer: &Peer) -> anyhow::Result<status::Node> {
+    fn node(&self, view: &View, peer: &Peer, roster: u64) -> anyhow::Result<status::Node> {
         let counters = self.datapath.backend_counters(peer.index)?;
         let seen = view.nodes.get(peer.index);
         let seen = seen.context("a node that the thread does not know")?;
@@ -150,6 +155,7 @@ impl Supervisor {
             },
             confirmed: view.confirmed.contains(peer.index),
             gone,
+            roster,
             probe: if server == Server::Unready {
                 self.why_unready(peer, CheckIndex::API)
             } else {

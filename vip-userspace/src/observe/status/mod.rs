@@ -86,6 +86,9 @@ pub struct Status {
     /// Who may be a member, and what other agents send.
     #[serde(default)]
     pub membership: Option<Membership>,
+    /// What the agents tell each other of connections, and the clients of nodes that are gone.
+    #[serde(default)]
+    pub rosters: Option<Rosters>,
     /// Packets that the agent has read from its sockets since it started, by protocol: `bfd`,
     /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
     #[serde(default)]
@@ -176,6 +179,27 @@ pub struct Membership {
     pub received: u64,
     /// Those that were not, by reason.
     pub refused: BTreeMap<String, u64>,
+}
+
+/// Rosters of connections since the agent started: who is connected to which node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rosters {
+    /// Connections of this node that the other nodes are told of.
+    pub own: u64,
+    /// Those that are too many to be told.
+    pub untold: u64,
+    /// Scans of this node's connections.
+    pub scans: u64,
+    /// What they have taken.
+    pub scan_seconds: f64,
+    /// Messages to other agents.
+    pub sent: u64,
+    /// Messages of other agents, by what became of them.
+    pub received: BTreeMap<String, u64>,
+    /// Segments to clients of nodes that are gone, which ask them to answer.
+    pub asked: u64,
+    /// Those clients that have answered, at whichever node.
+    pub answered: u64,
 }
 
 /// How a node has BFD's port, UDP 3784.
@@ -337,6 +361,10 @@ pub struct Node {
     /// gone.
     #[serde(default)]
     pub told: Option<Told>,
+    /// Connections of its servers that the node that was asked knows of, to tell their clients if the
+    /// node is gone.
+    #[serde(default)]
+    pub roster: u64,
     /// Why it is not ready, or how the last probe went.
     pub probe: String,
     /// Duration of the last probe that was answered.

@@ -8,7 +8,7 @@ use vip_node::choice::Resort;
 use vip_node::health::Server;
 use vip_node::settings::some;
 
-use super::{BfdPort, Node, Service, Status, Xdp};
+use super::{BfdPort, Node, Rosters, Service, Status, Xdp};
 use crate::observe::event::Severity;
 
 /// A word in the table of nodes, and how much somebody should care.
@@ -129,6 +129,26 @@ impl BfdPort {
             Self::Bound => "bound by the agent: no other BFD program can start on this node",
             Self::Lost => "cannot be opened: no agent of another node is heard",
         }
+    }
+}
+
+impl Rosters {
+    /// For people.
+    #[must_use]
+    pub fn text(&self, nodes: &[Node]) -> String {
+        let others = nodes.iter().filter(|node| !node.own);
+        let others: u64 = others.map(|node| node.roster).sum();
+        let mut text = format!(
+            "{} connections of this node told to the others, {others} of theirs known",
+            self.own
+        );
+        if self.untold != 0 {
+            text += &format!("; {} are too many to be told", self.untold);
+        }
+        if self.asked != 0 {
+            text += &format!("; of dead nodes, {} were told", self.answered);
+        }
+        text
     }
 }
 
@@ -255,6 +275,9 @@ impl Status {
                 membership.admission.text(),
                 membership.port
             )?;
+        }
+        if let Some(rosters) = &self.rosters {
+            labelled!(f, "Clients", "{}", rosters.text(&self.nodes))?;
         }
         if let Some(port) = self.bfd_port {
             labelled!(f, "BFD", "UDP port 3784, {}", port.text())?;
