@@ -103,6 +103,7 @@ impl EventLoop {
                     Outcome::Table(table) => supervisor.on_table(*table),
                     Outcome::Differs(address, key) => supervisor.on_differs(address, key),
                     Outcome::Refused(address, why) => supervisor.on_refused(address, why),
+                    Outcome::Cut(connections) => supervisor.note(Event::cut(connections)),
                     Outcome::Rosters(news) => supervisor.on_rosters(news),
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
@@ -194,6 +195,18 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
         Request::Forget { node } => {
             let forgotten = Reply::from(supervisor.forget(&node).await);
             drop(spawn(async move { reply(&mut stream, &forgotten).await }));
+        }
+        Request::Cut => {
+            let cut = supervisor.cut();
+            let outcomes = supervisor.outcomes();
+            drop(spawn(async move {
+                let cut = cut.await;
+                if let Ok(connections) = cut {
+                    // The agent is ending.
+                    let _gone = outcomes.send(Outcome::Cut(connections)).await;
+                }
+                reply(&mut stream, &Reply::from(cut)).await;
+            }));
         }
         Request::Reload => {
             let reloaded = Reply::Ok(supervisor.reload().await);

@@ -51,6 +51,8 @@ pub(super) enum Outcome {
     Differs(IpAddr, &'static str),
     /// A hello is sealed otherwise than this node's.
     Refused(IpAddr, Refused),
+    /// So many connections of this node's servers were reset, as `vip drain` was asked to.
+    Cut(usize),
     /// The thread that keeps rosters tells something.
     Rosters(RosterNews),
     /// Whether a host has proved that it may be a member, and if not, why.

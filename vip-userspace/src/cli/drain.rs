@@ -1,12 +1,58 @@
 //! `vip drain` and `vip undrain`.
 
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use clap::Args;
+
+use super::open;
 use super::output::{complain, tell};
+use crate::config;
 use crate::observe::socket::{Drained, Request, ask};
+use crate::observe::status::Status;
 use crate::run_dir::RunDir;
 
-pub(super) fn run(run_dir: &RunDir, draining: bool, force: bool) -> anyhow::Result<ExitCode> {
+/// What `vip drain` is asked for.
+#[derive(Args)]
+pub(super) struct Options {
+    /// Also if no other node can take new connections as well
+    #[arg(long)]
+    force: bool,
+    /// Then reset the connections that are open, so that their clients connect to other nodes
+    #[arg(long)]
+    cut: bool,
+    /// Longest wait for open connections to end before they are reset
+    #[arg(long, value_name = "DURATION", default_value = "0s", requires = "cut", value_parser = after)]
+    after: Duration,
+}
+
+fn after(text: &str) -> Result<Duration, String> {
+    config::duration(text)
+}
+
+/// In this time the other nodes have heard that this one drains: clients that are reset do not come
+/// back.
+const HEARD: Duration = Duration::from_secs(1);
+
+pub(super) fn drain(run_dir: &RunDir, options: &Options) -> anyhow::Result<ExitCode> {
+    set(run_dir, true, options.force)?;
+    if options.cut {
+        let begun = Instant::now();
+        let status: Status = ask(run_dir, &Request::Status)?;
+        open::wait(&status, options.after)?;
+        sleep(HEARD.saturating_sub(begun.elapsed()));
+        open::cut(run_dir)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn undrain(run_dir: &RunDir) -> anyhow::Result<ExitCode> {
+    set(run_dir, false, false)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn set(run_dir: &RunDir, draining: bool, force: bool) -> anyhow::Result<()> {
     let request = Request::Drain { draining, force };
     let Drained {
         node,
@@ -30,5 +76,5 @@ pub(super) fn run(run_dir: &RunDir, draining: bool, force: bool) -> anyhow::Resu
             "{forgets}, because this cannot be saved: {why}; repair the disk and run this again"
         ));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

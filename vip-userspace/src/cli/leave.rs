@@ -1,22 +1,15 @@
 //! `vip leave`.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-
-use super::output::{complain, tell};
+use super::open::{self, LOOK};
+use super::output::tell;
 use crate::config;
-use crate::net::diag::SocketDiag;
 use crate::observe::socket::{Drained, Request, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
-
-/// Between looks at the open connections.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// In this time all nodes have been told which of them drain.
 const TOLD: Duration = Duration::from_secs(2);
@@ -35,33 +28,9 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
     let drained: Drained = ask(run_dir, &Request::Drain { draining, force })?;
     let node = drained.node;
     tell(format_args!("{node} takes no new connections"));
-    let served: BTreeSet<SocketAddr> = status
-        .services
-        .iter()
-        .map(|service| SocketAddr::new(service.endpoint.ip(), service.target_port))
-        .collect();
-    let failed = "cannot ask the kernel for connections";
-    let diag = SocketDiag::open().context(failed)?;
     let begun = Instant::now();
-    let until = begun + timeout;
-    let mut told = None;
-    loop {
-        let open = diag.connections_to(&served).context(failed)?.len();
-        if open == 0 {
-            break;
-        }
-        if Instant::now() >= until {
-            complain(format_args!(
-                "{open} connections are still open after {timeout:?}; their clients are told when they \
-                 send"
-            ));
-            break;
-        }
-        if told != Some(open) {
-            tell(format_args!("{open} connections are open"));
-            told = Some(open);
-        }
-        sleep(LOOK);
+    if open::wait(&status, timeout)? != 0 {
+        open::cut(run_dir)?;
     }
     // Others may leave at the same time: by then they have told.
     sleep(TOLD.saturating_sub(begun.elapsed()));

@@ -10,6 +10,7 @@ mod handover;
 mod key;
 mod leave;
 mod manifest;
+mod open;
 mod output;
 mod reload;
 mod run;
@@ -108,9 +109,8 @@ enum Command {
     },
     /// Send no new connections to this node; those that are open stay
     Drain {
-        /// Also if no other node can take them as well
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        options: drain::Options,
         #[command(flatten)]
         agent: Agent,
     },
@@ -201,8 +201,8 @@ pub fn main() -> ExitCode {
             agent,
         } => events::run(&agent.run_dir, state_dir.as_deref(), follow, json),
         Command::Handover { to, agent } => handover::run(&agent.run_dir, to),
-        Command::Drain { force, agent } => drain::run(&agent.run_dir, true, force),
-        Command::Undrain { agent } => drain::run(&agent.run_dir, false, false),
+        Command::Drain { options, agent } => drain::drain(&agent.run_dir, &options),
+        Command::Undrain { agent } => drain::undrain(&agent.run_dir),
         Command::Leave {
             timeout,
             force,

@@ -308,6 +308,10 @@ events! {
     /// A node takes no new connections any more.
     drained(node: String): Info, text("takes no new connections").about(node);
 
+    /// Its connections were reset, as the operator has asked.
+    cut(connections: usize): Info,
+        text(format!("open connections were reset, so that clients go to other nodes: {connections}"));
+
     /// A node takes new connections again.
     undrained(node: String): Info, text("takes new connections").about(node);
 

@@ -46,6 +46,9 @@ pub enum Request {
         /// Also if nobody as good is left for them.
         force: bool,
     },
+    /// Reset the connections of this node's servers, so that their clients go to other nodes. Answered
+    /// with their number.
+    Cut,
 }
 
 /// The configuration was read again.

@@ -1,10 +1,14 @@
 //! `vip drain` and `vip undrain`.
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
 use super::Supervisor;
+use super::hang::reset;
+use super::rosters::servers;
 use crate::agent::node_thread::Command;
+use crate::agent::probes::Outcome;
 use crate::observe::socket::Drained;
 use vip_node::choice::Resort;
 use vip_node::{Input, NoDrain, Unfit};
@@ -43,6 +47,22 @@ impl Supervisor {
                 .map(|resort| resort.text().to_owned()),
             not_noted,
         })
+    }
+
+    /// Resets the connections of this node's servers: those of the VIPs' clients, and those to its own
+    /// addresses, where other nodes and this one bring the connections of their own programs.
+    pub(in crate::agent) fn cut(&self) -> impl Future<Output = anyhow::Result<usize>> + use<> {
+        let ends = servers(&self.config, &self.cluster).ends;
+        async move {
+            let reset = spawn_blocking(move || reset(&ends)).await;
+            let reset = reset.context("the agent is ending")?;
+            reset.context("cannot reset connections")
+        }
+    }
+
+    /// Where to tell that they were.
+    pub(in crate::agent) fn outcomes(&self) -> mpsc::Sender<Outcome> {
+        self.checking.outcomes()
     }
 
     /// Why this node is not drained.

@@ -53,6 +53,7 @@ pub(super) async fn wait(
                 | Outcome::Table(_)
                 | Outcome::Differs(..)
                 | Outcome::Refused(..)
+                | Outcome::Cut(_)
                 | Outcome::Rosters(_)
                 | Outcome::Proof(..),
             )) => {}

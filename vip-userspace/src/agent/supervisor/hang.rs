@@ -1,14 +1,16 @@
 //! Servers that hang: what becomes of them, and of the connections on this node's own.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use vip_common::abi::{BackendIndex, CheckIndex};
 
 use super::Supervisor;
 use super::peer::Hanging;
+use super::rosters::ends;
 use crate::clock::now;
-use crate::config::Config;
 use crate::net::diag::SocketDiag;
 use crate::observe::event::Event;
 use vip_node::Input;
@@ -83,7 +85,10 @@ impl Supervisor {
             }
             known.was_reset = true;
             let port = self.config.checks[check.get()].port;
-            self.journal.note(match reset(&self.config, check) {
+            let ends = ends(&self.config, &self.cluster, |service| {
+                service.check == check
+            });
+            self.journal.note(match reset(&ends) {
                 Ok(connections) => Event::hung_reset(port, connections),
                 Err(error) => Event::failed(NO_RESET, error.to_string()),
             });
@@ -91,11 +96,10 @@ impl Supervisor {
     }
 }
 
-/// Resets the connections from the VIPs' clients to this node's servers. Returns their number.
-fn reset(config: &Config, check: CheckIndex) -> io::Result<usize> {
-    let ends = config.ends(|service| service.check == check);
+/// Resets the connections at these ends of this node's servers. Returns their number.
+pub(super) fn reset(ends: &BTreeSet<SocketAddr>) -> io::Result<usize> {
     let diag = SocketDiag::open()?;
-    let connections = diag.connections_to(&ends)?;
+    let connections = diag.connections_to(ends)?;
     for connection in &connections {
         diag.reset(connection)?;
     }

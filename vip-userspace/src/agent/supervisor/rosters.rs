@@ -15,9 +15,25 @@ use crate::agent::node_thread::NodeThread;
 use crate::agent::peer_channel::Hearers;
 use crate::agent::probes;
 use crate::agent::roster::{Clients, Command, Network, RosterNews, RosterThread, Servers};
-use crate::config::Config;
+use crate::config::{Config, Service};
 use crate::observe::event::Event;
 use crate::observe::status;
+
+/// Where servers of this node have their ends of connections: at the VIPs, and at its own addresses,
+/// where other nodes bring the connections of their own programs.
+pub(super) fn ends(
+    config: &Config,
+    cluster: &Cluster,
+    wanted: impl Fn(&Service) -> bool,
+) -> BTreeSet<SocketAddr> {
+    let at_vips = config.ends(wanted);
+    let own = own_addresses(cluster.own_node());
+    let at_own = at_vips.iter().flat_map(|end| {
+        let own = own.iter();
+        own.map(|own| SocketAddr::new(*own, end.port()))
+    });
+    at_vips.iter().copied().chain(at_own).collect()
+}
 
 /// Whose connections are in the roster of this node.
 pub(super) fn servers(config: &Config, cluster: &Cluster) -> Servers {
@@ -28,15 +44,9 @@ pub(super) fn servers(config: &Config, cluster: &Cluster) -> Servers {
         let at = |port| SocketAddr::new(vip.address, port);
         (at(service.port), at(service.target))
     });
-    let at_vips = config.ends(|_| true);
-    let ports: BTreeSet<u16> = at_vips.iter().map(SocketAddr::port).collect();
-    let at_own = own.iter().flat_map(|own| {
-        let ports = ports.iter();
-        ports.map(|port| SocketAddr::new(*own, *port))
-    });
     Servers {
         vips: addresses_of(config).collect(),
-        ends: at_vips.iter().copied().chain(at_own).collect(),
+        ends: ends(config, cluster, |_| true),
         mapped: mapped.collect(),
         reset_after: config.datapath.reset_after,
         own,
