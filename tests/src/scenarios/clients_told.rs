@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::clock::boot_now;
-use crate::cluster::{Cluster, Plan};
+use super::port_mapping::{FRONT, mapped};
+use super::steps;
+use crate::clock::{boot_now, until};
+use crate::cluster::{Cluster, PATIENCE, Pace, Plan};
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::scenario::{Scenario, Test, When};
-use crate::scenarios::steps;
+use crate::topology::{Host, VIP, VIP6, sh};
 use crate::traffic::{Watches, vip};
+use crate::watch::Snapshot;
 
 pub(super) const OWNER: Scenario = Scenario {
     name: "clients_told_owner",
@@ -34,6 +37,34 @@ pub(super) const OTHER: Scenario = Scenario {
     run: |cluster, timeline| run(cluster, timeline, OTHER.name, Which::Backup),
 };
 
+pub(super) const MANY: Scenario = Scenario {
+    name: "clients_told_many",
+    promise: "ten_thousand_idle_clients_are_told",
+    tests: &[Test::netns(many).alone()],
+    run: |cluster, timeline| run(cluster, timeline, MANY.name, Which::Owner),
+};
+
+pub(super) const WAYS: Scenario = Scenario {
+    name: "clients_told_ways",
+    promise: "idle_clients_are_told_behind_nat_and_firewalls_and_by_ipv6",
+    tests: &[Test::netns(mapped)],
+    run: by_all_ways,
+};
+
+pub(super) const BACK: Scenario = Scenario {
+    name: "clients_told_back",
+    promise: "node_that_was_cut_off_ends_the_connections_of_clients_that_were_told",
+    tests: &[Test::netns(Plan::default)],
+    run: back,
+};
+
+pub(super) const CUT: Scenario = Scenario {
+    name: "drain_cut",
+    promise: "drain_cut_resets_the_connections_of_the_node_alone",
+    tests: &[Test::netns(Plan::default)],
+    run: cut,
+};
+
 /// The node that loses its power.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
@@ -52,11 +83,115 @@ fn fast() -> Plan {
     }
 }
 
+fn many() -> Plan {
+    let brisk = Plan::default();
+    Plan {
+        pace: Pace {
+            watches: 10_000,
+            ..brisk.pace
+        },
+        ..brisk
+    }
+}
+
 fn keyed() -> Plan {
     Plan {
         keyed: true,
         ..Plan::default()
     }
+}
+
+/// Watches of one host, and how they were before the power cut.
+struct Held {
+    who: String,
+    watches: Watches,
+    before: Snapshot,
+}
+
+impl Held {
+    /// Opens idle watches.
+    fn open(cluster: &Cluster, host: &dyn Host, target: &str, count: usize) -> Result<Self> {
+        let (watches, before) = Watches::open_with(cluster, host, target, count, KEEPALIVE)?;
+        Ok(Self {
+            who: format!("{} to {target}", host.name()),
+            watches,
+            before,
+        })
+    }
+
+    /// Waits until all on a dead server are told, and the others have gone on.
+    fn finish(
+        &mut self,
+        outcome: &mut Outcome,
+        timeline: &mut Timeline,
+        down: Down<'_>,
+    ) -> Result<()> {
+        let after = self
+            .watches
+            .wait_for_verdict(boot_now(), Some(down.server))?;
+        let reset_before = (outcome.watches_reset_dead, outcome.watches_cut_living);
+        outcome.take_watches(&self.before, &after, Some(down));
+        let held = self.before.on(down.server).count();
+        let reset = outcome.watches_reset_dead - reset_before.0;
+        let cut = outcome.watches_cut_living - reset_before.1;
+        outcome.promise(reset == held && cut == 0, || {
+            format!(
+                "{}: {reset} of the {held} watches on the dead server were reset, {cut} on living ones \
+                 cut",
+                self.who
+            )
+        });
+        let told = after.on(down.server).filter_map(|watch| watch.ended_at);
+        let mut told: Vec<u64> = told
+            .map(|ended| ended.saturating_sub(down.at) / 1_000_000)
+            .collect();
+        told.sort_unstable();
+        let (first, last) = (told.first(), told.last());
+        timeline.event(format!(
+            "{}: {reset} of {held} watches on the dead server were reset, the first {first:?} ms and the \
+             last {last:?} ms after the power cut; {cut} of the others cut",
+            self.who
+        ));
+        Ok(())
+    }
+}
+
+/// The others are told of the last connections within this time.
+const KNOWN: Duration = Duration::from_secs(2);
+
+/// Cuts the power of a node that has clients, and waits for all that these hold.
+fn strike(
+    cluster: &mut Cluster,
+    timeline: &mut Timeline,
+    outcome: &mut Outcome,
+    victim: usize,
+    held: &mut [Held],
+) -> Result<()> {
+    let dead = cluster.name(victim);
+    std::thread::sleep(KNOWN);
+    for held in &mut *held {
+        held.before = held.watches.snapshot()?;
+        let count = held.before.on(&dead).count();
+        ensure!(count > 0, "{}: no watch is on {dead}", held.who);
+    }
+    timeline.event(format!(
+        "power cut of {dead}; nobody sends anything to its server"
+    ));
+    let at = cluster.power_off(victim)?;
+    let down = Down { server: &dead, at };
+    for held in held {
+        held.finish(outcome, timeline, down)?;
+    }
+    cluster.wait_until_settled()?;
+    let owner = cluster.owner()?;
+    let told = cluster.vip(owner, &["events", "--json"])?;
+    outcome.promise(told.contains("clients_told"), || {
+        format!(
+            "{} has no event of clients that were told",
+            cluster.name(owner)
+        )
+    });
+    Ok(())
 }
 
 fn run(
@@ -71,39 +206,102 @@ fn run(
         Which::Owner => owner,
         Which::Backup => steps::another_than(cluster, owner),
     };
-    let dead = cluster.name(victim);
     let client = cluster.topology.client.as_ref();
-    let count = cluster.pace().watches;
-    let (mut watches, _) = Watches::open_with(cluster, client, &vip(), count, KEEPALIVE)?;
-    // The others are told of the last watch within a second.
-    std::thread::sleep(Duration::from_secs(2));
-    let before = watches.snapshot()?;
-    let held = before.on(&dead).count();
-    ensure!(held > 0, "no watch of {count} is on {dead}");
+    let held = Held::open(cluster, client, &vip(), cluster.pace().watches)?;
+    strike(cluster, timeline, &mut outcome, victim, &mut [held])?;
+    Ok(outcome)
+}
+
+/// What stateful firewalls of routers and hosts do.
+const DROP_INVALID: &str = "nft 'table inet test { chain forward { type filter hook forward priority 0; \
+                            ct state invalid drop; }; chain input { type filter hook input priority 0; \
+                            ct state invalid drop; }; }'";
+
+/// All clients of a router have its address.
+const MASQUERADE: &str = "nft 'table ip nat { chain out { type nat hook postrouting priority srcnat; \
+                          ip saddr 10.1.0.0/24 masquerade; }; }'";
+
+/// Both families, a mapped port, firewalls that drop what belongs to no connection, and NAT.
+fn by_all_ways(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(WAYS.name);
+    let [client, remote, router] = [
+        &cluster.topology.client,
+        &cluster.topology.remote,
+        &cluster.topology.router,
+    ]
+    .map(AsRef::as_ref);
+    sh(client, DROP_INVALID)?;
+    sh(router, DROP_INVALID)?;
+    sh(router, MASQUERADE)?;
+    let (v4, v6) = (format!("{VIP}:{FRONT}"), format!("[{VIP6}]:{FRONT}"));
+    let mut held = [
+        Held::open(cluster, client, &v4, 60)?,
+        Held::open(cluster, client, &v6, 60)?,
+        Held::open(cluster, remote, &v4, 60)?,
+    ];
+    let owner = cluster.owner()?;
+    strike(cluster, timeline, &mut outcome, owner, &mut held)?;
+    Ok(outcome)
+}
+
+/// A node is cut off for longer than `reset_after`, so its clients are told, and comes back.
+fn back(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(BACK.name);
+    let owner = cluster.owner()?;
+    let node = steps::another_than(cluster, owner);
+    let name = cluster.name(node);
+    let client = cluster.topology.client.as_ref();
+    let mut held = Held::open(cluster, client, &vip(), 90)?;
+    std::thread::sleep(KNOWN);
+    timeline.event(format!("{name} is cut off"));
+    let at = boot_now();
+    cluster.host(node).port_forwards(false)?;
+    let down = Down { server: &name, at };
+    held.finish(&mut outcome, timeline, down)?;
+    let client = cluster.topology.client.as_ref();
+    let mut elsewhere = Held::open(cluster, client, &vip(), 30)?;
+    ensure!(elsewhere.before.on(&name).count() == 0, "{name} is cut off");
+    let old = established(cluster, node)?;
+    ensure!(old > 0, "{name} has lost the connections that it had");
+    cluster.host(node).port_forwards(true)?;
+    cluster.wait_until_settled()?;
+    until(
+        "the connections of clients that were told end on the server's side",
+        PATIENCE,
+        || Ok((established(cluster, node)? == 0).then_some(())),
+    )?;
+    let after = elsewhere.watches.wait_for_verdict(boot_now(), None)?;
+    outcome.take_watches(&elsewhere.before, &after, None);
     timeline.event(format!(
-        "power cut of {dead}; {held} of {count} watches are on its server, and none of them sends"
+        "{name} is back: its {old} old connections have ended"
     ));
-    let at = cluster.power_off(victim)?;
-    let after = watches.wait_for_verdict(boot_now(), Some(&dead))?;
-    let down = Down { server: &dead, at };
-    outcome.take_watches(&before, &after, Some(down));
-    let (reset, cut) = (outcome.watches_reset_dead, outcome.watches_cut_living);
-    outcome.promise(reset == held && cut == 0, || {
-        format!(
-            "{reset} of the {held} watches on the dead server were reset, {cut} on living ones cut"
-        )
+    Ok(outcome)
+}
+
+/// Connections of clients to a node's server.
+fn established(cluster: &Cluster, node: usize) -> Result<usize> {
+    let command = format!("ss -Htn state established src {VIP}");
+    Ok(sh(cluster.host(node), &command)?.lines().count())
+}
+
+/// An operator drains a node, and does not want to wait for watches.
+fn cut(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(CUT.name);
+    let owner = cluster.owner()?;
+    let client = cluster.topology.client.as_ref();
+    let mut held = Held::open(cluster, client, &vip(), 90)?;
+    let name = cluster.name(owner);
+    let at = boot_now();
+    let said = cluster.vip(owner, &["drain", "--cut", "--after", "500ms"])?;
+    timeline.event(said.trim().replace('\n', "; "));
+    let down = Down { server: &name, at };
+    held.finish(&mut outcome, timeline, down)?;
+    let client = cluster.topology.client.as_ref();
+    let again = Held::open(cluster, client, &vip(), 30)?;
+    outcome.promise(again.before.on(&name).count() == 0, || {
+        format!("watches are opened on {name}, which drains")
     });
-    let told = after.on(&dead).filter_map(|watch| watch.ended_at);
-    let mut told: Vec<u64> = told
-        .map(|ended| (ended.saturating_sub(at)) / 1_000_000)
-        .collect();
-    told.sort_unstable();
-    timeline.event(format!(
-        "{reset} of {held} watches on the dead server were reset, the first {:?} ms and the last {:?} ms \
-         after the power cut; {cut} of the others cut",
-        told.first(),
-        told.last(),
-    ));
+    cluster.vip(owner, &["undrain"])?;
     cluster.wait_until_settled()?;
     Ok(outcome)
 }
