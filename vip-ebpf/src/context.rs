@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use vip_common::env::{Address, Socket, Sockets};
 use vip_common::hash::Flow;
 use vip_common::wire::addr::Be16;
-use vip_common::wire::{Frame, FrameMut, ethernet, ipv4, ipv6, tcp, vlan};
+use vip_common::wire::{Frame, FrameMut, Shorten, ethernet, ipv4, ipv6, tcp, vlan};
 
 use crate::helpers;
 
@@ -252,6 +252,17 @@ impl FrameMut for TcFrame<'_> {
         };
         *self = Self::new(self.context);
         done
+    }
+}
+
+impl Shorten for TcFrame<'_> {
+    /// The kernel's helper also makes one buffer of a frame in several, and no GSO packet of one.
+    #[inline(always)]
+    fn shorten(&mut self, length: usize) -> bool {
+        // SAFETY: the program's own context; all pointers into the packet are made anew.
+        let cut = unsafe { bpf_skb_change_tail(self.context.skb.skb, length as u32, 0) } == 0;
+        *self = Self::new(self.context);
+        cut
     }
 }
 

@@ -15,13 +15,16 @@ mod sock_addr;
 
 use core::ops::ControlFlow;
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md,
+};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use vip_common::abi::Counter;
 use vip_common::egress;
+use vip_common::env::Tables as _;
 use vip_common::ingress::{self, Action, Known, untag};
 use vip_common::verdict::{Kind, Steered, Verdict, VerdictHandler};
 use vip_common::wire::addr::Be16;
@@ -78,11 +81,7 @@ fn decide<const FRAGS: bool>(context: *mut xdp_md, known: u32) -> u32 {
 #[classifier]
 #[inline(always)]
 fn vip_tc_ingress(mut context: TcContext) -> i32 {
-    // The NIC has taken off a tag with a VLAN: the frame belongs to a VLAN interface above this
-    // one.
-    if let Some(control) = helpers::tag_beside(&context)
-        && !vlan::says_priority_only(control)
-    {
+    if is_of_vlan(&context) {
         return TC_ACT_UNSPEC;
     }
     helpers::pull_headers(&mut context);
@@ -91,6 +90,13 @@ fn vip_tc_ingress(mut context: TcContext) -> i32 {
         ControlFlow::Break(action) => action,
         ControlFlow::Continue(known) => tc_decide(context.skb.skb, known.to_bits()),
     }
+}
+
+/// Whether the frame belongs to a VLAN interface above this one: a tag with a VLAN lies beside it,
+/// which the NIC has taken off, or will put on.
+#[inline(always)]
+fn is_of_vlan(context: &TcContext) -> bool {
+    helpers::tag_beside(context).is_some_and(|control| !vlan::says_priority_only(control))
 }
 
 /// As [`decide`].
@@ -201,10 +207,7 @@ impl ByTc<'_> {
         if helpers::tag_beside(self.0).is_some() && !TcFrame::new(self.0).remove_tag() {
             return TC_ACT_SHOT;
         }
-        // SAFETY: a field of the context, which lives as long as the program runs.
-        let interface = unsafe { (*self.0.skb.skb).ifindex };
-        // SAFETY: a helper without pointers.
-        unsafe { bpf_redirect(interface, 0) as i32 }
+        redirect(self.0, 0)
     }
 }
 
@@ -213,10 +216,10 @@ impl ByTc<'_> {
 #[classifier]
 #[inline(always)]
 fn vip_egress(context: TcContext) -> i32 {
-    // IPv4 needs no more than this, unless a service has another target.
+    // IPv4 needs no more than this, unless a service has another target or a member is gone.
     // SAFETY: a field of the context, which lives as long as the program runs.
     let protocol = Be16::from_raw(unsafe { (*context.skb.skb).protocol } as u16);
-    if protocol == ethernet::ether_type::IPV4 && maps::skips_ipv4() {
+    if protocol == ethernet::ether_type::IPV4 && egress::skips_ipv4(Maps.state()) {
         return TC_ACT_UNSPEC;
     }
     let mut frame = TcFrame::new(&context);
@@ -224,14 +227,28 @@ fn vip_egress(context: TcContext) -> i32 {
         return TC_ACT_SHOT;
     }
     let verdict = egress::decide(&frame, &Maps);
+    // In a VLAN, the address of a member may be another host's.
+    if verdict.comes_in() && is_of_vlan(&context) {
+        return TC_ACT_UNSPEC;
+    }
     if let Some(counter) = verdict.counter() {
         maps::count(counter);
     }
-    if egress::apply(verdict, &mut frame, &Maps) {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+    match egress::apply(verdict, &mut frame, &Maps) {
+        egress::Action::Leave => TC_ACT_UNSPEC,
+        egress::Action::Drop => TC_ACT_SHOT,
+        egress::Action::ComeIn => redirect(&context, BPF_F_INGRESS),
     }
+}
+
+/// Sends the frame by the NIC that the program runs at, or with [`BPF_F_INGRESS`] lets it come in by
+/// that.
+#[inline(always)]
+fn redirect(context: &TcContext, flags: u32) -> i32 {
+    // SAFETY: a field of the context, which lives as long as the program runs.
+    let interface = unsafe { (*context.skb.skb).ifindex };
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(interface, u64::from(flags)) as i32 }
 }
 
 /// Return value of the connect programs: the call proceeds.

@@ -145,13 +145,6 @@ fn is_admitted(service: u64, high: u64, low: u64, rate: u32) -> bool {
     admitted
 }
 
-/// Whether the egress program has nothing to do with IPv4: no service has a target other than its
-/// port.
-#[inline(always)]
-pub(crate) fn skips_ipv4() -> bool {
-    Maps.state().config.maps_ports == 0
-}
-
 /// Stores the redirection of the local socket with this cookie.
 #[inline(always)]
 pub(crate) fn note_redirected(cookie: u64, redirected: &Redirected) {

@@ -3,21 +3,27 @@
 
 use std::any::Any;
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MsFlags, mount};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
-use vip_common::abi::{AllowNode, Counter, Masks};
-use vip_common::testing::{World, backend, node_mac};
-use vip_common::wire::bfd;
+use nix::unistd::gettid;
+use socket2::{Domain, Protocol, Socket, Type};
+use vip_common::abi::{AllowNode, Counter, LONGEST_LEASE, Masks};
+use vip_common::testing::{
+    PORT, Seen as State, Segment, VIP, World, backend, node_address, node_address6, node_mac,
+};
+use vip_common::wire::{bfd, tcp};
 use vip_node::allow::Prefix;
+use vip_userspace::clock;
 use vip_userspace::config::XdpMode;
 use vip_userspace::datapath::{
     self, Attachment, BfdPort, Claim, Datapath, DatapathError, DesiredState, Egress, Leftover,
@@ -339,11 +345,15 @@ fn look(datapath: &mut Datapath, way: Way, attachment: Attachment) -> Look {
 
 /// Whether the egress program counts the agent's test frame.
 fn guard_runs(datapath: &Datapath) -> bool {
+    guard_runs_on(datapath, [10, 9, 0, 10].into(), [10, 9, 0, 1].into())
+}
+
+/// The same with these addresses of the VIP and of eth0.
+fn guard_runs_on(datapath: &Datapath, vip: IpAddr, node: IpAddr) -> bool {
     let counted = || datapath.counter(Counter::GuardTested).expect("can be read");
     let before = counted();
     block_on(async {
         let netlink = Netlink::connect().expect("a socket");
-        let (vip, node) = ([10, 9, 0, 10].into(), [10, 9, 0, 1].into());
         let nic = netlink.find_nic(vip, &[node], None).await.expect("eth0");
         let neighbours = Neighbours::open(&nic, &[node]).expect("a socket");
         neighbours.test_egress().expect("eth0 is up");
@@ -873,6 +883,139 @@ fn the_program_on_the_way_out_is_on_other_nics_for_as_long_as_that_is_wanted() {
             drop(datapath);
             place.clean_up();
             assert_eq!(attached(egress), 0, "{egress}");
+        }
+    });
+}
+
+/// Gives an interface the addresses of a node of a [`World`], and enables it.
+fn become_node(interface: &str, node: usize) {
+    let mac = node_mac(node).to_string();
+    run("ip", &["link", "set", interface, "address", &mac, "up"]);
+    let ipv4 = format!("{}/24", IpAddr::from(node_address(node).to_wire()));
+    run("ip", &["address", "add", &ipv4, "dev", interface]);
+    let ipv6 = format!("{}/64", IpAddr::from(node_address6(node)));
+    run("ip", &["address", "add", &ipv6, "dev", interface, "nodad"]);
+}
+
+/// Node 1 of a [`World`], behind peer0, whose server accepts connections and answers nothing. It
+/// ends with the sender that this returns.
+fn server_on_node_1() -> Sender<()> {
+    let ((id, thread), (moved, may_begin), (ready, begun), (end, ended)) =
+        (channel(), channel(), channel(), channel::<()>());
+    std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root may unshare");
+        id.send(gettid().to_string()).expect("it waits");
+        may_begin.recv().expect("peer0 comes");
+        become_node("peer0", 1);
+        let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("a free port");
+        ready.send(()).expect("it waits");
+        ended.recv().expect_err("the test is over");
+    });
+    let thread = thread.recv().expect("it began");
+    run("ip", &["link", "set", "peer0", "netns", &thread]);
+    moved.send(()).expect("it waits");
+    begun.recv().expect("it listens");
+    end
+}
+
+/// A packet socket that sends frames of an EtherType by eth0.
+fn frames_by_eth0(ether_type: u16) -> Socket {
+    let protocol = Protocol::from(i32::from(ether_type.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).expect("root may");
+    let mut all = nix::ifaddrs::getifaddrs().expect("the kernel tells");
+    let eth0 = all.find_map(|found| {
+        let address = found.address.filter(|_| found.interface_name == "eth0")?;
+        address.as_link_addr().copied()
+    });
+    let eth0 = eth0.expect("it is there");
+    nix::sys::socket::bind(socket.as_raw_fd(), &eth0).expect("it can be bound");
+    socket
+}
+
+#[test]
+fn connections_to_a_member_that_is_gone_end_when_they_send_or_are_asked_in_its_name() {
+    in_namespace(|place| {
+        let _server = server_on_node_1();
+        become_node("eth0", 0);
+        for &egress in egresses() {
+            let (mut datapath, mut state) =
+                Datapath::load(Some(place.pins()), &desired(3)).expect("loads");
+            datapath
+                .attach("eth0", place.index, XdpMode::Auto, Some(egress))
+                .expect("attaches");
+            let mut see = |seen| {
+                let masks = World::new(3, 0).seeing(1, seen).state.masks;
+                state.set_masks(masks).expect("writes");
+                let until = clock::now().after(LONGEST_LEASE);
+                state.set_resets_until(until).expect("writes");
+            };
+            let counted = || datapath.counter(Counter::GoneReset).expect("can be read");
+            for by_ipv6 in [false, true] {
+                let (ether_type, server) = if by_ipv6 {
+                    (0x86dd, IpAddr::from(node_address6(1)))
+                } else {
+                    (0x0800, IpAddr::from(node_address(1).to_wire()))
+                };
+                let connect = || {
+                    let client = TcpStream::connect((server, PORT)).expect("it listens");
+                    let time = Some(Duration::from_secs(3));
+                    client.set_read_timeout(time).expect("it can be set");
+                    client
+                };
+                // A request, and as much as one buffer of the kernel holds (GSO).
+                for length in [1, 100_000] {
+                    see(State::Away);
+                    let mut client = connect();
+                    client.write_all(b"lives").expect("it can be sent");
+                    let before = counted();
+                    see(State::Gone);
+                    let mut ends = || {
+                        client.write_all(&vec![0x17; length])?;
+                        client.read(&mut [0; 1])
+                    };
+                    let error = ends().expect_err("nobody answers");
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{egress}");
+                    assert!(counted() > before, "{egress}");
+                }
+
+                // One that sends nothing is asked for an acknowledgement of data long gone.
+                see(State::Away);
+                let mut client = connect();
+                let ask = || {
+                    let segment = Segment {
+                        to: node_mac(0),
+                        from: node_mac(0),
+                        source: node_address(1).into(),
+                        destination: node_address(0).into(),
+                        source_port: PORT,
+                        port: client.local_addr().expect("it has one").port(),
+                        ..Segment::new(0, 0, tcp::ACK)
+                    };
+                    let segment = if by_ipv6 { segment.ipv6() } else { segment };
+                    let frames = frames_by_eth0(ether_type);
+                    frames.send(&segment.build()).expect("it can be sent");
+                };
+                let before = counted();
+                ask();
+                std::thread::sleep(Duration::from_millis(50));
+                assert_eq!(counted(), before, "{egress}: it may have the socket");
+                see(State::Gone);
+                ask();
+                let error = client.read(&mut [0; 1]).expect_err("nobody answers");
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{egress}");
+                assert_eq!(counted(), before + 1, "{egress}");
+
+                // A probe finds a member that is back. Its SYN leaves; the acknowledgement that
+                // follows is answered by a reset, which is as good an answer.
+                let time = Duration::from_secs(3);
+                if let Err(error) = TcpStream::connect_timeout(&(server, PORT).into(), time) {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{egress}");
+                }
+            }
+            let [vip, own] = [VIP, node_address(0)].map(|address| address.to_wire().into());
+            assert!(guard_runs_on(&datapath, vip, own), "{egress}");
+            drop(datapath);
+            place.clean_up();
         }
     });
 }

@@ -8,12 +8,12 @@ use anyhow::{Context, Result, ensure};
 
 use super::first_start;
 use crate::cluster::{Cluster, Plan};
-use crate::outcome::{Outcome, Timeline};
+use crate::outcome::{Down, Outcome, Timeline};
 use crate::pod::{Pod, Routing};
 use crate::process::output;
 use crate::scenario::{Scenario, Test, When};
-use crate::topology::{Host as _, PORT, VIP, VIP6};
-use crate::traffic::{vip, vip6};
+use crate::topology::{Host as _, NIC, PORT, VIP, VIP6, sh};
+use crate::traffic::{Watches, vip, vip6};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "local_clients",
@@ -22,8 +22,20 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+pub(super) const DEAD_NODE: Scenario = Scenario {
+    name: "local_clients_of_a_dead_node",
+    promise: "local_clients_of_a_dead_node_are_reset_as_soon_as_they_send",
+    tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Asked)],
+    run: lose_their_node,
+};
+
 /// Connections made for each statement.
 const CONNECTIONS: usize = 12;
+
+/// The service by either VIP.
+fn targets() -> [String; 2] {
+    [vip(), vip6()]
+}
 
 /// The servers that a host reaches by the VIP. `command` is what begins a command there.
 fn reached(cluster: &Cluster, command: impl Fn() -> Command, target: &str) -> Result<Vec<String>> {
@@ -54,7 +66,7 @@ fn reached_from(cluster: &Cluster, pod: &Pod) -> Result<Vec<String>> {
 
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("local_clients");
-    let targets = [vip(), vip6()];
+    let targets = targets();
     let owner = cluster.owner()?;
     let node = super::steps::another_than(cluster, owner);
     let name = cluster.name(node);
@@ -114,5 +126,100 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     // Somebody on the segment is not redirected.
     let client = cluster.topology.client.as_ref();
     cluster.get(client, "/whoami", &vip())?;
+    Ok(outcome)
+}
+
+/// Time between two questions of TCP after the peer, in seconds: longer than the test may take. So
+/// clients learn nothing by themselves.
+const KEEPALIVE: u64 = 600;
+
+/// Watches of each client. Of those of a node without a server, each goes to one of two others.
+const WATCHES: usize = 16;
+
+/// A node's own server is dead, so it and a pod behind its NAT use those of the two others, one of
+/// which loses its power. Nobody but their own node can tell them.
+fn lose_their_node(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(DEAD_NODE.name);
+    let owner = cluster.owner()?;
+    let node = super::steps::another_than(cluster, owner);
+    let name = cluster.name(node);
+    cluster.kill_server(node);
+    let own = cluster.host(node).address();
+    cluster.wait_for_status("its server is known to be dead", &[node], |_, _, status| {
+        let mut nodes = status.nodes.iter();
+        nodes.any(|entry| entry.address == own && !entry.ready)
+    })?;
+    let pod = Pod::start(cluster, node, Routing::Masqueraded)?;
+    let bystander = super::steps::others_than(cluster, node)
+        .into_iter()
+        .find(|other| *other != owner)
+        .context("three nodes")?;
+    let open = |place: &str, target: &str| {
+        let inside = pod.on(cluster);
+        let host = match place {
+            "node" => cluster.host(node),
+            "pod" => &inside,
+            _ => cluster.host(bystander),
+        };
+        Watches::open_with(cluster, host, target, WATCHES, KEEPALIVE)
+            .with_context(|| format!("from the {place}"))
+    };
+    let mut clients = Vec::new();
+    for (place, target) in [
+        ("node", vip()),
+        ("node", vip6()),
+        ("pod", vip()),
+        ("bystander", vip()),
+        ("bystander", vip6()),
+    ] {
+        clients.push(open(place, &target)?);
+    }
+    let dead = cluster.name(owner);
+    let held: usize = clients
+        .iter()
+        .map(|(_, before)| before.on(&dead).count())
+        .sum();
+    ensure!(held > 0, "no watch is on {dead}");
+    timeline.event(format!(
+        "{held} of {} watches of {name}, a pod on it and {} are on {dead}, which loses its power",
+        clients.len() * WATCHES,
+        cluster.name(bystander)
+    ));
+
+    let at = cluster.power_off(owner)?;
+    // As it is after a while: the kernel does not know any more where to send to.
+    let (ipv4, ipv6) = (cluster.host(owner).address(), cluster.host(owner).ipv6());
+    for address in [ipv4.to_string(), ipv6.to_string()] {
+        let forget = format!("ip neighbour delete {address} dev {NIC} || true");
+        sh(cluster.host(node), &forget)?;
+    }
+    let down = Down { server: &dead, at };
+    let mut last = 0;
+    for (watches, before) in &mut clients {
+        let after = watches.wait_for_verdict(at, Some(&dead))?;
+        let ends = after.on(&dead).filter_map(|watch| watch.ended_at);
+        last = last.max(ends.max().unwrap_or(0).saturating_sub(at) / 1_000_000);
+        outcome.take_watches(before, &after, Some(down));
+    }
+    let (told, cut) = (outcome.watches_reset_dead, outcome.watches_cut_living);
+    outcome.promise((told, cut) == (held, 0), || {
+        format!("{told} of {held} watches on {dead} were reset, and {cut} on living servers cut")
+    });
+    // The node is gone after `reset_after` (2 s), and its clients are asked then. A machine that is emulated takes longer for everything.
+    let limit = cluster.pace().timeout_secs * 1000;
+    outcome.promise(last < limit, || {
+        format!("the last watch on {dead} was told after {last} ms")
+    });
+    let counted = cluster.status(node)?.count("gone_reset");
+    outcome.promise(counted >= held as u64, || {
+        format!("{name} counted {counted} resets of {held} connections")
+    });
+    timeline.event(format!(
+        "{told} of them were reset, the last one after {last} ms; {name} counted {counted} resets"
+    ));
+    for target in &targets() {
+        reached_by(cluster, node, target)?;
+    }
+    reached_from(cluster, &pod)?;
     Ok(outcome)
 }

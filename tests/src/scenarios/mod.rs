@@ -107,6 +107,7 @@ pub const ALL: &[Scenario] = &[
     cleanup::SCENARIO,
     dual_stack::SCENARIO,
     local_clients::SCENARIO,
+    local_clients::DEAD_NODE,
     silent_duplicate::SCENARIO,
     mac_changed::SCENARIO,
     path_mtu::SCENARIO,

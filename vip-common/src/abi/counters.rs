@@ -148,6 +148,8 @@ counters! {
     GuardTested = "guard_tested",
     /// Test socket of the agent, seen at `connect`.
     ConnectTested = "connect_tested",
+    /// Segment of this node or its pods to a member that is gone: answered with a reset in its name.
+    GoneReset = "gone_reset",
 }
 
 impl Counter {

@@ -7,7 +7,7 @@ use crate::wire::time::BootNanos;
 /// Version of everything in this module. The agent stores it in
 /// [`Config::layout_version`](super::Config::layout_version), and does not adopt pinned maps that
 /// have another one.
-pub const LAYOUT_VERSION: u32 = 9;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// Ports of a bond whose Ethernet addresses the programs know.
 pub const MAX_BOND_PORTS: usize = 4;

@@ -1,9 +1,10 @@
 //! Searches in the [`State`], in loops whose bound the verifier sees.
 
+use super::backends::BackendMask;
 use super::limits::{MAX_BACKENDS, MAX_PORTS, MAX_VIPS};
 use super::service::{Service, Vip};
 use super::state::State;
-use crate::wire::addr::{Be32, Be128, Mac};
+use crate::wire::addr::{Be16, Be32, Be128, Mac};
 
 /// The VIP with this IPv4 address.
 #[inline(always)]
@@ -90,6 +91,41 @@ pub(crate) fn service<'v>(
         index += 1;
     }
     None
+}
+
+/// Whether any service of any VIP has this target.
+#[inline(always)]
+pub(crate) fn is_target(state: &State, port: Be16) -> bool {
+    let vips = (state.config.ipv4_count + state.config.ipv6_count) as usize;
+    let mut vip = 0;
+    while vip < vips.min(MAX_VIPS) {
+        let services = &state.vips[vip].services;
+        let count = (state.vips[vip].service_count as usize).min(MAX_PORTS);
+        let mut index = 0;
+        while index < count {
+            if services[index].target == port {
+                return true;
+            }
+            index += 1;
+        }
+        vip += 1;
+    }
+    false
+}
+
+/// Whether one of these nodes has this address as its own; this node does not count.
+#[inline(always)]
+pub(crate) fn is_own_address_of(state: &State, nodes: BackendMask, address: Be128) -> bool {
+    let count = (state.config.slot_count as usize).min(MAX_BACKENDS);
+    let mut index = 0;
+    while index < count {
+        let backend = &state.backends[index];
+        if backend.address == address || backend.other_address == address {
+            return index as u32 != state.config.own_index && nodes.has_index(index as u32);
+        }
+        index += 1;
+    }
+    false
 }
 
 /// Whether this Ethernet address is a peer's.

@@ -3,16 +3,17 @@
 use core::num::NonZeroU32;
 use std::vec::Vec;
 
-use super::addresses::{PORT, node_mac};
-use super::segment::{ACKNOWLEDGEMENT, SEQUENCE};
+use super::addresses::{PORT, node_address, node_address6, node_mac};
+use super::segment::{ACKNOWLEDGEMENT, SEQUENCE, checksums_are_right};
 use super::world::{NOW, World, backend};
 use crate::abi::{BackendMask, Counter, flag};
 use crate::egress;
 use crate::env::Socket;
 use crate::ingress::{Action, passage, untag};
 use crate::verdict::Kind;
+use crate::wire::addr::{Be32, Be128};
 use crate::wire::bfd::{self, ControlPacket};
-use crate::wire::tcp::{ACK, SYN};
+use crate::wire::tcp::{self, ACK, RST, SYN};
 
 /// Checks the rules for the input of a fuzzer: three bytes that set the node's state, then a frame.
 ///
@@ -171,10 +172,19 @@ fn ttl(frame: &[u8]) -> u8 {
 fn check_egress(world: &World, frame: &[u8]) {
     let mut after = Vec::from(frame);
     let verdict = egress::decide(&after, world);
-    let leaves = egress::apply(verdict, &mut after, world);
-    assert_eq!(leaves, verdict.kind() != egress::Kind::Drop, "{verdict:?}");
+    let action = egress::apply(verdict, &mut after, world);
+    let expected = match verdict.kind() {
+        egress::Kind::Drop => egress::Action::Drop,
+        egress::Kind::Reset | egress::Kind::Return => egress::Action::ComeIn,
+        _ => egress::Action::Leave,
+    };
+    assert_eq!(action, expected, "{verdict:?}");
+    if verdict.kind() == egress::Kind::Reset {
+        check_reset(world, frame, &after);
+        return;
+    }
     assert_eq!(after.len(), frame.len());
-    if leaves && !after.is_empty() {
+    if action == egress::Action::Leave && !after.is_empty() {
         // A second decision finds nothing more to rewrite in ARP.
         let again = egress::decide(&after, world).kind();
         assert!(
@@ -182,4 +192,39 @@ fn check_egress(world: &World, frame: &[u8]) {
             "{verdict:?}, then {again:?}"
         );
     }
+}
+
+/// Checks a reset that answers an outgoing segment.
+fn check_reset(world: &World, segment: &[u8], reset: &[u8]) {
+    let masks = &world.state.masks;
+    assert!(masks.no_forward.is_empty() && NOW < world.state.resets_until);
+    let (addresses, length, tcp) = if segment[12] == 8 {
+        (26, 4, 34)
+    } else {
+        (22, 16, 54)
+    };
+    let swapped = |at: usize, length: usize| {
+        let [one, other] = [at, at + length];
+        assert_eq!(reset[one..][..length], segment[other..][..length]);
+        assert_eq!(reset[other..][..length], segment[one..][..length]);
+    };
+    swapped(0, 6);
+    swapped(addresses, length);
+    swapped(tcp, 2);
+    assert_eq!(
+        reset[tcp + 4..][..4],
+        segment[tcp + 8..][..4],
+        "acknowledged"
+    );
+    assert_eq!(reset[tcp + 12..][..2], [0x50, RST]);
+    assert_eq!(reset.len(), tcp + tcp::LENGTH);
+    assert!(checksums_are_right(reset), "{reset:x?}");
+    let gone = (0..3).filter(|node| !masks.not_gone.contains(backend(*node)));
+    let member = &segment[addresses + length..][..length];
+    let member = match member.try_into() {
+        Ok(ipv4) => Be32::from_wire(ipv4).into(),
+        Err(_) => Be128::from_wire(member.try_into().expect("16 bytes")),
+    };
+    let mut own = gone.flat_map(|node| [node_address(node).into(), node_address6(node)]);
+    assert!(own.any(|address| address == member), "{member:?}");
 }

@@ -3,10 +3,11 @@
 use std::vec::Vec;
 
 use super::addresses::{
-    BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, PORT, VIP, VIP6, ipv6_address, node_mac,
+    BANNED, BANNED6, CLIENT, CLIENT_MAC, CLIENT6, PORT, VIP, VIP6, ipv6_address, node_address,
+    node_address6, node_mac,
 };
 use super::world::World;
-use crate::abi::Service;
+use crate::abi::{MAX_BACKENDS, Service};
 use crate::wire::addr::{Be16, Be32, Be128, Mac};
 use crate::wire::{ethernet, icmp, ipv4, ipv6, tcp};
 
@@ -66,6 +67,7 @@ impl Segment {
             Some(VIP) => VIP6,
             Some(CLIENT) => CLIENT6,
             Some(BANNED) => BANNED6,
+            Some(address) if let Some(node) = node_with(address) => node_address6(node),
             Some(address) => {
                 let [.., a, b] = address.to_wire();
                 ipv6_address(u16::from_be_bytes([a, b]))
@@ -193,6 +195,11 @@ impl Segment {
             .expect("every node is first somewhere");
         self
     }
+}
+
+/// The index of the node with this address.
+fn node_with(address: Be32) -> Option<usize> {
+    (0..MAX_BACKENDS).find(|node| node_address(*node) == address)
 }
 
 /// The sum of 16-bit words (RFC 1071) before it is folded.

@@ -32,8 +32,9 @@ impl Sum {
         Self(self.0 + (word & 0xffff_ffff) + (word >> 32))
     }
 
-    /// Adds the pseudo-header of IPv6 (RFC 8200, section 8.1). `length` is that of the upper-layer
-    /// packet, in bytes.
+    /// Adds the pseudo-header of IPv6 (RFC 8200, section 8.1), or that of IPv4 (RFC 9293, section
+    /// 3.1) for mapped addresses: their prefix is a word of ones, which is 0 in this sum. `length`
+    /// is that of the upper-layer packet, in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn pseudo_header(

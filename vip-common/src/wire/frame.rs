@@ -66,6 +66,13 @@ pub trait FrameMut: Frame {
     }
 }
 
+/// A frame that can be shortened.
+pub trait Shorten: FrameMut {
+    /// Cuts the frame off behind its first `length` bytes, which it has at least. False on failure:
+    /// it is as long as before then.
+    fn shorten(&mut self, length: usize) -> bool;
+}
+
 /// The sum of `length` bytes at `offset` in the frame. `None` if `length` is above `8 * BLOCKS` or
 /// no multiple of eight, or if the frame ends before.
 #[inline(always)]
@@ -146,5 +153,13 @@ impl FrameMut for Vec<u8> {
             self.drain(vlan::OFFSET..vlan::OFFSET + vlan::LENGTH);
         }
         there
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Shorten for Vec<u8> {
+    fn shorten(&mut self, length: usize) -> bool {
+        self.truncate(length);
+        self.len() == length
     }
 }

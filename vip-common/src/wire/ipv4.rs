@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::addr::{Be16, Be32};
+use crate::wire::checksum::Sum;
 
 /// Length of a header without options, in bytes.
 pub const LENGTH: usize = size_of::<Header>();
@@ -17,6 +18,9 @@ pub mod protocol {
 
 /// Mask of `MF` and of the fragment offset. At least one of the two is not 0 in a fragment.
 const FRAGMENT: Be16 = Be16::new(0x3fff);
+
+/// The flag `DF`.
+const DO_NOT_FRAGMENT: Be16 = Be16::new(0x4000);
 
 /// The header without its options.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -35,6 +39,41 @@ pub struct Header {
 }
 
 impl Header {
+    /// A header without options, of a datagram that may not be fragmented and therefore needs no
+    /// identification (RFC 6864). `payload_length` is in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(
+        source: Be32,
+        destination: Be32,
+        protocol: u8,
+        ttl: u8,
+        payload_length: u16,
+    ) -> Self {
+        let version_and_length = 0x45;
+        let total_length = Be16::new(LENGTH as u16 + payload_length);
+        // The prefix of a mapped address is a word of ones, which is 0 in this sum.
+        let sum = Sum::default()
+            .word(Be16::from_wire([version_and_length, 0]))
+            .word(total_length)
+            .word(DO_NOT_FRAGMENT)
+            .word(Be16::from_wire([ttl, protocol]))
+            .address(source.into())
+            .address(destination.into());
+        Self {
+            version_and_length,
+            tos: 0,
+            total_length: total_length.raw().to_ne_bytes(),
+            identification: [0; 2],
+            flags_and_offset: DO_NOT_FRAGMENT.raw().to_ne_bytes(),
+            ttl,
+            protocol,
+            checksum: sum.checksum().raw().to_ne_bytes(),
+            source: source.to_wire(),
+            destination: destination.to_wire(),
+        }
+    }
+
     /// The version, which must be 4.
     #[inline(always)]
     #[must_use]

@@ -18,4 +18,4 @@ pub mod time;
 pub mod vlan;
 pub mod vrrp;
 
-pub use self::frame::{Frame, FrameMut, blocks};
+pub use self::frame::{Frame, FrameMut, Shorten, blocks};

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::wire::addr::Be16;
-use crate::wire::checksum::adjusted;
+use crate::wire::checksum::{Sum, adjusted};
 
 /// Length of a header without options, in bytes.
 pub const LENGTH: usize = size_of::<Header>();
@@ -63,6 +63,26 @@ impl Ports {
 }
 
 impl Header {
+    /// A reset without options and data, from the first of these ports to the second, with this
+    /// sequence number in host byte order. `pseudo_header`: the sum of the pseudo-header of a
+    /// segment of [`LENGTH`] bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn reset([source, destination]: [Be16; 2], sequence: u32, pseudo_header: Sum) -> Self {
+        let mut header = Self {
+            source_port: source.raw().to_ne_bytes(),
+            destination_port: destination.raw().to_ne_bytes(),
+            sequence: sequence.to_be_bytes(),
+            data_offset: (LENGTH as u8 / 4) << 4,
+            flags: RST,
+            ..Self::zeroed()
+        };
+        let sum = pseudo_header.word(source).word(destination);
+        let sum = header.changeable().into_iter().fold(sum, Sum::word);
+        header.checksum = sum.checksum().raw().to_ne_bytes();
+        header
+    }
+
     /// The source port.
     #[inline(always)]
     #[must_use]
@@ -132,6 +152,16 @@ impl Header {
     #[must_use]
     pub fn acknowledges(&self) -> bool {
         self.flags & ACK != 0
+    }
+
+    /// Whether a host without the connection answers the segment with a reset whose sequence number
+    /// is the [acknowledgement number](Self::acknowledgement) (RFC 9293, section 3.10.7.1): the
+    /// segment acknowledges something and is no reset. No segment that [opens](Self::opens) a
+    /// connection does.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_answered_by_reset(&self) -> bool {
+        self.flags & (RST | ACK) == ACK
     }
 
     /// Whether the segment may acknowledge a SYN cookie: `bpf_tcp_check_syncookie`

@@ -680,15 +680,84 @@ fn the_guard_is_the_same_in_the_kernel() {
 
 /// Runs the frame through both guards, and wants the same verdict and frame.
 #[track_caller]
-fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) {
+fn guard_agrees(kernel: &mut Kernel, world: &World, frame: &[u8]) -> egress::Verdict {
     let mut expected = frame.to_vec();
     assert!(untag(&mut expected, world), "the tag is there");
     let verdict = egress::decide(&expected, world);
-    let leaves = egress::apply(verdict, &mut expected, world);
+    let action = egress::apply(verdict, &mut expected, world);
     let (result, out) = kernel.classify(EGRESS, frame);
-    assert_eq!(result == u32::MAX, leaves, "{verdict:?}");
-    assert!(leaves || result == 2, "{verdict:?}");
+    let found = match result {
+        u32::MAX => egress::Action::Leave,
+        2 => egress::Action::Drop,
+        7 => egress::Action::ComeIn,
+        other => panic!("tc action {other}"),
+    };
+    assert_eq!(found, action, "{verdict:?}");
     assert_eq!(out, expected, "{verdict:?}");
+    verdict
+}
+
+#[test]
+fn a_segment_to_a_member_that_is_gone_is_answered_by_a_reset_in_the_kernel() {
+    in_namespace(|| {
+        let mut world = World::new(3, 0);
+        let mut kernel = Kernel::new(&world);
+        let to = |node: usize, flags| Segment {
+            to: node_mac(node),
+            from: node_mac(0),
+            source: node_address(0).into(),
+            destination: node_address(node).into(),
+            ..Segment::new(0, 40_000, flags)
+        };
+        let in_the_name_of = |node: usize| Segment {
+            to: node_mac(0),
+            from: node_mac(0),
+            source: node_address(node).into(),
+            destination: node_address(0).into(),
+            ..Segment::new(0, 40_000, tcp::ACK)
+        };
+        let mapped = [false, true];
+        let states = [Seen::Up, Seen::Suspect, Seen::Away, Seen::Gone];
+        for (mapped, seen) in mapped.iter().flat_map(|m| states.map(|seen| (*m, seen))) {
+            world = world.seeing(1, seen);
+            if mapped {
+                world = world.mapping(443, PORT);
+            }
+            kernel.follow(&world);
+            let before = kernel.count(Counter::GoneReset);
+            for node in [1, 2] {
+                let mut frames = Vec::new();
+                for flags in [tcp::ACK, tcp::SYN, tcp::RST | tcp::ACK] {
+                    for segment in [to(node, flags), to(node, flags).ipv6()] {
+                        frames.extend([0, 1, 1400].map(|data| {
+                            let mut frame = segment.build();
+                            frame.resize(frame.len() + data, 0x17);
+                            (frame, flags == tcp::ACK, egress::Kind::Reset)
+                        }));
+                    }
+                }
+                let own = in_the_name_of(node);
+                let own = [own, own.ipv6()];
+                frames.extend(own.map(|own| (own.build(), true, egress::Kind::Return)));
+                for (frame, about, kind) in frames {
+                    let verdict = guard_agrees(&mut kernel, &world, &frame);
+                    let expected = if about && node == 1 && seen == Seen::Gone {
+                        kind
+                    } else {
+                        egress::Kind::Pass
+                    };
+                    assert_eq!(verdict.kind(), expected, "{seen:?}");
+                }
+            }
+            let counted = kernel.count(Counter::GoneReset) - before;
+            assert_eq!(counted, if seen == Seen::Gone { 6 } else { 0 });
+        }
+        // The agent does not say any more that it is gone.
+        world.state.resets_until = NOW;
+        kernel.follow(&world);
+        let verdict = guard_agrees(&mut kernel, &world, &to(1, tcp::ACK).build());
+        assert_eq!(verdict.kind(), egress::Kind::Pass);
+    });
 }
 
 #[test]

@@ -246,6 +246,7 @@ fn a_million_random_frames_reach_every_verdict_and_keep_their_length() {
         Counter::Redirected,
         Counter::GuardTested,
         Counter::ConnectTested,
+        Counter::GoneReset,
     ];
     for counter in Counter::ALL
         .iter()

@@ -62,6 +62,7 @@ impl Supervisor {
         if let Ok(view) = self.view().await {
             self.tell_of_itself(&view);
             self.assess(now, &view);
+            self.keep_reachable(view.gone.iter());
         }
         for change in self.segment.alarms.expire(now) {
             self.tell_change(Some(change));

@@ -64,6 +64,38 @@ impl Supervisor {
         Event::member_admitted(name)
     }
 
+    /// Makes the kernel go on to send to members that are gone, at the Ethernet addresses that they
+    /// had.
+    ///
+    /// The egress program answers what this node and its pods send to them with a reset, so that
+    /// their connections end at once. But it sees a frame only if the kernel knows where to send it,
+    /// and the kernel finds out within seconds that such a member answers no ARP. A connection may
+    /// send much later, a keepalive after 15 to 30 s for instance. So this is done again every two
+    /// seconds for as long as the member is gone.
+    pub(super) fn keep_reachable(&self, gone: impl IntoIterator<Item = BackendIndex>) {
+        for slot in gone {
+            let (Some(peer), Some(node)) = (self.peers.get(slot), self.desired.backends.get(slot))
+            else {
+                continue;
+            };
+            if peer.mac.is_unknown() {
+                continue;
+            }
+            let all = [node.address, node.other];
+            let all: Vec<IpAddr> = all
+                .into_iter()
+                .filter(|address| !address.is_unspecified())
+                .map(IpAddr::from)
+                .collect();
+            let (netlink, index, mac) = (self.netlink.clone(), self.nic.index, peer.mac.to_wire());
+            drop(spawn(async move {
+                if let Err(error) = netlink.confirm(index, &all, mac).await {
+                    tracing::debug!(?all, %error, "cannot confirm a neighbour");
+                }
+            }));
+        }
+    }
+
     /// A member has left, or was forgotten.
     pub(super) fn on_removed(&mut self, slot: BackendIndex, address: IpAddr) -> Event {
         self.checking.remove(slot);

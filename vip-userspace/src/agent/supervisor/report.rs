@@ -61,7 +61,10 @@ impl Supervisor {
                 Event::bfd_down(self.name(node), self.diagnosed(diagnostic))
             }
             Report::Away(node) => Event::node_away(self.name(node)),
-            Report::Gone(node) => Event::node_gone(self.name(node)),
+            Report::Gone(node) => {
+                self.keep_reachable([node]);
+                Event::node_gone(self.name(node))
+            }
             Report::Isolated(true) => Event::isolated(),
             Report::Isolated(false) => Event::not_isolated(),
             Report::Late(late) => Event::slow(late),

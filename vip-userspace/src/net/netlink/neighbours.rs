@@ -31,16 +31,54 @@ impl Netlink {
     }
 
     /// The kernel's neighbours, each with the index of its interface.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
     pub(in crate::net) async fn all_neighbours(&self) -> Result<Vec<(u32, Neighbour)>, NetError> {
-        let request = self.handle.neighbours().get();
-        let messages: Vec<NeighbourMessage> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list neighbours"))?;
+        let entries = self.entries().await?;
         let entry =
             |message: &NeighbourMessage| Some((message.header.ifindex, neighbour(message)?));
-        Ok(messages.iter().filter_map(entry).collect())
+        Ok(entries.iter().filter_map(entry).collect())
+    }
+
+    /// The kernel's neighbours, as it tells them.
+    async fn entries(&self) -> Result<Vec<NeighbourMessage>, NetError> {
+        let request = self.handle.neighbours().get();
+        let messages = request.execute().try_collect().await;
+        messages.map_err(refused("list neighbours"))
+    }
+
+    /// Makes the kernel believe for a while, some 30 s by default (`base_reachable_time_ms`), that
+    /// these addresses are reachable at this Ethernet address of an interface. After that it asks
+    /// again by itself. An entry that the operator made permanent stays as it is.
+    ///
+    /// # Errors
+    /// The kernel refuses: no `CAP_NET_ADMIN`, or the interface is down or gone.
+    pub async fn confirm(
+        &self,
+        nic_index: u32,
+        addresses: &[IpAddr],
+        mac: [u8; 6],
+    ) -> Result<(), NetError> {
+        let entries = self.entries().await?;
+        let is_fixed = |address: IpAddr| {
+            entries.iter().any(|entry| {
+                let fixed = [NeighbourState::Permanent, NeighbourState::Noarp];
+                entry.header.ifindex == nic_index
+                    && fixed.contains(&entry.header.state)
+                    && neighbour(entry).is_some_and(|found| found.address == address)
+            })
+        };
+        for &address in addresses.iter().filter(|address| !is_fixed(**address)) {
+            let request = self.handle.neighbours().add(nic_index, address);
+            let request = request
+                .state(NeighbourState::Reachable)
+                .link_layer_address(&mac)
+                .replace();
+            let done = request.execute().await;
+            done.map_err(refused(format!("confirm neighbour {address}")))?;
+        }
+        Ok(())
     }
 
     /// Makes the kernel find out, or confirm, where `address` is on an interface. The answer

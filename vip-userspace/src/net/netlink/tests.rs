@@ -242,6 +242,40 @@ fn a_neighbour_that_does_not_answer_has_no_mac() {
 }
 
 #[test]
+fn a_neighbour_that_does_not_answer_is_confirmed_and_a_permanent_entry_stays() {
+    testing::in_two_namespaces(async |pair| {
+        pair.enter(Side::A);
+        let netlink = Netlink::connect().unwrap();
+        let nic = nic(&netlink).await;
+        let mut events = netlink.watch(nic.index).unwrap();
+        let nobody = IpAddr::from([10, 9, 0, 77]);
+        let by_ipv6 = "fd77::77".parse().unwrap();
+        let fixed = IpAddr::from([10, 9, 0, 78]);
+        testing::ip(&format!(
+            "neighbour add {fixed} lladdr 02:00:00:00:00:99 dev a0 nud permanent"
+        ));
+        netlink.resolve(nic.index, nobody).await.unwrap();
+        let unknown = Neighbour {
+            address: nobody,
+            mac: None,
+        };
+        until(&mut events, |event| *event == NetEvent::Neighbour(unknown)).await;
+        let mac = [2, 0, 0, 0, 0, 0x77];
+        // Again, as the agent does it every two seconds.
+        for _ in 0..2 {
+            let all = [nobody, by_ipv6, fixed];
+            netlink.confirm(nic.index, &all, mac).await.unwrap();
+        }
+        for address in [nobody, by_ipv6] {
+            let shown = testing::ip(&format!("neighbour show {address} dev a0"));
+            assert!(shown.contains("02:00:00:00:00:77 REACHABLE"), "{shown}");
+        }
+        let shown = testing::ip(&format!("neighbour show {fixed} dev a0"));
+        assert!(shown.contains("02:00:00:00:00:99 PERMANENT"), "{shown}");
+    });
+}
+
+#[test]
 fn carrier_link_and_address_changes_are_told_of() {
     testing::in_two_namespaces(async |pair| {
         pair.enter(Side::A);
