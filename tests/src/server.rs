@@ -60,6 +60,9 @@ struct Mode {
 /// Time between two events of a watch.
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The same of a watch of things that seldom change: thousands of them keep no processor busy.
+const RARE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// An endless body: a line of JSON at each interval.
 struct Events {
     server: Arc<str>,
@@ -91,6 +94,15 @@ fn is_authorized<B>(request: &Request<B>, token_file: Option<&PathBuf>) -> bool 
     })
 }
 
+fn events(name: &Arc<str>, interval: Duration) -> Response<BoxBody<Bytes, Infallible>> {
+    let events = Events {
+        server: Arc::clone(name),
+        sequence: 0,
+        interval: tokio::time::interval(interval),
+    };
+    Response::new(events.boxed())
+}
+
 fn answer(path: &str, name: &Arc<str>, readyz: StatusCode) -> Response<BoxBody<Bytes, Infallible>> {
     let text = |status, text: &str| {
         let mut response = Response::new(Full::new(Bytes::from(text.to_owned())).boxed());
@@ -103,14 +115,8 @@ fn answer(path: &str, name: &Arc<str>, readyz: StatusCode) -> Response<BoxBody<B
         "/whoami" => text(StatusCode::OK, name),
         // Some dozens of full segments.
         "/big" => text(StatusCode::OK, &"x".repeat(64 << 10)),
-        "/watch" => Response::new(
-            Events {
-                server: Arc::clone(name),
-                sequence: 0,
-                interval: tokio::time::interval(EVENT_INTERVAL),
-            }
-            .boxed(),
-        ),
+        "/watch" => events(name, EVENT_INTERVAL),
+        "/watch/rare" => events(name, RARE_INTERVAL),
         _ => text(StatusCode::NOT_FOUND, "not found"),
     }
 }

@@ -170,6 +170,22 @@ impl Watches {
         Self::open_by(cluster, host, target, ports.len(), &options)
     }
 
+    /// Opens them for things that seldom change, on stand-ins: thousands of them. TCP asks after the
+    /// peer as in [`open_with`](Self::open_with).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_rare(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        count: usize,
+        keepalive: u64,
+    ) -> Result<(Self, Snapshot)> {
+        let keepalive = ["--keepalive-secs", &keepalive.to_string()];
+        Self::open_path(cluster, host, target, count, "/watch/rare", &keepalive)
+    }
+
     fn open_by(
         cluster: &Cluster,
         host: &dyn Host,
@@ -177,9 +193,21 @@ impl Watches {
         count: usize,
         options: &[&str],
     ) -> Result<(Self, Snapshot)> {
+        let path = cluster.watch_path();
+        Self::open_path(cluster, host, target, count, path, options)
+    }
+
+    fn open_path(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        count: usize,
+        path: &str,
+        options: &[&str],
+    ) -> Result<(Self, Snapshot)> {
         let mut command = cluster.client(host, "watch", target);
         command
-            .args(["--path", cluster.watch_path()])
+            .args(["--path", path])
             .args(["--count", &count.to_string()])
             .args(options);
         let name = format!("watches on {}", host.name());

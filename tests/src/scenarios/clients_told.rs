@@ -75,6 +75,9 @@ enum Which {
 /// Time between two questions of TCP after the peer, in seconds: longer than the test may take.
 const KEEPALIVE: u64 = 600;
 
+/// More than these would keep the processors busy with their events.
+const MANY_WATCHES: usize = 1000;
+
 /// The fast profile of docs/operations.md.
 fn fast() -> Plan {
     Plan {
@@ -111,7 +114,11 @@ struct Held {
 impl Held {
     /// Opens idle watches.
     fn open(cluster: &Cluster, host: &dyn Host, target: &str, count: usize) -> Result<Self> {
-        let (watches, before) = Watches::open_with(cluster, host, target, count, KEEPALIVE)?;
+        let open = match count {
+            ..=MANY_WATCHES => Watches::open_with,
+            _ => Watches::open_rare,
+        };
+        let (watches, before) = open(cluster, host, target, count, KEEPALIVE)?;
         Ok(Self {
             who: format!("{} to {target}", host.name()),
             watches,
@@ -184,13 +191,14 @@ fn strike(
     }
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
-    let told = cluster.vip(owner, &["events", "--json"])?;
-    outcome.promise(told.contains("clients_told"), || {
-        format!(
-            "{} has no event of clients that were told",
-            cluster.name(owner)
-        )
-    });
+    let told = until("the owner says whom it has told", PATIENCE, || {
+        let events = cluster.vip(owner, &["events"])?;
+        let told = events
+            .lines()
+            .find(|line| line.contains("clients that it is gone"));
+        Ok(told.map(str::to_owned))
+    })?;
+    timeline.event(format!("{}: {told}", cluster.name(owner)));
     Ok(())
 }
 

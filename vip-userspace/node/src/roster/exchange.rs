@@ -24,7 +24,7 @@ const SILENT: Duration = Duration::from_secs(3);
 /// Messages with changes that wait for a peer at most. Of more, the digests tell.
 const BACKLOG: usize = 64;
 
-/// How often clients that have answered are told to each peer: nobody asks again for what was lost.
+/// How often clients that have answered are told to each peer: nobody asks for what was lost.
 const REPEATS: usize = 2;
 
 /// What became of a message.
@@ -76,6 +76,8 @@ pub struct Exchange {
     run: Instance,
     own: Own,
     peers: BTreeMap<IpAddr, Peer>,
+    /// Clients that have answered, and how often the peers are still to be told.
+    answered: [Vec<Key>; REPEATS],
 }
 
 impl Exchange {
@@ -86,6 +88,7 @@ impl Exchange {
             run,
             own: Own::default(),
             peers: BTreeMap::new(),
+            answered: Default::default(),
         }
     }
 
@@ -109,15 +112,9 @@ impl Exchange {
         }
     }
 
-    /// Tells the peers that these clients have answered.
-    pub fn answered(&mut self, now: BootNanos, names: &[Key]) {
-        for peer in self.peers.values_mut().filter(|peer| peer.is_heard(now)) {
-            for _ in 0..REPEATS {
-                let parts = names.chunks(MAX_ANSWERED);
-                let bodies = parts.map(|part| Body::Answered(part.to_vec()));
-                peer.backlog.extend(bodies);
-            }
-        }
+    /// The peers are to be told that these clients have answered.
+    pub fn answered(&mut self, names: &[Key]) {
+        self.answered[0].extend(names);
     }
 
     /// Takes in a message of a host.
@@ -167,6 +164,7 @@ impl Exchange {
 
     /// The messages that are due, `most` at most, and for whom they are.
     pub fn send(&mut self, now: BootNanos, most: usize) -> Vec<(IpAddr, Message)> {
+        self.tell_answered(now);
         let mut due = Vec::new();
         let digests = self.own.digests();
         for (address, peer) in &mut self.peers {
@@ -200,6 +198,19 @@ impl Exchange {
             }
         }
         due
+    }
+
+    fn tell_answered(&mut self, now: BootNanos) {
+        let names = self.answered.concat();
+        self.answered.rotate_right(1);
+        self.answered[0].clear();
+        let bodies = names.chunks(MAX_ANSWERED);
+        let bodies: Vec<Body> = bodies.map(|part| Body::Answered(part.to_vec())).collect();
+        for peer in self.peers.values_mut().filter(|peer| peer.is_heard(now)) {
+            for body in bodies.iter().rev() {
+                peer.backlog.push_front(body.clone());
+            }
+        }
     }
 
     /// When the next message is due, at the latest.

@@ -7,7 +7,7 @@
 //! been sent (`tcp_send_dupack`, net/ipv4/tcp_input.c). The third segment is a SYN-ACK that fits
 //! nothing: it is answered also where the numbers of the roster are old (RFC 5961, section 4.2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
@@ -23,16 +23,34 @@ pub enum Probe {
     SynAck,
 }
 
-/// When a client that has not answered is asked, from the first time on, and by what. A member may
-/// have been silent for a shorter time than the others when the first segment was sent, and the row
-/// ended in a drop; or a segment was lost.
-const ROUNDS: [(Duration, Probe); 6] = [
-    (Duration::ZERO, Probe::KeepAlive),
-    (Duration::from_millis(250), Probe::KeepAlive),
-    (Duration::from_millis(600), Probe::SynAck),
-    (Duration::from_millis(1500), Probe::KeepAlive),
-    (Duration::from_secs(3), Probe::SynAck),
-    (Duration::from_secs(6), Probe::KeepAlive),
+/// A time after the first question, who is asked then, and by what.
+struct Round {
+    after: Duration,
+    probe: Probe,
+    /// Those who have answered are asked, too: the reset may have been lost on its way to them.
+    all: bool,
+}
+
+impl Round {
+    const fn new(milliseconds: u64, probe: Probe, all: bool) -> Self {
+        Self {
+            after: Duration::from_millis(milliseconds),
+            probe,
+            all,
+        }
+    }
+}
+
+/// When clients are asked. Who does not answer is asked again: a member may have been silent for a
+/// shorter time than the others when the first segment was sent, and the row ended in a drop; or a
+/// segment was lost.
+const ROUNDS: [Round; 6] = [
+    Round::new(0, Probe::KeepAlive, true),
+    Round::new(250, Probe::KeepAlive, false),
+    Round::new(600, Probe::SynAck, true),
+    Round::new(1500, Probe::KeepAlive, false),
+    Round::new(3000, Probe::SynAck, false),
+    Round::new(6000, Probe::KeepAlive, false),
 ];
 
 /// From the first segment until the outcome is told if not all have answered.
@@ -68,10 +86,9 @@ pub struct Outcome {
 }
 
 struct Group {
+    all: BTreeMap<Key, Connection>,
     /// Those that have not answered.
-    open: BTreeMap<Key, Connection>,
-    asked: usize,
-    answered: usize,
+    open: BTreeSet<Key>,
     /// Nothing is sent: another node does it.
     held: bool,
     /// When the first segment was sent.
@@ -80,8 +97,10 @@ struct Group {
     last: Option<BootNanos>,
     /// The outcome was told.
     is_told: bool,
-    /// The round that is under way or next.
+    /// Number of the next round.
     round: usize,
+    /// Rounds are for those that have answered, too, as [`Round::all`] says.
+    whole: bool,
     /// When the rounds began.
     rounds_begun: BootNanos,
     /// Those that are to be sent in this round.
@@ -118,17 +137,17 @@ impl<G: Ord + Copy> Nudges<G> {
         connections: impl IntoIterator<Item = Connection>,
     ) {
         let connections = connections.into_iter().map(|one| (one.key(), one));
-        let open: BTreeMap<Key, Connection> = connections.collect();
+        let all: BTreeMap<Key, Connection> = connections.collect();
         let begun = Group {
-            asked: open.len(),
-            answered: 0,
+            open: all.keys().copied().collect(),
+            all,
             queue: Vec::new(),
-            open,
             held,
             begun: None,
             last: None,
             is_told: false,
             round: 0,
+            whole: true,
             rounds_begun: now,
             no_way: Vec::new(),
             again: BootNanos::ZERO,
@@ -147,7 +166,7 @@ impl<G: Ord + Copy> Nudges<G> {
         for (_, group) in groups {
             if group.held != held {
                 group.held = held;
-                group.restart(now);
+                group.restart(now, true);
             }
         }
     }
@@ -155,7 +174,7 @@ impl<G: Ord + Copy> Nudges<G> {
     /// Something has changed in the cluster: a row that has ended in a drop may end in a reset now.
     pub fn again(&mut self, now: BootNanos) {
         for group in self.groups.values_mut() {
-            group.restart(now);
+            group.restart(now, false);
         }
     }
 
@@ -163,8 +182,7 @@ impl<G: Ord + Copy> Nudges<G> {
     pub fn answered(&mut self, now: BootNanos, key: Key) -> bool {
         let mut found = false;
         for group in self.groups.values_mut() {
-            if group.open.remove(&key).is_some() {
-                group.answered += 1;
+            if group.open.remove(&key) {
                 group.last = Some(now);
                 found = true;
             }
@@ -177,7 +195,7 @@ impl<G: Ord + Copy> Nudges<G> {
         let groups = self.groups.values_mut();
         if let Some(group) = groups
             .into_iter()
-            .find(|group| group.open.contains_key(&key))
+            .find(|group| group.all.contains_key(&key))
         {
             if group.no_way.is_empty() {
                 group.again = now.after(NO_WAY);
@@ -198,12 +216,15 @@ impl<G: Ord + Copy> Nudges<G> {
                 let Some(key) = group.queue.pop() else {
                     break;
                 };
-                let Some(connection) = group.open.get(&key) else {
+                let round = &ROUNDS[group.round - 1];
+                let probe = round.probe;
+                if !group.is_for_all(round) && !group.open.contains(&key) {
+                    continue;
+                }
+                let Some(&connection) = group.all.get(&key) else {
                     continue;
                 };
                 group.begun.get_or_insert(now);
-                let (_, probe) = ROUNDS[group.round - 1];
-                let connection = *connection;
                 nudges.push(Nudge { connection, probe });
             }
         }
@@ -229,8 +250,8 @@ impl<G: Ord + Copy> Nudges<G> {
             if group.open.is_empty() || now.since(begun) >= SETTLED {
                 group.is_told = true;
                 let outcome = Outcome {
-                    asked: group.asked,
-                    answered: group.answered,
+                    asked: group.all.len(),
+                    answered: group.all.len() - group.open.len(),
                     after: group.last.map_or(Duration::ZERO, |last| last.since(begun)),
                 };
                 outcomes.push((*name, outcome));
@@ -243,7 +264,7 @@ impl<G: Ord + Copy> Nudges<G> {
     #[must_use]
     pub fn waits(&self, now: BootNanos) -> bool {
         let waits = |group: &Group| {
-            let end = ROUNDS[ROUNDS.len() - 1].0 + SETTLED;
+            let end = ROUNDS[ROUNDS.len() - 1].after + SETTLED;
             !group.open.is_empty() && now.since(group.rounds_begun) < end
         };
         self.groups.values().any(waits)
@@ -251,12 +272,20 @@ impl<G: Ord + Copy> Nudges<G> {
 }
 
 impl Group {
-    /// Begins with the first round, if not all have answered.
-    fn restart(&mut self, now: BootNanos) {
+    /// Begins with the first round, if not all have answered. `whole`: for those that have, too.
+    fn restart(&mut self, now: BootNanos, whole: bool) {
+        if self.open.is_empty() {
+            return;
+        }
         self.round = 0;
+        self.whole = whole;
         self.rounds_begun = now;
         self.queue.clear();
         self.no_way.clear();
+    }
+
+    const fn is_for_all(&self, round: &Round) -> bool {
+        self.whole && round.all
     }
 
     /// Begins the next round, if it is due.
@@ -264,11 +293,15 @@ impl Group {
         if !self.no_way.is_empty() && self.again <= now && self.queue.is_empty() {
             self.queue = std::mem::take(&mut self.no_way);
         }
-        let Some((after, _)) = ROUNDS.get(self.round) else {
+        let Some(round) = ROUNDS.get(self.round) else {
             return;
         };
-        if self.queue.is_empty() && self.rounds_begun.after(*after) <= now {
-            self.queue = self.open.keys().rev().copied().collect();
+        if self.queue.is_empty() && self.rounds_begun.after(round.after) <= now {
+            self.queue = if self.is_for_all(round) {
+                self.all.keys().rev().copied().collect()
+            } else {
+                self.open.iter().rev().copied().collect()
+            };
             self.no_way.clear();
             self.round += 1;
         }
@@ -278,14 +311,15 @@ impl Group {
         if !self.queue.is_empty() {
             return Some(BootNanos::ZERO);
         }
-        if self.open.is_empty() {
-            return (!self.is_told && self.begun.is_some()).then_some(BootNanos::ZERO);
-        }
         let again = (!self.no_way.is_empty()).then_some(self.again);
-        let round = ROUNDS.get(self.round);
-        let round = round.map(|(after, _)| self.rounds_begun.after(*after));
-        let settled = self.begun.filter(|_| !self.is_told);
-        let settled = settled.map(|begun| begun.after(SETTLED));
-        again.into_iter().chain(round).chain(settled).min()
+        let mut rounds = ROUNDS.iter().skip(self.round);
+        let round = rounds.find(|round| self.is_for_all(round) || !self.open.is_empty());
+        let round = round.map(|round| self.rounds_begun.after(round.after));
+        let untold = self.begun.filter(|_| !self.is_told);
+        let told = untold.map(|begun| match self.open.is_empty() {
+            true => BootNanos::ZERO,
+            false => begun.after(SETTLED),
+        });
+        again.into_iter().chain(round).chain(told).min()
     }
 }

@@ -376,7 +376,7 @@ impl Keeper {
         }
         let now = now();
         let new = self.count_answers(now, &names);
-        self.exchange.answered(now, &new);
+        self.exchange.answered(&new);
     }
 
     fn count_answers(&mut self, now: BootNanos, names: &[Key]) -> Vec<Key> {
