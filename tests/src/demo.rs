@@ -92,12 +92,12 @@ pub fn up() -> Result<()> {
 /// The table for people.
 fn table(outcomes: &[Outcome]) -> String {
     let mut text = format!(
-        "\n{:18} {:>8} {:>6} {:>6} {:>7} {:>7} {:>10} {:>10}\n",
-        "scenario", "requests", "failed", "lost", "gap ms", "watches", "cut", "reset"
+        "\n{:18} {:>8} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>8}\n",
+        "scenario", "requests", "failed", "lost", "gap ms", "watches", "cut", "reset", "told ms"
     );
     for o in outcomes {
         text += &format!(
-            "{:18} {:>8} {:>6} {:>6} {:>7} {:>7} {:>10} {:>10}\n",
+            "{:18} {:>8} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>8}\n",
             o.name,
             o.requests,
             o.failed,
@@ -105,13 +105,16 @@ fn table(outcomes: &[Outcome]) -> String {
             o.gap_ms,
             o.watches,
             o.watches_cut_living,
-            o.watches_reset_dead
+            o.watches_reset_dead,
+            o.told_ms
+                .map_or_else(|| "-".to_owned(), |ms| ms.to_string())
         );
     }
     text += "\nfailed: requests that failed, without those lost.\n\
              lost:   requests whose connection was open to the server that went down.\n\
              gap:    longest time between two answers.\n\
              cut:    watches that ended although their server lives.\n\
-             reset:  watches whose server went down and whose client was told so.\n";
+             reset:  watches whose server went down and whose client was told so.\n\
+             told:   from the moment at which it went down to the last of these.\n";
     text
 }

@@ -26,6 +26,9 @@ pub struct Outcome {
     pub watches_cut_living: usize,
     /// Watches that were told that their server is gone.
     pub watches_reset_dead: usize,
+    /// From the moment at which that server went down to the last of these notices, in ms; `None` if
+    /// there was none.
+    pub told_ms: Option<u64>,
     /// Promises that were not kept.
     #[serde(skip)]
     pub violations: Vec<String>,
@@ -80,7 +83,14 @@ impl Outcome {
             let on_dead = down.is_some_and(|down| before.server.as_deref() == Some(down.server));
             match (&after.ended, on_dead) {
                 (Some(_), false) => self.watches_cut_living += 1,
-                (Some(how), true) if how == "reset" || how == "eof" => self.watches_reset_dead += 1,
+                (Some(how), true) if how == "reset" || how == "eof" => {
+                    self.watches_reset_dead += 1;
+                    let at = down.map_or(0, |down| down.at);
+                    let told = after
+                        .ended_at
+                        .map(|told| told.saturating_sub(at) / 1_000_000);
+                    self.told_ms = self.told_ms.max(told);
+                }
                 _ => {}
             }
         }
@@ -151,6 +161,7 @@ mod tests {
             server: Some((*server).to_owned()),
             opened: Some(1),
             ended: ended.map(str::to_owned),
+            ended_at: ended.map(|_| 7_000_000),
             ..Watch::default()
         };
         Snapshot {
@@ -171,13 +182,14 @@ mod tests {
         let mut outcome = Outcome::new("test");
         let down = Down {
             server: "n1",
-            at: 0,
+            at: 2_000_000,
         };
         outcome.take_watches(&before, &after, Some(down));
         assert_eq!(outcome.watches, 4);
         assert_eq!(outcome.watches_cut_living, 1);
         // A time-out is no notice: the client had to find out by itself.
         assert_eq!(outcome.watches_reset_dead, 1);
+        assert_eq!(outcome.told_ms, Some(5));
     }
 
     #[test]

@@ -136,8 +136,8 @@ impl Watches {
         target: &str,
         count: usize,
     ) -> Result<(Self, Snapshot)> {
-        // Every second, so that a scenario does not wait as long as client-go does (30 s).
-        Self::open_with(cluster, host, target, count, 1)
+        // As Go does, and so kubelet and kubectl.
+        Self::open_with(cluster, host, target, count, 15)
     }
 
     /// Opens them with another time between two questions after the peer, in seconds.
@@ -166,7 +166,7 @@ impl Watches {
         ports: &Range<u16>,
     ) -> Result<(Self, Snapshot)> {
         let from = &ports.start.to_string();
-        let options = ["--keepalive-secs", "1", "--from", from];
+        let options = ["--keepalive-secs", "15", "--from", from];
         Self::open_by(cluster, host, target, ports.len(), &options)
     }
 
