@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::first_start;
+use crate::clock::boot_now;
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::pod::{Pod, Routing};
@@ -24,9 +25,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 pub(super) const DEAD_NODE: Scenario = Scenario {
     name: "local_clients_of_a_dead_node",
-    promise: "local_clients_of_a_dead_node_are_reset_as_soon_as_they_send",
+    promise: "local_clients_of_a_dead_node_are_told",
     tests: &[Test::netns(Plan::dual_stack).on_kernels(When::Asked)],
     run: lose_their_node,
+};
+
+pub(super) const DEAD_SERVER: Scenario = Scenario {
+    name: "local_clients_of_a_dead_server",
+    promise: "local_clients_of_the_own_server_are_told_after_another_node_has_died",
+    tests: &[Test::netns(Plan::default)],
+    run: lose_their_server,
 };
 
 /// Connections made for each statement.
@@ -135,6 +143,52 @@ const KEEPALIVE: u64 = 600;
 
 /// Watches of each client. Of those of a node without a server, each goes to one of two others.
 const WATCHES: usize = 16;
+
+/// Another node loses its power first, and then the server of the node itself ends: its programs and a
+/// pod were connected to that one.
+fn lose_their_server(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(DEAD_SERVER.name);
+    let owner = cluster.owner()?;
+    let node = super::steps::another_than(cluster, owner);
+    let name = cluster.name(node);
+    let pod = Pod::start(cluster, node, Routing::Masqueraded)?;
+    let inside = pod.on(cluster);
+    let mut clients = Vec::new();
+    for host in [cluster.host(node), &inside] {
+        let (watches, before) = Watches::open_with(cluster, host, &vip(), WATCHES, KEEPALIVE)?;
+        ensure!(before.on(&name).count() == WATCHES, "all are on {name}");
+        clients.push((watches, before));
+    }
+    cluster.power_off(owner)?;
+    cluster.wait_for_status("the owner is gone", &[node], |own, _, status| {
+        status.node(own.host(owner)).is_some_and(|node| node.gone)
+    })?;
+    for (watches, before) in &mut clients {
+        let after = watches.wait_for_verdict(boot_now(), None)?;
+        outcome.take_watches(before, &after, None);
+    }
+    let cut = outcome.watches_cut_living;
+    outcome.promise(cut == 0, || {
+        format!("{cut} watches of {name} were cut by another node's end")
+    });
+    let at = cluster.kill_server(node);
+    let down = Down { server: &name, at };
+    for (watches, before) in &mut clients {
+        let after = watches.wait_for_verdict(at, Some(&name))?;
+        outcome.take_watches(before, &after, Some(down));
+    }
+    let told = outcome.watches_reset_dead;
+    outcome.promise(told == 2 * WATCHES, || {
+        format!("{told} of {} watches on {name} were reset", 2 * WATCHES)
+    });
+    timeline.event(format!(
+        "{} lost its power, and then {name} its server: {told} watches of {name} and a pod were told",
+        cluster.name(owner)
+    ));
+    reached_by(cluster, node, &vip())?;
+    reached_from(cluster, &pod)?;
+    Ok(outcome)
+}
 
 /// A node's own server is dead, so it and a pod behind its NAT use those of the two others, one of
 /// which loses its power. Nobody but their own node can tell them.

@@ -108,6 +108,7 @@ pub const ALL: &[Scenario] = &[
     dual_stack::SCENARIO,
     local_clients::SCENARIO,
     local_clients::DEAD_NODE,
+    local_clients::DEAD_SERVER,
     silent_duplicate::SCENARIO,
     mac_changed::SCENARIO,
     path_mtu::SCENARIO,

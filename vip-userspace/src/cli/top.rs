@@ -151,7 +151,10 @@ impl View {
         let nodes = status.nodes.len() as u16;
         let [head, table, events, foot] = Layout::vertical([
             Constraint::Length(
-                (6 + status.faults.len() + status.alarms.len() + status.warnings().len()) as u16,
+                (6 + usize::from(status.rosters.is_some())
+                    + status.faults.len()
+                    + status.alarms.len()
+                    + status.warnings().len()) as u16,
             ),
             Constraint::Length(nodes + 3),
             Constraint::Min(EVENTS.min(3)),
@@ -213,6 +216,10 @@ impl View {
                 style(severity),
             ));
         };
+        if let Some(rosters) = &status.rosters {
+            let text = rosters.text(&status.nodes);
+            add("Clients", &text, Severity::Info);
+        }
         for fault in &status.faults {
             add("Fault", fault, Severity::Error);
         }

@@ -7,7 +7,9 @@ use super::Datapath;
 use super::attach::has_tcx;
 use super::desired::DesiredState;
 use super::error::DatapathError;
+use super::loader::Loader;
 use super::object::{INGRESS, TC_INGRESS};
+use super::roster::Roster;
 
 /// What a kernel offers beyond what the programs cannot do without. Found by trying, since
 /// distributions bring features to kernels with older numbers.
@@ -20,6 +22,8 @@ pub struct Features {
     pub tcx: bool,
     /// Programs for local sockets.
     pub redirection: bool,
+    /// Iterators over TCP sockets, by which clients of a dead node are known (Linux 5.9, with BTF).
+    pub roster: bool,
 }
 
 impl Features {
@@ -36,6 +40,7 @@ impl Features {
             frags: name == INGRESS,
             tcx: has_tcx("lo"),
             redirection: datapath.no_redirection.is_none(),
+            roster: Roster::load(&mut Loader::default()).is_ok(),
         })
     }
 }

@@ -45,6 +45,7 @@ fn kernel_findings(release: &str, features: Features) -> Vec<Finding> {
         frags,
         tcx,
         redirection,
+        roster,
     } = features;
     let lacks: Vec<&str> = [
         (!tcx).then_some("without tcx: clsact is used"),
@@ -66,6 +67,14 @@ fn kernel_findings(release: &str, features: Features) -> Vec<Finding> {
              the VIP go to this node's own server",
         ));
     }
+    if !roster {
+        findings.push(finding(
+            Grade::Warning,
+            "kernel",
+            "refuses the program that reads connections (it needs Linux 5.9 with BTF): clients that \
+             wait for something are not told when this node dies, before they send",
+        ));
+    }
     findings
 }
 
@@ -75,7 +84,8 @@ fn btf() -> Finding {
         false => finding(
             Grade::Warning,
             "BTF",
-            "no /sys/kernel/btf/vmlinux: the programs load, bpftool shows less of them",
+            "no /sys/kernel/btf/vmlinux: bpftool shows less of the programs, and this node's connections \
+             are not known to the others",
         ),
     }
 }
@@ -204,6 +214,7 @@ mod tests {
             frags: true,
             tcx: true,
             redirection: true,
+            roster: true,
         };
         let text = |features| {
             let findings = kernel_findings("5.10", features);
@@ -217,11 +228,13 @@ mod tests {
             frags: false,
             tcx: false,
             redirection: false,
+            roster: false,
         };
-        let [first, second] = &text(old)[..] else {
-            panic!("two findings");
+        let [first, second, third] = &text(old)[..] else {
+            panic!("three findings");
         };
         assert!(first.contains("clsact") && first.contains("one buffer"));
         assert!(second.contains("local sockets"));
+        assert!(third.contains("wait"));
     }
 }
