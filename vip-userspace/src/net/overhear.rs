@@ -74,7 +74,13 @@ pub async fn overhear(nic: &Nic, router: Router) -> Result<BTreeMap<IpAddr, Over
         let mut buffer = [0; FRAME];
         for _ in 0..MOST {
             let frame = socket.receive(&mut buffer).await?;
-            let Some(packet) = parse(frame).filter(|packet| packet.source != nic.address) else {
+            // What is for another host's address comes here if that was this host's before: the others
+            // may not have learned of it.
+            let is_for_this = |packet: &Packet| {
+                packet.source != nic.address
+                    && (packet.destination == nic.address || packet.destination.is_multicast())
+            };
+            let Some(packet) = parse(frame).filter(is_for_this) else {
                 continue;
             };
             match packet.said {
@@ -102,6 +108,7 @@ pub async fn overhear(nic: &Nic, router: Router) -> Result<BTreeMap<IpAddr, Over
 /// A packet of one of the two protocols.
 struct Packet {
     source: IpAddr,
+    destination: IpAddr,
     ttl: u8,
     said: Said,
 }
@@ -139,7 +146,12 @@ fn parse(frame: &[u8]) -> Option<Packet> {
         UDP => Said::Bfd(ControlPacket::parse(payload.get(UDP_LENGTH..)?).ok()?),
         _ => return None,
     };
-    Some(Packet { source, ttl, said })
+    Some(Packet {
+        source,
+        destination,
+        ttl,
+        said,
+    })
 }
 
 const BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
