@@ -164,7 +164,7 @@ impl Held {
 }
 
 /// The others are told of the last connections within this time.
-const KNOWN: Duration = Duration::from_secs(2);
+pub(super) const KNOWN: Duration = Duration::from_secs(2);
 
 /// Cuts the power of a node that has clients, and waits for all that these hold.
 fn strike(

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::clients_told::KNOWN;
 use super::first_start;
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Plan};
@@ -228,6 +229,7 @@ fn lose_their_node(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Out
     ] {
         clients.push(open(place, &target)?);
     }
+    std::thread::sleep(KNOWN);
     let dead = cluster.name(owner);
     let held: usize = clients
         .iter()

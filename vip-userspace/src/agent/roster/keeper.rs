@@ -13,7 +13,7 @@ use vip_common::wire::time::BootNanos;
 use vip_node::hello::Instance;
 use vip_node::roster::{Connection, Exchange, Key, Message, Nudge, Nudges, Outcome, Probe, Taken};
 
-use super::cadence::Cadence;
+use super::cadence::{Arrived, Cadence, accepted};
 use super::command::{Command, Network, Servers};
 use super::news::{Clients, RosterNews};
 use super::stats::Stats;
@@ -189,8 +189,11 @@ impl Keeper {
     }
 
     fn scan(&mut self, begun: BootNanos) {
-        let syns = self.arrivals.as_ref().map_or(0, Arrivals::count);
-        if !self.cadence.is_due(begun, syns) {
+        let arrived = Arrived {
+            syns: self.arrivals.as_ref().map_or(0, Arrivals::count),
+            opened: accepted(),
+        };
+        if !self.cadence.is_due(begun, arrived) {
             return;
         }
         let Some(roster) = &self.roster else {
@@ -211,7 +214,7 @@ impl Keeper {
             Err(error) => tracing::debug!(%error, "cannot scan connections"),
         }
         let took = now().since(begun);
-        self.cadence.scanned(begun, took, syns);
+        self.cadence.scanned(begun, took, arrived);
         Stats::add(&self.stats.scans, 1);
         Stats::add(&self.stats.scan_time, took.as_nanos() as u64);
     }
