@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use nix::errno::Errno;
+use vip_common::wire::tcp::SYN;
 
 use crate::frames::{
-    ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ipv4, Mac, checksum, ethernet,
-    own_mac,
+    ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ipv4, Mac, TCP, checksum, ethernet,
+    own_mac, tcp,
 };
 use crate::sys::packet_socket;
-use crate::topology::NIC;
+use crate::topology::{NIC, PORT};
 
 /// Arguments of `testbed flood`.
 #[derive(Args, Debug)]
@@ -36,6 +37,9 @@ pub struct FloodArgs {
     /// Only those of this kind
     #[arg(long)]
     pub only: Option<String>,
+    /// Microseconds between two bursts of 64 packets
+    #[arg(long, default_value_t = 1000)]
+    pub pause_us: u64,
 }
 
 /// IP protocols, and the group of VRRP routers (RFC 9568).
@@ -53,7 +57,7 @@ const AGENT: u16 = 63_784;
 type Make = fn(&FloodArgs, Mac, u32) -> Vec<u8>;
 
 /// All kinds, by name.
-const KINDS: [(&str, Make); 8] = [
+const KINDS: [(&str, Make); 9] = [
     ("bfd_routed", |args, own, number| {
         packet(args, own, (args.member, 254), UDP, &bfd(number))
     }),
@@ -98,6 +102,20 @@ const KINDS: [(&str, Make); 8] = [
             target_ip: Ipv4Addr::new(10, 0, b | 1, a),
         };
         question.frame(own, BROADCAST)
+    }),
+    // To a server, from addresses of which none answers (RFC 2544 has them for benchmarks).
+    ("syn", |args, own, number| {
+        let [a, b, c, _] = number.to_le_bytes();
+        let ip = Ipv4 {
+            source: Ipv4Addr::new(198, 18 | (c & 1), b, a),
+            destination: args.node,
+            protocol: TCP,
+            ttl: 64,
+            fragment: 0,
+        };
+        let port = 1024 + (number >> 17) as u16;
+        let segment = tcp(&ip, port, PORT, SYN, &[]);
+        ethernet(own, args.mac, ETHERTYPE_IPV4, &ip.packet(&segment))
     }),
 ];
 
@@ -145,7 +163,7 @@ fn echo_reply(number: u32) -> Vec<u8> {
     message
 }
 
-/// Between two bursts.
+/// Until a full queue has room.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Sends them all, the kinds one after the other, and prints how many of each.
@@ -163,7 +181,7 @@ pub fn run(args: &FloodArgs) -> Result<()> {
             let frame = make(args, own, number);
             // A queue on the way holds 256 frames.
             if number % 64 == 0 {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(Duration::from_micros(args.pause_us));
             }
             while let Err(error) = nix::unistd::write(&socket, &frame) {
                 if error != Errno::ENOBUFS {

@@ -15,6 +15,7 @@ pub mod forge;
 pub mod frames;
 pub mod hooks;
 pub mod http;
+pub mod idle;
 pub mod isolation;
 pub mod kube;
 pub mod kubelet;

@@ -10,8 +10,8 @@ use clap::{Parser, Subcommand};
 use vip_tests::http::{Failure, Progress, Target, TargetArgs};
 use vip_tests::vm::{exec, guest};
 use vip_tests::{
-    arp, background_writes, churn, demo, flood, forge, hooks, isolation, load, ping, server, stray,
-    watch,
+    arp, background_writes, churn, demo, flood, forge, hooks, idle, isolation, load, ping, server,
+    stray, watch,
 };
 
 /// Programs for tests and the demo of vip
@@ -61,6 +61,12 @@ enum Command {
     Echo(churn::EchoArgs),
     /// Make connections and requests as fast as one thread can
     Churn(churn::ChurnArgs),
+    /// Hold connections that come by plain TCP
+    Accept(idle::AcceptArgs),
+    /// Hold connections open by plain TCP, and say how they end
+    Hold(idle::HoldArgs),
+    /// Open and end connections by plain TCP at a rate
+    ComeAndGo(idle::ComeAndGoArgs),
     /// Make one request from a given port, wait until the server closes, print its name
     Visit {
         /// The server
@@ -152,6 +158,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Get { target, path } => block_on(get(target, path))?,
         Command::Echo(args) => churn::echo(&args)?,
         Command::Churn(args) => churn::churn(&args)?,
+        Command::Accept(args) => block_on(idle::accept(args))?,
+        Command::Hold(args) => block_on(idle::hold(args))?,
+        Command::ComeAndGo(args) => block_on(idle::come_and_go(args))?,
         Command::Visit { target, from, path } => block_on(visit(target, from, path))?,
         Command::Reach { address } => {
             let stream = std::net::TcpStream::connect(address)

@@ -153,6 +153,8 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port));
     let socket = TcpSocket::new_v6().context("make a socket")?;
     socket.set_reuseaddr(true).context("set SO_REUSEADDR")?;
+    // Beside it, a server by plain TCP may listen at the VIP alone (`testbed accept`).
+    socket.set_reuseport(true).context("set SO_REUSEPORT")?;
     socket
         .bind(address)
         .with_context(|| format!("bind to {address}"))?;

@@ -13,8 +13,10 @@ pub(crate) struct Options {
     /// they cost, beside HAProxy and nftables), `docs` (these three, into
     /// docs/benchmarks-packet-path.md), `failover` (what clients notice, beside keepalived and
     /// HAProxy), `calm` (how often the VIP moves on disturbed machines, beside keepalived), `start`
-    /// (how long agents take to start), `vm` (instructions of `steer` on several kernels, or of
-    /// connections beside IPVS) or `ranks` (how even shares are)
+    /// (how long agents take to start), `members` (how soon a newcomer serves), `roster` (what it
+    /// costs to know each node's connections, and how soon a dead node's clients are told), `vm`
+    /// (instructions of `steer` on several kernels, or of connections beside IPVS) or `ranks` (how
+    /// even shares are)
     benchmark: OsString,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]

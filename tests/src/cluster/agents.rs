@@ -102,6 +102,16 @@ impl Cluster {
     /// # Errors
     /// The node has no agent, or that has no such thread.
     pub fn agent_thread_time(&self, node: usize, thread: &str) -> Result<u64> {
+        let [ran, ..] = self.agent_thread(node, thread)?;
+        Ok(ran)
+    }
+
+    /// For how long a thread of a node's agent has run and has waited for a processor, in nanoseconds,
+    /// and how often it has got one.
+    ///
+    /// # Errors
+    /// The node has no agent, or that has no such thread.
+    pub fn agent_thread(&self, node: usize, thread: &str) -> Result<[u64; 3]> {
         let pid = self.agent_pid(node).context("no agent was started")?;
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
         for found in threads {
@@ -110,11 +120,10 @@ impl Cluster {
             if name.trim() == thread {
                 let text =
                     std::fs::read_to_string(found.join("schedstat")).context("read its time")?;
-                let first = text
-                    .split_whitespace()
-                    .next()
-                    .context("an empty schedstat")?;
-                return first.parse().context("a time in schedstat");
+                let numbers = text.split_whitespace().map(str::parse);
+                let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().context("schedstat")?;
+                let numbers = numbers.try_into().ok();
+                return numbers.context("schedstat has three numbers");
             }
         }
         bail!("the agent has no thread {thread}")

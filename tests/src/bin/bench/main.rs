@@ -9,6 +9,7 @@ mod members;
 mod plot;
 mod ranks;
 mod report;
+mod roster;
 mod start;
 mod steer;
 mod vm;
@@ -91,6 +92,8 @@ enum Benchmark {
     Start(start::Options),
     /// Clusters without a list: how soon a newcomer serves, and what hellos cost
     Members(members::Options),
+    /// What it costs to know each node's connections, and how soon a dead node's clients are told
+    Roster(roster::Options),
 }
 
 fn main() -> ExitCode {
@@ -124,6 +127,7 @@ fn main() -> ExitCode {
         Benchmark::Calm(options) => calm::run(&options),
         Benchmark::Start(options) => start::run(&options),
         Benchmark::Members(options) => members::run(&options),
+        Benchmark::Roster(options) => roster::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

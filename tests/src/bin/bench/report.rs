@@ -313,6 +313,13 @@ impl Goal {
     }
 }
 
+/// Writes reports to a file, if one is named.
+pub(super) fn write_all(reports: &[Report], path: Option<PathBuf>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(&path, serde_json::to_string_pretty(reports)?)
+        .with_context(|| format!("write {}", path.display()))
+}
+
 /// For a label.
 pub(super) fn family(ipv6: bool) -> String {
     if ipv6 { "IPv6" } else { "IPv4" }.to_owned()

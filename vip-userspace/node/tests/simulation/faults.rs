@@ -21,8 +21,13 @@ impl World {
         // Half of the time at the owner: that is where it hurts.
         let owner = (0..self.hosts.len()).find(|&node| self.hosts[node].answers(self.now));
         let node = owner.filter(|_| self.random.percent(50)).unwrap_or(node);
-        let soon = self.within(11, 40);
+        let mut soon = self.within(11, 40);
         let kind = self.random.below(if self.profile.open { 24 } else { 18 });
+        // Now and then a node is out of reach for long enough to be gone for the others.
+        let takes_away = matches!(kind, 1 | 3 | 4 | 5 | 8 | 16 | 18..);
+        if self.profile.open && takes_away && self.random.percent(40) {
+            soon = self.within(60, 300);
+        }
         self.say(|| format!("trouble {kind} at node {node}"));
         if healthy && kind < 4 && owner == Some(node) {
             let (of, troubles) = (node, self.troubles);
@@ -31,7 +36,11 @@ impl World {
                 Happening::Successor { of, troubles },
             );
         }
+        let had_power = self.hosts[node].power;
         let relief = self.inject(kind, node);
+        if healthy && had_power && !self.hosts[node].power {
+            self.expect_all_told(node, soon);
+        }
         self.at(soon, Happening::Relief(relief));
         // Often the next fault begins before this one ends.
         let next = if self.random.percent(40) {

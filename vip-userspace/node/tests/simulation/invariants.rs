@@ -27,6 +27,7 @@ impl World {
             Report::Admitted { .. } => self.locate(node),
             _ => {}
         }
+        self.tell_nudges(node, report);
         if !matches!(report, Report::Active(_)) {
             return;
         }

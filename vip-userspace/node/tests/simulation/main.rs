@@ -38,16 +38,22 @@
 //!    that one.
 //! 9. When all members hear each other and are left alone, each finds each other one confirmed: no
 //!    newcomer is kept out.
+//! 10. The owner asks the clients of a node that is gone, also those whose connection has ended or is at
+//!     another node by now (`nudges.rs`). No answer of a client of a living node is reset (7), and
+//!     the clients of a node that lives and can be reached are not asked.
+//! 11. When a node of a healthy cluster loses its power and nothing else happens, all its clients have
+//!     been reset within a bound.
 
 mod digest;
 mod faults;
 mod invariants;
+mod nudges;
 mod open;
 mod rng;
 mod world;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::rc::Rc;
@@ -70,6 +76,7 @@ use vip_node::{
 };
 
 use digest::Digest;
+use nudges::{Nudging, Stranded};
 use rng::Rng;
 
 const SECOND: u64 = 1_000_000_000;
@@ -130,6 +137,11 @@ enum Happening {
     Traffic,
     /// The timers of a node change.
     Tune,
+    /// A node asks clients of nodes that are gone, unless it does so at another time by now.
+    Nudges { node: usize, turn: u64 },
+    /// If nothing else has happened since that many troubles, all clients of this node, which has lost
+    /// its power, have been reset.
+    AllTold { of: usize, troubles: u64 },
 }
 
 /// Planned events by time. Those of the same time keep the order in which they were planned.
@@ -328,6 +340,10 @@ struct Host {
     kernel: Kernel,
     /// The members on its disk.
     disk: Vec<IpAddr>,
+    /// The ports of clients that others believe to be connected to it: also of some that are no more.
+    roster: BTreeSet<u16>,
+    /// What its agent does for the clients of nodes that are gone.
+    nudging: Nudging,
     /// The timers in its configuration.
     timers: Timers,
     /// Counts deadlines and starts, so that outdated ones can be ignored.
@@ -378,6 +394,8 @@ struct Wire {
     foul: Time,
     /// When something of an agent last arrived.
     last: Time,
+    /// When something did after a time in which the sender may have become gone.
+    back: Time,
     /// The last advertisement that arrived.
     priority: u8,
 }
@@ -388,6 +406,7 @@ impl Default for Wire {
             cut: false,
             foul: 0,
             last: 0,
+            back: 0,
             priority: u8::MAX,
         }
     }
@@ -445,8 +464,11 @@ struct World {
     ends: u64,
     events: u64,
     connections: Vec<Connection>,
+    /// Clients whose node has lost its power, and who do not know it.
+    stranded: Vec<Stranded>,
     opened: u64,
     walks: u64,
+    nudges: nudges::Counts,
     /// SYNs to members that another one did not know, where that is expected.
     hasty_syns: u64,
     actions: Vec<Action>,
@@ -504,6 +526,7 @@ struct Totals {
     takeovers: u64,
     opened: u64,
     walks: u64,
+    nudges: nudges::Counts,
     events: u64,
 }
 
@@ -526,6 +549,7 @@ fn run_for(hours: f64, profile: impl Fn(u64) -> Profile + Sync) -> Totals {
                     totals.takeovers += world.takeovers;
                     totals.opened += world.opened;
                     totals.walks += world.walks;
+                    totals.nudges.add(&world.nudges);
                     totals.events += world.events;
                 }
             });

@@ -32,6 +32,8 @@ impl World {
             present: !profile.open,
             kernel: Kernel::default(),
             disk: Vec::new(),
+            roster: BTreeSet::new(),
+            nudging: Nudging::default(),
             timers: Timers::USUAL,
             turn: 0,
             life: 0,
@@ -63,8 +65,10 @@ impl World {
             ends: 0,
             events: 0,
             connections: Vec::new(),
+            stranded: Vec::new(),
             opened: 0,
             walks: 0,
+            nudges: nudges::Counts::default(),
             hasty_syns: 0,
             actions: Vec::new(),
             trace: std::env::var_os("VIP_SIM_TRACE").is_some(),
@@ -196,6 +200,8 @@ impl World {
                 } => self.installed(node, life, &installation),
                 Happening::Traffic => self.traffic(),
                 Happening::Tune => self.tune(),
+                Happening::Nudges { node, turn } => self.nudge(node, turn),
+                Happening::AllTold { of, troubles } => self.all_told(of, troubles),
             }
             self.watch();
         }
@@ -451,7 +457,11 @@ impl World {
             });
             return;
         }
+        let unit = self.unit();
         let wire = &mut self.wires[from][to];
+        if came.saturating_sub(wire.last) >= (RESET_AFTER - 4) * unit {
+            wire.back = came;
+        }
         wire.last = came;
         if let Message::Hello(hello) = message {
             let (source, hello) = (address(from), Box::new((*hello).clone()));
@@ -543,6 +553,7 @@ impl World {
         host.life += 1;
         host.inbox.clear();
         host.frozen = false;
+        host.nudging.restart();
         host.priority =
             default_priority(nodes.iter().filter(|other| **other < address(node)).count());
         (host.late, host.planned, host.adverts) = (false, 0, 0);
