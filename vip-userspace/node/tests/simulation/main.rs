@@ -48,6 +48,7 @@ mod digest;
 mod faults;
 mod invariants;
 mod nudges;
+mod nudging;
 mod open;
 mod rng;
 mod world;
@@ -76,7 +77,7 @@ use vip_node::{
 };
 
 use digest::Digest;
-use nudges::{Nudging, Stranded};
+use nudging::{Counts, Nudging, Stranded};
 use rng::Rng;
 
 const SECOND: u64 = 1_000_000_000;
@@ -468,7 +469,7 @@ struct World {
     stranded: Vec<Stranded>,
     opened: u64,
     walks: u64,
-    nudges: nudges::Counts,
+    nudges: Counts,
     /// SYNs to members that another one did not know, where that is expected.
     hasty_syns: u64,
     actions: Vec<Action>,
@@ -526,7 +527,7 @@ struct Totals {
     takeovers: u64,
     opened: u64,
     walks: u64,
-    nudges: nudges::Counts,
+    nudges: Counts,
     events: u64,
 }
 

@@ -4,14 +4,13 @@
 //! All agents have the same roster of a node. It also has clients that have closed their connection
 //! or are connected to another node by now: a real one may be as old.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 
 use vip_common::testing::{CLIENT, PORT, VIP};
 use vip_common::wire::tcp;
-use vip_node::roster::{self, Key, Nudge, Nudges};
+use vip_node::roster::{self, Key, Nudge};
 
+use super::nudging::Group;
 use super::open::{End, Wanted};
 use super::*;
 
@@ -25,101 +24,6 @@ const CLIENTS: usize = 150;
 /// all others after `reset_after`, a detection time of 4 units and the time from one hello to the
 /// next. The round that comes then, up to 30 units later, is answered by all.
 const ALL_TOLD: u64 = RESET_AFTER + 4 + RESET_AFTER / 3 + 30;
-
-/// Whose clients are asked.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
-    /// Those of a node that is gone.
-    Of(usize),
-    /// Those of this node, which was cut off.
-    Own,
-}
-
-/// What an agent does for the clients of nodes that are gone.
-#[derive(Default)]
-pub(super) struct Nudging {
-    nudges: Nudges<Group>,
-    owns: bool,
-    /// The nodes whose clients it asks, or would if it were the owner.
-    gone: BTreeSet<usize>,
-    /// Since when BFD sessions are down, and which start of the agent there they were with.
-    down: BTreeMap<usize, (Time, u64)>,
-    /// Counts plans, so that outdated ones can be ignored.
-    turn: u64,
-}
-
-impl Nudging {
-    /// The agent starts, and knows nothing.
-    pub(super) fn restart(&mut self) {
-        *self = Self {
-            turn: self.turn + 1,
-            ..Self::default()
-        };
-    }
-}
-
-/// A client whose node has lost its power.
-#[derive(Clone, Copy)]
-pub(super) struct Stranded {
-    port: u16,
-    holder: usize,
-    /// When that was.
-    since: Time,
-    /// The number of the trouble that this was, if the cluster was healthy until then.
-    alone: Option<u64>,
-}
-
-/// What came of asking.
-#[derive(Default)]
-pub(super) struct Counts {
-    nudges: u64,
-    /// Of clients of nodes that live, and of others.
-    answers: [u64; 2],
-    /// The same, where the answer was reset.
-    resets: [u64; 2],
-    /// Nodes all of whose clients had to be told by a certain time.
-    deaths: u64,
-    /// The longest time from a loss of power to a reset if nothing else happened, in units.
-    slowest: f64,
-}
-
-impl Counts {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.nudges += other.nudges;
-        for of in 0..2 {
-            self.answers[of] += other.answers[of];
-            self.resets[of] += other.resets[of];
-        }
-        self.deaths += other.deaths;
-        self.slowest = self.slowest.max(other.slowest);
-    }
-
-    pub(super) const fn are_many(&self) -> bool {
-        let Self {
-            answers, resets, ..
-        } = self;
-        self.nudges > 1_000 && answers[0] > 1_000 && resets[1] > 100
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            nudges,
-            answers,
-            resets,
-            deaths,
-            slowest,
-        } = self;
-        write!(
-            f,
-            "{nudges} nudges; answers for living connections: {}, of which {} were reset where nodes \
-             were cut off or late, or packets lost; for lost ones: {}, of which {} were reset; {deaths} nodes died alone, and their \
-             last client was reset after {slowest:.1} units at most",
-            answers[0], resets[0], answers[1], resets[1]
-        )
-    }
-}
 
 /// A client's connection in a roster.
 fn connection(port: u16) -> roster::Connection {

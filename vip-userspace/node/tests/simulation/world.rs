@@ -68,7 +68,7 @@ impl World {
             stranded: Vec::new(),
             opened: 0,
             walks: 0,
-            nudges: nudges::Counts::default(),
+            nudges: Counts::default(),
             hasty_syns: 0,
             actions: Vec::new(),
             trace: std::env::var_os("VIP_SIM_TRACE").is_some(),

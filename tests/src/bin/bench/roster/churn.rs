@@ -9,8 +9,8 @@ use vip_tests::idle::Visits;
 use vip_tests::process::Process;
 use vip_tests::topology::{VIP, sh};
 
+use super::agents::{THREAD, agent_time, cluster};
 use super::clients::{self, Clients};
-use super::{THREAD, agent_time, cluster};
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row};
 
 /// Idle connections beside.

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use vip_tests::agent::Programs;
 use vip_tests::cluster::Cluster;
 
+use super::agents::{THREAD, agent_time, cluster, resident, wait_until_known};
 use super::clients::{self, Clients};
-use super::{THREAD, agent_time, cluster, resident, wait_until_known};
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row};
 
 /// What a node's agent has done so far.

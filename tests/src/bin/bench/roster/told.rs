@@ -7,8 +7,8 @@ use vip_tests::agent::Programs;
 use vip_tests::clock::boot_now;
 use vip_tests::idle::{Held, Tally};
 
+use super::agents::{cluster, wait_until_known};
 use super::clients::{self, Clients};
-use super::{cluster, wait_until_known};
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, median};
 
 /// Profiles: a name, and what is in the configuration.
