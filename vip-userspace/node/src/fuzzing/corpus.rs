@@ -1,14 +1,20 @@
 //! Short runs of the fuzzers of the peer channel: their corpus and mutations of it. `cargo +nightly
-//! fuzz run hello` and `envelope` find new inputs.
+//! fuzz run hello`, `envelope` and `roster` find new inputs.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use vip_common::testing::Random;
 
+use super::rosters::{
+    ANSWERED, DATAGRAM, PEERS, RUN, SCAN, SEND, connections, take_all as take_rosters,
+};
 use super::*;
 use crate::election::Sealed;
 use crate::hello::Instance;
+use crate::roster::{Connection, Exchange, Message};
 
 /// Set: recorded inputs are written to the corpus.
 const WRITE: &str = "VIP_WRITE_CORPUS";
@@ -173,7 +179,19 @@ fn the_corpus_of_datagrams_and_its_mutations_break_no_rule() {
         number: 7,
     };
     let advert = envelope::wrap_advert(&keys, nonce, address(1), sealed, &[0x31, 10, 100, 1]);
+    let roster = Message {
+        to: None,
+        answers: 0,
+        from: Instance(hello.instance.0),
+        number: 1,
+        body: Exchange::new(RUN).own().digests(),
+    };
     let recorded = [
+        ("roster", wrap_roster(None, nonce, address(1), &roster)),
+        (
+            "sealed-roster",
+            wrap_roster(Some(&keys), nonce, address(1), &roster),
+        ),
         ("plain", wrap(None, nonce, address(1), &hello)),
         ("sealed", wrap(Some(&keys), nonce, address(1), &hello)),
         ("advert", advert),
@@ -196,5 +214,115 @@ fn the_corpus_of_datagrams_and_its_mutations_break_no_rule() {
             input.truncate(random.below(input.len() + 1));
         }
         check_datagram(&input);
+    }
+}
+
+/// A step of an input for `check_roster`.
+fn step(what: u8, time: u8, content: &[u8]) -> Vec<u8> {
+    let length = (content.len() as u16).to_be_bytes();
+    [&[what, time], &length[..], content].concat()
+}
+
+/// What two peers tell the agent that is tested, `clients` connections each. If `restarts`, one starts
+/// again in the middle; a message is lost now and then if `loses`.
+fn record_rosters(clients: u8, restarts: bool, loses: bool) -> Vec<u8> {
+    let agent = |number: u8, run: Instance| {
+        let mut exchange = Exchange::new(run);
+        let others = (0..3).filter(|other| *other != number);
+        exchange.set_peers(&others.map(address).collect::<BTreeSet<_>>());
+        exchange
+    };
+    let run = |number: u64| Instance(NonZeroU64::new(number).expect("not 0"));
+    let mut agents = [agent(0, RUN), agent(1, run(2)), agent(2, run(3))];
+    let mut input = step(PEERS | 0b110, 0, &[]);
+    let mut now = START;
+    let scan = |of: u8, from: u8, count: u8| {
+        let all = from..from.saturating_add(count);
+        all.map(move |number| Connection {
+            client: ([10, 2, of, number], 1000).into(),
+            server: ([10, 0, 0, 10], 6443).into(),
+            unacknowledged: number.into(),
+            expected: 0,
+        })
+    };
+    let mut messages = 0;
+    for tick in 0..40_u8 {
+        now = now.after(Duration::from_millis(200));
+        if restarts && tick == 20 {
+            agents[2] = agent(2, run(9));
+        }
+        if tick % 5 == 0 {
+            agents[1].scanned(now, scan(1, tick, clients));
+            agents[2].scanned(now, scan(2, tick / 2, clients));
+            // What the one that is tested scans, in the way that its input says it.
+            input.extend(step(SCAN, 0, &[tick, clients, 2, tick]));
+            agents[0].scanned(now, connections(&[tick, clients, 2, tick]));
+        }
+        if tick == 30 {
+            let names: Vec<_> = scan(2, 0, 9).map(|one| one.key()).collect();
+            agents[1].answered(&names);
+            input.extend(step(ANSWERED, 0, &[1, 9, 2, 0]));
+        }
+        input.extend(step(SEND, 10, &[]));
+        for from in 0..3_u8 {
+            for (to, message) in agents[usize::from(from)].send(now, 100) {
+                messages += 1;
+                if loses && messages % 3 == 0 {
+                    continue;
+                }
+                let to = (0..3).find(|number| address(*number) == to);
+                let to = to.expect("an agent");
+                if to == 0 {
+                    let bytes = message.emit().expect("fits");
+                    input.extend(step(DATAGRAM | from, 0, &bytes));
+                }
+                agents[usize::from(to)].take(now, address(from), message);
+            }
+        }
+    }
+    input
+}
+
+fn recorded_rosters() -> Vec<(String, Vec<u8>)> {
+    let mut recorded = Vec::new();
+    for clients in [5, 100] {
+        for (restarts, loses) in [(false, false), (false, true), (true, false), (true, true)] {
+            let name = format!("{clients}-restarts-{restarts}-loses-{loses}");
+            recorded.push((name, record_rosters(clients, restarts, loses)));
+        }
+    }
+    recorded
+}
+
+#[test]
+fn recorded_rosters_are_believed_when_they_come_again() {
+    for clients in [5, 100] {
+        let subject = take_rosters(&record_rosters(clients, false, false));
+        assert!(subject.believed > 20, "{}", subject.believed);
+        let mut told = subject.exchange.peers().map(|(_, told)| told.len());
+        assert!(told.all(|told| told == usize::from(clients)));
+    }
+}
+
+#[test]
+fn the_corpus_of_rosters_and_its_mutations_break_no_rule() {
+    let inputs = inputs("roster", recorded_rosters());
+    for input in &inputs {
+        check_roster(input);
+    }
+    let mut random = Random(0xc0ffee);
+    for _ in 0..3000 {
+        let mut input = inputs[random.below(inputs.len())].clone();
+        for _ in 0..=random.below(8) {
+            if !input.is_empty() {
+                let place = random.below(input.len());
+                input[place] = random.word() as u8;
+            }
+        }
+        if random.below(4) == 0 {
+            input.truncate(random.below(input.len() + 1));
+            input.extend(&inputs[random.below(inputs.len())]);
+        }
+        check_roster(&input);
     }
 }

@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 mod corpus;
+mod rosters;
+
+pub use self::rosters::check_roster;
 
 use std::net::IpAddr;
 use std::num::NonZeroU8;
@@ -12,7 +15,7 @@ use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::election::{MAX_LEASE, Trust};
-use crate::envelope::{self, Refused, unwrap, unwrap_advert, wrap};
+use crate::envelope::{self, Refused, unwrap, unwrap_advert, unwrap_roster, wrap, wrap_roster};
 use crate::health::Thresholds;
 use crate::hello::Hello;
 use crate::rank::Identity;
@@ -130,6 +133,15 @@ pub fn check_datagram(datagram: &[u8]) {
             let again = wrap(keys, nonce, source, &hello).expect("fits");
             assert_eq!(again.len(), datagram.len());
             assert_eq!(unwrap(keys, source, &again), Ok(hello));
+        }
+        if let Ok(message) = unwrap_roster(keys, source, datagram) {
+            assert!(envelope::is_roster(datagram));
+            assert!(datagram.len() <= envelope::MAX_LENGTH);
+            let nonce = std::array::from_fn(|place| datagram.get(12 + place).copied().unwrap_or(0));
+            // It may be shorter: servers that no connection leads to are left out.
+            let again = wrap_roster(keys, nonce, source, &message).expect("fits");
+            assert!(again.len() <= datagram.len());
+            assert_eq!(unwrap_roster(keys, source, &again), Ok(message));
         }
         // Whoever has no key forges none.
         if unwrap_advert(keys, source, datagram).is_ok() {

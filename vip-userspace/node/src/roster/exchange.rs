@@ -55,6 +55,8 @@ struct Peer {
     number: u64,
     /// Buckets of this node's roster that it asks for.
     wanted: Buckets,
+    /// Buckets of its roster to ask it for: those by its last digests, however many it sends.
+    asks: Buckets,
     /// When the next digest is due.
     digest: BootNanos,
     backlog: VecDeque<Body>,
@@ -136,6 +138,7 @@ impl Exchange {
             }
             peer.run = Some(message.from);
             peer.told = Told::default();
+            peer.asks = Buckets::NONE;
             // What it knows of this node is nothing.
             peer.digest = now;
         }
@@ -144,6 +147,7 @@ impl Exchange {
             Body::Request(wanted) => Some(*wanted),
             _ => None,
         };
+        let is_digests = matches!(message.body, Body::Digests { .. });
         let names = match &message.body {
             Body::Answered(names) => names.clone(),
             _ => Vec::new(),
@@ -156,8 +160,8 @@ impl Exchange {
         if let Some(asks) = asks {
             peer.wanted = peer.wanted.or(asks);
         }
-        if !differ.is_empty() {
-            peer.backlog.push_front(Body::Request(differ));
+        if is_digests {
+            peer.asks = differ;
         }
         Taken::Believed(names)
     }
@@ -167,6 +171,7 @@ impl Exchange {
         self.tell_answered(now);
         let mut due = Vec::new();
         let digests = self.own.digests();
+        // Digests come first: without them, a peer takes this node for silent.
         for (address, peer) in &mut self.peers {
             if peer.digest <= now && due.len() < most {
                 peer.digest = now.after(DIGEST);
@@ -184,15 +189,19 @@ impl Exchange {
                     due.push((*address, peer.message(self.run, to, digests.clone())));
                 }
             }
-            while due.len() < most {
-                let body = peer.backlog.pop_front().or_else(|| {
-                    let bodies = self.own.bucket(&mut peer.wanted)?;
-                    peer.backlog.extend(bodies);
-                    peer.backlog.pop_front()
-                });
-                let Some(body) = body else {
-                    break;
+        }
+        // One for each in turn, so that a peer that asks for much does not keep others waiting.
+        let mut is_rest = false;
+        while due.len() < most && !is_rest {
+            is_rest = true;
+            for (address, peer) in &mut self.peers {
+                let Some(body) = (due.len() < most)
+                    .then(|| peer.next_body(&self.own))
+                    .flatten()
+                else {
+                    continue;
                 };
+                is_rest = false;
                 let to = peer.believed();
                 due.push((*address, peer.message(self.run, to, body)));
             }
@@ -216,9 +225,9 @@ impl Exchange {
     /// When the next message is due, at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNanos> {
-        let deadline = |peer: &Peer| match peer.backlog.is_empty() && peer.wanted.is_empty() {
-            true => peer.digest,
-            false => BootNanos::ZERO,
+        let deadline = |peer: &Peer| {
+            let rests = peer.backlog.is_empty() && peer.wanted.is_empty() && peer.asks.is_empty();
+            if rests { peer.digest } else { BootNanos::ZERO }
         };
         self.peers.values().map(deadline).min()
     }
@@ -249,6 +258,17 @@ impl Exchange {
 }
 
 impl Peer {
+    /// What it is to be sent next, apart from digests.
+    fn next_body(&mut self, own: &Own) -> Option<Body> {
+        if !self.asks.is_empty() {
+            return Some(Body::Request(std::mem::take(&mut self.asks)));
+        }
+        self.backlog.pop_front().or_else(|| {
+            self.backlog.extend(own.bucket(&mut self.wanted)?);
+            self.backlog.pop_front()
+        })
+    }
+
     /// A message to a run of the peer, the number of whose last message is known.
     fn message(&mut self, from: Instance, to: Option<(Instance, u64)>, body: Body) -> Message {
         self.number += 1;

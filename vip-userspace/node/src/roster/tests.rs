@@ -341,6 +341,92 @@ fn who_has_answered_is_told_twice() {
     assert_eq!(told, [names.clone(), names].concat());
 }
 
+#[test]
+fn a_peer_that_asks_for_much_does_not_keep_another_waiting() {
+    let mut cluster = Cluster::new(3);
+    for _ in 0..20 {
+        cluster.step(|| true);
+    }
+    cluster.scan(0, 0..50_000);
+    let wanted = Body::Request(Buckets([u64::MAX; 4]));
+    let body = |number| Message {
+        to: Some(run(1)),
+        answers: 0,
+        from: run(2),
+        number,
+        body: wanted.clone(),
+    };
+    let now = cluster.now;
+    cluster.agents[0].take(now, address(1), body(1_000_000));
+    cluster.agents[0].answered(&[connection(1).key()]);
+    let sent = cluster.agents[0].send(now, 10);
+    let to_other: Vec<_> = sent.iter().filter(|(to, _)| *to == address(2)).collect();
+    let is_answered = |body: &Body| matches!(body, Body::Answered(_));
+    assert!(
+        to_other
+            .iter()
+            .any(|(_, message)| is_answered(&message.body))
+    );
+}
+
+#[test]
+fn however_many_digests_come_one_request_follows() {
+    let mut cluster = Cluster::new(2);
+    for _ in 0..20 {
+        cluster.step(|| true);
+    }
+    let digests = Body::Digests {
+        count: 1,
+        digests: Box::new([Digest(7); BUCKETS]),
+    };
+    for number in 1_000_000..1_001_000 {
+        let message = Message {
+            to: Some(run(1)),
+            answers: 0,
+            from: run(2),
+            number,
+            body: digests.clone(),
+        };
+        cluster.agents[0].take(cluster.now, address(1), message);
+    }
+    let sent = cluster.agents[0].send(cluster.now, 2000);
+    assert!(sent.len() <= 2, "{} messages", sent.len());
+}
+
+#[test]
+fn another_version_is_refused_and_the_exchange_goes_on() {
+    let mut cluster = Cluster::new(2);
+    cluster.scan(1, 0..10);
+    for _ in 0..20 {
+        cluster.step(|| true);
+    }
+    let (_, message) = cluster.agents[1]
+        .send(cluster.now.after(Duration::from_secs(2)), 1)
+        .remove(0);
+    let mut bytes = message.emit().expect("fits");
+    bytes[0] = 2;
+    assert_eq!(Message::parse(&bytes), Err(MessageError::Version(2)));
+    cluster.scan(1, 5..20);
+    for _ in 0..50 {
+        cluster.step(|| true);
+    }
+    assert!(cluster.agree());
+}
+
+#[test]
+fn servers_without_room_are_refused_and_the_rest_is_kept() {
+    let mut pair = Pair::new();
+    let to = |port: u16| Connection {
+        server: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        ..connection(1)
+    };
+    let bodies = pair.own.scanned((0..300).map(to));
+    for body in bodies {
+        pair.send(body);
+    }
+    assert_eq!((pair.told.len(), pair.told.refused()), (MAX_SERVERS, 45));
+}
+
 /// Takes what is due in each millisecond of a time.
 fn asked(nudges: &mut Nudges<u8>, from: BootNanos, milliseconds: u64) -> Vec<(u64, Nudge)> {
     let at = |milliseconds| from.after(Duration::from_millis(milliseconds));
