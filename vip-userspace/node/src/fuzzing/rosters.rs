@@ -103,9 +103,8 @@ impl Subject {
                 self.exchange.answered(&names);
             }
             PEERS => self.exchange.set_peers(&peers(what & 15)),
-            _ => {
-                self.send();
-            }
+            SEND => drop(self.send()),
+            _ => {}
         }
         let own = self.exchange.own().len();
         let mut all = self.exchange.peers().map(|(_, told)| told.len());

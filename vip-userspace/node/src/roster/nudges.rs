@@ -41,12 +41,13 @@ impl Round {
     }
 }
 
-/// When clients are asked. Who does not answer is asked again: a member may have been silent for a
+/// When clients are asked. Thousands of resets in a moment are too many for some host on their way, so
+/// all are asked three times. Who does not answer is asked again: a member may have been silent for a
 /// shorter time than the others when the first segment was sent, and the row ended in a drop; or a
 /// segment was lost.
 const ROUNDS: [Round; 6] = [
     Round::new(0, Probe::KeepAlive, true),
-    Round::new(250, Probe::KeepAlive, false),
+    Round::new(250, Probe::KeepAlive, true),
     Round::new(600, Probe::SynAck, true),
     Round::new(1500, Probe::KeepAlive, false),
     Round::new(3000, Probe::SynAck, false),

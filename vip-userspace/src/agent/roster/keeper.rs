@@ -31,6 +31,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// Datagrams to peers in one of these times.
 const MOST: usize = 100;
 
+/// After a node must be gone, others have asked its clients within this time.
+const LISTEN: Duration = Duration::from_secs(2);
+
+/// After a peer is heard again, all have heard this node within this time.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// Whose clients are asked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Group {
@@ -79,8 +85,12 @@ pub(super) struct Keeper {
     ways: Option<Ways>,
     known: HashMap<Pair, Way>,
     sender: Option<Sender>,
-    /// Open while answers are waited for.
+    /// Open while answers are waited for, or may soon be.
     tap: Option<ResetTap>,
+    /// At least so long.
+    listens_until: BootNanos,
+    /// When this node asks its own clients, after it was cut off.
+    asks_own: Option<BootNanos>,
 }
 
 impl Keeper {
@@ -110,6 +120,8 @@ impl Keeper {
             known: HashMap::new(),
             sender: None,
             tap: None,
+            listens_until: BootNanos::ZERO,
+            asks_own: None,
         }
     }
 
@@ -169,7 +181,12 @@ impl Keeper {
         for (group, outcome) in self.nudges.outcomes(now) {
             self.on_outcome(group, outcome);
         }
-        if !self.nudges.waits(now) {
+        if self.asks_own.is_some_and(|at| at <= now) {
+            self.asks_own = None;
+            let own = self.exchange.own().connections();
+            self.nudges.begin(now, Group::Own, false, own);
+        }
+        if !self.nudges.waits(now) && self.listens_until < now {
             self.tap = None;
             self.ways = None;
             self.known.clear();
@@ -258,6 +275,9 @@ impl Keeper {
                 self.nudges.hold(now, !owns, of_vips);
             }
             Command::Away(node) => {
+                // Another node may ask a moment before this one takes it for gone.
+                self.listens_until = now.after(self.servers.reset_after + LISTEN);
+                self.open_tap();
                 let pairs = self
                     .told(node)
                     .map(|one| (one.server.ip(), one.client.ip()));
@@ -341,14 +361,11 @@ impl Keeper {
         };
         self.count_answers(now, &names);
         // The agent there has run all the time: the two could not hear each other. This node's clients
-        // may have been told that it is gone.
-        if self
-            .back
-            .remove(&from)
-            .is_some_and(|run| run == self.exchange.run(from))
-        {
-            let own = self.exchange.own().connections();
-            self.nudges.begin(now, Group::Own, false, own);
+        // may have been told that it is gone. While others still think so, its living connections
+        // would be reset.
+        let run = self.exchange.run(from);
+        if self.back.remove(&from).is_some_and(|before| before == run) {
+            self.asks_own = Some(now.after(HEARD));
         }
     }
 
@@ -377,25 +394,24 @@ impl Keeper {
             tracing::debug!(%error, "cannot see which clients are reset");
             self.tap = None;
         }
-        let now = now();
-        let new = self.count_answers(now, &names);
-        self.exchange.answered(&new);
+        // This node may not have found the other one gone yet.
+        self.exchange.answered(&names);
+        self.count_answers(now(), &names);
     }
 
-    fn count_answers(&mut self, now: BootNanos, names: &[Key]) -> Vec<Key> {
-        let names = names.iter().copied();
-        let new: Vec<Key> = names
-            .filter(|name| self.nudges.answered(now, *name))
-            .collect();
-        Stats::add(&self.stats.answered, new.len() as u64);
-        new
+    fn count_answers(&mut self, now: BootNanos, names: &[Key]) {
+        let names = names.iter();
+        let new = names.filter(|name| self.nudges.answered(now, **name));
+        Stats::add(&self.stats.answered, new.count() as u64);
     }
 
-    fn on_outcome(&self, group: Group, outcome: Outcome) {
+    fn on_outcome(&mut self, group: Group, outcome: Outcome) {
         let (node, clients) = match group {
             Group::Vip(node) => (node, Clients::Vip),
             Group::Local(node) => (node, Clients::Local),
             Group::Own => {
+                // Nobody tells who has answered.
+                self.nudges.end(group);
                 tracing::info!(
                     clients = outcome.asked,
                     "asked this node's own clients after it was cut off"

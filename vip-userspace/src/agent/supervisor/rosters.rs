@@ -109,14 +109,15 @@ impl Supervisor {
                 gone.map(|gone| Command::Gone(own_addresses(gone)))
             }
             Report::Answers(slot) => node(*slot).map(Command::Back),
+            Report::Admitted { address, .. } | Report::Removed { address, .. } => {
+                Some(Command::Back(*address))
+            }
             Report::BfdUp(slot) => node(*slot).map(|node| Command::Session(node, true)),
             Report::BfdDown { node: slot, .. } => {
                 node(*slot).map(|node| Command::Session(node, false))
             }
             // Rows may have ended in a drop until now.
-            Report::Isolated(false) | Report::Confirmed(_) | Report::Removed { .. } => {
-                Some(Command::Again)
-            }
+            Report::Isolated(false) | Report::Confirmed(_) => Some(Command::Again),
             _ => None,
         };
         if let Some(command) = command {
