@@ -42,14 +42,14 @@ impl Round {
 }
 
 /// When clients are asked. Thousands of resets in a moment are too many for some host on their way, so
-/// all are asked three times. Who does not answer is asked again: a member may have been silent for a
+/// all are asked four times. Who does not answer is asked again: a member may have been silent for a
 /// shorter time than the others when the first segment was sent, and the row ended in a drop; or a
 /// segment was lost.
 const ROUNDS: [Round; 6] = [
     Round::new(0, Probe::KeepAlive, true),
     Round::new(250, Probe::KeepAlive, true),
     Round::new(600, Probe::SynAck, true),
-    Round::new(1500, Probe::KeepAlive, false),
+    Round::new(1500, Probe::KeepAlive, true),
     Round::new(3000, Probe::SynAck, false),
     Round::new(6000, Probe::KeepAlive, false),
 ];
@@ -60,8 +60,9 @@ const SETTLED: Duration = Duration::from_millis(1200);
 /// Segments in a millisecond: 10,000 in 200 ms.
 const PACE: u64 = 50;
 
-/// Segments at once, after a pause.
-const BURST: u64 = 500;
+/// Segments at once, after a pause: a NIC's queue may have room for 256, and what waits in it is lost
+/// when it is full.
+const BURST: u64 = 64;
 
 /// After this time, a client to which no way was known is tried again.
 pub(super) const NO_WAY: Duration = Duration::from_millis(20);
@@ -207,7 +208,7 @@ impl<G: Ord + Copy> Nudges<G> {
 
     /// The segments that are due.
     pub fn take(&mut self, now: BootNanos) -> Vec<Nudge> {
-        let burst = Duration::from_millis(BURST / PACE);
+        let burst = Duration::from_micros(BURST * 1000 / PACE);
         self.paid = self.paid.max(now.before(burst));
         let mut nudges = Vec::new();
         let room = now.since(self.paid).as_micros() as u64 * PACE / 1000;

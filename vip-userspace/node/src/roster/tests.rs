@@ -472,12 +472,13 @@ fn who_does_not_answer_is_asked_again_and_in_another_way() {
             .collect::<Vec<_>>()
     };
     // Its reset may have been lost.
-    let thrice = [
+    let all = [
         (0, Probe::KeepAlive),
         (250, Probe::KeepAlive),
         (600, Probe::SynAck),
+        (1500, Probe::KeepAlive),
     ];
-    assert_eq!(of(0), thrice);
+    assert_eq!(of(0), all);
     let asked = of(1);
     let expected = [
         (0, Probe::KeepAlive),

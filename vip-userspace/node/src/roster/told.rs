@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Connections that are asked for at once, about.
-const ASKED: usize = 5000;
+const ASKED: usize = 20_000;
 
 /// A connection in less space: the server is a place in a list.
 #[derive(Clone, Copy)]

@@ -15,8 +15,8 @@ const OTHERS: Duration = Duration::from_millis(300);
 /// The same while none come: some end, and numbers move on.
 const AT_REST: Duration = Duration::from_secs(1);
 
-/// A scan takes 2 % of the time of a core at most, however many connections there are.
-const SHARE: u32 = 50;
+/// A scan takes 1 % of the time of a core at most, however many connections there are.
+const SHARE: u32 = 100;
 
 /// What has come so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -98,10 +98,10 @@ mod tests {
         let others = arrived(0, 1);
         assert!(!cadence.is_due(at(299), others) && cadence.is_due(at(300), others));
         let one = arrived(1, 1);
-        assert!(!cadence.is_due(at(99), one) && cadence.is_due(at(100), one));
+        assert!(!cadence.is_due(at(199), one) && cadence.is_due(at(200), one));
         cadence.scanned(at(1000), Duration::from_millis(30), one);
         let two = arrived(2, 2);
-        assert!(!cadence.is_due(at(2400), two) && cadence.is_due(at(2500), two));
+        assert!(!cadence.is_due(at(3999), two) && cadence.is_due(at(4000), two));
     }
 
     #[test]
