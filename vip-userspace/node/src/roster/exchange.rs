@@ -12,7 +12,7 @@ use std::time::Duration;
 use vip_common::wire::time::BootNanos;
 
 use super::message::MAX_ANSWERED;
-use super::{Body, Buckets, Connection, Key, Message, Own, Told};
+use super::{Body, Buckets, Connection, Key, MAX_TOLD, Message, Own, Told};
 use crate::hello::Instance;
 
 /// From one digest to the next.
@@ -100,6 +100,15 @@ impl Exchange {
         for peer in peers {
             self.peers.entry(*peer).or_default();
         }
+        let room = self.room();
+        for peer in self.peers.values_mut() {
+            peer.told.set_room(room);
+        }
+    }
+
+    /// Connections that each peer may tell of.
+    fn room(&self) -> usize {
+        MAX_TOLD / self.peers.len().max(1)
     }
 
     /// Takes in a scan of this node's connections.
@@ -121,6 +130,7 @@ impl Exchange {
 
     /// Takes in a message of a host.
     pub fn take(&mut self, now: BootNanos, from: IpAddr, message: Message) -> Taken {
+        let room = self.room();
         let Some(peer) = self.peers.get_mut(&from) else {
             return Taken::Stranger;
         };
@@ -138,6 +148,7 @@ impl Exchange {
             }
             peer.run = Some(message.from);
             peer.told = Told::default();
+            peer.told.set_room(room);
             peer.asks = Buckets::NONE;
             // What it knows of this node is nothing.
             peer.digest = now;

@@ -29,6 +29,9 @@ pub use self::told::Told;
 /// Connections in one roster at most; the others are counted and not told.
 pub const MAX_CONNECTIONS: usize = 1 << 17;
 
+/// Connections of all peers together at most: some 50 MB.
+pub const MAX_TOLD: usize = 4 * MAX_CONNECTIONS;
+
 /// Parts of a roster that have a digest of their own.
 pub const BUCKETS: usize = 256;
 

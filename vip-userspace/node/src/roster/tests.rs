@@ -1,5 +1,6 @@
 //! Rosters that are told over a lossy network.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -530,4 +531,58 @@ fn a_client_without_a_way_is_tried_again_soon() {
     }
     assert_eq!(nudges.next_deadline(), Some(BEGIN.after(NO_WAY)));
     assert_eq!(nudges.take(BEGIN.after(NO_WAY)).len(), 2);
+}
+
+#[test]
+fn peers_share_the_room_that_there_is() {
+    let peers = 9;
+    let mut exchange = Cluster::agent(0, 1, peers + 1);
+    let now = BootNanos(1_000_000_000_000);
+    let room = MAX_TOLD / peers;
+    for peer in 1..=peers {
+        let mut number = 0;
+        let mut send = |exchange: &mut Exchange, connections: Vec<Connection>| {
+            number += 1;
+            let message = Message {
+                to: Some(run(1)),
+                answers: 1,
+                from: run(10 + peer as u64),
+                number,
+                body: Body::Changes {
+                    removed: Vec::new(),
+                    connections,
+                },
+            };
+            let taken = exchange.take(now, address(peer), message);
+            assert_eq!(taken, Taken::Believed(Vec::new()));
+        };
+        if peer == 1 {
+            let all: Vec<_> = (0..=room as u32).map(connection).collect();
+            for part in all.chunks(40) {
+                send(&mut exchange, part.to_vec());
+            }
+        } else {
+            send(&mut exchange, vec![connection(1)]);
+        }
+    }
+    let told: Vec<usize> = exchange.peers().map(|(_, told)| told.len()).collect();
+    assert_eq!(told, [&[room][..], &[1; 8]].concat());
+}
+
+#[test]
+fn buckets_that_cannot_be_mended_keep_no_others_out() {
+    let mut told = Told::default();
+    let theirs = Box::new([Digest(1); BUCKETS]);
+    let mut asked = BTreeSet::new();
+    for number in 1..=200 {
+        let digests = Body::Digests {
+            count: 1_000_000,
+            digests: theirs.clone(),
+        };
+        let mut differ = told.take(number, digests).expect("new");
+        while let Some(bucket) = differ.pop() {
+            asked.insert(bucket);
+        }
+    }
+    assert_eq!(asked.len(), BUCKETS);
 }

@@ -26,8 +26,13 @@ pub struct Told {
     servers: Vec<SocketAddr>,
     connections: BTreeMap<Key, Entry>,
     digests: Digests,
+    /// Connections that have room.
+    room: usize,
     /// Connections that had no room.
     refused: u64,
+    /// The bucket from which on differences are looked for: were it always the first one, those that
+    /// cannot be mended for want of room would keep the others out.
+    from: usize,
 }
 
 impl Default for Told {
@@ -37,7 +42,9 @@ impl Default for Told {
             servers: Vec::new(),
             connections: BTreeMap::new(),
             digests: [Digest::default(); BUCKETS],
+            room: MAX_CONNECTIONS,
             refused: 0,
+            from: 0,
         }
     }
 }
@@ -74,15 +81,22 @@ impl Told {
 
     /// The buckets that differ, but no more than have some [`ASKED`] connections: the rest follows
     /// with the next digests, so that no peer is flooded.
-    fn differences(&self, digests: &Digests, count: usize) -> Buckets {
+    fn differences(&mut self, digests: &Digests, count: usize) -> Buckets {
         let most = (ASKED * BUCKETS / count.max(1)).max(1);
         let mut differ = Buckets::NONE;
-        let pairs = self.digests.iter().zip(digests).enumerate();
-        let pairs = pairs.filter(|(_, (own, theirs))| own != theirs);
-        for (bucket, _) in pairs.take(most) {
+        let from = self.from;
+        let buckets = (0..BUCKETS).map(|bucket| (from + bucket) % BUCKETS);
+        let differing = buckets.filter(|bucket| self.digests[*bucket] != digests[*bucket]);
+        for bucket in differing.take(most) {
             differ.insert(bucket);
+            self.from = bucket + 1;
         }
         differ
+    }
+
+    /// So many connections have room from now on; those that are known stay.
+    pub(super) fn set_room(&mut self, room: usize) {
+        self.room = room.min(MAX_CONNECTIONS);
     }
 
     fn remove(&mut self, key: Key) {
@@ -98,8 +112,7 @@ impl Told {
             .servers
             .iter()
             .position(|one| *one == connection.server);
-        let full =
-            self.connections.len() >= MAX_CONNECTIONS && !self.connections.contains_key(&key);
+        let full = self.connections.len() >= self.room && !self.connections.contains_key(&key);
         if full || known.is_none() && self.servers.len() == MAX_SERVERS {
             self.refused += 1;
             return;
