@@ -1,4 +1,4 @@
-//! What the program that reads this node's connections hands to the agent.
+//! What the programs that read this node's connections hand to the agent.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,6 +10,15 @@ pub const MAP: &str = "VIP_ROSTER_PORTS";
 
 /// Name of the global with the layout.
 pub const LAYOUT: &str = "VIP_ROSTER_LAYOUT";
+
+/// Name of the ring buffer with changes.
+pub const CHANGES: &str = "VIP_ROSTER_CHANGES";
+
+/// Name of the map that counts changes for which the ring buffer had no room.
+pub const LOST: &str = "VIP_ROSTER_LOST";
+
+/// Name of the global with the number of the agent's network namespace.
+pub const NETNS: &str = "VIP_ROSTER_NETNS";
 
 /// The ports of the servers, in host byte order; 0 is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -41,6 +50,10 @@ pub struct Layout {
     pub unacknowledged: u32,
     /// `rcv_nxt`.
     pub expected: u32,
+    /// `skc_net`: a pointer to a `struct net`.
+    pub net: u32,
+    /// The number of a network namespace in `struct net`, `ns.inum`.
+    pub netns: u32,
 }
 
 impl Layout {
@@ -56,6 +69,8 @@ impl Layout {
         server: 0,
         unacknowledged: 0,
         expected: 0,
+        net: 0,
+        netns: 0,
     };
 }
 
@@ -82,6 +97,6 @@ pub struct Connection {
     pub port: u16,
     /// `AF_INET` or `AF_INET6`, in host byte order.
     pub family: u16,
-    /// Not used.
-    pub reserved: u16,
+    /// Not 0 if it has ended.
+    pub ended: u16,
 }
