@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 /// Ports of servers that are looked for, at most.
 pub const PORTS: usize = 32;
 
-/// Name of the map with the ports.
-pub const MAP: &str = "VIP_ROSTER_PORTS";
+/// Name of the map with what is looked for.
+pub const WANTED: &str = "VIP_ROSTER_WANTED";
 
 /// Name of the global with the layout.
 pub const LAYOUT: &str = "VIP_ROSTER_LAYOUT";
@@ -17,13 +17,15 @@ pub const CHANGES: &str = "VIP_ROSTER_CHANGES";
 /// Name of the map that counts changes for which the ring buffer had no room.
 pub const LOST: &str = "VIP_ROSTER_LOST";
 
-/// Name of the global with the number of the agent's network namespace.
-pub const NETNS: &str = "VIP_ROSTER_NETNS";
-
-/// The ports of the servers, in host byte order; 0 is none.
+/// Which connections are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
-#[repr(transparent)]
-pub struct Ports(pub [u16; PORTS]);
+#[repr(C)]
+pub struct Wanted {
+    /// The ports of the servers, in host byte order; 0 is none.
+    pub ports: [u16; PORTS],
+    /// Number of the agent's network namespace (`ino` of `/proc/self/ns/net`).
+    pub netns: u32,
+}
 
 /// Offsets in bytes of fields of the kernel's `struct tcp_sock`, with which `struct sock_common`
 /// begins.

@@ -16,11 +16,11 @@ use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, seq_file};
 use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf};
-use vip_common::roster::{Connection, Layout, PORTS, Ports};
+use vip_common::roster::{Connection, Layout, PORTS, Wanted};
 
-/// The ports of the servers.
+/// Which connections are looked for.
 #[map]
-static VIP_ROSTER_PORTS: Array<Ports> = Array::with_max_entries(1, 0);
+static VIP_ROSTER_WANTED: Array<Wanted> = Array::with_max_entries(1, 0);
 
 /// Connections that have come or gone, for the agent to read: some 3,000.
 #[map]
@@ -29,10 +29,6 @@ static VIP_ROSTER_CHANGES: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// Changes that had no room there.
 #[map]
 static VIP_ROSTER_LOST: Array<u64> = Array::with_max_entries(1, 0);
-
-/// Number of the agent's network namespace.
-#[unsafe(no_mangle)]
-static VIP_ROSTER_NETNS: u32 = 0;
 
 /// Where the kernel keeps what is read here. The agent takes it from the kernel's BTF when it loads
 /// the program.
@@ -88,7 +84,10 @@ extern "C" fn vip_roster(context: *const Context) -> i32 {
     };
     let state: u8 = read(socket, layout.state);
     let port: u16 = read(socket, layout.port);
-    if !is_open(state.into()) || !is_wanted(port) {
+    let Some(wanted) = VIP_ROSTER_WANTED.get(0) else {
+        return 0;
+    };
+    if !is_open(state.into()) || !is_wanted(port, wanted) {
         return 0;
     }
     let connection = connection(socket, &layout, port);
@@ -127,9 +126,10 @@ extern "C" fn vip_roster_changes(context: *const StateChange) -> i32 {
     let port: u16 = read(socket, layout.port);
     let net: *const c_void = read(socket, layout.net);
     let netns: u32 = read(net, layout.netns);
-    // SAFETY: as in `layout`.
-    let own = unsafe { core::ptr::read_volatile(&raw const VIP_ROSTER_NETNS) };
-    if netns != own || !is_wanted(port) {
+    let Some(wanted) = VIP_ROSTER_WANTED.get(0) else {
+        return 0;
+    };
+    if netns != wanted.netns || !is_wanted(port, wanted) {
         return 0;
     }
     let change = Connection {
@@ -182,13 +182,10 @@ fn connection(socket: *const c_void, layout: &Layout, port: u16) -> Connection {
 
 /// Whether a server of this node listens at a port.
 #[inline(always)]
-fn is_wanted(port: u16) -> bool {
-    let Some(ports) = VIP_ROSTER_PORTS.get(0) else {
-        return false;
-    };
+fn is_wanted(port: u16, wanted: &Wanted) -> bool {
     // The verifier follows each way out, and not each combination of comparisons.
     for place in 0..PORTS {
-        if ports.0[place] == port {
+        if wanted.ports[place] == port {
             return port != 0;
         }
     }

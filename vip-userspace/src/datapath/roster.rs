@@ -13,7 +13,7 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLink;
 use aya::programs::{BtfTracePoint, Iter};
 use vip_common::roster::{
-    CHANGES, Connection as Found, LAYOUT, LOST, Layout, MAP, NETNS, PORTS, Ports,
+    CHANGES, Connection as Found, LAYOUT, LOST, Layout, PORTS, WANTED, Wanted,
 };
 use vip_node::roster::{Change, Connection};
 
@@ -42,7 +42,7 @@ const CHUNK: usize = 1 << 16;
 /// The loaded programs.
 pub struct Roster {
     link: OwnedFd,
-    ports: Array<MapData, Value<Ports>>,
+    wanted: Array<MapData, Value<Wanted>>,
     changes: RingBuf<MapData>,
     /// Changes that had no room, and how many there were when they were last read.
     lost: Array<MapData, u64>,
@@ -61,13 +61,11 @@ impl Roster {
         static FOUND: OnceLock<Layout> = OnceLock::new();
         let layout = layout().map_err(DatapathError::io("cannot read the kernel's BTF"))?;
         let layout = FOUND.get_or_init(|| layout);
-        let netns = netns().map_err(DatapathError::io("cannot tell the network namespace"))?;
         // If it is not allowed and needed, the load says so.
         let _not_allowed = bpf::lift_memory_limit();
         loader
             .0
-            .override_global(LAYOUT, bytemuck::bytes_of(layout), true)
-            .override_global(NETNS, &netns, true);
+            .override_global(LAYOUT, bytemuck::bytes_of(layout), true);
         let mut ebpf = loader.0.load(OBJECT).map_err(DatapathError::Load)?;
         let types = Btf::from_sys_fs().map_err(io::Error::other);
         let types = types.map_err(DatapathError::io("cannot read the kernel's BTF"))?;
@@ -87,7 +85,7 @@ impl Roster {
         let mut map = |name| ebpf.take_map(name).ok_or(DatapathError::Missing(name));
         Ok(Self {
             link,
-            ports: Array::try_from(map(MAP)?).map_err(map_error(MAP))?,
+            wanted: Array::try_from(map(WANTED)?).map_err(map_error(WANTED))?,
             changes: RingBuf::try_from(map(CHANGES)?).map_err(map_error(CHANGES))?,
             lost: Array::try_from(map(LOST)?).map_err(map_error(LOST))?,
             seen_lost: 0,
@@ -115,16 +113,22 @@ impl Roster {
         (lost == before).then_some(changes)
     }
 
-    /// The servers listen at these ports; of more than [`PORTS`], the lowest count.
+    /// The servers of the calling thread's network namespace listen at these ports; of more than
+    /// [`PORTS`], the lowest count.
     ///
     /// # Errors
     /// The map cannot be written.
     pub fn set_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), DatapathError> {
-        let mut wanted = Ports([0; PORTS]);
-        for (place, port) in wanted.0.iter_mut().zip(ports) {
+        let netns = netns().map_err(DatapathError::io("cannot tell the network namespace"))?;
+        let mut wanted = Wanted {
+            ports: [0; PORTS],
+            netns,
+        };
+        for (place, port) in wanted.ports.iter_mut().zip(ports) {
             *place = *port;
         }
-        self.ports.set(0, Value(wanted), 0).map_err(map_error(MAP))
+        let set = self.wanted.set(0, Value(wanted), 0);
+        set.map_err(map_error(WANTED))
     }
 
     /// The connections that the servers of the calling thread's network namespace have open.
