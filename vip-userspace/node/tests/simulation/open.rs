@@ -270,13 +270,17 @@ impl World {
         }
     }
 
-    /// Whether `node` has heard another node, which it knows, less than `reset_after` ago, and was not
-    /// cut off from it shortly before that.
+    /// Whether `node` has heard another node, which it knows, less than `reset_after` ago, was not cut
+    /// off from it shortly before that, and is heard by it: a node that is not answered believes
+    /// nothing.
     fn is_fresh(&self, node: usize, other: usize) -> bool {
         let table = &self.hosts[node].kernel.table;
         let is_known = table.find(|known| *known == address(other)).is_some();
-        let wire = &self.wires[other][node];
+        let [wire, answers] = [&self.wires[other][node], &self.wires[node][other]];
+        let window = (RESET_AFTER + 30) * self.unit();
         is_known
+            && !answers.cut
+            && (answers.foul == 0 || self.now - answers.foul > window)
             && self.now - wire.last < (RESET_AFTER - 4) * self.unit()
             && self.now - wire.back >= (RESET_AFTER - 4) * self.unit()
     }
