@@ -192,12 +192,14 @@ impl<G: Ord + Copy> Nudges<G> {
         found
     }
 
-    /// There was no way to the client of this connection.
+    /// There was no way to the client of this connection. It is tried again soon while a neighbour may
+    /// still be found, and later in the rounds that are left: some clients are never reached.
     pub fn no_way(&mut self, now: BootNanos, key: Key) {
         let groups = self.groups.values_mut();
         if let Some(group) = groups
             .into_iter()
             .find(|group| group.all.contains_key(&key))
+            && now.since(group.rounds_begun) < SETTLED
         {
             if group.no_way.is_empty() {
                 group.again = now.after(NO_WAY);

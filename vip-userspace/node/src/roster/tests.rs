@@ -534,6 +534,23 @@ fn a_client_without_a_way_is_tried_again_soon() {
 }
 
 #[test]
+fn a_client_that_is_never_reached_is_given_up() {
+    let mut nudges = Nudges::default();
+    nudges.begin(BEGIN, 0, false, [connection(1)]);
+    let mut last = 0;
+    for time in 0..20_000 {
+        let now = BEGIN.after(Duration::from_millis(time));
+        for nudge in nudges.take(now) {
+            nudges.no_way(now, nudge.connection.key());
+            last = time;
+        }
+        nudges.outcomes(now);
+    }
+    assert_eq!(last, 6000, "in the last round");
+    assert_eq!(nudges.next_deadline(), None);
+}
+
+#[test]
 fn peers_share_the_room_that_there_is() {
     let peers = 9;
     let mut exchange = Cluster::agent(0, 1, peers + 1);

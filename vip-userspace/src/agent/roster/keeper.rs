@@ -188,8 +188,7 @@ impl Keeper {
         }
         if !self.nudges.waits(now) && self.listens_until < now {
             self.tap = None;
-            self.ways = None;
-            self.known.clear();
+            self.forget_ways();
         }
         if now.since(self.ticked) >= TICK {
             self.ticked = now;
@@ -257,7 +256,9 @@ impl Keeper {
         match command {
             Command::Network(network) => {
                 self.network = *network;
+                // They are those of the NIC before.
                 self.tap = None;
+                self.forget_ways();
                 self.nudges.again(now);
             }
             Command::Servers(servers) => {
@@ -434,6 +435,11 @@ impl Keeper {
                 self.nudges.no_way(now, nudge.connection.key());
             }
         }
+    }
+
+    fn forget_ways(&mut self) {
+        self.ways = None;
+        self.known.clear();
     }
 
     /// Finds the ways that are not known yet.
