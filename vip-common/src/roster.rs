@@ -1,20 +1,31 @@
-//! What the program that reads this node's connections hands to the agent.
+//! What the programs that read this node's connections hand to the agent.
 
 use bytemuck::{Pod, Zeroable};
 
 /// Ports of servers that are looked for, at most.
 pub const PORTS: usize = 32;
 
-/// Name of the map with the ports.
-pub const MAP: &str = "VIP_ROSTER_PORTS";
+/// Name of the map with what is looked for.
+pub const WANTED: &str = "VIP_ROSTER_WANTED";
 
 /// Name of the global with the layout.
 pub const LAYOUT: &str = "VIP_ROSTER_LAYOUT";
 
-/// The ports of the servers, in host byte order; 0 is none.
+/// Name of the ring buffer with changes.
+pub const CHANGES: &str = "VIP_ROSTER_CHANGES";
+
+/// Name of the map that counts changes for which the ring buffer had no room.
+pub const LOST: &str = "VIP_ROSTER_LOST";
+
+/// Which connections are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
-#[repr(transparent)]
-pub struct Ports(pub [u16; PORTS]);
+#[repr(C)]
+pub struct Wanted {
+    /// The ports of the servers, in host byte order; 0 is none.
+    pub ports: [u16; PORTS],
+    /// Number of the agent's network namespace (`ino` of `/proc/self/ns/net`).
+    pub netns: u32,
+}
 
 /// Offsets in bytes of fields of the kernel's `struct tcp_sock`, with which `struct sock_common`
 /// begins.
@@ -41,6 +52,10 @@ pub struct Layout {
     pub unacknowledged: u32,
     /// `rcv_nxt`.
     pub expected: u32,
+    /// `skc_net`: a pointer to a `struct net`.
+    pub net: u32,
+    /// The number of a network namespace in `struct net`, `ns.inum`.
+    pub netns: u32,
 }
 
 impl Layout {
@@ -56,6 +71,8 @@ impl Layout {
         server: 0,
         unacknowledged: 0,
         expected: 0,
+        net: 0,
+        netns: 0,
     };
 }
 
@@ -82,6 +99,6 @@ pub struct Connection {
     pub port: u16,
     /// `AF_INET` or `AF_INET6`, in host byte order.
     pub family: u16,
-    /// Not used.
-    pub reserved: u16,
+    /// Not 0 if it has ended.
+    pub ended: u16,
 }

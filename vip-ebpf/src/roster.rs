@@ -1,9 +1,10 @@
-//! The program that reads this node's connections for the agent: an iterator over the kernel's TCP
-//! sockets (Documentation/bpf/bpf_iterators.rst). It has an object of its own, because the agent also
-//! works without it.
+//! The programs that tell the agent of this node's connections. They have an object of their own,
+//! because the agent also works without them.
 //!
-//! Nothing runs when a connection comes or goes. The agent reads as often as it likes, so that a
-//! flood of connections costs no more than a scan.
+//! - An iterator over the kernel's TCP sockets (Documentation/bpf/bpf_iterators.rst): all of them, with
+//!   their numbers, whenever the agent reads.
+//! - A program at the tracepoint `inet_sock_set_state`, at which a connection comes or goes. It costs a
+//!   comparison or two for sockets of other programs and namespaces.
 #![no_std]
 #![no_main]
 
@@ -11,15 +12,23 @@ mod object;
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::seq_file;
+use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, seq_file};
 use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::Array;
-use vip_common::roster::{Connection, Layout, PORTS, Ports};
+use aya_ebpf::maps::{Array, RingBuf};
+use vip_common::roster::{Connection, Layout, PORTS, Wanted};
 
-/// The ports of the servers.
+/// Which connections are looked for.
 #[map]
-static VIP_ROSTER_PORTS: Array<Ports> = Array::with_max_entries(1, 0);
+static VIP_ROSTER_WANTED: Array<Wanted> = Array::with_max_entries(1, 0);
+
+/// Connections that have come or gone, for the agent to read: some 4,000.
+#[map]
+static VIP_ROSTER_CHANGES: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Changes that had no room there.
+#[map]
+static VIP_ROSTER_LOST: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Where the kernel keeps what is read here. The agent takes it from the kernel's BTF when it loads
 /// the program.
@@ -43,8 +52,20 @@ struct Meta {
     seq_num: u64,
 }
 
-/// Connection states (include/net/tcp_states.h): ESTABLISHED, and CLOSE-WAIT.
-const OPEN: [u8; 2] = [1, 8];
+/// Arguments of the tracepoint `inet_sock_set_state` (include/trace/events/sock.h).
+#[repr(C)]
+struct StateChange {
+    /// `struct sock`.
+    socket: *const c_void,
+    before: u64,
+    after: u64,
+}
+
+/// Whether a connection is open in a state: ESTABLISHED and CLOSE-WAIT (include/net/tcp_states.h).
+#[inline(always)]
+const fn is_open(state: u64) -> bool {
+    state == 1 || state == 8
+}
 
 /// Writes one connection. The kernel calls it for each TCP socket of the reader's network namespace.
 #[unsafe(no_mangle)]
@@ -57,34 +78,19 @@ extern "C" fn vip_roster(context: *const Context) -> i32 {
             core::ptr::read_volatile(&raw const (*context).socket),
         )
     };
-    if socket.is_null() {
+    let layout = layout();
+    let Some(socket) = tcp_socket(socket) else {
         return 0;
-    }
-    // SAFETY: a helper that takes the context's socket. It returns null for one that is no whole
-    // socket, such as one in TIME-WAIT.
-    let socket: *const c_void = unsafe { bpf_skc_to_tcp_sock(socket.cast_mut()) }.cast();
-    if socket.is_null() {
-        return 0;
-    }
-    // SAFETY: a global. The read is volatile, because the agent sets the value after compilation.
-    let layout = unsafe { core::ptr::read_volatile(&raw const VIP_ROSTER_LAYOUT) };
+    };
     let state: u8 = read(socket, layout.state);
     let port: u16 = read(socket, layout.port);
-    if !OPEN.contains(&state) || !is_wanted(port) {
+    let Some(wanted) = VIP_ROSTER_WANTED.get(0) else {
+        return 0;
+    };
+    if !is_open(state.into()) || !is_wanted(port, wanted) {
         return 0;
     }
-    let connection = Connection {
-        client: read_ipv6(socket, layout.client),
-        server: read_ipv6(socket, layout.server),
-        client_v4: read(socket, layout.client_v4),
-        server_v4: read(socket, layout.server_v4),
-        unacknowledged: read(socket, layout.unacknowledged),
-        expected: read(socket, layout.expected),
-        client_port: read(socket, layout.client_port),
-        port,
-        family: read(socket, layout.family),
-        reserved: 0,
-    };
+    let connection = connection(socket, &layout, port);
     // SAFETY: the kernel's `seq_file`, and a value on the stack of this length.
     unsafe {
         let seq = core::ptr::read_volatile(&raw const (*meta).seq);
@@ -97,15 +103,89 @@ extern "C" fn vip_roster(context: *const Context) -> i32 {
     0
 }
 
+/// Tells of a connection that has come or gone. The kernel calls it for each TCP socket of the machine
+/// whose state changes.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tp_btf/inet_sock_set_state")]
+extern "C" fn vip_roster_changes(context: *const StateChange) -> i32 {
+    // SAFETY: as in `vip_roster`.
+    let (socket, before, after) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*context).socket),
+            core::ptr::read_volatile(&raw const (*context).before),
+            core::ptr::read_volatile(&raw const (*context).after),
+        )
+    };
+    if is_open(before) == is_open(after) {
+        return 0;
+    }
+    let layout = layout();
+    let Some(socket) = tcp_socket(socket) else {
+        return 0;
+    };
+    let port: u16 = read(socket, layout.port);
+    let net: *const c_void = read(socket, layout.net);
+    let netns: u32 = read(net, layout.netns);
+    let Some(wanted) = VIP_ROSTER_WANTED.get(0) else {
+        return 0;
+    };
+    if netns != wanted.netns || !is_wanted(port, wanted) {
+        return 0;
+    }
+    let change = Connection {
+        ended: is_open(before).into(),
+        ..connection(socket, &layout, port)
+    };
+    // The agent looks by itself.
+    let told = VIP_ROSTER_CHANGES.output::<Connection>(&change, u64::from(BPF_RB_NO_WAKEUP));
+    if told.is_err()
+        && let Some(lost) = VIP_ROSTER_LOST.get_ptr_mut(0)
+    {
+        // SAFETY: a value of the map. That it grows tells the agent enough, so two CPUs may count one.
+        unsafe { *lost += 1 };
+    }
+    0
+}
+
+#[inline(always)]
+fn layout() -> Layout {
+    // SAFETY: a global. The read is volatile, because the agent sets the value after compilation.
+    unsafe { core::ptr::read_volatile(&raw const VIP_ROSTER_LAYOUT) }
+}
+
+/// The whole socket; `None` for one in TIME-WAIT, of another protocol, and at the end of an iteration.
+#[inline(always)]
+fn tcp_socket(socket: *const c_void) -> Option<*const c_void> {
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: a helper that takes the context's socket, which is not null.
+    let socket: *const c_void = unsafe { bpf_skc_to_tcp_sock(socket.cast_mut()) }.cast();
+    (!socket.is_null()).then_some(socket)
+}
+
+#[inline(always)]
+fn connection(socket: *const c_void, layout: &Layout, port: u16) -> Connection {
+    Connection {
+        client: read_ipv6(socket, layout.client),
+        server: read_ipv6(socket, layout.server),
+        client_v4: read(socket, layout.client_v4),
+        server_v4: read(socket, layout.server_v4),
+        unacknowledged: read(socket, layout.unacknowledged),
+        expected: read(socket, layout.expected),
+        client_port: read(socket, layout.client_port),
+        port,
+        family: read(socket, layout.family),
+        ended: 0,
+    }
+}
+
 /// Whether a server of this node listens at a port.
 #[inline(always)]
-fn is_wanted(port: u16) -> bool {
-    let Some(ports) = VIP_ROSTER_PORTS.get(0) else {
-        return false;
-    };
+fn is_wanted(port: u16, wanted: &Wanted) -> bool {
     // The verifier follows each way out, and not each combination of comparisons.
     for place in 0..PORTS {
-        if ports.0[place] == port {
+        if wanted.ports[place] == port {
             return port != 0;
         }
     }

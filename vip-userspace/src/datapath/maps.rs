@@ -206,40 +206,12 @@ pub fn members(pins: &Pins) -> Vec<(BackendIndex, Be128)> {
     members.map(|(slot, node)| (slot, node.address)).collect()
 }
 
-/// Counts the connections that a node takes.
-pub struct Arrivals {
-    counters: PerCpuArray<MapData, Value<BackendCounters>>,
-    node: BackendIndex,
-}
-
-impl Arrivals {
-    /// SYNs so far; 0 if the map cannot be read.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        sum(&self.counters, self.node.get() as u32).map_or(0, |counters| counters.syns)
-    }
-}
-
-/// The counters of all CPUs for a backend.
-fn sum(
-    counters: &PerCpuArray<MapData, Value<BackendCounters>>,
-    index: u32,
-) -> Result<BackendCounters, DatapathError> {
-    let cpus = counters.get(&index, 0);
-    let cpus = cpus.map_err(map_error(names::BACKEND_COUNTERS))?;
-    Ok(cpus
-        .iter()
-        .fold(BackendCounters::default(), |sum, cpu| sum + cpu.0))
-}
-
 /// All maps but the state's and the log's.
 pub(super) struct Maps {
     pub(super) allowed: AllowMap,
     pub(super) ranks: RankMap,
     counters: PerCpuArray<MapData, Value<u64>>,
     backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
-    /// The same once more, until [`take_arrivals`](Self::take_arrivals).
-    arrivals: Option<PerCpuArray<MapData, Value<BackendCounters>>>,
     claimant: Array<MapData, Value<Mac>>,
     listeners: Array<MapData, Value<BootNanos>>,
 }
@@ -269,18 +241,13 @@ impl Maps {
         // Whose contents are the programs' affair; but they must be there.
         map(names::SOURCES)?;
         map(names::REDIRECTED)?;
-        let mut backend_counters = || {
-            let found = map(names::BACKEND_COUNTERS)?;
-            PerCpuArray::try_from(found).map_err(map_error(names::BACKEND_COUNTERS))
-        };
-        let (counters_of_backends, arrivals) = (backend_counters()?, backend_counters()?);
         let maps = Self {
             allowed: AllowMap::new(&map(names::ALLOWED)?)?,
             ranks: RankMap::new(map(names::RANKS)?)?,
             counters: PerCpuArray::try_from(map(names::COUNTERS)?)
                 .map_err(map_error(names::COUNTERS))?,
-            backend_counters: counters_of_backends,
-            arrivals: Some(arrivals),
+            backend_counters: PerCpuArray::try_from(map(names::BACKEND_COUNTERS)?)
+                .map_err(map_error(names::BACKEND_COUNTERS))?,
             claimant: Array::try_from(map(names::CLAIMANT)?).map_err(map_error(names::CLAIMANT))?,
             listeners: Array::try_from(map(names::LISTENERS)?)
                 .map_err(map_error(names::LISTENERS))?,
@@ -329,13 +296,13 @@ impl Maps {
     }
 
     pub(super) fn backend_counters(&self, index: u32) -> Result<BackendCounters, DatapathError> {
-        sum(&self.backend_counters, index)
-    }
-
-    /// What counts the connections that a node takes, for another thread to read; once.
-    pub(super) fn take_arrivals(&mut self, node: BackendIndex) -> Option<Arrivals> {
-        let counters = self.arrivals.take()?;
-        Some(Arrivals { counters, node })
+        let cpus = self
+            .backend_counters
+            .get(&index, 0)
+            .map_err(map_error(names::BACKEND_COUNTERS))?;
+        Ok(cpus
+            .iter()
+            .fold(BackendCounters::default(), |sum, cpu| sum + cpu.0))
     }
 
     /// Counts for a backend from 0 on. What was forwarded there so far is added to the counters that

@@ -33,7 +33,7 @@ pub use self::error::DatapathError;
 pub use self::features::Features;
 pub use self::leftovers::{Leftover, leftovers, remove};
 pub use self::loader::Loader;
-pub use self::maps::{Arrivals, StateMap, members, raise};
+pub use self::maps::{StateMap, members, raise};
 pub use self::object::{EGRESS, INGRESS, LOCAL, OBJECT, TC_INGRESS};
 pub use self::others::{Claim, Taken, Turn, refuse_taken};
 pub use self::pins::{Held, Pins, pin_directory};
@@ -445,11 +445,6 @@ impl Datapath {
         backend: BackendIndex,
     ) -> Result<BackendCounters, DatapathError> {
         self.maps.backend_counters(backend.get() as u32)
-    }
-
-    /// What counts the connections that this node takes, for another thread to read; once.
-    pub fn take_arrivals(&mut self) -> Option<Arrivals> {
-        self.maps.take_arrivals(self.own_index?)
     }
 
     /// The programs' own log, to be read by the caller. `None` if an earlier agent's programs

@@ -1,17 +1,21 @@
-//! This node's connections, read by the program of [`vip_common::roster`].
+//! This node's connections, read by the programs of [`vip_common::roster`].
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 
 use aya::Btf;
-use aya::maps::{Array, Map, MapData};
-use aya::programs::Iter;
-use vip_common::roster::{Connection as Found, LAYOUT, Layout, MAP, PORTS, Ports};
-use vip_node::roster::Connection;
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::tp_btf::BtfTracePointLink;
+use aya::programs::{BtfTracePoint, Iter};
+use vip_common::roster::{
+    CHANGES, Connection as Found, LAYOUT, LOST, Layout, PORTS, WANTED, Wanted,
+};
+use vip_node::roster::{Change, Connection};
 
 use super::error::{DatapathError, map_error, program_error};
 use super::loader::Loader;
@@ -22,8 +26,12 @@ use crate::kernel::{bpf, btf};
 /// The object, as `cargo xtask build-ebpf` made it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/roster.o"));
 
-/// The program.
-const PROGRAM: &str = "vip_roster";
+/// The programs.
+const ALL: &str = "vip_roster";
+const ONE: &str = "vip_roster_changes";
+
+/// Where the second one runs.
+const TRACEPOINT: &str = "inet_sock_set_state";
 
 /// `AF_INET` (include/linux/socket.h).
 const IPV4: u16 = 2;
@@ -31,14 +39,20 @@ const IPV4: u16 = 2;
 /// Bytes that are read at once: the kernel hands out no more than it has buffered.
 const CHUNK: usize = 1 << 16;
 
-/// The loaded program.
+/// The loaded programs.
 pub struct Roster {
     link: OwnedFd,
-    ports: Array<MapData, Value<Ports>>,
+    wanted: Array<MapData, Value<Wanted>>,
+    changes: RingBuf<MapData>,
+    /// Changes that had no room, and how many there were when they were last read.
+    lost: Array<MapData, u64>,
+    seen_lost: u64,
+    /// Detaches the second program when it is dropped.
+    _tracepoint: BtfTracePointLink,
 }
 
 impl Roster {
-    /// Loads the program.
+    /// Loads the programs, and begins to take changes.
     ///
     /// # Errors
     /// The kernel has no such iterators (before Linux 5.9), does not describe its types, or the agent
@@ -55,30 +69,66 @@ impl Roster {
         let mut ebpf = loader.0.load(OBJECT).map_err(DatapathError::Load)?;
         let types = Btf::from_sys_fs().map_err(io::Error::other);
         let types = types.map_err(DatapathError::io("cannot read the kernel's BTF"))?;
-        let iter: &mut Iter = program(&mut ebpf, PROGRAM)?;
-        iter.load("tcp", &types).map_err(program_error(PROGRAM))?;
-        let fd = iter.fd().map_err(program_error(PROGRAM))?.as_fd();
+        let iter: &mut Iter = program(&mut ebpf, ALL)?;
+        iter.load("tcp", &types).map_err(program_error(ALL))?;
+        let fd = iter.fd().map_err(program_error(ALL))?.as_fd();
         let link = bpf::link(fd, 0, bpf::TRACE_ITER, 0);
         let link = link.map_err(DatapathError::io(
             "cannot attach the program for connections",
         ))?;
-        let ports: Map = ebpf.take_map(MAP).ok_or(DatapathError::Missing(MAP))?;
+        let changes: &mut BtfTracePoint = program(&mut ebpf, ONE)?;
+        changes
+            .load(TRACEPOINT, &types)
+            .map_err(program_error(ONE))?;
+        let attached = changes.attach().map_err(program_error(ONE))?;
+        let tracepoint = changes.take_link(attached).map_err(program_error(ONE))?;
+        let mut map = |name| ebpf.take_map(name).ok_or(DatapathError::Missing(name));
         Ok(Self {
             link,
-            ports: Array::try_from(ports).map_err(map_error(MAP))?,
+            wanted: Array::try_from(map(WANTED)?).map_err(map_error(WANTED))?,
+            changes: RingBuf::try_from(map(CHANGES)?).map_err(map_error(CHANGES))?,
+            lost: Array::try_from(map(LOST)?).map_err(map_error(LOST))?,
+            seen_lost: 0,
+            _tracepoint: tracepoint,
         })
     }
 
-    /// The servers listen at these ports; of more than [`PORTS`], the lowest count.
+    /// Connections that have come or gone since this was asked last, in their order, and whether these
+    /// are all: of those for which there was no room, only a scan tells.
+    pub fn changes(&mut self) -> (Vec<Change>, bool) {
+        let mut changes = Vec::new();
+        while let Some(bytes) = self.changes.next() {
+            // The program writes nothing else.
+            let Ok(found) = bytemuck::try_pod_read_unaligned::<Found>(&bytes) else {
+                continue;
+            };
+            let connection = connection(&found);
+            changes.push(match found.ended {
+                0 => Change::Come(connection),
+                _ => Change::Gone(connection.key()),
+            });
+        }
+        let lost = self.lost.get(&0, 0).unwrap_or_default();
+        let before = std::mem::replace(&mut self.seen_lost, lost);
+        (changes, lost == before)
+    }
+
+    /// The servers of the calling thread's network namespace listen at these ports; of more than
+    /// [`PORTS`], the lowest count.
     ///
     /// # Errors
     /// The map cannot be written.
     pub fn set_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), DatapathError> {
-        let mut wanted = Ports([0; PORTS]);
-        for (place, port) in wanted.0.iter_mut().zip(ports) {
+        let netns = netns().map_err(DatapathError::io("cannot tell the network namespace"))?;
+        let mut wanted = Wanted {
+            ports: [0; PORTS],
+            netns,
+        };
+        for (place, port) in wanted.ports.iter_mut().zip(ports) {
             *place = *port;
         }
-        self.ports.set(0, Value(wanted), 0).map_err(map_error(MAP))
+        let set = self.wanted.set(0, Value(wanted), 0);
+        set.map_err(map_error(WANTED))
     }
 
     /// The connections that the servers of the calling thread's network namespace have open.
@@ -123,6 +173,12 @@ fn connection(found: &Found) -> Connection {
     }
 }
 
+/// The kernel's number of this thread's network namespace.
+fn netns() -> io::Result<u32> {
+    let number = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    u32::try_from(number).map_err(io::Error::other)
+}
+
 fn layout() -> io::Result<Layout> {
     let common = |field| ("sock_common", field);
     let fields = [
@@ -136,13 +192,21 @@ fn layout() -> io::Result<Layout> {
         common("skc_v6_rcv_saddr"),
         ("tcp_sock", "snd_una"),
         ("tcp_sock", "rcv_nxt"),
+        common("skc_net"),
+        ("net", "ns"),
+        ("ns_common", "inum"),
     ];
     let found = btf::offsets(fields)?;
-    let mut offsets = [0; 10];
+    let mut offsets = [0; 13];
     for ((offset, found), (_, field)) in offsets.iter_mut().zip(found).zip(fields) {
         *offset = found.ok_or_else(|| io::Error::other(format!("it has no field {field}")))?;
     }
-    Ok(bytemuck::cast(offsets))
+    // The number is in a structure in another one.
+    let [fields @ .., namespace, number] = offsets;
+    let mut layout = [0; 12];
+    layout[..11].copy_from_slice(&fields);
+    layout[11] = namespace + number;
+    Ok(bytemuck::cast(layout))
 }
 
 #[cfg(test)]
@@ -151,6 +215,46 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn connections_are_told_when_they_come_and_go() {
+        let mut roster = Roster::load(&mut Loader::default()).expect("it loads");
+        let listener = TcpListener::bind("[::]:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        roster.set_ports(&[port].into()).expect("a map");
+        for host in ["127.0.0.1", "::1"] {
+            let at = SocketAddr::new(host.parse().expect("an address"), port);
+            let client = TcpStream::connect(at).expect("it listens");
+            let server = listener.accept().expect("one").0;
+            let ends = (client.local_addr().expect("an end"), at);
+            let come = roster.changes();
+            let ([Change::Come(one)], true) = (&come.0[..], come.1) else {
+                panic!("{come:?}");
+            };
+            let key = one.key();
+            assert_eq!((one.client, one.server), ends);
+            let scan = roster.scan().expect("a scan");
+            assert!(scan.iter().any(|found| found.key() == key));
+            drop(server);
+            drop(client);
+            assert_eq!(roster.changes(), (vec![Change::Gone(key)], true));
+        }
+    }
+
+    #[test]
+    fn more_changes_than_there_is_room_for_are_noticed() {
+        let mut roster = Roster::load(&mut Loader::default()).expect("it loads");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = listener.local_addr().expect("bound");
+        roster.set_ports(&[at.port()].into()).expect("a map");
+        for _ in 0..3000 {
+            drop(TcpStream::connect(at).expect("it listens"));
+            drop(listener.accept().expect("one"));
+        }
+        let (kept, are_all) = roster.changes();
+        assert!(!are_all && kept.len() > 4000, "{}", kept.len());
+        assert_eq!(roster.changes(), (vec![], true));
+    }
 
     #[test]
     #[ignore = "by hand: it measures"]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use vip_common::wire::time::BootNanos;
 
 use super::message::MAX_ANSWERED;
-use super::{Body, Buckets, Connection, Key, MAX_TOLD, Message, Own, Told};
+use super::{Body, Buckets, Change, Connection, Key, MAX_TOLD, Message, Own, Told};
 use crate::hello::Instance;
 
 /// From one digest to the next.
@@ -114,6 +114,16 @@ impl Exchange {
     /// Takes in a scan of this node's connections.
     pub fn scanned(&mut self, now: BootNanos, scan: impl IntoIterator<Item = Connection>) {
         let bodies = self.own.scanned(scan);
+        self.tell(now, &bodies);
+    }
+
+    /// Takes in which of them have come or gone.
+    pub fn changed(&mut self, now: BootNanos, changes: impl IntoIterator<Item = Change>) {
+        let bodies = self.own.changed(changes);
+        self.tell(now, &bodies);
+    }
+
+    fn tell(&mut self, now: BootNanos, bodies: &[Body]) {
         for peer in self.peers.values_mut().filter(|peer| peer.is_heard(now)) {
             peer.backlog.extend(bodies.iter().cloned());
             if peer.backlog.len() > BACKLOG {

@@ -58,6 +58,15 @@ pub struct Connection {
     pub expected: u32,
 }
 
+/// A connection that has come or gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It is open.
+    Come(Connection),
+    /// It is not any more.
+    Gone(Key),
+}
+
 impl Connection {
     /// What the connection is found by.
     #[must_use]

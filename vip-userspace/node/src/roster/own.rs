@@ -1,7 +1,11 @@
 //! The connections of this node, and what is to be told of them.
 
+use std::collections::BTreeMap;
+
 use super::message::{CHANGES, MAX_LENGTH, NAME, RANGE, Space};
-use super::{BUCKETS, Body, Buckets, Connection, Digest, Digests, Key, MAX_CONNECTIONS, RENEW};
+use super::{
+    BUCKETS, Body, Buckets, Change, Connection, Digest, Digests, Key, MAX_CONNECTIONS, RENEW,
+};
 
 /// Connections that come, go or move on between two scans and are told one by one. Of more, the
 /// digests are told, and the peers ask.
@@ -9,8 +13,8 @@ const MANY: usize = 1000;
 
 /// This node's connections.
 pub struct Own {
-    /// Sorted by name. The numbers are those that were told.
-    connections: Vec<(Key, Connection)>,
+    /// The numbers are those that were told.
+    connections: BTreeMap<Key, Connection>,
     digests: Digests,
     untold: usize,
 }
@@ -18,7 +22,7 @@ pub struct Own {
 impl Default for Own {
     fn default() -> Self {
         Self {
-            connections: Vec::new(),
+            connections: BTreeMap::new(),
             digests: [Digest::default(); BUCKETS],
             untold: 0,
         }
@@ -34,33 +38,73 @@ impl Own {
         now.dedup_by_key(|(key, _)| *key);
         self.untold = now.len().saturating_sub(MAX_CONNECTIONS);
         now.truncate(MAX_CONNECTIONS);
-        let before = std::mem::replace(&mut self.connections, now);
 
         let mut removed = Vec::new();
         let mut told = Vec::new();
-        let mut old = before.into_iter().peekable();
-        for (key, connection) in &mut self.connections {
-            while let Some((gone, _)) = old.next_if(|(old, _)| old < key) {
-                self.digests[gone.bucket()] = self.digests[gone.bucket()].with(gone);
-                removed.push(gone);
+        let mut old = self.connections.iter().peekable();
+        for (key, connection) in &now {
+            while let Some((gone, _)) = old.next_if(|(old, _)| *old < key) {
+                removed.push(*gone);
             }
-            match old.next_if(|(old, _)| old == key) {
-                Some((_, was)) if !has_moved_on(&was, connection) => *connection = was,
-                Some(_) => told.push(*connection),
-                None => {
-                    self.digests[key.bucket()] = self.digests[key.bucket()].with(*key);
-                    told.push(*connection);
-                }
+            let was = old.next_if(|(old, _)| *old == key);
+            if was.is_none_or(|(_, was)| has_moved_on(was, connection)) {
+                told.push(*connection);
             }
         }
-        for (gone, _) in old {
-            self.digests[gone.bucket()] = self.digests[gone.bucket()].with(gone);
-            removed.push(gone);
+        removed.extend(old.map(|(gone, _)| *gone));
+        self.change(&removed, &told)
+    }
+
+    /// Takes in what has come or gone, in that order. What has come and gone is not told. Returns what
+    /// is to be told to all peers.
+    pub fn changed(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Body> {
+        let last = changes.into_iter().map(|change| match change {
+            Change::Come(connection) => (connection.key(), Some(connection)),
+            Change::Gone(key) => (key, None),
+        });
+        let last: BTreeMap<Key, Option<Connection>> = last.collect();
+        let mut removed = Vec::new();
+        let mut told = Vec::new();
+        for (key, now) in last {
+            match now {
+                None if self.connections.contains_key(&key) => removed.push(key),
+                None => {}
+                // A scan has it already.
+                Some(connection)
+                    if self
+                        .connections
+                        .get(&key)
+                        .is_some_and(|was| !has_moved_on(was, &connection)) => {}
+                Some(connection) => told.push(connection),
+            }
+        }
+        let room = MAX_CONNECTIONS.saturating_sub(self.connections.len());
+        told.truncate(room);
+        self.change(&removed, &told)
+    }
+
+    fn change(&mut self, removed: &[Key], told: &[Connection]) -> Vec<Body> {
+        for key in removed {
+            if self.connections.remove(key).is_some() {
+                self.turn(*key);
+            }
+        }
+        for connection in told {
+            let key = connection.key();
+            if self.connections.insert(key, *connection).is_none() {
+                self.turn(key);
+            }
         }
         if removed.len() + told.len() > MANY {
             return vec![self.digests()];
         }
-        changes(&removed, &told)
+        changes(removed, told)
+    }
+
+    /// A connection has come or gone: its bucket has another digest.
+    fn turn(&mut self, key: Key) {
+        let digest = &mut self.digests[key.bucket()];
+        *digest = digest.with(key);
     }
 
     /// The digests, which are told now and then.
@@ -78,19 +122,22 @@ impl Own {
         let width = u64::BITS - BUCKETS.ilog2();
         let first = (bucket as u64) << width;
         let last = first | ((1 << width) - 1);
-        let begin = self.connections.partition_point(|(key, _)| key.0 < first);
-        let end = self.connections.partition_point(|(key, _)| key.0 <= last);
-        let mut rest = &self.connections[begin..end];
+        let all: Vec<Connection> = self
+            .connections
+            .range(Key(first)..=Key(last))
+            .map(|(_, one)| *one)
+            .collect();
+        let mut rest = &all[..];
         let mut from = first;
         let mut messages = Vec::new();
         loop {
             let mut space = Space::beside(RANGE);
-            let fits = rest.iter().take_while(|(_, one)| space.admit(one)).count();
+            let fits = rest.iter().take_while(|one| space.admit(one)).count();
             let (part, left) = rest.split_at(fits);
-            let to = left.first().map_or(last, |(next, _)| next.0 - 1);
+            let to = left.first().map_or(last, |next| next.key().0 - 1);
             messages.push(Body::Range {
                 names: (Key(from), Key(to)),
-                connections: part.iter().map(|(_, one)| *one).collect(),
+                connections: part.to_vec(),
             });
             if left.is_empty() {
                 return Some(messages);
@@ -102,7 +149,7 @@ impl Own {
 
     /// All of them, in the order of their names.
     pub fn connections(&self) -> impl Iterator<Item = Connection> {
-        self.connections.iter().map(|(_, one)| *one)
+        self.connections.values().copied()
     }
 
     /// How many there are.

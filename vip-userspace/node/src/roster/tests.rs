@@ -143,6 +143,30 @@ fn few_changes_are_told_at_once_and_many_by_digests() {
 }
 
 #[test]
+fn connections_are_told_when_they_come_and_go() {
+    let mut pair = Pair::new();
+    let come = |number| Change::Come(connection(number));
+    let gone = |number| Change::Gone(connection(number).key());
+    for (changes, count) in [
+        (vec![come(1), come(2), come(3)], 3),
+        // One that has gone before anybody was told of it.
+        (vec![come(4), gone(4), gone(2)], 2),
+        // Its port is used again.
+        (vec![gone(3), come(3)], 2),
+        (vec![gone(9)], 2),
+    ] {
+        for body in pair.own.changed(changes) {
+            pair.send(body);
+        }
+        assert_eq!(pair.own.len(), count);
+        assert!(pair.is_same());
+    }
+    // A scan that knows as much has nothing to tell.
+    assert!(pair.own.scanned([connection(1), connection(3)]).is_empty());
+    assert_eq!(pair.mend(), 1);
+}
+
+#[test]
 fn numbers_are_told_again_when_they_have_moved_far() {
     let mut pair = Pair::new();
     let at = |moved: u32| Connection {

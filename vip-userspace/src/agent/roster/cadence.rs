@@ -1,119 +1,82 @@
 //! When to scan this node's connections.
 
-use std::fs;
 use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
 
-/// From one scan to the next while clients connect by a VIP.
-const BUSY: Duration = Duration::from_millis(100);
-
-/// The same while others do: other nodes bring their programs' connections to this node's own address.
-/// But connections of any other program count, too.
-const OTHERS: Duration = Duration::from_millis(300);
-
-/// The same while none come: some end, and numbers move on.
-const AT_REST: Duration = Duration::from_secs(1);
+/// From one scan to the next: numbers move on, and a change may have been missed.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A scan takes 1 % of the time of a core at most, however many connections there are.
 const SHARE: u32 = 100;
 
-/// What has come so far.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Arrived {
-    /// SYNs to the VIPs that this node has kept.
-    pub(super) syns: u64,
-    /// Connections that any program of this node has accepted.
-    pub(super) opened: u64,
-}
-
-/// The time of the next scan.
+/// When scans are due.
 pub(super) struct Cadence {
-    /// When the last one began, and what it took.
-    last: Option<(BootNanos, Duration)>,
-    /// What had come by then.
-    arrived: Arrived,
+    /// The next one, whatever happens.
+    next: BootNanos,
+    /// Not before this.
+    earliest: BootNanos,
+    /// Changes were lost since the last one: only a scan tells.
+    is_behind: bool,
 }
 
 impl Cadence {
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            last: None,
-            arrived: Arrived::default(),
+            next: BootNanos::ZERO,
+            earliest: BootNanos::ZERO,
+            is_behind: false,
         }
     }
 
+    /// Changes were lost.
+    pub(super) fn lost(&mut self) {
+        self.is_behind = true;
+    }
+
     /// Whether a scan is due.
-    pub(super) fn is_due(&self, now: BootNanos, arrived: Arrived) -> bool {
-        let Some((begun, took)) = self.last else {
-            return true;
-        };
-        let wait = if arrived.syns != self.arrived.syns {
-            BUSY
-        } else if arrived.opened != self.arrived.opened {
-            OTHERS
+    pub(super) fn is_due(&self, now: BootNanos) -> bool {
+        let from = if self.is_behind {
+            self.earliest
         } else {
-            AT_REST
+            self.next
         };
-        now.since(begun) >= wait.max(took * SHARE)
+        from <= now
     }
 
-    /// A scan that began at this time took so long. `arrived`: as it was before it.
-    pub(super) fn scanned(&mut self, begun: BootNanos, took: Duration, arrived: Arrived) {
-        self.last = Some((begun, took));
-        self.arrived = arrived;
+    /// A scan that began at this time took so long.
+    pub(super) fn scanned(&mut self, begun: BootNanos, took: Duration) {
+        self.earliest = begun.after(took * SHARE);
+        self.next = self.earliest.max(begun.after(INTERVAL));
+        self.is_behind = false;
     }
-}
-
-/// Connections that programs of this thread's network namespace have accepted (`PassiveOpens` of
-/// RFC 4022, in `/proc/net/snmp`); 0 where the kernel does not tell.
-pub(super) fn accepted() -> u64 {
-    let table = fs::read_to_string("/proc/thread-self/net/snmp").unwrap_or_default();
-    passive_opens(&table).unwrap_or(0)
-}
-
-/// A line of names, and one of values.
-fn passive_opens(table: &str) -> Option<u64> {
-    let mut lines = table.lines().filter(|line| line.starts_with("Tcp:"));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs.find(|(name, _)| *name == "PassiveOpens")?;
-    value.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn scans_follow_connections_and_take_little_time() {
-        let at =
-            |milliseconds| BootNanos(1_000_000_000_000).after(Duration::from_millis(milliseconds));
-        let arrived = |syns, opened| Arrived { syns, opened };
-        let none = arrived(0, 0);
-        let mut cadence = Cadence::new();
-        assert!(cadence.is_due(at(0), none));
-        cadence.scanned(at(0), Duration::from_millis(2), none);
-        assert!(!cadence.is_due(at(999), none) && cadence.is_due(at(1000), none));
-        let others = arrived(0, 1);
-        assert!(!cadence.is_due(at(299), others) && cadence.is_due(at(300), others));
-        let one = arrived(1, 1);
-        assert!(!cadence.is_due(at(199), one) && cadence.is_due(at(200), one));
-        cadence.scanned(at(1000), Duration::from_millis(30), one);
-        let two = arrived(2, 2);
-        assert!(!cadence.is_due(at(3999), two) && cadence.is_due(at(4000), two));
+    fn at(milliseconds: u64) -> BootNanos {
+        BootNanos(1_000_000_000_000).after(Duration::from_millis(milliseconds))
     }
 
     #[test]
-    fn accepted_connections_are_counted_by_the_kernel() {
-        let table = "Ip: Forwarding\nIp: 1\nTcp: RtoMin ActiveOpens PassiveOpens\nTcp: 200 3 14\n";
-        assert_eq!(passive_opens(table), Some(14));
-        assert_eq!(passive_opens("Ip: Forwarding\nIp: 1\n"), None);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
-        let before = accepted();
-        let at = listener.local_addr().expect("bound");
-        let _client = std::net::TcpStream::connect(at).expect("connects");
-        let _server = listener.accept().expect("accepts");
-        assert!(accepted() > before);
+    fn scans_take_little_time() {
+        let mut cadence = Cadence::new();
+        assert!(cadence.is_due(at(0)));
+        cadence.scanned(at(0), Duration::from_millis(2));
+        assert!(!cadence.is_due(at(999)) && cadence.is_due(at(1000)));
+        cadence.scanned(at(1000), Duration::from_millis(90));
+        assert!(!cadence.is_due(at(9999)) && cadence.is_due(at(10_000)));
+    }
+
+    #[test]
+    fn a_flood_of_changes_costs_no_more_scans_than_there_is_time_for() {
+        let mut cadence = Cadence::new();
+        cadence.scanned(at(0), Duration::from_millis(2));
+        cadence.lost();
+        assert!(!cadence.is_due(at(199)) && cadence.is_due(at(200)));
+        cadence.scanned(at(200), Duration::from_millis(2));
+        assert!(!cadence.is_due(at(1199)) && cadence.is_due(at(1200)));
     }
 }

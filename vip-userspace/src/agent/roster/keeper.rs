@@ -11,21 +11,23 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use vip_common::wire::time::BootNanos;
 use vip_node::hello::Instance;
-use vip_node::roster::{Connection, Exchange, Key, Message, Nudge, Nudges, Outcome, Probe, Taken};
+use vip_node::roster::{
+    Change, Connection, Exchange, Key, Message, Nudge, Nudges, Outcome, Probe, Taken,
+};
 
-use super::cadence::{Arrived, Cadence, accepted};
+use super::cadence::Cadence;
 use super::command::{Command, Network, Servers};
 use super::news::{Clients, RosterNews};
 use super::stats::Stats;
 use crate::agent::privileges;
 use crate::clock::now;
-use crate::datapath::{Arrivals, Loader, Roster};
+use crate::datapath::{Loader, Roster};
 use crate::net::NetError;
 use crate::net::netlink::Netlink;
 use crate::net::nudge::{Kind, Pair, ResetTap, Segment, Sender, Way, Ways};
 use crate::random;
 
-/// Between looks at whether there is something to scan or to send to peers.
+/// Between looks at connections, after each of which the peers are told.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Datagrams to peers in one of these times.
@@ -66,14 +68,13 @@ pub(super) type Tell = Box<dyn Fn(RosterNews)>;
 pub(super) struct Keeper {
     network: Network,
     servers: Servers,
-    arrivals: Option<Arrivals>,
     tell: Tell,
     stats: Arc<Stats>,
     roster: Option<Roster>,
     exchange: Exchange,
     nudges: Nudges<Group>,
     cadence: Cadence,
-    /// When it last looked at whether there is something to scan or to send.
+    /// When it last looked at connections, and sent.
     ticked: BootNanos,
     owns: bool,
     /// Since when sessions are down, and the run of the agent there.
@@ -94,17 +95,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(
-        network: Network,
-        servers: Servers,
-        arrivals: Option<Arrivals>,
-        tell: Tell,
-        stats: Arc<Stats>,
-    ) -> Self {
+    pub(super) fn new(network: Network, servers: Servers, tell: Tell, stats: Arc<Stats>) -> Self {
         Self {
             network,
             servers,
-            arrivals,
             tell,
             stats,
             roster: None,
@@ -194,7 +188,7 @@ impl Keeper {
             self.ticked = now;
             // A scan of many connections would keep clients waiting.
             if self.nudges.next_deadline() != Some(BootNanos::ZERO) {
-                self.scan(now);
+                self.look(now);
             }
             for (peer, message) in self.exchange.send(now, MOST) {
                 self.network.channel.send_roster(peer, &message);
@@ -204,33 +198,39 @@ impl Keeper {
         }
     }
 
-    fn scan(&mut self, begun: BootNanos) {
-        let arrived = Arrived {
-            syns: self.arrivals.as_ref().map_or(0, Arrivals::count),
-            opened: accepted(),
+    /// Takes in which of this node's connections have come or gone, and now and then all of them.
+    fn look(&mut self, begun: BootNanos) {
+        let Some(roster) = &mut self.roster else {
+            return;
         };
-        if !self.cadence.is_due(begun, arrived) {
+        let servers = &self.servers;
+        let is_others = |one: &Connection| {
+            let client = one.client.ip();
+            servers.ends.contains(&one.server)
+                && !servers.own.contains(&client)
+                && !servers.vips.contains(&client)
+        };
+        let (changes, are_all) = roster.changes();
+        if !are_all {
+            self.cadence.lost();
+        }
+        let changes = changes.into_iter().filter(|change| match change {
+            Change::Come(one) => is_others(one),
+            Change::Gone(_) => true,
+        });
+        self.exchange.changed(begun, changes);
+        if !self.cadence.is_due(begun) {
             return;
         }
-        let Some(roster) = &self.roster else {
-            return;
-        };
         match roster.scan() {
             Ok(found) => {
-                let servers = &self.servers;
-                let is_others = |one: &Connection| {
-                    let client = one.client.ip();
-                    servers.ends.contains(&one.server)
-                        && !servers.own.contains(&client)
-                        && !servers.vips.contains(&client)
-                };
                 let found = found.into_iter().filter(is_others);
                 self.exchange.scanned(begun, found);
             }
             Err(error) => tracing::debug!(%error, "cannot scan connections"),
         }
         let took = now().since(begun);
-        self.cadence.scanned(begun, took, arrived);
+        self.cadence.scanned(begun, took);
         Stats::add(&self.stats.scans, 1);
         Stats::add(&self.stats.scan_time, took.as_nanos() as u64);
     }

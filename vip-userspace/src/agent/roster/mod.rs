@@ -21,7 +21,6 @@ pub(super) use self::news::{Clients, RosterNews};
 pub(super) use self::stats::Stats;
 
 use self::keeper::Keeper;
-use crate::datapath::Arrivals;
 
 /// Messages of peers that may wait.
 const WAITING: usize = 1024;
@@ -41,7 +40,6 @@ impl RosterThread {
     pub(super) fn start(
         network: Network,
         servers: Servers,
-        arrivals: Option<Arrivals>,
         tell: impl Fn(RosterNews) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, told) = mpsc::unbounded_channel();
@@ -55,7 +53,7 @@ impl RosterThread {
             .name("vip-roster".to_owned())
             .spawn(move || {
                 let tell = Box::new(tell);
-                let keeper = Keeper::new(network, servers, arrivals, tell, keeper_stats);
+                let keeper = Keeper::new(network, servers, tell, keeper_stats);
                 runtime.block_on(keeper.run(told, heard));
             })?;
         Ok(Self {

@@ -138,10 +138,9 @@ impl Start<'_> {
             nic: nic.clone(),
             channel: on.sockets.peer_channel.clone(),
         };
-        let arrivals = on.datapath.take_arrivals();
         let servers = rosters::servers(&config, &cluster);
         let tell = rosters::teller(checking.outcomes());
-        let rosters = RosterThread::start(network, servers, arrivals, tell)
+        let rosters = RosterThread::start(network, servers, tell)
             .context("cannot start the thread that keeps rosters")?;
         on.sockets
             .listen_to_peers(hearers(&node_thread, &rosters, &checking))?;
