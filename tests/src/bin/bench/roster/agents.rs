@@ -1,6 +1,7 @@
 //! The cluster, and what its agents take.
 
 use anyhow::{Context, Result};
+use aya::programs::loaded_programs;
 use vip_tests::agent::Programs;
 use vip_tests::clock::until;
 use vip_tests::cluster::{Cluster, PATIENCE, Plan};
@@ -29,6 +30,21 @@ pub(super) fn agent_time(cluster: &Cluster, node: usize) -> Result<u64> {
         text.split_whitespace().next()?.parse().ok()
     };
     Ok(threads.filter_map(time).sum())
+}
+
+/// For how long the programs have run that tell agents of connections, in nanoseconds. It is counted
+/// only while somebody holds [`aya::sys::enable_stats`].
+pub(super) fn program_time() -> Result<u64> {
+    /// `vip_roster_changes`, as long as the kernel lets it be.
+    const NAME: &str = "vip_roster_chan";
+    let mut time = 0;
+    for program in loaded_programs() {
+        let program = program.context("list BPF programs")?;
+        if program.name_as_str() == Some(NAME) {
+            time += program.run_time().as_nanos() as u64;
+        }
+    }
+    Ok(time)
 }
 
 /// Resident memory of a node's agent in MiB.

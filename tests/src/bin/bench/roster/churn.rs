@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use aya::sys::{Stats, enable_stats};
 use vip_tests::agent::Programs;
 use vip_tests::cluster::Cluster;
 use vip_tests::idle::Visits;
 use vip_tests::process::Process;
 use vip_tests::topology::{VIP, sh};
 
-use super::agents::{THREAD, agent_time, cluster};
+use super::agents::{THREAD, agent_time, cluster, program_time};
 use super::clients::{self, Clients};
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row};
 
@@ -42,6 +43,8 @@ struct Reading {
     /// Nanoseconds of the threads that keep rosters, and of all threads.
     thread: u64,
     agents: u64,
+    /// Nanoseconds of the programs in the kernel.
+    programs: u64,
     /// For how long the threads that keep time have waited for a processor, in nanoseconds, and how
     /// often.
     waited: u64,
@@ -56,6 +59,7 @@ impl Reading {
             at: Instant::now(),
             thread: 0,
             agents: 0,
+            programs: program_time()?,
             waited: 0,
             waits: 0,
             events: [0; 3],
@@ -81,6 +85,7 @@ struct Spent {
     /// Nanoseconds a second.
     thread: f64,
     agents: f64,
+    programs: f64,
     /// Mean wait in microseconds.
     wait: f64,
     events: [u64; 3],
@@ -133,6 +138,7 @@ fn measure_phase(
         visits,
         thread: (after.thread - before.thread) as f64 / seconds,
         agents: (after.agents - before.agents) as f64 / seconds,
+        programs: (after.programs - before.programs) as f64 / seconds,
         wait: (after.waited - before.waited) as f64 / waits / 1e3,
         events: std::array::from_fn(|event| after.events[event] - before.events[event]),
         seconds,
@@ -151,18 +157,21 @@ fn row(phase: Phase, spent: &Spent, rest: &Spent) -> Row {
     // Microseconds more than at rest: not a number at rest.
     let more = |now: f64, rest: f64| (now - rest) * spent.seconds / 1e3 / done;
     let thread = more(spent.thread, rest.thread);
+    let programs = more(spent.programs, rest.programs);
     let mut goals = vec![Goal::new(
         format!("no event {}", EVENTS.join(", ")),
         spent.events == [0; 3],
     )];
     if phase != Phase::Rest {
-        goals.push(Goal::new("threads within 3 us".to_owned(), thread <= 3.0));
+        let name = "threads and programs within 3 us".to_owned();
+        goals.push(Goal::new(name, thread + programs <= 3.0));
     }
     let mut figures = vec![
         Figure::new(done),
         Figure::new(f64::from(spent.visits.failed)),
         Figure::new(spent.thread / 1e6),
         Figure::new(thread),
+        Figure::new(programs),
         Figure::new(spent.agents / 1e6),
         Figure::new(more(spent.agents, rest.agents)),
         Figure::new(spent.wait),
@@ -182,6 +191,7 @@ pub(super) fn measure(programs: &Programs, seconds: u32) -> Result<Report> {
         column("failed", "", 0),
         column("threads", "per mille", 2),
         column("threads", "us", 2),
+        column("programs", "us", 2),
         column("agents", "per mille", 1),
         column("agents", "us", 1),
         column("wait", "us", 0),
@@ -193,6 +203,7 @@ pub(super) fn measure(programs: &Programs, seconds: u32) -> Result<Report> {
     );
     let mut report = Report::new(title, LABELS, columns);
     report.print_head();
+    let _counted = enable_stats(Stats::RunTime).context("count the time of programs")?;
     let mut cluster = cluster(programs, "")?;
     // The flood's addresses are nobody's, and no router says so.
     sh(

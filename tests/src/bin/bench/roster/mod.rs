@@ -9,8 +9,10 @@
 //!   takes, the thread `vip-roster` on that node and on another one, the whole agent on that node, in
 //!   per mille of a core, and the agents' resident memory.
 //! - `churn`: short connections come and go on all nodes, and then also SYNs from addresses that do not
-//!   answer. CPU time is that of all three agents, more than at rest. `wait` is the mean time for which
-//!   the thread that keeps time waits for a processor.
+//!   answer. CPU time is that of all three agents, more than at rest. `programs` is the time in the
+//!   kernel, where connections are told: here each of the three programs runs for the connections of all
+//!   three nodes, which have one kernel. `wait` is the mean time for which the thread that keeps time
+//!   waits for a processor.
 //! - `told`: the owner's power is cut; from there until the first and the last of its clients got
 //!   their reset.
 
