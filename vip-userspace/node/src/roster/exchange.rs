@@ -191,7 +191,6 @@ impl Exchange {
     pub fn send(&mut self, now: BootNanos, most: usize) -> Vec<(IpAddr, Message)> {
         self.tell_answered(now);
         let mut due = Vec::new();
-        let digests = self.own.digests();
         // Digests come first: without them, a peer takes this node for silent.
         for (address, peer) in &mut self.peers {
             if peer.digest <= now && due.len() < most {
@@ -207,7 +206,7 @@ impl Exchange {
                     runs.push(None);
                 }
                 for to in runs {
-                    due.push((*address, peer.message(self.run, to, digests.clone())));
+                    due.push((*address, peer.message(self.run, to, self.own.digests())));
                 }
             }
         }
