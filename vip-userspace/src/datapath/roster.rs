@@ -212,7 +212,10 @@ fn layout() -> io::Result<Layout> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
+
+    use aya::programs::loaded_programs;
+    use aya::sys::{Stats, enable_stats};
 
     use super::*;
 
@@ -279,5 +282,46 @@ mod tests {
                 .collect();
             eprintln!("{times:?}");
         }
+    }
+
+    #[test]
+    #[ignore = "by hand: it measures"]
+    #[expect(clippy::print_stderr, reason = "figures are for whoever runs it")]
+    fn changes_cost() {
+        const CONNECTIONS: u32 = 10_000;
+        let _counted = enable_stats(Stats::RunTime).expect("root");
+        let mut roster = Roster::load(&mut Loader::default()).expect("it loads");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = listener.local_addr().expect("bound");
+        for port in [at.port(), 1] {
+            roster.set_ports(&[port].into()).expect("a map");
+            let before = program_time();
+            for _ in 0..CONNECTIONS {
+                let client = TcpStream::connect(at).expect("it listens");
+                let server = listener.accept().expect("one");
+                drop(client);
+                drop(server);
+                roster.changes();
+            }
+            let after = program_time();
+            let (time, runs) = (after.0 - before.0, after.1 - before.1);
+            let each = time / CONNECTIONS;
+            eprintln!(
+                "port {port}: {each:?} a connection, {} runs",
+                runs / u64::from(CONNECTIONS)
+            );
+        }
+    }
+
+    /// For how long the programs at the tracepoint have run on this machine, and how often.
+    fn program_time() -> (Duration, u64) {
+        let programs = loaded_programs().map(|program| program.expect("root"));
+        let ours = programs.filter(|program| {
+            let name = program.name_as_str();
+            name.is_some_and(|name| ONE.starts_with(name) && name.len() > ALL.len())
+        });
+        ours.fold((Duration::ZERO, 0), |(time, runs), program| {
+            (time + program.run_time(), runs + program.run_count())
+        })
     }
 }

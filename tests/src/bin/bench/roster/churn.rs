@@ -163,8 +163,10 @@ fn row(phase: Phase, spent: &Spent, rest: &Spent) -> Row {
         spent.events == [0; 3],
     )];
     if phase != Phase::Rest {
-        let name = "threads and programs within 3 us".to_owned();
-        goals.push(Goal::new(name, thread + programs <= 3.0));
+        // The other two run for connections of other machines.
+        let sum = thread + programs / 3.0;
+        let name = "threads and one program within 3 us".to_owned();
+        goals.push(Goal::new(name, sum <= 3.0));
     }
     let mut figures = vec![
         Figure::new(done),
