@@ -131,6 +131,12 @@ impl Timeline {
         }
     }
 
+    /// Begins that of a test. It is aloud if `VIP_TESTS_ALOUD` is set.
+    #[must_use]
+    pub fn of_test() -> Self {
+        Self::new(std::env::var_os("VIP_TESTS_ALOUD").is_some())
+    }
+
     /// Something happened.
     pub fn event(&mut self, text: impl AsRef<str>) {
         let line = format!(

@@ -23,7 +23,7 @@ const AT_ONCE: usize = 3;
 
 /// Runs a scenario, and tells the whole story if it breaks a promise.
 fn check(scenario: &Scenario, plan: Plan) -> Result<(), Failed> {
-    let mut timeline = Timeline::new(std::env::var_os("VIP_TESTS_ALOUD").is_some());
+    let mut timeline = Timeline::of_test();
     let result = run(scenario, plan, &mut timeline);
     result.map_err(|error| {
         let story = timeline.lines().join("\n");

@@ -131,7 +131,7 @@ thread_local! {
 
 fn on_shared(scenario: &Scenario, plan: Plan) -> Story {
     inside::done();
-    let mut timeline = Timeline::new(false);
+    let mut timeline = Timeline::of_test();
     let run = || {
         let mut cluster = match SHARED.take() {
             Some(cluster) => cluster,
@@ -150,7 +150,7 @@ fn on_its_own(scenario: &Scenario, plan: Plan) -> Story {
     // More at once would be too much for the host.
     SHARED.take();
     inside::done();
-    let mut timeline = Timeline::new(false);
+    let mut timeline = Timeline::of_test();
     let run = || {
         let mut cluster = Cluster::start(&Programs::find()?, plan, &mut timeline)?;
         carry_out(scenario, &mut cluster, &mut timeline)
