@@ -22,6 +22,7 @@ const PROOFS: &[&str] = &[
     "answers",
     "serves",
     "counts",
+    "knows_connections",
     "leaves_nothing",
 ];
 

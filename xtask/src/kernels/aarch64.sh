@@ -38,7 +38,7 @@ ip address add 10.0.0.11/24 dev eth0
 ip link set eth0 up
 $client ip address add 10.0.0.100/24 dev eth1
 $client ip link set eth1 up
-while true; do echo served | nc -l -p 6443 >/dev/null; done &
+nc -ll -p 6443 -e sh -c "echo served; exec cat" &
 /vip run --config /vip.toml >/tmp/agent 2>&1 &
 agent=$!
 
@@ -58,6 +58,17 @@ counts() {
   /vip status | tee /dev/stderr >/tmp/status
   grep -Eq "^arp_answered +[1-9]" /tmp/status && grep -Eq "^local_syn +[1-9]" /tmp/status
 }
+# The programs that tell of connections load apart from the others.
+knows_connections() {
+  sleep 60 | $client nc 10.0.0.10 6443 &
+  for _ in $(seq 30); do
+    wget -q -O /tmp/metrics http://127.0.0.1:9643/metrics
+    if grep -q "^vip_roster_connections{.*} 1$" /tmp/metrics; then return; fi
+    sleep 1
+  done
+  grep roster /tmp/metrics
+  return 1
+}
 leaves_nothing() {
   kill "$agent"
   wait "$agent"
@@ -72,5 +83,6 @@ proof native grep "XDP mode native" /tmp/agent
 proof answers answers
 proof serves serves
 proof counts counts
+proof knows_connections knows_connections
 proof leaves_nothing leaves_nothing
 poweroff -f
