@@ -30,9 +30,6 @@ pub struct ForgeRostersArgs {
 /// The bystander's ports from which the connections come that nobody has made.
 pub const INVENTED: std::ops::Range<u16> = 20_001..20_011;
 
-/// The port in a message that is sent in no other form.
-const GUESSED: u16 = INVENTED.start;
-
 /// Between the forms of one recorded message and those of the next: an agent reads five thousand
 /// datagrams in a second, and the members' own must be among them.
 const PACE: Duration = Duration::from_millis(10);
@@ -67,7 +64,7 @@ fn invented(packet: &Packet, args: &ForgeRostersArgs) -> Vec<(&'static str, Pack
         number: u64::MAX,
         body: Body::Changes {
             removed: Vec::new(),
-            connections: vec![args.connection(GUESSED)],
+            connections: vec![args.connection(INVENTED.start)],
         },
     };
     let for_nobody = Message {
@@ -75,12 +72,12 @@ fn invented(packet: &Packet, args: &ForgeRostersArgs) -> Vec<(&'static str, Pack
         ..guess.clone()
     };
     let stranger = packet.from(args.forge.own);
-    let other_key = KeyRing::new(&Secret::new([7; 32]), None).ok();
+    let other_key = KeyRing::new(&Secret::new([7; 32]), None).expect("one key");
     [
         ("of a guessed run", packet, &guess, None),
         ("for no run", packet, &for_nobody, None),
         ("of a stranger", &stranger, &guess, None),
-        ("with another key", packet, &guess, other_key.as_ref()),
+        ("with another key", packet, &guess, Some(&other_key)),
     ]
     .into_iter()
     .filter_map(|(form, like, message, keys)| {
@@ -93,27 +90,21 @@ fn invented(packet: &Packet, args: &ForgeRostersArgs) -> Vec<(&'static str, Pack
 
 /// Messages of later versions, and one that is longer than any.
 fn unknown(packet: &Packet) -> Vec<(&'static str, Packet)> {
-    let changed = |place: usize| {
+    let changed = |place: usize, byte| {
         let mut data = packet.data().to_vec();
-        data[place] += 1;
+        data[place] = byte;
         packet.with(&data)
     };
     let mut long = packet.data().to_vec();
     long.resize(LONGEST, 0);
     vec![
-        ("in a later envelope", changed(3)),
-        ("of a later version", changed(4)),
+        ("in a later envelope", changed(3, 5)),
+        ("of a later version", changed(4, 2)),
         ("longer than any", packet.with(&long)),
     ]
 }
 
-/// What a member says last, if it is not sealed, with a packet that brought it.
-fn last_of(packets: &[Packet], member: Ipv4Addr) -> Option<(&Packet, Message)> {
-    let mut own = packets.iter().filter(|packet| packet.ip.source == member);
-    own.rfind(|packet| plain(packet).is_some_and(|message| message.to.is_some()))
-        .and_then(|packet| Some((packet, plain(packet)?)))
-}
-
+/// The message in a packet, if it is not sealed.
 fn plain(packet: &Packet) -> Option<Message> {
     envelope::unwrap_roster(None, packet.ip.source.into(), packet.data()).ok()
 }
@@ -124,7 +115,11 @@ fn goes_on(
     args: &ForgeRostersArgs,
     member: Ipv4Addr,
 ) -> Option<(Packet, Message)> {
-    let (like, last) = last_of(packets, member)?;
+    let own = packets.iter().filter(|packet| packet.ip.source == member);
+    let own = own.filter_map(|packet| Some((packet, plain(packet)?)));
+    let (like, last) = own
+        .filter(|(_, message)| message.to.is_some())
+        .next_back()?;
     let others = packets.iter().filter(|packet| packet.ip.source != member);
     let others = others
         .filter_map(plain)

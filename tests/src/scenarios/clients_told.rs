@@ -196,11 +196,13 @@ pub(super) fn strike(
     }
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
+    // As its agent names it, where the configuration lists addresses.
+    let address = cluster.host(victim).address().to_string();
     let told = until("the owner says whom it has told", PATIENCE, || {
         let events = cluster.vip(owner, &["events"])?;
         let told = events
             .lines()
-            .find(|line| line.contains("clients that it is gone"));
+            .find(|line| line.contains(&address) && line.contains("clients that it is gone"));
         Ok(told.map(str::to_owned))
     })?;
     timeline.event(format!("{}: {told}", cluster.name(owner)));

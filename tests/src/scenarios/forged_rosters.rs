@@ -59,20 +59,21 @@ const MOST: u64 = 6;
 /// Longer than a test.
 const HOUR: &str = "3600000";
 
-/// Counts what comes to the bystander from the VIP, by the bystander's port.
-const COUNT: &str = "nft 'table ip test { set asked { type inet_service; size 65535; flags dynamic; counter; }; \
-                     chain in { type filter hook prerouting priority raw; ip saddr 10.0.0.10 tcp dport > 0 add @asked { tcp dport }; }; }'";
+/// Counts what comes to a host from the VIP, by the host's port.
+fn count() -> String {
+    format!(
+        "nft 'table ip test {{ \
+         set asked {{ type inet_service; size 65535; flags dynamic; counter; }}; \
+         chain in {{ type filter hook prerouting priority raw; \
+         ip saddr {VIP} add @asked {{ tcp dport }}; }}; }}'"
+    )
+}
 
 fn with_a_key(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(KEYED.name);
     let datagrams = ["foreign", "plain", "unknown_key", "forged"];
-    lied_to(
-        cluster,
-        timeline,
-        &mut outcome,
-        &datagrams,
-        &["unbelieved", "old"],
-    )?;
+    let messages = ["unbelieved", "old"];
+    lied_to(cluster, timeline, &mut outcome, &datagrams, &messages)?;
     Ok(outcome)
 }
 
@@ -98,16 +99,19 @@ fn lied_to(
     let (mut recorder, recorded) = record(cluster, owner, "recorded")?;
     let client = cluster.topology.client.as_ref();
     let held = Held::open(cluster, client, &vip(), cluster.pace().watches)?;
-    visit(cluster, timeline, victim, &held)?;
-    // What it has told before is of an earlier run from now on.
+    let bystander = cluster.topology.remote.as_ref();
+    let visits = Held::open(cluster, bystander, &vip(), VISITS)?;
+    std::thread::sleep(KNOWN);
+    // Both runs of its agent tell of the visits.
     cluster.kill_agent(victim);
     cluster.start_agent(victim)?;
     cluster.wait_until_settled()?;
     std::thread::sleep(KNOWN);
     recorder.kill_and_reap();
+    leave(cluster, timeline, victim, visits, &held)?;
 
     let bystander = cluster.topology.remote.as_ref();
-    sh(bystander, COUNT)?;
+    sh(bystander, &count())?;
     let before = cluster.status(owner)?;
     let mut liar = lie(cluster, owner, &recorded, &[])?;
     go_on(&mut liar)?;
@@ -172,12 +176,15 @@ fn read(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -
     Ok(())
 }
 
-/// The bystander has watches for a while, also on the victim. All members learn of them, and of their
-/// end.
-fn visit(cluster: &Cluster, timeline: &mut Timeline, victim: usize, held: &Held) -> Result<()> {
-    let bystander = cluster.topology.remote.as_ref();
-    let visits = Held::open(cluster, bystander, &vip(), VISITS)?;
-    std::thread::sleep(KNOWN);
+/// Closes the bystander's watches, of which the victim has some, and waits until all members have been
+/// told.
+fn leave(
+    cluster: &Cluster,
+    timeline: &mut Timeline,
+    victim: usize,
+    visits: Held,
+    held: &Held,
+) -> Result<()> {
     let name = cluster.name(victim);
     let count = visits.before.on(&name).count();
     ensure!(count > 0, "no watch of the bystander is on {name}");
