@@ -116,10 +116,8 @@ fn goes_on(
     member: Ipv4Addr,
 ) -> Option<(Packet, Message)> {
     let own = packets.iter().filter(|packet| packet.ip.source == member);
-    let own = own.filter_map(|packet| Some((packet, plain(packet)?)));
-    let (like, last) = own
-        .filter(|(_, message)| message.to.is_some())
-        .next_back()?;
+    let mut own = own.filter_map(|packet| Some((packet, plain(packet)?)));
+    let (like, last) = own.rfind(|(_, message)| message.to.is_some())?;
     let others = packets.iter().filter(|packet| packet.ip.source != member);
     let others = others
         .filter_map(plain)
