@@ -18,6 +18,9 @@ use crate::topology::PORT;
 pub struct ForgeRostersArgs {
     #[command(flatten)]
     forge: ForgeArgs,
+    /// The address of the node that gets the frames
+    #[arg(long)]
+    node: Ipv4Addr,
     /// A host that has no connection to the virtual address
     #[arg(long)]
     bystander: Ipv4Addr,
@@ -143,7 +146,11 @@ fn goes_on(
 /// No permission, the interface is down, or nothing fit was recorded.
 pub fn forge_rosters(args: &ForgeRostersArgs) -> Result<()> {
     let mut packets = recorded(&args.forge.recorded)?;
-    packets.retain(|packet| packet.port() == Some(HELLO) && envelope::is_roster(packet.data()));
+    // The switch may have flooded some that were for others.
+    packets.retain(|packet| {
+        let is_roster = packet.port() == Some(HELLO) && envelope::is_roster(packet.data());
+        is_roster && packet.ip.destination == args.node
+    });
     let sender = Sender::open(args.forge.mac)?;
     if let Some(member) = args.reads {
         let (like, mut message) =

@@ -221,7 +221,9 @@ fn lie(cluster: &Cluster, to: usize, recorded: &Path, more: &[&str]) -> Result<P
     let client = cluster.topology.client.as_ref();
     let mut command = client.command(cluster.programs().testbed.as_os_str());
     command.args(["forge-rosters", "--vip", &VIP.to_string()]);
-    command.args(["--mac", &mac(cluster.host(to))?]);
+    let node = cluster.host(to);
+    command.args(["--node", &node.address().to_string()]);
+    command.args(["--mac", &mac(node)?]);
     command.args(["--own", &client.address().to_string()]);
     let bystander = cluster.topology.remote.address().to_string();
     command.args(["--bystander", &bystander]).args(more);
