@@ -53,7 +53,7 @@ const TOLD: Duration = Duration::from_secs(20);
 /// From the first question to a client to the last one.
 const ROUNDS: Duration = Duration::from_secs(7);
 
-/// Questions to a client at most.
+/// Questions to a client at most, while owner and members stay the same.
 const MOST: u64 = 6;
 
 /// Longer than a test.
