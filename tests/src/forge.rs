@@ -1,17 +1,21 @@
 //! What a host of the segment may send that wants to be taken for an agent: recorded packets of
 //! agents, sent again as they were and in many changed forms, and packets without a seal.
 
+mod rosters;
+
+pub use rosters::{ForgeRostersArgs, INVENTED, forge_rosters};
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use vip_common::wire::bfd::{ControlPacket, MAX_LENGTH as BFD_LENGTH};
 use vip_common::wire::vrrp::{Addresses, Advertisement, Centiseconds, MAX_LENGTH as VRRP_LENGTH};
 use vip_node::envelope;
@@ -246,12 +250,9 @@ fn plain(packet: &Packet, args: &ForgeArgs) -> Vec<(&'static str, Packet)> {
 /// Between two bursts.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Sends all forms of all recorded packets, and prints how many of each.
-///
-/// # Errors
-/// No permission, or the interface is down.
-pub fn forge(args: &ForgeArgs) -> Result<()> {
-    let file = std::fs::File::open(&args.recorded).context("open what was recorded")?;
+/// What `record` has printed.
+fn recorded(path: &Path) -> Result<Vec<Packet>> {
+    let file = std::fs::File::open(path).context("open what was recorded")?;
     let mut packets = Vec::new();
     for line in BufReader::new(file).lines() {
         let line = line.context("read what was recorded")?;
@@ -259,8 +260,52 @@ pub fn forge(args: &ForgeArgs) -> Result<()> {
         let frame = bytes.collect::<Result<Vec<u8>, _>>().context("read hex")?;
         packets.extend(Packet::parse(&frame));
     }
-    let socket = packet_socket(NIC, ETHERTYPE_IPV4).with_context(|| format!("open {NIC}"))?;
-    let own = own_mac(NIC)?;
+    Ok(packets)
+}
+
+/// Sends packets from this host to one node.
+struct Sender {
+    socket: OwnedFd,
+    own: Mac,
+    to: Mac,
+}
+
+impl Sender {
+    fn open(to: Mac) -> Result<Self> {
+        let socket = packet_socket(NIC, ETHERTYPE_IPV4);
+        Ok(Self {
+            socket: socket.with_context(|| format!("open {NIC}"))?,
+            own: own_mac(NIC)?,
+            to,
+        })
+    }
+
+    fn send(&self, packet: &Packet) -> Result<()> {
+        let ip = packet.ip.packet(&packet.payload);
+        // To the one node, whomever it was for.
+        let to = if packet.ip.destination.is_multicast() {
+            packet.destination_mac
+        } else {
+            self.to
+        };
+        let frame = ethernet(self.own, to, ETHERTYPE_IPV4, &ip);
+        while let Err(error) = nix::unistd::write(&self.socket, &frame) {
+            if error != Errno::ENOBUFS {
+                return Err(error.into());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
+/// Sends all forms of all recorded packets, and prints how many of each.
+///
+/// # Errors
+/// No permission, or the interface is down.
+pub fn forge(args: &ForgeArgs) -> Result<()> {
+    let packets = recorded(&args.recorded)?;
+    let sender = Sender::open(args.mac)?;
     for (kind, port) in [("hello", Some(HELLO)), ("bfd", Some(BFD)), ("vrrp", None)] {
         let of_kind: Vec<&Packet> = packets.iter().filter(|one| one.port() == port).collect();
         let mut sent = std::collections::BTreeMap::<&str, u32>::new();
@@ -269,20 +314,8 @@ pub fn forge(args: &ForgeArgs) -> Result<()> {
                 .into_iter()
                 .chain(plain(packet, args));
             for (form, packet) in all {
-                let ip = packet.ip.packet(&packet.payload);
-                // To the one node, whomever it was for.
-                let to = if packet.ip.destination.is_multicast() {
-                    packet.destination_mac
-                } else {
-                    args.mac
-                };
-                let frame = ethernet(own, to, ETHERTYPE_IPV4, &ip);
-                while let Err(error) = nix::unistd::write(&socket, &frame) {
-                    if error != Errno::ENOBUFS {
-                        return Err(error).with_context(|| format!("send a {kind} {form}"));
-                    }
-                    std::thread::sleep(PAUSE);
-                }
+                let is_sent = sender.send(&packet);
+                is_sent.with_context(|| format!("send a {kind} {form}"))?;
                 *sent.entry(form).or_default() += 1;
             }
             std::thread::sleep(PAUSE);

@@ -91,6 +91,8 @@ enum Command {
     Flood(flood::FloodArgs),
     /// Send what `record` has printed again, and in forms that no agent has sent
     Forge(forge::ForgeArgs),
+    /// Send messages about connections to a node, recorded and invented ones, until ended
+    ForgeRosters(forge::ForgeRostersArgs),
     /// Answer hellos in the name of a host
     Pretend(forge::PretendArgs),
     /// Print packets of other agents that come to this host
@@ -143,6 +145,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Crowd => hooks::crowd()?,
         Command::Flood(args) => flood::run(&args)?,
         Command::Forge(args) => forge::forge(&args)?,
+        Command::ForgeRosters(args) => forge::forge_rosters(&args)?,
         Command::Pretend(args) => forge::pretend(&args)?,
         Command::Record(args) => forge::record(&args)?,
         Command::Foreign(args) => hooks::foreign(&args)?,

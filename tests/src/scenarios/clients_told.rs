@@ -97,7 +97,7 @@ fn many() -> Plan {
     }
 }
 
-fn keyed() -> Plan {
+pub(super) fn keyed() -> Plan {
     Plan {
         keyed: true,
         ..Plan::default()
@@ -105,15 +105,20 @@ fn keyed() -> Plan {
 }
 
 /// Watches of one host, and how they were before the power cut.
-struct Held {
+pub(super) struct Held {
     who: String,
     watches: Watches,
-    before: Snapshot,
+    pub(super) before: Snapshot,
 }
 
 impl Held {
     /// Opens idle watches.
-    fn open(cluster: &Cluster, host: &dyn Host, target: &str, count: usize) -> Result<Self> {
+    pub(super) fn open(
+        cluster: &Cluster,
+        host: &dyn Host,
+        target: &str,
+        count: usize,
+    ) -> Result<Self> {
         let open = match count {
             ..=MANY_WATCHES => Watches::open_with,
             _ => Watches::open_rare,
@@ -167,7 +172,7 @@ impl Held {
 pub(super) const KNOWN: Duration = Duration::from_secs(2);
 
 /// Cuts the power of a node that has clients, and waits for all that these hold.
-fn strike(
+pub(super) fn strike(
     cluster: &mut Cluster,
     timeline: &mut Timeline,
     outcome: &mut Outcome,
@@ -191,11 +196,13 @@ fn strike(
     }
     cluster.wait_until_settled()?;
     let owner = cluster.owner()?;
+    // As its agent names it, where the configuration lists addresses.
+    let address = cluster.host(victim).address().to_string();
     let told = until("the owner says whom it has told", PATIENCE, || {
         let events = cluster.vip(owner, &["events"])?;
         let told = events
             .lines()
-            .find(|line| line.contains("clients that it is gone"));
+            .find(|line| line.contains(&address) && line.contains("clients that it is gone"));
         Ok(told.map(str::to_owned))
     })?;
     timeline.event(format!("{}: {told}", cluster.name(owner)));
@@ -287,7 +294,7 @@ fn back(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
 }
 
 /// Connections of clients to a node's server.
-fn established(cluster: &Cluster, node: usize) -> Result<usize> {
+pub(super) fn established(cluster: &Cluster, node: usize) -> Result<usize> {
     let command = format!("ss -Htn state established src {VIP}");
     Ok(sh(cluster.host(node), &command)?.lines().count())
 }

@@ -21,6 +21,7 @@ mod echo_limited;
 mod firewalled;
 mod first_start;
 mod foreign_programs;
+mod forged_rosters;
 mod handover;
 mod hiccup;
 mod hop_bound;
@@ -96,6 +97,8 @@ pub const ALL: &[Scenario] = &[
     clients_told::WAYS,
     clients_told::BACK,
     clients_told::CUT,
+    forged_rosters::KEYED,
+    forged_rosters::UNKEYED,
     stray_frames::SCENARIO,
     strangers::SCENARIO,
     hop_bound::SCENARIO,

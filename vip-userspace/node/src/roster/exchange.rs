@@ -270,6 +270,25 @@ impl Exchange {
         self.peers.get(&peer).map(|peer| &peer.told)
     }
 
+    /// What a peer that is gone has told, without the connections that this node or a peer that lives
+    /// holds. A client has used its port again, or somebody tells in that peer's name what is not so:
+    /// the numbers may be wrong, and old data new to the client.
+    pub fn left_by(
+        &self,
+        gone: IpAddr,
+        lives: impl Fn(IpAddr) -> bool,
+    ) -> impl Iterator<Item = Connection> {
+        let others = self.peers.iter();
+        let others: Vec<&Told> = others
+            .filter(|(peer, _)| **peer != gone && lives(**peer))
+            .map(|(_, peer)| &peer.told)
+            .collect();
+        let is_held = move |key| self.own.has(key) || others.iter().any(|told| told.has(key));
+        let told = self.told(gone).into_iter();
+        told.flat_map(Told::connections)
+            .filter(move |one| !is_held(one.key()))
+    }
+
     /// The peers, and what they have told.
     pub fn peers(&self) -> impl Iterator<Item = (IpAddr, &Told)> {
         let peers = self.peers.iter();

@@ -152,6 +152,11 @@ impl Own {
         self.connections.values().copied()
     }
 
+    /// Whether there is one of that name.
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.connections.contains_key(&key)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -346,6 +346,24 @@ fn a_stranger_is_not_heard_and_a_silent_peer_is_told_digests_alone() {
 }
 
 #[test]
+fn what_the_living_hold_is_not_left_by_a_node_that_is_gone() {
+    let mut cluster = Cluster::new(4);
+    for (agent, connections) in [(0, 1..3), (1, 0..9), (2, 3..5), (3, 5..7)] {
+        cluster.scan(agent, connections);
+    }
+    for _ in 0..50 {
+        cluster.step(|| true);
+    }
+    assert!(cluster.agree());
+    // The fourth one is gone, too.
+    let lives = |peer| peer != address(3);
+    let left = cluster.agents[0].left_by(address(1), lives);
+    let left: BTreeSet<Key> = left.map(|one| one.key()).collect();
+    let expected = [0, 5, 6, 7, 8].map(|number| connection(number).key());
+    assert_eq!(left, expected.into());
+}
+
+#[test]
 fn who_has_answered_is_told_twice() {
     let mut cluster = Cluster::new(2);
     for _ in 0..20 {

@@ -315,8 +315,10 @@ impl Keeper {
         let Some(node) = addresses.first().copied() else {
             return;
         };
+        let lives = |peer: IpAddr| !self.down.contains_key(&peer);
         let (by_vip, others): (Vec<_>, Vec<_>) = self
-            .told(node)
+            .exchange
+            .left_by(node, lives)
             .partition(|one| self.servers.vips.contains(&one.server.ip()));
         tracing::debug!(%node, by_vip = by_vip.len(), others = others.len(), "clients of a node that is gone");
         if !by_vip.is_empty() {
