@@ -128,6 +128,11 @@ fn goes_on(
             Body::Range { connections, .. } | Body::Changes { connections, .. } => connections,
             _ => Vec::new(),
         });
+    // The byte of old data that such a client is asked with would be new to it.
+    let others = others.map(|one| Connection {
+        unacknowledged: one.unacknowledged.wrapping_add(1),
+        ..one
+    });
     let invented = INVENTED.map(|port| args.connection(port));
     let message = Message {
         number: last.number + AHEAD,

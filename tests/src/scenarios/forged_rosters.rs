@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::clients_told::{Held, KNOWN, established, keyed, strike};
-use super::steps::another_than;
+use super::steps::{another_than, others_than};
 use crate::agent::Status;
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
@@ -140,14 +140,22 @@ fn lied_to(
     Ok(())
 }
 
-/// A host that reads a member's messages goes on in its name. It has bystanders asked, and also the
-/// clients of living nodes, who answer and notice nothing.
+/// A host that reads a member's messages goes on in its name. It has bystanders asked. It tells of the
+/// clients of living nodes, too, with numbers that would end their connections: they are not asked.
 fn read(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) -> Result<()> {
     let owner = cluster.owner()?;
     let victim = another_than(cluster, owner);
     let (mut recorder, recorded) = record(cluster, owner, "recorded-again")?;
     let client = cluster.topology.client.as_ref();
     let held = Held::open(cluster, client, &vip(), cluster.pace().watches)?;
+    std::thread::sleep(KNOWN);
+    // What its clients have acknowledged is told as it is now.
+    let others = others_than(cluster, owner);
+    let living = others.into_iter().find(|node| *node != victim);
+    let living = living.context("no other node lives")?;
+    cluster.kill_agent(living);
+    cluster.start_agent(living)?;
+    cluster.wait_until_settled()?;
     std::thread::sleep(KNOWN);
     recorder.kill_and_reap();
     let address = cluster.host(victim).address().to_string();
