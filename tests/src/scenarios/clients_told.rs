@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use nix::sys::signal::Signal;
 
 use super::port_mapping::{FRONT, mapped};
 use super::steps;
@@ -56,6 +57,13 @@ pub(super) const BACK: Scenario = Scenario {
     promise: "node_that_was_cut_off_ends_the_connections_of_clients_that_were_told",
     tests: &[Test::netns(Plan::default)],
     run: back,
+};
+
+pub(super) const LATER: Scenario = Scenario {
+    name: "clients_told_later",
+    promise: "idle_clients_of_a_dead_node_are_told_as_soon_as_the_agents_of_all_others_run",
+    tests: &[Test::netns(Plan::default)],
+    run: later,
 };
 
 pub(super) const CUT: Scenario = Scenario {
@@ -259,38 +267,93 @@ fn by_all_ways(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
     Ok(outcome)
 }
 
+/// A row may end at a node whose agent is down, which resets nothing.
+fn later(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(LATER.name);
+    let owner = cluster.owner()?;
+    let client = cluster.topology.client.as_ref();
+    let mut held = Held::open(cluster, client, &vip(), cluster.pace().watches)?;
+    std::thread::sleep(KNOWN);
+    let [victim, third] = steps::others_than(cluster, owner)[..] else {
+        bail!("there are three nodes");
+    };
+    cluster.kill_agent(third);
+    timeline.event(format!("{}: its agent is down", cluster.name(third)));
+    std::thread::sleep(Duration::from_secs(1));
+    let dead = cluster.name(victim);
+    timeline.event(format!("power cut of {dead}"));
+    let at = cluster.power_off(victim)?;
+    let address = cluster.host(victim).address().to_string();
+    until("the first rounds are over", PATIENCE, || {
+        let events = cluster.vip(owner, &["events"])?;
+        let mut told = events.lines().filter(|line| line.contains(&address));
+        let told = told.find(|line| line.contains("clients that it is gone"));
+        Ok(told.map(|line| timeline.event(line)))
+    })?;
+    cluster.start_agent(third)?;
+    timeline.event(format!("{}: its agent runs again", cluster.name(third)));
+    let down = Down { server: &dead, at };
+    held.finish(&mut outcome, timeline, down)?;
+    Ok(outcome)
+}
+
 /// A node is cut off for longer than `reset_after`, so its clients are told, and comes back.
+///
+/// The kernels of its clients answer for connections that are no more. Its server sends nothing, which
+/// would end them as well.
 fn back(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(BACK.name);
     let owner = cluster.owner()?;
     let node = steps::another_than(cluster, owner);
+    // Whose agents are started again meanwhile.
+    let others = steps::others_than(cluster, node);
+    for restarted in [vec![], vec![node], others] {
+        come_back(cluster, timeline, &mut outcome, node, &restarted)?;
+    }
+    Ok(outcome)
+}
+
+fn come_back(
+    cluster: &mut Cluster,
+    timeline: &mut Timeline,
+    outcome: &mut Outcome,
+    node: usize,
+    restarted: &[usize],
+) -> Result<()> {
     let name = cluster.name(node);
     let client = cluster.topology.client.as_ref();
     let mut held = Held::open(cluster, client, &vip(), 90)?;
+    std::thread::sleep(KNOWN);
+    cluster.signal_server(node, Signal::SIGSTOP);
     std::thread::sleep(KNOWN);
     timeline.event(format!("{name} is cut off"));
     let at = boot_now();
     cluster.host(node).port_forwards(false)?;
     let down = Down { server: &name, at };
-    held.finish(&mut outcome, timeline, down)?;
+    held.finish(outcome, timeline, down)?;
     let client = cluster.topology.client.as_ref();
     let mut elsewhere = Held::open(cluster, client, &vip(), 30)?;
     ensure!(elsewhere.before.on(&name).count() == 0, "{name} is cut off");
+    for &agent in restarted {
+        cluster.kill_agent(agent);
+        cluster.start_agent(agent)?;
+    }
     let old = established(cluster, node)?;
     ensure!(old > 0, "{name} has lost the connections that it had");
     cluster.host(node).port_forwards(true)?;
-    cluster.wait_until_settled()?;
     until(
         "the connections of clients that were told end on the server's side",
         PATIENCE,
         || Ok((established(cluster, node)? == 0).then_some(())),
     )?;
+    cluster.signal_server(node, Signal::SIGCONT);
+    cluster.wait_until_settled()?;
     let after = elsewhere.watches.wait_for_verdict(boot_now(), None)?;
     outcome.take_watches(&elsewhere.before, &after, None);
     timeline.event(format!(
         "{name} is back: its {old} old connections have ended"
     ));
-    Ok(outcome)
+    Ok(())
 }
 
 /// Connections of clients to a node's server.

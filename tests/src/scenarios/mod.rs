@@ -96,6 +96,7 @@ pub const ALL: &[Scenario] = &[
     clients_told::MANY,
     clients_told::WAYS,
     clients_told::BACK,
+    clients_told::LATER,
     clients_told::CUT,
     forged_rosters::KEYED,
     forged_rosters::UNKEYED,

@@ -200,14 +200,14 @@ events! {
     /// It has not for `reset_after`.
     node_gone(node: String): Warning, text("node is gone: its clients are told (reset)").about(node);
 
-    /// This node has asked the clients of a node that is gone, so that they were reset. `after`: from
-    /// the first question to the last answer.
+    /// This node has asked the clients of a node that is gone, so that they were reset. It comes again if
+    /// more have answered later. `after`: from the first question to the last answer.
     clients_told(node: String, asked: usize, answered: usize, after: Duration): Warning, text(
         if answered == asked {
             format!("told its {asked} clients that it is gone")
         } else {
             format!(
-                "told {answered} of its {asked} clients that it is gone; the others did not answer"
+                "told {answered} of its {asked} clients that it is gone; the others have not answered yet"
             )
         }
     ).about(node).took(Some(after));

@@ -24,6 +24,7 @@ pub enum Probe {
 }
 
 /// A time after the first question, who is asked then, and by what.
+#[derive(Clone, Copy)]
 struct Round {
     after: Duration,
     probe: Probe,
@@ -54,8 +55,30 @@ const ROUNDS: [Round; 6] = [
     Round::new(6000, Probe::KeepAlive, false),
 ];
 
-/// From the first segment until the outcome is told if not all have answered.
+/// Between the rounds after those, for whom nobody could reset so far: the agent of a member was down,
+/// or a host that is no member was heard.
+const LATER: Duration = Duration::from_secs(10);
+
+/// Clients that have not answered by then are given up, unless the cluster changes.
+const GIVEN_UP: Duration = Duration::from_secs(600);
+
+/// Answers to a segment have come by then.
 const SETTLED: Duration = Duration::from_millis(1200);
+
+/// The round of this number, from 0 on.
+fn round(number: usize) -> Option<Round> {
+    let last = ROUNDS.len() - 1;
+    let Some(more) = number.checked_sub(last).filter(|more| *more > 0) else {
+        return ROUNDS.get(number).copied();
+    };
+    let after = ROUNDS[last].after + LATER * more as u32;
+    let probe = match more % 2 {
+        0 => Probe::KeepAlive,
+        _ => Probe::SynAck,
+    };
+    let all = false;
+    (after <= GIVEN_UP).then_some(Round { after, probe, all })
+}
 
 /// Segments in a millisecond: 10,000 in 200 ms.
 const PACE: u64 = 50;
@@ -76,7 +99,7 @@ pub struct Nudge {
     pub probe: Probe,
 }
 
-/// What came of asking.
+/// What has come of asking so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// Clients that were asked.
@@ -97,8 +120,8 @@ struct Group {
     begun: Option<BootNanos>,
     /// When the last answer came.
     last: Option<BootNanos>,
-    /// The outcome was told.
-    is_told: bool,
+    /// How many answers the last outcome had that was told.
+    told: Option<usize>,
     /// Number of the next round.
     round: usize,
     /// Rounds are for those that have answered, too, as [`Round::all`] says.
@@ -147,7 +170,7 @@ impl<G: Ord + Copy> Nudges<G> {
             held,
             begun: None,
             last: None,
-            is_told: false,
+            told: None,
             round: 0,
             whole: true,
             rounds_begun: now,
@@ -220,14 +243,15 @@ impl<G: Ord + Copy> Nudges<G> {
                 let Some(key) = group.queue.pop() else {
                     break;
                 };
-                let round = &ROUNDS[group.round - 1];
+                let (Some(round), Some(&connection)) =
+                    (round(group.round - 1), group.all.get(&key))
+                else {
+                    continue;
+                };
                 let probe = round.probe;
                 if !group.is_for_all(round) && !group.open.contains(&key) {
                     continue;
                 }
-                let Some(&connection) = group.all.get(&key) else {
-                    continue;
-                };
                 group.begun.get_or_insert(now);
                 nudges.push(Nudge { connection, probe });
             }
@@ -244,22 +268,22 @@ impl<G: Ord + Copy> Nudges<G> {
         groups.filter_map(Group::next_deadline).min()
     }
 
-    /// What came of those groups whose outcome is known now, each of them once.
+    /// What has come of asking, for groups of which there is something to tell: all have answered; the
+    /// first rounds are over; or some have answered later.
     pub fn outcomes(&mut self, now: BootNanos) -> Vec<(G, Outcome)> {
         let mut outcomes = Vec::new();
         for (name, group) in &mut self.groups {
-            let Some(begun) = group.begun.filter(|_| !group.is_told) else {
+            let due = group.outcome_due();
+            let (Some(begun), true) = (group.begun, due.is_some_and(|due| due <= now)) else {
                 continue;
             };
-            if group.open.is_empty() || now.since(begun) >= SETTLED {
-                group.is_told = true;
-                let outcome = Outcome {
-                    asked: group.all.len(),
-                    answered: group.all.len() - group.open.len(),
-                    after: group.last.map_or(Duration::ZERO, |last| last.since(begun)),
-                };
-                outcomes.push((*name, outcome));
-            }
+            group.told = Some(group.answered());
+            let outcome = Outcome {
+                asked: group.all.len(),
+                answered: group.answered(),
+                after: group.last.map_or(Duration::ZERO, |last| last.since(begun)),
+            };
+            outcomes.push((*name, outcome));
         }
         outcomes
     }
@@ -267,9 +291,19 @@ impl<G: Ord + Copy> Nudges<G> {
     /// Whether an answer may still come.
     #[must_use]
     pub fn waits(&self, now: BootNanos) -> bool {
+        self.in_time(now, GIVEN_UP)
+    }
+
+    /// Whether the next segment may be due soon.
+    #[must_use]
+    pub fn is_busy(&self, now: BootNanos) -> bool {
+        let is_sent = |group: &Group| !group.queue.is_empty();
+        self.groups.values().any(is_sent) || self.in_time(now, ROUNDS[ROUNDS.len() - 1].after)
+    }
+
+    fn in_time(&self, now: BootNanos, time: Duration) -> bool {
         let waits = |group: &Group| {
-            let end = ROUNDS[ROUNDS.len() - 1].after + SETTLED;
-            !group.open.is_empty() && now.since(group.rounds_begun) < end
+            !group.open.is_empty() && now.since(group.rounds_begun) < time + SETTLED
         };
         self.groups.values().any(waits)
     }
@@ -288,8 +322,23 @@ impl Group {
         self.no_way.clear();
     }
 
-    const fn is_for_all(&self, round: &Round) -> bool {
+    const fn is_for_all(&self, round: Round) -> bool {
         self.whole && round.all
+    }
+
+    fn answered(&self) -> usize {
+        self.all.len() - self.open.len()
+    }
+
+    /// When its outcome is to be told, if there is one that was not told.
+    fn outcome_due(&self) -> Option<BootNanos> {
+        let begun = self.begun?;
+        match self.told {
+            Some(told) if told == self.answered() => None,
+            _ if self.open.is_empty() => Some(BootNanos::ZERO),
+            None => Some(begun.after(ROUNDS[ROUNDS.len() - 1].after + SETTLED)),
+            Some(_) => self.last.map(|last| last.after(SETTLED)),
+        }
     }
 
     /// Begins the next round, if it is due.
@@ -297,7 +346,7 @@ impl Group {
         if !self.no_way.is_empty() && self.again <= now && self.queue.is_empty() {
             self.queue = std::mem::take(&mut self.no_way);
         }
-        let Some(round) = ROUNDS.get(self.round) else {
+        let Some(round) = round(self.round) else {
             return;
         };
         if self.queue.is_empty() && self.rounds_begun.after(round.after) <= now {
@@ -316,14 +365,14 @@ impl Group {
             return Some(BootNanos::ZERO);
         }
         let again = (!self.no_way.is_empty()).then_some(self.again);
-        let mut rounds = ROUNDS.iter().skip(self.round);
-        let round = rounds.find(|round| self.is_for_all(round) || !self.open.is_empty());
-        let round = round.map(|round| self.rounds_begun.after(round.after));
-        let untold = self.begun.filter(|_| !self.is_told);
-        let told = untold.map(|begun| match self.open.is_empty() {
-            true => BootNanos::ZERO,
-            false => begun.after(SETTLED),
-        });
-        again.into_iter().chain(round).chain(told).min()
+        // Rounds for all come first.
+        let next = round(self.round);
+        let next = next.filter(|round| self.is_for_all(*round) || !self.open.is_empty());
+        let next = next.map(|round| self.rounds_begun.after(round.after));
+        again
+            .into_iter()
+            .chain(next)
+            .chain(self.outcome_due())
+            .min()
     }
 }

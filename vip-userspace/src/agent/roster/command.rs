@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use vip_node::roster::Connection;
+
 use crate::agent::peer_channel::PeerChannel;
 use crate::net::Nic;
 
@@ -29,6 +31,16 @@ pub(in crate::agent) struct Servers {
     pub(in crate::agent) mapped: BTreeMap<SocketAddr, SocketAddr>,
     /// As in the configuration: after that time, others take this node for gone.
     pub(in crate::agent) reset_after: Duration,
+}
+
+impl Servers {
+    /// Whether a connection belongs in the roster: a server's, and of another host.
+    pub(super) fn lists(&self, one: &Connection) -> bool {
+        let client = one.client.ip();
+        self.ends.contains(&one.server)
+            && !self.own.contains(&client)
+            && !self.vips.contains(&client)
+    }
 }
 
 /// What the thread is told.

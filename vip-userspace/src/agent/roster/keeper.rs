@@ -39,6 +39,11 @@ const LISTEN: Duration = Duration::from_secs(2);
 /// After a peer is heard again, all have heard this node within this time.
 const HEARD: Duration = Duration::from_secs(1);
 
+/// For so long a node asks its own clients after it was cut off, and for some time for each: three
+/// times.
+const ASKS_OWN: Duration = Duration::from_secs(1);
+const ASKS_EACH: Duration = Duration::from_micros(60);
+
 /// Whose clients are asked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Group {
@@ -48,6 +53,15 @@ enum Group {
     Local(IpAddr),
     /// This node's own clients, after it was cut off.
     Own,
+}
+
+/// A node that is heard again.
+#[derive(Clone, Copy, Debug)]
+enum Back {
+    /// It has taken this node for gone if this run of its agent has gone on meanwhile.
+    IfRun(Option<Instance>),
+    /// Nobody else was heard meanwhile.
+    Alone,
 }
 
 /// The VIP's end and the client's of a connection that was reset.
@@ -79,8 +93,12 @@ pub(super) struct Keeper {
     owns: bool,
     /// Since when sessions are down, and the run of the agent there.
     down: BTreeMap<IpAddr, (BootNanos, Option<Instance>)>,
-    /// Nodes whose sessions are up again after so long that they may have taken this node for gone.
-    back: BTreeMap<IpAddr, Option<Instance>>,
+    /// Those of them that are gone.
+    gone: BTreeSet<IpAddr>,
+    /// Since when no session is up, or this thread has not run.
+    alone: Option<BootNanos>,
+    /// Nodes whose sessions are up again, and may have taken this node for gone.
+    back: BTreeMap<IpAddr, Back>,
     netlink: Option<Netlink>,
     /// How packets reach clients, while some are asked.
     ways: Option<Ways>,
@@ -90,8 +108,10 @@ pub(super) struct Keeper {
     tap: Option<ResetTap>,
     /// At least so long.
     listens_until: BootNanos,
-    /// When this node asks its own clients, after it was cut off.
+    /// When this node asks its own clients, after it was cut off; at the earliest.
     asks_own: Option<BootNanos>,
+    /// Until when it does.
+    asks_own_until: Option<BootNanos>,
 }
 
 impl Keeper {
@@ -108,6 +128,8 @@ impl Keeper {
             ticked: BootNanos::ZERO,
             owns: false,
             down: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            alone: Some(BootNanos::ZERO),
             back: BTreeMap::new(),
             netlink: None,
             ways: None,
@@ -116,6 +138,7 @@ impl Keeper {
             tap: None,
             listens_until: BootNanos::ZERO,
             asks_own: None,
+            asks_own_until: None,
         }
     }
 
@@ -175,16 +198,26 @@ impl Keeper {
         for (group, outcome) in self.nudges.outcomes(now) {
             self.on_outcome(group, outcome);
         }
-        if self.asks_own.is_some_and(|at| at <= now) {
+        if self.asks_own_until.is_some_and(|until| until <= now) {
+            self.asks_own_until = None;
+            self.nudges.end(Group::Own);
+        }
+        if self.asks_own.is_some_and(|at| at <= now) && self.is_heard_by_all() {
             self.asks_own = None;
-            let own = self.exchange.own().connections();
-            self.nudges.begin(now, Group::Own, false, own);
+            self.ask_own(now);
         }
         if !self.nudges.waits(now) && self.listens_until < now {
             self.tap = None;
+        }
+        // Later they may be others.
+        if !self.nudges.is_busy(now) && self.listens_until < now {
             self.forget_ways();
         }
         if now.since(self.ticked) >= TICK {
+            if self.ticked != BootNanos::ZERO && self.is_long(now.since(self.ticked)) {
+                // All of this host may have stood still.
+                self.alone.get_or_insert(self.ticked);
+            }
             self.ticked = now;
             // A scan of many connections would keep clients waiting.
             if self.nudges.next_deadline() != Some(BootNanos::ZERO) {
@@ -203,36 +236,63 @@ impl Keeper {
         let Some(roster) = &mut self.roster else {
             return;
         };
-        let servers = &self.servers;
-        let is_others = |one: &Connection| {
-            let client = one.client.ip();
-            servers.ends.contains(&one.server)
-                && !servers.own.contains(&client)
-                && !servers.vips.contains(&client)
-        };
         let (changes, are_all) = roster.changes();
         if !are_all {
             self.cadence.lost();
         }
+        let servers = &self.servers;
         let changes = changes.into_iter().filter(|change| match change {
-            Change::Come(one) => is_others(one),
+            Change::Come(one) => servers.lists(one),
             Change::Gone(_) => true,
         });
         self.exchange.changed(begun, changes);
         if !self.cadence.is_due(begun) {
             return;
         }
-        match roster.scan() {
-            Ok(found) => {
-                let found = found.into_iter().filter(is_others);
-                self.exchange.scanned(begun, found);
-            }
-            Err(error) => tracing::debug!(%error, "cannot scan connections"),
+        if let Some(found) = self.scan() {
+            self.exchange.scanned(begun, found);
         }
         let took = now().since(begun);
         self.cadence.scanned(begun, took);
         Stats::add(&self.stats.scans, 1);
         Stats::add(&self.stats.scan_time, took.as_nanos() as u64);
+    }
+
+    /// This node's connections as they are now.
+    fn scan(&self) -> Option<Vec<Connection>> {
+        match self.roster.as_ref()?.scan() {
+            Ok(mut found) => {
+                found.retain(|one| self.servers.lists(one));
+                Some(found)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot scan connections");
+                None
+            }
+        }
+    }
+
+    /// Whether all nodes count this one as living: those that it does not hear are gone. Another one
+    /// might have its living connections reset.
+    fn is_heard_by_all(&self) -> bool {
+        self.down.keys().all(|peer| self.gone.contains(peer))
+    }
+
+    /// Whether others may take a node for gone that was silent for so long.
+    fn is_long(&self, silent: Duration) -> bool {
+        silent >= self.servers.reset_after.mul_f32(0.75)
+    }
+
+    /// Asks this node's own clients, some of which may have been told that it is gone.
+    fn ask_own(&mut self, now: BootNanos) {
+        // The kernel ends a socket only if the client's reset has the very number that is expected.
+        let own = self.scan().unwrap_or_default();
+        tracing::info!(
+            clients = own.len(),
+            "asks this node's own clients, in case that they were told it was gone"
+        );
+        self.asks_own_until = Some(now.after(ASKS_OWN + ASKS_EACH * own.len() as u32));
+        self.nudges.begin(now, Group::Own, false, own);
     }
 
     fn count(&self) {
@@ -265,11 +325,7 @@ impl Keeper {
                 self.servers = *servers;
                 self.set_ports();
             }
-            Command::Peers(peers) => {
-                self.exchange.set_peers(&peers);
-                self.down.retain(|peer, _| peers.contains(peer));
-                self.back.retain(|peer, _| peers.contains(peer));
-            }
+            Command::Peers(peers) => self.set_peers(now, &peers),
             Command::Owner(owns) => {
                 self.owns = owns;
                 let of_vips = |group: &Group| matches!(group, Group::Vip(_));
@@ -287,11 +343,23 @@ impl Keeper {
             }
             Command::Gone(addresses) => self.on_gone(now, &addresses).await,
             Command::Back(node) => {
+                self.gone.remove(&node);
                 self.nudges.end(Group::Vip(node));
                 self.nudges.end(Group::Local(node));
             }
             Command::Session(node, is_up) => self.on_session(now, node, is_up),
             Command::Again => self.nudges.again(now),
+        }
+    }
+
+    fn set_peers(&mut self, now: BootNanos, peers: &BTreeSet<IpAddr>) {
+        let known: BTreeSet<IpAddr> = self.exchange.peers().map(|(peer, _)| peer).collect();
+        self.exchange.set_peers(peers);
+        self.down.retain(|peer, _| peers.contains(peer));
+        self.gone.retain(|peer| peers.contains(peer));
+        self.back.retain(|peer, _| peers.contains(peer));
+        for new in peers.difference(&known) {
+            self.down.insert(*new, (now, None));
         }
     }
 
@@ -315,6 +383,7 @@ impl Keeper {
         let Some(node) = addresses.first().copied() else {
             return;
         };
+        self.gone.insert(node);
         let lives = |peer: IpAddr| !self.down.contains_key(&peer);
         let (by_vip, others): (Vec<_>, Vec<_>) = self
             .exchange
@@ -342,11 +411,29 @@ impl Keeper {
         if !is_up {
             let run = self.exchange.run(node);
             self.down.entry(node).or_insert((now, run));
-        } else if let Some((since, run)) = self.down.remove(&node)
-            && now.since(since) >= self.servers.reset_after.mul_f32(0.75)
-        {
-            self.back.insert(node, run);
+            if self
+                .exchange
+                .peers()
+                .all(|(peer, _)| self.down.contains_key(&peer))
+            {
+                self.alone.get_or_insert(now);
+            }
+            return;
         }
+        let alone = self.alone.take();
+        let down = self.down.remove(&node);
+        if alone.is_some_and(|since| self.is_long(now.since(since))) {
+            self.back.insert(node, Back::Alone);
+        } else if let Some((since, run)) = down
+            && self.is_long(now.since(since))
+        {
+            self.back.insert(node, Back::IfRun(run));
+        }
+        if self.asks_own.is_some() {
+            self.asks_own = Some(now.after(HEARD));
+        }
+        // An agent that is down keeps rows from ending in a reset.
+        self.nudges.again(now);
     }
 
     fn on_message(&mut self, from: IpAddr, message: Message) {
@@ -363,11 +450,15 @@ impl Keeper {
             return;
         };
         self.count_answers(now, &names);
-        // The agent there has run all the time: the two could not hear each other. This node's clients
-        // may have been told that it is gone. While others still think so, its living connections
-        // would be reset.
+        // This node's clients may have been told that it is gone. While others still think so, its
+        // living connections would be reset.
         let run = self.exchange.run(from);
-        if self.back.remove(&from).is_some_and(|before| before == run) {
+        let was_cut_off = match self.back.remove(&from) {
+            Some(Back::Alone) => true,
+            Some(Back::IfRun(before)) => before == run,
+            None => false,
+        };
+        if was_cut_off {
             self.asks_own = Some(now.after(HEARD));
         }
     }
@@ -412,15 +503,8 @@ impl Keeper {
         let (node, clients) = match group {
             Group::Vip(node) => (node, Clients::Vip),
             Group::Local(node) => (node, Clients::Local),
-            Group::Own => {
-                // Nobody tells who has answered.
-                self.nudges.end(group);
-                tracing::info!(
-                    clients = outcome.asked,
-                    "asked this node's own clients after it was cut off"
-                );
-                return;
-            }
+            // Nobody tells who has answered.
+            Group::Own => return,
         };
         (self.tell)(RosterNews::Told(node, clients, outcome));
     }
