@@ -186,6 +186,11 @@ impl Liveness {
         self.isolation.is_silent()
     }
 
+    /// Whether the agents of all other members are down, as far as this node can know.
+    pub(crate) fn is_last(&self, now: BootNanos) -> bool {
+        self.isolation.is_last(now)
+    }
+
     /// Whether any member's agent is heard. True without BFD, and if there is no other member.
     pub(crate) const fn hears_any(&self) -> bool {
         self.isolation.hears_any()

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 use vip_common::wire::time::BootNanos;
 
+use super::peer::FIRST_HEARING;
+
 /// Answers of witnesses that may be missing until the segment counts as not working.
 const MISSING: u32 = 3;
 
@@ -318,6 +320,14 @@ impl Isolation {
     /// It is isolated, and has been for `reset_after`: the segment may have no other host.
     pub(super) const fn is_silent(&self) -> bool {
         matches!(self.state, State::Isolated { silent: true, .. })
+    }
+
+    /// No member's agent has been heard for so long that those of all are down. The kernel of one may
+    /// answer.
+    pub(super) fn is_last(&self, now: BootNanos) -> bool {
+        let time = self.pace.map(|pace| pace.reset_after.max(FIRST_HEARING));
+        let is_over = time.is_some_and(|time| self.heard.after(time) <= now);
+        self.state == State::Survivor && is_over
     }
 
     /// Clocks towards away and gone stand still: nothing shows that others could be heard.

@@ -94,7 +94,7 @@ pub(super) struct Pace {
 }
 
 /// Time from the agent's start until a node that it has not heard is gone, at least.
-const FIRST_HEARING: Duration = Duration::from_secs(3);
+pub(super) const FIRST_HEARING: Duration = Duration::from_secs(3);
 
 /// Whether a node answers one kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -14,7 +14,8 @@
 //!
 //! - *Admitted*: it has a slot and a BFD session.
 //! - *Known*: it gets the segments of open connections in its turn.
-//! - *Confirmed*: it may get new connections. It may own the VIP if it finds itself confirmed.
+//! - *Confirmed*: it may get new connections. It may own the VIP if it finds itself confirmed, or if
+//!   no other member's agent runs that could know it.
 //!
 //! # Living
 //!
@@ -141,6 +142,8 @@ pub(crate) struct Membership {
     installed: u64,
     /// This node finds itself confirmed.
     confirmed: bool,
+    /// Since this agent started, those of all other members were down for a while.
+    is_last: bool,
     /// This node has owned the VIP since it started, or went on for an earlier agent.
     has_owned: bool,
     /// The time limit of joining; `None` without BFD, where agents cannot be heard.
@@ -178,6 +181,7 @@ impl Membership {
             changes: 0,
             installed: 0,
             confirmed: closed,
+            is_last: false,
             has_owned: false,
             joining_time: bfd.map(|interval| JOINING.max(interval * JOINING_INTERVALS)),
             located: BackendMask::EMPTY,
@@ -341,6 +345,12 @@ impl Membership {
         self.has_owned = true;
     }
 
+    /// The agents of all other members are down, so no one can confirm this node. It may own the VIP,
+    /// but resets nothing.
+    pub(crate) const fn on_last(&mut self) {
+        self.is_last = true;
+    }
+
     /// Whether this node is established: it has owned the VIP, or has other members. A newcomer that
     /// has proved nothing yet takes the VIP from no such node.
     fn is_established(&self) -> bool {
@@ -392,7 +402,7 @@ impl Membership {
     /// agents are heard that have not proved that they are members. Until they have, one of them
     /// owns the VIP: an established one, or else the one with the lowest address.
     pub(crate) fn may_own(&self, now: BootNanos) -> bool {
-        self.confirmed && !self.exchange.gives_way(now, self.is_established())
+        (self.confirmed || self.is_last) && !self.exchange.gives_way(now, self.is_established())
     }
 
     /// Whether this node may reset segments, as far as members are concerned: all living ones know

@@ -73,6 +73,9 @@ impl Node {
         if self.election.state() == State::Active {
             self.members.on_owned();
         }
+        if self.liveness.is_last(now) {
+            self.members.on_last();
+        }
         // Nobody may be left who could know this node: it serves, and resets nothing.
         let unconfirmed = !self.members.may_own(now) && !self.liveness.is_silent();
         self.on_fault(now, Fault::Unconfirmed, unconfirmed, out);
