@@ -16,6 +16,7 @@ use vip_node::choice::Resort;
 use vip_node::hooks::Hook;
 
 use crate::config::{Change, Changes};
+use crate::words::counted;
 
 use self::Severity::{Error, Info, Warning};
 
@@ -270,7 +271,10 @@ events! {
 
     /// Connections of this node's server were reset, since it hangs.
     hung_reset(port: u16, connections: usize): Warning,
-        text(format!("server at port {port} hangs: its connections were reset: {connections}"));
+        text(format!(
+            "server at port {port} hangs: {} reset",
+            counted(connections, "connection was", "connections were")
+        ));
 
     /// A server serves, and whether it is ready is not known.
     server_unknown(node: String, port: u16, cause: String): Info,
@@ -310,7 +314,10 @@ events! {
 
     /// Its connections were reset, as the operator has asked.
     cut(connections: usize): Info,
-        text(format!("open connections were reset, so that clients go to other nodes: {connections}"));
+        text(format!(
+            "reset {} of other hosts and of pods, since this node drains",
+            counted(connections, "connection", "connections")
+        ));
 
     /// A node takes new connections again.
     undrained(node: String): Info, text("takes new connections").about(node);
@@ -416,8 +423,8 @@ events! {
     /// A VIP came to be on this node, and so many connections to it that went by the network, of
     /// the node and of its pods, were ended.
     stranded(address: IpAddr, ended: usize): Info, text(format!(
-        "{address} is on this node now: {ended} connections of the node and its pods, which went \
-         to it by the network, were ended"
+        "{address} is on this node now: ended {} of the node and its pods, which went to it by the \
+         network", counted(ended, "connection", "connections")
     ));
 
     /// The kernel, or another host, speaks for the VIP by a NIC that is not the VIP's, or answers

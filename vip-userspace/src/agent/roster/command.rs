@@ -31,6 +31,13 @@ pub(in crate::agent) struct Servers {
     pub(in crate::agent) reset_after: Duration,
 }
 
+impl Servers {
+    /// Whether a client is another host or a pod, and not this node itself.
+    pub(in crate::agent) fn is_others(&self, client: IpAddr) -> bool {
+        !self.own.contains(&client) && !self.vips.contains(&client)
+    }
+}
+
 /// What the thread is told.
 pub(in crate::agent) enum Command {
     /// Another NIC, or another channel.
