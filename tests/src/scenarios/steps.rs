@@ -75,7 +75,7 @@ pub(super) fn undrain_meanwhile(
     cluster.vip(node, &["undrain"])?;
     let done = waiting.wait_with_output()?;
     let said = String::from_utf8_lossy(&done.stderr);
-    let is_told = said.lines().count() == 1 && said.contains(&format!("{name} was undrained"));
+    let is_told = said.lines().count() == 1 && said.contains("was undrained");
     outcome.promise(is_told && done.status.code() == Some(1), || {
         format!("undrained, {arguments:?} on {name} ended with {done:?}")
     });

@@ -18,8 +18,8 @@ pub(super) struct Options {
     /// Also if no other node can take new connections as well
     #[arg(long)]
     force: bool,
-    /// Then reset the connections of other hosts and of pods to the services' ports that are open, by
-    /// the VIPs or by this node's own address; clients of the VIPs connect to other nodes
+    /// Then reset all open connections of other hosts and of pods to the services' ports, by a VIP or
+    /// by this node's own address; clients of a VIP connect to other nodes
     #[arg(long)]
     cut: bool,
     /// Longest wait for open connections to end before they are reset; at least 1s, in which other
