@@ -17,3 +17,4 @@ pub mod observe;
 pub mod probe;
 mod random;
 pub mod run_dir;
+mod words;

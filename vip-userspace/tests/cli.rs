@@ -114,6 +114,53 @@ fn status_without_an_agent_says_so() {
 }
 
 #[test]
+fn an_agent_that_hangs_is_told_in_one_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let name = directory.path().to_str().expect("a plain name");
+    let _silent = UnixListener::bind(directory.path().join("vip.sock")).expect("a socket");
+    let (code, text) = refusal(&["undrain", "--run-dir", name]);
+    assert_eq!(code, Some(1));
+    assert_eq!(text, "vip: the agent does not answer within 5s\n");
+}
+
+#[test]
+fn events_of_an_unknown_run_directory_are_not_those_of_another_agent() {
+    let (code, text) = refusal(&["events", "--run-dir", "/nonexistent"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        text,
+        "vip: no agent has noted in /nonexistent where its events are: give its --state-dir\n"
+    );
+}
+
+#[test]
+fn what_is_no_duration_is_refused_in_its_own_words() {
+    let cluster = ["--vip", "10.0.0.10", "--nodes", "10.0.0.11"];
+    for (before, more) in [
+        (&["drain", "--cut", "--after"][..], &[][..]),
+        (&["leave", "--timeout"], &[]),
+        (&["status", "--wait", "--timeout"], &[]),
+        (&["check", "--interval"], &cluster),
+    ] {
+        for (text, why) in [
+            ("-1", "is not a duration"),
+            ("-1s", "is not a duration"),
+            ("99999999999999999999h", "is too long"),
+        ] {
+            let (code, said) = refusal(&[before, &[text], more].concat());
+            assert_eq!(code, Some(2), "{before:?} {text}: {said}");
+            assert!(
+                said.contains(&format!("`{text}` {why}")),
+                "{before:?}: {said}"
+            );
+        }
+    }
+    let help = vip(&["drain", "--help"]);
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains("[default: 1s]"), "{help}");
+}
+
+#[test]
 fn completions_are_made_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = vip(&["completions", shell]);

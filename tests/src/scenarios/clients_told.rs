@@ -11,8 +11,9 @@ use super::steps;
 use crate::clock::{boot_now, until};
 use crate::cluster::{Cluster, PATIENCE, Pace, Plan};
 use crate::outcome::{Down, Outcome, Timeline};
+use crate::pod::{Pod, Routing};
 use crate::scenario::{Scenario, Test, When};
-use crate::topology::{Host, VIP, VIP6, sh};
+use crate::topology::{Host, PORT, VIP, VIP6, sh};
 use crate::traffic::{Watches, vip};
 use crate::watch::Snapshot;
 
@@ -82,6 +83,16 @@ enum Which {
 
 /// Time between two questions of TCP after the peer, in seconds: longer than the test may take.
 const KEEPALIVE: u64 = 600;
+
+/// Watches of another node's programs, and as many of a pod.
+const PROGRAMS: usize = 10;
+
+/// Watches of the node's own programs.
+const OWN_PROGRAMS: usize = 5;
+
+/// `vip drain --cut` takes less than that in milliseconds where nobody is connected: its second, and
+/// a look or two while other nodes probe the server.
+const WITHOUT_CLIENTS: u64 = 5000;
 
 /// More than these would keep the processors busy with their events.
 const MANY_WATCHES: usize = 1000;
@@ -366,14 +377,57 @@ pub(super) fn established(cluster: &Cluster, node: usize) -> Result<usize> {
 fn cut(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(CUT.name);
     let owner = cluster.owner()?;
+    let name = cluster.name(owner);
+    let mut own = Held::open(cluster, cluster.host(owner), &vip(), OWN_PROGRAMS)?;
+    ensure!(
+        own.before.on(&name).count() == OWN_PROGRAMS,
+        "the node uses its own server"
+    );
+    let wait = ["drain", "--cut", "--after", "60s"];
+    let begun = boot_now();
+    cluster.vip(owner, &wait)?;
+    let took = (boot_now() - begun) / 1_000_000;
+    outcome.promise(took < WITHOUT_CLIENTS, || {
+        format!("without a client, {wait:?} took {took} ms")
+    });
+    cluster.vip(owner, &["undrain"])?;
+    cluster.wait_until_settled()?;
+
+    let another = cluster.host(steps::another_than(cluster, owner));
+    // As connections of its programs to the VIP come in, when they are led to the owner's server.
+    let address = format!("{}:{PORT}", cluster.host(owner).address());
+    let mut programs = Held::open(cluster, another, &address, PROGRAMS)?;
+    let pod = Pod::start(cluster, owner, Routing::Routed)?;
+    let mut pods = Held::open(cluster, &pod.on(cluster), &vip(), PROGRAMS)?;
+    ensure!(
+        pods.before.on(&name).count() == PROGRAMS,
+        "the pod uses its node's server"
+    );
+    steps::undrain_meanwhile(cluster, timeline, &mut outcome, owner, &wait)?;
+    for held in [&mut programs, &mut pods] {
+        let open = held.watches.snapshot()?.all_open();
+        outcome.promise(open, || {
+            format!("{} were cut though {name} was undrained", held.who)
+        });
+    }
+
     let client = cluster.topology.client.as_ref();
     let mut held = Held::open(cluster, client, &vip(), 90)?;
-    let name = cluster.name(owner);
     let at = boot_now();
     let said = cluster.vip(owner, &["drain", "--cut", "--after", "500ms"])?;
     timeline.event(said.trim().replace('\n', "; "));
     let down = Down { server: &name, at };
-    held.finish(&mut outcome, timeline, down)?;
+    let cut = held.before.on(&name).count() + 2 * PROGRAMS;
+    for held in [&mut held, &mut programs, &mut pods] {
+        held.finish(&mut outcome, timeline, down)?;
+    }
+    let open = own.watches.snapshot()?.all_open();
+    outcome.promise(open, || format!("watches of {name} itself were cut"));
+    // Probes by the other two may be open in this moment, too.
+    let counted = (cut..=cut + 2).any(|cut| said.contains(&format!("reset {cut} connections")));
+    outcome.promise(counted, || {
+        format!("{cut} were reset, and `vip drain` said: {said}")
+    });
     let client = cluster.topology.client.as_ref();
     let again = Held::open(cluster, client, &vip(), 30)?;
     outcome.promise(again.before.on(&name).count() == 0, || {

@@ -1,10 +1,14 @@
 //! What several scenarios do and promise.
 
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::arp::ArpReport;
 use crate::cluster::Cluster;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Timeline};
 use crate::process::Process;
 
 /// All nodes with power but one.
@@ -47,4 +51,34 @@ pub(super) fn keep_busy(cluster: &Cluster, node: usize, count: usize) -> Result<
 /// How often the agents' logs hold a text.
 pub(super) fn logged(cluster: &Cluster, text: &str) -> usize {
     cluster.logs().matches(text).count()
+}
+
+/// A command that drains a node and waits for the end of its connections ends, and does nothing more,
+/// when somebody undrains the node. Clients must be connected all the time.
+pub(super) fn undrain_meanwhile(
+    cluster: &mut Cluster,
+    timeline: &mut Timeline,
+    outcome: &mut Outcome,
+    node: usize,
+    arguments: &[&str],
+) -> Result<()> {
+    let name = cluster.name(node);
+    let vip = cluster.programs().vip.as_os_str();
+    let mut command = cluster.host(node).command(vip);
+    command.args(arguments);
+    let waiting = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // Without a client, it would be at its end by then.
+    sleep(Duration::from_secs(3));
+    cluster.vip(node, &["undrain"])?;
+    let done = waiting.wait_with_output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let is_told = said.lines().count() == 1 && said.contains("was undrained");
+    outcome.promise(is_told && done.status.code() == Some(1), || {
+        format!("undrained, {arguments:?} on {name} ended with {done:?}")
+    });
+    timeline.event(format!("{arguments:?} on {name} ended by `vip undrain`"));
+    cluster.wait_until_settled()
 }

@@ -196,6 +196,12 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
             let forgotten = Reply::from(supervisor.forget(&node).await);
             drop(spawn(async move { reply(&mut stream, &forgotten).await }));
         }
+        Request::Clients => {
+            let counted = supervisor.clients();
+            drop(spawn(async move {
+                reply(&mut stream, &Reply::from(counted.await)).await;
+            }));
+        }
         Request::Cut => {
             let cut = supervisor.cut();
             let outcomes = supervisor.outcomes();

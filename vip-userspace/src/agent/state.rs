@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::members_file::{self, StoredMember};
 use super::notes;
-use crate::config::{Config, Node, STATE_DIR};
+use crate::config::{Config, Node, RUN_DIR, STATE_DIR};
 use crate::files::{self, MadeDirectories};
 use crate::observe::journal;
 use crate::run_dir::{DRAINED, EVENTS, MEMBERS, RunDir};
@@ -245,20 +245,22 @@ pub fn refuse_shared(directory: &Path) -> Result<(), Shared> {
 }
 
 /// Where the agent with this run directory keeps its state, or kept it: what was given, what it
-/// has noted, or the default.
+/// has noted, or the default one, which belongs to the agent with the default run directory. `None`
+/// if that is not known.
 #[must_use]
-pub fn directory(given: Option<&Path>, run_dir: &RunDir) -> PathBuf {
+pub fn directory(given: Option<&Path>, run_dir: &RunDir) -> Option<PathBuf> {
     let noted = || notes::state_dir(run_dir);
     // As agents did before there was a state directory.
     let former = || {
         let has_journal = run_dir.path().join(EVENTS).exists();
         has_journal.then(|| run_dir.path().to_owned())
     };
+    let default = || (run_dir.path() == Path::new(RUN_DIR)).then(|| STATE_DIR.into());
     given
         .map(Path::to_owned)
         .or_else(noted)
         .or_else(former)
-        .unwrap_or_else(|| STATE_DIR.into())
+        .or_else(default)
 }
 
 /// The files that an agent may have left in a directory.
@@ -299,11 +301,13 @@ mod tests {
         assert!(state.is_drained());
         drop(state.begin().expect("begins"));
         assert!(lasting.join(DRAINED).exists() && !run.join(DRAINED).exists());
-        assert_eq!(directory(None, &run.as_path().into()), lasting);
+        let known = || directory(None, &run.as_path().into());
+        assert_eq!(known(), Some(lasting.clone()));
         assert!(refuse_shared(&lasting).is_err());
         StateDir::take(&config(&folder.path().join("other"), &lasting)).expect_err("taken");
         drop(state);
         fs::remove_dir_all(&run).expect("removes");
+        assert_eq!(known(), None, "the default one is that of another agent");
         refuse_shared(&lasting).expect("free again");
         let state = StateDir::take(&config(&run, &lasting)).expect("free again");
         assert!(state.is_drained());
@@ -330,7 +334,7 @@ mod tests {
         let not_noted = drain(&state, true).expect("drains");
         assert_eq!(not_noted, state.trouble());
         assert!(state.is_drained() && run.join(DRAINED).exists());
-        assert_eq!(directory(None, &run.as_path().into()), run);
+        assert_eq!(directory(None, &run.as_path().into()), Some(run));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::config::{Config, Flags, Vip};
 use crate::key_file;
 use crate::net::Nic;
 use crate::net::netlink::Netlink;
+use crate::words::counted;
 use vip_node::seal::KeyRing;
 
 pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -32,8 +33,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let vips = list(&vips, |vip| vip.endpoint());
     let nodes = match config.nodes.len() {
         0 => "the agents find each other".to_owned(),
-        1 => "1 node".to_owned(),
-        count => format!("{count} nodes"),
+        count => counted(count, "node", "nodes"),
     };
     let mut findings = vec![finding(Grade::Ok, "config", format!("{vips}, {nodes}"))];
     let keys = config.key_file.as_deref().map(key_file::keys).transpose()?;

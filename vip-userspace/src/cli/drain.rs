@@ -10,7 +10,6 @@ use super::open;
 use super::output::{complain, tell};
 use crate::config;
 use crate::observe::socket::{Drained, Request, ask};
-use crate::observe::status::Status;
 use crate::run_dir::RunDir;
 
 /// What `vip drain` is asked for.
@@ -19,16 +18,15 @@ pub(super) struct Options {
     /// Also if no other node can take new connections as well
     #[arg(long)]
     force: bool,
-    /// Then reset the connections that are open, so that their clients connect to other nodes
+    /// Then reset all open connections of other hosts and of pods to the services' ports, by a VIP or
+    /// by this node's own address; clients of a VIP connect to other nodes
     #[arg(long)]
     cut: bool,
-    /// Longest wait for open connections to end before they are reset
-    #[arg(long, value_name = "DURATION", default_value = "0s", requires = "cut", value_parser = after)]
+    /// Longest wait for open connections to end before they are reset; at least 1s, in which other
+    /// nodes are told
+    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "cut",
+          allow_hyphen_values = true, value_parser = config::duration)]
     after: Duration,
-}
-
-fn after(text: &str) -> Result<Duration, String> {
-    config::duration(text)
 }
 
 /// In this time the other nodes have heard that this one drains: clients that are reset do not come
@@ -39,8 +37,7 @@ pub(super) fn drain(run_dir: &RunDir, options: &Options) -> anyhow::Result<ExitC
     set(run_dir, true, options.force)?;
     if options.cut {
         let begun = Instant::now();
-        let status: Status = ask(run_dir, &Request::Status)?;
-        open::wait(&status, options.after)?;
+        open::wait(run_dir, options.after)?;
         sleep(HEARD.saturating_sub(begun.elapsed()));
         open::cut(run_dir)?;
     }

@@ -24,15 +24,22 @@ pub(super) fn run(
     let mut next = 0;
     loop {
         // Whoever follows may do so over the next start of an agent, which says where it is.
-        let path = state::directory(state_directory, run_directory).join(EVENTS);
-        let records = match journal::read(&path) {
-            // Whoever follows may do so before the first agent starts.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && follow => Vec::new(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
-                "no events at {}: has `vip run` run on this node?",
-                path.display()
+        let directory = state::directory(state_directory, run_directory);
+        // Whoever follows may do so before the first agent starts.
+        let records = match directory.map(|directory| directory.join(EVENTS)) {
+            Some(path) => match journal::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && follow => Vec::new(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
+                    "no events at {}: has `vip run` run on this node?",
+                    path.display()
+                ),
+                other => other.with_context(|| format!("cannot read {}", path.display()))?,
+            },
+            None if follow => Vec::new(),
+            None => anyhow::bail!(
+                "no agent has noted in {} where its events are: give its --state-dir",
+                run_directory.path().display()
             ),
-            other => other.with_context(|| format!("cannot read {}", path.display()))?,
         };
         // After `vip cleanup` they are counted from the beginning.
         if records.last().is_some_and(|last| last.sequence + 1 < next) {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::open::{self, LOOK};
 use super::output::tell;
-use crate::config;
 use crate::observe::socket::{Drained, Request, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
@@ -17,19 +16,13 @@ const TOLD: Duration = Duration::from_secs(2);
 /// Longest time for the VIP to become another node's, and for the programs to be removed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The wait that was given.
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    config::duration(text)
-}
-
 pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::Result<ExitCode> {
-    let status: Status = ask(run_dir, &Request::Status)?;
     let draining = true;
     let drained: Drained = ask(run_dir, &Request::Drain { draining, force })?;
     let node = drained.node;
     tell(format_args!("{node} takes no new connections"));
     let begun = Instant::now();
-    if open::wait(&status, timeout)? != 0 {
+    if open::wait(run_dir, timeout)? != 0 {
         open::cut(run_dir)?;
     }
     // Others may leave at the same time: by then they have told.

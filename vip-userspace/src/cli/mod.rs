@@ -75,7 +75,7 @@ enum Command {
         wait: bool,
         /// Longest wait
         #[arg(long, value_name = "DURATION", default_value = "60s", requires = "wait",
-              value_parser = leave::timeout)]
+              allow_hyphen_values = true, value_parser = config::duration)]
         timeout: std::time::Duration,
         #[command(flatten)]
         agent: Agent,
@@ -123,7 +123,8 @@ enum Command {
     /// nothing of the agent is left here but the agent, which waits for its end
     Leave {
         /// Longest wait for open connections to end
-        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = leave::timeout)]
+        #[arg(long, value_name = "DURATION", default_value = "60s",
+              allow_hyphen_values = true, value_parser = config::duration)]
         timeout: std::time::Duration,
         /// Also if no other node can take new connections as well
         #[arg(long)]

@@ -21,6 +21,7 @@ use crate::observe::journal;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::{Label, Node, Status, Word, Words};
 use crate::run_dir::{self, RunDir};
+use crate::words::counted;
 
 /// Between questions to the agent.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -85,7 +86,8 @@ fn watch(
                 Err(error) => view.trouble = Some(format!("{error:#}")),
             }
             let directory = state::directory(None, run_directory);
-            view.events = journal::read(&directory.join(run_dir::EVENTS)).unwrap_or_default();
+            let events = directory.map(|directory| journal::read(&directory.join(run_dir::EVENTS)));
+            view.events = events.and_then(Result::ok).unwrap_or_default();
         }
         terminal
             .draw(|frame| view.draw(frame))
@@ -194,12 +196,12 @@ impl View {
             ),
             Line::from(vec![Label("Owner").to_string().into(), owner]),
             Line::from(format!(
-                "{}{}, {}, priority {}, {} takeovers, last failover {failover}",
+                "{}{}, {}, priority {}, {}, last failover {failover}",
                 Label("Node"),
                 status.node,
                 status.state.name(),
                 status.priority,
-                status.takeovers
+                counted(status.takeovers, "takeover", "takeovers")
             )),
             Line::from(format!(
                 "{}{};  {} XDP on {}, egress program by {}",

@@ -232,7 +232,11 @@ fn argument(flag: Flag, entry: &Entry) -> Arg {
         .help(help(entry));
     match entry.arity {
         Arity::Switch => argument.action(ArgAction::SetTrue),
-        Arity::One => argument.value_name(flag.value).value_parser(filled()),
+        // What is no value of the key is refused in its own words, also `-1`.
+        Arity::One => argument
+            .value_name(flag.value)
+            .value_parser(filled())
+            .allow_hyphen_values(entry.kind.starts_with("duration")),
         Arity::List => argument
             .value_name(flag.value)
             .value_parser(filled())

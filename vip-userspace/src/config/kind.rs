@@ -198,17 +198,18 @@ pub(crate) fn milliseconds(text: &str) -> Result<Duration, String> {
         _ => return Err(malformed()),
     };
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| {
-        let valid = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u64>().ok().filter(|_| valid)
-    };
-    let (whole, tail) = digits(whole).zip(digits(part)).ok_or_else(malformed)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) {
+        return Err(malformed());
+    }
+    let too_long = || format!("`{text}` is too long; write less than 1000000000{unit}");
+    let uneven = || format!("`{text}` is not a whole number of milliseconds; round it");
+    let digits = |text: &str| text.parse::<u64>().ok().filter(|_| text.len() <= 9);
+    let whole = digits(whole).ok_or_else(too_long)?;
+    let tail = digits(part).ok_or_else(uneven)? * milliseconds;
     let scale = 10_u64.pow(part.len() as u32);
-    let tail = tail * milliseconds;
     if !tail.is_multiple_of(scale) {
-        return Err(format!(
-            "`{text}` is not a whole number of milliseconds; round it"
-        ));
+        return Err(uneven());
     }
     Ok(Duration::from_millis(whole * milliseconds + tail / scale))
 }

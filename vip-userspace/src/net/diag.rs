@@ -98,14 +98,23 @@ impl Connection {
     /// This node's end.
     #[must_use]
     pub fn own(&self) -> SocketAddr {
-        let port = u16::from_be_bytes(self.id.own_port);
+        self.end(self.id.own, self.id.own_port)
+    }
+
+    /// The client's end.
+    #[must_use]
+    pub fn other(&self) -> SocketAddr {
+        self.end(self.id.other, self.id.other_port)
+    }
+
+    fn end(&self, address: [u8; 16], port: [u8; 2]) -> SocketAddr {
         let address = if i32::from(self.family) == libc::AF_INET {
-            let [a, b, c, d, ..] = self.id.own;
+            let [a, b, c, d, ..] = address;
             IpAddr::from([a, b, c, d])
         } else {
-            IpAddr::from(self.id.own).to_canonical()
+            IpAddr::from(address).to_canonical()
         };
-        SocketAddr::new(address, port)
+        SocketAddr::new(address, u16::from_be_bytes(port))
     }
 }
 
@@ -187,6 +196,17 @@ impl SocketDiag {
     /// The kernel's: it is built without `CONFIG_INET_DIAG_DESTROY`, or `CAP_NET_ADMIN` is missing.
     pub fn reset(&self, connection: &Connection) -> io::Result<()> {
         self.destroy(Request::new(connection.family, connection.id))
+    }
+
+    /// Resets connections, as [`reset`](Self::reset) does each. Returns their number.
+    ///
+    /// # Errors
+    /// As [`reset`](Self::reset).
+    pub fn reset_all(&self, connections: &[Connection]) -> io::Result<usize> {
+        for connection in connections {
+            self.reset(connection)?;
+        }
+        Ok(connections.len())
     }
 
     /// Whether the kernel can reset connections.
@@ -337,6 +357,14 @@ mod tests {
             assert_eq!(length(), 3);
             let all = diag.connections(port).expect("answers");
             assert!(all.len() == 3 && all.iter().all(|one| one.waits && one.own() == at));
+            let ends = |clients: &[TcpStream]| {
+                let ends = clients.iter().map(|client| client.local_addr());
+                ends.collect::<io::Result<BTreeSet<_>>>().expect("bound")
+            };
+            assert_eq!(
+                all.iter().map(Connection::other).collect::<BTreeSet<_>>(),
+                ends(&clients)
+            );
             let to = |ends: &[SocketAddr]| {
                 let ends = ends.iter().copied().collect();
                 diag.connections_to(&ends).expect("answers").len()

@@ -16,6 +16,7 @@ use vip_node::choice::Resort;
 use vip_node::hooks::Hook;
 
 use crate::config::{Change, Changes};
+use crate::words::counted;
 
 use self::Severity::{Error, Info, Warning};
 
@@ -203,18 +204,18 @@ events! {
     /// This node has asked the clients of a node that is gone, so that they were reset. It comes again if
     /// more have answered later. `after`: from the first question to the last answer.
     clients_told(node: String, asked: usize, answered: usize, after: Duration): Warning, text(
-        if answered == asked {
-            format!("told its {asked} clients that it is gone")
-        } else {
-            format!(
-                "told {answered} of its {asked} clients that it is gone; the others have not answered yet"
-            )
+        match (answered == asked, counted(asked, "client", "clients")) {
+            (true, clients) => format!("told its {clients} that it is gone"),
+            (false, clients) => format!(
+                "told {answered} of its {clients} that it is gone; the others have not answered yet"
+            ),
         }
     ).about(node).took(Some(after));
 
     /// Connections of this node and its pods to a node that is gone were ended.
     local_clients_told(node: String, asked: usize): Warning, text(format!(
-        "ended {asked} connections of this node and its pods to it, since it is gone"
+        "ended {} of this node and its pods to it, since it is gone",
+        counted(asked, "connection", "connections")
     )).about(node);
 
     /// A host has become a member of the cluster.
@@ -270,7 +271,10 @@ events! {
 
     /// Connections of this node's server were reset, since it hangs.
     hung_reset(port: u16, connections: usize): Warning,
-        text(format!("server at port {port} hangs: its connections were reset: {connections}"));
+        text(format!(
+            "server at port {port} hangs: {} reset",
+            counted(connections, "connection was", "connections were")
+        ));
 
     /// A server serves, and whether it is ready is not known.
     server_unknown(node: String, port: u16, cause: String): Info,
@@ -310,7 +314,10 @@ events! {
 
     /// Its connections were reset, as the operator has asked.
     cut(connections: usize): Info,
-        text(format!("open connections were reset, so that clients go to other nodes: {connections}"));
+        text(format!(
+            "reset {} of other hosts and of pods, since this node drains",
+            counted(connections, "connection", "connections")
+        ));
 
     /// A node takes new connections again.
     undrained(node: String): Info, text("takes new connections").about(node);
@@ -416,8 +423,8 @@ events! {
     /// A VIP came to be on this node, and so many connections to it that went by the network, of
     /// the node and of its pods, were ended.
     stranded(address: IpAddr, ended: usize): Info, text(format!(
-        "{address} is on this node now: {ended} connections of the node and its pods, which went \
-         to it by the network, were ended"
+        "{address} is on this node now: ended {} of the node and its pods, which went to it by the \
+         network", counted(ended, "connection", "connections")
     ));
 
     /// The kernel, or another host, speaks for the VIP by a NIC that is not the VIP's, or answers

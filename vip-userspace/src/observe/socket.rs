@@ -26,7 +26,7 @@ pub enum Request {
         to: Option<String>,
     },
     /// Leave the cluster, and take everything off this machine. Answered with this node's name, once
-    /// that begins.
+    /// that begins. A node must drain before it leaves.
     Leave {
         /// Also if no other node takes new connections.
         force: bool,
@@ -46,8 +46,12 @@ pub enum Request {
         /// Also if nobody as good is left for them.
         force: bool,
     },
-    /// Reset the connections of this node's servers, so that their clients go to other nodes. Answered
-    /// with their number.
+    /// For the number of connections that [`Cut`](Self::Cut) would reset. No node answers that does
+    /// not drain.
+    Clients,
+    /// Reset the connections of other hosts and of pods to this node's servers, so that those that came
+    /// by a VIP go to other nodes. Answered with their number. Nothing is reset on a node that does not
+    /// drain.
     Cut,
 }
 
@@ -118,7 +122,13 @@ pub fn ask<T: DeserializeOwned>(run_dir: &RunDir, request: &Request) -> anyhow::
     stream
         .write_all(request.as_bytes())
         .and_then(|()| stream.read_to_string(&mut text))
-        .with_context(|| format!("the agent does not answer within {TIMEOUT:?}"))?;
+        .map_err(|error| match error.kind() {
+            // As the kernel says that the time is over.
+            ErrorKind::WouldBlock => {
+                anyhow::anyhow!("the agent does not answer within {TIMEOUT:?}")
+            }
+            _ => anyhow::Error::from(error).context("cannot ask the agent"),
+        })?;
     let reply: Reply<T> = serde_json::from_str(&text)
         .context("the agent's answer makes no sense: is it of another version?")?;
     match reply {

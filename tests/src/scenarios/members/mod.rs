@@ -214,6 +214,12 @@ fn leave(
 /// A new node comes, and an old one leaves, three times, each time the owner.
 fn replace(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new("members_replaced");
+    let traffic = Traffic::start(cluster, timeline)?;
+    let node = cluster.owner()?;
+    let leave_and_wait = ["leave", "--timeout", "60s"];
+    super::steps::undrain_meanwhile(cluster, timeline, &mut outcome, node, &leave_and_wait)?;
+    traffic.finish(&mut outcome, None)?;
+    promise_members(&mut outcome, cluster, 3)?;
     for newcomer in 3..6 {
         let mut traffic = Traffic::start(cluster, timeline)?;
         cluster.arrive(newcomer)?;

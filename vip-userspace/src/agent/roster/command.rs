@@ -36,10 +36,12 @@ pub(in crate::agent) struct Servers {
 impl Servers {
     /// Whether a connection belongs in the roster: a server's, and of another host.
     pub(super) fn lists(&self, one: &Connection) -> bool {
-        let client = one.client.ip();
-        self.ends.contains(&one.server)
-            && !self.own.contains(&client)
-            && !self.vips.contains(&client)
+        self.ends.contains(&one.server) && self.is_others(one.client.ip())
+    }
+
+    /// Whether a client is another host or a pod, and not this node itself.
+    pub(in crate::agent) fn is_others(&self, client: IpAddr) -> bool {
+        !self.own.contains(&client) && !self.vips.contains(&client)
     }
 }
 

@@ -1,14 +1,16 @@
 //! `vip drain` and `vip undrain`.
 
+use std::io;
+
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::Supervisor;
-use super::hang::reset;
 use super::rosters::servers;
 use crate::agent::node_thread::Command;
 use crate::agent::probes::Outcome;
+use crate::net::diag::{Connection, SocketDiag};
 use crate::observe::socket::Drained;
 use vip_node::choice::Resort;
 use vip_node::{Input, NoDrain, Unfit};
@@ -49,14 +51,62 @@ impl Supervisor {
         })
     }
 
-    /// Resets the connections of this node's servers: those of the VIPs' clients, and those to its own
-    /// addresses, where other nodes and this one bring the connections of their own programs.
+    /// Counts the connections that [`cut`](Self::cut) resets.
+    pub(in crate::agent) fn clients(&self) -> impl Future<Output = anyhow::Result<usize>> + use<> {
+        self.of_clients("cannot count connections", |_, found| Ok(found.len()))
+    }
+
+    /// Resets the connections of this node's clients. Returns their number.
     pub(in crate::agent) fn cut(&self) -> impl Future<Output = anyhow::Result<usize>> + use<> {
-        let ends = servers(&self.config, &self.cluster).ends;
+        self.of_clients("cannot reset connections", SocketDiag::reset_all)
+    }
+
+    /// Works on the connections of this node's clients: those of other hosts and of pods to its
+    /// servers, by the VIPs and by its own addresses, where other nodes bring the connections of their
+    /// own programs. Nobody can tell those from direct ones.
+    ///
+    /// Those of the node itself are left out. The agent's probes are among them, and those of programs
+    /// that are to use this node's server and no other. No wait would see their end, and they would
+    /// come back. When that server ends, they are told at once, because it is on the same machine.
+    ///
+    /// # Errors
+    /// This node does not drain: who wanted the end of its connections wanted it for that reason.
+    fn of_clients<F>(
+        &self,
+        failed: &'static str,
+        work: F,
+    ) -> impl Future<Output = anyhow::Result<usize>> + use<F>
+    where
+        F: FnOnce(&SocketDiag, &[Connection]) -> io::Result<usize> + Send + 'static,
+    {
+        let drains = self.ensure_drained();
+        let servers = servers(&self.config, &self.cluster);
         async move {
-            let reset = spawn_blocking(move || reset(&ends)).await;
-            let reset = reset.context("the agent is ending")?;
-            reset.context("cannot reset connections")
+            drains.await?;
+            let done = spawn_blocking(move || {
+                let diag = SocketDiag::open()?;
+                let mut found = diag.connections_to(&servers.ends)?;
+                found.retain(|one| servers.is_others(one.other().ip()));
+                work(&diag, &found)
+            });
+            done.await.context("the agent is ending")?.context(failed)
+        }
+    }
+
+    /// Looks whether this node still drains, for commands that wait after they have drained it.
+    ///
+    /// # Errors
+    /// Somebody has undrained it.
+    pub(super) fn ensure_drained(&self) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let (view, own) = (self.view(), self.cluster.own());
+        let name = self.cluster.own_node().name.clone();
+        async move {
+            let view = view.await?;
+            anyhow::ensure!(
+                view.nodes.get(own).is_some_and(|seen| seen.draining),
+                "{name} was undrained: it keeps its connections, and stays in the cluster"
+            );
+            Ok(())
         }
     }
 

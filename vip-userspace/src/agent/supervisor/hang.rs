@@ -1,8 +1,6 @@
 //! Servers that hang: what becomes of them, and of the connections on this node's own.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use vip_common::abi::{BackendIndex, CheckIndex};
@@ -88,20 +86,12 @@ impl Supervisor {
             let ends = ends(&self.config, &self.cluster, |service| {
                 service.check == check
             });
-            self.journal.note(match reset(&ends) {
+            let reset =
+                SocketDiag::open().and_then(|diag| diag.reset_all(&diag.connections_to(&ends)?));
+            self.journal.note(match reset {
                 Ok(connections) => Event::hung_reset(port, connections),
                 Err(error) => Event::failed(NO_RESET, error.to_string()),
             });
         }
     }
-}
-
-/// Resets the connections at these ends of this node's servers. Returns their number.
-pub(super) fn reset(ends: &BTreeSet<SocketAddr>) -> io::Result<usize> {
-    let diag = SocketDiag::open()?;
-    let connections = diag.connections_to(ends)?;
-    for connection in &connections {
-        diag.reset(connection)?;
-    }
-    Ok(connections.len())
 }

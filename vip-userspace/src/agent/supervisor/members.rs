@@ -362,14 +362,15 @@ impl Supervisor {
     /// Leaves the cluster. The thread ends when the VIP is another node's.
     ///
     /// # Errors
-    /// The members are those of a list; or no other node takes new connections, and this is not
-    /// `force`d.
+    /// The members are those of a list; this node does not drain; or no other node takes new
+    /// connections, and this is not `force`d.
     pub(in crate::agent) async fn leave(&mut self, force: bool) -> anyhow::Result<String> {
         anyhow::ensure!(
             self.config.is_open(),
             "the members are those of `nodes`: run `vip drain` here, and take this node off the list on \
              every node"
         );
+        self.ensure_drained().await?;
         let view = self.view().await?;
         let own = self.cluster.own();
         let stays = |slot: BackendIndex| {

@@ -153,10 +153,11 @@ impl Supervisor {
         self.nic.address
     }
 
-    pub(super) async fn view(&self) -> anyhow::Result<View> {
+    /// What the thread knows, once it has taken in what it was told before.
+    pub(super) fn view(&self) -> impl Future<Output = anyhow::Result<View>> + use<> {
         let (answer, answered) = oneshot::channel();
         self.node_thread.tell(Command::View(answer));
-        answered.await.context("the agent is ending")
+        async { answered.await.context("the agent is ending") }
     }
 
     /// Looks whether everything is as it should be, whatever events said or did not say.

@@ -21,6 +21,7 @@ impl fmt::Display for Grade {
 }
 
 /// One line of the report.
+#[derive(PartialEq, Eq, Debug)]
 pub(super) struct Finding {
     pub(super) grade: Grade,
     pub(super) what: &'static str,

@@ -13,7 +13,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         targets.extend(ports.map(|port| (port, vip.address.is_ipv6())));
     }
     let listeners = targets.into_iter().map(|(port, ipv6)| listener(port, ipv6));
-    listeners.collect()
+    let mut findings: Vec<Finding> = listeners.collect();
+    // Often the same holds for both families.
+    findings.dedup();
+    findings
 }
 
 /// The API server must listen on all addresses, for the VIP is one of them.
@@ -85,6 +88,14 @@ fn listeners(table: &str, port: u16) -> Vec<Listener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_holds_for_the_vips_of_both_families_is_said_once() {
+        // Nothing listens there.
+        let text = "vip = [\"10.0.0.10:61\", \"[fd00::10]:61\"]";
+        let config = Config::parse(text, "vip.toml").expect("makes sense");
+        assert_eq!(findings(&config).len(), 1);
+    }
 
     #[test]
     fn listeners_are_found_by_port_and_told_by_address() {

@@ -120,6 +120,21 @@ fn numbers_and_durations_may_be_written_as_toml_and_people_do() {
     assert_eq!(config.vrrp.router_id, Some(16));
     assert_eq!(milliseconds("2m"), Ok(Duration::from_secs(120)));
     assert_eq!(milliseconds("1.5h"), Ok(Duration::from_secs(5400)));
+    for (text, why) in [
+        ("-1", "is not a duration"),
+        ("-1s", "is not a duration"),
+        (
+            "99999999999999999999h",
+            "is too long; write less than 1000000000h",
+        ),
+        (
+            "1.00000000000000000001s",
+            "is not a whole number of milliseconds",
+        ),
+    ] {
+        let refused = milliseconds(text).expect_err(text);
+        assert!(refused.contains(why), "{refused}");
+    }
 }
 
 #[test]

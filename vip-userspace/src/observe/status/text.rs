@@ -10,6 +10,7 @@ use vip_node::settings::some;
 
 use super::{BfdPort, Node, Rosters, Service, Status, Xdp};
 use crate::observe::event::Severity;
+use crate::words::counted;
 
 /// A word in the table of nodes, and how much somebody should care.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,8 +140,8 @@ impl Rosters {
         let others = nodes.iter().filter(|node| !node.own);
         let others: u64 = others.map(|node| node.roster).sum();
         let mut text = format!(
-            "{} connections of this node told to the others, {others} of theirs known",
-            self.own
+            "{} of this node told to the others, {others} of theirs known",
+            counted(self.own, "connection", "connections")
         );
         if self.untold != 0 {
             text += &format!("; {} are too many to be told", self.untold);
@@ -222,12 +223,12 @@ impl Status {
         labelled!(
             f,
             "Node",
-            "{}, {} for {}, priority {}, {} takeovers",
+            "{}, {} for {}, priority {}, {}",
             self.node,
             self.state.name(),
             seconds(self.state_for_ms),
             self.priority,
-            self.takeovers
+            counted(self.takeovers, "takeover", "takeovers")
         )?;
         for fault in &self.faults {
             labelled!(f, "Fault", "{fault}")?;
@@ -236,7 +237,8 @@ impl Status {
             labelled!(f, "Warning", "{warning}")?;
         }
         if let Some(claim) = &self.claim {
-            labelled!(f, "Conflict", "{claim}; {} claims so far", self.conflicts)?;
+            let claims = counted(self.conflicts, "claim", "claims");
+            labelled!(f, "Conflict", "{claim}; {claims} so far")?;
         }
         for alarm in &self.alarms {
             labelled!(f, "Alarm", "{}", alarm.text)?;

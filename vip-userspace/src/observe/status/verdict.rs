@@ -3,6 +3,7 @@
 use vip_node::choice::Resort;
 
 use super::{Node, Status};
+use crate::words::counted;
 
 impl Status {
     /// What is not as it should be, the worst first: a few words each. Empty: the cluster is healthy.
@@ -70,13 +71,8 @@ impl Status {
         let problems = self.problems();
         if problems.is_empty() {
             let owner = self.owner.as_ref().map_or("nobody", |owner| &owner.name);
-            let nodes = self.nodes.len();
-            let noun = if nodes == 1 {
-                "node serves"
-            } else {
-                "nodes serve"
-            };
-            return format!("healthy: {nodes} {noun}, {owner} owns the VIP");
+            let nodes = counted(self.nodes.len(), "node serves", "nodes serve");
+            return format!("healthy: {nodes}, {owner} owns the VIP");
         }
         format!("degraded: {}", problems.join("; "))
     }
