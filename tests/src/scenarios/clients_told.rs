@@ -383,6 +383,14 @@ fn cut(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
         own.before.on(&name).count() == OWN_PROGRAMS,
         "the node uses its own server"
     );
+    // The members are those of a list.
+    outcome.promise(cluster.vip(owner, &["leave"]).is_err(), || {
+        format!("{name} left the list")
+    });
+    let status = cluster.status(owner)?;
+    outcome.promise(!status.draining, || {
+        format!("{name} drains, though it may not leave")
+    });
     let wait = ["drain", "--cut", "--after", "60s"];
     let begun = boot_now();
     cluster.vip(owner, &wait)?;

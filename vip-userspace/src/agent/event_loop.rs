@@ -187,6 +187,10 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
                 reply(&mut stream, &Reply::from(done)).await;
             }));
         }
+        Request::MayLeave { force } => {
+            let may = Reply::from(supervisor.may_leave(force).await);
+            drop(spawn(async move { reply(&mut stream, &may).await }));
+        }
         Request::Leave { force } => {
             let left = supervisor.leave(force).await;
             leaves = left.is_ok();

@@ -17,6 +17,7 @@ const TOLD: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::Result<ExitCode> {
+    let () = ask(run_dir, &Request::MayLeave { force })?;
     let draining = true;
     let drained: Drained = ask(run_dir, &Request::Drain { draining, force })?;
     let node = drained.node;

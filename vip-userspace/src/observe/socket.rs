@@ -25,6 +25,11 @@ pub enum Request {
         /// Its name or address; whichever is best if `None`.
         to: Option<String>,
     },
+    /// Whether this node may leave the cluster, once it has drained.
+    MayLeave {
+        /// Also if no other node takes new connections.
+        force: bool,
+    },
     /// Leave the cluster, and take everything off this machine. Answered with this node's name, once
     /// that begins. A node must drain before it leaves.
     Leave {

@@ -359,18 +359,17 @@ impl Supervisor {
         self.state_dir.note_members(&members);
     }
 
-    /// Leaves the cluster. The thread ends when the VIP is another node's.
+    /// Whether this node may leave the cluster, once it has drained.
     ///
     /// # Errors
-    /// The members are those of a list; this node does not drain; or no other node takes new
-    /// connections, and this is not `force`d.
-    pub(in crate::agent) async fn leave(&mut self, force: bool) -> anyhow::Result<String> {
+    /// The members are those of a list; or no other node takes new connections, and this is not
+    /// `force`d.
+    pub(in crate::agent) async fn may_leave(&self, force: bool) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.config.is_open(),
             "the members are those of `nodes`: run `vip drain` here, and take this node off the list on \
              every node"
         );
-        self.ensure_drained().await?;
         let view = self.view().await?;
         let own = self.cluster.own();
         let stays = |slot: BackendIndex| {
@@ -382,6 +381,16 @@ impl Supervisor {
             "all other nodes drain or are gone, and would leave no server for new connections: run `vip \
              undrain` on one of them or here, or give --force"
         );
+        Ok(())
+    }
+
+    /// Leaves the cluster. The thread ends when the VIP is another node's.
+    ///
+    /// # Errors
+    /// This node may not leave, or does not drain.
+    pub(in crate::agent) async fn leave(&mut self, force: bool) -> anyhow::Result<String> {
+        self.may_leave(force).await?;
+        self.ensure_drained().await?;
         self.journal.note(Event::leaving());
         // An agent that is started here again joins as a new one would.
         if let Err(error) = self.state_dir.set_drained(false).await {
