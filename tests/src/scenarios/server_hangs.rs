@@ -1,19 +1,22 @@
-//! SIGSTOP of one API server under load. Its own node sees by the accept queue that nothing is
-//! accepted, and reports it to the other nodes by BFD.
+//! SIGSTOP of one server under load. Its own node sees by the accept queue that nothing is accepted.
+//! If it is an API server, the node reports it to the other nodes by BFD.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Pace, Plan};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
+use crate::process::Process;
 use crate::scenario::{Scenario, Test, When};
+use crate::topology::VIP;
 use crate::traffic::{Load, Traffic, vip};
 
-use super::steps::logged;
+use super::steps::{logged, serve_beside};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "server_hangs",
@@ -32,12 +35,26 @@ pub(super) const RESET: Scenario = Scenario {
     run: run_reset,
 };
 
+pub(super) const SERVICE_RESET: Scenario = Scenario {
+    name: "hung_service_reset",
+    promise: "hung_server_without_a_path_stays_out_after_its_connections_were_reset",
+    tests: &[Test::netns(reset_on_hang_of_a_service)],
+    run: run_service_reset,
+};
+
 pub(super) const SATURATED: Scenario = Scenario {
     name: "servers_saturated",
     promise: "servers_saturated_do_not_look_hung",
     tests: &[Test::netns(Plan::default).alone()],
     run: run_saturated,
 };
+
+/// The port of a service beside the API, whose servers are asked for no path.
+const SERVICE: u16 = 9345;
+
+/// How long its server is left alone while it hangs: for several resets, if each made it look as if
+/// it accepted again.
+const HANG: Duration = Duration::from_secs(8);
 
 /// Processes that do nothing but work.
 const BUSY: usize = 16;
@@ -65,6 +82,12 @@ fn reset_on_hang() -> Plan {
         ..plan.pace
     };
     Plan { pace, ..plan }
+}
+
+fn reset_on_hang_of_a_service() -> Plan {
+    let plan = reset_on_hang();
+    let more = format!("{}\n[[services]]\nport = {SERVICE}\n", plan.more);
+    Plan { more, ..plan }
 }
 
 fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
@@ -165,6 +188,95 @@ fn run_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> 
     timeline.event(format!("{reset} of {held} watches on {name} were reset"));
     cluster.wait_until_settled()?;
     Ok(outcome)
+}
+
+fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SERVICE_RESET.name);
+    let mut servers = serve_beside(cluster, SERVICE)?;
+    let (all, nodes) = (servers.len(), cluster.nodes());
+    wait_for_usable(cluster, &nodes, all)?;
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let place = nodes.iter().position(|node| *node == victim);
+    let place = place.context("its server runs")?;
+    let told = |cluster: &Cluster| -> Result<[u64; 3]> {
+        let status = cluster.status(victim)?;
+        let kinds = ["server_not_ready", "hung_reset", "server_unknown"];
+        Ok(kinds.map(|kind| status.event_count(kind)))
+    };
+    let before = told(cluster)?;
+    let client = cluster.topology.client.as_ref();
+    let target = format!("{VIP}:{SERVICE}");
+    let mut load = Load::start_at(cluster, client, &target, EVERY_MS, 0)?;
+    load.go_on(200)?;
+    let signal = |cluster: &Cluster, server: &mut Process, signal| {
+        cluster.host(victim).signal(server, signal);
+    };
+    signal(cluster, &mut servers[place], Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the service's server on {name}"));
+    wait_for_usable(cluster, &[victim], all - 1)?;
+    let found = boot_now();
+    sleep(HANG);
+    // That resets all connections in the queue, too.
+    cluster.vip(victim, &["drain", "--cut", "--after", "500ms"])?;
+    cluster.vip(victim, &["undrain"])?;
+    sleep(HANG / 2);
+    let continued = boot_now();
+    let during = told(cluster)?;
+    signal(cluster, &mut servers[place], Signal::SIGCONT);
+    wait_for_usable(cluster, &[victim], all)?;
+    timeline.event(format!("SIGCONT, and {name} serves again"));
+    let again = boot_now();
+    load.go_on(400)?;
+    let after = told(cluster)?;
+
+    let requests = load.stop()?;
+    let there = |request: &&Request| request.server.as_ref() == Some(&name);
+    let meanwhile = requests
+        .iter()
+        .filter(|request| (found..continued).contains(&request.start));
+    let stuck = meanwhile
+        .clone()
+        .filter(|request| !request.succeeded() || there(request))
+        .count();
+    let later = requests.iter().filter(|request| request.start > again);
+    let back = later.clone().filter(there).count();
+    let lost = later.filter(|request| !request.succeeded()).count();
+    outcome.requests += requests.len();
+    outcome.failed += stuck + lost;
+    outcome.promise(stuck == 0, || {
+        format!("{stuck} requests went to {name} that began when it was known to hang")
+    });
+    outcome.promise(back > 0 && lost == 0, || {
+        format!("afterwards {name} served {back} requests, and {lost} failed")
+    });
+    let count = |to: [u64; 3]| [0, 1, 2].map(|kind| to[kind] - before[kind]);
+    let (during, after) = (count(during), count(after));
+    outcome.promise(during == [1, 1, 0] && after == [1, 1, 1], || {
+        format!(
+            "hangs, resets and returns were told {during:?} times while the server hung, {after:?} \
+             times in all"
+        )
+    });
+    timeline.event(format!(
+        "{stuck} of {} requests went to {name} while it was known to hang; {back} were answered there \
+         afterwards; it was told {} times that it hangs",
+        meanwhile.count(),
+        after[0]
+    ));
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+/// Waits until these agents bring new connections of the service to so many servers.
+fn wait_for_usable(cluster: &mut Cluster, nodes: &[usize], count: usize) -> Result<()> {
+    let what = format!("the service has {count} servers");
+    cluster.wait_for_status(&what, nodes, |_, _, status| {
+        let mut services = status.services.iter();
+        let service = services.find(|service| service.endpoint.port() == SERVICE);
+        service.is_some_and(|service| service.usable.len() == count)
+    })
 }
 
 fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {

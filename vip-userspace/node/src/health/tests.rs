@@ -356,7 +356,10 @@ fn checks_that_change_keep_what_is_known_of_their_servers() {
     health.change_checks(&origins, Thresholds { rise: 1, fall: 1 });
     assert_eq!(health.checks().count(), 3);
     assert!(health.usable(index, check(0)) && health.server(index, check(0)) == Server::Unknown);
-    // Whoever looks at the queue begins anew.
+    // A change of the configuration is no sign of life.
+    assert_eq!(health.hang(index, check(1)), Some(queue));
+    assert!(!health.usable(index, check(1)));
+    health.set_hang(BootNanos::ZERO, index, check(1), None);
     assert_eq!(health.server(index, check(1)), Server::Ready);
     assert!(!health.usable(index, check(2)) && health.all_unasked(check(2)).contains(index));
     assert!(!health.all_unasked(check(0)).contains(index));
