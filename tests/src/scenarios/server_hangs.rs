@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
+use vip_node::choice::Resort;
 
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Pace, Plan};
@@ -221,9 +222,25 @@ fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<O
     // That resets all connections in the queue, too.
     cluster.vip(victim, &["drain", "--cut", "--after", "500ms"])?;
     cluster.vip(victim, &["undrain"])?;
-    sleep(HANG / 2);
-    let continued = boot_now();
+    sleep(HANG / 4);
+    // Queues are looked at anew.
+    let config = cluster.config()?;
+    let slower = config.replacen("[health]\n", "[health]\ninterval = \"600ms\"\n", 1);
+    std::fs::write(cluster.work().join("vip.toml"), slower).context("write vip.toml")?;
+    cluster.vip(victim, &["reload"])?;
+    sleep(HANG / 4);
     let during = told(cluster)?;
+    timeline.event(format!(
+        "{name} was drained, and read another configuration"
+    ));
+    cluster.kill_agent(victim);
+    cluster.start_agent(victim)?;
+    cluster.wait_until_settled()?;
+    wait_for_usable(cluster, &[victim], all - 1)?;
+    sleep(HANG / 4);
+    timeline.event(format!("the agent on {name} was started again"));
+    let restarted = told(cluster)?;
+    let continued = boot_now();
     signal(cluster, &mut servers[place], Signal::SIGCONT);
     wait_for_usable(cluster, &[victim], all)?;
     timeline.event(format!("SIGCONT, and {name} serves again"));
@@ -251,31 +268,34 @@ fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<O
     outcome.promise(back > 0 && lost == 0, || {
         format!("afterwards {name} served {back} requests, and {lost} failed")
     });
-    let count = |to: [u64; 3]| [0, 1, 2].map(|kind| to[kind] - before[kind]);
-    let (during, after) = (count(during), count(after));
-    outcome.promise(during == [1, 1, 0] && after == [1, 1, 1], || {
+    let since = |from: [u64; 3], to: [u64; 3]| [0, 1, 2].map(|kind| to[kind] - from[kind]);
+    let told = [since(before, during), restarted, since(restarted, after)];
+    // An agent that starts tells of each server that serves.
+    let others = nodes.len() as u64 - 1;
+    outcome.promise(told == [[1, 1, 0], [1, 1, others], [0, 0, 1]], || {
         format!(
-            "hangs, resets and returns were told {during:?} times while the server hung, {after:?} \
-             times in all"
+            "hangs, resets and returns were told {told:?} times: before the agent was started again, \
+             after that, and since the server went on"
         )
     });
     timeline.event(format!(
         "{stuck} of {} requests went to {name} while it was known to hang; {back} were answered there \
-         afterwards; it was told {} times that it hangs",
-        meanwhile.count(),
-        after[0]
+         afterwards",
+        meanwhile.count()
     ));
     cluster.wait_until_settled()?;
     Ok(outcome)
 }
 
-/// Waits until these agents bring new connections of the service to so many servers.
+/// Waits until these agents bring new connections of the service to so many servers, which serve.
 fn wait_for_usable(cluster: &mut Cluster, nodes: &[usize], count: usize) -> Result<()> {
     let what = format!("the service has {count} servers");
     cluster.wait_for_status(&what, nodes, |_, _, status| {
         let mut services = status.services.iter();
         let service = services.find(|service| service.endpoint.port() == SERVICE);
-        service.is_some_and(|service| service.usable.len() == count)
+        service.is_some_and(|service| {
+            service.resort == Resort::Usable && service.usable.len() == count
+        })
     })
 }
 

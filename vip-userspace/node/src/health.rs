@@ -335,15 +335,17 @@ impl Health {
     }
 
     /// Takes the result of a probe. Returns at most two transitions; none for a backend or a check
-    /// that does not exist. A first probe that finds a server ready is no transition.
+    /// that does not exist. A first probe that finds a server ready is no transition. A server that
+    /// hangs was told of before its first probe.
     pub fn on_probe(
         &mut self,
         index: BackendIndex,
         check: CheckIndex,
         probe: Probe,
     ) -> Vec<Transition> {
-        let probed = self.check(index, check).is_some_and(|check| check.probed);
-        let first = if probed { None } else { Some(Server::Ready) };
+        let told = |check: &Check| check.probed || check.hang.is_some();
+        let told = self.check(index, check).is_some_and(told);
+        let first = if told { None } else { Some(Server::Ready) };
         let was_alive = self.alive(index);
         let before = first.unwrap_or(self.server(index, check));
         let checks = self.backends.get_mut(index);
