@@ -73,6 +73,7 @@ pub const ALL: &[Scenario] = &[
     server_hangs::SCENARIO,
     server_hangs::RESET,
     server_hangs::SERVICE_RESET,
+    server_hangs::TCP_RESET,
     server_hangs::SATURATED,
     agent_killed::SCENARIO,
     agent_frozen::SCENARIO,

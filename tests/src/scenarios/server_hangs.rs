@@ -1,6 +1,7 @@
 //! SIGSTOP of one server under load. Its own node sees by the accept queue that nothing is accepted.
 //! If it is an API server, the node reports it to the other nodes by BFD.
 
+use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,13 @@ pub(super) const SERVICE_RESET: Scenario = Scenario {
     promise: "hung_server_without_a_path_stays_out_after_its_connections_were_reset",
     tests: &[Test::netns(reset_on_hang_of_a_service)],
     run: run_service_reset,
+};
+
+pub(super) const TCP_RESET: Scenario = Scenario {
+    name: "hung_tcp_reset",
+    promise: "hung_server_asked_by_tcp_stays_out_after_its_connections_were_reset",
+    tests: &[Test::netns(reset_on_hang)],
+    run: run_tcp_reset,
 };
 
 pub(super) const SATURATED: Scenario = Scenario {
@@ -248,26 +256,14 @@ fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<O
     load.go_on(400)?;
     let after = told(cluster)?;
 
-    let requests = load.stop()?;
-    let there = |request: &&Request| request.server.as_ref() == Some(&name);
-    let meanwhile = requests
-        .iter()
-        .filter(|request| (found..continued).contains(&request.start));
-    let stuck = meanwhile
-        .clone()
-        .filter(|request| !request.succeeded() || there(request))
-        .count();
-    let later = requests.iter().filter(|request| request.start > again);
-    let back = later.clone().filter(there).count();
-    let lost = later.filter(|request| !request.succeeded()).count();
-    outcome.requests += requests.len();
-    outcome.failed += stuck + lost;
-    outcome.promise(stuck == 0, || {
-        format!("{stuck} requests went to {name} that began when it was known to hang")
-    });
-    outcome.promise(back > 0 && lost == 0, || {
-        format!("afterwards {name} served {back} requests, and {lost} failed")
-    });
+    take_requests(
+        &load.stop()?,
+        &name,
+        found..continued,
+        again,
+        &mut outcome,
+        timeline,
+    );
     let since = |from: [u64; 3], to: [u64; 3]| [0, 1, 2].map(|kind| to[kind] - from[kind]);
     let told = [since(before, during), restarted, since(restarted, after)];
     // An agent that starts tells of each server that serves.
@@ -278,13 +274,98 @@ fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<O
              after that, and since the server went on"
         )
     });
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+fn run_tcp_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(TCP_RESET.name);
+    let (config, nodes) = (cluster.config()?, cluster.nodes());
+    let asked = config.replacen("[health]\n", "[health]\ncheck = \"tcp\"\n", 1);
+    reload(cluster, &asked)?;
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let usable = |cluster: &mut Cluster, usable: bool| {
+        let what = format!("all agents see whether {name} is usable: {usable}");
+        cluster.wait_for_status(&what, &nodes, |own, _, status| {
+            let entry = status.node(own.host(victim));
+            entry.is_some_and(|entry| entry.usable == usable)
+        })
+    };
+    usable(cluster, true)?;
+    let client = cluster.topology.client.as_ref();
+    let mut load = Load::start_at(cluster, client, &vip(), EVERY_MS, 0)?;
+    load.go_on(200)?;
+    let before = cluster.status(victim)?.event_count("server_not_ready");
+    cluster.signal_server(victim, Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the API server on {name}"));
+    usable(cluster, false)?;
+    let found = boot_now();
+    sleep(HANG);
+    let continued = boot_now();
+    let told = cluster.status(victim)?.event_count("server_not_ready") - before;
+    outcome.promise(told == 1, || {
+        format!("it was told {told} times that it hangs")
+    });
+    cluster.signal_server(victim, Signal::SIGCONT);
+    usable(cluster, true)?;
+    timeline.event(format!("SIGCONT, and {name} serves again"));
+    let again = boot_now();
+    load.go_on(400)?;
+    take_requests(
+        &load.stop()?,
+        &name,
+        found..continued,
+        again,
+        &mut outcome,
+        timeline,
+    );
+    reload(cluster, &config)?;
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+/// All agents read another configuration.
+fn reload(cluster: &Cluster, config: &str) -> Result<()> {
+    std::fs::write(cluster.work().join("vip.toml"), config).context("write vip.toml")?;
+    for node in cluster.nodes() {
+        cluster.vip(node, &["reload"])?;
+    }
+    Ok(())
+}
+
+/// Takes in requests: none went to a server while it was `known` to hang, and it serves `again` some
+/// time later.
+fn take_requests(
+    requests: &[Request],
+    name: &String,
+    known: Range<u64>,
+    again: u64,
+    outcome: &mut Outcome,
+    timeline: &mut Timeline,
+) {
+    let there = |request: &&Request| request.server.as_ref() == Some(name);
+    let all = requests.iter();
+    let meanwhile = all.clone().filter(|request| known.contains(&request.start));
+    let stuck = meanwhile.clone();
+    let stuck = stuck.filter(|request| !request.succeeded() || there(request));
+    let later = all.filter(|request| request.start > again);
+    let lost = later.clone().filter(|request| !request.succeeded());
+    let (stuck, lost, back) = (stuck.count(), lost.count(), later.filter(there).count());
+    outcome.requests += requests.len();
+    outcome.failed += stuck + lost;
+    outcome.promise(stuck == 0, || {
+        format!("{stuck} requests went to {name} that began when it was known to hang")
+    });
+    outcome.promise(back > 0 && lost == 0, || {
+        format!("afterwards {name} served {back} requests, and {lost} failed")
+    });
     timeline.event(format!(
         "{stuck} of {} requests went to {name} while it was known to hang; {back} were answered there \
          afterwards",
         meanwhile.count()
     ));
-    cluster.wait_until_settled()?;
-    Ok(outcome)
 }
 
 /// Waits until these agents bring new connections of the service to so many servers, which serve.
