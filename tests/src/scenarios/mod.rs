@@ -72,6 +72,8 @@ pub const ALL: &[Scenario] = &[
     readyz_says_no::SCENARIO,
     server_hangs::SCENARIO,
     server_hangs::RESET,
+    server_hangs::SERVICE_RESET,
+    server_hangs::TCP_RESET,
     server_hangs::SATURATED,
     agent_killed::SCENARIO,
     agent_frozen::SCENARIO,

@@ -9,10 +9,12 @@ use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
-use crate::process::{Process, output};
+use crate::process::output;
 use crate::scenario::{Scenario, Test};
 use crate::topology::{NEXT_VIP as NEW, PORT, VIP, VIP6};
 use crate::traffic::{ArpMonitor, Traffic, vip};
+
+use super::steps::serve_beside;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "reload",
@@ -156,24 +158,8 @@ impl Changes<'_> {
     }
 }
 
-/// A second server on each node.
-fn serve(cluster: &Cluster) -> Result<Vec<Process>> {
-    let serve = |node: usize| {
-        let host = cluster.host(node);
-        let mut command = host.command(cluster.programs().testbed.as_os_str());
-        command
-            .args(["serve", "--name", &cluster.name(node), "--port"])
-            .arg(SERVICE.to_string())
-            .arg("--pki")
-            .arg(cluster.pki().directory());
-        let log = cluster.work().join("service.log");
-        Process::daemon("the server of a service", &mut command, &log)
-    };
-    cluster.nodes().into_iter().map(serve).collect()
-}
-
 pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
-    let _servers = serve(cluster)?;
+    let _servers = serve_beside(cluster, SERVICE)?;
     let owner = cluster.owner()?;
     let traffic = Traffic::start(cluster, timeline)?;
     let mut arp = ArpMonitor::start(cluster, 5)?;

@@ -1,19 +1,24 @@
-//! SIGSTOP of one API server under load. Its own node sees by the accept queue that nothing is
-//! accepted, and reports it to the other nodes by BFD.
+//! SIGSTOP of one server under load. Its own node sees by the accept queue that nothing is accepted.
+//! If it is an API server, the node reports it to the other nodes by BFD.
 
+use std::ops::Range;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
+use vip_node::choice::Resort;
 
 use crate::clock::boot_now;
 use crate::cluster::{Cluster, Pace, Plan};
 use crate::load::Request;
 use crate::outcome::{Down, Outcome, Timeline};
+use crate::process::Process;
 use crate::scenario::{Scenario, Test, When};
+use crate::topology::VIP;
 use crate::traffic::{Load, Traffic, vip};
 
-use super::steps::logged;
+use super::steps::{logged, serve_beside};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "server_hangs",
@@ -32,12 +37,33 @@ pub(super) const RESET: Scenario = Scenario {
     run: run_reset,
 };
 
+pub(super) const SERVICE_RESET: Scenario = Scenario {
+    name: "hung_service_reset",
+    promise: "hung_server_without_a_path_stays_out_after_its_connections_were_reset",
+    tests: &[Test::netns(reset_on_hang_of_a_service)],
+    run: run_service_reset,
+};
+
+pub(super) const TCP_RESET: Scenario = Scenario {
+    name: "hung_tcp_reset",
+    promise: "hung_server_asked_by_tcp_stays_out_after_its_connections_were_reset",
+    tests: &[Test::netns(reset_on_hang)],
+    run: run_tcp_reset,
+};
+
 pub(super) const SATURATED: Scenario = Scenario {
     name: "servers_saturated",
     promise: "servers_saturated_do_not_look_hung",
     tests: &[Test::netns(Plan::default).alone()],
     run: run_saturated,
 };
+
+/// The port of a service beside the API, whose servers are asked for no path.
+const SERVICE: u16 = 9345;
+
+/// How long its server is left alone while it hangs: for several resets, if each made it look as if
+/// it accepted again.
+const HANG: Duration = Duration::from_secs(8);
 
 /// Processes that do nothing but work.
 const BUSY: usize = 16;
@@ -65,6 +91,12 @@ fn reset_on_hang() -> Plan {
         ..plan.pace
     };
     Plan { pace, ..plan }
+}
+
+fn reset_on_hang_of_a_service() -> Plan {
+    let plan = reset_on_hang();
+    let more = format!("{}\n[[services]]\nport = {SERVICE}\n", plan.more);
+    Plan { more, ..plan }
 }
 
 fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
@@ -165,6 +197,187 @@ fn run_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> 
     timeline.event(format!("{reset} of {held} watches on {name} were reset"));
     cluster.wait_until_settled()?;
     Ok(outcome)
+}
+
+fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(SERVICE_RESET.name);
+    let mut servers = serve_beside(cluster, SERVICE)?;
+    let (all, nodes) = (servers.len(), cluster.nodes());
+    wait_for_usable(cluster, &nodes, all)?;
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let place = nodes.iter().position(|node| *node == victim);
+    let place = place.context("its server runs")?;
+    let told = |cluster: &Cluster| -> Result<[u64; 3]> {
+        let status = cluster.status(victim)?;
+        let kinds = ["server_not_ready", "hung_reset", "server_unknown"];
+        Ok(kinds.map(|kind| status.event_count(kind)))
+    };
+    let before = told(cluster)?;
+    let client = cluster.topology.client.as_ref();
+    let target = format!("{VIP}:{SERVICE}");
+    let mut load = Load::start_at(cluster, client, &target, EVERY_MS, 0)?;
+    load.go_on(200)?;
+    let signal = |cluster: &Cluster, server: &mut Process, signal| {
+        cluster.host(victim).signal(server, signal);
+    };
+    signal(cluster, &mut servers[place], Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the service's server on {name}"));
+    wait_for_usable(cluster, &[victim], all - 1)?;
+    let found = boot_now();
+    sleep(HANG);
+    // That resets all connections in the queue, too.
+    cluster.vip(victim, &["drain", "--cut", "--after", "500ms"])?;
+    cluster.vip(victim, &["undrain"])?;
+    sleep(HANG / 4);
+    // Queues are looked at anew.
+    let config = cluster.config()?;
+    let slower = config.replacen("[health]\n", "[health]\ninterval = \"600ms\"\n", 1);
+    std::fs::write(cluster.work().join("vip.toml"), slower).context("write vip.toml")?;
+    cluster.vip(victim, &["reload"])?;
+    sleep(HANG / 4);
+    let during = told(cluster)?;
+    timeline.event(format!(
+        "{name} was drained, and read another configuration"
+    ));
+    cluster.kill_agent(victim);
+    cluster.start_agent(victim)?;
+    cluster.wait_until_settled()?;
+    wait_for_usable(cluster, &[victim], all - 1)?;
+    sleep(HANG / 4);
+    timeline.event(format!("the agent on {name} was started again"));
+    let restarted = told(cluster)?;
+    let continued = boot_now();
+    signal(cluster, &mut servers[place], Signal::SIGCONT);
+    wait_for_usable(cluster, &[victim], all)?;
+    timeline.event(format!("SIGCONT, and {name} serves again"));
+    let again = boot_now();
+    load.go_on(400)?;
+    let after = told(cluster)?;
+
+    take_requests(
+        &load.stop()?,
+        &name,
+        found..continued,
+        again,
+        &mut outcome,
+        timeline,
+    );
+    let since = |from: [u64; 3], to: [u64; 3]| [0, 1, 2].map(|kind| to[kind] - from[kind]);
+    let told = [since(before, during), restarted, since(restarted, after)];
+    // An agent that starts tells of each server that serves.
+    let others = nodes.len() as u64 - 1;
+    outcome.promise(told == [[1, 1, 0], [1, 1, others], [0, 0, 1]], || {
+        format!(
+            "hangs, resets and returns were told {told:?} times: before the agent was started again, \
+             after that, and since the server went on"
+        )
+    });
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+fn run_tcp_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
+    let mut outcome = Outcome::new(TCP_RESET.name);
+    let (config, nodes) = (cluster.config()?, cluster.nodes());
+    let asked = config.replacen("[health]\n", "[health]\ncheck = \"tcp\"\n", 1);
+    reload(cluster, &asked)?;
+    let owner = cluster.owner()?;
+    let victim = super::steps::another_than(cluster, owner);
+    let name = cluster.name(victim);
+    let usable = |cluster: &mut Cluster, usable: bool| {
+        let what = format!("all agents see whether {name} is usable: {usable}");
+        cluster.wait_for_status(&what, &nodes, |own, _, status| {
+            let entry = status.node(own.host(victim));
+            entry.is_some_and(|entry| entry.usable == usable)
+        })
+    };
+    usable(cluster, true)?;
+    let client = cluster.topology.client.as_ref();
+    let mut load = Load::start_at(cluster, client, &vip(), EVERY_MS, 0)?;
+    load.go_on(200)?;
+    let before = cluster.status(victim)?.event_count("server_not_ready");
+    cluster.signal_server(victim, Signal::SIGSTOP);
+    timeline.event(format!("SIGSTOP of the API server on {name}"));
+    usable(cluster, false)?;
+    let found = boot_now();
+    sleep(HANG);
+    let continued = boot_now();
+    let told = cluster.status(victim)?.event_count("server_not_ready") - before;
+    outcome.promise(told == 1, || {
+        format!("it was told {told} times that it hangs")
+    });
+    cluster.signal_server(victim, Signal::SIGCONT);
+    usable(cluster, true)?;
+    timeline.event(format!("SIGCONT, and {name} serves again"));
+    let again = boot_now();
+    load.go_on(400)?;
+    take_requests(
+        &load.stop()?,
+        &name,
+        found..continued,
+        again,
+        &mut outcome,
+        timeline,
+    );
+    reload(cluster, &config)?;
+    cluster.wait_until_settled()?;
+    Ok(outcome)
+}
+
+/// All agents read another configuration.
+fn reload(cluster: &Cluster, config: &str) -> Result<()> {
+    std::fs::write(cluster.work().join("vip.toml"), config).context("write vip.toml")?;
+    for node in cluster.nodes() {
+        cluster.vip(node, &["reload"])?;
+    }
+    Ok(())
+}
+
+/// Takes in requests: none went to a server while it was `known` to hang, and it serves `again` some
+/// time later.
+fn take_requests(
+    requests: &[Request],
+    name: &String,
+    known: Range<u64>,
+    again: u64,
+    outcome: &mut Outcome,
+    timeline: &mut Timeline,
+) {
+    let there = |request: &&Request| request.server.as_ref() == Some(name);
+    let all = requests.iter();
+    let meanwhile = all.clone().filter(|request| known.contains(&request.start));
+    let stuck = meanwhile.clone();
+    let stuck = stuck.filter(|request| !request.succeeded() || there(request));
+    let later = all.filter(|request| request.start > again);
+    let lost = later.clone().filter(|request| !request.succeeded());
+    let (stuck, lost, back) = (stuck.count(), lost.count(), later.filter(there).count());
+    outcome.requests += requests.len();
+    outcome.failed += stuck + lost;
+    outcome.promise(stuck == 0, || {
+        format!("{stuck} requests went to {name} that began when it was known to hang")
+    });
+    outcome.promise(back > 0 && lost == 0, || {
+        format!("afterwards {name} served {back} requests, and {lost} failed")
+    });
+    timeline.event(format!(
+        "{stuck} of {} requests went to {name} while it was known to hang; {back} were answered there \
+         afterwards",
+        meanwhile.count()
+    ));
+}
+
+/// Waits until these agents bring new connections of the service to so many servers, which serve.
+fn wait_for_usable(cluster: &mut Cluster, nodes: &[usize], count: usize) -> Result<()> {
+    let what = format!("the service has {count} servers");
+    cluster.wait_for_status(&what, nodes, |_, _, status| {
+        let mut services = status.services.iter();
+        let service = services.find(|service| service.endpoint.port() == SERVICE);
+        service.is_some_and(|service| {
+            service.resort == Resort::Usable && service.usable.len() == count
+        })
+    })
 }
 
 fn run_saturated(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {

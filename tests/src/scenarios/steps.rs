@@ -48,6 +48,22 @@ pub(super) fn keep_busy(cluster: &Cluster, node: usize, count: usize) -> Result<
     (0..count).map(spin).collect()
 }
 
+/// Starts a second server on each node, at this port. They end when they are dropped.
+pub(super) fn serve_beside(cluster: &Cluster, port: u16) -> Result<Vec<Process>> {
+    let log = cluster.work().join("service.log");
+    let serve = |node: usize| {
+        let host = cluster.host(node);
+        let mut command = host.command(cluster.programs().testbed.as_os_str());
+        command
+            .args(["serve", "--name", &cluster.name(node), "--port"])
+            .arg(port.to_string())
+            .arg("--pki")
+            .arg(cluster.pki().directory());
+        Process::daemon("the server of a service", &mut command, &log)
+    };
+    cluster.nodes().into_iter().map(serve).collect()
+}
+
 /// How often the agents' logs hold a text.
 pub(super) fn logged(cluster: &Cluster, text: &str) -> usize {
     cluster.logs().matches(text).count()

@@ -79,6 +79,9 @@ pub enum Hang {
         /// When they were first seen there.
         since: BootNanos,
     },
+    /// The agent before this one brought it no new connections, and some wait in its accept queue.
+    /// Only its own node sees that.
+    Before,
     /// Its own node reports it by BFD.
     Reported,
     /// `fall` probes in a row had no answer on an open connection.
@@ -96,6 +99,9 @@ impl Hang {
                     "hangs: accepted nothing for {time} ms, connections that wait: {waiting}"
                 ))
             }
+            Self::Before => Some(
+                "hangs: it got no new connections from the agent before, and some wait".to_owned(),
+            ),
             Self::Reported => Some("hangs, as its own node reports".to_owned()),
             Self::Probes => None,
         }
@@ -329,15 +335,17 @@ impl Health {
     }
 
     /// Takes the result of a probe. Returns at most two transitions; none for a backend or a check
-    /// that does not exist. A first probe that finds a server ready is no transition.
+    /// that does not exist. A first probe that finds a server ready is no transition. A server that
+    /// hangs was told of before its first probe.
     pub fn on_probe(
         &mut self,
         index: BackendIndex,
         check: CheckIndex,
         probe: Probe,
     ) -> Vec<Transition> {
-        let probed = self.check(index, check).is_some_and(|check| check.probed);
-        let first = if probed { None } else { Some(Server::Ready) };
+        let told = |check: &Check| check.probed || check.hang.is_some();
+        let told = self.check(index, check).is_some_and(told);
+        let first = if told { None } else { Some(Server::Ready) };
         let was_alive = self.alive(index);
         let before = first.unwrap_or(self.server(index, check));
         let checks = self.backends.get_mut(index);
@@ -395,8 +403,7 @@ impl Health {
         }
     }
 
-    /// Changes the checks: one for each origin. The accept queues of servers are looked at anew, so
-    /// no server hangs by them until it is found again.
+    /// Changes the checks: one for each origin. A server that hangs does so by each check of its own.
     pub fn change_checks(&mut self, origins: &[Origin], thresholds: Thresholds) {
         for checks in self.backends.values_mut() {
             let change = |origin: &Origin| {
@@ -408,9 +415,6 @@ impl Health {
                 }
                 .unwrap_or(Check::new(thresholds));
                 check.thresholds = thresholds;
-                check.hang = check
-                    .hang
-                    .filter(|hang| !matches!(hang, Hang::Queue { .. }));
                 check
             };
             let changed = origins.iter().take(MAX_CHECKS).map(change).collect();

@@ -10,8 +10,8 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
-use vip_common::abi::CheckIndex;
-use vip_node::backlog::{Backlog, Change, INTERVAL, Look, Moment};
+use vip_common::abi::{BackendIndex, CheckIndex, MAX_CHECKS, Masks};
+use vip_node::backlog::{Backlog, Change, INTERVAL, Look, Moment, Queue};
 use vip_node::health::Hang;
 
 use super::probes::Outcome;
@@ -34,16 +34,38 @@ struct Queues {
     backlog: Backlog,
 }
 
-/// Looks at all queues every 25 ms until the agent ends. `longest` always holds the length of the
-/// longest one. Returns what ends the task.
+/// The servers that hang, by check, as their queues show.
+pub(super) type Hung = [bool; MAX_CHECKS];
+
+/// The servers of this node that got no new connections from an earlier agent, as its `masks` say,
+/// and have not accepted all connections. A restart of the agent is no sign of life of a server.
+pub(super) fn hung_before(config: &Config, own: BackendIndex, masks: &Masks) -> io::Result<Hung> {
+    let mut hung = Hung::default();
+    if masks.draining.contains(own) {
+        return Ok(hung);
+    }
+    let diag = SocketDiag::open()?;
+    for check in CheckIndex::first(config.checks.len()) {
+        let place = check.get();
+        hung[place] = !masks.new_connections[place].contains(own)
+            && Queues::of(config, check, false).length(&diag)? > 0;
+    }
+    Ok(hung)
+}
+
+/// Looks at all queues every 25 ms until the agent ends. `hung`: the servers that were found to hang
+/// before. `longest` always holds the length of the longest queue. Returns what ends the task.
 pub(super) fn watch_queues(
     config: &Config,
     generation: u32,
+    hung: &Hung,
     outcomes: mpsc::Sender<Outcome>,
     longest: Arc<AtomicU32>,
 ) -> AbortHandle {
     let checks = CheckIndex::first(config.checks.len());
-    let mut all: Vec<_> = checks.map(|check| Queues::of(config, check)).collect();
+    let mut all: Vec<_> = checks
+        .map(|check| Queues::of(config, check, hung[check.get()]))
+        .collect();
     let watching = spawn(async move {
         let mut told = false;
         while let Err(error) = watch(&mut all, generation, &outcomes, &longest).await {
@@ -114,13 +136,18 @@ fn look(
 }
 
 impl Queues {
-    fn of(config: &Config, check: CheckIndex) -> Self {
+    /// `hung`: the server was found to hang before.
+    fn of(config: &Config, check: CheckIndex, hung: bool) -> Self {
         let listeners = config.ends(|service| service.check == check);
         Self {
             check,
             listeners: listeners.into_iter().collect(),
             watched: Vec::new(),
-            backlog: Backlog::default(),
+            backlog: if hung {
+                Backlog::of_hang()
+            } else {
+                Backlog::default()
+            },
         }
     }
 
@@ -153,31 +180,41 @@ impl Queues {
         };
         let mut change = None;
         if !self.watched.is_empty() {
-            let mut waits = true;
-            for connection in &self.watched {
-                waits &= diag.still_waits(connection)?;
-            }
-            let look = if waits { Look::Waiting } else { Look::Accepted };
+            let fates = self.watched.iter().map(|one| diag.fate(one));
+            let fates = fates.collect::<io::Result<Vec<_>>>()?;
+            let look = Look::at(&fates);
             change = self.backlog.on_look(moment, look);
-            if waits {
+            if look == Look::Waiting {
                 return Ok(change);
             }
             self.watched.clear();
         }
-        if length > 0 {
-            let mut ports: Vec<u16> = self.listeners.iter().map(SocketAddr::port).collect();
-            ports.sort_unstable();
-            ports.dedup();
-            for port in ports {
-                let all = diag.connections(port)?;
-                self.watched.extend(all.iter().filter(|one| one.waits));
-            }
+        // `length` may be that of another listener at the port than the one that hangs.
+        if length == 0 && !self.backlog.hangs() {
+            return Ok(change.or(self.backlog.on_look(moment, Look::Empty)));
         }
-        let look = if self.watched.is_empty() {
+        let queues = self.list(diag)?;
+        let look = if queues.iter().all(|queue| queue.length == 0) {
             Look::Empty
+        } else if self.watched.is_empty() {
+            Look::Unseen(&queues)
         } else {
-            Look::First
+            Look::First(&queues)
         };
         Ok(change.or(self.backlog.on_look(moment, look)))
+    }
+
+    /// Watches the connections that wait. Returns all accept queues.
+    fn list(&mut self, diag: &SocketDiag) -> io::Result<Vec<Queue>> {
+        let mut ports: Vec<u16> = self.listeners.iter().map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let mut queues = Vec::new();
+        for port in ports {
+            let all = diag.connections(port)?;
+            self.watched.extend(all.iter().filter(|one| one.waits));
+            queues.extend(diag.accept_queues(port)?);
+        }
+        Ok(queues)
     }
 }

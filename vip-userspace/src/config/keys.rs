@@ -508,7 +508,9 @@ keys! {
     pub(super) struct Probing {
         /// The question to API servers: `path`, only the TLS handshake, or only the TCP connection.
         ///
-        /// The kernel takes connections for a server that hangs, so `"tcp"` does not find that out.
+        /// The kernel takes connections for a server that hangs, so no probe by `"tcp"` finds that
+        /// out. The server's own node does if the server accepts nothing, and not if it accepts and
+        /// does not answer.
         pub(super) check: CheckKind {
             kind: word(&[
                 ("readyz", CheckKind::Readyz),
@@ -639,11 +641,11 @@ keys! {
             example: "4",
         }
 
-        /// Whether a node resets the connections from the VIPs' clients to its own server once that
-        /// has hung for 1 s.
+        /// Whether a node resets the connections to its own server, at the VIPs and at its own
+        /// addresses, once that has hung for 1 s.
         ///
-        /// Clients then go to other nodes. Without it, they wait for the server or for their own
-        /// time-outs. Needs a kernel with CONFIG_INET_DIAG_DESTROY; `vip check` tells.
+        /// Clients then go to other nodes. The server gets no new connections until it accepts those
+        /// that wait. Without this key, clients wait for the server or for their own time-outs. Needs a kernel with CONFIG_INET_DIAG_DESTROY; `vip check` tells.
         pub reset_on_hang: bool {
             kind: boolean(),
             default: "false",

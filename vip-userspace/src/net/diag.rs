@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytemuck::{Pod, Zeroable};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
+use vip_node::backlog::{Fate, Queue};
 
 /// `SOCK_DIAG_BY_FAMILY`, `SOCK_DESTROY` (include/uapi/linux/sock_diag.h).
 const BY_FAMILY: u16 = 20;
@@ -150,6 +151,28 @@ impl SocketDiag {
     /// # Errors
     /// The kernel cannot be asked.
     pub fn connections(&self, port: u16) -> io::Result<Vec<Connection>> {
+        let all = self.list(port, 1 << ESTABLISHED | 1 << CLOSE_WAIT)?;
+        Ok(all.iter().map(Connection::new).collect())
+    }
+
+    /// The accept queues of all that listen at a port of this node.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn accept_queues(&self, port: u16) -> io::Result<Vec<Queue>> {
+        let queue = |answer: &Answer| {
+            let [low, high] = answer.id.cookie.map(u64::from);
+            Queue {
+                listener: high << 32 | low,
+                length: answer.receive_queue,
+            }
+        };
+        let all = self.list(port, 1 << LISTEN)?;
+        Ok(all.iter().map(queue).collect())
+    }
+
+    /// All sockets in these states whose own end is a port.
+    fn list(&self, port: u16, states: u32) -> io::Result<Vec<Answer>> {
         let mut all = Vec::new();
         // Those of a listener for both families are of IPv6.
         for family in [libc::AF_INET, libc::AF_INET6] {
@@ -158,10 +181,9 @@ impl SocketDiag {
                 ..Id::zeroed()
             };
             let mut request = Request::new(family as u8, id);
-            request.states = 1 << ESTABLISHED | 1 << CLOSE_WAIT;
+            request.states = states;
             let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-            let answers = self.ask(BY_FAMILY, flags, request)?;
-            all.extend(answers.iter().map(Connection::new));
+            all.extend(self.ask(BY_FAMILY, flags, request)?);
         }
         Ok(all)
     }
@@ -180,14 +202,18 @@ impl SocketDiag {
         Ok(found)
     }
 
-    /// Whether no program has accepted a connection yet. False if it is gone.
+    /// What became of a connection that no program had accepted.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn still_waits(&self, connection: &Connection) -> io::Result<bool> {
+    pub fn fate(&self, connection: &Connection) -> io::Result<Fate> {
         let request = Request::new(connection.family, connection.id);
         let answers = self.ask(BY_FAMILY, libc::NLM_F_REQUEST, request)?;
-        Ok(answers.iter().any(|answer| Connection::new(answer).waits))
+        Ok(match answers.first().map(Connection::new) {
+            Some(Connection { waits: true, .. }) => Fate::Waits,
+            Some(_) => Fate::Accepted,
+            None => Fate::Gone,
+        })
     }
 
     /// Resets a connection: its client and its program are told. One that is gone is as good.
@@ -373,12 +399,47 @@ mod tests {
             assert_eq!((to(&[at, elsewhere]), to(&[elsewhere]), to(&[])), (3, 0, 0));
             drop(clients);
             let count = || {
-                let waits = |one: &&Connection| diag.still_waits(one).expect("answers");
+                let waits = |one: &&Connection| diag.fate(one).expect("answers") == Fate::Waits;
                 all.iter().filter(waits).count()
             };
             assert_eq!(count(), 3, "their clients have gone, and they still wait");
             let _accepted = listener.accept().expect("accepts");
             assert_eq!((count(), length()), (2, 2));
+        }
+    }
+
+    #[test]
+    fn only_the_server_takes_connections_out_of_its_queue() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).expect("listens");
+            let port = listener.local_addr().expect("bound").port();
+            let at = SocketAddr::from(([127, 0, 0, 1], port));
+            let diag = SocketDiag::open().expect("opens");
+            let queue = || match diag.accept_queues(port).expect("answers")[..] {
+                [queue] => queue,
+                ref all => panic!("{all:?}"),
+            };
+            let empty = queue();
+            assert_eq!(empty.length, 0);
+
+            let _clients = [(); 3].map(|()| TcpStream::connect(at).expect("connects"));
+            let all = diag.connections(port).expect("answers");
+            let waiting: Vec<_> = all.iter().filter(|one| one.waits).collect();
+            assert_eq!(waiting.len(), 3);
+            let fates = || {
+                let fate = |one: &&Connection| diag.fate(one).expect("answers");
+                waiting.iter().map(fate).collect::<Vec<_>>()
+            };
+            diag.reset(waiting[2]).expect("resets");
+            let (length, listener_of) = (queue().length, queue().listener);
+            assert_eq!((length, listener_of), (3, empty.listener));
+            let gone = fates().iter().filter(|fate| **fate == Fate::Gone).count();
+            assert_eq!(gone, 1, "it was reset, and nothing shows it");
+            let _accepted = [(); 3].map(|()| listener.accept());
+            assert_eq!(queue().length, 0);
+            let accepted = fates();
+            let accepted = accepted.iter().filter(|fate| **fate == Fate::Accepted);
+            assert_eq!(accepted.count(), 2);
         }
     }
 

@@ -295,6 +295,23 @@ fn hang_counts_whatever_probes_find_and_its_end_leaves_what_they_found() {
     assert_eq!(health.all_unasked(check), BackendMask::EMPTY);
 }
 
+#[test]
+fn a_hang_that_an_agent_before_this_one_found_is_told_once() {
+    let now = BootNanos::ZERO;
+    let mut health = Health::new(BackendMask::first(1), 1, THRESHOLDS);
+    let (index, check) = (Backend::INDEX, CheckIndex::API);
+    health.remember(index, check, false);
+    let hangs = health.set_hang(now, index, check, Some(Hang::Before));
+    assert!(matches!(hangs, Some(Transition::NotReady(_))));
+    // The kernel takes the probe's connection.
+    let takes = Probe::Unknown("takes connections".into());
+    assert_eq!(health.on_probe(index, check, takes.clone()), []);
+    assert!(!health.usable(index, check));
+    let back = health.set_hang(now, index, check, None);
+    assert!(matches!(back, Some(Transition::Unknown(_))));
+    assert!(health.usable(index, check));
+}
+
 fn any_probe() -> impl Strategy<Value = Probe> {
     prop::sample::select(vec![
         Probe::Ready,
@@ -356,7 +373,10 @@ fn checks_that_change_keep_what_is_known_of_their_servers() {
     health.change_checks(&origins, Thresholds { rise: 1, fall: 1 });
     assert_eq!(health.checks().count(), 3);
     assert!(health.usable(index, check(0)) && health.server(index, check(0)) == Server::Unknown);
-    // Whoever looks at the queue begins anew.
+    // A change of the configuration is no sign of life.
+    assert_eq!(health.hang(index, check(1)), Some(queue));
+    assert!(!health.usable(index, check(1)));
+    health.set_hang(BootNanos::ZERO, index, check(1), None);
     assert_eq!(health.server(index, check(1)), Server::Ready);
     assert!(!health.usable(index, check(2)) && health.all_unasked(check(2)).contains(index));
     assert!(!health.all_unasked(check(0)).contains(index));

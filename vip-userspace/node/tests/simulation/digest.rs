@@ -133,6 +133,7 @@ impl Digest {
                     Some(Hang::Queue { .. }) => 1,
                     Some(Hang::Reported) => 2,
                     Some(Hang::Probes) => 3,
+                    Some(Hang::Before) => 4,
                 };
                 self.words(&[41, place(*node), check.get() as u64, kind]);
             }

@@ -11,7 +11,7 @@ use vip_node::slots::Slots;
 
 use crate::agent::cluster::Cluster;
 use crate::agent::probes::{Outcome, Probers};
-use crate::agent::queues::watch_queues;
+use crate::agent::queues::{Hung, watch_queues};
 use crate::config::Config;
 
 /// The tasks that look at servers.
@@ -21,6 +21,8 @@ pub(super) struct Checking {
     probers: Probers,
     /// What ends the probes of each node.
     probes: Slots<Vec<AbortHandle>>,
+    /// The servers of this node that hang by their accept queues, as the thread was told.
+    pub(super) hung: Hung,
     /// What ends the look at accept queues.
     queues: Option<AbortHandle>,
     /// Where they tell what they find.
@@ -39,6 +41,7 @@ impl Checking {
             generation,
             probers: Probers::new(config, generation, &outcomes),
             probes: Slots::new(),
+            hung: Hung::default(),
             queues: None,
             outcomes,
         };
@@ -72,7 +75,8 @@ impl Checking {
 
     /// Looks at accept queues too; see [`watch_queues`].
     pub(super) fn watch(&mut self, config: &Config, longest: Arc<AtomicU32>) {
-        let task = watch_queues(config, self.generation, self.outcomes(), longest);
+        let (outcomes, hung) = (self.outcomes(), &self.hung);
+        let task = watch_queues(config, self.generation, hung, outcomes, longest);
         self.queues = Some(task);
     }
 

@@ -32,6 +32,7 @@ impl Supervisor {
         if generation != self.checking.generation {
             return;
         }
+        self.checking.hung[check.get()] = hang.is_some();
         self.node_thread.tell(Input::Hang { check, hang });
     }
 

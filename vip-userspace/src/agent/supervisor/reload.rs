@@ -21,7 +21,7 @@ use crate::key_file;
 use crate::observe::event::{Event, Repair};
 use crate::observe::socket::Reloaded;
 use vip_node::Input;
-use vip_node::health::{Hang, Origin, Thresholds};
+use vip_node::health::{Origin, Thresholds};
 use vip_node::seal::KeyRing;
 
 impl Supervisor {
@@ -216,13 +216,12 @@ impl Supervisor {
             let from = |origin| known(origin).and_then(|index| peer.probes.get(index)?.clone());
             let probes = origins.iter().map(from).collect();
             let from = |origin| known(origin).and_then(|index| *peer.hangs.get(index)?);
-            let by_queue = |hang: &Hang| matches!(hang, Hang::Queue { .. });
-            let hangs = origins
-                .iter()
-                .map(from)
-                .map(|known| known.filter(|known| !by_queue(&known.hang)));
-            peer.hangs = hangs.collect();
+            peer.hangs = origins.iter().map(from).collect();
             peer.probes = probes;
+        }
+        let before = std::mem::take(&mut self.checking.hung);
+        for (hung, origin) in self.checking.hung.iter_mut().zip(origins) {
+            *hung = known(origin).is_some_and(|index| before[index]);
         }
         let checks = CheckIndex::first(origins.len()).zip(origins);
         for (check, _) in checks.filter(|(_, origin)| **origin == Origin::New) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use vip_common::abi::BackendIndex;
+use vip_common::abi::{BackendIndex, CheckIndex, Masks};
 
 use super::Supervisor;
 use super::addresses::{self, Placed};
@@ -24,6 +24,7 @@ use crate::agent::cluster::Cluster;
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
 use crate::agent::probes::Outcome;
+use crate::agent::queues::{Hung, hung_before};
 use crate::agent::roster::{Network, RosterThread};
 use crate::agent::state::StateDir;
 use crate::agent::survey::Found;
@@ -38,6 +39,7 @@ use crate::observe::event::Event;
 use crate::observe::journal::Journal;
 use crate::observe::metrics::ProbeTimes;
 use vip_node::election::State;
+use vip_node::health::Hang;
 use vip_node::hooks::Hook;
 use vip_node::seal::KeyRing;
 use vip_node::sources::Sources;
@@ -87,6 +89,12 @@ impl Start<'_> {
         // Where no agent was, connections to the VIP leave by the NIC until it is here. They are not
         // to be turned to a server that nobody has probed, this node's own least.
         let first = on.first_probes(&config, self.outcomes).await?;
+        let masks = on.known();
+        if let Some(masks) = &masks {
+            // If the kernel cannot be asked, those who look at queues say so.
+            let hung = hung_before(&config, on.cluster.own(), masks);
+            checking.hung = hung.unwrap_or_default();
+        }
         let longest_queue = Arc::default();
         checking.watch(&config, Arc::clone(&longest_queue));
         let cgroup = redirect(&mut on.datapath, &config);
@@ -128,7 +136,8 @@ impl Start<'_> {
             cluster: &cluster,
             desired: on.desired.clone(),
             datapath: &on.datapath,
-            first: &first,
+            inputs: inputs(&first, &checking.hung, cluster.own()),
+            masks,
             keys: &keys,
         };
         let (node_thread, notices) = thread
@@ -279,6 +288,13 @@ impl OnNic {
         })
     }
 
+    /// What an agent before this one has left in the maps. One that had not come to know the others
+    /// has left nothing that is worth knowing.
+    fn known(&self) -> Option<Masks> {
+        let masks = self.datapath.adopted().then(|| self.state.get().masks);
+        masks.filter(|masks| masks.no_forward.is_empty())
+    }
+
     /// Waits for the first probes, where no agent was before.
     async fn first_probes(
         &mut self,
@@ -354,13 +370,24 @@ fn sources(state: &StateMap, own: BackendIndex) -> Sources {
     sources
 }
 
+/// What was found before the node thread starts.
+fn inputs(first: &First, hung: &Hung, own: BackendIndex) -> Vec<Input> {
+    let hung = CheckIndex::first(hung.len()).filter(|check| hung[check.get()]);
+    let hangs = hung.map(|check| Input::Hang {
+        check,
+        hang: Some(Hang::Before),
+    });
+    hangs.chain(first::inputs(&first.probed, own)).collect()
+}
+
 /// What the node thread starts with.
 struct Thread<'a> {
     config: &'a Config,
     cluster: &'a Cluster,
     desired: Arc<DesiredState>,
     datapath: &'a Datapath,
-    first: &'a First,
+    masks: Option<Masks>,
+    inputs: Vec<Input>,
     keys: &'a Option<Arc<KeyRing>>,
 }
 
@@ -373,11 +400,9 @@ impl Thread<'_> {
         let Self {
             config, cluster, ..
         } = self;
-        // An agent that had not come to know the others has left nothing that is worth knowing.
-        let masks = self.datapath.adopted().then(|| state.get().masks);
         let known = Known {
-            masks: masks.filter(|masks| masks.no_forward.is_empty()),
-            inputs: first::inputs(&self.first.probed, cluster.own()),
+            masks: self.masks,
+            inputs: self.inputs,
         };
         let static_config = StaticConfig {
             nodes: cluster.addresses(),
