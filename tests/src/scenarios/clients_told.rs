@@ -316,12 +316,26 @@ fn back(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let mut outcome = Outcome::new(BACK.name);
     let owner = cluster.owner()?;
     let node = steps::another_than(cluster, owner);
-    // Whose agents are started again meanwhile.
     let others = steps::others_than(cluster, node);
-    for restarted in [vec![], vec![node], others] {
-        come_back(cluster, timeline, &mut outcome, node, &restarted)?;
+    for meanwhile in [
+        Meanwhile::Nothing,
+        Meanwhile::StandsStill,
+        Meanwhile::Restarted(vec![node]),
+        Meanwhile::Restarted(others),
+    ] {
+        come_back(cluster, timeline, &mut outcome, node, &meanwhile)?;
     }
     Ok(outcome)
+}
+
+/// What happens while a node is cut off.
+#[derive(Debug)]
+enum Meanwhile {
+    Nothing,
+    /// None of its processes runs.
+    StandsStill,
+    /// The agents of these nodes start again.
+    Restarted(Vec<usize>),
 }
 
 fn come_back(
@@ -329,7 +343,7 @@ fn come_back(
     timeline: &mut Timeline,
     outcome: &mut Outcome,
     node: usize,
-    restarted: &[usize],
+    meanwhile: &Meanwhile,
 ) -> Result<()> {
     let name = cluster.name(node);
     let client = cluster.topology.client.as_ref();
@@ -337,17 +351,26 @@ fn come_back(
     std::thread::sleep(KNOWN);
     cluster.signal_server(node, Signal::SIGSTOP);
     std::thread::sleep(KNOWN);
-    timeline.event(format!("{name} is cut off"));
+    timeline.event(format!("{name} is cut off; meanwhile: {meanwhile:?}"));
     let at = boot_now();
     cluster.host(node).port_forwards(false)?;
+    if let Meanwhile::StandsStill = meanwhile {
+        cluster.signal_agent(node, Signal::SIGSTOP);
+    }
     let down = Down { server: &name, at };
     held.finish(outcome, timeline, down)?;
     let client = cluster.topology.client.as_ref();
     let mut elsewhere = Held::open(cluster, client, &vip(), 30)?;
     ensure!(elsewhere.before.on(&name).count() == 0, "{name} is cut off");
-    for &agent in restarted {
-        cluster.kill_agent(agent);
-        cluster.start_agent(agent)?;
+    match meanwhile {
+        Meanwhile::Nothing => {}
+        Meanwhile::StandsStill => cluster.signal_agent(node, Signal::SIGCONT),
+        Meanwhile::Restarted(agents) => {
+            for &agent in agents {
+                cluster.kill_agent(agent);
+                cluster.start_agent(agent)?;
+            }
+        }
     }
     let old = established(cluster, node)?;
     ensure!(old > 0, "{name} has lost the connections that it had");

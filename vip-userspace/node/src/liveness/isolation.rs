@@ -442,6 +442,11 @@ mod tests {
         let changes = cut_off.run(0, 5000, false);
         assert_eq!(changes, [(150, Change::Isolated), (2150, Change::Silent)]);
         assert!(cut_off.isolation.is_cut_off());
+
+        // A kernel that answers for an agent that is down does so for ever.
+        let last = [2999, 3000].map(|ms| survivor.isolation.is_last(at(ms)));
+        assert_eq!(last, [false, true]);
+        assert!(!cut_off.isolation.is_last(at(5000)));
     }
 
     #[test]

@@ -187,6 +187,22 @@ fn agent_that_starts_with_an_empty_view_is_not_confirmed_until_it_knows_all() {
 }
 
 #[test]
+fn the_last_agent_that_runs_owns_the_vip_though_nobody_confirms_it() {
+    // It boots, and has stored who the others are. They are not gone.
+    let mut params = params(0, true);
+    params.open = Some(OpenCluster {
+        forget_after: Duration::from_secs(3600),
+    });
+    let members = Cluster::start_with(at(0), 0, params);
+    let mut cluster = Cluster::of(at(0), vec![members]);
+    cluster.run(10_000, |_, _| false);
+    assert!(!cluster.members[0].may_own(cluster.now));
+    cluster.members[0].on_last();
+    assert!(cluster.members[0].may_own(cluster.now));
+    assert!(!cluster.members[0].may_reset(cluster.now));
+}
+
+#[test]
 fn hello_that_answers_nothing_is_not_believed() {
     let mut cluster = Cluster::new(2);
     // The second node hears nothing, so that its hellos answer nothing.

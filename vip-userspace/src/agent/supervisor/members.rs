@@ -419,9 +419,9 @@ impl Supervisor {
         );
         anyhow::ensure!(
             self.view().await?.gone.contains(slot),
-            "{name} is not gone: its agent or its kernel answers, so it may have connections. Run `vip \
-             leave` there, after a start of its agent if that has ended; or turn the machine off, and \
-             wait for `reset_after`"
+            "{name} is not gone: something on it answers, or did in the last moment (`reset_after`), so it \
+             may have connections. Run `vip leave` there, after a start of its agent if that has ended; or \
+             turn the machine off, and wait a moment"
         );
         self.node_thread.tell(Input::Forget(peer.address));
         Ok(name)
