@@ -345,10 +345,13 @@ impl Membership {
         self.has_owned = true;
     }
 
-    /// The agents of all other members are down, so no one can confirm this node. It may own the VIP,
-    /// but resets nothing.
-    pub(crate) const fn on_last(&mut self) {
-        self.is_last = true;
+    /// No other member is heard by BFD for a while. If none has sent a hello either, their agents are
+    /// down, and nobody can confirm this node. It may own the VIP, but resets nothing. With a closed list,
+    /// others may not hear it because their lists lack it.
+    pub(crate) fn on_last(&mut self) {
+        let silent = |known: &Known| known.heard.is_none();
+        let mut others = self.members.iter().filter(|(slot, _)| *slot != self.own);
+        self.is_last |= self.open.is_some() && others.all(|(_, known)| silent(known));
     }
 
     /// Whether this node is established: it has owned the VIP, or has other members. A newcomer that
