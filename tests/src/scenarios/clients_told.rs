@@ -214,9 +214,14 @@ pub(super) fn strike(
         held.finish(outcome, timeline, down)?;
     }
     cluster.wait_until_settled()?;
+    wait_for_news(cluster, timeline, victim)
+}
+
+/// Waits until the owner says whom it has told that a node is gone.
+fn wait_for_news(cluster: &mut Cluster, timeline: &mut Timeline, gone: usize) -> Result<()> {
     let owner = cluster.owner()?;
     // As its agent names it, where the configuration lists addresses.
-    let address = cluster.host(victim).address().to_string();
+    let address = cluster.host(gone).address().to_string();
     let told = until("the owner says whom it has told", PATIENCE, || {
         let events = cluster.vip(owner, &["events"])?;
         let told = events
@@ -294,13 +299,8 @@ fn later(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome> {
     let dead = cluster.name(victim);
     timeline.event(format!("power cut of {dead}"));
     let at = cluster.power_off(victim)?;
-    let address = cluster.host(victim).address().to_string();
-    until("the first rounds are over", PATIENCE, || {
-        let events = cluster.vip(owner, &["events"])?;
-        let mut told = events.lines().filter(|line| line.contains(&address));
-        let told = told.find(|line| line.contains("clients that it is gone"));
-        Ok(told.map(|line| timeline.event(line)))
-    })?;
+    // Its first rounds are over then.
+    wait_for_news(cluster, timeline, victim)?;
     cluster.start_agent(third)?;
     timeline.event(format!("{}: its agent runs again", cluster.name(third)));
     let down = Down { server: &dead, at };

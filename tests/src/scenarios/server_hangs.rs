@@ -234,8 +234,7 @@ fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<O
     // Queues are looked at anew.
     let config = cluster.config()?;
     let slower = config.replacen("[health]\n", "[health]\ninterval = \"600ms\"\n", 1);
-    std::fs::write(cluster.work().join("vip.toml"), slower).context("write vip.toml")?;
-    cluster.vip(victim, &["reload"])?;
+    reload(cluster, &slower, &[victim])?;
     sleep(HANG / 4);
     let during = told(cluster)?;
     timeline.event(format!(
@@ -252,18 +251,9 @@ fn run_service_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<O
     signal(cluster, &mut servers[place], Signal::SIGCONT);
     wait_for_usable(cluster, &[victim], all)?;
     timeline.event(format!("SIGCONT, and {name} serves again"));
-    let again = boot_now();
-    load.go_on(400)?;
+    let known = found..continued;
+    take_requests(load, &name, known, &mut outcome, timeline)?;
     let after = told(cluster)?;
-
-    take_requests(
-        &load.stop()?,
-        &name,
-        found..continued,
-        again,
-        &mut outcome,
-        timeline,
-    );
     let since = |from: [u64; 3], to: [u64; 3]| [0, 1, 2].map(|kind| to[kind] - from[kind]);
     let told = [since(before, during), restarted, since(restarted, after)];
     // An agent that starts tells of each server that serves.
@@ -282,7 +272,7 @@ fn run_tcp_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
     let mut outcome = Outcome::new(TCP_RESET.name);
     let (config, nodes) = (cluster.config()?, cluster.nodes());
     let asked = config.replacen("[health]\n", "[health]\ncheck = \"tcp\"\n", 1);
-    reload(cluster, &asked)?;
+    reload(cluster, &asked, &nodes)?;
     let owner = cluster.owner()?;
     let victim = super::steps::another_than(cluster, owner);
     let name = cluster.name(victim);
@@ -311,40 +301,34 @@ fn run_tcp_reset(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outco
     cluster.signal_server(victim, Signal::SIGCONT);
     usable(cluster, true)?;
     timeline.event(format!("SIGCONT, and {name} serves again"));
-    let again = boot_now();
-    load.go_on(400)?;
-    take_requests(
-        &load.stop()?,
-        &name,
-        found..continued,
-        again,
-        &mut outcome,
-        timeline,
-    );
-    reload(cluster, &config)?;
+    let known = found..continued;
+    take_requests(load, &name, known, &mut outcome, timeline)?;
+    reload(cluster, &config, &nodes)?;
     cluster.wait_until_settled()?;
     Ok(outcome)
 }
 
-/// All agents read another configuration.
-fn reload(cluster: &Cluster, config: &str) -> Result<()> {
+/// The agents of these nodes read another configuration.
+fn reload(cluster: &Cluster, config: &str, nodes: &[usize]) -> Result<()> {
     std::fs::write(cluster.work().join("vip.toml"), config).context("write vip.toml")?;
-    for node in cluster.nodes() {
+    for &node in nodes {
         cluster.vip(node, &["reload"])?;
     }
     Ok(())
 }
 
-/// Takes in requests: none went to a server while it was `known` to hang, and it serves `again` some
-/// time later.
+/// Ends a load after some more requests, and takes them in: none went to a server while it was `known`
+/// to hang, and it serves again now.
 fn take_requests(
-    requests: &[Request],
+    mut load: Load,
     name: &String,
     known: Range<u64>,
-    again: u64,
     outcome: &mut Outcome,
     timeline: &mut Timeline,
-) {
+) -> Result<()> {
+    let again = boot_now();
+    load.go_on(400)?;
+    let requests = load.stop()?;
     let there = |request: &&Request| request.server.as_ref() == Some(name);
     let all = requests.iter();
     let meanwhile = all.clone().filter(|request| known.contains(&request.start));
@@ -366,6 +350,7 @@ fn take_requests(
          afterwards",
         meanwhile.count()
     ));
+    Ok(())
 }
 
 /// Waits until these agents bring new connections of the service to so many servers, which serve.

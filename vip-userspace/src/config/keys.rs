@@ -645,7 +645,8 @@ keys! {
         /// addresses, once that has hung for 1 s.
         ///
         /// Clients then go to other nodes. The server gets no new connections until it accepts those
-        /// that wait. Without this key, clients wait for the server or for their own time-outs. Needs a kernel with CONFIG_INET_DIAG_DESTROY; `vip check` tells.
+        /// that wait. Without this key, clients wait for the server or for their own time-outs. Needs a
+        /// kernel with CONFIG_INET_DIAG_DESTROY; `vip check` tells.
         pub reset_on_hang: bool {
             kind: boolean(),
             default: "false",

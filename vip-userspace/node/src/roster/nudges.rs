@@ -297,7 +297,7 @@ impl<G: Ord + Copy> Nudges<G> {
     /// Whether the next segment may be due soon.
     #[must_use]
     pub fn is_busy(&self, now: BootNanos) -> bool {
-        let is_sent = |group: &Group| !group.queue.is_empty();
+        let is_sent = |group: &Group| !group.held && !group.queue.is_empty();
         self.groups.values().any(is_sent) || self.in_time(now, ROUNDS[ROUNDS.len() - 1].after)
     }
 

@@ -66,16 +66,12 @@ impl Own {
         let mut removed = Vec::new();
         let mut told = Vec::new();
         for (key, now) in last {
+            let was = self.connections.get(&key);
             match now {
-                None if self.connections.contains_key(&key) => removed.push(key),
-                None => {}
-                // A scan has it already.
-                Some(connection)
-                    if self
-                        .connections
-                        .get(&key)
-                        .is_some_and(|was| !has_moved_on(was, &connection)) => {}
-                Some(connection) => told.push(connection),
+                // A scan may have it already.
+                Some(now) if was.is_none_or(|was| has_moved_on(was, &now)) => told.push(now),
+                None if was.is_some() => removed.push(key),
+                Some(_) | None => {}
             }
         }
         let room = MAX_CONNECTIONS.saturating_sub(self.connections.len());
