@@ -64,9 +64,8 @@ enum Command {
     },
     /// Show the owner of the VIP and the state of all nodes, as the agent on this node sees them
     Status {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: output::Output,
         /// End with 3 if the cluster is degraded
         #[arg(long)]
         exit_code: bool,
@@ -185,14 +184,14 @@ pub fn main() -> ExitCode {
             log_json,
         } => run::run(config, &log, log_json),
         Command::Status {
-            json,
+            output,
             exit_code,
             wait,
             timeout,
             agent,
         } => {
             let wait = wait.then_some(timeout);
-            status::run(&agent.run_dir, json, exit_code, wait)
+            status::run(&agent.run_dir, output, exit_code, wait)
         }
         Command::Top { agent } => top::run(&agent.run_dir),
         Command::Events {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::output::{print, print_line};
+use super::output::{Format, Output, json, print, yaml};
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Prints the status. `wait`: once the cluster is healthy, or after that time.
 pub(super) fn run(
     run_directory: &RunDir,
-    json: bool,
+    output: Output,
     exit_code: bool,
     wait: Option<Duration>,
 ) -> anyhow::Result<ExitCode> {
@@ -34,10 +34,10 @@ pub(super) fn run(
         }
         sleep(LOOK);
     };
-    if json {
-        print_line(serde_json::to_string_pretty(&status)?)?;
-    } else {
-        print(&status)?;
+    match output.format() {
+        Format::Text | Format::Wide => print(&status)?,
+        Format::Json => print(json(&status)?)?,
+        Format::Yaml => print(yaml(&status)?)?,
     }
     let degraded = !status.problems().is_empty();
     Ok(if degraded && (exit_code || wait.is_some()) {

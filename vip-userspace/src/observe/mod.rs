@@ -4,6 +4,7 @@ pub mod event;
 pub mod http;
 pub mod journal;
 pub mod metrics;
+pub mod paint;
 pub mod socket;
 pub mod status;
 pub mod summary;
