@@ -1,4 +1,4 @@
-//! What hellos, rosters and advertisements are sent in, sealed where the agents share a key.
+//! What hellos, rosters, requests and advertisements are sent in, sealed where the agents share a key.
 //!
 //! ```text
 //! "vip" 3 | kind 1 | hello                              kind 0: a hello in a datagram, plain
@@ -7,6 +7,8 @@
 //!                    kind 1: a hello in a datagram      sealed: hello
 //!                    kind 2: in an IP packet of VRRP    sealed: instance 8 | number 8 | VRRP packet
 //!                    kind 4: a roster in a datagram     sealed: roster message
+//!
+//!                    kind 5: a request in a datagram    sealed: request or reply of an agent
 //!
 //! "vip" 3 | kind 1 | roster message                     kind 3: a roster in a datagram, plain
 //! ```
@@ -22,6 +24,7 @@ use thiserror::Error;
 
 use crate::election::Sealed;
 use crate::hello::{Hello, HelloError, Instance};
+use crate::remote;
 use crate::roster::{Message, MessageError};
 use crate::seal::{Fingerprint, KeyRing, MAX_DATAGRAM, Nonce, OpenError};
 
@@ -36,6 +39,7 @@ const SEALED: [u8; HEAD] = *b"vip\x01";
 const ADVERT: [u8; HEAD] = *b"vip\x02";
 const PLAIN_ROSTER: [u8; HEAD] = *b"vip\x03";
 const SEALED_ROSTER: [u8; HEAD] = *b"vip\x04";
+const REMOTE: [u8; HEAD] = *b"vip\x05";
 
 /// Bytes before the VRRP packet in a sealed advertisement.
 const ADVERT_HEAD: usize = size_of::<u64>() * 2;
@@ -64,11 +68,14 @@ pub enum Refused {
     /// It is no roster message of this version.
     #[error("roster message is malformed: {0}")]
     MalformedRoster(MessageError),
+    /// It is no request or reply of this version.
+    #[error("request is malformed: {0}")]
+    MalformedRequest(remote::MessageError),
 }
 
 impl Refused {
     /// What each reason is called in metrics.
-    pub const CODES: [&'static str; 7] = [
+    pub const CODES: [&'static str; 8] = [
         "foreign",
         "plain",
         "sealed",
@@ -76,6 +83,7 @@ impl Refused {
         "forged",
         "malformed",
         "malformed_roster",
+        "malformed_request",
     ];
 
     /// Its place in [`Self::CODES`].
@@ -89,6 +97,7 @@ impl Refused {
             Self::Forged => 4,
             Self::Malformed(_) => 5,
             Self::MalformedRoster(_) => 6,
+            Self::MalformedRequest(_) => 7,
         }
     }
 }
@@ -144,6 +153,41 @@ pub fn unwrap_roster(
 ) -> Result<Message, Refused> {
     let message = disclose(ROSTER, keys, from, datagram)?;
     Message::parse(&message).map_err(Refused::MalformedRoster)
+}
+
+/// The datagram for a request or reply from this address. There is none without a key: whoever is on the
+/// segment must not command an agent. `None` if the message is too long.
+#[must_use]
+pub fn wrap_remote(
+    keys: &KeyRing,
+    nonce: Nonce,
+    from: IpAddr,
+    message: &remote::Message,
+) -> Option<Vec<u8>> {
+    let sealed = keys
+        .seal(nonce, &bound(REMOTE, from), &message.emit()?)
+        .ok()?;
+    Some([&REMOTE[..], &sealed].concat())
+}
+
+/// Whether a datagram has a request or a reply.
+#[must_use]
+pub fn is_remote(datagram: &[u8]) -> bool {
+    datagram.starts_with(&REMOTE)
+}
+
+/// The request or reply in a datagram from this address.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn unwrap_remote(
+    keys: Option<&KeyRing>,
+    from: IpAddr,
+    datagram: &[u8],
+) -> Result<remote::Message, Refused> {
+    let rest = datagram.strip_prefix(&REMOTE).ok_or(Refused::Foreign)?;
+    let opened = open(keys.ok_or(Refused::Sealed)?, REMOTE, from, rest)?;
+    remote::Message::parse(&opened).map_err(Refused::MalformedRequest)
 }
 
 fn enclose(
@@ -309,6 +353,26 @@ mod tests {
             unwrap_roster(Some(&keys), OTHER, &sealed),
             Err(Refused::Forged)
         );
+    }
+
+    #[test]
+    fn a_request_arrives_sealed_and_is_of_no_use_elsewhere() {
+        let keys = ring(1);
+        let (call, body) = (remote::Id([1; 16]), remote::Body::Call);
+        let message = remote::Message { call, body };
+        let datagram = wrap_remote(&keys, [7; 24], FROM, &message).expect("fits");
+        assert!(is_remote(&datagram) && !is_roster(&datagram));
+        assert_eq!(unwrap_remote(Some(&keys), FROM, &datagram), Ok(message));
+        let without = unwrap_remote(None, FROM, &datagram);
+        assert_eq!(without, Err(Refused::Sealed));
+        let other = unwrap_remote(Some(&keys), OTHER, &datagram);
+        assert_eq!(other, Err(Refused::Forged));
+        assert_eq!(unwrap(Some(&keys), FROM, &datagram), Err(Refused::Foreign));
+        // Nor does the seal of another kind hold.
+        let mut hello = wrap(Some(&keys), [7; 24], FROM, &hello()).expect("fits");
+        hello[..HEAD].copy_from_slice(&REMOTE);
+        let changed = unwrap_remote(Some(&keys), FROM, &hello);
+        assert_eq!(changed, Err(Refused::Forged));
     }
 
     #[test]

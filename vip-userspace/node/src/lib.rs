@@ -28,7 +28,8 @@
 //! Four modules decide about this host alone: [`hooks`] (do the programs run?), [`settings`]
 //! (kernel settings), [`ways`] (other NICs for answers) and [`sources`] (MACs of other nodes).
 //! [`hearing`] and [`alarm`] find and hold problems of the segment. [`rank`] computes the rank
-//! table, and [`allow`] the allow lists that the programs search. [`seal`] has the cluster's key.
+//! table, and [`allow`] the allow lists that the programs search. [`seal`] has the cluster's key, and
+//! [`remote`] the requests of agents to each other.
 
 mod action;
 mod announce;
@@ -61,6 +62,7 @@ pub mod alarm;
 pub mod allow;
 pub mod hearing;
 pub mod hooks;
+pub mod remote;
 pub mod roster;
 pub mod seal;
 pub mod settings;

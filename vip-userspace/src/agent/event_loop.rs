@@ -1,12 +1,10 @@
 //! The agent's loop: takes in everything that may be slow, one event after the other.
 
-use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use socket2::SockRef;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::spawn;
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -14,7 +12,8 @@ use tokio::time::interval;
 use super::late::Http;
 use super::node_thread::Notice;
 use super::probes::Outcome;
-use super::requests::{hear, listen, reply};
+use super::remote::Caller;
+use super::requests::{Asker, hear, listen};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
 use super::survey::Found;
@@ -105,6 +104,11 @@ impl EventLoop {
                     Outcome::Refused(address, why) => supervisor.on_refused(address, why),
                     Outcome::Cut(connections) => supervisor.note(Event::cut(connections)),
                     Outcome::Rosters(news) => supervisor.on_rosters(news),
+                    Outcome::Asked(text, caller) => {
+                        if let Some((request, asker)) = asked_by(&text, caller, supervisor).await {
+                            leaves |= answer(request, asker, supervisor).await;
+                        }
+                    }
                     Outcome::Proof(address, proof) => supervisor.on_member_proof(address, proof),
                 },
                 Some(event) = self.network.next() => supervisor.on_network(event).await?,
@@ -113,8 +117,8 @@ impl EventLoop {
                 Ok((stream, _)) = self.socket.accept() => {
                     drop(spawn(hear(stream, requests.clone())));
                 }
-                Some((request, stream)) = asked.recv() => {
-                    leaves |= answer(request, stream, supervisor).await;
+                Some((request, asker)) = asked.recv() => {
+                    leaves |= answer(request, asker, supervisor).await;
                     // A reload may have changed the place.
                     self.http.server.place(supervisor.http());
                 }
@@ -164,46 +168,68 @@ async fn tell(question: Question, supervisor: &Supervisor) {
     }
 }
 
+/// What another agent asks for; `None` if it cannot be carried out, which that agent is told.
+async fn asked_by(
+    text: &[u8],
+    caller: Caller,
+    supervisor: &mut Supervisor,
+) -> Option<(Request, Asker)> {
+    let address = caller.address;
+    let asker = Asker::Agent(caller);
+    let why = match serde_json::from_slice::<Request>(text) {
+        Ok(request) if request.is_for_others() => {
+            supervisor.note_asked(address, &request);
+            return Some((request, asker));
+        }
+        Ok(_) => "this must be asked for on the node itself".to_owned(),
+        Err(error) => format!("its agent does not know this request: {error}"),
+    };
+    asker.refuse(why).await;
+    None
+}
+
 /// Answers, where that takes time in a task of its own. Returns whether this node leaves the cluster.
-async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Supervisor) -> bool {
-    // An asker that has gone has told the operator that it failed: it must not be done later.
-    if SockRef::from(&stream)
-        .peek(&mut [MaybeUninit::uninit()])
-        .is_ok_and(|read| read == 0)
-    {
+async fn answer(request: Request, asker: Asker, supervisor: &mut Supervisor) -> bool {
+    if asker.has_gone() {
         return false;
     }
-    let mut leaves = false;
     match request {
         Request::Status => {
             let status = supervisor.status().await;
-            drop(spawn(async move {
-                reply(&mut stream, &Reply::from(status)).await;
-            }));
+            drop(spawn(asker.reply(Reply::from(status))));
         }
+        Request::At { node, request } => match supervisor.address_of(&node) {
+            Ok(None) => return Box::pin(answer(*request, asker, supervisor)).await,
+            Ok(Some(other)) => {
+                let asked = supervisor.ask_other::<serde_json::Value>(other, *request);
+                drop(spawn(async move {
+                    asker.reply(Reply::from(asked.await)).await;
+                }));
+            }
+            Err(error) => drop(spawn(asker.refuse(format!("{error:#}")))),
+        },
         Request::Drain { draining, force } => {
             let done = supervisor.drain(draining, force).await;
-            drop(spawn(async move {
-                reply(&mut stream, &Reply::from(done)).await;
-            }));
+            drop(spawn(asker.reply(Reply::from(done))));
         }
         Request::MayLeave { force } => {
-            let may = Reply::from(supervisor.may_leave(force).await);
-            drop(spawn(async move { reply(&mut stream, &may).await }));
+            let may = supervisor.may_leave(force).await;
+            drop(spawn(asker.reply(Reply::from(may))));
         }
         Request::Leave { force } => {
             let left = supervisor.leave(force).await;
-            leaves = left.is_ok();
-            reply(&mut stream, &Reply::from(left)).await;
+            let leaves = left.is_ok();
+            asker.reply(Reply::from(left)).await;
+            return leaves;
         }
         Request::Forget { node } => {
-            let forgotten = Reply::from(supervisor.forget(&node).await);
-            drop(spawn(async move { reply(&mut stream, &forgotten).await }));
+            let forgotten = supervisor.forget(&node).await;
+            drop(spawn(asker.reply(Reply::from(forgotten))));
         }
         Request::Clients => {
             let counted = supervisor.clients();
             drop(spawn(async move {
-                reply(&mut stream, &Reply::from(counted.await)).await;
+                asker.reply(Reply::from(counted.await)).await;
             }));
         }
         Request::Cut => {
@@ -215,25 +241,21 @@ async fn answer(request: Request, mut stream: UnixStream, supervisor: &mut Super
                     // The agent is ending.
                     let _gone = outcomes.send(Outcome::Cut(connections)).await;
                 }
-                reply(&mut stream, &Reply::from(cut)).await;
+                asker.reply(Reply::from(cut)).await;
             }));
         }
         Request::Reload => {
-            let reloaded = Reply::Ok(supervisor.reload().await);
-            drop(spawn(async move { reply(&mut stream, &reloaded).await }));
+            let reloaded = supervisor.reload().await;
+            drop(spawn(asker.reply(Reply::Ok(reloaded))));
         }
         Request::Handover { to } => {
-            let asked = supervisor.handover(to.as_deref());
+            let handed_over = supervisor.hand_over(to, matches!(asker, Asker::Command(_)));
             drop(spawn(async move {
-                let result = match asked {
-                    Ok(handover) => handover.end().await,
-                    Err(error) => Err(error),
-                };
-                reply(&mut stream, &Reply::from(result)).await;
+                asker.reply(Reply::from(handed_over.await)).await;
             }));
         }
     }
-    leaves
+    false
 }
 
 /// Reads the log of the eBPF programs, if it is wanted (`--log vip=debug`).

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::lock::Lock;
-use super::requests::{hear, listen, refuse, remove_socket};
+use super::requests::{hear, listen, remove_socket};
 use super::signals::{Asked, Signals};
 use crate::config::Config;
 use crate::net::netlink::Netlink;
@@ -100,8 +100,8 @@ async fn wait(
                 drop(spawn(hear(stream, requests.clone())));
                 continue;
             }
-            Some((_, stream)) = asked.recv() => {
-                drop(spawn(refuse(stream, Waits(why.to_string()).to_string())));
+            Some((_, asker)) = asked.recv() => {
+                drop(spawn(asker.refuse(Waits(why.to_string()).to_string())));
                 continue;
             }
             Some(question) = http.questions.recv() => {

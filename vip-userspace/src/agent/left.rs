@@ -5,7 +5,7 @@ use tokio::spawn;
 use tokio::sync::mpsc;
 
 use super::event_loop::Rest;
-use super::requests::{hear, refuse, remove_socket};
+use super::requests::{hear, remove_socket};
 use super::signals::Asked;
 use super::traces::undo;
 use crate::config::Config;
@@ -33,8 +33,8 @@ pub(super) async fn rest(config: &Config, rest: Rest) {
             Ok((stream, _)) = socket.accept() => {
                 drop(spawn(hear(stream, requests.clone())));
             }
-            Some((_, stream)) = asked.recv() => {
-                drop(spawn(refuse(stream, LEFT.to_owned())));
+            Some((_, asker)) = asked.recv() => {
+                drop(spawn(asker.refuse(LEFT.to_owned())));
             }
         }
     }

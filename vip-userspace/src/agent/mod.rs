@@ -20,6 +20,7 @@ mod privileges;
 mod probes;
 mod queues;
 mod realtime;
+mod remote;
 mod requests;
 mod roster;
 mod signals;

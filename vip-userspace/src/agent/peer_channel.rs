@@ -1,5 +1,5 @@
-//! The peer channel: hellos and rosters between agents. The node thread sends hellos, and the thread
-//! that keeps rosters sends those; a thread of its own receives both, opens what is sealed, and passes
+//! The peer channel: hellos, rosters and requests between agents. The node thread sends hellos, and the
+//! thread that keeps rosters sends those; a thread of its own receives both, opens what is sealed, and passes
 //! on what is well-formed. Whatever a host of the segment sends here, the thread that keeps time does
 //! not see it.
 
@@ -17,11 +17,13 @@ use vip_common::abi::MAX_BACKENDS;
 use vip_node::Input;
 use vip_node::envelope::{self, Refused};
 use vip_node::hello::{Hello, Instance};
+use vip_node::remote;
 use vip_node::roster::Message;
 use vip_node::seal::KeyRing;
 
 use super::privileges;
 use super::probes::Outcome;
+use super::remote::Remote;
 use crate::config::{Admission, Config, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
@@ -89,6 +91,8 @@ pub(super) struct PeerChannel {
     /// The last hello could not be sent to anybody.
     mute: AtomicBool,
     pub(super) counts: Arc<Counts>,
+    /// Requests between agents.
+    pub(super) remote: Remote,
 }
 
 impl PeerChannel {
@@ -111,7 +115,13 @@ impl PeerChannel {
             port: config.members.port,
             mute: AtomicBool::new(false),
             counts: Arc::default(),
+            remote: Remote::default(),
         })
+    }
+
+    /// UDP port of all agents.
+    pub(super) const fn port(&self) -> u16 {
+        self.port
     }
 
     /// The keys that seal and open.
@@ -201,6 +211,21 @@ impl PeerChannel {
         }
     }
 
+    /// Sends a request or a reply to a peer, if the agents share a key. One that cannot be sent is as
+    /// good as lost: the caller repeats it.
+    pub(super) fn send_remote(&self, peer: IpAddr, message: &remote::Message) {
+        let (Ok(nonce), Some(keys)) = (random::bytes(), self.keys()) else {
+            return;
+        };
+        let Some(datagram) = envelope::wrap_remote(&keys, nonce, self.own, message) else {
+            tracing::warn!(%peer, "a request or reply is too long, and is not sent");
+            return;
+        };
+        if let Err(error) = self.socket.send(peer, &datagram) {
+            tracing::debug!(%peer, %error, "cannot send a request or reply");
+        }
+    }
+
     /// Takes the next datagram, if there is one now. `latest`: the hellos that came.
     fn receive(&self, buffer: &mut [u8], latest: &mut Latest) -> io::Result<Option<Heard>> {
         let Some(received) = self.socket.receive(buffer)? else {
@@ -213,6 +238,13 @@ impl PeerChannel {
             return Ok(Some(match opened {
                 Err(why) => Heard::Refused(source, why),
                 Ok(message) => Heard::Roster(source, message),
+            }));
+        }
+        if envelope::is_remote(payload) {
+            let opened = envelope::unwrap_remote(keys.as_deref(), source, payload);
+            return Ok(Some(match opened {
+                Err(why) => Heard::Refused(source, why),
+                Ok(message) => Heard::Remote(source, message),
             }));
         }
         let opened = envelope::unwrap(keys.as_deref(), source, payload);
@@ -236,7 +268,7 @@ impl PeerChannel {
     }
 
     /// Receives until it is told to end.
-    fn listen(&self, stop: &EventFd, hearers: &Hearers) {
+    fn listen(self: &Arc<Self>, stop: &EventFd, hearers: &Hearers) {
         let Hearers {
             node,
             rosters,
@@ -274,6 +306,9 @@ impl PeerChannel {
                         // The digests mend it.
                         let _full = rosters.try_send((source, message));
                     }
+                    Ok(Some(Heard::Remote(source, message))) => {
+                        self.remote.on_message(source, message, self, outcomes);
+                    }
                     Ok(Some(Heard::Repeated)) => {
                         self.counts.repeated.fetch_add(1, Ordering::Relaxed);
                     }
@@ -285,7 +320,8 @@ impl PeerChannel {
                             Refused::Foreign
                             | Refused::Forged
                             | Refused::Malformed(_)
-                            | Refused::MalformedRoster(_) => false,
+                            | Refused::MalformedRoster(_)
+                            | Refused::MalformedRequest(_) => false,
                         };
                         if other_key && refusals.is_news(source) {
                             // It is told again with a later one.
@@ -367,6 +403,8 @@ enum Heard {
     Repeated,
     /// A message about connections, for the thread that keeps rosters to decide about.
     Roster(IpAddr, Message),
+    /// A request of an agent, or its reply to one.
+    Remote(IpAddr, remote::Message),
     /// Something that is not taken, and from where it seems to come.
     Refused(IpAddr, Refused),
     /// A hello of an agent whose configuration misroutes, by this key.

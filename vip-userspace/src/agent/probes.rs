@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vip_common::wire::time::BootNanos;
 
+use super::remote::Caller;
 use super::roster::RosterNews;
 use super::ticks::ticks;
 use crate::clock::now;
@@ -55,6 +56,8 @@ pub(super) enum Outcome {
     Cut(usize),
     /// The thread that keeps rosters tells something.
     Rosters(RosterNews),
+    /// The agent of another node asks for something.
+    Asked(Vec<u8>, Caller),
     /// Whether a host has proved that it may be a member, and if not, why.
     Proof(IpAddr, Result<Instance, String>),
 }

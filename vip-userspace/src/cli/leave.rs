@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::open::{self, LOOK};
 use super::output::tell;
-use crate::observe::socket::{Drained, Request, ask};
+use crate::observe::socket::{Drained, Request, Target, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
 
@@ -23,8 +23,9 @@ pub(super) fn run(run_dir: &RunDir, timeout: Duration, force: bool) -> anyhow::R
     let node = drained.node;
     tell(format_args!("{node} takes no new connections"));
     let begun = Instant::now();
-    if open::wait(run_dir, timeout)? != 0 {
-        open::cut(run_dir)?;
+    let here = Target::here(run_dir);
+    if open::wait(here, timeout)? != 0 {
+        open::cut(here)?;
     }
     // Others may leave at the same time: by then they have told.
     sleep(TOLD.saturating_sub(begun.elapsed()));

@@ -98,7 +98,9 @@ enum Command {
         #[command(flatten)]
         agent: Agent,
     },
-    /// Let another node own the VIP; run it on the owner. Connections stay
+    /// Let another node own the VIP. Connections stay
+    ///
+    /// Run it on the owner; if the agents share a key, on any node.
     Handover {
         /// Name or address of the node [default: the best of those that live]
         #[arg(long, value_name = "NODE")]
@@ -106,15 +108,17 @@ enum Command {
         #[command(flatten)]
         agent: Agent,
     },
-    /// Send no new connections to this node; those that are open stay
+    /// Send no new connections to a node; those that are open stay
     Drain {
         #[command(flatten)]
         options: drain::Options,
         #[command(flatten)]
         agent: Agent,
     },
-    /// Send new connections to this node again
+    /// Send new connections to a node again
     Undrain {
+        #[command(flatten)]
+        node: drain::Named,
         #[command(flatten)]
         agent: Agent,
     },
@@ -202,7 +206,7 @@ pub fn main() -> ExitCode {
         } => events::run(&agent.run_dir, state_dir.as_deref(), follow, json),
         Command::Handover { to, agent } => handover::run(&agent.run_dir, to),
         Command::Drain { options, agent } => drain::drain(&agent.run_dir, &options),
-        Command::Undrain { agent } => drain::undrain(&agent.run_dir),
+        Command::Undrain { node, agent } => drain::undrain(&agent.run_dir, &node),
         Command::Leave {
             timeout,
             force,

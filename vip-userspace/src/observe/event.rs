@@ -309,6 +309,10 @@ events! {
     probes_unanswered(node: String, cause: String):
         Warning, text("does not answer probes").about(node).because(cause);
 
+    /// The operator has given a command for this node on another one.
+    asked(node: String, command: &str):
+        Info, text(format!("asks this node for what was commanded there: `{command}`")).about(node);
+
     /// A node takes no new connections any more.
     drained(node: String): Info, text("takes no new connections").about(node);
 

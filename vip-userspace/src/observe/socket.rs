@@ -20,7 +20,16 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Request {
     /// For its [`Status`](super::status::Status).
     Status,
+    /// For what the agent of another node answers to this.
+    At {
+        /// Its name or address.
+        node: String,
+        /// One of those that an agent takes from others; see [`Request::is_for_others`].
+        request: Box<Request>,
+    },
     /// Let another node own the VIP. Answered with its name, once it does.
+    ///
+    /// If another node is the owner, its agent is asked, unless that was another agent's request.
     Handover {
         /// Its name or address; whichever is best if `None`.
         to: Option<String>,
@@ -58,6 +67,58 @@ pub enum Request {
     /// by a VIP go to other nodes. Answered with their number. Nothing is reset on a node that does not
     /// drain.
     Cut,
+}
+
+impl Request {
+    /// Whether an agent carries it out for the agent of another node. What takes a node off the cluster,
+    /// or works on files, must be asked for on that node.
+    #[must_use]
+    pub const fn is_for_others(&self) -> bool {
+        match self {
+            Self::Handover { .. } | Self::Drain { .. } | Self::Clients | Self::Cut => true,
+            Self::Status
+            | Self::At { .. }
+            | Self::MayLeave { .. }
+            | Self::Leave { .. }
+            | Self::Forget { .. }
+            | Self::Reload => false,
+        }
+    }
+}
+
+/// Which agent a command asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The run directory of this machine's agent.
+    pub run_dir: &'a RunDir,
+    /// Name or address of the node whose agent that one asks; `None`: it answers itself.
+    pub node: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// The agent of this machine.
+    #[must_use]
+    pub const fn here(run_dir: &'a RunDir) -> Self {
+        Self {
+            run_dir,
+            node: None,
+        }
+    }
+
+    /// Asks it.
+    ///
+    /// # Errors
+    /// As [`ask`]; or the other agent cannot be asked, does not answer, or says no.
+    pub fn ask<T: DeserializeOwned>(self, request: Request) -> anyhow::Result<T> {
+        let request = match self.node {
+            None => request,
+            Some(node) => Request::At {
+                node: node.to_owned(),
+                request: Box::new(request),
+            },
+        };
+        ask(self.run_dir, &request)
+    }
 }
 
 /// The configuration was read again.

@@ -14,6 +14,7 @@ use super::rosters::{
 use super::*;
 use crate::election::Sealed;
 use crate::hello::Instance;
+use crate::remote;
 use crate::roster::{Connection, Exchange, Message};
 
 /// Set: recorded inputs are written to the corpus.
@@ -186,6 +187,13 @@ fn the_corpus_of_datagrams_and_its_mutations_break_no_rule() {
         number: 1,
         body: Exchange::new(RUN).own().digests(),
     };
+    let request = remote::Message {
+        call: remote::Id([1; 16]),
+        body: remote::Body::Request {
+            ticket: remote::Id([2; 16]),
+            text: b"\"cut\"".to_vec(),
+        },
+    };
     let recorded = [
         ("roster", wrap_roster(None, nonce, address(1), &roster)),
         (
@@ -195,6 +203,10 @@ fn the_corpus_of_datagrams_and_its_mutations_break_no_rule() {
         ("plain", wrap(None, nonce, address(1), &hello)),
         ("sealed", wrap(Some(&keys), nonce, address(1), &hello)),
         ("advert", advert),
+        (
+            "request",
+            envelope::wrap_remote(&keys, nonce, address(1), &request),
+        ),
     ];
     let recorded = recorded.map(|(name, input)| (name.to_owned(), input.expect("fits")));
     for (_, input) in &recorded {

@@ -15,7 +15,9 @@ use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::Centiseconds;
 
 use crate::election::{MAX_LEASE, Trust};
-use crate::envelope::{self, Refused, unwrap, unwrap_advert, unwrap_roster, wrap, wrap_roster};
+use crate::envelope::{
+    self, Refused, unwrap, unwrap_advert, unwrap_remote, unwrap_roster, wrap, wrap_roster,
+};
 use crate::health::Thresholds;
 use crate::hello::Hello;
 use crate::rank::Identity;
@@ -144,6 +146,9 @@ pub fn check_datagram(datagram: &[u8]) {
             assert_eq!(unwrap_roster(keys, source, &again), Ok(message));
         }
         // Whoever has no key forges none.
+        if unwrap_remote(keys, source, datagram).is_ok() {
+            assert!(keys.is_some() && envelope::is_remote(datagram));
+        }
         if unwrap_advert(keys, source, datagram).is_ok() {
             assert!(keys.is_some() && envelope::is_sealed_advert(datagram));
         }

@@ -45,7 +45,7 @@ pub(super) async fn wait(
                 first.probed.push(one);
             }
             Ok(Some(Outcome::Credentials(news))) => first.news.push(news),
-            // Accept queues are not looked at yet, nobody has come, and no rosters are kept.
+            // Accept queues are not looked at yet, and nobody listens to other agents.
             Ok(Some(
                 Outcome::Queue { .. }
                 | Outcome::NoQueues(_)
@@ -55,6 +55,7 @@ pub(super) async fn wait(
                 | Outcome::Refused(..)
                 | Outcome::Cut(_)
                 | Outcome::Rosters(_)
+                | Outcome::Asked(..)
                 | Outcome::Proof(..),
             )) => {}
             Ok(None) | Err(_) => break,

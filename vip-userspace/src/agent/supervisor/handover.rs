@@ -1,52 +1,62 @@
 //! `vip handover`: the question to the thread, and its refusals in words.
 
+use std::net::IpAddr;
+
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 use vip_common::abi::{BackendIndex, CheckIndex};
 
 use super::Supervisor;
 use crate::agent::node_thread::{Command, HandoverResult};
+use crate::agent::remote;
+use crate::observe::socket::Request;
 use vip_node::slots::Slots;
 use vip_node::{NoHandover, Unsuited, UnsuitedNode};
 
 /// What refusals are put into words with.
 struct Node {
     name: String,
+    address: IpAddr,
     /// What the last probe of its API server found.
     probe: String,
 }
 
-/// A handover that was asked for.
-pub(in crate::agent) struct Handover {
-    answered: oneshot::Receiver<HandoverResult>,
-    nodes: Slots<Node>,
-}
-
-impl Handover {
-    /// Waits for its end: the name of the next owner.
-    ///
-    /// # Errors
-    /// Why the VIP stays.
-    pub(in crate::agent) async fn end(self) -> anyhow::Result<String> {
-        let answer = self.answered.await;
-        match answer.context("another `vip handover` has taken the place of this one")? {
-            Ok(to) => Ok(name(&self.nodes, to).to_owned()),
-            Err(why) => Err(anyhow::anyhow!(text(&why, &self.nodes))),
-        }
-    }
-}
-
 impl Supervisor {
-    /// Asks the thread for another owner.
+    /// Lets another node own the VIP: this one, or whichever is best. Returns the name of the next owner,
+    /// once it is that.
+    ///
+    /// `passes_on`: if another node owns the VIP, that one is asked. What comes from another agent is not
+    /// passed on: two nodes that each take the other one for the owner would do so without end.
     ///
     /// # Errors
-    /// There is no node of that name or address.
-    pub(in crate::agent) fn handover(&self, to: Option<&str>) -> anyhow::Result<Handover> {
-        let to = to.map(|name| self.named(name)).transpose()?;
+    /// There is no node of that name or address, or the VIP stays.
+    pub(in crate::agent) fn hand_over(
+        &self,
+        to: Option<String>,
+        passes_on: bool,
+    ) -> impl Future<Output = anyhow::Result<String>> + use<> {
         let (answer, answered) = oneshot::channel();
-        self.node_thread.tell(Command::Handover { to, answer });
+        let slot = to.as_deref().map(|name| self.named(name)).transpose();
+        if let Ok(to) = slot {
+            self.node_thread.tell(Command::Handover { to, answer });
+        }
         let nodes = self.nodes();
-        Ok(Handover { answered, nodes })
+        let channel = self.peer_channel();
+        async move {
+            slot?;
+            let answer: HandoverResult = answered
+                .await
+                .context("another `vip handover` has taken the place of this one")?;
+            match answer {
+                Ok(to) => Ok(name(&nodes, to).to_owned()),
+                Err(NoHandover::NotOwner(Some(owner))) if passes_on && channel.keys().is_some() => {
+                    let owner = nodes.get(owner).context("the owner has left the cluster")?;
+                    let request = Request::Handover { to };
+                    remote::ask(channel, &owner.name, owner.address, &request).await
+                }
+                Err(why) => Err(anyhow::anyhow!(text(&why, &nodes))),
+            }
+        }
     }
 
     /// Why the VIP was not handed over.
@@ -57,6 +67,7 @@ impl Supervisor {
     fn nodes(&self) -> Slots<Node> {
         self.peers.map(|_, peer| Node {
             name: peer.name.clone(),
+            address: peer.address,
             probe: self.why_unready(peer, CheckIndex::API),
         })
     }
@@ -72,7 +83,10 @@ fn text(why: &NoHandover, nodes: &Slots<Node>) -> String {
     match why {
         NoHandover::NotOwner(Some(owner)) => {
             let owner = name(*owner);
-            format!("this node does not own the VIP, {owner} does: run `vip handover` there")
+            format!(
+                "this node does not own the VIP, {owner} does: run `vip handover` there; agents that share \
+                 a key (`vip key`) pass it on"
+            )
         }
         NoHandover::NotOwner(None) => "this node does not own the VIP".to_owned(),
         NoHandover::Own => "the node that was named owns the VIP already".to_owned(),

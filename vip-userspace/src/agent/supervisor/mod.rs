@@ -24,6 +24,7 @@ mod other_nics;
 mod peer;
 mod probes;
 mod reload;
+mod remote;
 mod report;
 mod rosters;
 mod segment;
