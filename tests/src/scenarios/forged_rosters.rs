@@ -4,13 +4,13 @@
 //! against a host that reads what members tell: `docs/security.md` says what such a host can do.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::clients_told::{Held, KNOWN, established, keyed, strike};
-use super::steps::{another_than, others_than};
+use super::steps::{another_than, others_than, record};
 use crate::agent::Status;
 use crate::clock::until;
 use crate::cluster::{Cluster, PATIENCE, Plan};
@@ -55,9 +55,6 @@ const ROUNDS: Duration = Duration::from_secs(7);
 
 /// Questions to a client at most, while owner and members stay the same.
 const MOST: u64 = 6;
-
-/// Longer than a test.
-const HOUR: &str = "3600000";
 
 /// Counts what comes to a host from the VIP, by the host's port.
 fn count() -> String {
@@ -211,17 +208,6 @@ fn leave(
         "{count} watches of a bystander on {name} have ended"
     ));
     Ok(())
-}
-
-/// Records what agents send to a node, until the process ends.
-fn record(cluster: &Cluster, node: usize, name: &str) -> Result<(Process, PathBuf)> {
-    let host = cluster.host(node);
-    let mut command = host.command(cluster.programs().testbed.as_os_str());
-    command.args(["record", "--own", &host.address().to_string()]);
-    command.args(["--millis", HOUR]);
-    let file = cluster.work().join(name);
-    let process = Process::daemon("a host that records", &mut command, &file)?;
-    Ok((process, file))
 }
 
 /// Has the client tell a node of connections until the process ends.

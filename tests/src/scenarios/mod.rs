@@ -5,6 +5,7 @@
 mod agent_frozen;
 mod agent_killed;
 mod allow_list;
+mod any_node;
 mod apiserver_killed;
 mod bfd_beside;
 mod bfd_peers;
@@ -78,6 +79,8 @@ pub const ALL: &[Scenario] = &[
     agent_killed::SCENARIO,
     agent_frozen::SCENARIO,
     handover::SCENARIO,
+    any_node::SCENARIO,
+    any_node::UNKEYED,
     hiccup::OWNER,
     hiccup::BACKUP,
     hiccup::TWO_PORTS,

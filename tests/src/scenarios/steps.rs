@@ -1,5 +1,6 @@
 //! What several scenarios do and promise.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,7 +10,11 @@ use anyhow::Result;
 use crate::arp::ArpReport;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Timeline};
-use crate::process::Process;
+use crate::process::{Process, output};
+use crate::topology::{VIP, mac};
+
+/// Longer than a test.
+const HOUR: &str = "3600000";
 
 /// All nodes with power but one.
 pub(super) fn others_than(cluster: &Cluster, node: usize) -> Vec<usize> {
@@ -62,6 +67,29 @@ pub(super) fn serve_beside(cluster: &Cluster, port: u16) -> Result<Vec<Process>>
         Process::daemon("the server of a service", &mut command, &log)
     };
     cluster.nodes().into_iter().map(serve).collect()
+}
+
+/// Records what agents send to a node, until the process ends.
+pub(super) fn record(cluster: &Cluster, node: usize, name: &str) -> Result<(Process, PathBuf)> {
+    let host = cluster.host(node);
+    let mut command = host.command(cluster.programs().testbed.as_os_str());
+    command.args(["record", "--own", &host.address().to_string()]);
+    command.args(["--millis", HOUR]);
+    let file = cluster.work().join(name);
+    let process = Process::daemon("a host that records", &mut command, &file)?;
+    Ok((process, file))
+}
+
+/// Has the client send a node what was recorded there, as it was and in many changed forms. Returns what
+/// was sent.
+pub(super) fn replay(cluster: &Cluster, victim: usize, recorded: &Path) -> Result<String> {
+    let client = cluster.topology.client.as_ref();
+    let mut forge = client.command(cluster.programs().testbed.as_os_str());
+    forge.args(["forge", "--vip", &VIP.to_string()]);
+    forge.args(["--mac", &mac(cluster.host(victim))?]);
+    forge.args(["--own", &client.address().to_string()]);
+    let sent = output(forge.arg("--recorded").arg(recorded))?;
+    Ok(sent.lines().collect::<Vec<_>>().join(", "))
 }
 
 /// How often the agents' logs hold a text.

@@ -4,13 +4,12 @@
 
 use anyhow::{Context as _, Result};
 
-use super::super::steps::{another_than, others_than};
+use super::super::steps::{another_than, others_than, replay};
 use crate::agent::{NodeStatus, Status};
 use crate::cluster::{Cluster, Plan};
 use crate::outcome::{Outcome, Timeline};
 use crate::process::{Process, output};
 use crate::scenario::{Scenario, Test};
-use crate::topology::VIP;
 use crate::traffic::Traffic;
 
 pub(in crate::scenarios) const KEYED: Scenario = Scenario {
@@ -51,16 +50,10 @@ fn attack(cluster: &Cluster, victim: usize, traffic: &mut Traffic) -> Result<Att
     let file = cluster.work().join("recorded");
     std::fs::write(&file, recorded).context("write what was recorded")?;
     let before = cluster.status(victim)?;
-    let mac = before.node(host).and_then(|node| node.mac.clone());
-    let mac = mac.context("the node does not know its own Ethernet address")?;
-    let client = cluster.topology.client.as_ref();
-    let mut forge = client.command(testbed);
-    forge.args(["forge", "--vip", &VIP.to_string(), "--mac", &mac]);
-    forge.args(["--own", &client.address().to_string()]);
-    let sent = output(forge.arg("--recorded").arg(&file))?;
+    let sent = replay(cluster, victim, &file)?;
     traffic.load.go_on(100)?;
     Ok(Attack {
-        sent: sent.lines().collect::<Vec<_>>().join(", "),
+        sent,
         before,
         after: cluster.status(victim)?,
     })
