@@ -32,6 +32,7 @@ pub mod scenarios;
 pub mod server;
 pub mod stray;
 mod sys;
+mod text;
 pub mod topology;
 pub mod traffic;
 pub mod vm;
