@@ -23,6 +23,7 @@ pub mod load;
 pub mod netns;
 pub mod outcome;
 pub mod peers;
+pub mod picture;
 pub mod ping;
 pub mod pki;
 pub mod pod;
