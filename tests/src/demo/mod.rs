@@ -95,13 +95,19 @@ fn run_scenarios(programs: &Programs, timeline: &mut Timeline) -> Result<(Vec<Ro
         let outcome = (scenario.run)(&mut cluster, timeline);
         let violations = match &outcome {
             Ok(outcome) => outcome.violations.clone(),
-            Err(error) => vec![format!("not carried out: {error:#}")],
+            Err(error) => vec![format!("not carried out: {}", error.root_cause())],
         };
         if !violations.is_empty() {
+            let logs = cluster.save_logs(scenario.name)?;
+            if let Err(error) = &outcome {
+                // With all that the agents said last.
+                std::fs::write(logs.join("error.txt"), format!("{error:?}\n"))
+                    .context("write error.txt")?;
+            }
             broken.push(Broken {
                 scenario: scenario.name.to_owned(),
                 violations,
-                logs: cluster.save_logs(scenario.name)?,
+                logs,
             });
         }
         // The cluster may be in any state after an error.
