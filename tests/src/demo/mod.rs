@@ -1,6 +1,7 @@
 //! The demo: the faults one after the other on one cluster, told as they happen, a table and a
 //! verdict. On request, the same faults on a cluster with keepalived and HAProxy.
 
+mod row;
 mod table;
 mod verdict;
 mod versus;
@@ -16,8 +17,9 @@ use serde::Serialize;
 use crate::agent::Programs;
 use crate::cluster::{Cluster, Flavour, Plan};
 use crate::kube::{Binaries, Layout};
-use crate::outcome::{Outcome, Timeline};
+use crate::outcome::Timeline;
 use crate::scenarios::DEMO;
+use row::Row;
 use verdict::{Broken, Verdict};
 use versus::Versus;
 
@@ -27,15 +29,6 @@ pub fn best_flavour() -> Flavour {
     Binaries::find().map_or(Flavour::StandIn, |binaries| {
         Flavour::Kubernetes(binaries, Layout::Apart)
     })
-}
-
-/// A scenario that has run.
-#[derive(Debug, Clone, Serialize)]
-struct Row {
-    /// How long it took, preparation included.
-    seconds: f64,
-    #[serde(flatten)]
-    outcome: Outcome,
 }
 
 /// All that was found; the form of `--json`.
@@ -57,7 +50,7 @@ pub fn run(json: Option<&Path>, is_compared: bool) -> Result<ExitCode> {
     let programs = Programs::find()?;
     let mut timeline = Timeline::new(true);
     let (scenarios, broken) = run_scenarios(&programs, &mut timeline)?;
-    let versus = is_compared.then(|| versus::run(&programs, &mut timeline));
+    let versus = is_compared.then(|| versus::run(&programs, best_flavour(), &mut timeline));
     let report = Report {
         verdict: Verdict::of(&scenarios, DEMO.len(), broken),
         scenarios,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Row;
+use super::row::Row;
 use super::versus::{FAULTS, Versus};
 use crate::outcome::Outcome;
 use crate::text::count;

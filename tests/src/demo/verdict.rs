@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Row;
+use super::row::Row;
 use super::table::seconds;
 use crate::outcome::Outcome;
 use crate::text::count;

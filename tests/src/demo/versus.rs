@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{Row, best_flavour};
+use super::row::Row;
 use crate::agent::Programs;
 use crate::clock::until;
-use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::cluster::{Cluster, Flavour, PATIENCE, Plan};
 use crate::outcome::{Down, Outcome, Timeline};
 use crate::peers::haproxy;
 use crate::peers::rival::{Rival, Timers};
@@ -80,10 +80,10 @@ struct Rivals {
 }
 
 /// Carries out all faults. One that cannot be is told of: the demo's verdict is about the product.
-pub(super) fn run(programs: &Programs, timeline: &mut Timeline) -> Versus {
+pub(super) fn run(programs: &Programs, flavour: Flavour, timeline: &mut Timeline) -> Versus {
     let mut rows = Vec::new();
     let versions = Rival::versions();
-    let error = run_faults(programs, timeline, &mut rows).err();
+    let error = run_faults(programs, flavour, timeline, &mut rows).err();
     let error = error.map(|error| format!("{error:#}"));
     if let Some(error) = &error {
         timeline.event(error);
@@ -95,11 +95,16 @@ pub(super) fn run(programs: &Programs, timeline: &mut Timeline) -> Versus {
     }
 }
 
-fn run_faults(programs: &Programs, timeline: &mut Timeline, rows: &mut Vec<Row>) -> Result<()> {
+fn run_faults(
+    programs: &Programs,
+    flavour: Flavour,
+    timeline: &mut Timeline,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     println!();
     timeline.event("== the same with keepalived and HAProxy ==");
     let plan = Plan {
-        flavour: best_flavour(),
+        flavour,
         ..Plan::bare()
     };
     let cluster = Cluster::start(programs, plan, timeline)?;
