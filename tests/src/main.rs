@@ -24,11 +24,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the whole: three nodes, faults one after the other, a table
+    /// Show the whole: three nodes, faults one after the other, a table and a verdict
     Demo {
-        /// Also write the table to this file
+        /// Also write table and verdict to this file
         #[arg(long)]
         json: Option<PathBuf>,
+        /// Run the same faults with keepalived and HAProxy, and compare
+        #[arg(long)]
+        versus: bool,
     },
     /// Lay out the network and API servers without agents, and wait to be ended
     Up,
@@ -133,7 +136,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Demo { json } => return demo::run(json.as_deref()),
+        Command::Demo { json, versus } => return demo::run(json.as_deref(), versus),
         Command::Exec { arguments } => return exec::run(arguments),
         Command::Guest => guest::run()?,
         Command::GuestServer => guest::serve()?,

@@ -22,6 +22,8 @@ pub struct Outcome {
     pub gap_ms: u64,
     /// Watches open before the fault.
     pub watches: usize,
+    /// Those of them whose server lives after it.
+    pub watches_living: usize,
     /// Watches that ended although their server lives: must be 0.
     pub watches_cut_living: usize,
     /// Watches that were told that their server is gone.
@@ -81,6 +83,7 @@ impl Outcome {
         self.watches += before.watches.len();
         for (before, after) in before.watches.iter().zip(&after.watches) {
             let on_dead = down.is_some_and(|down| before.server.as_deref() == Some(down.server));
+            self.watches_living += usize::from(!on_dead);
             match (&after.ended, on_dead) {
                 (Some(_), false) => self.watches_cut_living += 1,
                 (Some(how), true) if how == "reset" || how == "eof" => {
@@ -191,7 +194,7 @@ mod tests {
             at: 2_000_000,
         };
         outcome.take_watches(&before, &after, Some(down));
-        assert_eq!(outcome.watches, 4);
+        assert_eq!((outcome.watches, outcome.watches_living), (4, 2));
         assert_eq!(outcome.watches_cut_living, 1);
         // A time-out is no notice: the client had to find out by itself.
         assert_eq!(outcome.watches_reset_dead, 1);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{demo, install, kernels, sh};
+use crate::harness::{self, Program};
+use crate::{install, kernels, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -27,20 +28,19 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let has_peers = options.benchmark == "failover" || options.benchmark == "calm";
-    if has_peers {
-        install::programs(install::PEERS)?;
-    }
-    if has_peers || options.benchmark == "connections" || options.benchmark == "docs" {
+    if options.benchmark == "failover" || options.benchmark == "calm" {
         install::programs(install::RIVALS)?;
+    }
+    if options.benchmark == "connections" || options.benchmark == "docs" {
+        install::programs(install::BALANCERS)?;
     }
     let mut environment = Vec::new();
     if options.benchmark == "vm" {
         install::programs(install::PEERS)?;
         environment.push(sh::variable("VIP_TESTS_KERNELS", kernels::prepare()?));
     }
-    let mut bench = demo::binary("bench", environment)?;
+    let mut bench = Program::Bench.prepare("run the benchmark", &environment)?;
     bench.arg(&options.benchmark);
-    demo::pass(&mut bench, options.json.as_deref(), &options.args)?;
+    harness::pass(&mut bench, options.json.as_deref(), &options.args)?;
     sh::run(&mut bench)
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::cargo::programs;
 use crate::{install, sh};
 
 #[derive(clap::Args)]
@@ -28,7 +29,7 @@ const TARGET_DIR: &str = "target/bpf";
 pub(crate) fn object() -> Result<()> {
     install::nightly()?;
     let linker = install::bpf_linker()?;
-    sh::run(cargo("build", &linker).arg("--quiet"))?;
+    programs(&mut cargo("build", &linker))?;
 
     let target_dir = sh::workspace().join(TARGET_DIR);
     for name in ["vip", "bfd_port", "roster", "bench"] {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::sh;
+use crate::{progress, sh};
 
 /// The toolchain of the eBPF program: `-Z build-std` is nightly's.
 pub(crate) const NIGHTLY: &str = "nightly";
@@ -83,7 +83,8 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
     } else {
         say(&format!("{wanted}, by cargo: a minute"));
     }
-    sh::run(cargo.arg(format!("bpf-linker@{BPF_LINKER}")))?;
+    let cargo = cargo.arg(format!("bpf-linker@{BPF_LINKER}"));
+    progress::run("installing bpf-linker", cargo)?;
     sh::find("bpf-linker")
         .into_iter()
         .chain([own])
@@ -119,7 +120,8 @@ pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
         cargo
             .args(["install", "--quiet", "--locked", "--root"])
             .arg(&root);
-        sh::run(cargo.arg(format!("{name}@{version}")))?;
+        let cargo = cargo.arg(format!("{name}@{version}"));
+        progress::run(&format!("installing {name}"), cargo)?;
     }
     Ok(own)
 }
@@ -141,15 +143,22 @@ pub(crate) const TOPOLOGY: &[Program] = &[
     ("unshare", "util-linux"),
 ];
 
-/// What the product is compared with, beside keepalived.
-pub(crate) const RIVALS: &[Program] = &[("haproxy", "haproxy"), NFT];
+/// What the product replaces.
+pub(crate) const RIVALS: &[Program] = &[KEEPALIVED, HAPROXY];
+
+/// What a connection may go through instead.
+pub(crate) const BALANCERS: &[Program] = &[HAPROXY, NFT];
+
+const KEEPALIVED: Program = ("keepalived", "keepalived");
+
+const HAPROXY: Program = ("haproxy", "haproxy");
 
 /// Firewalls between nodes, and what a benchmark counts with.
 const NFT: Program = ("nft", "nftables");
 
 /// What the product is tested with.
 pub(crate) const PEERS: &[Program] = &[
-    ("keepalived", "keepalived"),
+    KEEPALIVED,
     ("bird", "bird2"),
     ("/usr/lib/frr/bfdd", "frr"),
     NFT,
@@ -193,7 +202,7 @@ pub(crate) fn browser() -> Result<()> {
 fn apt(args: &[&str]) -> Result<()> {
     let mut apt = sh::as_root("env");
     apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]);
-    sh::run(apt.args(args))
+    progress::run("waiting for apt-get", apt.args(args))
 }
 
 /// Debian packages of those programs that are missing.

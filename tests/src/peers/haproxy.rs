@@ -1,6 +1,8 @@
 //! HAProxy in front of the API servers, as the kubeadm guide to high availability has it: on
 //! every control-plane node, in TCP mode, on a port of its own.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
@@ -42,6 +44,13 @@ pub fn start(cluster: &Cluster, node: usize, check: &str) -> Result<Process> {
     std::fs::write(&config, text).context("write haproxy.cfg")?;
     let mut command = host.command("haproxy".as_ref());
     command.arg("-db").arg("-f").arg(&config);
-    let log = cluster.work().join(format!("{}-haproxy.log", host.name()));
-    Process::daemon(&format!("haproxy on {}", host.name()), &mut command, &log)
+    let name = format!("haproxy on {}", host.name());
+    Process::daemon(&name, &mut command, &log(cluster, node))
+}
+
+/// Where the one on a node writes its log.
+#[must_use]
+pub fn log(cluster: &Cluster, node: usize) -> PathBuf {
+    let name = format!("{}-haproxy.log", cluster.host(node).name());
+    cluster.work().join(name)
 }

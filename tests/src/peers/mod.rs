@@ -8,6 +8,7 @@ mod bird;
 mod frr;
 pub mod haproxy;
 pub mod keepalived;
+pub mod rival;
 
 pub use bird::Bird;
 pub use frr::Frr;

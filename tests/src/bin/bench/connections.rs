@@ -26,7 +26,6 @@ use vip_tests::peers::keepalived;
 use vip_tests::process::{Process, output};
 use vip_tests::topology::{NIC, VIP, vip_by_hand};
 
-use crate::plot::Chart;
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, median};
 
 /// Port of the echo servers and of the VIP's service.
@@ -183,17 +182,6 @@ pub(super) fn measure(rounds: usize, connections: u32, balancers: &[Balancer]) -
         }
     }
     Ok(report)
-}
-
-/// The time that each balancer adds.
-pub(super) fn chart(report: &Report) -> Chart {
-    let title = "CPU time added by what lies between client and server";
-    report.chart(title, 1, |labels| match labels {
-        [unit, balancer] if balancer != Balancer::Direct.name() => {
-            Some(format!("{unit}, {balancer}"))
-        }
-        _ => None,
-    })
 }
 
 /// A cluster with echo servers, reached by one of the balancers.

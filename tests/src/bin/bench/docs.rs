@@ -1,13 +1,14 @@
 //! `cargo xtask bench docs`: runs the benchmarks of the packet path and writes what they found
-//! to `docs/benchmarks-packet-path.md`, with a plot.
+//! to `docs/benchmarks-packet-path.md`. Draws `docs/benchmarks.svg` anew.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use vip_tests::picture;
 
 use crate::connections::{self, Balancer};
 use crate::report::Report;
-use crate::{live, plot, steer};
+use crate::{live, steer};
 
 /// How long each benchmark runs.
 pub(super) struct Effort {
@@ -22,18 +23,11 @@ pub(super) fn run(effort: &Effort) -> Result<()> {
     let live = live::measure(rounds, effort.packets)?;
     let connections = connections::measure(rounds, effort.connections, Balancer::USUAL)?;
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
-    let charts = [steer::chart(&steered), connections::chart(&connections)];
-    for (name, text) in [
-        (
-            "benchmarks-packet-path.md",
-            page(rounds, &steered, &live, &connections)?,
-        ),
-        ("benchmarks-packet-path.svg", plot::svg(&charts)),
-    ] {
-        let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        println!("wrote {}", path.display());
-    }
+    let path = folder.join("benchmarks-packet-path.md");
+    std::fs::write(&path, page(rounds, &steered, &live, &connections)?)
+        .with_context(|| format!("write {}", path.display()))?;
+    println!("wrote {}", path.display());
+    println!("wrote {}", picture::write(folder)?.display());
     Ok(())
 }
 
@@ -49,8 +43,8 @@ fn page(rounds: usize, steer: &Report, live: &Report, connections: &Report) -> R
     let mut page = format!(
         "# Benchmarks of the packet path\n\n\
          Made by `cargo xtask bench docs` on {}. Each number is the median over {rounds} rounds in \
-         which everything takes its turn. Machines are noisy: look at the ratios.\n\n\
-         ![What a packet and what a connection costs](benchmarks-packet-path.svg)\n\n",
+         which everything takes its turn. Machines are noisy: look at the ratios. \
+         [A picture](benchmarks.svg) shows what a connection costs, beside other balancers.\n\n",
         steer.origin()
     );
     page += "## What a packet costs the programs\n\n\

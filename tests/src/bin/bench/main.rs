@@ -6,7 +6,6 @@ mod docs;
 mod failover;
 mod live;
 mod members;
-mod plot;
 mod ranks;
 mod report;
 mod roster;
@@ -63,7 +62,8 @@ enum Benchmark {
     /// Instructions of `steer` on several kernels, or of `connections` beside IPVS, in virtual
     /// machines whose clocks count them
     Vm(vm::Options),
-    /// Run `steer`, `live` and `connections`, and write docs/benchmarks-packet-path.md and its plot
+    /// Run `steer`, `live` and `connections`, and write docs/benchmarks-packet-path.md; draw
+    /// docs/benchmarks.svg anew
     Docs {
         /// How often everything takes its turn
         #[arg(long, default_value_t = 9)]

@@ -1,5 +1,5 @@
-//! What a benchmark found: one form for all of them, shown on the terminal, in Markdown, as JSON
-//! and as bars.
+//! What a benchmark found: one form for all of them, shown on the terminal, in Markdown and
+//! as JSON.
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::plot::Chart;
-
 #[derive(Serialize)]
 pub(super) struct Report {
     /// What was measured, and how.
     title: String,
     machine: String,
     kernel: String,
+    /// Of the measurement, in UTC.
+    date: String,
     commit: String,
     labels: &'static [Label],
     columns: Vec<Column>,
@@ -163,7 +163,8 @@ impl Report {
             title,
             machine: machine(),
             kernel: kernel.unwrap_or_else(|_| "unknown".to_owned()),
-            commit: commit(),
+            date: ask("date", &["--utc", "+%F"]),
+            commit: ask("git", &["describe", "--always", "--dirty"]),
             labels,
             columns,
             rows: Vec::new(),
@@ -173,8 +174,8 @@ impl Report {
     /// Where it was measured, and what.
     pub(super) fn origin(&self) -> String {
         format!(
-            "{}, Linux {}, at commit {}",
-            self.machine, self.kernel, self.commit
+            "{}, Linux {}, on {} at commit {}",
+            self.machine, self.kernel, self.date, self.commit
         )
     }
 
@@ -272,24 +273,6 @@ impl Report {
         }
         Ok(text)
     }
-
-    /// A column as bars, for the rows that get a label.
-    pub(super) fn chart(
-        &self,
-        title: &'static str,
-        column: usize,
-        label: impl Fn(&[String]) -> Option<String>,
-    ) -> Chart {
-        let bars = self.rows.iter().filter_map(|row| {
-            let label = label(&row.labels)?;
-            Some((label, row.figures[column].value))
-        });
-        Chart {
-            title,
-            unit: self.columns[column].unit,
-            bars: bars.collect(),
-        }
-    }
 }
 
 impl Column {
@@ -344,10 +327,9 @@ fn machine() -> String {
     model.map_or("unknown CPU", |(_, name)| name).to_owned()
 }
 
-fn commit() -> String {
-    let output = Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .output();
+/// What a program prints, or `unknown`.
+fn ask(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.ok()
         .filter(|text| !text.is_empty())

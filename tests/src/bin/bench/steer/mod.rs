@@ -20,7 +20,6 @@ pub(crate) use self::cases::{Flows, Hook, Target, Traffic, client};
 pub(crate) use self::connections::ip;
 pub(crate) use self::floors::{Floors, thread_time};
 pub(crate) use self::products::{Products, Setup};
-pub(super) use self::table::chart;
 
 use self::cases::Case;
 use self::connections::Connections;

@@ -2,9 +2,8 @@
 
 use anyhow::{Context, Result};
 
-use super::cases::{Bound, Case, Flows, Hook, Target, Traffic};
+use super::cases::{Bound, Case, Target, Traffic};
 use super::products::Setup;
-use crate::plot::Chart;
 use crate::report::{Better, Column, Figure, Goal, Label, Report, Row, family, median};
 
 const LABELS: &[Label] = &[
@@ -99,16 +98,4 @@ impl Table<'_> {
         let differences: Vec<f64> = rounds.map(|(own, usual)| own - usual).collect();
         Ok(median(&differences))
     }
-}
-
-/// The cost of a packet of many flows in the driver.
-pub(crate) fn chart(report: &Report) -> Chart {
-    let many = Flows::Million.label();
-    let title = "CPU time a packet, 1,000,000 flows, XDP";
-    report.chart(title, 0, |labels| match labels {
-        [name, hook, family, flows] if hook == Hook::Xdp.name() && *flows == many => {
-            Some(format!("{name}, {family}"))
-        }
-        _ => None,
-    })
 }
