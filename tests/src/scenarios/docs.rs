@@ -42,7 +42,8 @@ const PAGES: &[(&str, &str)] = &[
         "troubleshooting.md",
         include_str!("../../../docs/troubleshooting.md"),
     ),
-    ("network.md", include_str!("../../../docs/network.md")),
+    ("firewall.md", include_str!("../../../docs/firewall.md")),
+    ("platforms.md", include_str!("../../../docs/platforms.md")),
     ("migrate.md", include_str!("../../../docs/migrate.md")),
     ("operations.md", include_str!("../../../docs/operations.md")),
     (

@@ -8,7 +8,9 @@ const FOREIGN: &str = "
     unicast_peer global_defs lb_enable allowed_address_pairs container_t spc_t unconfined_service_t
     bpf_skc_lookup_tcp bpf_tcp_check_syncookie bpf_xdp_get_buff_len bpf_link sk_lookup sock_release
     confirm_addr_indev tw_rcv_nxt no_std IPv6_rpfilter ErrImagePull IPReversePathFilter
-    HTTP2_READ_IDLE_TIMEOUT_SECONDS HTTP2_PING_TIMEOUT_SECONDS KeepAlive
+    HTTP2_READ_IDLE_TIMEOUT_SECONDS HTTP2_PING_TIMEOUT_SECONDS KeepAlive nf_conntrack_tcp_loose
+    HostEndpoint JoinConfiguration pinned_images bin_t init_t nnp_transition NoNewPrivileges
+    bpf_probe_read_kernel --zone
     --control-plane-endpoint --anonymous-auth --cpu-features --kernel --keep --versus --disable-port-security
     BPF_PROG_TEST_RUN BPF_F_XDP_HAS_FRAGS BPF_F_BEFORE TC_ACT_OK XDP_PASS XDP_TX OP_EXP1
     IFLA_EVENT RLIMIT_MEMLOCK CAP_SYS_NICE SYS_NICE IPC_LOCK
