@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::cargo::remapped;
 use crate::{install, sh};
 
 #[derive(clap::Args)]
@@ -61,19 +62,21 @@ pub(crate) fn clippy() -> Result<()> {
 fn cargo(subcommand: &str, linker: &Path) -> Command {
     let arch = format!("--cfg=bpf_target_arch=\"{ARCH}\"");
     let linker = format!("-Clinker={}", linker.display());
-    let flags = [
+    let mut flags = vec![
         // Which registers `pt_regs` has; aya-ebpf wants to know.
-        &arch,
+        arch,
         // BTF is made from debug info.
-        "-Cdebuginfo=2",
-        &linker,
-        "-Clink-arg=--btf",
+        "-Cdebuginfo=2".to_owned(),
+        linker,
+        "-Clink-arg=--btf".to_owned(),
         // 32-bit arithmetic and jumps: every kernel we run on has them (5.1).
-        "-Ctarget-cpu=v3",
+        "-Ctarget-cpu=v3".to_owned(),
         // Headers are byte arrays and rarely aligned. Without this LLVM puts each word
         // together from bytes.
-        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
     ];
+    // BTF names source files.
+    flags.extend(remapped());
     let mut cargo = sh::command("cargo");
     cargo
         .arg(format!("+{}", install::NIGHTLY))

@@ -15,6 +15,7 @@ mod kernels;
 mod kubelet;
 mod kubernetes;
 mod netns;
+mod package;
 mod sh;
 mod structure;
 mod test;
