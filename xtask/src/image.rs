@@ -74,7 +74,7 @@ impl Architecture {
     /// machine of this architecture they are those of every build.
     fn packages(self) -> &'static [install::Program] {
         match self {
-            _ if self.name() == std::env::consts::ARCH => install::BUILD,
+            _ if self.name() == env::consts::ARCH => install::BUILD,
             Self::X86_64 => &[
                 ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
                 (
@@ -96,7 +96,7 @@ impl Architecture {
     pub(crate) fn here() -> Result<Self> {
         let here = Self::ALL
             .into_iter()
-            .find(|architecture| architecture.name() == std::env::consts::ARCH);
+            .find(|architecture| architecture.name() == env::consts::ARCH);
         here.context("vip is not built for this machine's architecture")
     }
 

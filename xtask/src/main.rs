@@ -46,7 +46,9 @@ enum Task {
     Demo(demo::Options),
     /// Build the container image, for x86_64 and aarch64, as an OCI archive
     Image(image::Options),
-    /// Build a release: binaries, image, bill of materials, checksums, in target/dist
+    /// Build vip.deb and vip.rpm for this machine, in target/dist
+    Package(package::Options),
+    /// Build a release: binaries, image, packages, bills of materials, checksums, in target/dist
     Dist,
     /// Build a kubelet, for the test that starts the static pod by it
     Kubelet,
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Image(options) => image::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Dist => dist::run(),
         Task::Kubelet => kubelet::run(),
         Task::Deny(options) => deny::run(&options),

@@ -12,13 +12,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::image::{Architecture, VERSION};
+use crate::image::{self, Architecture, VERSION};
 use crate::{apt, install, sh};
 
 /// Whom packages name. The project has no address of its own.
 const MAINTAINER: &str = "The vip authors <maintainers@vip.invalid>";
 
-const SUMMARY: &str = "one stable address for the Kubernetes API on bare metal";
+const SUMMARY: &str = "One stable address for the Kubernetes API on bare metal";
 
 const DESCRIPTION: &str = "\
 A virtual IP for control planes of 3, 5 or 7 nodes, without keepalived and
@@ -142,6 +142,35 @@ const FILES: &[File] = &[
     )
     .document(),
 ];
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// With the binary as tests run it, built in less time: an older version and this one
+    #[arg(long)]
+    dev: bool,
+}
+
+/// For `cargo xtask package`: the packages for this machine.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let here = Architecture::here()?;
+    let binary = image::binary(here, options.dev)?;
+    let folder = if options.dev {
+        for_tests()?
+    } else {
+        let folder = sh::workspace().join("target/dist");
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let contents = Contents {
+            binary: &binary,
+            runs_here: &binary,
+            version: VERSION,
+            config: "",
+        };
+        make(here, &contents, &folder)?;
+        folder
+    };
+    println!("{}", folder.display());
+    Ok(())
+}
 
 /// What a package is made of.
 pub(crate) struct Contents<'a> {
@@ -324,7 +353,7 @@ impl Packages {
              description = {summary}\nlicense = {license}\n\
              [lib]\npath = \"lib.rs\"\n\
              [package.metadata.deb]\nmaintainer = {maintainer}\nsection = \"admin\"\n\
-             priority = \"optional\"\ndepends = \"\"\nextended-description = {description}\n\
+             priority = \"optional\"\ndepends = \"init-system-helpers (>= 1.52)\"\nextended-description = {description}\n\
              changelog = \"debian-changelog\"\nmaintainer-scripts = {scripts}\n\
              conf-files = [{conffiles}]\nassets = [\n{deb}]\n\
              [package.metadata.generate-rpm]\nversion = {rpm_version}\nsummary = {summary}\n\
