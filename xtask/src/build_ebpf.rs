@@ -88,3 +88,35 @@ fn cargo(subcommand: &str, linker: &Path) -> Command {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     cargo
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use super::*;
+
+    /// What is embedded in the agent, and so in the image. `cargo xtask image
+    /// --check-reproducible` shows the rest, in ten minutes.
+    #[test]
+    fn no_object_names_a_folder_of_this_machine() {
+        let home = env::var("HOME").expect("there is a home");
+        for name in ["vip", "bfd_port", "roster"] {
+            let path = sh::workspace().join(TARGET_DIR).join(name);
+            let object = fs::read(path.with_extension("o")).expect("cargo xtask build-ebpf");
+            let holds = |text: &str| {
+                object
+                    .windows(text.len())
+                    .any(|part| part == text.as_bytes())
+            };
+            // Files are named, for BTF, as they are in the repository.
+            assert!(holds("/vip/vip-ebpf/src/") || name != "vip");
+            for folder in [
+                sh::workspace().display().to_string(),
+                format!("{home}/.cargo/"),
+                format!("{home}/.rustup/"),
+            ] {
+                assert!(!holds(&folder), "{name} names {folder}");
+            }
+        }
+    }
+}

@@ -20,7 +20,7 @@ use oci_spec::image::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{build_ebpf, cargo, install, sh};
+use crate::{build_ebpf, cargo, install, reproducible, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Built as tests are, in less time
     #[arg(long)]
     dev: bool,
+    /// Build the commit in two folders instead, and fail if the images differ
+    #[arg(long, conflicts_with_all = ["dev", "output"])]
+    check_reproducible: bool,
     /// Where the archive goes
     #[arg(long, value_name = "FILE", default_value = "target/dist/vip.oci.tar")]
     output: PathBuf,
@@ -153,6 +156,10 @@ const SOURCE: &str = "VIP_SOURCE";
 const REPOSITORY: &str = "localhost/vip";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.check_reproducible {
+        let arch = options.arch.map(|one| ["--arch", one.name()]);
+        return reproducible::check(arch.as_ref().map_or(&[], |words| words));
+    }
     let wanted = options
         .arch
         .map_or(Architecture::ALL.to_vec(), |one| vec![one]);

@@ -16,6 +16,7 @@ mod kubelet;
 mod kubernetes;
 mod netns;
 mod package;
+mod reproducible;
 mod sh;
 mod structure;
 mod test;

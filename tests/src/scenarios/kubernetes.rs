@@ -176,7 +176,11 @@ fn manifest(cluster: &Cluster, kubectl: &Kubectl, outcome: &mut Outcome) -> Resu
     }
     let taken = create(cluster, kubectl, CHART)?;
     outcome.promise(taken.is_ok(), || format!("the chart: {taken:?}"));
-    let refused = create(cluster, kubectl, &CHART.replace("updateStrategy:", "updates:"))?;
+    let refused = create(
+        cluster,
+        kubectl,
+        &CHART.replace("updateStrategy:", "updates:"),
+    )?;
     let named = refused.as_ref().is_err_and(|why| why.contains("updates"));
     outcome.promise(named, || format!("a slip is not found: {refused:?}"));
     Ok(())

@@ -5,9 +5,20 @@ use std::path::PathBuf;
 use super::root::Root;
 use super::{command, given, outcome, run};
 
-/// What the package manager itself writes.
-const OF_DPKG: &[&str] = &["/var/lib/dpkg/", "/var/log/", "/var/cache/", "/tmp/"];
-const OF_RPM: &[&str] = &["/var/lib/rpm/", "/var/log/", "/var/cache/", "/tmp/"];
+/// What package managers themselves write, and systemctl. Debian's rpm has its database in root's
+/// home directory.
+const OF_DPKG: &[&str] = &[
+    "/var/lib/dpkg/",
+    "/var/log/",
+    "/var/cache/",
+    "/run/systemd/",
+];
+const OF_RPM: &[&str] = &[
+    "/var/lib/rpm/",
+    "/root/.rpmdb/",
+    "/var/log/",
+    "/run/systemd/",
+];
 
 /// Files that both kinds of package have, and modes.
 const FILES: &[(&str, &str)] = &[
@@ -38,6 +49,8 @@ fn packages(test: &str) -> Option<PathBuf> {
 /// Writes down what systemctl is asked, as if systemd ran.
 const RECORDED: &str = r#"
 mkdir -p /run/systemd/system
+# Machines that start no services say so here: containers.
+rm -f /usr/sbin/policy-rc.d
 printf '#!/bin/sh\necho "$*" >>/tmp/systemctl\n' >/tmp/recorder
 chmod 755 /tmp/recorder
 mv /tmp/recorder /usr/bin/systemctl
@@ -117,13 +130,14 @@ fn a_deb_is_installed_upgraded_removed_and_purged() {
     );
     assert!(root.holds("grep -q '^vip = ' /etc/vip/vip.toml && test -s /etc/vip/key"));
 
-    // Where an agent's programs are in the kernel, its files stay.
-    root.sh("mkdir -p /sys/fs/bpf/vip && dpkg --install /mnt/newer.deb");
-    let said = root.sh("dpkg --purge vip");
+    // Where another agent runs, in a pod for example, its programs and files stay.
+    root.sh("dpkg --install /mnt/newer.deb && mkdir -p /sys/fs/bpf/vip /run/vip");
+    let said = root.sh("flock /run/vip/vip.pid dpkg --purge vip");
+    assert!(said.contains("If a static pod runs the agent"), "{said}");
     assert!(said.contains("/etc/vip and /var/lib/vip stay"), "{said}");
     assert!(root.holds("test -s /etc/vip/key"));
 
-    root.sh("rm -r /sys/fs/bpf && dpkg --install /mnt/newer.deb && mkdir -p /var/lib/vip");
+    root.sh("dpkg --install /mnt/newer.deb && mkdir -p /var/lib/vip");
     root.sh("dpkg --purge vip");
     for path in ["/etc/vip", "/var/lib/vip", "/run/vip"] {
         assert!(!root.holds(&format!("test -e {path}")), "{path} is left");
