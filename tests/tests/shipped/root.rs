@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use vip_tests::clock::until;
-use vip_tests::process::Process;
+use vip_tests::process::{Process, tail};
 
 use super::{outcome, run};
 
@@ -26,6 +26,9 @@ echo ready
 exec sleep infinity
 "#;
 
+/// dpkg asks for root's programs, which not every user's path has.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A copy of the machine's root directory, in which a test may change everything. It has a network
 /// of its own, too. Gone with this value.
 pub(crate) struct Root {
@@ -41,10 +44,10 @@ impl Root {
         unshare.args(["--mount", "--net", "--propagation", "private"]);
         unshare.args(["sh", "-c", MOUNT, "sh"]);
         unshare.arg(folder.path()).arg(mnt);
-        let log = folder.path().join("../vip-shipped-root.log");
+        let log = folder.path().join("log");
         let mut holder = Process::reporter("root", &mut unshare, &log).expect("starts");
         until("the root is mounted", Duration::from_secs(60), || {
-            anyhow::ensure!(holder.is_running(), "see {}", log.display());
+            anyhow::ensure!(holder.is_running(), "{}", tail(&log, 5));
             Ok((holder.line_count() > 0).then_some(()))
         })
         .expect("root may mount");
@@ -66,7 +69,15 @@ impl Root {
     pub(crate) fn command(&self, script: &str) -> Command {
         let mut command = self.enter();
         command.arg("chroot").arg(self.path("root"));
-        command.args(["env", "HOME=/root", "LC_ALL=C.UTF-8", "sh", "-ec", script]);
+        command.args([
+            "env",
+            "HOME=/root",
+            "LC_ALL=C.UTF-8",
+            PATH,
+            "sh",
+            "-ec",
+            script,
+        ]);
         command
     }
 
