@@ -59,7 +59,7 @@ pub(crate) struct Known {
     pub(crate) other_literals: BTreeSet<String>,
     /// Every word of code, comments left out.
     pub(crate) words: BTreeSet<String>,
-    /// Functions, types, constants and modules.
+    /// Functions, types, constants and modules; variables of the Ansible role.
     pub(crate) items: BTreeSet<String>,
 }
 
