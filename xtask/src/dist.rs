@@ -13,10 +13,7 @@ use crate::{image, install, sh};
 const FOLDER: &str = "target/dist";
 
 /// Folders of the repository that belong to it, and what their archives are called.
-const ARCHIVES: &[(&str, &str)] = &[
-    ("deploy/helm/vip", "helm"),
-    ("deploy/ansible/roles/vip", "ansible"),
-];
+const ARCHIVES: &[(&str, &str)] = &[("deploy/helm/vip", "helm"), ("deploy/ansible", "ansible")];
 
 /// Files of the repository that belong to it.
 const FILES: &[&str] = &[

@@ -21,11 +21,15 @@ const PLACE: &str = "target/reproducible";
 pub(crate) fn check(arguments: &[&str]) -> Result<()> {
     let place = sh::workspace().join(PLACE);
     apt::empty(&place)?;
+    // One commit, whatever happens to the branch meanwhile.
+    let mut git = sh::command("git");
+    let commit = sh::output(git.args(["rev-parse", "--verify", "HEAD"]));
+    let commit = commit.context("the sources are in no git repository")?;
     let mut digests = Vec::new();
     for (number, name) in FOLDERS.iter().enumerate() {
         let folder = place.join(name);
         let archive = place.join(format!("{number}.oci.tar"));
-        build(&folder, arguments, &archive)?;
+        build(&commit, &folder, arguments, &archive)?;
         let content = fs::read(&archive).context("read the image")?;
         let digest = image::hex(&content);
         println!("{digest}  {}", archive.display());
@@ -41,11 +45,14 @@ pub(crate) fn check(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Clones the commit into a folder, and builds the image there.
-fn build(folder: &Path, arguments: &[&str], archive: &Path) -> Result<()> {
+/// Clones the repository into a folder, and builds the image of the commit there.
+fn build(commit: &str, folder: &Path, arguments: &[&str], archive: &Path) -> Result<()> {
     let mut clone = sh::command("git");
     clone.args(["clone", "--quiet", "--no-hardlinks"]);
     sh::run(clone.arg(sh::workspace()).arg(folder))?;
+    let mut checkout = sh::command("git");
+    checkout.arg("-C").arg(folder);
+    sh::run(checkout.args(["checkout", "--quiet", "--detach", commit]))?;
     let mut cargo = sh::command("cargo");
     cargo
         .current_dir(folder)
