@@ -20,19 +20,19 @@ use oci_spec::image::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{build_ebpf, cargo, install, reproducible, sh};
+use crate::{build_ebpf, cargo, install, sh};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// For this architecture only [default: all]
     #[arg(long, value_enum)]
-    arch: Option<Architecture>,
+    pub(crate) arch: Option<Architecture>,
     /// Built as tests are, in less time
     #[arg(long)]
     dev: bool,
     /// Build the commit in two folders instead, and fail if the images differ
     #[arg(long, conflicts_with_all = ["dev", "output"])]
-    check_reproducible: bool,
+    pub(crate) check_reproducible: bool,
     /// Where the archive goes
     #[arg(long, value_name = "FILE", default_value = "target/dist/vip.oci.tar")]
     output: PathBuf,
@@ -156,10 +156,6 @@ const SOURCE: &str = "VIP_SOURCE";
 const REPOSITORY: &str = "localhost/vip";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.check_reproducible {
-        let arch = options.arch.map(|one| ["--arch", one.name()]);
-        return reproducible::check(arch.as_ref().map_or(&[], |words| words));
-    }
     let wanted = options
         .arch
         .map_or(Architecture::ALL.to_vec(), |one| vec![one]);

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Image(options) if options.check_reproducible => reproducible::check(options.arch),
         Task::Image(options) => image::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Dist => dist::run(),

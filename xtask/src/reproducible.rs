@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{apt, image, sh};
+use crate::image::{self, Architecture};
+use crate::{apt, sh};
 
 /// Where it is built: names of other lengths and depths.
 const FOLDERS: &[&str] = &["a", "another/folder with a longer name"];
@@ -13,12 +14,13 @@ const FOLDERS: &[&str] = &["a", "another/folder with a longer name"];
 /// Below `target`, where disks are large. Both archives stay there.
 const PLACE: &str = "target/reproducible";
 
-/// Builds the image of the commit in each folder, with these arguments, and compares what comes of
-/// it.
+/// Builds the image of the commit in each folder, for one architecture or all, and compares what
+/// comes of it.
 ///
 /// # Errors
 /// It cannot be built, or differs.
-pub(crate) fn check(arguments: &[&str]) -> Result<()> {
+pub(crate) fn check(arch: Option<Architecture>) -> Result<()> {
+    let arguments = arch.map_or(vec![], |one| vec!["--arch", one.name()]);
     let place = sh::workspace().join(PLACE);
     apt::empty(&place)?;
     // One commit, whatever happens to the branch meanwhile.
@@ -29,7 +31,7 @@ pub(crate) fn check(arguments: &[&str]) -> Result<()> {
     for (number, name) in FOLDERS.iter().enumerate() {
         let folder = place.join(name);
         let archive = place.join(format!("{number}.oci.tar"));
-        build(&commit, &folder, arguments, &archive)?;
+        build(&commit, &folder, &arguments, &archive)?;
         let content = fs::read(&archive).context("read the image")?;
         let digest = image::hex(&content);
         println!("{digest}  {}", archive.display());
