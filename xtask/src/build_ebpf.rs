@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::cargo::programs;
+use crate::cargo::{programs, remapped};
 use crate::{install, sh};
 
 #[derive(clap::Args)]
@@ -62,19 +62,21 @@ pub(crate) fn clippy() -> Result<()> {
 fn cargo(subcommand: &str, linker: &Path) -> Command {
     let arch = format!("--cfg=bpf_target_arch=\"{ARCH}\"");
     let linker = format!("-Clinker={}", linker.display());
-    let flags = [
+    let mut flags = vec![
         // Which registers `pt_regs` has; aya-ebpf wants to know.
-        &arch,
+        arch,
         // BTF is made from debug info.
-        "-Cdebuginfo=2",
-        &linker,
-        "-Clink-arg=--btf",
+        "-Cdebuginfo=2".to_owned(),
+        linker,
+        "-Clink-arg=--btf".to_owned(),
         // 32-bit arithmetic and jumps: every kernel we run on has them (5.1).
-        "-Ctarget-cpu=v3",
+        "-Ctarget-cpu=v3".to_owned(),
         // Headers are byte arrays and rarely aligned. Without this LLVM puts each word
         // together from bytes.
-        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
     ];
+    // BTF names source files.
+    flags.extend(remapped());
     let mut cargo = sh::command("cargo");
     cargo
         .arg(format!("+{}", install::NIGHTLY))
@@ -85,4 +87,36 @@ fn cargo(subcommand: &str, linker: &Path) -> Command {
         .env_remove("RUSTUP_TOOLCHAIN")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use super::*;
+
+    /// What is embedded in the agent, and so in the image. `cargo xtask image
+    /// --check-reproducible` shows the rest, in ten minutes.
+    #[test]
+    fn no_object_names_a_folder_of_this_machine() {
+        let home = env::var("HOME").expect("there is a home");
+        for name in ["vip", "bfd_port", "roster"] {
+            let path = sh::workspace().join(TARGET_DIR).join(name);
+            let object = fs::read(path.with_extension("o")).expect("cargo xtask build-ebpf");
+            let holds = |text: &str| {
+                object
+                    .windows(text.len())
+                    .any(|part| part == text.as_bytes())
+            };
+            // Files are named, for BTF, as they are in the repository.
+            assert!(holds("/vip/vip-ebpf/src/") || name != "vip");
+            for folder in [
+                sh::workspace().display().to_string(),
+                format!("{home}/.cargo/"),
+                format!("{home}/.rustup/"),
+            ] {
+                assert!(!holds(&folder), "{name} names {folder}");
+            }
+        }
+    }
 }

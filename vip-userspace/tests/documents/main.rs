@@ -25,7 +25,13 @@ fn root() -> PathBuf {
 fn documents() -> Vec<PathBuf> {
     let root = root();
     let mut found = Vec::new();
-    for folder in ["", "docs", "docs/internals"] {
+    for folder in [
+        "",
+        "docs",
+        "docs/internals",
+        "deploy/ansible",
+        "deploy/helm/vip",
+    ] {
         let entries = fs::read_dir(root.join(folder)).expect("a folder of the repository");
         let paths = entries.map(|entry| entry.expect("an entry").path());
         found.extend(paths.filter(|path| {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cargo::{self, Program};
 use crate::image::{self, Architecture};
-use crate::{build_ebpf, install, kernels, kubelet, kubernetes, netns, sh};
+use crate::{build_ebpf, install, kernels, kubelet, kubernetes, netns, package, sh};
 use background::{Ended, Lane, Step, idle};
 
 #[derive(clap::Args)]
@@ -88,6 +88,11 @@ impl Options {
     /// Whether the tests that run the container image are among those wanted.
     fn wants_image(&self) -> bool {
         matches!(self.suite, None | Some(Suite::Netns(_)))
+    }
+
+    /// Whether the tests of packages, chart and role are among those wanted.
+    fn wants_shipped(&self) -> bool {
+        matches!(self.suite, None | Some(Suite::Unit(_)))
     }
 
     /// Whether the tests of a program are among those wanted.
@@ -226,6 +231,9 @@ fn install_tools(options: &Options, builds_kubelet: bool) -> Result<()> {
     if options.wants_machines() {
         tools.extend(kernels::TOOLS);
     }
+    if options.wants_shipped() {
+        tools.extend(install::SHIPPED);
+    }
     if builds_kubelet {
         tools.extend(kubelet::TOOLS);
     }
@@ -261,7 +269,13 @@ fn prepare(options: &Options, programs: &[Program]) -> Result<Vec<OsString>> {
         let folder = kernels::aarch64::prepare()?;
         environment.push(sh::variable("VIP_TESTS_AARCH64", folder));
     }
-    if options.wants_image() {
+    if options.wants_shipped() {
+        environment.push(sh::variable("VIP_TESTS_PACKAGES", package::for_tests()?));
+        if let Some(folder) = install::wheels()? {
+            environment.push(sh::variable("VIP_TESTS_PYTHON", folder));
+        }
+    }
+    if options.wants_image() || options.wants_shipped() {
         environment.push(sh::variable("VIP_TESTS_IMAGE", image::for_tests()?));
     }
     Ok(environment)

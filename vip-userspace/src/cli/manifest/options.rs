@@ -29,6 +29,14 @@ pub(in crate::cli) struct Options {
     /// Print a systemd unit instead, for agents outside of Kubernetes
     #[arg(long, conflicts_with_all = ["image", "privileged", "config"])]
     pub(super) systemd: bool,
+    /// Where the unit finds this program
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/usr/local/bin/vip",
+        requires = "systemd"
+    )]
+    pub(super) binary: PathBuf,
     /// Write it to this file instead of printing it: whole or not at all
     #[arg(long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,

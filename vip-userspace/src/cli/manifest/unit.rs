@@ -5,17 +5,15 @@ use std::path::Path;
 use super::options::{Options, who_may_join};
 use crate::config::Config;
 
-/// Where the binary is to lie on the nodes, for the unit.
-const BINARY: &str = "/usr/local/bin/vip";
-
 pub(super) fn unit(options: &Options, config: &Config) -> String {
-    let mut command = BINARY.to_owned() + " run";
+    let binary = systemd_word(&options.binary.display().to_string());
+    let mut command = format!("{binary} run");
     for word in options.words() {
         command.push(' ');
         command += &systemd_word(&word);
     }
     let run_dir = config.run_dir.path().display().to_string();
-    let reload = format!("{BINARY} reload --run-dir {}", systemd_word(&run_dir));
+    let reload = format!("{binary} reload --run-dir {}", systemd_word(&run_dir));
     // systemd makes them below /run and /var/lib, and keeps them over restarts; others are the
     // agent's own.
     let below = |path: &Path, parent: &str| {
