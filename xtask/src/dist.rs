@@ -14,6 +14,8 @@ const FOLDER: &str = "target/dist";
 /// Files of the repository that belong to it.
 const FILES: &[&str] = &[
     "deploy/prometheus/alerts.yaml",
+    "deploy/prometheus/pod-monitor.yaml",
+    "deploy/prometheus/scrape.yaml",
     "deploy/grafana/vip.json",
     "deploy/cluster-api/control-plane.yaml",
     "LICENSE",
