@@ -18,6 +18,8 @@ const ARCHIVES: &[(&str, &str)] = &[("deploy/helm/vip", "helm"), ("deploy/ansibl
 /// Files of the repository that belong to it.
 const FILES: &[&str] = &[
     "deploy/prometheus/alerts.yaml",
+    "deploy/prometheus/pod-monitor.yaml",
+    "deploy/prometheus/scrape.yaml",
     "deploy/grafana/vip.json",
     "deploy/cluster-api/control-plane.yaml",
     "LICENSE",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::observed::ask;
+use super::observed::{ask, value};
 use vip_node::hooks::Hook;
 use vip_userspace::datapath::Mode;
 use vip_userspace::observe::event::Repair;
@@ -118,12 +118,14 @@ fn fight(cluster: &mut Cluster, timeline: &mut Timeline, outcome: &mut Outcome) 
             .any(|line| line.starts_with(&format!("[-]{fault}")) && line.contains(&id));
         outcome.promise(code == 503 && named, || format!("/readyz: {code} {ready}"));
         let (_, metrics) = ask(cluster, owner, "/metrics")?;
-        for line in [
-            format!("vip_hook_running{{hook=\"{fault}\"}} 0"),
-            format!("vip_fault{{fault=\"{fault}\"}} 1"),
+        for (metric, label, wanted) in [
+            ("vip_hook_running", "hook", 0.0),
+            ("vip_fault", "fault", 1.0),
         ] {
-            let said = metrics.lines().any(|there| there == line);
-            outcome.promise(said, || format!("/metrics lacks {line}"));
+            let found = value(&metrics, metric, &format!("{label}=\"{fault}\""));
+            outcome.promise(found == Some(wanted), || {
+                format!("{metric} of {fault}: {found:?}, not {wanted}")
+            });
         }
         // It gives up putting its own first, and says so once.
         std::thread::sleep(Duration::from_secs(6));

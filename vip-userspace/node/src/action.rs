@@ -315,6 +315,25 @@ pub enum Takeover {
     },
 }
 
+impl Takeover {
+    /// The codes of all causes.
+    pub const CAUSES: [&str; 5] = ["resumed", "no_owner", "resigned", "silent", "outranked"];
+
+    /// The cause, as a code for metrics.
+    #[must_use]
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::Resumed => "resumed",
+            Self::Nobody => "no_owner",
+            Self::From { why, .. } => match why {
+                Departure::Resigned => "resigned",
+                Departure::Silent => "silent",
+                Departure::Outranked => "outranked",
+            },
+        }
+    }
+}
+
 /// Why a node is not the owner any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Departure {
@@ -341,6 +360,31 @@ pub enum Loss {
     Fault(Fault),
     /// The agent ends.
     Shutdown,
+}
+
+impl Loss {
+    /// The codes of all causes.
+    pub const CAUSES: [&str; 6] = [
+        "started",
+        "outranked",
+        "handed_over",
+        "overslept",
+        "fault",
+        "shutdown",
+    ];
+
+    /// The cause, as a code for metrics.
+    #[must_use]
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Outranked(_) => "outranked",
+            Self::HandedOver(_) => "handed_over",
+            Self::Overslept => "overslept",
+            Self::Fault(_) => "fault",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// Why the VIP is not handed over.

@@ -15,6 +15,7 @@ mod members_file;
 mod memory;
 mod node_thread;
 pub mod notes;
+mod packet_counts;
 mod peer_channel;
 mod privileges;
 mod probes;
@@ -54,7 +55,7 @@ use crate::net::Nic;
 use crate::net::netlink::Netlink;
 use crate::observe::event::Event;
 use crate::observe::http::Server;
-use crate::observe::metrics::ProbeTimes;
+use crate::observe::metrics::Instruments;
 
 /// Runs the agent until a signal ends it.
 ///
@@ -73,8 +74,8 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
     }
     let locked = memory::lock();
     let netlink = Netlink::connect()?;
-    let probe_times = ProbeTimes::default();
-    let (server, questions) = Server::new(config.http, probe_times.clone());
+    let instruments = Instruments::default();
+    let (server, questions) = Server::new(config.http, instruments.clone());
     let mut http = Http { server, questions };
     let found = late::find_nic(&config, &netlink, &mut signals, &mut http).await?;
     let Some(Network { nic, lock }) = found else {
@@ -103,7 +104,7 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
         nic,
         netlink: netlink.clone(),
         keys: keys.map(Arc::new),
-        probe_times,
+        instruments,
         surveys,
         state_dir,
         probes,

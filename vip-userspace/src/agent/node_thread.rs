@@ -24,6 +24,7 @@ use vip_common::wire::bfd::{self, ControlPacket};
 use vip_common::wire::time::BootNanos;
 use vip_common::wire::vrrp::{self, Addresses, Advertisement, Centiseconds};
 
+use super::packet_counts::PacketCounts;
 use super::peer_channel::PeerChannel;
 use super::{privileges, realtime};
 use crate::clock::now;
@@ -34,9 +35,9 @@ use crate::net::echo::EchoSocket;
 use crate::net::vrrp::VrrpSocket;
 use crate::net::{Neighbours, WitnessSocket};
 use crate::random;
-use vip_node::bfd::{Refused, Session};
+use vip_node::bfd::Session;
 use vip_node::choice::Resort;
-use vip_node::election::{self, Sealed, State};
+use vip_node::election::{Sealed, State};
 use vip_node::envelope;
 use vip_node::health::{Origin, Server, Thresholds};
 use vip_node::hello::Instance;
@@ -160,8 +161,8 @@ pub(super) struct View {
     pub(super) nodes: Slots<NodeView>,
     /// By check: where new connections go.
     pub(super) resorts: Vec<Resort>,
-    /// What the thread has read.
-    pub(super) received: Received,
+    /// What the thread has read and sent.
+    pub(super) packets: PacketCounts,
 }
 
 /// A node of the cluster, this one or another.
@@ -176,37 +177,6 @@ pub(super) struct NodeView {
     pub(super) servers: Vec<Server>,
     /// Whether it answers ICMP echo, if that is known.
     pub(super) echo: Option<bool>,
-}
-
-/// Packets that the thread has taken from its sockets since it started.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Received {
-    bfd: u64,
-    /// BFD packets with a wrong authentication, by the reason's place in [`Refused::ALL`].
-    bfd_refused: [u64; Refused::ALL.len()],
-    vrrp: u64,
-    /// Advertisements of members that were not believed, by the reason's place in
-    /// [`election::Refused::ALL`].
-    adverts_refused: [u64; election::Refused::ALL.len()],
-    /// Sealed ones that no key of this node opens.
-    adverts_unopened: u64,
-    echo: u64,
-}
-
-impl Received {
-    /// What was refused, with the protocols' names and the reasons'.
-    pub(super) fn refused(self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let bfd = Refused::ALL.into_iter().zip(self.bfd_refused);
-        let adverts = election::Refused::ALL.into_iter().zip(self.adverts_refused);
-        bfd.map(|(why, count)| ("bfd", why.name(), count))
-            .chain(adverts.map(|(why, count)| ("vrrp", why.name(), count)))
-            .chain([("vrrp", "unopened", self.adverts_unopened)])
-    }
-
-    /// With the protocols' names.
-    pub(super) fn by_protocol(self) -> impl Iterator<Item = (&'static str, u64)> {
-        [("bfd", self.bfd), ("vrrp", self.vrrp), ("echo", self.echo)].into_iter()
-    }
 }
 
 /// A BFD session.
@@ -320,7 +290,7 @@ impl NodeThread {
             flooded_until: BootNanos::ZERO,
             echoes: 0,
             adverts: 0,
-            received: Received::default(),
+            packets: PacketCounts::default(),
         };
         let thread = std::thread::Builder::new()
             .name("vip-node".to_owned())
@@ -399,7 +369,7 @@ struct NodeLoop {
     echoes: u16,
     /// Number of the last sealed advertisement.
     adverts: u64,
-    received: Received,
+    packets: PacketCounts,
 }
 
 /// What has something to read, or an error to tell.
@@ -540,12 +510,13 @@ impl NodeLoop {
                 Ok(None) => return,
                 Err(error) => return self.tell(Notice::Failed("receive VRRP", error)),
             };
-            self.received.vrrp += 1;
+            self.packets.vrrp.received += 1;
             // RFC 9568, section 7.1: from one hop away, and here from a member.
             let Some(source) = self
                 .index(received.source)
                 .filter(|_| received.ttl == vrrp::TTL)
             else {
+                self.packets.vrrp.elsewhere += 1;
                 tracing::debug!(source = %received.source, ttl = received.ttl, "VRRP packet from elsewhere");
                 continue;
             };
@@ -559,7 +530,7 @@ impl NodeLoop {
                         (Some(sealed), &opened[..])
                     }
                     Err(error) => {
-                        self.received.adverts_unopened += 1;
+                        self.packets.adverts_unopened += 1;
                         tracing::debug!(source = %from, %error, "advertisement refused");
                         continue;
                     }
@@ -570,6 +541,7 @@ impl NodeLoop {
             let advert = match Advertisement::parse(payload, from, to) {
                 Ok(advert) => advert,
                 Err(error) => {
+                    self.packets.vrrp.malformed += 1;
                     tracing::debug!(source = %from, %error, "VRRP packet refused");
                     continue;
                 }
@@ -580,6 +552,7 @@ impl NodeLoop {
                     .advertised()
                     .any(|vip| advert.addresses.contains(vip));
             if !ours {
+                self.packets.adverts_of_others += 1;
                 tracing::debug!(source = %from, router_id = advert.router_id, "VRRP packet of another VIP");
                 continue;
             }
@@ -605,12 +578,13 @@ impl NodeLoop {
                 Ok(None) => return,
                 Err(error) => return self.tell(Notice::Failed("receive BFD", error)),
             };
-            self.received.bfd += 1;
+            self.packets.bfd.received += 1;
             // RFC 5881, section 5: from one hop away.
             let Some(source) = self
                 .index(received.source)
                 .filter(|_| received.ttl == bfd::TTL)
             else {
+                self.packets.bfd.elsewhere += 1;
                 tracing::debug!(source = %received.source, ttl = received.ttl, "BFD packet from elsewhere");
                 continue;
             };
@@ -621,6 +595,7 @@ impl NodeLoop {
                     self.node.on_input(came, input, &mut self.actions);
                 }
                 Err(error) => {
+                    self.packets.bfd.malformed += 1;
                     tracing::debug!(source = %received.source, %error, "BFD packet refused");
                 }
             }
@@ -631,7 +606,7 @@ impl NodeLoop {
         for _ in 0..BATCH {
             match self.sockets.echo.receive(buffer) {
                 Ok(Some((source, _))) => {
-                    self.received.echo += 1;
+                    self.packets.echo.received += 1;
                     if let Some(index) = self.index(source) {
                         self.node
                             .on_input(now(), Input::Echo(index), &mut self.actions);
@@ -810,21 +785,23 @@ impl NodeLoop {
                 } => self.advertise(to, priority, interval),
                 Action::SendBfd { to, packet } => {
                     if let (Some(bfd), Some(to)) = (&self.sockets.bfd, self.address(to)) {
-                        unsent("BFD", bfd.send(to, packet.emit(&mut packet_bytes)));
+                        let sent = bfd.send(to, packet.emit(&mut packet_bytes));
+                        self.packets.bfd.count_sent("BFD", sent);
                     }
                 }
                 Action::RefuseBfd { from, why } => {
-                    self.received.bfd_refused[why as usize] += 1;
+                    self.packets.bfd_refused[why as usize] += 1;
                     tracing::debug!(source = ?self.address(from), error = %why, "BFD packet refused");
                 }
                 Action::RefuseAdvert { from, why } => {
-                    self.received.adverts_refused[why as usize] += 1;
+                    self.packets.adverts_refused[why as usize] += 1;
                     tracing::debug!(source = ?self.address(from), error = %why, "VRRP packet refused");
                 }
                 Action::SendEcho(to) => {
                     self.echoes = self.echoes.wrapping_add(1);
                     if let Some(to) = self.address(to) {
-                        unsent("echo", self.sockets.echo.ask(to, self.echoes));
+                        let sent = self.sockets.echo.ask(to, self.echoes);
+                        self.packets.echo.count_sent("echo", sent);
                     }
                 }
                 Action::AskNeighbor(to) => {
@@ -930,7 +907,8 @@ impl NodeLoop {
         let mut bytes = [0; vrrp::MAX_LENGTH];
         let packet = advert.emit(&mut bytes, own, to);
         if self.config.keys.is_none() || self.config.interop {
-            unsent("VRRP", self.sockets.vrrp.send(to, packet));
+            let sent = self.sockets.vrrp.send(to, packet);
+            self.packets.vrrp.count_sent("VRRP", sent);
         }
         let (Some(keys), Ok(nonce)) = (&self.config.keys, random::bytes()) else {
             return;
@@ -941,7 +919,8 @@ impl NodeLoop {
             number: self.adverts,
         };
         if let Some(sealed) = envelope::wrap_advert(keys, nonce, own, sealed, packet) {
-            unsent("VRRP", self.sockets.vrrp.send(to, &sealed));
+            let sent = self.sockets.vrrp.send(to, &sealed);
+            self.packets.vrrp.count_sent("VRRP", sent);
         }
     }
 
@@ -972,7 +951,7 @@ impl NodeLoop {
                     .collect(),
                 echo: self.node.answers_echo(slot),
             }),
-            received: self.received,
+            packets: self.packets,
             resorts: checks
                 .clone()
                 .map(|check| self.node.resort(check))

@@ -379,6 +379,7 @@ mod tests {
             roster: 0,
             probe: "ready".to_owned(),
             rtt_ms: Some(1.5),
+            certificate_not_after: None,
             packets,
             bytes: packets * 100,
             connections: 1,

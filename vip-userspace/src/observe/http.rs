@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::event::Record;
-use super::metrics::{self, ProbeTimes};
+use super::metrics::{self, Instruments};
 use super::status::Status;
 use crate::config::Listen;
 use vip_node::Fault;
@@ -70,21 +70,24 @@ pub struct Server {
 
 struct State {
     questions: mpsc::Sender<Question>,
-    probes: ProbeTimes,
+    instruments: Instruments,
     connections: Semaphore,
 }
 
 impl Server {
     /// A server that does not listen yet, and never will without a place.
     #[must_use]
-    pub fn new(place: Option<Listen>, probes: ProbeTimes) -> (Self, mpsc::Receiver<Question>) {
+    pub fn new(
+        place: Option<Listen>,
+        instruments: Instruments,
+    ) -> (Self, mpsc::Receiver<Question>) {
         let (questions, asked) = mpsc::channel(16);
         let server = Self {
             place,
             listeners: Vec::new(),
             state: Arc::new(State {
                 questions,
-                probes,
+                instruments,
                 connections: Semaphore::new(CONNECTIONS),
             }),
         };
@@ -181,7 +184,7 @@ async fn answer(request: &Request<Incoming>, state: &State) -> Answer {
         "/metrics" => match status(state).await {
             Ok(status) => typed(
                 metrics::CONTENT_TYPE,
-                metrics::render(&status, &state.probes),
+                metrics::render(&status, &state.instruments),
             ),
             Err(error) => unavailable(&error),
         },
@@ -350,7 +353,8 @@ mod tests {
                 .and_then(|free| free.local_addr())
                 .expect("a free port")
                 .port();
-            let (mut server, _asked) = Server::new(Some(Listen::Node(port)), ProbeTimes::default());
+            let (mut server, _asked) =
+                Server::new(Some(Listen::Node(port)), Instruments::default());
             let hears = async |server: &Server, last: u8| {
                 let asked = TcpStream::connect((IpAddr::from([127, 0, 0, last]), port)).await;
                 if asked.is_ok() {
@@ -366,7 +370,7 @@ mod tests {
                 }
             }
             let place = Listen::At(([192, 0, 2, 11], port).into());
-            let (mut server, _asked) = Server::new(Some(place), ProbeTimes::default());
+            let (mut server, _asked) = Server::new(Some(place), Instruments::default());
             let error = server.listen([127, 0, 0, 1].into()).await;
             let text = error.expect_err("another node's").to_string();
             assert!(text.contains("no address of this node") && text.contains("node:PORT"));

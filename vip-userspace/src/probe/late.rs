@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::spawn;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::Answer;
+use super::answer::{Answer, Failed};
 
 /// How long an answer is waited for beyond the time-out.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ impl Late {
         address: IpAddr,
         start: Instant,
         timeout: Duration,
-        asking: impl Future<Output = Result<Answer, String>> + Send + 'static,
+        asking: impl Future<Output = Result<Answer, Failed>> + Send + 'static,
     ) {
         let mut entries = self.entries();
         let entry = entries.entry(address).or_default();
@@ -66,7 +66,7 @@ impl Late {
             let took = start.elapsed().as_secs_f64();
             let text = match answer {
                 Ok(Ok(Answer::Ready)) => format!("answered after {took:.1}s: ready"),
-                Ok(Ok(Answer::Unknown(said)) | Err(said)) => {
+                Ok(Ok(Answer::Unknown(said)) | Err(Failed { text: said, .. })) => {
                     format!("answered after {took:.1}s: {said}")
                 }
                 Err(_) => format!("an earlier one had no answer within {limit:?}"),

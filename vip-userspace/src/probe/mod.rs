@@ -3,11 +3,13 @@
 
 mod answer;
 mod credentials;
+mod expiry;
 mod insecure;
 mod late;
 pub mod proof;
 mod trust;
 
+pub use answer::Failure;
 pub use credentials::{Credentials, News};
 pub use trust::{Authority, Trust};
 
@@ -34,8 +36,9 @@ use vip_node::health::Probe;
 use vip_node::patience::Patience;
 
 use crate::clock::now;
-use answer::Answer;
+use answer::{Answer, Failed};
 use credentials::{Secret, Store};
+use expiry::Expiries;
 use late::Late;
 use trust::Verification;
 
@@ -75,12 +78,11 @@ pub struct Found {
     pub probe: Probe,
     /// From the first SYN to the answer, of a server that serves.
     pub rtt: Option<Duration>,
-}
-
-impl From<Probe> for Found {
-    fn from(probe: Probe) -> Self {
-        Self { probe, rtt: None }
-    }
+    /// Why the probe failed; `None` if the server serves.
+    pub failure: Option<Failure>,
+    /// Until when the certificate that the server showed last is valid, in seconds since 1970; `None`
+    /// while it has shown none.
+    pub certificate_not_after: Option<i64>,
 }
 
 /// Longest answer that is read, in bytes. `/readyz` lists its checks in about 2,000.
@@ -103,6 +105,7 @@ struct Asker {
     store: Option<Store>,
     /// The connection of the last probe.
     kept: Mutex<Option<Open>>,
+    expiries: Expiries,
 }
 
 /// An open connection to a server. Its task ends with it.
@@ -127,6 +130,7 @@ impl Prober {
             verification: Verification::new(settings.trust.clone()),
             store: settings.credentials.clone().map(Store::new),
             kept: Mutex::default(),
+            expiries: Expiries::default(),
             settings,
         };
         Self {
@@ -153,12 +157,16 @@ impl Prober {
         let connect = TcpStream::connect((address, port));
         let tcp = match timeout_at(deadline, connect).await {
             Ok(Ok(tcp)) => tcp,
-            Ok(Err(error)) if answered(&error) => return Probe::Refused.into(),
+            Ok(Err(error)) if answered(&error) => {
+                return self.failed(address, Failure::Refused, Probe::Refused);
+            }
             Ok(Err(error)) => {
-                return Probe::Silent(format!("no connection: {error}")).into();
+                let found = Probe::Silent(format!("no connection: {error}"));
+                return self.failed(address, Failure::Unreachable, found);
             }
             Err(_) => {
-                return Probe::Silent(format!("no answer within {timeout:?}")).into();
+                let found = Probe::Silent(format!("no answer within {timeout:?}"));
+                return self.failed(address, Failure::ConnectTimeout, found);
             }
         };
         let asker = Arc::clone(&self.asker);
@@ -183,7 +191,7 @@ impl Prober {
         &self,
         address: IpAddr,
         start: Instant,
-        asking: impl Future<Output = Result<Answer, String>> + Send + 'static,
+        asking: impl Future<Output = Result<Answer, Failed>> + Send + 'static,
     ) -> Found {
         let connected = now();
         let limit = self.asker.settings.timeout;
@@ -197,21 +205,31 @@ impl Prober {
                 reason = format!("{reason}; {late}");
             }
             self.late.wait(address, start, wait, asking);
-            return Probe::Hung { reason, connected }.into();
+            let found = Probe::Hung { reason, connected };
+            return self.failed(address, Failure::AnswerTimeout, found);
         };
         self.late.forget(address);
         let took = start.elapsed();
         self.patience(address, |patience| patience.on_answer(took));
-        match answer {
-            Ok(Answer::Ready) => Found {
-                probe: Probe::Ready,
-                rtt: Some(took),
-            },
-            Ok(Answer::Unknown(reason)) => Found {
-                probe: Probe::Unknown(reason),
-                rtt: Some(took),
-            },
-            Err(reason) => Probe::NotReady(reason).into(),
+        let probe = match answer {
+            Ok(Answer::Ready) => Probe::Ready,
+            Ok(Answer::Unknown(reason)) => Probe::Unknown(reason),
+            Err(Failed { why, text }) => return self.failed(address, why, Probe::NotReady(text)),
+        };
+        Found {
+            probe,
+            rtt: Some(took),
+            failure: None,
+            certificate_not_after: self.asker.expiries.of(address),
+        }
+    }
+
+    fn failed(&self, address: IpAddr, why: Failure, probe: Probe) -> Found {
+        Found {
+            probe,
+            rtt: None,
+            failure: Some(why),
+            certificate_not_after: self.asker.expiries.of(address),
         }
     }
 
@@ -235,7 +253,7 @@ impl Asker {
     }
 
     /// Over an open connection. The error says why the server is not ready.
-    async fn ask(&self, address: IpAddr, tcp: TcpStream) -> Result<Answer, String> {
+    async fn ask(&self, address: IpAddr, tcp: TcpStream) -> Result<Answer, Failed> {
         let path = match &self.settings.ask {
             Ask::Http(path) => Some(path),
             Ask::Tls => None,
@@ -251,16 +269,20 @@ impl Asker {
             Ok(config) => config,
             Err(reason) => {
                 // Whether it hangs can be seen all the same. It is told nothing.
-                let connector = TlsConnector::from(trust::unverified()?);
-                let _whatever = connector.connect(name, tcp).await;
-                return Err(reason);
+                let unverified = trust::unverified().map_err(|error| Failure::Ca.because(error))?;
+                let _whatever = TlsConnector::from(unverified).connect(name, tcp).await;
+                return Err(Failure::Ca.because(reason));
             }
         };
         let connector = TlsConnector::from(config);
         let tls = connector.connect(name, tcp).await.map_err(|error| {
             let how = self.verification.describe();
-            format!("TLS: {error} ({how})")
+            Failure::Tls.because(format!("TLS: {error} ({how})"))
         })?;
+        let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        if let Some(leaf) = shown.first() {
+            self.expiries.note(address, leaf);
+        }
         let Some(path) = path else {
             return Ok(Answer::Unknown("serves TLS".to_owned()));
         };
@@ -282,7 +304,7 @@ impl Asker {
     }
 
     /// Asks for a path. Leaves the connection open afterwards, if that is wanted.
-    async fn request(&self, address: IpAddr, path: &str, mut open: Open) -> Result<Answer, String> {
+    async fn request(&self, address: IpAddr, path: &str, mut open: Open) -> Result<Answer, Failed> {
         let (secret, _) = self.secret();
         let host = SocketAddr::new(address, self.settings.port);
         let mut request = Request::get(path)
@@ -293,7 +315,7 @@ impl Asker {
         }
         let request = request
             .body(Empty::<Bytes>::new())
-            .map_err(|error| format!("path {path:?}: {error}"))?;
+            .map_err(|error| Failure::Http.because(format!("path {path:?}: {error}")))?;
         let response = open
             .sender
             .send_request(request)
@@ -313,7 +335,7 @@ impl Asker {
                 });
                 Ok(Answer::Unknown(format!("{status} {how}")))
             }
-            _ => Err(refusal(status, &body.unwrap_or_default())),
+            _ => Err(Failure::Status.because(refusal(status, &body.unwrap_or_default()))),
         }
     }
 }
@@ -326,8 +348,8 @@ fn answered(error: &io::Error) -> bool {
     )
 }
 
-fn http_error(error: &hyper::Error) -> String {
-    format!("HTTP: {error}")
+fn http_error(error: &hyper::Error) -> Failed {
+    Failure::Http.because(format!("HTTP: {error}"))
 }
 
 /// The whole answer; `None` if it is too long, or breaks off.

@@ -36,8 +36,11 @@ impl Authority {
 
     /// Settings of a server whose certificate holds for `name`.
     fn server(&self, name: &str) -> Arc<ServerConfig> {
+        self.server_with(CertificateParams::new([name.to_owned()]).unwrap())
+    }
+
+    fn server_with(&self, params: CertificateParams) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -119,7 +122,17 @@ fn trusting(authority: &Authority, port: u16) -> (Prober, TempDir) {
 
 fn reason(result: Found) -> String {
     match result.probe {
-        Probe::NotReady(reason) => reason,
+        Probe::NotReady(reason) => {
+            let text = reason.as_str();
+            let why = match () {
+                () if text.contains("CA file") => Failure::Ca,
+                () if text.starts_with("TLS: ") => Failure::Tls,
+                () if text.starts_with("HTTP: ") => Failure::Http,
+                () => Failure::Status,
+            };
+            assert_eq!(result.failure, Some(why), "{reason}");
+            reason
+        }
         other => panic!("expected NotReady, got {other:?}"),
     }
 }
@@ -133,9 +146,16 @@ fn unknown(result: Found) -> String {
 
 fn hung(result: Found) -> String {
     match result.probe {
-        Probe::Hung { reason, .. } => reason,
+        Probe::Hung { reason, .. } => {
+            assert_eq!(result.failure, Some(Failure::AnswerTimeout));
+            reason
+        }
         other => panic!("expected Hung, got {other:?}"),
     }
+}
+
+fn failure(result: Found) -> (Probe, Option<Failure>) {
+    (result.probe, result.failure)
 }
 
 #[tokio::test]
@@ -150,6 +170,24 @@ async fn status_200_is_ready() {
             "{result:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_end_of_a_servers_certificate_is_known_from_the_first_answer_on() {
+    let authority = Authority::new();
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2191, 5, 17);
+    let end = params.not_after.unix_timestamp();
+    let port = serve(authority.server_with(params), 503, "").await;
+    let (prober, _folder) = trusting(&authority, port);
+    for _ in 0..2 {
+        let found = prober.probe(LOCALHOST.into()).await;
+        assert_eq!(found.certificate_not_after, Some(end), "{found:?}");
+        assert_eq!(found.failure, Some(Failure::Status));
+    }
+    // It is known of this server alone.
+    let other = prober.probe(IpAddr::from([127, 0, 0, 2])).await;
+    assert_eq!(other.certificate_not_after, None);
 }
 
 #[tokio::test]
@@ -243,9 +281,15 @@ async fn a_closed_port_is_refused_with_and_without_a_ca_file() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let (with, _folder) = trusting(&Authority::new(), port);
-    assert_eq!(with.probe(LOCALHOST.into()).await, Probe::Refused.into());
+    assert_eq!(
+        failure(with.probe(LOCALHOST.into()).await),
+        (Probe::Refused, Some(Failure::Refused))
+    );
     let without = prober(port, TIMEOUT, Trust::Ca("/nonexistent/ca.crt".into()));
-    assert_eq!(without.probe(LOCALHOST.into()).await, Probe::Refused.into());
+    assert_eq!(
+        failure(without.probe(LOCALHOST.into()).await),
+        (Probe::Refused, Some(Failure::Refused))
+    );
 }
 
 #[tokio::test]
@@ -356,7 +400,10 @@ async fn a_connection_that_is_kept_open_is_used_again_until_the_server_closes_it
     assert!(prober.probe(LOCALHOST.into()).await.rtt.is_some());
     for _ in 0..3 {
         let found = prober.probe_again(LOCALHOST.into()).await;
-        assert_eq!(found, Probe::Ready.into());
+        assert_eq!(
+            (found.probe, found.rtt, found.failure),
+            (Probe::Ready, None, None)
+        );
     }
     assert_eq!(open.load(std::sync::atomic::Ordering::Relaxed), 1);
     // It hangs: the connection is given up, and the next probe makes a new one.
@@ -396,7 +443,7 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
         let result = prober(6443, TIMEOUT, Trust::Insecure)
             .probe(IpAddr::from([192, 0, 2, 1]))
             .await;
-        let Probe::Silent(reason) = result.probe else {
+        let (Probe::Silent(reason), Some(Failure::Unreachable)) = failure(result.clone()) else {
             panic!("expected Silent, got {result:?}");
         };
         assert!(reason.contains("unreachable"), "{reason}");
@@ -410,7 +457,8 @@ fn a_node_that_nothing_leads_to_or_that_says_nothing_is_silent() {
             .probe(VIP.into())
             .await;
         let reason = "no answer within 300ms".to_owned();
-        assert_eq!(result.probe, Probe::Silent(reason));
+        let wanted = (Probe::Silent(reason), Some(Failure::ConnectTimeout));
+        assert_eq!(failure(result), wanted);
     });
 }
 

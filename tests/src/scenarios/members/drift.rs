@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use vip_node::alarm::Kind;
 
-use super::super::observed::ask;
+use super::super::observed::{ask, value};
 use super::super::steps::{another_than, others_than};
 use super::{has_served, promise_members};
 use crate::agent::{Status, cleanup};
@@ -117,6 +117,10 @@ fn promise_told(outcome: &mut Outcome, cluster: &Cluster, node: usize, odd: usiz
     )?;
     let (_, metrics) = ask(cluster, node, "/metrics")?;
     let verdict = format!("{about}: has another configuration");
+    let alarms = value(&metrics, "vip_alarms", "alarm=\"differs\"");
+    outcome.promise(alarms == Some(1.0), || {
+        format!("{}: vip_alarms is {alarms:?}", cluster.name(node))
+    });
     for (wanted, text) in [
         (INTERVAL, &events),
         (ALLOW, &events),
@@ -126,7 +130,6 @@ fn promise_told(outcome: &mut Outcome, cluster: &Cluster, node: usize, odd: usiz
         ("degraded: ", &status),
         (&verdict, &status),
         ("exit 3", &status),
-        ("vip_alarms{alarm=\"differs\"} 1", &metrics),
     ] {
         outcome.promise(text.contains(wanted), || {
             format!("{}: no {wanted:?} in {text}", cluster.name(node))

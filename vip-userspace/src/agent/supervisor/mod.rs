@@ -64,7 +64,7 @@ use crate::net::netlink::Netlink;
 use crate::net::{Neighbours, Nic};
 use crate::observe::event::{Event, Record, Repair};
 use crate::observe::journal::Journal;
-use crate::observe::metrics::ProbeTimes;
+use crate::observe::metrics::Instruments;
 use crate::observe::summary::Summary;
 use vip_node::Input;
 use vip_node::election::State;
@@ -128,7 +128,7 @@ pub(super) struct Supervisor {
     sampled: BootNanos,
     journal: Journal,
     state_dir: StateDir,
-    probe_times: ProbeTimes,
+    instruments: Instruments,
     /// What is wrong with the credentials for health checks.
     credentials_trouble: Option<String>,
     /// Length of the longest accept queue of this node's servers.

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     /// By check: why its server counts as one that hangs.
     pub(super) hangs: Vec<Option<Hanging>>,
     pub(super) rtt: Option<Duration>,
+    /// Until when its API server's certificate is valid, in seconds since 1970.
+    pub(super) certificate_not_after: Option<i64>,
     /// Its counters when rates were last computed.
     pub(super) counted: BackendCounters,
     pub(super) rates: Rates,
@@ -62,6 +64,7 @@ impl Peer {
             probes: vec![None; checks],
             hangs: vec![None; checks],
             rtt: None,
+            certificate_not_after: None,
             counted: BackendCounters::default(),
             rates: Rates::default(),
             agent: Agent::default(),

@@ -40,13 +40,12 @@ impl Supervisor {
         if peer.address != probed.address {
             return None;
         }
-        if let Some(rtt) = probed.found.rtt {
-            if check == CheckIndex::API {
-                peer.rtt = Some(rtt);
-            }
-            let port = self.config.checks[check.get()].port;
-            self.probe_times.note(&peer.name, port, rtt);
+        if check == CheckIndex::API {
+            peer.rtt = probed.found.rtt.or(peer.rtt);
+            peer.certificate_not_after = probed.found.certificate_not_after;
         }
+        let port = self.config.checks[check.get()].port;
+        self.instruments.note_probe(&peer.name, port, &probed.found);
         if own
             && probed.connected
             && !matches!(probed.found.probe, Probe::Refused | Probe::Silent(_))

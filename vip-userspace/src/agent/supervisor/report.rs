@@ -49,6 +49,7 @@ impl Supervisor {
             Report::Backup(loss) => {
                 self.state = State::Backup;
                 self.since = now();
+                self.instruments.note_loss(loss);
                 Event::became_backup(self.lost(loss))
             }
             Report::Owner { owner, before } => {
@@ -155,6 +156,7 @@ impl Supervisor {
         self.since = now();
         self.segment.another_owns = false;
         self.takeovers += 1;
+        self.instruments.note_takeover(takeover);
         match takeover {
             Takeover::Resumed => {
                 let cause = "the agent here before this one owned the VIP a moment ago";

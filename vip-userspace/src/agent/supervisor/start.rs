@@ -37,7 +37,7 @@ use crate::net::netlink::Netlink;
 use crate::net::{Nic, port_macs};
 use crate::observe::event::Event;
 use crate::observe::journal::Journal;
-use crate::observe::metrics::ProbeTimes;
+use crate::observe::metrics::Instruments;
 use vip_node::election::State;
 use vip_node::health::Hang;
 use vip_node::hooks::Hook;
@@ -54,7 +54,7 @@ pub(in crate::agent) struct Start<'a> {
     pub(in crate::agent) netlink: Netlink,
     /// Those that the agents of the cluster share.
     pub(in crate::agent) keys: Option<Arc<KeyRing>>,
-    pub(in crate::agent) probe_times: ProbeTimes,
+    pub(in crate::agent) instruments: Instruments,
     /// Where surveys of the segment end.
     pub(in crate::agent) surveys: mpsc::Sender<Found>,
     pub(in crate::agent) state_dir: StateDir,
@@ -196,7 +196,7 @@ impl Start<'_> {
             sampled: now,
             journal,
             state_dir: self.state_dir,
-            probe_times: self.probe_times,
+            instruments: self.instruments,
             credentials_trouble: None,
             longest_queue,
             connections: Connections::default(),

@@ -52,6 +52,7 @@ impl Supervisor {
         let mut status = Status {
             verdict: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: option_env!("VIP_COMMIT").map(str::to_owned),
             vip: self.config.vip().endpoint(),
             services: self.services(view),
             credentials_trouble: self.credentials_trouble.clone(),
@@ -101,7 +102,9 @@ impl Supervisor {
             membership: Some(self.membership()),
             rosters: Some(self.roster_status()),
             refused: refused(view),
-            received: self.received(view),
+            received: by_protocol(view.packets.received().chain([("neighbour", self.heard)])),
+            sent: by_protocol(view.packets.sent()),
+            unsent: by_protocol(view.packets.unsent()),
             hooks: self.hooks.describe(),
             settings: self.other_nics.settings(),
             other_nics: self.other_nics.hindrances(),
@@ -162,6 +165,7 @@ impl Supervisor {
                 peer.last_probe(CheckIndex::API).to_owned()
             },
             rtt_ms: peer.rtt.map(millis),
+            certificate_not_after: peer.certificate_not_after,
             packets: counters.packets(),
             bytes: counters.bytes,
             connections: counters.syns,
@@ -185,14 +189,6 @@ impl Supervisor {
         }
     }
 
-    fn received(&self, view: &View) -> BTreeMap<String, u64> {
-        let received = view.received.by_protocol();
-        received
-            .chain([("neighbour", self.heard)])
-            .map(|(protocol, packets)| (protocol.to_owned(), packets))
-            .collect()
-    }
-
     fn services(&self, view: &View) -> Vec<status::Service> {
         let usable = |check: CheckIndex| {
             let usable = view.masks.for_new_connections(check.raw());
@@ -214,8 +210,14 @@ impl Supervisor {
     }
 }
 
+fn by_protocol(counts: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    counts
+        .map(|(protocol, packets)| (protocol.to_owned(), packets))
+        .collect()
+}
+
 fn refused(view: &View) -> Vec<status::Refused> {
-    let refused = view.received.refused();
+    let refused = view.packets.refused();
     refused
         .map(|(protocol, reason, packets)| status::Refused {
             protocol: protocol.to_owned(),

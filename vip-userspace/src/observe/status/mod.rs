@@ -31,6 +31,9 @@ pub struct Status {
     pub verdict: String,
     /// Version of the agent.
     pub version: String,
+    /// The commit that it was built from; `None` if that is not known.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// Address and port of the API.
     pub vip: SocketAddr,
     /// All that is served, that among it.
@@ -93,7 +96,13 @@ pub struct Status {
     /// `vrrp`, `echo`, `neighbour` (ARP and Neighbour Discovery).
     #[serde(default)]
     pub received: BTreeMap<String, u64>,
-    /// Packets of members' addresses among them that were not believed.
+    /// Packets that it has sent, by protocol.
+    #[serde(default)]
+    pub sent: BTreeMap<String, u64>,
+    /// Those that the kernel refused to send.
+    #[serde(default)]
+    pub unsent: BTreeMap<String, u64>,
+    /// Packets that were received and refused.
     #[serde(default)]
     pub refused: Vec<Refused>,
     /// Whether each of the programs runs, as its effects show.
@@ -153,7 +162,7 @@ pub struct Xdp {
     pub adopted: bool,
 }
 
-/// Packets that were not believed, for one reason.
+/// Packets that were refused, for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refused {
     /// `bfd` or `vrrp`.
@@ -369,6 +378,10 @@ pub struct Node {
     pub probe: String,
     /// Duration of the last probe that was answered.
     pub rtt_ms: Option<f64>,
+    /// Until when its API server's certificate is valid, in seconds since 1970; `None` before its
+    /// first TLS handshake with the node that was asked.
+    #[serde(default)]
+    pub certificate_not_after: Option<i64>,
     /// Frames that this node sent there, or kept if it is this node.
     pub packets: u64,
     /// Their bytes.

@@ -1,5 +1,10 @@
+use std::time::Duration;
+
 use super::*;
-use crate::observe::metrics::{self, ProbeTimes};
+use crate::observe::metrics::tests::render_steady;
+use crate::observe::metrics::{self, Instruments};
+use crate::probe::Found;
+use vip_node::health::Probe;
 
 /// A status in which everything is there. All but `fault_codes` was written by the last version
 /// without types.
@@ -84,11 +89,26 @@ fn codes_are_named_alike_in_json_and_metrics() {
 
 #[test]
 fn metrics_keep_their_form() {
-    let text = metrics::render(&golden(), &ProbeTimes::default());
+    let instruments = Instruments::default();
+    let found = Found {
+        probe: Probe::Ready,
+        rtt: Some(Duration::from_millis(3)),
+        failure: None,
+        certificate_not_after: None,
+    };
+    instruments.note_probe("cp1", 6443, &found);
+    let text = render_steady(&golden(), &instruments);
     compare("golden.metrics", &text, METRICS);
-    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
-        let name = line.split(' ').nth(2).expect("a name");
-        assert!(metrics::NAMES.contains(&name), "{name}");
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut written: Vec<_> = types.filter_map(|line| line.split(' ').next()).collect();
+    let process = |name: &str| name.starts_with("process_");
+    let mut known: Vec<_> = metrics::names().filter(|name| !process(name)).collect();
+    written.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(written, known, "the golden status has all metrics");
+    let series = text.lines().filter(|line| !line.starts_with('#'));
+    for line in series {
+        assert!(line.contains("{vip=\"10.0.0.10:6443\""), "{line}");
     }
 }
 

@@ -1,218 +1,39 @@
-//! `/metrics`, in the Prometheus text format: all that [`Status`] says, and how long probes take.
-//!
-//! Names and units follow Prometheus' conventions: base units, `_total` for what only grows, one
-//! meaning a name. What packets did is counted in the kernel, and goes on over restarts of the
-//! agent; the rest begins anew with it, as counters of processes do.
+//! The table of the metrics that come from the [`Status`].
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::time::Duration;
 
-use prometheus::core::Collector as _;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{HistogramOpts, HistogramVec, TextEncoder};
-
+use super::family::{
+    Family, Member, counter, gauge, one, per_agent, per_name, per_node, per_roster, per_session,
+    seconds,
+};
+use crate::observe::status::{Node, Status};
 use vip_node::Fault;
 use vip_node::alarm::Kind;
 use vip_node::bfd;
 use vip_node::election::State;
 use vip_node::hooks::Running;
 
-use super::status::{Bfd, Node, Rosters, Status, Told};
-
-/// Content type of the text (version 0.0.4 of the format).
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// How long probes take, by node and port.
-#[derive(Clone, Debug)]
-pub struct ProbeTimes(HistogramVec);
-
-/// The histogram's name.
-const PROBE_TIMES: &str = "vip_probe_duration_seconds";
-
-/// Upper bounds in seconds. A server nearby answers `/readyz` in a few milliseconds; the default
-/// time-out is a second.
-const PROBE_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
-
-impl Default for ProbeTimes {
-    fn default() -> Self {
-        let options = HistogramOpts::new(
-            PROBE_TIMES,
-            "Time from connecting to a server to its answer to a health probe.",
-        );
-        let options = options.buckets(PROBE_BUCKETS.to_vec());
-        Self(HistogramVec::new(options, &["node", "port"]).expect("name and labels are valid"))
-    }
-}
-
-impl ProbeTimes {
-    /// A probe was answered.
-    pub fn note(&self, node: &str, port: u16, time: Duration) {
-        let labels = [node, &port.to_string()];
-        self.0
-            .with_label_values(&labels)
-            .observe(time.as_secs_f64());
-    }
-}
-
-/// All metrics as text.
-#[must_use]
-pub fn render(status: &Status, probes: &ProbeTimes) -> String {
-    let mut families: Vec<_> = FAMILIES.iter().map(|family| family.of(status)).collect();
-    families.extend(probes.0.collect());
-    // The encoder takes a family without members for an error.
-    families.retain(|family| !family.get_metric().is_empty());
-    let text = TextEncoder::new().encode_to_string(&families);
-    text.expect("names are valid and no family is empty")
-}
-
-/// A member of a family: its labels, which are pairs of name and value, and its value.
-struct Member<'a> {
-    labels: Vec<(&'static str, Cow<'a, str>)>,
-    value: f64,
-}
-
-impl<'a> Member<'a> {
-    fn new<const N: usize>(
-        labels: [(&'static str, impl Into<Cow<'a, str>>); N],
-        value: impl Value,
-    ) -> Self {
-        let labels = labels.map(|(name, value)| (name, value.into()));
-        Self {
-            labels: labels.into(),
-            value: value.number(),
-        }
-    }
-}
-
-/// A figure that Prometheus, which knows 64-bit floats only, can have.
-trait Value {
-    fn number(self) -> f64;
-}
-
-impl Value for f64 {
-    fn number(self) -> f64 {
-        self
-    }
-}
-
-impl Value for u64 {
-    fn number(self) -> f64 {
-        self as f64
-    }
-}
-
-impl Value for bool {
-    fn number(self) -> f64 {
-        f64::from(u8::from(self))
-    }
-}
-
-/// The only member of a family without labels.
-fn one<'a>(value: impl Value) -> Vec<Member<'a>> {
-    vec![Member {
-        labels: vec![],
-        value: value.number(),
-    }]
-}
-
-/// A member for each node of which there is something to tell.
-fn per_node<V: Value>(status: &Status, value: fn(&Node) -> Option<V>) -> Vec<Member<'_>> {
-    let nodes = status.nodes.iter();
-    nodes
-        .filter_map(|node| Some(Member::new([("node", &node.name)], value(node)?)))
-        .collect()
-}
-
-/// The same for each agent that has told something.
-fn per_agent<V: Value>(status: &Status, value: fn(&Told) -> Option<V>) -> Vec<Member<'_>> {
-    let nodes = status.nodes.iter();
-    nodes
-        .filter_map(|node| {
-            let value = value(node.told.as_ref()?)?;
-            Some(Member::new([("node", &node.name)], value))
-        })
-        .collect()
-}
-
-/// The same for each BFD session.
-fn per_session<V: Value>(status: &Status, value: fn(&Bfd) -> Option<V>) -> Vec<Member<'_>> {
-    let nodes = status.nodes.iter();
-    nodes
-        .filter_map(|node| {
-            let value = value(node.bfd.as_ref()?)?;
-            Some(Member::new([("node", &node.name)], value))
-        })
-        .collect()
-}
-
-/// The only member of a family about rosters.
-fn per_roster<V: Value>(status: &Status, value: fn(&Rosters) -> V) -> Vec<Member<'_>> {
-    let rosters = status.rosters.iter();
-    rosters.flat_map(|rosters| one(value(rosters))).collect()
-}
-
-/// A member for each entry, with its name as the label.
-fn per_name<'a>(label: &'static str, counts: &'a BTreeMap<String, u64>) -> Vec<Member<'a>> {
-    let counts = counts.iter();
-    counts
-        .map(|(name, count)| Member::new([(label, name)], *count))
-        .collect()
-}
-
-fn seconds(millis: f64) -> f64 {
-    millis / 1000.0
-}
-
-/// A family of metrics.
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    members: fn(&Status) -> Vec<Member<'_>>,
-}
-
-const fn gauge(
-    name: &'static str,
-    help: &'static str,
-    members: fn(&Status) -> Vec<Member<'_>>,
-) -> Family {
-    Family {
-        name,
-        help,
-        kind: MetricType::GAUGE,
-        members,
-    }
-}
-
-const fn counter(
-    name: &'static str,
-    help: &'static str,
-    members: fn(&Status) -> Vec<Member<'_>>,
-) -> Family {
-    Family {
-        kind: MetricType::COUNTER,
-        ..gauge(name, help, members)
-    }
-}
-
-/// The names of all metrics.
-pub const NAMES: [&str; FAMILIES.len() + 1] = {
-    let mut names = [PROBE_TIMES; FAMILIES.len() + 1];
-    let mut row = 0;
-    while row < FAMILIES.len() {
-        names[row] = FAMILIES[row].name;
-        row += 1;
-    }
-    names
-};
-
-/// The table: all metrics but the histogram of probes.
-const FAMILIES: &[Family] = &[
+/// The table: a row for each metric.
+pub(super) const FAMILIES: &[Family] = &[
     gauge(
         "vip_build_info",
-        "Version of the agent; always 1.",
-        |status| vec![Member::new([("version", &status.version)], 1.0)],
+        "Version of the agent, and the commit that it was built from, if that is known; always 1.",
+        |status| {
+            let commit = status.commit.as_deref().unwrap_or_default();
+            let labels = [("version", status.version.as_str()), ("commit", commit)];
+            vec![Member::new(labels, 1.0)]
+        },
+    ),
+    gauge(
+        "vip_configuration_info",
+        "Digest of the settings that must be the same on all nodes; agents of one version whose settings \
+         agree have the same; always 1.",
+        |status| {
+            let own = status.nodes.iter().filter(|node| node.own);
+            let told = own.filter_map(|node| node.told.as_ref()?.configuration.as_deref());
+            told.map(|digest| Member::new([("digest", digest)], 1.0))
+                .collect()
+        },
     ),
     gauge("vip_owner", "Whether this node owns the VIP.", |status| {
         one(status.state == State::Active)
@@ -245,26 +66,6 @@ const FAMILIES: &[Family] = &[
         "vip_answer_lease_remaining_seconds",
         "For how much longer this node answers for the VIP if its agent hangs now.",
         |status| one(seconds(status.answer_lease_remaining_ms as f64)),
-    ),
-    counter(
-        "vip_transitions_total",
-        "Changes of this node's part.",
-        |status| {
-            let changes = |(state, event): (State, &str)| {
-                let count = status.events.get(event).copied().unwrap_or(0);
-                Member::new([("to", state.name())], count)
-            };
-            TRANSITIONS.map(changes).into()
-        },
-    ),
-    gauge(
-        "vip_failover_duration_seconds",
-        "From the last sign of life of the owner before to the moment at which this node last took \
-         over.",
-        |status| {
-            let last = status.last_failover_ms.into_iter();
-            last.flat_map(|millis| one(seconds(millis))).collect()
-        },
     ),
     gauge(
         "vip_fault",
@@ -310,11 +111,27 @@ const FAMILIES: &[Family] = &[
          among them.",
         |status| per_name("protocol", &status.received),
     ),
+    counter(
+        "vip_sent_packets_total",
+        "Packets that the agent has sent, by protocol.",
+        |status| per_name("protocol", &status.sent),
+    ),
+    counter(
+        "vip_unsent_packets_total",
+        "Packets that the kernel has refused to send, by protocol.",
+        |status| per_name("protocol", &status.unsent),
+    ),
     gauge(
         "vip_healthy",
         "Whether nothing is wrong with the cluster, as far as this node knows: the verdict of `vip \
          status`.",
         |status| one(status.problems().is_empty()),
+    ),
+    gauge(
+        "vip_members",
+        "Members of the cluster, this node among them, by what this node knows of them. Each member is \
+         in one state.",
+        members,
     ),
     gauge(
         "vip_member_confirmed",
@@ -363,6 +180,15 @@ const FAMILIES: &[Family] = &[
         "vip_member_open_connections",
         "Connections to the VIPs that the node's servers have open, as its agent tells.",
         |status| per_agent(status, |told| told.open_connections.map(u64::from)),
+    ),
+    gauge(
+        "vip_open_connections",
+        "Connections to the VIPs that this node's servers have open.",
+        |status| {
+            let own = status.nodes.iter().filter(|node| node.own);
+            let open = own.filter_map(|node| node.told.as_ref()?.open_connections);
+            open.flat_map(|open| one(u64::from(open))).collect()
+        },
     ),
     counter(
         "vip_hellos_total",
@@ -433,7 +259,7 @@ const FAMILIES: &[Family] = &[
     ),
     counter(
         "vip_refused_packets_total",
-        "Packets of members' addresses that were not believed, by protocol and reason.",
+        "Packets that the agent has read and refused, by protocol and reason.",
         |status| {
             let refused = status.refused.iter();
             refused
@@ -493,6 +319,16 @@ const FAMILIES: &[Family] = &[
         "vip_backend_draining",
         "Whether a node was drained by its operator.",
         |status| per_node(status, |node| Some(node.draining)),
+    ),
+    gauge(
+        "vip_backend_certificate_expiry_timestamp_seconds",
+        "Until when the certificate is valid that the API server on a node showed to the last health \
+         probe, in seconds since 1970; there is none before the first TLS handshake.",
+        |status| {
+            per_node(status, |node| {
+                node.certificate_not_after.map(|end| end as f64)
+            })
+        },
     ),
     counter(
         "vip_backend_packets_total",
@@ -564,12 +400,6 @@ const FAMILIES: &[Family] = &[
     ),
 ];
 
-/// The states that a node comes to with these events.
-const TRANSITIONS: [(State, &str); 2] = [
-    (State::Active, "became_owner"),
-    (State::Backup, "became_backup"),
-];
-
 /// A member for each service and node.
 fn services(status: &Status) -> Vec<Member<'_>> {
     let mut members = Vec::new();
@@ -585,6 +415,35 @@ fn services(status: &Status) -> Vec<Member<'_>> {
     members
 }
 
+/// What a node knows of a member; of these, the first that holds.
+const MEMBER_STATES: [&str; 6] = ["gone", "away", "no_agent", "unconfirmed", "drained", "up"];
+
+fn member_state(node: &Node) -> &'static str {
+    // Without BFD, nothing but hellos says whether there is an agent.
+    let agent = match &node.bfd {
+        Some(session) => session.state == bfd::State::Up,
+        None => node.own || node.told.is_some(),
+    };
+    match () {
+        () if node.gone => "gone",
+        () if !node.alive && !node.own => "away",
+        () if !agent => "no_agent",
+        () if !node.confirmed => "unconfirmed",
+        () if node.draining => "drained",
+        () => "up",
+    }
+}
+
+/// How many members there are in each state.
+fn members(status: &Status) -> Vec<Member<'_>> {
+    let count = |state: &'static str| {
+        let nodes = status.nodes.iter();
+        let count = nodes.filter(|node| member_state(node) == state).count();
+        Member::new([("state", state)], count as u64)
+    };
+    MEMBER_STATES.map(count).into()
+}
+
 fn xdp(status: &Status) -> Vec<Member<'_>> {
     let (mode, egress) = (status.xdp.mode.name(), status.xdp.egress.name());
     let labels = [
@@ -593,58 +452,4 @@ fn xdp(status: &Status) -> Vec<Member<'_>> {
         ("egress", egress),
     ];
     vec![Member::new(labels, 1.0)]
-}
-
-impl Family {
-    fn of(&self, status: &Status) -> MetricFamily {
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.help.to_owned());
-        family.set_field_type(self.kind);
-        let members = (self.members)(status).into_iter();
-        family.set_metric(members.map(|member| self.metric(member)).collect());
-        family
-    }
-
-    fn metric(&self, member: Member<'_>) -> Metric {
-        let pairs = member.labels.into_iter().map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value.into_owned());
-            pair
-        });
-        let mut metric = Metric::from_label(pairs.collect());
-        if self.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(member.value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(member.value);
-            metric.set_gauge(gauge);
-        }
-        metric
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::event;
-
-    #[test]
-    fn every_metric_has_one_row_with_a_name_of_ours_and_a_sentence() {
-        let mut names = NAMES;
-        names.sort_unstable();
-        assert!(names.windows(2).all(|two| two[0] != two[1]));
-        for family in FAMILIES {
-            assert!(family.name.starts_with("vip_"), "{}", family.name);
-            assert!(family.help.ends_with('.'), "{}", family.name);
-            let counts = family.kind == MetricType::COUNTER;
-            assert_eq!(family.name.ends_with("_total"), counts, "{}", family.name);
-        }
-        for (_, event) in TRANSITIONS {
-            assert!(event::NAMES.contains(&event), "{event}");
-        }
-    }
 }
