@@ -12,6 +12,7 @@ const FOREIGN: &str = "
     --control-plane-endpoint --anonymous-auth --cpu-features --kernel --keep --disable-port-security
     BPF_PROG_TEST_RUN BPF_F_XDP_HAS_FRAGS BPF_F_BEFORE TC_ACT_OK XDP_PASS XDP_TX OP_EXP1
     IFLA_EVENT RLIMIT_MEMLOCK CAP_SYS_NICE SYS_NICE IPC_LOCK
+    NO_COLOR CLICOLOR_FORCE
 ";
 
 /// What is wrong with the name in a code span; `before` is the text before it.
