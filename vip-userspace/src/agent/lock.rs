@@ -52,7 +52,7 @@ fn is_at(path: &Path, inode: u64) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("`vip run` is running already, as process {pid} ({path}): stop it first")]
+    #[error("an agent runs here already, as process {pid} ({path}): stop it first")]
     Held {
         /// Its process ID, as the file says.
         pid: String,

@@ -1,6 +1,7 @@
 //! `vip man`: the manual pages, from what `--help` says.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -162,15 +163,18 @@ fn write(
     Ok(path)
 }
 
-fn page(command: &Command, name: &str, names: &[String]) -> std::io::Result<Vec<u8>> {
+fn page(command: &Command, name: &str, names: &[String]) -> io::Result<Vec<u8>> {
     let title = page_name(name);
-    let man = Man::new(command.clone().disable_help_subcommand(true))
-        .title(title.to_uppercase())
-        .section("1")
-        .source(concat!("vip ", env!("CARGO_PKG_VERSION")))
-        .manual("vip");
+    let man = Man::new(command.clone().disable_help_subcommand(true));
     let mut text = Vec::new();
-    man.render_title(&mut text)?;
+    // By hand: `Man` leaves the date out, and so moves what follows it. A date would make each build
+    // another one.
+    writeln!(
+        text,
+        r#".TH {} 1 "" "vip {}" "vip""#,
+        title.to_uppercase(),
+        env!("CARGO_PKG_VERSION")
+    )?;
     let mut head = Roff::new();
     let about = command.get_about().map(ToString::to_string);
     let about = about.unwrap_or_default();

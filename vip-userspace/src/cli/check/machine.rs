@@ -30,6 +30,11 @@ fn kernel() -> Vec<Finding> {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
+    if !nix::unistd::geteuid().is_root() {
+        let text = format!("Linux {release} tells only root what it takes");
+        let found = finding(Grade::Failure, "kernel", text).code("not_root");
+        return vec![found.remedy("run `vip check` as root, or with --config-only")];
+    }
     match Features::probe() {
         Ok(features) => kernel_findings(&release, features),
         Err(error) => vec![

@@ -9,7 +9,12 @@ pub(super) fn holder(port: u16) -> Option<String> {
     let inodes = inodes(port);
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut processes = processes.map(|entry| entry.path());
-    let process = processes.find(|process| has_socket(process, &inodes))?;
+    // `self` and the like are names of processes that have a number, too.
+    let is_number = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.iter().all(u8::is_ascii_digit)
+    };
+    let process = processes.find(|process| is_number(process) && has_socket(process, &inodes))?;
     let name = fs::read_to_string(process.join("comm")).ok()?;
     let pid = process.file_name()?.to_string_lossy().into_owned();
     Some(format!("{} (process {pid})", name.trim()))
