@@ -240,6 +240,36 @@ mod tests {
     }
 
     #[test]
+    fn a_holder_that_was_killed_is_waited_for_and_one_that_runs_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run_dir = RunDir::from(directory.path());
+        // As an agent does, it has the lock for as long as it is a process.
+        let mut holder = std::process::Command::new("flock")
+            .arg("--no-fork")
+            .arg(run_dir.lock())
+            .args(["sleep", "600"])
+            .spawn()
+            .expect("util-linux is there");
+        while Lock::look(&run_dir).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        fs::write(run_dir.lock(), format!("{}\n", holder.id())).expect("writable");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        let take = || runtime.block_on(Lock::take_after_end(&run_dir));
+        let refused = take().expect_err("it runs").to_string();
+        assert!(
+            refused.contains(&format!("process {} ", holder.id())),
+            "{refused}"
+        );
+        holder.kill().expect("it runs");
+        drop(take().expect("it is gone, or ending"));
+        holder.wait().expect("it has ended");
+    }
+
+    #[test]
     fn a_process_that_ends_is_known_by_its_state_and_its_flags() {
         let stat = |state: &str, flags: u64| {
             format!("812 (vip) run) {state} 1 812 812 0 -1 {flags} 0 0 0 0")

@@ -17,6 +17,7 @@ use crate::agent::state;
 use crate::observe::event::{NAMES, Record, Severity};
 use crate::observe::journal;
 use crate::run_dir::{EVENTS, RunDir};
+use crate::words::nearest;
 
 /// Between looks at the file with `--follow`.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -102,11 +103,12 @@ fn refuse_unknown(names: &[String]) -> Result<(), BadInput> {
     let Some(name) = names.iter().find(|name| !NAMES.contains(&name.as_str())) else {
         return Ok(());
     };
-    let distance = |known: &&&str| strsim::osa_distance(name, known);
-    let nearest = NAMES.iter().min_by_key(distance).unwrap_or(&"");
-    Err(BadInput(format!(
-        "--event {name}: no event has this name; did you mean {nearest}?"
-    )))
+    let advice = match nearest(name, NAMES.iter().copied()) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "`vip events -o wide` shows names".to_owned(),
+    };
+    let message = format!("--event {name}: no event has this name; {advice}");
+    Err(BadInput(message))
 }
 
 /// Reads the journal. `None`: there is none yet, which is no error for who waits for events.

@@ -169,12 +169,8 @@ fn page(command: &Command, name: &str, names: &[String]) -> io::Result<Vec<u8>> 
     let mut text = Vec::new();
     // By hand: `Man` leaves the date out, and so moves what follows it. A date would make each build
     // another one.
-    writeln!(
-        text,
-        r#".TH {} 1 "" "vip {}" "vip""#,
-        title.to_uppercase(),
-        env!("CARGO_PKG_VERSION")
-    )?;
+    let (title_there, version) = (title.to_uppercase(), env!("CARGO_PKG_VERSION"));
+    writeln!(text, r#".TH {title_there} 1 "" "vip {version}" "vip""#)?;
     let mut head = Roff::new();
     let about = command.get_about().map(ToString::to_string);
     let about = about.unwrap_or_default();

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::fault::{Fault, Faults, Place};
 use super::given::Given;
 use super::kind::{Arity, Kind, boolean};
+use crate::words::nearest;
 
 /// The texts of flags, by their names with dashes.
 pub(super) type FlagTexts = BTreeMap<&'static str, OsString>;
@@ -206,7 +207,7 @@ impl<'a> Table<'a> {
                 faults.add(Fault::new(key.span(), message));
                 continue;
             }
-            let fault = match nearest(name, known) {
+            let fault = match nearest(name, known.iter().copied()) {
                 Some(meant) => {
                     let message = format!("{what}; did you mean `{meant}`?");
                     Fault::new(key.span(), message).of_misspelt(meant)
@@ -421,17 +422,6 @@ fn both<A, B>(a: Result<A, Faults>, b: Result<B, Faults>) -> Result<(A, B), Faul
         (Some(a), Some(b)) => Ok((a, b)),
         _ => Err(faults),
     }
-}
-
-/// The name that was probably meant: one that some letters less, more or exchanged make of this.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    /// One letter in so many may be wrong.
-    const LETTERS: usize = 3;
-    let distances = known
-        .iter()
-        .map(|known| (strsim::osa_distance(name, known), *known));
-    let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= (name.len() / LETTERS).max(1)).then_some(nearest)
 }
 
 /// A field that is no key, made when the keys have been read.
