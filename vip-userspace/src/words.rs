@@ -11,9 +11,28 @@ where
     format!("{number} {words}")
 }
 
+/// The word that was probably meant: one that some letters less, more or exchanged make of this.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// One letter in so many may be wrong.
+    const LETTERS: usize = 3;
+    let distances = known.map(|known| (strsim::osa_distance(word, known), known));
+    let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (word.len() / LETTERS).max(1)).then_some(nearest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_typing_error_has_a_nearest_word_and_another_word_has_none() {
+        let meant = |word| nearest(word, ["vip", "vrrp", "priority"].into_iter());
+        assert_eq!(
+            ["vpi", "vrpp", "priorty"].map(meant),
+            ["vip", "vrrp", "priority"].map(Some)
+        );
+        assert_eq!(["zzz", "buckets", ""].map(meant), [None; 3]);
+    }
 
     #[test]
     fn one_is_counted_otherwise() {

@@ -74,7 +74,7 @@ async fn wait(
     http: &mut Http,
     mut why: NetError,
 ) -> anyhow::Result<Option<Network>> {
-    let lock = Lock::take(&config.run_dir)?;
+    let lock = Lock::take_after_end(&config.run_dir).await?;
     let socket = listen(&config.run_dir)?;
     let (requests, mut asked) = mpsc::channel(16);
     // No NIC has this number, so links, addresses and nothing else are told of.

@@ -87,7 +87,7 @@ pub async fn run(config: Config, source: Source, keys: Option<KeyRing>) -> anyho
     refuse_taken(&config, &nic, &netlink).await?;
     let mut lock = match lock {
         Some(lock) => lock,
-        None => lock::Lock::take(&config.run_dir)?,
+        None => lock::Lock::take_after_end(&config.run_dir).await?,
     };
     let state_dir = StateDir::take(&config)?;
     let is_first = traces::are_none(&config.datapath.bpffs, &config.run_dir);

@@ -1,5 +1,6 @@
 //! `vip cleanup`. It goes on to its end whatever becomes of what it prints.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,11 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     }
 
     let how = if dry_run { How::List } else { How::Remove };
-    let tell: traces::Tell<'_> = &|text| tell(text);
+    let told = Cell::new(false);
+    let tell: traces::Tell<'_> = &|text| {
+        told.set(true);
+        tell(text);
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -77,6 +82,9 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     ours.extend(notes::files(&run_dir));
     ours.extend(last);
     remove_directory(how, tell, run_dir.path(), &ours)?;
+    if !told.get() {
+        tell(format_args!("nothing of an agent is on this machine"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

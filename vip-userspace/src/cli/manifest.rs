@@ -18,7 +18,8 @@ pub(super) use self::options::Options;
 use self::pod::pod;
 use self::unit::unit;
 use super::error::BadInput;
-use super::output::print;
+use super::output::{complain, print};
+use super::quorum;
 use crate::config::{Config, Flags, Listen};
 use crate::files;
 use crate::probe::Trust;
@@ -30,6 +31,9 @@ pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
     };
     let config = flags.into_config()?;
     check(&options, &config)?;
+    if let Some(hint) = quorum::hint(config.nodes.len()) {
+        complain(hint);
+    }
     let text = if options.config {
         file(&options, &config)
     } else if options.systemd {
@@ -115,7 +119,7 @@ fn check(options: &Options, config: &Config) -> Result<(), BadInput> {
     if let Some(path) = paths(config).into_iter().find(|path| path.is_relative()) {
         let path = path.display();
         return bad(&format!(
-            "{path}: must be an absolute path, since the agent does not run in this directory"
+            "`{path}` is not an absolute path; begin it with /, since the agent does not run in this directory"
         ));
     }
     if options.binary.is_relative() || options.binary.to_str().is_none() {

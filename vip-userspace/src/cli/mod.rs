@@ -5,31 +5,36 @@ mod cleanup;
 mod drain;
 mod error;
 mod events;
+mod exit;
 mod forget;
 mod handover;
 mod key;
 mod leave;
+mod man;
 mod manifest;
 mod open;
 mod output;
+mod quorum;
 mod reload;
 mod run;
 mod status;
 mod top;
+mod version;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use self::error::is_input;
+use self::exit::Exit;
 use self::output::Unprinted;
 use crate::config::{self, Flags};
 use crate::run_dir::RunDir;
 
 /// One stable address for the Kubernetes API on bare metal.
 #[derive(Parser)]
-#[command(name = "vip", version, about, arg_required_else_help = true)]
+#[command(name = "vip", version = version::VERSION, about, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -86,15 +91,8 @@ enum Command {
     },
     /// Print the last events of this node, with their causes, also while no agent runs
     Events {
-        /// Go on printing what happens
-        #[arg(long, short)]
-        follow: bool,
-        /// Print JSON, one object a line
-        #[arg(long)]
-        json: bool,
-        /// The state directory [default: the one the agent has noted, or /var/lib/vip]
-        #[arg(long, value_name = "DIR")]
-        state_dir: Option<std::path::PathBuf>,
+        #[command(flatten)]
+        options: events::Options,
         #[command(flatten)]
         agent: Agent,
     },
@@ -143,9 +141,6 @@ enum Command {
         agent: Agent,
     },
     /// Let the agent read its configuration again and apply what can change while it runs
-    ///
-    /// Exit codes: 0 if the configuration is good, though some of it may wait for the next start of the
-    /// agent (standard error says what); 2 if it is bad, and nothing has changed.
     Reload {
         #[command(flatten)]
         agent: Agent,
@@ -153,7 +148,7 @@ enum Command {
     /// Check the configuration and this machine, without changing anything
     Check {
         #[command(flatten)]
-        config: Flags,
+        options: check::Options,
     },
     /// Print a static pod, a systemd unit or a configuration file, the same for all nodes
     Manifest {
@@ -170,18 +165,47 @@ enum Command {
         #[command(flatten)]
         config: Flags,
     },
+    /// Print the version, the commit, and what this machine's kernel offers
+    Version {
+        #[command(flatten)]
+        output: output::Output,
+    },
     /// Print a completion script for a shell
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages: vip.1, vip-status.1 and so on
+    Man {
+        /// The directory to write them to; it is made if it is not there
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+    },
 }
 
-/// Runs the command. Exit code 2: the input is wrong, and nothing was changed. 1: anything
-/// else went wrong.
+/// The command line, with the exit statuses of each command in its help.
+fn with_statuses() -> clap::Command {
+    let mut command = Cli::command().after_help(exit::help(""));
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|one| one.get_name().to_owned())
+        .collect();
+    for name in names {
+        let statuses = exit::help(&name);
+        command = command.mut_subcommand(&name, |one| {
+            let more = one.get_after_help().map(|more| format!("{more}\n\n"));
+            one.after_help(more.unwrap_or_default() + &statuses)
+        });
+    }
+    command
+}
+
+/// Runs the command, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let matches = with_statuses().get_matches();
+    let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match command {
         Command::Run {
             config,
             log,
@@ -198,12 +222,7 @@ pub fn main() -> ExitCode {
             status::run(&agent.run_dir, output, exit_code, wait)
         }
         Command::Top { agent } => top::run(&agent.run_dir),
-        Command::Events {
-            follow,
-            json,
-            state_dir,
-            agent,
-        } => events::run(&agent.run_dir, state_dir.as_deref(), follow, json),
+        Command::Events { options, agent } => events::run(&agent.run_dir, &options),
         Command::Handover { to, agent } => handover::run(&agent.run_dir, to),
         Command::Drain { options, agent } => drain::drain(&agent.run_dir, &options),
         Command::Undrain { node, agent } => drain::undrain(&agent.run_dir, &node),
@@ -214,10 +233,12 @@ pub fn main() -> ExitCode {
         } => leave::run(&agent.run_dir, timeout, force),
         Command::Forget { node, agent } => forget::run(&agent.run_dir, node),
         Command::Reload { agent } => reload::run(&agent.run_dir),
-        Command::Check { config } => check::run(config),
+        Command::Check { options } => check::run(options),
         Command::Manifest { options } => manifest::run(options),
         Command::Key(options) => key::run(&options),
         Command::Cleanup { dry_run, config } => cleanup::run(config, dry_run),
+        Command::Version { output } => version::run(output),
+        Command::Man { output } => man::run(Cli::command(), &output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "vip", &mut script);
@@ -231,12 +252,12 @@ pub fn main() -> ExitCode {
         // A command that only prints has nothing more to do.
         Err(error) if error.downcast_ref().is_some_and(Unprinted::is_unread) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(format_args!("{error:#}"));
-            if is_input(&error) {
-                ExitCode::from(2)
-            } else {
-                ExitCode::FAILURE
-            }
+            output::complain(error::explain(&error));
+            let exit = match error::is_input(&error) {
+                true => Exit::BadInput,
+                false => Exit::Failed,
+            };
+            exit.into()
         }
     }
 }

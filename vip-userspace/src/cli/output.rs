@@ -94,7 +94,11 @@ pub(super) fn tell(text: impl Display) {
     let _unread = print_line(text);
 }
 
-/// Prints a line on standard error. If that is closed, there is nowhere to complain.
+/// Prints text on standard error, each line with the name of the program. If that is closed, there is
+/// nowhere to complain.
 pub(super) fn complain(text: impl Display) {
-    let _unread = writeln!(anstream::stderr().lock(), "vip: {text}");
+    let mut out = anstream::stderr().lock();
+    for line in text.to_string().lines() {
+        let _unread = writeln!(out, "vip: {line}");
+    }
 }

@@ -11,8 +11,7 @@ use crate::config::{Flags, Source};
 use crate::key_file;
 
 pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_new(log)
-        .map_err(|error| BadInput(format!("--log {log}: {error}; try `info` or `debug`")))?;
+    let filter = filter(log)?;
     let (config, source) = Source::read(flags)?;
     let keys = config.key_file.as_deref().map(key_file::keys).transpose()?;
     if !nix::unistd::geteuid().is_root() {
@@ -36,4 +35,52 @@ pub(super) fn run(flags: Flags, log: &str, json: bool) -> anyhow::Result<ExitCod
         .context("cannot start the runtime")?;
     runtime.block_on(agent::run(config, source, keys))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `--log` says. `tracing` takes any word that is no level for the name of a part, and then logs
+/// nothing at all: one that is no part of this program is refused.
+fn filter(log: &str) -> Result<EnvFilter, BadInput> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let bad = |why: &str| {
+        let levels = LEVELS.join(", ");
+        BadInput(format!(
+            "--log {log}: {why}; write a level ({levels}), or one for a part, like vip=debug"
+        ))
+    };
+    for word in log.split(',').map(str::trim) {
+        let (part, level) = word.split_once('=').map_or(("vip", word), |pair| pair);
+        let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+        if !part.contains('[') && !is_level(level) && !word.starts_with("vip") {
+            return Err(bad(&format!("`{level}` is no level")));
+        }
+    }
+    EnvFilter::try_new(log).map_err(|error| bad(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for good in [
+            "info",
+            "DEBUG",
+            "off",
+            "info,vip=debug",
+            "vip_node=trace",
+            "hyper=warn",
+        ] {
+            filter(good).expect(good);
+        }
+        for (bad, word) in [
+            ("inf", "`inf`"),
+            ("", "``"),
+            ("info,hyper=wran", "`wran`"),
+            ("vip=loud", "level"),
+        ] {
+            let why = filter(bad).expect_err(bad).to_string();
+            assert!(why.contains(word) && why.contains("debug, trace"), "{why}");
+        }
+    }
 }

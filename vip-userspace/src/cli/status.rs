@@ -4,13 +4,11 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::exit::Exit;
 use super::output::{Format, Output, json, print, yaml};
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
-
-/// The exit status for a cluster that is degraded.
-const DEGRADED: u8 = 3;
 
 /// Between looks, while it waits.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,7 +39,7 @@ pub(super) fn run(
     }
     let degraded = !status.problems().is_empty();
     Ok(if degraded && (exit_code || wait.is_some()) {
-        ExitCode::from(DEGRADED)
+        Exit::Degraded.into()
     } else {
         ExitCode::SUCCESS
     })

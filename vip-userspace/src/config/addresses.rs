@@ -12,6 +12,17 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
+    if let Some(length) = length
+        && length.len() > 1
+        && length.bytes().all(|byte| byte.is_ascii_digit())
+        && length.starts_with('0')
+    {
+        let length = length.trim_start_matches('0');
+        let length = if length.is_empty() { "0" } else { length };
+        return Err(format!(
+            "`{text}` has a prefix length that begins with 0; write {address}/{length}"
+        ));
+    }
     let address: IpAddr = address.parse().map_err(|_| malformed())?;
     let whole = if address.is_ipv4() { 32 } else { 128 };
     let prefix_len: u8 = match length {

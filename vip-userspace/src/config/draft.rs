@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use toml::de::DeTable;
-use vip_common::abi::{CheckIndex, MAX_ALLOWED, MAX_BACKENDS, MAX_CHECKS, MAX_PORTS, MAX_VIPS};
+use vip_common::abi::{CheckIndex, MAX_ALLOWED, MAX_CHECKS, MAX_PORTS};
 
 use super::entries::ServiceKeys;
-use super::fault::{Fault, Place, Placed, Source};
-use super::key::{FlagTexts, Said, Table};
+use super::fault::{Fault, Faults, Place, Placed, Source};
+use super::key::{FlagTexts, Group, Said, Table};
 use super::keys::{Cluster, Config, Form, Http, Own, Probing, Section, said, sections};
-use super::types::{Check, CheckKind, Listen, Network, Node, OwnNode, Service, Vip};
+use super::types::{Check, CheckKind, Listen, Network, OwnNode, Service, Vip};
 use crate::probe::{Ask, Credentials, Trust};
 
 /// All that was said, each value checked by itself.
@@ -29,22 +29,51 @@ impl Draft {
         source: &Source<'_>,
         flags: &FlagTexts,
         only_flags: bool,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Faults> {
         let values = DeTable::parse(source.text).map_err(|error| {
             let span = error.span().unwrap_or_default();
             Fault::new(span, error.message().replace('\n', ", "))
         })?;
         let root = Table::root(values.get_ref(), flags, only_flags);
-        refuse_unknown(root)?;
-        Ok(Self {
-            config: root.read()?,
-            own: root.section("members")?.read()?,
-            probing: root.section("health")?.read()?,
-            http: root.section("http")?.read()?,
-            // The last: that a key is missing is only said when those that are there are right.
-            cluster: root.read()?,
-            said: said(root, source.text)?,
-        })
+        let mut faults = Faults::default();
+        faults.keep(refuse_unknown(root));
+        let cluster: Option<Cluster> = faults.keep(root.read());
+        let config: Option<Config> = faults.keep(root.read());
+        let own: Option<Own> = faults.keep(section(root, "members"));
+        let probing: Option<Probing> = faults.keep(section(root, "health"));
+        let http: Option<Http> = faults.keep(section(root, "http"));
+        // Keys that were read are also compared with each other, whatever is wrong with others.
+        if let Some(cluster) = &cluster {
+            faults.keep(check_vips(cluster));
+            if let Some(own) = &own {
+                faults.keep(check_members(cluster, own));
+            }
+        }
+        if let Some(probing) = &probing {
+            faults.keep(probing.proofs());
+            faults.keep(probing.ask());
+        }
+        if let (Some(cluster), Some(probing)) = (&cluster, &probing)
+            && let Some((vips, checks)) = faults.keep(served(cluster, probing))
+            && let Some(http) = &http
+        {
+            faults.keep(http.settle(&vips, &checks));
+        }
+        match (cluster, own, probing, http, config) {
+            (Some(cluster), Some(own), Some(probing), Some(http), Some(config)) => {
+                let said = said(root, source.text);
+                let said = faults.keep(said).unwrap_or_default();
+                faults.or(Self {
+                    cluster,
+                    own,
+                    probing,
+                    http,
+                    config,
+                    said,
+                })
+            }
+            _ => Err(faults),
+        }
     }
 
     /// What each key says.
@@ -52,8 +81,11 @@ impl Draft {
         &self.said
     }
 
-    /// Checks that all fits together.
-    pub(super) fn finish(self) -> Result<Config, Fault> {
+    /// The configuration that it makes.
+    ///
+    /// # Errors
+    /// None that [`read`](Self::read) has not found.
+    pub(super) fn finish(self) -> Result<Config, Faults> {
         let Self {
             cluster,
             own,
@@ -62,16 +94,7 @@ impl Draft {
             mut config,
             said: _,
         } = self;
-        match &cluster.nodes {
-            Some(nodes) => {
-                check_nodes(nodes)?;
-                refuse_beside_nodes(&cluster, &own)?;
-            }
-            None => check_own(&cluster, &own)?,
-        }
-        check_vips(&cluster)?;
-        config.health.tls = probing.trust()?;
-        config.health.credentials = probing.credentials(&config.health.tls)?;
+        (config.health.tls, config.health.credentials) = probing.proofs()?;
         let (vips, checks) = served(&cluster, &probing)?;
         config.http = http.settle(&vips, &checks)?;
         config.vips = vips;
@@ -92,23 +115,42 @@ impl Draft {
     }
 }
 
+/// A group of a table in the file.
+fn section<G: Group>(root: Table<'_>, name: &'static str) -> Result<G, Faults> {
+    root.section(name)?.read()
+}
+
 /// No keys are in the file but those that are declared.
-fn refuse_unknown(root: Table<'_>) -> Result<(), Fault> {
+fn refuse_unknown(root: Table<'_>) -> Result<(), Faults> {
     let sections = sections();
     let of = |form| sections.iter().filter(move |section| section.form == form);
     let mut known: Vec<_> = of(Form::Top).flat_map(Section::names).collect();
     known.extend(of(Form::Table).map(|section| section.name));
-    root.refuse_all_but(&known)?;
+    let elsewhere = |key: &str| {
+        let mut places = of(Form::Table).filter(|section| section.names().contains(&key));
+        let first = places.next()?.name;
+        Some(places.fold(format!("[{first}]"), |all, section| {
+            format!("{all} and [{}]", section.name)
+        }))
+    };
+    let at_top = |key: &str| {
+        let is_one = of(Form::Top).any(|section| section.names().contains(&key));
+        is_one.then(|| "the top of the file, above all tables".to_owned())
+    };
+    let mut faults = Faults::default();
+    faults.keep(root.refuse_all_but(&known, elsewhere));
     for section in of(Form::Table) {
-        root.section(section.name)?
-            .refuse_all_but(&section.names())?;
+        if let Some(table) = faults.keep(root.section(section.name)) {
+            let anywhere = |key: &str| at_top(key).or_else(|| elsewhere(key));
+            faults.keep(table.refuse_all_but(&section.names(), anywhere));
+        }
     }
-    Ok(())
+    faults.or(())
 }
 
 impl Http {
     /// The place to listen, if there is one. A flag switches it on.
-    fn settle(self, vips: &[Vip], checks: &[Check]) -> Result<Option<Listen>, Fault> {
+    fn settle(&self, vips: &[Vip], checks: &[Check]) -> Result<Option<Listen>, Fault> {
         let Placed {
             value: listen,
             place,
@@ -131,6 +173,13 @@ impl Http {
 }
 
 impl Probing {
+    /// How servers prove their identity, and how the agent does.
+    fn proofs(&self) -> Result<(Trust, Option<Credentials>), Fault> {
+        let trust = self.trust()?;
+        let credentials = self.credentials(&trust)?;
+        Ok((trust, credentials))
+    }
+
     /// How servers prove their identity. A flag wins over the other key in the file.
     fn trust(&self) -> Result<Trust, Fault> {
         let insecure = &self.insecure;
@@ -249,31 +298,12 @@ impl Terms {
     }
 }
 
-/// Checks the VIPs by themselves and against the nodes.
-fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
+/// Checks the VIPs against the nodes.
+fn check_vips(cluster: &Cluster) -> Result<(), Faults> {
     let Cluster {
         vip: vips, nodes, ..
     } = cluster;
-    let last = vips.last().map_or(Place::File(0), |vip| vip.place);
-    if vips.len() > MAX_VIPS {
-        let message = format!(
-            "{} VIPs: at most {MAX_VIPS} are possible; leave some out",
-            vips.len()
-        );
-        return Err(Fault::new(last, message));
-    }
-    for (index, vip) in vips.iter().enumerate() {
-        let address = vip.value.ip();
-        if vips[..index]
-            .iter()
-            .any(|other| other.value.ip() == address)
-        {
-            let message = format!(
-                "VIP {address} is listed twice; remove one, and add ports under `[[services]]`"
-            );
-            return Err(Fault::new(vip.place, message));
-        }
-    }
+    let mut faults = Faults::default();
     for node in nodes.iter().flat_map(|nodes| &nodes.value) {
         let own = [Some(node.value.address), node.value.other_address];
         let mut own = own.into_iter().flatten();
@@ -281,11 +311,11 @@ fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
             let message = format!(
                 "node {address} is the VIP; list the nodes' own addresses, or choose a VIP that no node has"
             );
-            return Err(Fault::new(node.place, message));
+            faults.add(Fault::new(node.place, message));
         }
     }
     let Some(first) = nodes.as_ref().and_then(|nodes| nodes.value.first()) else {
-        return Ok(());
+        return faults.or(());
     };
     let is_ipv4 = first.value.address.is_ipv4();
     if !vips.iter().any(|vip| vip.value.is_ipv4() == is_ipv4) {
@@ -297,13 +327,22 @@ fn check_vips(cluster: &Cluster) -> Result<(), Fault> {
         let message = format!(
             "the nodes' addresses are of {ours}, and no VIP is; add one, or list the nodes by their addresses of {theirs}"
         );
-        return Err(Fault::new(last, message));
+        let last = vips.last().map_or(Place::File(0), |vip| vip.place);
+        faults.add(Fault::new(last, message));
     }
-    Ok(())
+    faults.or(())
+}
+
+/// Checks what is said of this node and of others against the list of nodes, or the lack of one.
+fn check_members(cluster: &Cluster, own: &Own) -> Result<(), Faults> {
+    match cluster.nodes {
+        Some(_) => refuse_beside_nodes(cluster, own),
+        None => check_own(cluster, own),
+    }
 }
 
 /// Refuses what has no meaning beside a list of nodes.
-fn refuse_beside_nodes(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
+fn refuse_beside_nodes(cluster: &Cluster, own: &Own) -> Result<(), Faults> {
     let places = [
         ("`seeds`", cluster.seeds.as_ref().map(|seeds| seeds.place)),
         (
@@ -319,18 +358,21 @@ fn refuse_beside_nodes(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
             own.weight.as_ref().map(|weight| weight.place),
         ),
     ];
-    let mut given = places
+    let given = places
         .into_iter()
         .filter_map(|(what, place)| Some((what, place?)));
-    given.next().map_or(Ok(()), |(what, place)| {
+    let mut faults = Faults::default();
+    for (what, place) in given {
         let message =
             format!("{what} has no meaning with `nodes`, which lists all nodes; remove one");
-        Err(Fault::new(place, message))
-    })
+        faults.add(Fault::new(place, message));
+    }
+    faults.or(())
 }
 
 /// Checks what a node says of itself where agents find each other.
-fn check_own(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
+fn check_own(cluster: &Cluster, own: &Own) -> Result<(), Faults> {
+    let mut faults = Faults::default();
     // The family of the first VIP, as the user wrote them, is the nodes'.
     let is_ipv4 = cluster.vip.first().is_some_and(|vip| vip.value.is_ipv4());
     if let Some(Placed { value, place }) = &own.other_address
@@ -340,74 +382,19 @@ fn check_own(cluster: &Cluster, own: &Own) -> Result<(), Fault> {
             "{value} is of the same family as the cluster's first VIP; give `other_address` one of \
              the other family"
         );
-        return Err(Fault::new(*place, message));
+        faults.add(Fault::new(*place, message));
     }
     let seeds = cluster.seeds.iter();
-    let mut seeds = seeds.flat_map(|seeds| seeds.value.iter().map(|seed| (seed, seeds.place)));
+    let seeds = seeds.flat_map(|seeds| seeds.value.iter().map(|seed| (seed, seeds.place)));
     let is_vip = |address: &IpAddr| cluster.vip.iter().any(|vip| vip.value.ip() == *address);
-    match seeds.find(|(seed, _)| seed.is_ipv4() != is_ipv4 || is_vip(seed)) {
-        None => Ok(()),
-        Some((seed, place)) => {
-            let message = format!(
-                "seed {seed} is the VIP, or of another family than the first VIP; give the nodes' own \
-                 addresses of that family"
-            );
-            Err(Fault::new(place, message))
-        }
-    }
-}
-
-/// Checks the nodes by themselves.
-fn check_nodes(nodes: &Placed<Vec<Placed<Node>>>) -> Result<(), Fault> {
-    let Placed {
-        value: nodes,
-        place,
-    } = nodes;
-    if nodes.is_empty() {
-        let message = "0 nodes: list every control-plane node once, or leave `nodes` out, so that the \
-                       agents find each other";
-        return Err(Fault::new(*place, message));
-    }
-    if nodes.len() > MAX_BACKENDS {
+    for (seed, place) in seeds.filter(|(seed, _)| seed.is_ipv4() != is_ipv4 || is_vip(seed)) {
         let message = format!(
-            "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",
-            nodes.len()
+            "seed {seed} is the VIP, or of another family than the first VIP; give the nodes' own \
+             addresses of that family"
         );
-        return Err(Fault::new(*place, message));
+        faults.add(Fault::new(place, message));
     }
-    for (index, Placed { value: node, place }) in nodes.iter().enumerate() {
-        let address = node.address;
-        let first = nodes[0].value.address;
-        if address.is_ipv4() != first.is_ipv4() {
-            let message = format!(
-                "node {address} is not of the same family as node {first}; list all by one family, and the other as `other_address`"
-            );
-            return Err(Fault::new(*place, message));
-        }
-        let other = node.other_address;
-        if let Some(other) = other.filter(|other| other.is_ipv4() == address.is_ipv4()) {
-            let message = format!(
-                "{other} is of the same family as {address}; give `other_address` one of the other family"
-            );
-            return Err(Fault::new(*place, message));
-        }
-        for Placed { value: before, .. } in &nodes[..index] {
-            let message = if before.address == address {
-                format!("node {address} is listed twice; remove one")
-            } else if before.name == node.name {
-                format!("two nodes are named `{}`; rename one", node.name)
-            } else if other.is_some() && before.other_address == other {
-                format!(
-                    "nodes {} and {address} have the same `other_address`; correct one",
-                    before.address
-                )
-            } else {
-                continue;
-            };
-            return Err(Fault::new(*place, message));
-        }
-    }
-    Ok(())
+    faults.or(())
 }
 
 /// Clients like to have the API at 443, and API servers mostly listen on 6443: that both are 443
@@ -428,7 +415,8 @@ fn refuse_assumed(vip: &Placed<SocketAddr>, target_port: Option<u16>) -> Result<
 }
 
 /// The services of each VIP, those of IPv4 first, and the checks that this needs.
-fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>), Fault> {
+fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>), Faults> {
+    let mut faults = Faults::default();
     let main = Terms {
         target: cluster.target_port,
         ask: probing.ask()?,
@@ -444,13 +432,14 @@ fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>)
     let mut networks = 0;
     let mut vips = vec![];
     for vip in &cluster.vip {
-        refuse_assumed(vip, cluster.target_port)?;
+        faults.keep(refuse_assumed(vip, cluster.target_port));
         let address = vip.value.ip();
         let mut services = vec![main.at(vip.value.port(), &mut checks)];
         let mut last = vip.place;
         for (terms, Placed { value, place }) in &others {
             let service = terms.at(value.port, &mut checks);
-            refuse_clash(address, &services, &service).map_err(|text| Fault::new(*place, text))?;
+            let clash = refuse_clash(address, &services, &service);
+            faults.keep(clash.map_err(|text| Fault::new(*place, text)));
             services.push(service);
             last = *place;
         }
@@ -459,7 +448,7 @@ fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>)
                 "{} ports for {address}: at most {MAX_PORTS} are possible; leave some out",
                 services.len()
             );
-            return Err(Fault::new(last, message));
+            return Err(Fault::new(last, message).into());
         }
         networks += services
             .iter()
@@ -469,7 +458,7 @@ fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>)
             let message = format!(
                 "{networks} networks in all allow lists, counted for each VIP: at most {MAX_ALLOWED} are possible; join some"
             );
-            return Err(Fault::new(last, message));
+            return Err(Fault::new(last, message).into());
         }
         vips.push(Vip { address, services });
     }
@@ -481,10 +470,10 @@ fn served(cluster: &Cluster, probing: &Probing) -> Result<(Vec<Vip>, Vec<Check>)
         let place = others
             .last()
             .map_or(Place::File(0), |(_, other)| other.place);
-        return Err(Fault::new(place, message));
+        return Err(Fault::new(place, message).into());
     }
     vips.sort_by_key(|vip| vip.address.is_ipv6());
-    Ok((vips, checks))
+    faults.or((vips, checks))
 }
 
 /// A service and those before it at the same VIP can be told apart by their ports.

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vip_common::abi::MAX_BACKENDS;
+use vip_common::abi::{MAX_BACKENDS, MAX_VIPS};
 
 use super::addresses::{endpoint, host, network};
-use super::fault::{Fault, Placed};
+use super::fault::{Fault, Faults, Place, Placed};
 use super::given::Given;
 use super::key::{Table, keys};
 use super::kind::{Arity, Kind, number, tcp_port, text};
@@ -129,9 +129,11 @@ pub(super) fn vips() -> Kind<Vec<Placed<SocketAddr>>> {
         }
         let vips = given.list("an address in quotes, or a list of them")?;
         if vips.is_empty() {
-            return Err(given.fault("no VIP; give one, or a list of them"));
+            return Err(given.fault("no VIP; give one, or a list of them").into());
         }
-        vips.into_iter().map(|given| vip.read(given)).collect()
+        let vips = Faults::collect(vips.into_iter().map(|given| vip.read(given)))?;
+        check_vips(&vips)?;
+        Ok(vips)
     })
 }
 
@@ -140,7 +142,9 @@ pub(super) fn nodes() -> Kind<Placed<Vec<Placed<Node>>>> {
     let range = "1 to 16, each once, all of IPv4 or all of IPv6";
     let kind = Kind::new("list of strings or tables", range, Arity::List, |given| {
         let nodes = given.list("a list of addresses")?;
-        nodes.into_iter().map(node).collect()
+        let nodes = Faults::collect(nodes.into_iter().map(node))?;
+        check_nodes(&nodes, given.place())?;
+        Ok(nodes)
     });
     kind.placed()
 }
@@ -152,11 +156,11 @@ pub(super) fn seeds() -> Kind<Placed<Vec<IpAddr>>> {
         let given_list = given.list("a list of addresses")?;
         let one = text("", host);
         let seeds = given_list.into_iter().map(|given| one.read(given));
-        let mut seeds = seeds.collect::<Result<Vec<IpAddr>, Fault>>()?;
+        let mut seeds = Faults::collect(seeds)?;
         seeds.sort_unstable();
         if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
             let message = format!("seed {} is listed twice; remove one", twice[0]);
-            return Err(given.fault(message));
+            return Err(given.fault(message).into());
         }
         let mixed = seeds.iter().any(IpAddr::is_ipv4) && seeds.iter().any(IpAddr::is_ipv6);
         if seeds.is_empty() || seeds.len() > MAX_BACKENDS || mixed {
@@ -164,14 +168,14 @@ pub(super) fn seeds() -> Kind<Placed<Vec<IpAddr>>> {
             return Err(given.fault(format!(
                 "{count} seeds: must be 1 to {MAX_BACKENDS} addresses of one family; leave `seeds` \
                  out if there are none"
-            )));
+            )).into());
         }
         Ok(seeds)
     });
     kind.placed()
 }
 
-fn node(given: Given<'_>) -> Result<Placed<Node>, Fault> {
+fn node(given: Given<'_>) -> Result<Placed<Node>, Faults> {
     if given.is_string() {
         let address = text("", host).placed().read(given)?;
         return Ok(Placed {
@@ -179,13 +183,13 @@ fn node(given: Given<'_>) -> Result<Placed<Node>, Fault> {
             place: address.place,
         });
     }
-    let table = Table::entry::<NodeKeys>(given, "an address in quotes, or a table with one")?;
+    let wanted = "an address in quotes, or a table with one";
     let NodeKeys {
         address,
         other_address,
         name,
         weight,
-    } = table.read()?;
+    } = Table::entry("nodes", given, wanted)?;
     Ok(Placed {
         place: address.place,
         value: Node {
@@ -203,13 +207,11 @@ pub(super) fn services() -> Kind<Vec<Placed<ServiceKeys>>> {
     Kind::new("list of tables", "7 at most", Arity::List, |given| {
         let services = given.list(WANTED)?.into_iter();
         let service = |given: Given<'_>| {
-            let table = Table::entry::<ServiceKeys>(given, WANTED)?;
-            Ok(Placed {
-                value: table.read()?,
-                place: given.place(),
-            })
+            let value = Table::entry("services", given, WANTED)?;
+            let place = given.place();
+            Ok::<_, Faults>(Placed { value, place })
         };
-        services.map(service).collect()
+        Faults::collect(services.map(service))
     })
 }
 
@@ -219,16 +221,90 @@ pub(super) fn networks(range: &str) -> Kind<Vec<Network>> {
     Kind::new(name, range, Arity::List, |given| {
         let one = text("", network);
         let networks = given.list("a list of networks")?.into_iter();
-        let mut networks = networks
-            .map(|given| one.read(given))
-            .collect::<Result<Vec<_>, Fault>>()?;
+        let mut networks = Faults::collect(networks.map(|given| one.read(given)))?;
         if networks.is_empty() {
-            return Err(given.fault(
-                "an empty list would allow nobody; leave `allow` out if everybody may connect",
-            ));
+            let message =
+                "an empty list would allow nobody; leave `allow` out if everybody may connect";
+            return Err(given.fault(message).into());
         }
         networks.sort_unstable();
         networks.dedup();
         Ok(networks)
     })
+}
+
+/// Checks the VIPs by themselves.
+fn check_vips(vips: &[Placed<SocketAddr>]) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    if let Some(last) = vips.last().filter(|_| vips.len() > MAX_VIPS) {
+        let message = format!(
+            "{} VIPs: at most {MAX_VIPS} are possible; leave some out",
+            vips.len()
+        );
+        faults.add(Fault::new(last.place, message));
+    }
+    for (index, vip) in vips.iter().enumerate() {
+        let address = vip.value.ip();
+        let before = &vips[..index];
+        if before.iter().any(|other| other.value.ip() == address) {
+            let message = format!(
+                "VIP {address} is listed twice; remove one, and add ports under `[[services]]`"
+            );
+            faults.add(Fault::new(vip.place, message));
+        }
+    }
+    faults.or(())
+}
+
+/// Checks the nodes by themselves. `place` is that of the list.
+fn check_nodes(nodes: &[Placed<Node>], place: Place) -> Result<(), Faults> {
+    if nodes.is_empty() {
+        let message = "0 nodes: list every control-plane node once, or leave `nodes` out, so that the \
+                       agents find each other";
+        return Err(Fault::new(place, message).into());
+    }
+    let mut faults = Faults::default();
+    if nodes.len() > MAX_BACKENDS {
+        let message = format!(
+            "{} nodes: must be 1 to {MAX_BACKENDS}; list every control-plane node once",
+            nodes.len()
+        );
+        faults.add(Fault::new(place, message));
+    }
+    for (index, Placed { value: node, place }) in nodes.iter().enumerate() {
+        let address = node.address;
+        let first = nodes[0].value.address;
+        if address.is_ipv4() != first.is_ipv4() {
+            let message = format!(
+                "node {address} is not of the same family as node {first}; list all by one family, and the other as `other_address`"
+            );
+            faults.add(Fault::new(*place, message));
+        }
+        let other = node.other_address;
+        if let Some(other) = other.filter(|other| other.is_ipv4() == address.is_ipv4()) {
+            let message = format!(
+                "{other} is of the same family as {address}; give `other_address` one of the other family"
+            );
+            faults.add(Fault::new(*place, message));
+        }
+        let clash = nodes[..index].iter().find_map(|before| {
+            let before = &before.value;
+            if before.address == address {
+                Some(format!("node {address} is listed twice; remove one"))
+            } else if before.name == node.name {
+                Some(format!("two nodes are named `{}`; rename one", node.name))
+            } else if other.is_some() && before.other_address == other {
+                Some(format!(
+                    "nodes {} and {address} have the same `other_address`; correct one",
+                    before.address
+                ))
+            } else {
+                None
+            }
+        });
+        if let Some(message) = clash {
+            faults.add(Fault::new(*place, message));
+        }
+    }
+    faults.or(())
 }

@@ -67,7 +67,7 @@ impl Flags {
                 (path.display().to_string(), read?)
             }
             None if nothing => return Err(ConfigError::Nothing),
-            None => (String::new(), String::new()),
+            None => (Source::NONE.name.to_owned(), Source::NONE.text.to_owned()),
         };
         let source = Source {
             name: &name,
@@ -155,10 +155,7 @@ impl Overrides {
         given
             .map(|given| kind.read(given))
             .transpose()
-            .map_err(|fault| ConfigError::Flag {
-                flag,
-                message: fault.message,
-            })
+            .map_err(|faults| Source::NONE.error(faults))
     }
 }
 
@@ -236,7 +233,8 @@ fn argument(flag: Flag, entry: &Entry) -> Arg {
         Arity::One => argument
             .value_name(flag.value)
             .value_parser(filled())
-            .allow_hyphen_values(entry.kind.starts_with("duration")),
+            .allow_hyphen_values(entry.kind.starts_with("duration"))
+            .allow_negative_numbers(entry.kind.starts_with("integer")),
         Arity::List => argument
             .value_name(flag.value)
             .value_parser(filled())

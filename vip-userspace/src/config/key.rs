@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, Faults, Place};
 use super::given::Given;
 use super::kind::{Arity, Kind, boolean};
+use crate::words::nearest;
 
 /// The texts of flags, by their names with dashes.
 pub(super) type FlagTexts = BTreeMap<&'static str, OsString>;
@@ -103,6 +104,8 @@ impl<T: 'static> Key<T> {
 /// A table of the file, and the flags that win over it.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
+    /// As messages name it.
+    name: TableName,
     /// `None`: the file has no such table.
     values: Option<&'a DeTable<'a>>,
     place: Place,
@@ -111,10 +114,30 @@ pub(super) struct Table<'a> {
     only_flags: bool,
 }
 
+/// How messages name a table.
+#[derive(Clone, Copy)]
+enum TableName {
+    Top,
+    Section(&'static str),
+    /// An entry of this list.
+    Entry(&'static str),
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Top => f.write_str("at the top of the file"),
+            Self::Section(name) => write!(f, "in [{name}]"),
+            Self::Entry(list) => write!(f, "in an entry of `{list}`"),
+        }
+    }
+}
+
 impl<'a> Table<'a> {
     /// The whole file. `only_flags`: there is none.
     pub(super) fn root(values: &'a DeTable<'a>, flags: &'a FlagTexts, only_flags: bool) -> Self {
         Self {
+            name: TableName::Top,
             values: Some(values),
             place: Place::File(0),
             flags,
@@ -122,45 +145,82 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A table in a list of them, in which no other than its group's keys may be. `wanted` is
-    /// what is expected there, for the error.
-    pub(super) fn entry<G: Group>(given: Given<'a>, wanted: &str) -> Result<Self, Fault> {
+    /// The keys of a table in the list `list`, in which no others may be. `wanted` is what is
+    /// expected there, for the error.
+    pub(super) fn entry<G: Group>(
+        list: &'static str,
+        given: Given<'a>,
+        wanted: &str,
+    ) -> Result<G, Faults> {
         static NO_FLAGS: FlagTexts = FlagTexts::new();
         let table = Self {
+            name: TableName::Entry(list),
             values: Some(table(given, wanted)?),
             place: given.place(),
             flags: &NO_FLAGS,
             only_flags: false,
         };
         let names: Vec<_> = G::entries().iter().map(|entry| entry.name).collect();
-        table.refuse_all_but(&names)?;
-        Ok(table)
+        let mut faults = Faults::default();
+        faults.keep(table.refuse_all_but(&names, |_| None));
+        match faults.keep(table.read()) {
+            Some(group) => faults.or(group),
+            None => Err(faults),
+        }
     }
 
     /// A table in this one.
-    pub(super) fn section(self, name: &str) -> Result<Self, Fault> {
+    pub(super) fn section(self, name: &'static str) -> Result<Self, Fault> {
         let value = self.given(name);
         let values = value.map(|given| table(given, "a table")).transpose()?;
-        Ok(Self { values, ..self })
+        let name = TableName::Section(name);
+        Ok(Self {
+            name,
+            values,
+            ..self
+        })
     }
 
-    pub(super) fn read<G: Group>(self) -> Result<G, Fault> {
+    pub(super) fn read<G: Group>(self) -> Result<G, Faults> {
         G::read(self)
     }
 
-    pub(super) fn refuse_all_but(self, known: &[&str]) -> Result<(), Fault> {
-        let keys = self.values.into_iter().flat_map(DeTable::keys);
-        let unknown = keys.filter(|key| known.iter().all(|known| known != key.get_ref()));
-        let Some(key) = unknown.min_by_key(|key| key.span().start) else {
-            return Ok(());
-        };
-        let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
-        let message = format!(
-            "unknown key `{}`, expected one of {}",
-            key.get_ref(),
-            known.join(", ")
-        );
-        Err(Fault::new(key.span(), message))
+    /// Refuses all keys but those that are known. `elsewhere` says where else a key belongs, if
+    /// anywhere.
+    pub(super) fn refuse_all_but(
+        self,
+        known: &[&'static str],
+        elsewhere: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        for (key, value) in self.values.into_iter().flat_map(DeTable::iter) {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let what = match value.get_ref() {
+                DeValue::Table(_) => format!("unknown table [{name}]"),
+                _ => format!("unknown key `{name}` {}", self.name),
+            };
+            if let Some(place) = elsewhere(name) {
+                let message = format!("{what}; it belongs to {place}");
+                faults.add(Fault::new(key.span(), message));
+                continue;
+            }
+            let fault = match nearest(name, known.iter().copied()) {
+                Some(meant) => {
+                    let message = format!("{what}; did you mean `{meant}`?");
+                    Fault::new(key.span(), message).of_misspelt(meant)
+                }
+                None => {
+                    let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
+                    let message = format!("{what}, expected one of {}", known.join(", "));
+                    Fault::new(key.span(), message)
+                }
+            };
+            faults.add(fault);
+        }
+        faults.or(())
     }
 
     /// The value of a key in the file.
@@ -169,10 +229,12 @@ impl<'a> Table<'a> {
     }
 
     /// The value of a key. It must be right in the file even if a flag wins.
-    fn get<T: 'static>(self, key: &Key<T>) -> Result<Option<T>, Fault> {
+    fn get<T: 'static>(self, key: &Key<T>) -> Result<Option<T>, Faults> {
         let read = |given| key.kind.read(given);
-        let in_file = self.given(key.entry.name).map(read).transpose()?;
-        Ok(self.flag(key).map(read).transpose()?.or(in_file))
+        let mut faults = Faults::default();
+        let in_file = faults.keep(self.given(key.entry.name).map(read).transpose());
+        let flag = faults.keep(self.flag(key).map(read).transpose());
+        faults.or(flag.flatten().or(in_file.flatten()))
     }
 
     /// The value of a key on the command line.
@@ -189,7 +251,7 @@ impl<'a> Table<'a> {
         key: &Key<T>,
         section: &'static str,
         source: &str,
-    ) -> Result<Said, Fault> {
+    ) -> Result<Said, Faults> {
         let Entry {
             name,
             otherwise,
@@ -217,7 +279,7 @@ impl<'a> Table<'a> {
     }
 
     /// The value of a key, or its default.
-    pub(super) fn default<T: 'static>(self, key: &Key<T>, text: &str) -> Result<T, Fault> {
+    pub(super) fn default<T: 'static>(self, key: &Key<T>, text: &str) -> Result<T, Faults> {
         let place = match key.entry.flag {
             Some(flag) if self.only_flags => Place::Flag(flag.name),
             Some(_) | None => self.place,
@@ -233,16 +295,12 @@ impl<'a> Table<'a> {
         self,
         key: &Key<T>,
         _consequence: &str,
-    ) -> Result<Option<T>, Fault> {
+    ) -> Result<Option<T>, Faults> {
         self.get(key)
     }
 
-    /// The value of a key that must be given. The inner error: it is missing.
-    pub(super) fn required<T: 'static>(
-        self,
-        key: &Key<T>,
-        proposal: &str,
-    ) -> Result<Result<T, Fault>, Fault> {
+    /// The value of a key that must be given.
+    pub(super) fn required<T: 'static>(self, key: &Key<T>, proposal: &str) -> Result<T, Faults> {
         let name = key.entry.name;
         let missing = || match key.entry.flag {
             Some(flag) if self.only_flags => Fault::new(
@@ -261,7 +319,8 @@ impl<'a> Table<'a> {
                 format!("`{name}` is missing; add `{name} = {proposal}`"),
             ),
         };
-        Ok(self.get(key)?.ok_or_else(missing))
+        self.get(key)?
+            .ok_or_else(|| missing().of_missing(name).into())
     }
 }
 
@@ -290,13 +349,13 @@ fn table<'a>(given: Given<'a>, wanted: &str) -> Result<&'a DeTable<'a>, Fault> {
 
 /// Keys of a table that are declared together ([`keys`]). A table may have several groups.
 pub(super) trait Group: Sized {
-    fn read(table: Table<'_>) -> Result<Self, Fault>;
+    fn read(table: Table<'_>) -> Result<Self, Faults>;
 
     fn entries() -> Vec<Entry>;
 
     /// What its keys say, in a table that can be read. `section` is the table's name, and `source`
     /// the text of the file.
-    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Fault>;
+    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Faults>;
 }
 
 /// A group that is `None` with `enabled = false`.
@@ -323,9 +382,8 @@ pub(super) trait Switched: Group {
 }
 
 impl<G: Switched> Group for Option<G> {
-    fn read(table: Table<'_>) -> Result<Self, Fault> {
-        let enabled = table.default(&G::enabled(), "true")?;
-        let group = G::read(table)?;
+    fn read(table: Table<'_>) -> Result<Self, Faults> {
+        let (enabled, group) = both(table.default(&G::enabled(), "true"), G::read(table))?;
         Ok(enabled.then_some(group))
     }
 
@@ -334,7 +392,7 @@ impl<G: Switched> Group for Option<G> {
         enabled.chain(G::entries()).collect()
     }
 
-    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Fault> {
+    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Faults> {
         let mut said = vec![table.said(&G::enabled(), section, source)?];
         said.extend(G::said(table, section, source)?);
         Ok(said)
@@ -342,26 +400,35 @@ impl<G: Switched> Group for Option<G> {
 }
 
 impl<A: Group, B: Group> Group for (A, B) {
-    fn read(table: Table<'_>) -> Result<Self, Fault> {
-        Ok((A::read(table)?, B::read(table)?))
+    fn read(table: Table<'_>) -> Result<Self, Faults> {
+        both(A::read(table), B::read(table))
     }
 
     fn entries() -> Vec<Entry> {
         A::entries().into_iter().chain(B::entries()).collect()
     }
 
-    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Fault> {
+    fn said(table: Table<'_>, section: &'static str, source: &str) -> Result<Vec<Said>, Faults> {
         let mut said = A::said(table, section, source)?;
         said.extend(B::said(table, section, source)?);
         Ok(said)
     }
 }
 
+/// Both values, or the faults of both.
+fn both<A, B>(a: Result<A, Faults>, b: Result<B, Faults>) -> Result<(A, B), Faults> {
+    let mut faults = Faults::default();
+    match (faults.keep(a), faults.keep(b)) {
+        (Some(a), Some(b)) => Ok((a, b)),
+        _ => Err(faults),
+    }
+}
+
 /// A field that is no key, made when the keys have been read.
 pub(super) fn make<T>(
     table: Table<'_>,
-    make: impl FnOnce(Table<'_>) -> Result<T, Fault>,
-) -> Result<T, Fault> {
+    make: impl FnOnce(Table<'_>) -> Result<T, Faults>,
+) -> Result<T, Faults> {
     make(table)
 }
 
@@ -436,17 +503,21 @@ macro_rules! keys {
         impl $crate::config::key::Group for $group {
             fn read(
                 table: $crate::config::key::Table<'_>,
-            ) -> Result<Self, $crate::config::fault::Fault> {
+            ) -> Result<Self, $crate::config::fault::Faults> {
+                let mut faults = $crate::config::fault::Faults::default();
                 $(
-                    let $field = table.$otherwise(
+                    let $field = faults.keep(table.$otherwise(
                         &keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
                             [$($example)?] [$($open)?] [$($flag, $value)?]),
                         $text,
-                    )?;
+                    ));
                 )*
+                $($( let $made = faults.keep($crate::config::key::make(table, $init)); )*)?
+                $( let Some($field) = $field else { return Err(faults) }; )*
+                $($( let Some($made) = $made else { return Err(faults) }; )*)?
                 Ok(Self {
-                    $( $field: keys!(@whole $otherwise $field), )*
-                    $($( $made: $crate::config::key::make(table, $init)?, )*)?
+                    $( $field, )*
+                    $($( $made, )*)?
                 })
             }
 
@@ -462,7 +533,7 @@ macro_rules! keys {
                 table: $crate::config::key::Table<'_>,
                 section: &'static str,
                 source: &str,
-            ) -> Result<Vec<$crate::config::key::Said>, $crate::config::fault::Fault> {
+            ) -> Result<Vec<$crate::config::key::Said>, $crate::config::fault::Faults> {
                 Ok(vec![$(
                     table.said(
                         &keys!(@key $field [$($doc)*] $kind, $otherwise, $text, $reload,
@@ -493,10 +564,6 @@ macro_rules! keys {
             ),
         )
     };
-    // That a value is missing is said when those that are there are right.
-    (@whole default $field:ident) => { $field };
-    (@whole unset $field:ident) => { $field };
-    (@whole required $field:ident) => { $field? };
     (@otherwise default $text:expr) => { $crate::config::key::Otherwise::Default($text) };
     (@otherwise unset $text:expr) => { $crate::config::key::Otherwise::Unset($text) };
     (@otherwise required $text:expr) => { $crate::config::key::Otherwise::Required };

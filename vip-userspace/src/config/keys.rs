@@ -9,7 +9,7 @@ use vip_common::wire::bfd::{AGENT_PORT, PORT};
 
 use super::addresses::{host, listen};
 use super::entries::{NodeKeys, ServiceKeys, networks, nodes, seeds, services, syn_rate, vips};
-use super::fault::{Fault, Placed};
+use super::fault::{Faults, Placed};
 use super::key::{Entry, Group, Said, Switched, Table, keys};
 use super::kind::{Kind, boolean, duration, file, number, tcp_port, text, word};
 use super::names::{
@@ -47,7 +47,7 @@ pub(super) fn sections() -> [Section; 10] {
 
 /// What each key says; entries of lists are part of what the key of their list says. `source` is the
 /// text of the file.
-pub(super) fn said(root: Table<'_>, source: &str) -> Result<Vec<Said>, Fault> {
+pub(super) fn said(root: Table<'_>, source: &str) -> Result<Vec<Said>, Faults> {
     let mut said = vec![];
     for section in sections() {
         let table = match section.form {
@@ -65,7 +65,7 @@ pub(super) struct Section {
     pub(super) name: &'static str,
     pub(super) form: Form,
     pub(super) entries: Vec<Entry>,
-    said: fn(Table<'_>, &'static str, &str) -> Result<Vec<Said>, Fault>,
+    said: fn(Table<'_>, &'static str, &str) -> Result<Vec<Said>, Faults>,
 }
 
 impl Section {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fault::{Fault, Placed};
+use super::fault::{Faults, Placed};
 use super::given::Given;
 use super::names::absolute;
 
@@ -19,7 +19,7 @@ pub(super) struct Kind<T> {
     read: Read<T>,
 }
 
-type Read<T> = Box<dyn Fn(Given<'_>) -> Result<T, Fault>>;
+type Read<T> = Box<dyn Fn(Given<'_>) -> Result<T, Faults>>;
 
 /// How many values a flag takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl<T: 'static> Kind<T> {
         name: &str,
         range: impl Into<String>,
         arity: Arity,
-        read: impl Fn(Given<'_>) -> Result<T, Fault> + 'static,
+        read: impl Fn(Given<'_>) -> Result<T, Faults> + 'static,
     ) -> Self {
         Self {
             name: name.to_owned(),
@@ -45,7 +45,7 @@ impl<T: 'static> Kind<T> {
         }
     }
 
-    pub(super) fn read(&self, given: Given<'_>) -> Result<T, Fault> {
+    pub(super) fn read(&self, given: Given<'_>) -> Result<T, Faults> {
         (self.read)(given)
     }
 
@@ -71,7 +71,7 @@ impl<T: 'static> Kind<T> {
             &name,
             format!("{range}, {condition}"),
             arity,
-            move |given| check(read(given)?).map_err(|message| given.fault(message)),
+            move |given| check(read(given)?).map_err(|message| given.fault(message).into()),
         )
     }
 
@@ -105,7 +105,7 @@ where
         T::try_from(number)
             .ok()
             .filter(|number| range.contains(number))
-            .ok_or_else(|| given.fault(format!("{number} {message}")))
+            .ok_or_else(|| given.fault(format!("{number} {message}")).into())
     })
 }
 
@@ -116,7 +116,7 @@ pub(super) fn tcp_port() -> Kind<u16> {
 
 pub(super) fn boolean() -> Kind<bool> {
     Kind::new("boolean", "`true`, `false`", Arity::Switch, |given| {
-        given.boolean()
+        Ok(given.boolean()?)
     })
 }
 
@@ -126,7 +126,7 @@ pub(super) fn text<T: 'static>(
     read: impl Fn(&str) -> Result<T, String> + 'static,
 ) -> Kind<T> {
     Kind::new("string", range, Arity::One, move |given| {
-        read(given.text()?).map_err(|message| given.fault(message))
+        read(given.text()?).map_err(|message| given.fault(message).into())
     })
 }
 
@@ -151,7 +151,7 @@ pub(super) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Ki
 pub(super) fn file(range: &str) -> Kind<PathBuf> {
     Kind::new("string", range, Arity::One, |given| match given {
         Given::Text(path, _) => Ok(path.into()),
-        Given::File(_) => absolute(given.text()?).map_err(|message| given.fault(message)),
+        Given::File(_) => absolute(given.text()?).map_err(|message| given.fault(message).into()),
     })
 }
 

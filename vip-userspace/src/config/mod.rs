@@ -32,7 +32,7 @@ use self::key::FlagTexts;
 
 pub use self::admission::Admission;
 pub use self::agreement::{AGREED, Agreed, digests};
-pub use self::fault::ConfigError;
+pub use self::fault::{ConfigError, Located};
 pub use self::flags::{Flags, KeyLine, Overrides};
 pub use self::keys::{
     BPFFS, Bfd, Config, Datapath, Health, Local, Members, RUN_DIR, STATE_DIR, Vrrp,
@@ -46,7 +46,7 @@ impl Config {
     /// Reads the text of a file; its name is for error messages.
     ///
     /// # Errors
-    /// The first thing that is wrong in it.
+    /// All that is wrong in it.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
         let source = Text {
             name: file_name,

@@ -3,9 +3,16 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// The kernel's description.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Whether the kernel describes its types.
+#[must_use]
+pub fn is_there() -> bool {
+    Path::new(VMLINUX).exists()
+}
 
 /// `BTF_MAGIC` on a little-endian machine.
 const MAGIC: u32 = 0xeb9f;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use vip_common::abi::MAX_BACKENDS;
@@ -17,6 +18,8 @@ use vip_node::hooks::Hook;
 
 use crate::config::{Change, Changes};
 use crate::words::counted;
+
+use super::paint::{faint, paint};
 
 use self::Severity::{Error, Info, Warning};
 
@@ -574,26 +577,55 @@ impl Event {
     }
 }
 
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let event = &self.event;
-        let severity = match event.severity {
+impl Severity {
+    /// As people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
             Info => "info",
             Warning => "warning",
             Error => "error",
-        };
-        write!(f, "{:.3}  {severity:7}  ", self.time)?;
-        if let Some(node) = &event.node {
+        }
+    }
+}
+
+/// Node, message, cause and duration, for people.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(node) = &self.node {
             write!(f, "{node}: ")?;
         }
-        write!(f, "{}", event.message)?;
-        if let Some(cause) = &event.cause {
+        write!(f, "{}", self.message)?;
+        if let Some(cause) = &self.cause {
             write!(f, ": {cause}")?;
         }
-        if let Some(duration) = event.duration_ms {
+        if let Some(duration) = self.duration_ms {
             write!(f, " ({duration:.0} ms)")?;
         }
         Ok(())
+    }
+}
+
+impl Record {
+    /// A line with its time in a zone, and in colours. UTC is a `Z`, other zones are their offsets.
+    #[must_use]
+    pub fn line(&self, zone: &TimeZone) -> String {
+        let Self { time, event, .. } = self;
+        let local = time.to_zoned(zone.clone());
+        let offset = match *zone == TimeZone::UTC {
+            true => "Z".to_owned(),
+            false => local.strftime("%:z").to_string(),
+        };
+        let time = format!("{}{offset}", local.strftime("%Y-%m-%d %H:%M:%S%.3f"));
+        let severity = paint(event.severity, event.severity.name());
+        format!("{}  {severity:7}  {event}", faint(time))
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { time, event, .. } = self;
+        write!(f, "{time:.3}  {:7}  {event}", event.severity.name())
     }
 }
 
@@ -633,6 +665,28 @@ mod tests {
         assert_eq!(
             record.to_string(),
             "1970-01-01T00:00:00.000Z  info     became the owner: cp2 is dead (150 ms)"
+        );
+    }
+
+    #[test]
+    fn lines_have_the_time_of_the_zone_and_name_it() {
+        let record = Record {
+            sequence: 1,
+            time: Timestamp::UNIX_EPOCH,
+            event: Event::node_away("cp2".to_owned()),
+        };
+        let line = |zone: &TimeZone| {
+            let line = record.line(zone);
+            assert!(line.contains("\u{1b}[33m"), "a warning is yellow: {line:?}");
+            anstream::adapter::strip_str(&line).to_string()
+        };
+        let utc = line(&TimeZone::UTC);
+        let begin = "1970-01-01 00:00:00.000Z  warning  cp2: nothing on the node";
+        assert!(utc.starts_with(begin), "{utc}");
+        let east = line(&TimeZone::fixed(jiff::tz::offset(5)));
+        assert!(
+            east.starts_with("1970-01-01 05:00:00.000+05:00  warning"),
+            "{east}"
         );
     }
 

@@ -191,6 +191,8 @@ fn keys(section: &str) -> BTreeSet<String> {
     let name = file.path().to_str().expect("a plain name");
     let error = vip(&["check", "--config", name]);
     let (_, list) = error.split_once("expected one of ").expect(&error);
+    // A fault is a line.
+    let list = list.lines().next().unwrap_or_default();
     let names = list.split('`').skip(1).step_by(2);
     names.map(str::to_owned).collect()
 }

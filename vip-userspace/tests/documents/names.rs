@@ -15,6 +15,7 @@ const FOREIGN: &str = "
     BPF_PROG_TEST_RUN BPF_F_XDP_HAS_FRAGS BPF_F_BEFORE TC_ACT_OK XDP_PASS XDP_TX OP_EXP1
     IFLA_EVENT RLIMIT_MEMLOCK CAP_SYS_NICE SYS_NICE IPC_LOCK
     MINISIGN_KEY MINISIGN_PASSWORD kube_vip_enabled ControlPlaneKubeletLocalMode
+    NO_COLOR CLICOLOR_FORCE
 ";
 
 /// What is wrong with the name in a code span; `before` is the text before it.

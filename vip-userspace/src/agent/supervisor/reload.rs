@@ -38,8 +38,10 @@ impl Supervisor {
                 Reloaded::Done(changes)
             }
             Err(error) => {
+                // A line for each fault; an event is one line.
                 let why = format!("{error:#}");
-                self.journal.note(Event::reload_refused(why.clone()));
+                let in_one_line = why.lines().collect::<Vec<_>>().join("; ");
+                self.journal.note(Event::reload_refused(in_one_line));
                 Reloaded::Refused(why)
             }
         }

@@ -44,15 +44,15 @@ fn listener(port: u16, ipv6: bool) -> Finding {
             "server",
             format!("no server listens on port {port} yet: connections go to other nodes"),
         )
+        .code("server_not_yet")
     } else {
         finding(
             Grade::Failure,
             "server",
-            format!(
-                "port {port} is listened on, but not on all addresses: let the API server bind \
-                 to 0.0.0.0 (`--bind-address`)"
-            ),
+            format!("port {port} is listened on, but not on all addresses"),
         )
+        .code("server_not_everywhere")
+        .remedy("let the API server bind to 0.0.0.0 (`--bind-address`)")
     }
 }
 

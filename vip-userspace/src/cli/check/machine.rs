@@ -8,7 +8,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::finding::{Finding, Grade, finding};
 use crate::config::{Config, Health, Local};
 use crate::datapath::Features;
-use crate::kernel::cgroup;
+use crate::kernel::{btf, cgroup};
 use crate::net::diag::SocketDiag;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
@@ -30,13 +30,21 @@ fn kernel() -> Vec<Finding> {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
+    if !nix::unistd::geteuid().is_root() {
+        let text = format!("Linux {release} tells only root what it takes");
+        let found = finding(Grade::Failure, "kernel", text).code("not_root");
+        return vec![found.remedy("run `vip check` as root, or with --config-only")];
+    }
     match Features::probe() {
         Ok(features) => kernel_findings(&release, features),
-        Err(error) => vec![finding(
-            Grade::Failure,
-            "kernel",
-            format!("Linux {release}: {error}"),
-        )],
+        Err(error) => vec![
+            finding(
+                Grade::Failure,
+                "kernel",
+                format!("Linux {release}: {error}"),
+            )
+            .code("kernel_refuses"),
+        ],
     }
 }
 
@@ -60,12 +68,15 @@ fn kernel_findings(release: &str, features: Features) -> Vec<Finding> {
     }
     let mut findings = vec![finding(Grade::Ok, "kernel", text)];
     if !redirection {
-        findings.push(finding(
-            Grade::Warning,
-            "kernel",
-            "refuses the programs for local sockets: connections of this node and its pods to \
+        findings.push(
+            finding(
+                Grade::Warning,
+                "kernel",
+                "refuses the programs for local sockets: connections of this node and its pods to \
              the VIP go to this node's own server",
-        ));
+            )
+            .code("kernel_no_connect_hooks"),
+        );
     }
     if !roster {
         findings.push(finding(
@@ -73,20 +84,22 @@ fn kernel_findings(release: &str, features: Features) -> Vec<Finding> {
             "kernel",
             "refuses the program that reads connections (it needs Linux 5.9 with BTF): clients that \
              wait for something are not told when this node dies, before they send",
-        ));
+        )
+        .code("kernel_no_socket_iterators"));
     }
     findings
 }
 
 fn btf() -> Finding {
-    match Path::new("/sys/kernel/btf/vmlinux").exists() {
+    match btf::is_there() {
         true => finding(Grade::Ok, "BTF", "the kernel describes its types"),
         false => finding(
             Grade::Warning,
             "BTF",
             "no /sys/kernel/btf/vmlinux: bpftool shows less of the programs, and this node's connections \
              are not known to the others",
-        ),
+        )
+        .code("kernel_no_btf"),
     }
 }
 
@@ -106,12 +119,14 @@ fn cgroup2(local: Option<&Local>) -> Finding {
             Grade::Warning,
             "cgroup2",
             format!("{} is not of cgroup2: {fallback}", path.display()),
-        ),
+        )
+        .code("cgroup2_wrong"),
         None => finding(
             Grade::Warning,
             "cgroup2",
             format!("not mounted: {fallback}"),
-        ),
+        )
+        .code("cgroup2_missing"),
     }
 }
 
@@ -127,7 +142,8 @@ fn reset_on_hang(health: &Health) -> Option<Finding> {
             Grade::Warning,
             "reset_on_hang",
             format!("connections of a server that hangs cannot be reset: {error}"),
-        ),
+        )
+        .code("cannot_reset"),
     })
 }
 

@@ -107,7 +107,7 @@ pub(super) async fn others(config: &Config, keys: Option<&KeyRing>, nic: &Nic) -
             Others {
                 nodes: known,
                 complete: !config.is_open(),
-                findings: vec![finding(Grade::Failure, MEMBERS, text)],
+                findings: vec![finding(Grade::Failure, MEMBERS, text).code("hello_port_taken")],
             }
         }
     }
@@ -194,7 +194,7 @@ fn heard_of(config: &Config, own: IpAddr, known: Vec<Node>, heard: Heard) -> Oth
                         "{source} has another configuration: {}; make it the same on all nodes",
                         list(&differ, |agreed| agreed.key)
                     );
-                    findings.push(finding(Grade::Warning, MEMBERS, text));
+                    findings.push(finding(Grade::Warning, MEMBERS, text).code("members_differ"));
                 }
                 addresses.extend(hello.members.iter().map(|line| line.address));
             }
@@ -205,7 +205,7 @@ fn heard_of(config: &Config, own: IpAddr, known: Vec<Node>, heard: Heard) -> Oth
                     "a hello of {source} is not taken: {why}; if it is a node of this cluster, give \
                      both the same `key_file`"
                 );
-                findings.push(finding(Grade::Warning, MEMBERS, text));
+                findings.push(finding(Grade::Warning, MEMBERS, text).code("hello_refused"));
             }
         }
     }

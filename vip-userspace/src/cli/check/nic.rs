@@ -66,11 +66,15 @@ pub(super) fn findings(config: &Config, nic: &Nic) -> Vec<Finding> {
         format!("{node}, {} on {}", nic.address, nic.name),
     )];
     if !nic.up {
-        findings.push(finding(
-            Grade::Failure,
-            "link",
-            format!("{} has no carrier", nic.name),
-        ));
+        findings.push(
+            finding(
+                Grade::Failure,
+                "link",
+                format!("{} has no carrier", nic.name),
+            )
+            .code("no_carrier")
+            .remedy("connect it, or set it up with `ip link`"),
+        );
     }
     findings.extend(
         bond::below(Path::new(bond::NICS), &nic.name)
@@ -85,13 +89,16 @@ pub(super) fn findings(config: &Config, nic: &Nic) -> Vec<Finding> {
         (XdpMode::Native, false) => finding(
             Grade::Failure,
             "XDP",
-            format!("driver {driver} is not known to run XDP natively, as configured: set mode = \"auto\""),
-        ),
+            format!("driver {driver} is not known to run XDP natively, as configured"),
+        )
+        .code("xdp_not_native")
+        .remedy("set `mode = \"auto\"` in [datapath]"),
         (XdpMode::Auto, false) => finding(
             Grade::Warning,
             "XDP",
             format!("driver {driver} is not known to run XDP natively: generic XDP costs several times the CPU a packet"),
-        ),
+        )
+        .code("xdp_generic"),
     });
     findings.push(
         if nic.mtu <= NATIVE_MTU || config.datapath.mode == XdpMode::Generic {
@@ -105,6 +112,8 @@ pub(super) fn findings(config: &Config, nic: &Nic) -> Vec<Finding> {
                     nic.mtu
                 ),
             )
+            .code("mtu_large")
+            .remedy("without it, packets cost more CPU time; lower the MTU if that matters")
         },
     );
     findings
@@ -121,17 +130,21 @@ fn bond_finding(bond: &Bond) -> Finding {
             "bond",
             format!(
                 "{name} is in mode balance-tlb (5): frames leave with the MACs of all ports, and other \
-                 nodes learn only two of them: with more ports, connections break; {remedy}"
+                 nodes learn only two of them: with more ports, connections break"
             ),
-        ),
+        )
+        .code("bond_tlb")
+        .remedy(remedy),
         "balance-alb" => finding(
             Grade::Failure,
             "bond",
             format!(
                 "{name} is in mode balance-alb (6): it tells clients the MACs of other ports; frames to \
-                 at most four of these are steered, and none that come by a VLAN; {remedy}"
+                 at most four of these are steered, and none that come by a VLAN"
             ),
-        ),
+        )
+        .code("bond_alb")
+        .remedy(remedy),
         _ => finding(Grade::Ok, "bond", format!("{name} is in mode {mode}")),
     }
 }

@@ -9,6 +9,7 @@ use nix::unistd::{AccessFlags, access};
 use vip_common::wire::bfd::PORT;
 
 use super::finding::{Finding, Grade, finding};
+use super::port;
 use crate::agent::lock::Lock;
 use crate::agent::{self, state};
 use crate::config::{Check, Config, Listen};
@@ -21,7 +22,7 @@ pub(super) async fn findings(config: &Config, nic: &Nic, netlink: &Netlink) -> V
     let mut findings = Vec::new();
     findings.extend(config.bfd.map(|_| bfd_port(nic.address)));
     if let Err(taken) = agent::refuse_taken(config, nic, netlink).await {
-        findings.push(finding(Grade::Failure, "agent", format!("{taken:#}")));
+        findings.push(finding(Grade::Failure, "agent", format!("{taken:#}")).code("taken"));
     }
     let runs = Lock::look(&config.run_dir).is_err();
     findings.extend(state_dir(config, runs));
@@ -72,17 +73,17 @@ fn bfd_port(own: IpAddr) -> Finding {
 fn state_dir(config: &Config, runs: bool) -> Option<Finding> {
     let shared = state::refuse_shared(&config.state_dir).err();
     if let Some(shared) = shared.filter(|_| !runs) {
-        return Some(finding(Grade::Failure, "state", shared.to_string()));
+        return Some(finding(Grade::Failure, "state", shared.to_string()).code("state_shared"));
     }
     // It is made if it is not there.
     let there = config.state_dir.ancestors().find(|path| path.exists())?;
     let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
     let text = format!(
-        "{} cannot be written ({refused}): events and `vip drain` will not outlive a reboot; \
-         name another `state_dir`",
+        "{} cannot be written ({refused}): events and `vip drain` will not outlive a reboot",
         there.display()
     );
-    Some(finding(Grade::Warning, "state", text))
+    let found = finding(Grade::Warning, "state", text).code("state_unwritable");
+    Some(found.remedy("name another `state_dir`"))
 }
 
 /// Whether the agent can listen for HTTP. It runs without.
@@ -98,12 +99,14 @@ fn http(place: Listen, runs: bool) -> Option<Finding> {
         ),
         // An agent that runs has it.
         io::ErrorKind::AddrInUse if !runs => {
-            format!("another program has {address}; end it, or set another `listen` in [http]")
+            let holder = port::holder(address.port());
+            let holder = holder.unwrap_or_else(|| "another program".to_owned());
+            format!("{holder} has {address}; end it, or set another `listen` in [http]")
         }
         _ => return None,
     };
     let text = format!("no metrics, probes and status page here: {remedy}");
-    Some(finding(Grade::Warning, "HTTP", text))
+    Some(finding(Grade::Warning, "HTTP", text).code("http_unavailable"))
 }
 
 /// The files by which API servers are to know who asks. They may come later than the agent.
@@ -195,7 +198,7 @@ mod tests {
             Listen::Node(port),
         ] {
             let said = text(place, false);
-            assert!(said.is_some_and(|text| text.contains("another program has")));
+            assert!(said.is_some_and(|text| text.contains(" has 127.0.0.1:")));
             // It may be the agent.
             assert_eq!(text(place, true), None);
         }

@@ -57,7 +57,7 @@ pub(super) async fn findings(
                  to it on this segment reach it",
                 nic.name, nic.address, nic.prefix_len
             );
-            finding(Grade::Warning, "VIP", text)
+            finding(Grade::Warning, "VIP", text).code("vip_off_subnet")
         })
         .collect();
     let peers: Vec<&Node> = others.iter().collect();
@@ -77,7 +77,8 @@ pub(super) async fn findings(
                     called(peer),
                     nic.name
                 ),
-            ));
+            )
+            .code("node_other_route"));
         }
         if of_peer.is_empty() {
             let text = format!("{} answers on {}", called(peer), nic.name);
@@ -89,7 +90,9 @@ pub(super) async fn findings(
     // What the agent knows and this cannot see: hosts that are not in the list, two owners.
     let others = seen.status.iter().flat_map(|status| &status.alarms);
     let others = others.filter(|alarm| peers.iter().all(|peer| peer.name != alarm.about));
-    findings.extend(others.map(|alarm| finding(Grade::Failure, "segment", alarm.text.clone())));
+    findings.extend(
+        others.map(|alarm| finding(Grade::Failure, "segment", alarm.text.clone()).code("alarm")),
+    );
     findings
 }
 
@@ -179,7 +182,7 @@ fn peer_findings(config: &Config, peer: &Node, nic: &Nic, seen: &Seen) -> Vec<Fi
             called(peer),
             nic.name
         );
-        return vec![finding(Grade::Warning, NODES, text)];
+        return vec![finding(Grade::Warning, NODES, text).code("node_silent")];
     }
     if config.bfd.is_none() {
         return Vec::new();
@@ -283,5 +286,5 @@ fn proxied(peers: &[&Node], seen: &Seen) -> Option<Finding> {
         Mac::from_wire(mac),
         list(&nodes, Clone::clone)
     );
-    Some(finding(Grade::Failure, NODES, text))
+    Some(finding(Grade::Failure, NODES, text).code("proxy_arp"))
 }

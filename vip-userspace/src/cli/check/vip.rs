@@ -28,13 +28,14 @@ pub(super) fn in_use(vip: IpAddr, places: &[String]) -> Finding {
     finding(
         Grade::Failure,
         "VIP",
-        format!(
-            "{vip} is on {}: remove it (`ip address del {vip} dev {}`), and stop what put it there \
-             (keepalived, kube-vip)",
-            elsewhere.join(", "),
-            elsewhere[0],
-        ),
+        format!("{vip} is on {}", elsewhere.join(", ")),
     )
+    .code("vip_elsewhere")
+    .remedy(format!(
+        "remove it (`ip address del {vip} dev {}`), and stop what put it there (keepalived, \
+         kube-vip)",
+        elsewhere[0]
+    ))
 }
 
 /// What is known of the other nodes.
@@ -57,7 +58,7 @@ pub(super) async fn claimants(
         Ok(answers) => answers,
         Err(error) => {
             let text = format!("cannot ask the segment for {vip}: {error:#}");
-            return finding(Grade::Warning, "segment", text);
+            return finding(Grade::Warning, "segment", text).code("segment_unasked");
         }
     };
     let neighbours = netlink.neighbours(nic.index).await.unwrap_or_default();
@@ -70,11 +71,11 @@ pub(super) async fn claimants(
     };
     if let Some(stranger) = answers.iter().find(|mac| node_of(**mac).is_none()) {
         if let Some(name) = nics::named(netlink, *stranger).await {
-            let text = format!(
-                "{name} of this node answers for {vip}, beside the owner: set \
-                 net.ipv4.conf.{name}.arp_ignore to 1, as `vip run` does"
-            );
-            return finding(Grade::Failure, "segment", text);
+            let text = format!("{name} of this node answers for {vip}, beside the owner");
+            let remedy = format!("set net.ipv4.conf.{name}.arp_ignore to 1, as `vip run` does");
+            return finding(Grade::Failure, "segment", text)
+                .code("vip_answered_here")
+                .remedy(remedy);
         }
         if !known.complete
             && let Some(seed) = seed_with(config, *stranger, nic).await
@@ -114,7 +115,7 @@ fn unknown_claimant(config: &Config, complete: bool, mac: Mac, vip: IpAddr) -> F
             "{mac}, which is none of the nodes, answers for {vip}: find that host and take the \
              address off it (keepalived, kube-vip, a duplicate){unless}"
         );
-        return finding(Grade::Failure, "segment", text);
+        return finding(Grade::Failure, "segment", text).code("vip_claimed");
     }
     let joins = if config.seeds.is_empty() {
         format!("let UDP port {port} through, or set `seeds`")
@@ -126,7 +127,7 @@ fn unknown_claimant(config: &Config, complete: bool, mac: Mac, vip: IpAddr) -> F
          cluster is heard. Compare with `ip link` on the nodes. If it is a node, {joins}; otherwise \
          find that host and take the address off it (keepalived, kube-vip, a duplicate)"
     );
-    finding(Grade::Warning, "segment", text)
+    finding(Grade::Warning, "segment", text).code("vip_claimed_perhaps")
 }
 
 /// The seed that has this Ethernet address.

@@ -155,7 +155,7 @@ fn what_a_node_says_of_itself_is_checked() {
         ("weight = 0", "3:10: 0 is out of range, must be 1 to 65535"),
         (
             "address = \"10.0.0.11\"",
-            "3:1: unknown key `address`, expected one of `name`, `other_address`, `weight`, `api_name`, `forget_after`, `port`",
+            "3:1: unknown key `address` in [members], expected one of `name`, `other_address`, `weight`, `api_name`, `forget_after`, `port`",
         ),
         ("port = 0", "3:8: 0 is out of range, must be 1 to 65535"),
         (

@@ -7,17 +7,105 @@ use super::*;
 #[test]
 fn unknown_keys_are_refused_with_their_place() {
     assert_eq!(
-        refused("nodes = []\n\nvpi = 1\nzzz = 2"),
-        "vip.toml:3:1: unknown key `vpi`, expected one of `vip`, `nodes`, `seeds`, `target_port`, `allow`, `syn_rate`, `services`, `interface`, `run_dir`, `state_dir`, `key_file`, `members`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
+        refused_with("zzz = 2"),
+        "vip.toml:3:1: unknown key `zzz` at the top of the file, expected one of `vip`, `nodes`, `seeds`, `target_port`, `allow`, `syn_rate`, `services`, `interface`, `run_dir`, `state_dir`, `key_file`, `members`, `vrrp`, `bfd`, `health`, `local`, `datapath`, `http`"
     );
     assert_eq!(
         refused_with("[vrrp]\n  virtual_router = 1"),
-        "vip.toml:4:3: unknown key `virtual_router`, expected one of `router_id`, `interval`, `priority`, `preempt`, `preempt_delay`, `mode`, `interop`, `probe_address`"
+        "vip.toml:4:3: unknown key `virtual_router` in [vrrp], expected one of `router_id`, `interval`, `priority`, `preempt`, `preempt_delay`, `mode`, `interop`, `probe_address`"
     );
     assert_eq!(
-        refused("nodes = [\"10.0.0.11\", { address = \"10.0.0.12\", wieght = 2 }]"),
-        "vip.toml:1:48: unknown key `wieght`, expected one of `address`, `other_address`, `name`, `weight`"
+        refused_with("[[services]]\nport = 9345\nkind = 2"),
+        "vip.toml:5:1: unknown key `kind` in an entry of `services`, expected one of `port`, `target_port`, `path`, `probe_port`, `allow`, `syn_rate`"
     );
+}
+
+#[test]
+fn unknown_keys_are_told_what_was_meant() {
+    for (lines, error) in [
+        (
+            "[vrrp]\npriorty = 1",
+            "4:1: unknown key `priorty` in [vrrp]; did you mean `priority`?",
+        ),
+        (
+            "[[services]]\nprot = 9345",
+            "4:1: unknown key `prot` in an entry of `services`; did you mean `port`?",
+        ),
+        ("[vrpp]", "3:2: unknown table [vrpp]; did you mean `vrrp`?"),
+        (
+            "priority = 1",
+            "3:1: unknown key `priority` at the top of the file; it belongs to [vrrp]",
+        ),
+        (
+            "[bfd]\ninterface = \"eth0\"",
+            "4:1: unknown key `interface` in [bfd]; it belongs to the top of the file, above all tables",
+        ),
+        (
+            "interval = \"1s\"",
+            "3:1: unknown key `interval` at the top of the file; it belongs to [vrrp] and [bfd] and [health]",
+        ),
+    ] {
+        assert_eq!(refused_with(lines), format!("vip.toml:{error}"), "{lines}");
+    }
+    // A key that is misspelt is not missing, too.
+    assert_eq!(
+        refused("vpi = \"10.0.0.10\""),
+        "vip.toml:1:1: unknown key `vpi` at the top of the file; did you mean `vip`?"
+    );
+}
+
+#[test]
+fn all_faults_are_told_at_once_by_their_lines() {
+    let text = "\
+vip = [\"10.0.0.10\", \"10.0.0.10\"]
+nodes = [\"10.0.0.11\", \"10.0.0.300\", { address = \"10.0.0.12\", wieght = 2 }]
+allow = [\"10.0.0.1/8\", \"10.0.0.0/024\"]
+[vrrp]
+router_id = 0
+interval = \"15ms\"
+[health]
+check = \"tcp\"
+path = \"/livez\"
+[http]
+listen = \"node\"
+[bfd]
+enabled = 1
+";
+    let faults = refused(text);
+    let places: Vec<&str> = faults
+        .lines()
+        .map(|line| line.split(": ").next().expect("a place"))
+        .collect();
+    let wanted = [
+        "1:21", "2:23", "2:62", "3:10", "3:24", "5:13", "6:12", "9:8", "11:10", "13:11",
+    ];
+    let wanted = wanted.map(|place| format!("vip.toml:{place}"));
+    assert_eq!(places, wanted, "{faults}");
+    // Where keys can be read, they are also compared with each other.
+    let text = "vip = [\"10.0.0.10\", \"10.0.0.20:443\"]\nnodes = [\"10.0.0.10\", \"10.0.0.20\"]\n\
+                [[services]]\nport = 6443\n[vrrp]\nrouter_id = 0";
+    let places: Vec<String> = refused(text)
+        .lines()
+        .map(|line| line.split(": ").next().expect("a place").to_owned())
+        .collect();
+    let wanted = ["1:21", "2:10", "2:23", "3:1", "6:13"];
+    let wanted = wanted.map(|place| format!("vip.toml:{place}"));
+    assert_eq!(places, wanted);
+}
+
+#[test]
+fn faults_of_all_flags_are_told_at_once() {
+    let flags = flags(&["--vip", "10.0.0.256", "--vrid", "-1", "--http", "0"]);
+    let faults = flags.into_config().expect_err("wrong").to_string();
+    let begins = [
+        "--vip: `10.0.0.256`",
+        "--vrid: -1 is out of range",
+        "--http: `0`",
+    ];
+    assert_eq!(faults.lines().count(), begins.len(), "{faults}");
+    for (line, begin) in faults.lines().zip(begins) {
+        assert!(line.starts_with(begin), "{faults}");
+    }
 }
 
 #[test]
@@ -155,6 +243,10 @@ fn services_that_cannot_work_are_refused() {
         (
             "allow = \"10.0.0.0/8\"",
             "3:9: this is a value of type string, expected a list of networks",
+        ),
+        (
+            "allow = [\"10.0.0.0/024\"]",
+            "3:10: `10.0.0.0/024` has a prefix length that begins with 0; write 10.0.0.0/24",
         ),
         (
             "allow = [\"10.0.0.0/33\"]",
@@ -360,8 +452,8 @@ proptest! {
     fn any_text_is_refused_in_one_line_or_taken(text in "(.|\n)*") {
         if let Err(error) = Config::parse(&text, "vip.toml") {
             let error = error.to_string();
-            prop_assert!(error.starts_with("vip.toml:"), "{}", error);
-            prop_assert!(!error.contains('\n'), "{}", error);
+            prop_assert!(!error.is_empty());
+            prop_assert!(error.lines().all(|line| line.starts_with("vip.toml:")), "{}", error);
         }
     }
 
@@ -374,8 +466,8 @@ proptest! {
         let damaged = format!("{}{with}{}", &text[..at], &text[at + 1..]);
         if let Err(error) = Config::parse(&damaged, "vip.toml") {
             let error = error.to_string();
-            prop_assert!(error.starts_with("vip.toml:"), "{}", error);
-            prop_assert!(!error.contains('\n'), "{}", error);
+            prop_assert!(!error.is_empty());
+            prop_assert!(error.lines().all(|line| line.starts_with("vip.toml:")), "{}", error);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The binary as operators meet it: what it prints and how it exits when something is wrong.
 
+mod facts;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -97,6 +99,37 @@ fn bad_input_gets_one_line_and_exit_code_2() {
     let (_, text) = refusal(&["run", "--config", name]);
     assert!(
         text.contains(&format!("{name}:1:1: ")) && text.contains("vpi"),
+        "{text}"
+    );
+}
+
+#[test]
+fn all_faults_of_a_file_are_told_in_a_line_each() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("vip.toml");
+    let name = file.to_str().expect("a plain name");
+    let text = "vip = \"10.0.0.256\"\n[vrrp]\npriorty = 1\nrouter_id = 300\n";
+    std::fs::write(&file, text).expect("writable");
+    for command in [
+        &["run", "--config"][..],
+        &["check", "--config"],
+        &["manifest", "--from"],
+    ] {
+        let (code, text) = refusal(&[command, &[name]].concat());
+        assert_eq!(code, Some(2), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        for (line, place) in lines.iter().zip(["1:7", "3:1", "4:13"]) {
+            assert!(
+                line.starts_with(&format!("vip: {name}:{place}: ")),
+                "{text}"
+            );
+        }
+    }
+    let (code, text) = refusal(&["manifest", "--vip", "10.0.0.256", "--vrid", "-1"]);
+    assert_eq!((code, text.lines().count()), (Some(2), 2), "{text}");
+    assert!(
+        text.contains("--vrid: -1 is out of range, must be 1 to 255"),
         "{text}"
     );
 }
@@ -523,6 +556,16 @@ fn no_command_minds_a_reader_that_has_gone() {
         (with(&["forget", "cp2"], &here), 0),
         (with(&["reload"], &here), 0),
         (with(&["check"], &cluster), 1),
+        (with(&["check", "-o", "json"], &cluster), 1),
+        (with(&["check", "--config-only"], &cluster), 0),
+        (with(&["version"], &[]), 0),
+        (
+            with(
+                &["man", "--output"],
+                &[Box::leak(format!("{run_dir}/man").into_boxed_str())],
+            ),
+            0,
+        ),
         (with(&["manifest"], &cluster), 0),
         (with(&["manifest"], &cluster[..2]), 0),
         (with(&["manifest", "--systemd"], &cluster), 0),
