@@ -56,9 +56,13 @@ pub(crate) fn run() -> Result<()> {
         bill_of_materials(*architecture, &folder)?;
     }
     package::completions(runs_here, &folder)?;
+    let man = folder.join("man");
+    package::manual(runs_here, &man)?;
+    archive(&man, &folder.join(format!("vip-{VERSION}-man.tar.gz")))?;
+    fs::remove_dir_all(&man).with_context(|| format!("remove {}", man.display()))?;
     for (folder_of, name) in ARCHIVES {
         archive(
-            folder_of,
+            &sh::workspace().join(folder_of),
             &folder.join(format!("vip-{VERSION}-{name}.tar.gz")),
         )?;
     }
@@ -77,10 +81,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).with_context(what)
 }
 
-/// A folder of the repository as an archive, in which files have no owner and no time. The folder
+/// A folder as an archive, in which files have no owner and no time. The folder
 /// keeps its name.
-fn archive(from: &str, output: &Path) -> Result<()> {
-    let from = sh::workspace().join(from);
+fn archive(from: &Path, output: &Path) -> Result<()> {
     let (parent, name) = from
         .parent()
         .zip(from.file_name())

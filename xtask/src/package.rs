@@ -102,6 +102,7 @@ const FILES: &[File] = &[
         Staged("vip.fish"),
         "usr/share/fish/vendor_completions.d/vip.fish",
     ),
+    File::both(Staged("man/*.gz"), "usr/share/man/man1/"),
     File::new(
         Repository("deploy/packages/copyright"),
         Some("usr/share/doc/vip/copyright"),
@@ -176,7 +177,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) struct Contents<'a> {
     /// The binary that goes into it.
     pub(crate) binary: &'a Path,
-    /// The same version for this machine, which prints the unit and the completions.
+    /// The same version for this machine, which prints the unit, the completions and the manual pages.
     pub(crate) runs_here: &'a Path,
     pub(crate) version: &'a str,
     /// Added to the configuration file: two versions of a package may differ in it.
@@ -236,6 +237,12 @@ pub(crate) fn completions(vip: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The manual pages of a binary of this machine, in a folder that is made for them.
+pub(crate) fn manual(vip: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir(folder).with_context(|| format!("create {}", folder.display()))?;
+    sh::run(sh::command(vip).args(["man", "--output"]).arg(folder))
+}
+
 /// Packages about to be made: all their files are there.
 struct Packages {
     architecture: Architecture,
@@ -251,6 +258,10 @@ impl Packages {
         fs::copy(contents.binary, folder.join("vip"))
             .with_context(|| format!("copy {}", contents.binary.display()))?;
         completions(contents.runs_here, &folder)?;
+        let man = folder.join("man");
+        manual(contents.runs_here, &man)?;
+        let mut gzip = sh::command("gzip");
+        sh::run(gzip.args(["--best", "--no-name", "--recursive"]).arg(&man))?;
         let example = sh::workspace().join("deploy/packages/vip.toml");
         let example = fs::read_to_string(&example).context("read the configuration file")?;
         write(&folder.join("vip.toml"), &(example + contents.config))?;

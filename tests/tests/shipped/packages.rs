@@ -27,6 +27,8 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/vip/vip.toml", "644"),
     ("/usr/share/bash-completion/completions/vip", "644"),
     ("/usr/share/fish/vendor_completions.d/vip.fish", "644"),
+    ("/usr/share/man/man1/vip.1.gz", "644"),
+    ("/usr/share/man/man1/vip-status.1.gz", "644"),
 ];
 
 /// Those that have other places.
