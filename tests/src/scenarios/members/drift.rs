@@ -116,14 +116,14 @@ fn promise_told(outcome: &mut Outcome, cluster: &Cluster, node: usize, odd: usiz
         &format!("{vip} status --exit-code || echo exit $?"),
     )?;
     let (_, metrics) = ask(cluster, node, "/metrics")?;
-    let verdict = format!("{about}: has another configuration");
+    let verdict = format!("{about} has another configuration");
     for (wanted, text) in [
         (INTERVAL, &events),
         (ALLOW, &events),
         (ALLOW, &status),
         (ALLOW, &json),
         ("\"alarm\": \"differs\"", &json),
-        ("degraded: ", &status),
+        ("DEGRADED", &status),
         (&verdict, &status),
         ("exit 3", &status),
         ("vip_alarms{alarm=\"differs\"} 1", &metrics),

@@ -135,6 +135,14 @@ impl Supervisor {
                 .into(),
             history: History::of(self.journal.since(0), &self.name(own)),
         };
+        let reasons: Vec<String> = status
+            .nodes
+            .iter()
+            .map(|node| status.reason(node))
+            .collect();
+        for (node, reason) in status.nodes.iter_mut().zip(reasons) {
+            node.reason = reason;
+        }
         status.verdict = status.verdict();
         status.problems = status.problems();
         Ok(status)
@@ -198,7 +206,6 @@ impl Supervisor {
             connections_per_second: peer.rates.connections_per_second,
         };
         node.state = node.state();
-        node.reason = node.reason();
         Ok(node)
     }
 

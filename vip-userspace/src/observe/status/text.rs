@@ -145,7 +145,8 @@ impl Status {
     /// What an operator should see to though nothing is wrong with the VIP, one line each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = self.credentials_trouble.iter().cloned().collect();
+        let told = self.credentials_trouble.iter().chain(&self.other_nics);
+        let mut notes: Vec<String> = told.cloned().collect();
         let deaf = self.nodes.iter().filter(|node| node.echo == Some(false));
         let deaf: Vec<&str> = deaf.map(|node| node.name.as_str()).collect();
         if !deaf.is_empty() {

@@ -188,9 +188,6 @@ impl Status {
                 &format!("{name}={value} on {}", some(&interfaces)),
             );
         }
-        for cause in &self.other_nics {
-            add("NICs", cause);
-        }
         match &self.local {
             Some(cgroup) => add("Local", &format!("redirected, for processes in {cgroup}")),
             None => add("Local", "not redirected"),
