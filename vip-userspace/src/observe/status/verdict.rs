@@ -411,9 +411,10 @@ mod tests {
     #[test]
     fn differences_between_members_are_problems() {
         let mut status = healthy();
+        let third = status.nodes[2].address;
         let told = status.nodes[1].told.as_mut().expect("it tells");
         told.version = Some("0.2.0".to_owned());
-        told.owner = Some(status.nodes[2].address);
+        told.owner = Some(third);
         let problems = status.problems();
         let texts: Vec<&str> = problems
             .iter()
