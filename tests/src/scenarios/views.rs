@@ -34,9 +34,10 @@ const TERMINALS: [(u16, u16); 3] = [(60, 24), (80, 24), (160, 40)];
 const WINDOWS: [(u32, u32); 2] = [(390, 3400), (1280, 1500)];
 
 /// Added to the page: instead of asking an agent, it shows what one has said, and then notes how wide
-/// it is.
+/// it is, and by how much a table is wider than its frame.
 const PROBE: &str = "<script>window.fetch = async path => new Response(path.startsWith('status') ? \
-    STATUS : EVENTS); setTimeout(() => { document.body.dataset.wide = \
+    STATUS : EVENTS); setTimeout(() => { const over = [...document.querySelectorAll('section')].map(\
+    box => box.scrollWidth - box.clientWidth); document.body.dataset.wide = Math.max(0, ...over) + \
     document.documentElement.scrollWidth + ' in ' + window.innerWidth; }, 2500);</script>";
 
 fn with_a_browser() -> Planned {

@@ -98,10 +98,7 @@ impl NodeState {
             Self::NotReady => "its server is not ready",
             Self::Hung => "its server hangs",
             Self::Suspect => "its agent went silent a moment ago; its kernel is being asked",
-            Self::NoAgent => {
-                "its kernel answers, its agent does not: open connections go on, new ones go to it \
-                 only if its kernel has answered all the time"
-            }
+            Self::NoAgent => "its kernel answers, its agent does not: connections to it go on",
             Self::Down => "nothing on it answers; its clients are not told yet",
             Self::Gone => "nothing on it answers; its clients are told (reset)",
         }
@@ -162,28 +159,38 @@ impl Node {
         }
     }
 
-    /// Why it is in that state, and what keeps it from owning the VIP.
+    /// Why it is in that state; empty if it is ready.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let state = self.state();
+        match state {
+            NodeState::Ready => String::new(),
+            NodeState::NotReady | NodeState::Hung | NodeState::Unknown => self.probe.clone(),
+            NodeState::Drained if self.usable => {
+                "takes new connections, though it is drained, since no other node can".to_owned()
+            }
+            NodeState::Drained if !self.ready => format!("{}; {}", state.meaning(), self.probe),
+            NodeState::NoAgent if self.liveness == Some(PeerState::Away) => {
+                "its kernel answers, and its agent has not been heard since it was lost: it gets \
+                 nothing"
+                    .to_owned()
+            }
+            _ => state.meaning().to_owned(),
+        }
+    }
+
+    /// The same, and what keeps it from owning the VIP.
     #[must_use]
     pub fn reason(&self) -> String {
-        let state = self.state();
-        let mut reasons = match state {
-            NodeState::Ready => Vec::new(),
-            NodeState::NotReady | NodeState::Hung | NodeState::Unknown => vec![self.probe.clone()],
-            NodeState::Drained if self.usable => {
-                vec!["drained, and takes new connections since no other node can".to_owned()]
-            }
-            NodeState::Drained if !self.ready => {
-                vec![state.meaning().to_owned(), self.probe.clone()]
-            }
-            _ => vec![state.meaning().to_owned()],
-        };
         let lives = matches!(self.liveness, None | Some(PeerState::Up));
         let told = self.told.iter().filter(|_| lives);
         let faults = told.flat_map(|told| told.faults.iter());
         let faults: Vec<&str> = faults.map(|fault| fault.text()).collect();
-        if !faults.is_empty() {
-            reasons.push(format!("cannot own the VIP: {}", faults.join(", ")));
-        }
+        let faults = match faults.len() {
+            0 => String::new(),
+            _ => format!("cannot own the VIP: {}", faults.join(", ")),
+        };
+        let mut reasons = vec![self.cause(), faults];
         reasons.retain(|reason| !reason.is_empty());
         reasons.join("; ")
     }

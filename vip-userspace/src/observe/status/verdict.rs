@@ -175,12 +175,8 @@ impl Status {
         let (text, remedy) = match (self.explains(node), state) {
             (Some(alarm), _) => (format!("{name}: {}: {alarm}", state.text()), ""),
             (None, NodeState::Drained) => (format!("{name} is drained"), state.remedy()),
-            (None, NodeState::NotReady | NodeState::Hung | NodeState::Unknown) => {
-                let text = format!("{name}: {}: {}", state.meaning(), node.probe);
-                (text, state.remedy())
-            }
             (None, _) => {
-                let text = format!("{name}: {}: {}", state.text(), state.meaning());
+                let text = format!("{name}: {}: {}", state.text(), node.cause());
                 (text, state.remedy())
             }
         };
