@@ -15,7 +15,7 @@ use crate::topology::VIP;
 use crate::traffic::Traffic;
 
 /// The program that opens the page.
-pub(super) const BROWSER: &str = "chromium-headless-shell";
+const BROWSER: &str = "chromium-headless-shell";
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "page",

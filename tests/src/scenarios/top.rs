@@ -117,7 +117,7 @@ impl Screen {
     /// Opens one of this size in which `vip top` runs, and then says how that ended.
     pub(super) fn open(cluster: &Cluster, node: usize, columns: u16, rows: u16) -> Result<Self> {
         let own = Self {
-            socket: cluster.work().join("tmux"),
+            socket: cluster.work().join(format!("tmux-{columns}")),
         };
         let vip = cluster.programs().vip.display();
         let script = format!("{vip} top; echo status $?; exec sleep infinity");

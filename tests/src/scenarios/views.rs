@@ -7,12 +7,11 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::observed::ask;
-use super::page::{self, BROWSER};
+use super::page;
 use super::top::Screen;
-use crate::cluster::plan::{Missing, Planned};
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Timeline};
-use crate::process::{find, output};
+use crate::process::output;
 use crate::scenario::{Scenario, Test};
 use crate::topology::VIP;
 use crate::traffic::Traffic;
@@ -20,7 +19,7 @@ use crate::traffic::Traffic;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "views",
     promise: "views_say_what_is_wrong_in_any_width",
-    tests: &[Test::netns_if(with_a_browser).alone()],
+    tests: &[Test::netns_if(page::with_a_browser).alone()],
     run,
 };
 
@@ -39,13 +38,6 @@ const PROBE: &str = "<script>window.fetch = async path => new Response(path.star
     STATUS : EVENTS); setTimeout(() => { const over = [...document.querySelectorAll('section')].map(\
     box => box.scrollWidth - box.clientWidth); document.body.dataset.wide = Math.max(0, ...over) + \
     document.documentElement.scrollWidth + ' in ' + window.innerWidth; }, 2500);</script>";
-
-fn with_a_browser() -> Planned {
-    match find(BROWSER) {
-        Some(_) => Ok(Plan::default()),
-        None => Err(Missing(format!("no {BROWSER}"))),
-    }
-}
 
 /// What must be seen.
 struct State<'a> {
@@ -116,8 +108,8 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
     let etcd = cluster.topology.etcd.as_ref();
     let testbed = cluster.programs().testbed.as_os_str();
-    let claim = ["claim", "--vip", &VIP.to_string()];
-    let mac = output(etcd.command(testbed).args(claim))?;
+    let vip = VIP.to_string();
+    let mac = output(etcd.command(testbed).args(["claim", "--vip", &vip]))?;
     let mac = mac.trim();
     cluster.wait_for_status("the owner names the stranger", &[owner], |_, _, status| {
         status.claimant.as_deref() == Some(mac)
@@ -174,7 +166,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
     name_nodes(cluster)?;
     let next = cluster.owner()?;
-    let names = (0..cluster.topology.nodes.len()).map(|node| format!("-{node}"));
+    let names = (0..cluster.topology.nodes.len()).map(|node| format!("000{node}"));
     let names: Vec<String> = names.collect();
     let mut words: Vec<(String, &str)> = names.iter().map(|name| (name.clone(), "ready")).collect();
     words[owner].1 = "gone";
@@ -199,7 +191,7 @@ fn name_nodes(cluster: &mut Cluster) -> Result<()> {
     for node in 0..cluster.topology.nodes.len() {
         let address = cluster.host(node).address();
         let named = format!(
-            "{{ address = \"{address}\", name = \"prod-control-plane-rack-a-000-{node}.dc1.example.net\" }}"
+            "{{ address = \"{address}\", name = \"prod-control-plane-rack-a-000{node}.dc1.example.net\" }}"
         );
         config = config.replacen(&format!("\"{address}\""), &named, 1);
     }
