@@ -77,8 +77,8 @@ impl View {
         let table = nodes::table(status, width);
         let owner = labelled("Owner", &status.owner_text(), width);
         // Two blank lines and the foot.
-        let rest = 1 + owner.len() + table.lines.len() + 3 + EVENTS;
-        let mut lines = vec![Self::verdict(status, width)];
+        let mut lines = verdict(status, width);
+        let rest = lines.len() + owner.len() + table.lines.len() + 3 + EVENTS;
         lines.extend(problems(status, width, height.saturating_sub(rest)));
         lines.extend(owner);
         lines.push(Line::default());
@@ -86,7 +86,7 @@ impl View {
         lines.extend(table.lines);
         lines.push(Line::default());
         let room = height.saturating_sub(lines.len() + 1);
-        lines.extend(self.happened(status, room));
+        lines.extend(self.happened(status, width, room));
         lines.truncate(height.saturating_sub(1));
         Paragraph::new(lines).render(area, buffer);
         if let Some(column) = table.sparklines {
@@ -96,7 +96,7 @@ impl View {
         }
         let foot = match &self.trouble {
             Some(trouble) => Span::styled(trouble.clone(), style(Severity::Error)),
-            None => Span::raw("q: quit   vip events: all events   vip status -o wide: all figures"),
+            None => Span::raw("q: quit   all: vip events, vip status -o wide"),
         };
         let last = Rect {
             y: area.bottom().saturating_sub(1),
@@ -106,46 +106,32 @@ impl View {
         Line::from(foot).render(last, buffer);
     }
 
-    fn verdict(status: &Status, width: usize) -> Line<'static> {
-        let health = status.health();
-        let problems = status.problems();
-        let colour = if problems.is_empty() {
-            good()
-        } else {
-            style(health.severity())
-        };
-        let text = format!("  {}, as {} sees it", status.vip, status.node);
-        let version = format!("vip {}", status.version);
-        let used = health.word().len() + text.chars().count() + version.len();
-        let space = width.checked_sub(used).filter(|space| *space > 1);
-        let version = space.map(|space| format!("{}{version}", " ".repeat(space)));
-        Line::from(vec![
-            Span::styled(health.word(), colour.add_modifier(Modifier::BOLD)),
-            Span::raw(text),
-            Span::styled(version.unwrap_or_default(), dim()),
-        ])
-    }
-
     /// What has happened: the last owners where there is room, and the last events.
-    fn happened(&self, status: &Status, room: usize) -> Vec<Line<'static>> {
+    fn happened(&self, status: &Status, width: usize, room: usize) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
+        let now = Timestamp::now();
         let owners = status.history.owners.iter().take(OWNERS);
-        let taken = owners.len() + 2;
-        if owners.len() > 0 && room >= taken + EVENTS {
+        let owners = owners.flat_map(|change| {
+            let millis = now.as_millisecond() - change.time.as_millisecond();
+            let ago = age(millis.max(0) as u64);
+            hanging(
+                &format!("{ago:>6} ago  {}", change.text()),
+                width,
+                Style::new(),
+            )
+        });
+        let owners: Vec<_> = owners.collect();
+        if !owners.is_empty() && room >= owners.len() + 2 + EVENTS {
             lines.push(Line::styled("OWNERS", heading()));
-            let now = Timestamp::now();
-            lines.extend(owners.map(|change| {
-                let millis = now.as_millisecond() - change.time.as_millisecond();
-                let ago = age(millis.max(0) as u64);
-                Line::from(format!("{ago:>6} ago  {}", change.text()))
-            }));
+            lines.extend(owners);
             lines.push(Line::default());
         }
         lines.push(Line::styled("EVENTS", heading()));
         let newest = self.events.iter().rev().take(room);
-        lines.extend(
-            newest.map(|record| Line::styled(record.to_string(), style(record.event.severity))),
-        );
+        lines.extend(newest.flat_map(|record| {
+            let colour = style(record.event.severity);
+            hanging(&record.to_string(), width, colour)
+        }));
         lines
     }
 
@@ -176,6 +162,42 @@ impl View {
             .style(Style::new().fg(Color::Cyan))
             .render(place, buffer);
     }
+}
+
+/// The verdict in one word, and whose view it is.
+fn verdict(status: &Status, width: usize) -> Vec<Line<'static>> {
+    let health = status.health();
+    let colour = if status.problems().is_empty() {
+        good()
+    } else {
+        style(health.severity())
+    };
+    let word = health.word();
+    let text = format!("{}, as {} sees it", status.vip, status.node);
+    let indent = word.len() + 2;
+    let text = wrapped(&text, width.saturating_sub(indent));
+    let mut lines: Vec<Line<'static>> = Vec::new();
+    for (place, line) in text.into_iter().enumerate() {
+        let word = if place == 0 { word } else { "" };
+        let word = format!("{word:indent$}");
+        lines.push(Line::from(vec![
+            Span::styled(word, colour.add_modifier(Modifier::BOLD)),
+            Span::raw(line),
+        ]));
+    }
+    lines
+}
+
+/// A text in as many lines as it needs, all but the first one indented.
+fn hanging(text: &str, width: usize, colour: Style) -> Vec<Line<'static>> {
+    const INDENT: usize = 4;
+    let lines = wrapped(text, width.saturating_sub(INDENT));
+    let lines = lines.into_iter().enumerate().map(|(place, line)| {
+        let indent = if place == 0 { 0 } else { INDENT };
+        let line = format!("{:indent$}{line}", "");
+        Line::styled(line, colour)
+    });
+    lines.collect()
 }
 
 /// What is wrong, in at most so many lines; the rows of the nodes have the reasons as well.

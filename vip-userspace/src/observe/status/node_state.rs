@@ -165,7 +165,15 @@ impl Node {
         let state = self.state();
         match state {
             NodeState::Ready => String::new(),
-            NodeState::NotReady | NodeState::Hung | NodeState::Unknown => self.probe.clone(),
+            NodeState::NotReady | NodeState::Unknown => self.probe.clone(),
+            NodeState::Hung => {
+                // The state says so.
+                let hangs = self.probe.strip_prefix("hangs");
+                let cause = hangs.and_then(|rest| rest.strip_prefix([':', ',']));
+                cause
+                    .map_or(self.probe.as_str(), str::trim_start)
+                    .to_owned()
+            }
             NodeState::Drained if self.usable => {
                 "takes new connections, though it is drained, since no other node can".to_owned()
             }

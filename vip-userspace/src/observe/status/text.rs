@@ -165,8 +165,12 @@ impl Status {
         let Some(owner) = &self.owner else {
             return "none heard".to_owned();
         };
-        let mut text = format!("{} ({}), ", owner.name, owner.address);
-        text += &self.owner_since.text();
+        let address = owner.address.to_string();
+        let mut text = owner.name.clone();
+        if address != owner.name {
+            text += &format!(" ({address})");
+        }
+        text += &format!(", {}", self.owner_since.text());
         let last = self.history.owners.first();
         let last = last.filter(|last| last.to.as_ref() == Some(&owner.name));
         if let Some(cause) = last.and_then(|last| last.cause.as_ref()) {
@@ -213,12 +217,23 @@ impl Status {
     pub(super) fn head(&self, width: usize) -> String {
         let problems = self.problems();
         let health = self.health();
-        let mut out = if problems.is_empty() {
-            good(health.word()).to_string()
+        let word = if problems.is_empty() {
+            good(health.word())
         } else {
-            paint(health.severity(), health.word()).to_string()
+            paint(health.severity(), health.word())
         };
-        let _infallible = writeln!(out, "  {}, as {} sees it", self.vip, self.node);
+        let about = format!("{}, as {} sees it", self.vip, self.node);
+        let mut out = String::new();
+        for (place, line) in wrapped(&about, width.saturating_sub(LABEL))
+            .iter()
+            .enumerate()
+        {
+            let _infallible = if place == 0 {
+                writeln!(out, "{word:10}{line}")
+            } else {
+                writeln!(out, "{:10}{line}", "")
+            };
+        }
         if !problems.is_empty() {
             out.push('\n');
         }
