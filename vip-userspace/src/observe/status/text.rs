@@ -305,7 +305,7 @@ impl Status {
                 let _infallible = writeln!(out, "{:REASON$}{line}", "");
             }
         }
-        out.push_str("* owns the VIP.  OPEN: connections that its servers have open.\n");
+        out.push_str("* owns the VIP.  OPEN: open connections of its servers.\n");
         out
     }
 

@@ -8,7 +8,7 @@ use vip_node::Fault;
 use vip_node::alarm::Kind;
 use vip_node::choice::Resort;
 
-use super::{Node, NodeState, Status};
+use super::{Alarm, Node, NodeState, Status};
 use crate::observe::event::{self, Severity};
 use crate::words::counted;
 
@@ -146,7 +146,7 @@ impl Status {
     }
 
     /// The alarms that say why another node's agent is not heard: they are the reason of its state.
-    fn explains(&self, node: &Node) -> Option<&str> {
+    fn explains(&self, node: &Node) -> Option<&Alarm> {
         let unheard = matches!(
             node.state(),
             NodeState::NoAgent | NodeState::Down | NodeState::Suspect
@@ -156,14 +156,14 @@ impl Status {
             let kinds = matches!(alarm.alarm, Kind::NoAgent | Kind::Unheard | Kind::OffLink);
             kinds && alarm.about == node.name
         });
-        alarms.next().map(|alarm| alarm.text.as_str())
+        alarms.next()
     }
 
     /// Why a node is in its state, in full.
     #[must_use]
     pub fn reason(&self, node: &Node) -> String {
-        let alarm = self.explains(node).map(str::to_owned);
-        alarm.unwrap_or_else(|| node.reason())
+        let alarm = self.explains(node);
+        alarm.map_or_else(|| node.reason(), |alarm| alarm.text.clone())
     }
 
     fn state_problem(&self, node: &Node) -> Option<Problem> {
@@ -173,7 +173,7 @@ impl Status {
         }
         let name = &node.name;
         let (text, remedy) = match (self.explains(node), state) {
-            (Some(alarm), _) => (format!("{name}: {}: {alarm}", state.text()), ""),
+            (Some(alarm), _) => (format!("{name}: {}: {}", state.text(), alarm.text), ""),
             (None, NodeState::Drained) => (format!("{name} is drained"), state.remedy()),
             (None, _) => {
                 let text = format!("{name}: {}: {}", state.text(), node.cause());
@@ -213,11 +213,11 @@ impl Status {
     }
 
     fn alarm_problems(&self) -> impl Iterator<Item = Problem> {
-        let told = |text: &str| {
+        let told = |alarm: &Alarm| {
             let mut nodes = self.nodes.iter();
-            nodes.any(|node| self.explains(node) == Some(text))
+            nodes.any(|node| self.explains(node) == Some(alarm))
         };
-        let alarms = self.alarms.iter().filter(move |alarm| !told(&alarm.text));
+        let alarms = self.alarms.iter().filter(move |alarm| !told(alarm));
         alarms.map(|alarm| {
             let severity = event::severity(alarm.alarm);
             let problem = Problem::error(alarm.alarm.name(), alarm.text.clone()).at(&alarm.about);
