@@ -151,12 +151,11 @@ impl Status {
             node.state(),
             NodeState::NoAgent | NodeState::Down | NodeState::Suspect
         );
-        let alarms = self.alarms.iter().filter(|_| unheard);
-        let mut alarms = alarms.filter(|alarm| {
+        let mut alarms = self.alarms.iter().filter(|_| unheard);
+        alarms.find(|alarm| {
             let kinds = matches!(alarm.alarm, Kind::NoAgent | Kind::Unheard | Kind::OffLink);
             kinds && alarm.about == node.name
-        });
-        alarms.next()
+        })
     }
 
     /// Why a node is in its state, in full.
