@@ -108,9 +108,8 @@ impl Status {
             ));
         }
         if let Some(claim) = &self.claim {
-            let text = format!("another host claims the VIP: {claim}");
             problems.push(
-                Problem::error("conflict", text)
+                Problem::error("conflict", claim.clone())
                     .remedy("take the VIP off that host, or off its keepalived or kube-vip"),
             );
         }
