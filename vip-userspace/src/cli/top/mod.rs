@@ -1,5 +1,6 @@
 //! `vip top`: the cluster as this node sees it, once a second, until `q`.
 
+mod colours;
 mod nodes;
 mod view;
 

@@ -2,7 +2,7 @@
 
 use ratatui::text::{Line, Span};
 
-use super::view::{dim, good, style};
+use super::colours::{dim, good, style};
 use crate::observe::event::Severity;
 use crate::observe::status::{Node, NodeState, Status, shorten, wrapped};
 

@@ -12,6 +12,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, Widget};
 
+use super::colours::{good, heading, style};
 use super::nodes;
 use crate::observe::event::{Record, Severity};
 use crate::observe::status::{Problem, Status, age, wrapped};
@@ -246,30 +247,6 @@ fn labelled(label: &str, text: &str, width: usize) -> Vec<Line<'static>> {
         ])
     });
     lines.collect()
-}
-
-/// The colour of a severity.
-pub(super) fn style(severity: Severity) -> Style {
-    match severity {
-        Severity::Info => Style::new(),
-        Severity::Warning => Style::new().fg(Color::Yellow),
-        Severity::Error => Style::new().fg(Color::Red),
-    }
-}
-
-/// Of what is as it should be.
-pub(super) fn good() -> Style {
-    Style::new().fg(Color::Green)
-}
-
-/// Of headings and labels.
-pub(super) fn heading() -> Style {
-    Style::new().add_modifier(Modifier::BOLD)
-}
-
-/// Of what is of less interest.
-pub(super) fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
 }
 
 #[cfg(test)]

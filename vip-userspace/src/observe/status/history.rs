@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::age;
+use super::since::age;
 use crate::observe::event::{Record, Severity};
 
 /// Entries of each kind.

@@ -2,7 +2,10 @@
 
 mod history;
 mod names;
+mod node;
 mod node_state;
+mod problem;
+mod since;
 mod text;
 mod verdict;
 mod wide;
@@ -23,8 +26,8 @@ use vip_node::{Fault, PeerState};
 pub use self::history::{History, OwnerChange, Trouble};
 pub use self::names::shorten;
 pub use self::node_state::NodeState;
-pub use self::text::{Since, age, wrapped};
-pub use self::verdict::{Health, Problem};
+pub use self::problem::{Health, Problem};
+pub use self::since::{Since, age, wrapped};
 use super::event::Repair;
 use super::summary::Summary;
 use crate::config::Admission;
