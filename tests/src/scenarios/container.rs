@@ -92,7 +92,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         }
         confined(cluster, node, containerd, &mut outcome)?;
         // Without a `/proc/sys` that it may write to.
-        let status = cluster.vip(node, &["status"])?;
+        let status = cluster.vip(node, &["status", "-o", "wide"])?;
         outcome.promise(status.contains("arp_ignore=1 on eth0"), || {
             format!("{name} cannot change settings of the kernel: {status}")
         });

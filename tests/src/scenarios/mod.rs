@@ -62,6 +62,7 @@ mod stray_frames;
 mod top;
 mod two_agents;
 mod upgrade;
+mod views;
 mod vip_changed;
 
 use crate::scenario::Scenario;
@@ -166,6 +167,7 @@ pub const ALL: &[Scenario] = &[
     docs::SCENARIO,
     static_pod::SCENARIO,
     page::SCENARIO,
+    views::SCENARIO,
     kubernetes::SCENARIO,
     machines::cut_off::CABLE_PULLED,
     machines::cut_off::HOST_FROZEN,

@@ -101,7 +101,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
     let config = cluster.work().join("vip.toml").display().to_string();
     for text in [
-        cluster.vip(0, &["status"])?,
+        cluster.vip(0, &["status", "-o", "wide"])?,
         cluster.vip(0, &["check", "--config", &config])?,
     ] {
         outcome.promise(text.contains(SECOND), || {
@@ -210,7 +210,7 @@ fn plugged_late(
 fn hindered(cluster: &mut Cluster, config: &str, outcome: &mut Outcome) -> Result<()> {
     set(cluster, 0, "all/arp_ignore", "4")?;
     until("status says what is in the way", PATIENCE, || {
-        let text = cluster.vip(0, &["status"])?;
+        let text = cluster.vip(0, &["status", "-o", "wide"])?;
         Ok(text
             .contains("net.ipv4.conf.all.arp_ignore = 4")
             .then_some(()))

@@ -27,7 +27,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// Set: the picture of the page is kept here.
 const PICTURE: &str = "VIP_TESTS_PICTURE";
 
-fn with_a_browser() -> Planned {
+pub(super) fn with_a_browser() -> Planned {
     match process::find(BROWSER) {
         Some(_) => Ok(Plan::default()),
         None => Err(Missing(format!("no {BROWSER}"))),
@@ -107,6 +107,16 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 
 /// Opens the page on a node, and returns what the browser prints.
 fn browse(cluster: &Cluster, node: usize, arguments: &[&str]) -> Result<String> {
+    open(cluster, node, arguments, "http://127.0.0.1:9643/")
+}
+
+/// Opens a document in a browser on a node, and returns what the browser prints.
+pub(super) fn open(
+    cluster: &Cluster,
+    node: usize,
+    arguments: &[&str],
+    document: &str,
+) -> Result<String> {
     let mut command: Command = cluster.host(node).command(BROWSER.as_ref());
     command
         .args([
@@ -121,6 +131,6 @@ fn browse(cluster: &Cluster, node: usize, arguments: &[&str]) -> Result<String> 
             cluster.work().join("browser").display()
         ))
         .args(arguments)
-        .arg("http://127.0.0.1:9643/");
+        .arg(document);
     output(&mut command)
 }

@@ -71,7 +71,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     for target in [format!("{VIP}:{FRONT}"), format!("[{VIP6}]:{FRONT}")] {
         reach_all(cluster, &target, 100, &mut outcome, timeline)?;
     }
-    let text = cluster.vip(0, &["status"])?;
+    let text = cluster.vip(0, &["status", "-o", "wide"])?;
     outcome.promise(text.contains("rp_filter"), || {
         format!("vip status says nothing of rp_filter: {text}")
     });

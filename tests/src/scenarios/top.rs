@@ -30,9 +30,9 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let owner = cluster.owner()?;
     let drained = super::steps::another_than(cluster, owner);
     let traffic = Traffic::start(cluster, timeline)?;
-    let screen = Screen::open(cluster, owner)?;
+    let screen = Screen::open(cluster, owner, 150, 40)?;
 
-    let title = format!("VIP {VIP}:6443");
+    let title = format!("{VIP}:6443, as ");
     let own = format!("* {}", cluster.host(owner).address());
     let mut expected = vec![title.as_str(), "became the owner", own.as_str(), "q: quit"];
     let addresses: Vec<String> = cluster
@@ -108,21 +108,22 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
 }
 
 /// A terminal on a host. Dropped, it is gone, and what runs in it.
-struct Screen {
+pub(super) struct Screen {
     /// Where tmux's server listens. Its clients need not be on the same host.
     socket: PathBuf,
 }
 
 impl Screen {
-    /// Opens one in which `vip top` runs, and then says how that ended.
-    fn open(cluster: &Cluster, node: usize) -> Result<Self> {
+    /// Opens one of this size in which `vip top` runs, and then says how that ended.
+    pub(super) fn open(cluster: &Cluster, node: usize, columns: u16, rows: u16) -> Result<Self> {
         let own = Self {
-            socket: cluster.work().join("tmux"),
+            socket: cluster.work().join(format!("tmux-{columns}")),
         };
         let vip = cluster.programs().vip.display();
         let script = format!("{vip} top; echo status $?; exec sleep infinity");
         let mut open = own.tmux(cluster.host(node).command("tmux".as_ref()));
-        open.args(["new-session", "-d", "-x", "150", "-y", "40", &script]);
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        open.args(["new-session", "-d", "-x", &columns, "-y", &rows, &script]);
         output(&mut open).context("open a terminal")?;
         Ok(own)
     }
@@ -139,7 +140,7 @@ impl Screen {
     }
 
     /// Waits until the screen shows something, and returns all that it shows.
-    fn wait_for(&self, what: &str, shows: impl Fn(&str) -> bool) -> Result<String> {
+    pub(super) fn wait_for(&self, what: &str, shows: impl Fn(&str) -> bool) -> Result<String> {
         let mut last = String::new();
         let waited = until(what, PATIENCE, || {
             last = self.tell(&["capture-pane", "-p"])?;

@@ -77,5 +77,6 @@ pub use self::action::*;
 pub use self::faults::Fault;
 pub use self::input::*;
 pub use self::lateness::MAX_SLOWDOWN;
+pub use self::liveness::PeerState;
 pub use self::membership::Installation;
 pub use self::node::Node;

@@ -29,6 +29,7 @@ use vip_common::abi::{BackendIndex, BackendMask, MAX_BACKENDS};
 use vip_common::wire::bfd::{ControlPacket, Diagnostic};
 use vip_common::wire::time::BootNanos;
 
+pub use self::peer::PeerState;
 pub(crate) use self::peer::Standing;
 
 use self::isolation::Isolation;
@@ -548,6 +549,16 @@ impl Liveness {
     /// What follows for connections to a node; `None` for this one.
     pub(crate) fn standing(&self, node: BackendIndex) -> Option<Standing> {
         Some(self.peer(node)?.standing())
+    }
+
+    /// Whether nothing on another node answers.
+    pub(crate) fn is_node_silent(&self, node: BackendIndex) -> bool {
+        self.peer(node).is_some_and(Peer::is_silent)
+    }
+
+    /// What is known of a node, for operators; `None` for this one.
+    pub(crate) fn state(&self, node: BackendIndex) -> Option<PeerState> {
+        Some(self.peer(node)?.state())
     }
 
     /// The BFD session with a node, if there is to be one.

@@ -160,7 +160,7 @@ async fn listen_http(http: &mut Server, was_told: &mut bool, supervisor: &mut Su
 }
 
 /// Answers what came by HTTP.
-async fn tell(question: Question, supervisor: &Supervisor) {
+async fn tell(question: Question, supervisor: &mut Supervisor) {
     // The asker may have gone.
     match question {
         Question::Status(to) => drop(to.send(supervisor.status().await)),

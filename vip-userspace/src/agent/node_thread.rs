@@ -43,7 +43,9 @@ use vip_node::health::{Origin, Server, Thresholds};
 use vip_node::hello::Instance;
 use vip_node::seal::KeyRing;
 use vip_node::slots::Slots;
-use vip_node::{Action, Fault, Input, Installation, NoDrain, NoHandover, Node, Report, To, Tuning};
+use vip_node::{
+    Action, Fault, Input, Installation, NoDrain, NoHandover, Node, PeerState, Report, To, Tuning,
+};
 
 /// How long BFD packets may wait in their socket at most. One that has waited for longer counts as
 /// having come that long ago: it must not count as missing because this thread was late.
@@ -177,6 +179,10 @@ pub(super) struct NodeView {
     pub(super) servers: Vec<Server>,
     /// Whether it answers ICMP echo, if that is known.
     pub(super) echo: Option<bool>,
+    /// What is known of it; `None` for this node.
+    pub(super) state: Option<PeerState>,
+    /// Nothing on it answers.
+    pub(super) silent: bool,
 }
 
 /// A BFD session.
@@ -950,6 +956,8 @@ impl NodeLoop {
                     .map(|check| self.node.server(slot, check))
                     .collect(),
                 echo: self.node.answers_echo(slot),
+                state: self.node.peer_state(slot),
+                silent: self.node.is_silent(slot),
             }),
             packets: self.packets,
             resorts: checks

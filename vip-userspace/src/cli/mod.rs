@@ -68,10 +68,17 @@ enum Command {
         log_json: bool,
     },
     /// Show the owner of the VIP and the state of all nodes, as the agent on this node sees them
+    ///
+    /// Exit codes: 0 if the agent has answered; with --exit-code and --wait, 3 if the cluster is degraded
+    /// or down; 1 if no agent answers; 2 if the flags are wrong. With --watch it runs until it is
+    /// interrupted, and goes on while no agent answers; --wait is for scripts.
     Status {
         #[command(flatten)]
         output: output::Output,
-        /// End with 3 if the cluster is degraded
+        /// Show it again every second; where no terminal reads it, after each change
+        #[arg(long, short, conflicts_with_all = ["exit_code", "wait"])]
+        watch: bool,
+        /// End with 3 if the cluster is degraded or down
         #[arg(long)]
         exit_code: bool,
         /// Wait until the cluster is healthy; implies --exit-code
@@ -213,6 +220,13 @@ pub fn main() -> ExitCode {
         } => run::run(config, &log, log_json),
         Command::Status {
             output,
+            watch: true,
+            agent,
+            ..
+        } => status::watch(&agent.run_dir, output),
+        Command::Status {
+            output,
+            watch: false,
             exit_code,
             wait,
             timeout,

@@ -1,17 +1,35 @@
 //! `vip status`.
 
+use std::io::{IsTerminal as _, stdout};
 use std::process::ExitCode;
-use std::thread::sleep;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use jiff::{Timestamp, Zoned};
+use ratatui::crossterm::terminal;
+
 use super::exit::Exit;
-use super::output::{Format, Output, json, print, yaml};
+use super::output::{Format, Output, complain, json, print, print_line, yaml};
+use crate::observe::paint::faint;
 use crate::observe::socket::{Request, ask};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
 
 /// Between looks, while it waits.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Between two pictures with `--watch`.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// An agent that runs answers within milliseconds. After this time, the operator is told of the wait.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where nobody knows the width of what reads it.
+const WIDTH: usize = 80;
+
+/// Puts the cursor into the first column of the first line, and clears what is behind it.
+const REDRAW: &str = "\u{1b}[H\u{1b}[J";
 
 /// Prints the status. `wait`: once the cluster is healthy, or after that time.
 pub(super) fn run(
@@ -22,7 +40,7 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let end = Instant::now() + wait.unwrap_or_default();
     let status = loop {
-        let asked: anyhow::Result<Status> = ask(run_directory, &Request::Status);
+        let asked = patiently(run_directory);
         let is_over = Instant::now() >= end;
         match asked {
             // There may be no agent yet.
@@ -32,15 +50,118 @@ pub(super) fn run(
         }
         sleep(LOOK);
     };
-    match output.format() {
-        Format::Text | Format::Wide => print(&status)?,
-        Format::Json => print(json(&status)?)?,
-        Format::Yaml => print(yaml(&status)?)?,
-    }
+    print(shown(&status, output.format(), width())?)?;
     let degraded = !status.problems().is_empty();
     Ok(if degraded && (exit_code || wait.is_some()) {
         Exit::Degraded.into()
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Prints the status until it is interrupted: on a terminal in one place, once a second; else a block for
+/// each change. It outlives the agent.
+pub(super) fn watch(run_directory: &RunDir, output: Output) -> anyhow::Result<ExitCode> {
+    let format = output.format();
+    let is_drawn = stdout().is_terminal() && matches!(format, Format::Text | Format::Wide);
+    let mut before = None;
+    loop {
+        let next = Instant::now() + PERIOD;
+        let asked = ask::<Status>(run_directory, &Request::Status);
+        let time = Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+        let (news, text) = match &asked {
+            Ok(status) => (gist(status), shown(status, format, width())?),
+            Err(error) => {
+                let why = format!("{error:#}");
+                let text = format!("the agent on this node does not answer: {why}\n");
+                (why, text)
+            }
+        };
+        if is_drawn {
+            let head = faint(format!("{time}, every second; Ctrl-C ends it"));
+            print(format_args!("{REDRAW}{head}\n\n{}", cut(&text)))?;
+        } else if before.as_ref() != Some(&news) {
+            match (format, &asked) {
+                (Format::Text | Format::Wide, _) => {
+                    print(format_args!("{}\n{text}\n", faint(time)))?;
+                }
+                (_, Err(_)) => complain(text.trim_end()),
+                (Format::Json, Ok(status)) => print_line(serde_json::to_string(status)?)?,
+                (Format::Yaml, Ok(_)) => print(format_args!("---\n{text}"))?,
+            }
+            before = Some(news);
+        }
+        sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Asks the agent, and says so if the answer takes long.
+fn patiently(run_directory: &RunDir) -> anyhow::Result<Status> {
+    let (answer, answered) = channel();
+    let directory = run_directory.clone();
+    spawn(move || {
+        // Nobody waits any more.
+        let _gone = answer.send(ask(&directory, &Request::Status));
+    });
+    match answered.recv_timeout(PATIENCE) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Timeout) => {
+            complain("the agent does not answer yet; waiting a few seconds more");
+            answered.recv()?
+        }
+        Err(error @ RecvTimeoutError::Disconnected) => Err(error.into()),
+    }
+}
+
+fn shown(status: &Status, format: Format, width: usize) -> anyhow::Result<String> {
+    match format {
+        Format::Text => Ok(status.text(width)),
+        Format::Wide => Ok(status.wide(Timestamp::now())),
+        Format::Json => json(status),
+        Format::Yaml => yaml(status),
+    }
+}
+
+/// What counts as a change: all that is no figure and no age.
+fn gist(status: &Status) -> String {
+    let nodes = status.nodes.iter();
+    let nodes: Vec<_> = nodes
+        .map(|node| (&node.name, node.state(), status.reason(node)))
+        .collect();
+    let problems = status.problems();
+    let codes: Vec<_> = problems
+        .iter()
+        .map(|problem| (&problem.code, &problem.node))
+        .collect();
+    format!(
+        "{:?} {codes:?} {nodes:?} {}",
+        status.owner, status.conflicts
+    )
+}
+
+/// The terminal's width.
+fn width() -> usize {
+    let size = stdout().is_terminal().then(terminal::size);
+    match size {
+        Some(Ok((columns, _))) if columns > 0 => columns.into(),
+        _ => WIDTH,
+    }
+}
+
+/// As many lines as a terminal has room for below the time.
+fn cut(text: &str) -> String {
+    let Ok((_, rows)) = terminal::size() else {
+        return text.to_owned();
+    };
+    let room = usize::from(rows).saturating_sub(3).max(1);
+    let lines = text.lines().count();
+    if lines <= room {
+        return text.to_owned();
+    }
+    let shown: Vec<&str> = text.lines().take(room - 1).collect();
+    let left = lines - shown.len();
+    format!(
+        "{}\n({left} more lines: a taller terminal shows them)",
+        shown.join("\n")
+    )
 }

@@ -43,6 +43,9 @@ pub struct Event {
     /// How long it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<f64>,
+    /// The trouble that it begins (severity above `info`) or ends: the same in both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The part of the kernel's state that it put right, for the count of repairs.
     #[serde(skip)]
     pub(super) repaired: Option<Repair>,
@@ -190,19 +193,20 @@ events! {
     };
 
     /// A BFD session came up.
-    bfd_up(node: String): Info, text("BFD session is up").about(node);
+    bfd_up(node: String): Info, text("BFD session is up").of(format!("bfd {node}")).about(node);
 
     /// A BFD session went down.
     bfd_down(node: String, cause: String):
-        Warning, text("BFD session is down").about(node).because(cause);
+        Warning, text("BFD session is down").of(format!("bfd {node}")).about(node).because(cause);
 
     /// A node answers nothing at all.
     node_away(node: String): Warning, text(
         "nothing on the node answers: it gets no connections, and its own are not reset yet"
-    ).about(node);
+    ).of(format!("node {node}")).about(node);
 
     /// It has not for `reset_after`.
-    node_gone(node: String): Warning, text("node is gone: its clients are told (reset)").about(node);
+    node_gone(node: String): Warning, text("node is gone: its clients are told (reset)")
+        .of(format!("node {node}")).about(node);
 
     /// This node has asked the clients of a node that is gone, so that they were reset. It comes again if
     /// more have answered later. `after`: from the first question to the last answer.
@@ -262,15 +266,18 @@ events! {
     not_slow(): Info, text("the agent runs on time again: timers are as configured");
 
     /// A node that was away or gone answers.
-    node_answers(node: String): Info, text("node answers again").about(node);
+    node_answers(node: String): Info, text("node answers again")
+        .of(format!("node {node}")).about(node);
 
     /// A server says that it is ready. `port` is the TCP port that is probed, here and below.
     server_ready(node: String, port: u16):
-        Info, text(format!("server at port {port} is ready")).about(node);
+        Info, text(format!("server at port {port} is ready"))
+            .of(format!("server {node} {port}")).about(node);
 
     /// A server is not ready any more.
     server_not_ready(node: String, port: u16, cause: String): Warning,
-        text(format!("server at port {port} is not ready")).about(node).because(cause);
+        text(format!("server at port {port} is not ready"))
+            .of(format!("server {node} {port}")).about(node).because(cause);
 
     /// Connections of this node's server were reset, since it hangs.
     hung_reset(port: u16, connections: usize): Warning,
@@ -282,7 +289,7 @@ events! {
     /// A server serves, and whether it is ready is not known.
     server_unknown(node: String, port: u16, cause: String): Info,
         text(format!("server at port {port} serves; whether it is ready is not known"))
-            .about(node).because(cause);
+            .of(format!("server {node} {port}")).about(node).because(cause);
 
     /// New connections go to other nodes than before for want of better ones, or to the best again.
     new_connections(port: u16, resort: Resort):
@@ -335,26 +342,29 @@ events! {
         "this node starts, and cannot own the VIP yet"
     } else {
         "this node cannot own the VIP"
-    }).because(cause);
+    }).of(format!("fault {cause}")).because(cause);
 
     /// It has that (again).
-    fault_gone(cause: &str): Info, text("fault is over").because(cause);
+    fault_gone(cause: &str): Info, text("fault is over").of(format!("fault {cause}")).because(cause);
 
     /// A host that is no agent of the cluster claims the VIP; `node`, if it is a node. `defended`:
     /// the VIP was announced against it.
-    conflict(claim: &str, node: Option<String>, defended: bool): Warning, text(format!(
+    conflict(claimant: Mac, claim: &str, node: Option<String>, defended: bool): Warning, text(format!(
         "{claim}{}", if defended { ": announced against it" } else { "" }
-    )).about(node);
+    )).of(format!("conflict {claimant}")).about(node);
 
     /// It does so no more.
     conflict_over(claimant: Mac, node: Option<String>):
-        Info, text(format!("{claimant} no longer claims the VIP")).about(node);
+        Info, text(format!("{claimant} no longer claims the VIP"))
+            .of(format!("conflict {claimant}")).about(node);
 
     /// Something is wrong on the segment. `what` says what, and what to do.
-    alarm(kind: Kind, what: String): severity(kind), text(what);
+    alarm(kind: Kind, about: &str, what: String):
+        severity(kind), text(what).of(format!("alarm {} {about}", kind.name()));
 
     /// It is not any more.
-    alarm_over(kind: Kind, about: &str): Info, text(over(kind, about));
+    alarm_over(kind: Kind, about: &str):
+        Info, text(over(kind, about)).of(format!("alarm {} {about}", kind.name()));
 
     /// The VIP is being handed over to a node.
     handing_over(node: String): Info, text("is to take the VIP over").about(node);
@@ -471,6 +481,7 @@ fn text(message: impl Into<Cow<'static, str>>) -> Event {
         node: None,
         cause: None,
         duration_ms: None,
+        trouble: None,
         repaired: None,
     }
 }
@@ -478,7 +489,7 @@ fn text(message: impl Into<Cow<'static, str>>) -> Event {
 /// While nodes are installed or changed one after the other, some run no agent, or have another
 /// configuration or key; and most frames find their connections whatever their source is. All else
 /// must be dealt with at once.
-const fn severity(kind: Kind) -> Severity {
+pub(super) const fn severity(kind: Kind) -> Severity {
     match kind {
         Kind::NoAgent | Kind::SourceMacs | Kind::Differs | Kind::Refused => Warning,
         Kind::Stranger | Kind::Unheard | Kind::OffLink | Kind::TwoOwners | Kind::Duplicate => Error,
@@ -536,6 +547,12 @@ impl Event {
     fn because(self, cause: impl Into<String>) -> Self {
         let cause = Some(cause.into());
         Self { cause, ..self }
+    }
+
+    /// Names the trouble that it begins or ends.
+    fn of(self, trouble: String) -> Self {
+        let trouble = Some(trouble);
+        Self { trouble, ..self }
     }
 
     fn took(self, time: Option<Duration>) -> Self {
@@ -655,7 +672,7 @@ mod tests {
         assert!(NAMES.contains(&record.event.name.as_ref()));
         assert_eq!(
             serde_json::to_string(&record).expect("is written"),
-            r#"{"sequence":1,"time":"1970-01-01T00:00:00Z","severity":"warning","event":"bfd_down","message":"BFD session is down","node":"cp2","cause":"it is dead"}"#
+            r#"{"sequence":1,"time":"1970-01-01T00:00:00Z","severity":"warning","event":"bfd_down","message":"BFD session is down","node":"cp2","cause":"it is dead","trouble":"bfd cp2"}"#
         );
         let after = Some(Duration::from_micros(150_500));
         let record = Record {

@@ -116,7 +116,7 @@ fn promise_told(outcome: &mut Outcome, cluster: &Cluster, node: usize, odd: usiz
         &format!("{vip} status --exit-code || echo exit $?"),
     )?;
     let (_, metrics) = ask(cluster, node, "/metrics")?;
-    let verdict = format!("{about}: has another configuration");
+    let verdict = format!("{about} has another configuration");
     let alarms = value(&metrics, "vip_alarms", "alarm=\"differs\"");
     outcome.promise(alarms == Some(1.0), || {
         format!("{}: vip_alarms is {alarms:?}", cluster.name(node))
@@ -127,7 +127,7 @@ fn promise_told(outcome: &mut Outcome, cluster: &Cluster, node: usize, odd: usiz
         (ALLOW, &status),
         (ALLOW, &json),
         ("\"alarm\": \"differs\"", &json),
-        ("degraded: ", &status),
+        ("DEGRADED", &status),
         (&verdict, &status),
         ("exit 3", &status),
     ] {

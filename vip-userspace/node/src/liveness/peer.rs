@@ -55,6 +55,37 @@ impl State {
     }
 }
 
+/// What is known of a node, without times: for operators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// Its agent is heard. Without BFD: probes show that it lives.
+    Up,
+    /// Its agent is not heard, and its kernel answers.
+    Watched,
+    /// Its agent is not heard any more, and its kernel has not answered yet.
+    Suspect,
+    /// Its agent has not been heard since the node was lost, or since this agent started. Its
+    /// connections are kept.
+    Away,
+    /// It has not been heard for `reset_after`: its clients are told.
+    Gone,
+}
+
+impl PeerState {
+    /// Name in the documents and for operators.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Watched => "watched",
+            Self::Suspect => "suspect",
+            Self::Away => "away",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 /// What follows for connections to a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
@@ -376,6 +407,22 @@ impl Peer {
         match probe {
             Probe::Hung { reason, connected } if connected < self.lost => Probe::Silent(reason),
             _ => probe,
+        }
+    }
+
+    /// Whether nothing on the node answers.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.state.is_silent()
+    }
+
+    /// Its state, for operators.
+    pub(super) const fn state(&self) -> PeerState {
+        match self.state {
+            State::Up => PeerState::Up,
+            State::Watched { .. } => PeerState::Watched,
+            State::Suspect { .. } => PeerState::Suspect,
+            State::Away { .. } => PeerState::Away,
+            State::Gone => PeerState::Gone,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::election::State;
 use crate::faults::Fault;
 use crate::health::Server;
 use crate::hello::Instance;
+use crate::liveness::PeerState;
 use crate::slots::Slots;
 
 impl Node {
@@ -82,6 +83,18 @@ impl Node {
     pub fn gone(&self) -> BackendMask {
         let here = self.liveness.not_gone().with(self.members.own(), true);
         self.members.all().collect::<BackendMask>().without(here)
+    }
+
+    /// Whether nothing on another node answers.
+    #[must_use]
+    pub fn is_silent(&self, node: BackendIndex) -> bool {
+        self.liveness.is_node_silent(node)
+    }
+
+    /// What is known of another node; `None` for this one.
+    #[must_use]
+    pub fn peer_state(&self, node: BackendIndex) -> Option<PeerState> {
+        self.liveness.state(node)
     }
 
     /// The BFD session with a node; `None` for this node, and without BFD.

@@ -2,6 +2,7 @@
 
 use vip_common::abi::Counter;
 use vip_common::wire::addr::Mac;
+use vip_common::wire::time::BootNanos;
 
 use crate::datapath::Datapath;
 use vip_node::Claimant;
@@ -15,6 +16,8 @@ pub(super) struct Claims {
     pub(super) reported: u64,
     /// Those that are not over, the latest one last.
     pub(super) open: Vec<Claim>,
+    /// The last one that was reported, and when.
+    pub(super) last: Option<(Mac, BootNanos)>,
 }
 
 /// A host that claims the VIP.
@@ -25,8 +28,9 @@ pub(super) struct Claim {
 
 impl Claims {
     /// A claim was reported.
-    pub(super) fn report(&mut self, mac: Mac, claimant: Claimant) {
+    pub(super) fn report(&mut self, now: BootNanos, mac: Mac, claimant: Claimant) {
         self.reported += 1;
+        self.last = Some((mac, now));
         self.end(mac);
         self.open.push(Claim { mac, claimant });
     }

@@ -61,6 +61,7 @@ impl Supervisor {
         }
         if let Ok(view) = self.view().await {
             self.tell_of_itself(&view);
+            self.note_states(&view);
             self.assess(now, &view);
             self.keep_reachable(view.gone.iter());
         }
@@ -343,7 +344,7 @@ impl Supervisor {
             return;
         };
         self.journal.note(match text {
-            Some(text) => Event::alarm(kind, text),
+            Some(text) => Event::alarm(kind, &about, text),
             None => Event::alarm_over(kind, &about),
         });
     }

@@ -31,6 +31,7 @@ mod segment;
 mod setup;
 mod sources;
 mod start;
+mod states;
 mod status;
 
 pub(super) use self::start::Start;
@@ -53,6 +54,7 @@ use self::other_nics::OtherNics;
 use self::peer::Peer;
 use self::segment::Segment;
 use self::setup::NicSockets;
+use self::states::States;
 use super::cluster::Cluster;
 use super::node_thread::{Command, NodeThread, View};
 use super::roster::RosterThread;
@@ -109,6 +111,8 @@ pub(super) struct Supervisor {
     takeovers: u64,
     last_failover: Option<Duration>,
     claims: Claims,
+    /// Since when the owner and each node are as they are.
+    states: States,
     /// What else is wrong on the segment.
     segment: Segment,
     /// How often the NIC's carrier had come or gone when it was last looked at.

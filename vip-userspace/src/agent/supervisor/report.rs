@@ -112,12 +112,12 @@ impl Supervisor {
                 defended,
                 fresh,
             } => {
-                self.claims.report(mac, claimant);
+                self.claims.report(now(), mac, claimant);
                 if !defended && !fresh {
                     return None;
                 }
                 let node = claimant.node().map(|node| self.name(node));
-                Event::conflict(&self.claim(mac, claimant), node, defended)
+                Event::conflict(mac, &self.claim(mac, claimant), node, defended)
             }
             Report::ConflictOver { mac, claimant } => {
                 self.claims.end(mac);

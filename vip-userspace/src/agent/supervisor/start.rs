@@ -20,6 +20,7 @@ use super::peer::Peer;
 use super::rosters::{self, hearers};
 use super::segment::Segment;
 use super::setup::{NicSockets, addresses_of, described, desired, own_addresses, params, redirect};
+use super::states::States;
 use crate::agent::cluster::Cluster;
 use crate::agent::members_file::StoredMember;
 use crate::agent::node_thread::{Known, NodeThread, Notice, Sockets, StaticConfig};
@@ -185,6 +186,7 @@ impl Start<'_> {
                 counted,
                 ..Claims::default()
             },
+            states: States::new(now),
             keys,
             started: now,
             told_others: None,

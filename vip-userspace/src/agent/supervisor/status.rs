@@ -14,7 +14,7 @@ use super::peer::Peer;
 use crate::agent::node_thread::View;
 use crate::clock::now;
 use crate::observe::event::Repair;
-use crate::observe::status::{self, Status};
+use crate::observe::status::{self, History, NodeState, Status};
 use vip_node::health::Server;
 use vip_node::hooks::Running;
 
@@ -27,8 +27,23 @@ fn known(mac: Mac) -> Option<String> {
 }
 
 impl Supervisor {
-    pub(in crate::agent) async fn status(&self) -> anyhow::Result<Status> {
-        self.describe(&self.view().await?)
+    pub(in crate::agent) async fn status(&mut self) -> anyhow::Result<Status> {
+        let view = self.view().await?;
+        self.note_states(&view);
+        self.describe(&view)
+    }
+
+    /// Notes since when the owner and each node are as they are.
+    pub(super) fn note_states(&mut self, view: &View) {
+        let known = |peer: &&Peer| view.nodes.get(peer.index).is_some();
+        let nodes = self.peers.values().filter(known);
+        let nodes = nodes.filter_map(|peer| {
+            let node = self.node(view, peer, 0).ok()?;
+            Some((node.address, node.state()))
+        });
+        let owner = view.owner.and_then(|owner| self.peers.get(owner));
+        let owner = owner.map(|owner| owner.address);
+        self.states.look(now(), owner, nodes.collect());
     }
 
     fn describe(&self, view: &View) -> anyhow::Result<Status> {
@@ -51,6 +66,7 @@ impl Supervisor {
         let alarms = self.segment.alarms.iter();
         let mut status = Status {
             verdict: String::new(),
+            problems: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: option_env!("VIP_COMMIT").map(str::to_owned),
             vip: self.config.vip().endpoint(),
@@ -64,6 +80,7 @@ impl Supervisor {
                     address: *address,
                 })
             }),
+            owner_since: self.states.owner(now),
             state: view.state,
             priority: view.priority,
             faults: faults.map(|fault| fault.text().to_owned()).collect(),
@@ -81,6 +98,10 @@ impl Supervisor {
                     Some(node) => format!("{}: {text}", self.name(node)),
                     None => text,
                 }
+            }),
+            last_claim: self.claims.last.map(|(mac, at)| status::Claim {
+                claimant: mac.to_string(),
+                ago_ms: now.since(at).as_millis() as u64,
             }),
             alarms: alarms
                 .map(|(kind, about, alarm)| status::Alarm {
@@ -115,8 +136,18 @@ impl Supervisor {
             repairs: Repair::ALL
                 .map(|part| (part, self.journal.repairs(part)))
                 .into(),
+            history: History::of(self.journal.since(0), &self.name(own)),
         };
+        let reasons: Vec<String> = status
+            .nodes
+            .iter()
+            .map(|node| status.reason(node))
+            .collect();
+        for (node, reason) in status.nodes.iter_mut().zip(reasons) {
+            node.reason = reason;
+        }
         status.verdict = status.verdict();
+        status.problems = status.problems();
         Ok(status)
     }
 
@@ -129,10 +160,16 @@ impl Supervisor {
         let server = seen.servers[0];
         let gone = view.gone.contains(peer.index);
         let own = peer.address == self.nic.address;
-        Ok(status::Node {
+        let mut node = status::Node {
             name: peer.name.clone(),
             address: peer.address,
             own,
+            state: NodeState::default(),
+            since: self.states.node(now(), peer.address),
+            reason: String::new(),
+            liveness: seen.state,
+            silent: seen.silent,
+            hung: alive && peer.hangs[CheckIndex::API.get()].is_some(),
             mac: known(peer.mac),
             source_mac: known(self.sources.of(peer.index)),
             alive,
@@ -171,7 +208,9 @@ impl Supervisor {
             connections: counters.syns,
             packets_per_second: peer.rates.packets_per_second,
             connections_per_second: peer.rates.connections_per_second,
-        })
+        };
+        node.state = node.state();
+        Ok(node)
     }
 
     fn membership(&self) -> status::Membership {
@@ -205,6 +244,7 @@ impl Supervisor {
                 target_port: service.target,
                 usable: usable(service.check),
                 resort: view.resorts[service.check.get()],
+                allow: service.allow.iter().map(ToString::to_string).collect(),
             })
             .collect()
     }

@@ -1,22 +1,33 @@
 //! The state of the agent, as `vip status` shows it.
 
+mod history;
+mod names;
+mod node;
+mod node_state;
+mod problem;
+mod since;
 mod text;
 mod verdict;
+mod wide;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use vip_node::Fault;
 use vip_node::alarm::Kind;
 use vip_node::bfd;
 use vip_node::choice::Resort;
 use vip_node::election::State;
 use vip_node::hooks::{self, Running};
 use vip_node::settings::Key;
+use vip_node::{Fault, PeerState};
 
-pub use self::text::{Label, Word, Words};
+pub use self::history::{History, OwnerChange, Trouble};
+pub use self::names::shorten;
+pub use self::node_state::NodeState;
+pub use self::problem::{Health, Problem};
+pub use self::since::{Since, age, wrapped};
 use super::event::Repair;
 use super::summary::Summary;
 use crate::config::Admission;
@@ -26,9 +37,12 @@ use crate::datapath::{Egress, Mode};
 /// is a code, a number or a name; sentences are for people, and may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// `healthy` if nothing is wrong, else `degraded`, and why: one line.
+    /// `healthy`, `degraded` or `down`, and why: one line.
     #[serde(default)]
     pub verdict: String,
+    /// What is wrong, the worst first.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// Version of the agent.
     pub version: String,
     /// The commit that it was built from; `None` if that is not known.
@@ -45,6 +59,9 @@ pub struct Status {
     pub local: Option<String>,
     /// Who owns the VIP, as this node knows; `None` while nobody is heard.
     pub owner: Option<Peer>,
+    /// Since when.
+    #[serde(default)]
+    pub owner_since: Since,
     /// This node's part.
     pub state: State,
     /// VRRP priority of this node.
@@ -74,6 +91,9 @@ pub struct Status {
     /// The same in words: whether it is a node of the cluster, and which.
     #[serde(default)]
     pub claim: Option<String>,
+    /// The last claim that was reported since the agent started, be it over or not.
+    #[serde(default)]
+    pub last_claim: Option<Claim>,
     /// What is wrong on the segment, which somebody must deal with.
     pub alarms: Vec<Alarm>,
     /// What this node says of itself if it hears no agent of another node, though servers there
@@ -125,6 +145,18 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// What was put right in the kernel since the agent started.
     pub repairs: BTreeMap<Repair, u64>,
+    /// Changes of the owner, and troubles that came and went.
+    #[serde(default)]
+    pub history: History,
+}
+
+/// A claim of the VIP by a host that is no agent of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its Ethernet address.
+    pub claimant: String,
+    /// How long ago it was reported.
+    pub ago_ms: u64,
 }
 
 /// Something that is wrong on the segment.
@@ -262,6 +294,9 @@ pub struct Service {
     pub usable: Vec<String>,
     /// Which nodes these are.
     pub resort: Resort,
+    /// The networks that may use it; everybody if there are none.
+    #[serde(default)]
+    pub allow: Vec<String>,
 }
 
 /// A BFD session.
@@ -340,6 +375,24 @@ pub struct Node {
     pub address: IpAddr,
     /// Whether it is the node that was asked.
     pub own: bool,
+    /// All in one word.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Since when.
+    #[serde(default)]
+    pub since: Since,
+    /// Why it is not ready, or why it cannot own the VIP, for people; empty if nothing is wrong with it.
+    #[serde(default)]
+    pub reason: String,
+    /// What this node knows of the other one's life; `None` for the node that was asked.
+    #[serde(default)]
+    pub liveness: Option<PeerState>,
+    /// Neither its agent nor its kernel answers.
+    #[serde(default)]
+    pub silent: bool,
+    /// Its server hangs.
+    #[serde(default)]
+    pub hung: bool,
     /// Its Ethernet address; `None` while nobody knows it.
     pub mac: Option<String>,
     /// Where else its frames come from, if from there and not only from its own address.

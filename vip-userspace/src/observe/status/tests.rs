@@ -10,8 +10,11 @@ use vip_node::health::Probe;
 /// without types.
 const GOLDEN: &str = include_str!("golden.json");
 
-/// The same for people.
+/// The same for people, in a terminal of 80 columns.
 const TEXT: &str = include_str!("golden.txt");
+
+/// All of it for people.
+const WIDE: &str = include_str!("golden.wide.txt");
 
 /// The same as metrics.
 const METRICS: &str = include_str!("golden.metrics");
@@ -112,7 +115,122 @@ fn metrics_keep_their_form() {
     }
 }
 
+/// A cluster of three nodes, with nothing wrong.
+pub(crate) fn healthy() -> Status {
+    let golden = golden();
+    let mut nodes = golden.nodes.clone();
+    nodes.truncate(3);
+    for node in &mut nodes {
+        let told = node.told.as_mut().expect("it tells");
+        told.faults.clear();
+        told.draining = Some(false);
+        node.liveness = (!node.own).then_some(PeerState::Up);
+        (node.alive, node.ready, node.usable, node.confirmed) = (true, true, true, true);
+        (node.unknown, node.draining, node.silent, node.hung) = (false, false, false, false);
+        node.echo = None;
+        node.probe = "ready".to_owned();
+    }
+    let mut services = golden.services.clone();
+    services.truncate(1);
+    Status {
+        services,
+        nodes,
+        faults: Vec::new(),
+        fault_codes: Vec::new(),
+        alarms: Vec::new(),
+        claim: None,
+        claimant: None,
+        conflicts: 0,
+        last_claim: None,
+        hears_nobody: None,
+        credentials_trouble: None,
+        ..golden
+    }
+}
+
+/// Without colours.
+pub(crate) fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
 #[test]
-fn text_has_a_line_for_each_fact_and_a_table_of_nodes() {
-    compare("golden.txt", &golden().to_string(), TEXT);
+fn text_says_what_is_wrong_and_fits_a_terminal() {
+    let text = plain(&golden().text(80));
+    compare("golden.txt", &text, TEXT);
+}
+
+#[test]
+fn wide_text_has_all_that_is_known() {
+    let now = "2026-11-28T03:00:00Z".parse().expect("a time");
+    let text = plain(&golden().wide(now));
+    compare("golden.wide.txt", &text, WIDE);
+    let status = healthy();
+    let wide = plain(&status.wide(now));
+    for service in &status.services {
+        assert!(wide.contains("for 10.0.0.0/8"), "{service:?}: {wide}");
+    }
+}
+
+/// Names as they are in large clusters.
+pub(crate) fn long_names() -> Status {
+    let mut status = healthy();
+    for (number, node) in status.nodes.iter_mut().enumerate() {
+        node.name = format!("prod-control-plane-rack-{number}-0001.dc1.example.net");
+    }
+    status.nodes[1].hung = true;
+    status.nodes[1].probe = "answered nothing for 1.5 s on an open connection, and 17 connections \
+        wait in its accept queue"
+        .to_owned();
+    status.nodes[2].liveness = Some(PeerState::Gone);
+    status
+}
+
+#[test]
+fn no_line_is_longer_than_the_terminal_and_no_word_is_missing() {
+    let status = long_names();
+    for width in [60, 80, 120, 160] {
+        let text = plain(&status.text(width));
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{width}: {line:?}");
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let words = words.join(" ");
+        assert!(words.contains(&status.nodes[1].probe), "{width}: {words}");
+        for state in ["ready", "hung", "gone"] {
+            let rows = text.lines().filter(|line| line.contains(state));
+            assert!(rows.count() > 0, "{state} at {width}:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn states_have_one_name_and_a_short_word() {
+    for state in NodeState::ALL {
+        let json = serde_json::to_value(state).expect("a name");
+        assert_eq!(json, state.name());
+        assert!(state.text().len() <= 9);
+        assert_eq!(state.meaning().is_empty(), state == NodeState::Ready);
+    }
+}
+
+#[test]
+fn a_dead_node_or_agent_is_no_ready_one() {
+    let mut node = healthy().nodes.remove(1);
+    for (liveness, silent, state) in [
+        (PeerState::Up, false, NodeState::Ready),
+        (PeerState::Watched, false, NodeState::NoAgent),
+        (PeerState::Suspect, false, NodeState::Suspect),
+        (PeerState::Away, false, NodeState::NoAgent),
+        (PeerState::Away, true, NodeState::Down),
+        (PeerState::Gone, true, NodeState::Gone),
+    ] {
+        (node.liveness, node.silent) = (Some(liveness), silent);
+        assert_eq!(node.state(), state, "{liveness:?}");
+    }
+    node.liveness = Some(PeerState::Up);
+    node.hung = true;
+    assert_eq!(node.state(), NodeState::Hung);
+    node.draining = true;
+    assert_eq!(node.state(), NodeState::Drained);
+    assert!(node.reason().contains("drain"), "{}", node.reason());
 }

@@ -1,114 +1,29 @@
-//! The status in words, for `vip status` and `vip top`.
+//! The status in words: what somebody needs first, in the width of a terminal. All there is to know is
+//! in [`Status::wide`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
+use std::fmt::Write as _;
 
 use vip_node::choice::Resort;
-use vip_node::health::Server;
-use vip_node::settings::some;
 
-use super::{BfdPort, Node, Rosters, Service, Status, Xdp};
+use super::{BfdPort, Node, NodeState, Problem, Rosters, Status, age, shorten, wrapped};
 use crate::observe::event::Severity;
+use crate::observe::paint::{Painted, faint, good, heading, paint};
 use crate::words::counted;
 
-/// A word in the table of nodes, and how much somebody should care.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Word {
-    /// The word, of at most seven letters.
-    pub text: &'static str,
-    /// [`Severity::Info`] if all is as it should be.
-    pub severity: Severity,
-}
+/// Width of labels, with the space behind them.
+const LABEL: usize = 11;
 
-impl Word {
-    const fn info(text: &'static str) -> Self {
-        let severity = Severity::Info;
-        Self { text, severity }
-    }
+/// Columns of a table of nodes beside the names, with the spaces between them.
+const COLUMNS: usize = 38;
 
-    const fn warning(text: &'static str) -> Self {
-        let severity = Severity::Warning;
-        Self { text, severity }
-    }
+/// Columns that only terminals of some width have room for.
+const PACKETS: usize = 10;
 
-    const fn error(text: &'static str) -> Self {
-        let severity = Severity::Error;
-        Self { text, severity }
-    }
-}
+/// Least width for a name.
+const NAME: usize = 12;
 
-impl Node {
-    /// What is known of its API server.
-    #[must_use]
-    pub const fn server(&self) -> Server {
-        match (self.ready, self.unknown) {
-            (true, _) => Server::Ready,
-            (false, true) => Server::Unknown,
-            (false, false) => Server::Unready,
-        }
-    }
-
-    /// Whether it answers.
-    #[must_use]
-    pub const fn is_alive(&self) -> Word {
-        if self.alive {
-            Word::info("yes")
-        } else {
-            Word::error("no")
-        }
-    }
-
-    /// Whether its server is ready.
-    #[must_use]
-    pub const fn is_ready(&self) -> Word {
-        match self.server() {
-            Server::Ready => Word::info("yes"),
-            Server::Unknown => Word::warning("unknown"),
-            Server::Unready => Word::error("no"),
-        }
-    }
-
-    /// Whether new connections are brought to it: `drain` if its operator wants none, `last` if it
-    /// gets them all the same, as no other node lives, `joins` if not all members know it yet.
-    #[must_use]
-    pub const fn takes_new(&self) -> Word {
-        match (self.draining, self.usable) {
-            (false, true) => Word::info("yes"),
-            (false, false) if !self.confirmed && self.alive => Word::warning("joins"),
-            (false, false) => Word::error("no"),
-            (true, false) => Word::warning("drain"),
-            (true, true) => Word::warning("last"),
-        }
-    }
-}
-
-/// What an agent tells of itself, a word each; `-` is what is not known.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Words<'a> {
-    /// Its part in the election.
-    pub state: &'static str,
-    /// The owner that it believes in.
-    pub owner: String,
-    /// Its version.
-    pub version: &'a str,
-    /// How its program on the way in runs.
-    pub mode: &'static str,
-    /// Digest of its configuration.
-    pub configuration: &'a str,
-    /// Whether its operator has drained it.
-    pub draining: &'static str,
-    /// Connections to the VIPs that its servers have open.
-    pub open_connections: String,
-    /// What keeps it from owning the VIP; `-` also if nothing does.
-    pub faults: String,
-}
-
-const UNKNOWN: &str = "-";
-
-fn said(words: Option<String>) -> String {
-    words.unwrap_or_else(|| UNKNOWN.to_owned())
-}
+/// How far the reason of a node's state is indented.
+const REASON: usize = 6;
 
 impl BfdPort {
     /// For programs.
@@ -123,7 +38,7 @@ impl BfdPort {
     }
 
     /// For people.
-    const fn text(self) -> &'static str {
+    pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Sole => "no other program has it",
             Self::Shared => "shared with another program of this node",
@@ -153,291 +68,241 @@ impl Rosters {
     }
 }
 
-impl Status {
-    /// What an operator should see to though the VIP works, one line each.
+impl Node {
+    /// Connections that its servers have open, as its agent tells: `-` if it does not.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let services = self.services.iter();
-        let mut warnings: Vec<String> = services
-            .filter(|service| service.resort != Resort::Usable)
-            .map(|service| format!("{}: {}", service.endpoint, service.resort.text()))
-            .collect();
-        warnings.extend(self.credentials_trouble.clone());
+    pub fn open_connections(&self) -> String {
+        let open = self.told.as_ref().and_then(|told| told.open_connections);
+        open.map_or_else(|| "-".to_owned(), |open| open.to_string())
+    }
+}
+
+impl Severity {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Status {
+    /// What an operator should see to though nothing is wrong with the VIP, one line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let told = self.credentials_trouble.iter().chain(&self.other_nics);
+        let mut notes: Vec<String> = told.cloned().collect();
         let deaf = self.nodes.iter().filter(|node| node.echo == Some(false));
         let deaf: Vec<&str> = deaf.map(|node| node.name.as_str()).collect();
         if !deaf.is_empty() {
-            warnings.push(format!(
+            notes.push(format!(
                 "no answer to ICMP echo requests from {}, though the node lives: allow them between \
                  the nodes",
                 deaf.join(", ")
             ));
         }
-        warnings
+        notes
     }
-}
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_node(f)?;
-        self.write_kernel(f)?;
-        self.write_services(f)?;
-        self.write_nodes(f)?;
-        self.write_agents(f)?;
-        self.write_counters(f)
-    }
-}
-
-/// The label of a line of `vip status` and `vip top`.
-pub struct Label(pub &'static str);
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:14}", self.0)
-    }
-}
-
-macro_rules! labelled {
-    ($f:expr, $label:literal, $($text:tt)+) => {
-        writeln!($f, "{}{}", Label($label), format_args!($($text)+))
-    };
-}
-
-impl Status {
-    /// For how long this node would go on answering for the VIP.
+    /// The owner, for how long, and why.
     #[must_use]
-    pub fn answer_lease(&self) -> String {
-        match self.answer_lease_remaining_ms {
-            0 => "none: this node does not answer for the VIP".to_owned(),
-            left => format!("{left} ms left"),
-        }
-    }
-
-    /// The owner, this node's part, and all that is wrong.
-    fn write_node(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        labelled!(f, "Cluster", "{}", self.verdict())?;
-        labelled!(f, "VIP", "{}", self.vip)?;
-        match &self.owner {
-            Some(owner) => labelled!(f, "Owner", "{} ({})", owner.name, owner.address)?,
-            None => labelled!(f, "Owner", "none heard")?,
-        }
-        labelled!(
-            f,
-            "Node",
-            "{}, {} for {}, priority {}, {}",
-            self.node,
-            self.state.name(),
-            seconds(self.state_for_ms),
-            self.priority,
-            counted(self.takeovers, "takeover", "takeovers")
-        )?;
-        for fault in &self.faults {
-            labelled!(f, "Fault", "{fault}")?;
-        }
-        for warning in self.warnings() {
-            labelled!(f, "Warning", "{warning}")?;
-        }
-        if let Some(claim) = &self.claim {
-            let claims = counted(self.conflicts, "claim", "claims");
-            labelled!(f, "Conflict", "{claim}; {claims} so far")?;
-        }
-        for alarm in &self.alarms {
-            labelled!(f, "Alarm", "{}", alarm.text)?;
-        }
-        labelled!(f, "Answer lease", "{}", self.answer_lease())
-    }
-
-    /// Programs, sockets and settings.
-    fn write_kernel(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Xdp {
-            interface,
-            mode,
-            egress,
-            proven,
-            ..
-        } = &self.xdp;
-        let proof = if *proven {
-            ""
-        } else {
-            " (not yet seen to run)"
+    pub fn owner_text(&self) -> String {
+        let Some(owner) = &self.owner else {
+            return "none heard".to_owned();
         };
-        labelled!(
-            f,
-            "XDP",
-            "{mode} on {interface}{proof}, egress program by {egress}"
-        )?;
-        if let Some(membership) = &self.membership {
-            let sealed = match &membership.key {
-                Some(key) => format!("sealed with key {key}"),
-                None => "not sealed".to_owned(),
+        let address = owner.address.to_string();
+        let mut text = owner.name.clone();
+        if address != owner.name {
+            text += &format!(" ({address})");
+        }
+        text += &format!(", {}", self.owner_since.text());
+        let last = self.history.owners.first();
+        let last = last.filter(|last| last.to.as_ref() == Some(&owner.name));
+        if let Some(cause) = last.and_then(|last| last.cause.as_ref()) {
+            text += &format!(": {cause}");
+        }
+        if let Some(took) = last.and_then(|last| last.duration_ms) {
+            text += &format!(" ({took:.0} ms)");
+        }
+        text
+    }
+
+    /// Claims of the VIP that were reported, if there were any, and whether they are over.
+    #[must_use]
+    pub fn claims_text(&self) -> Option<String> {
+        let last = self.last_claim.as_ref()?;
+        let claims = counted(self.conflicts, "claim", "claims");
+        let over = if self.claimant.is_none() {
+            "; it is over"
+        } else {
+            ""
+        };
+        Some(format!(
+            "{claims} of the VIP by other hosts, the last one {} ago by {}{over}",
+            age(last.ago_ms),
+            last.claimant
+        ))
+    }
+
+    /// What is needed first, for people, in lines of this width. Names of nodes that are too long for it
+    /// are shortened in the table.
+    #[must_use]
+    pub fn text(&self, width: usize) -> String {
+        let mut out = self.head(width);
+        out.push('\n');
+        out += &self.table(width);
+        let more = "vip status -o wide: all that is known; vip events: what happened";
+        for line in wrapped(more, width) {
+            let _infallible = writeln!(out, "{}", faint(line));
+        }
+        out
+    }
+
+    /// The verdict, what is wrong, and the owner.
+    pub(super) fn head(&self, width: usize) -> String {
+        let problems = self.problems();
+        let health = self.health();
+        let word = if problems.is_empty() {
+            good(health.word())
+        } else {
+            paint(health.severity(), health.word())
+        };
+        let about = format!("{}, as {} sees it", self.vip, self.node);
+        let mut out = String::new();
+        for (place, line) in wrapped(&about, width.saturating_sub(LABEL))
+            .iter()
+            .enumerate()
+        {
+            let _infallible = if place == 0 {
+                writeln!(out, "{word:10}{line}")
+            } else {
+                writeln!(out, "{:10}{line}", "")
             };
-            labelled!(
-                f,
-                "Members",
-                "{}; hellos by UDP port {}, {sealed}",
-                membership.admission.text(),
-                membership.port
-            )?;
         }
-        if let Some(rosters) = &self.rosters {
-            labelled!(f, "Clients", "{}", rosters.text(&self.nodes))?;
+        if !problems.is_empty() {
+            out.push('\n');
         }
-        if let Some(port) = self.bfd_port {
-            labelled!(f, "BFD", "UDP port 3784, {}", port.text())?;
+        for (place, problem) in problems.iter().enumerate() {
+            let next = problems.get(place + 1);
+            // What helps against several problems is said once.
+            let again = next.is_some_and(|next| next.remedy == problem.remedy);
+            out += &told(problem, !again, width);
         }
-        for hook in &self.hooks {
-            let name = hook.name.name();
-            match &hook.cause {
-                Some(cause) => labelled!(f, "Hook", "{name}: {cause}")?,
-                None if hook.ahead.is_empty() => {}
-                None => labelled!(f, "Hook", "{name}: runs, behind {}", hook.ahead.join(", "))?,
+        out.push('\n');
+        let owner = self.owner_text();
+        out += &labelled("Owner", &owner, width);
+        if let Some(claims) = self.claims_text() {
+            out += &labelled("Claims", &claims, width);
+        }
+        for service in self.services.iter().filter(|_| self.services.len() > 1) {
+            let mut usable = service.usable.join(", ");
+            if usable.is_empty() {
+                usable.push_str("no node");
+            }
+            if service.resort != Resort::Usable {
+                usable = format!("{usable} ({})", service.resort.text());
+            }
+            let text = format!("{} to {usable}", service.endpoint);
+            out += &labelled("Service", &text, width);
+        }
+        for note in self.notes() {
+            out += &labelled("Note", &note, width);
+        }
+        out
+    }
+
+    fn table(&self, width: usize) -> String {
+        let has_packets = width >= 2 + NAME + COLUMNS + PACKETS;
+        let columns = COLUMNS + if has_packets { PACKETS } else { 0 };
+        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        let names = shorten(&names, width.saturating_sub(2 + columns).max(NAME));
+        let longest = names.iter().map(|name| name.chars().count()).max();
+        let longest = longest.unwrap_or(0).max(4);
+        let mut out = String::new();
+        let _infallible = write!(
+            out,
+            "  {:longest$}  {:9}  {:>7}  {:>6}  {:>6}",
+            heading("NODE"),
+            heading("STATE"),
+            heading("FOR"),
+            heading("OPEN"),
+            heading("CONN/S"),
+        );
+        if has_packets {
+            let _infallible = write!(out, "  {:>8}", heading("PACKET/S"));
+        }
+        out.push('\n');
+        for (node, name) in self.nodes.iter().zip(&names) {
+            let mark = if self.owns(node) { "*" } else { " " };
+            let _infallible = write!(
+                out,
+                "{mark} {name:longest$}  {:9}  {:>7}  {:>6}  {:>6.1}",
+                node.state().painted(),
+                node.since.brief(),
+                node.open_connections(),
+                node.connections_per_second,
+            );
+            if has_packets {
+                let _infallible = write!(out, "  {:>8.0}", node.packets_per_second);
+            }
+            out.push('\n');
+            for line in wrapped(&self.reason(node), width.saturating_sub(REASON)) {
+                let _infallible = writeln!(out, "{:REASON$}{line}", "");
             }
         }
-        let mut interfaces: BTreeMap<(&str, u32), Vec<String>> = BTreeMap::new();
-        for setting in &self.settings {
-            let key = (setting.name.name(), setting.value);
-            let names = interfaces.entry(key).or_default();
-            names.push(setting.interface.clone());
-        }
-        for ((name, value), interfaces) in interfaces {
-            labelled!(f, "Kernel", "{name}={value} on {}", some(&interfaces))?;
-        }
-        for cause in &self.other_nics {
-            labelled!(f, "NICs", "{cause}")?;
-        }
-        match &self.local {
-            Some(cgroup) => labelled!(f, "Local", "redirected, for processes in {cgroup}"),
-            None => labelled!(f, "Local", "not redirected"),
-        }
+        out.push_str("* owns the VIP.  OPEN: open connections of its servers.\n");
+        out
     }
 
-    fn write_services(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for service in self.services.iter().filter(|_| self.services.len() > 1) {
-            let usable = if service.usable.is_empty() {
-                "no node".to_owned()
-            } else {
-                service.usable.join(", ")
-            };
-            let Service {
-                endpoint,
-                target_port,
-                ..
-            } = service;
-            labelled!(f, "Service", "{endpoint} to port {target_port}: {usable}")?;
-        }
-        Ok(())
-    }
-
-    fn write_nodes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widest = |text: fn(&Node) -> usize| self.nodes.iter().map(text).max().unwrap_or(0);
-        let width = widest(|node| node.name.len()).max(4);
-        let address = widest(|node| node.address.to_string().len()).max(7);
-        writeln!(
-            f,
-            "\n{:width$}  {:address$}  {:17}  {:5}  {:7}  {:5}  {:10}  {:>8}  {:>7}  PROBE",
-            "NODE", "ADDRESS", "MAC", "ALIVE", "READY", "NEW", "BFD", "PACKET/S", "CONN/S",
-        )?;
-        for node in &self.nodes {
-            writeln!(
-                f,
-                "{:width$}  {:address$}  {:17}  {:5}  {:7}  {:5}  {:10}  {:>8.0}  {:>7.1}  {}",
-                node.name,
-                node.address.to_string(),
-                node.mac.as_deref().unwrap_or("unknown"),
-                node.is_alive().text,
-                node.is_ready().text,
-                node.takes_new().text,
-                node.bfd.as_ref().map_or("-", |bfd| bfd.state.name()),
-                node.packets_per_second,
-                node.connections_per_second,
-                node.probe,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// What the agents of all nodes tell of themselves.
-    fn write_agents(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.nodes.iter().map(|node| node.name.len()).max();
-        let width = width.unwrap_or(0).max(5);
-        writeln!(
-            f,
-            "\n{:width$}  {:10}  {:width$}  {:8}  {:7}  {:6}  {:6}  {:>6}  FAULTS",
-            "AGENT", "STATE", "OWNER", "VERSION", "XDP", "CONFIG", "DRAINS", "OPEN"
-        )?;
-        for node in &self.nodes {
-            let Words {
-                state,
-                owner,
-                version,
-                mode,
-                configuration,
-                draining,
-                open_connections,
-                faults,
-            } = self.words(node);
-            writeln!(
-                f,
-                "{:width$}  {state:10}  {owner:width$}  {version:8}  {mode:7}  {configuration:6}  \
-                 {draining:6}  {open_connections:>6}  {faults}",
-                node.name
-            )?;
-        }
-        Ok(())
-    }
-
-    /// What a node's agent tells of itself.
+    /// Whether a node owns the VIP.
     #[must_use]
-    pub fn words<'a>(&'a self, node: &'a Node) -> Words<'a> {
-        let told = node.told.as_ref();
-        let name = |address: IpAddr| {
-            let node = self.nodes.iter().find(|node| node.address == address);
-            node.map_or_else(|| address.to_string(), |node| node.name.clone())
-        };
-        let drains = |drains| if drains { "yes" } else { "no" };
-        let faults = told.map(|told| told.faults.iter().map(|fault| fault.name()));
-        let faults: Vec<&str> = faults.into_iter().flatten().collect();
-        let faults = (!faults.is_empty()).then(|| faults.join(", "));
-        let open = told.and_then(|told| told.open_connections);
-        Words {
-            state: told
-                .and_then(|told| told.state)
-                .map_or(UNKNOWN, |state| state.name()),
-            owner: said(told.and_then(|told| told.owner).map(name)),
-            version: told
-                .and_then(|told| told.version.as_deref())
-                .unwrap_or(UNKNOWN),
-            mode: told
-                .and_then(|told| told.mode)
-                .map_or(UNKNOWN, |mode| mode.name()),
-            configuration: told
-                .and_then(|told| told.configuration.as_deref())
-                .unwrap_or(UNKNOWN),
-            draining: told.and_then(|told| told.draining).map_or(UNKNOWN, drains),
-            open_connections: said(open.map(|open| open.to_string())),
-            faults: said(faults),
-        }
-    }
-
-    fn write_counters(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut counted = self
-            .counters
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .peekable();
-        if counted.peek().is_some() {
-            writeln!(f, "\nFRAMES FOR THE VIP")?;
-        }
-        for (name, count) in counted {
-            writeln!(f, "{name:18} {count:>12}")?;
-        }
-        Ok(())
+    pub fn owns(&self, node: &Node) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| owner.address == node.address)
     }
 }
 
-fn seconds(millis: u64) -> String {
-    match millis / 1000 {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
+impl NodeState {
+    /// In the colour of its severity.
+    pub(super) fn painted(self) -> Painted<&'static str> {
+        match self.severity() {
+            Severity::Info => good(self.text()),
+            severity => paint(severity, self.text()),
+        }
     }
+}
+
+/// A problem: how bad it is, what, and what to do.
+fn told(problem: &Problem, with_remedy: bool, width: usize) -> String {
+    let mut out = String::new();
+    let severity = problem.severity;
+    let lines = wrapped(&problem.text, width.saturating_sub(LABEL));
+    for (place, line) in lines.iter().enumerate() {
+        let label = if place == 0 { severity.text() } else { "" };
+        let _infallible = writeln!(out, "  {:9}{line}", paint(severity, label));
+    }
+    if with_remedy && !problem.remedy.is_empty() {
+        let lines = wrapped(&problem.remedy, width.saturating_sub(LABEL + 3));
+        for (place, line) in lines.iter().enumerate() {
+            let arrow = if place == 0 { "->" } else { "" };
+            let _infallible = writeln!(out, "{:LABEL$}{arrow:2} {line}", "");
+        }
+    }
+    out
+}
+
+/// A line with a label, or some if the text is long.
+pub(super) fn labelled(label: &str, text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for (place, line) in wrapped(text, width.saturating_sub(LABEL))
+        .iter()
+        .enumerate()
+    {
+        let label = if place == 0 { label } else { "" };
+        let _infallible = writeln!(out, "{:LABEL$}{line}", heading(label));
+    }
+    out
 }

@@ -1,79 +1,346 @@
-//! Whether the cluster is as it should be, as one node sees it.
+//! Whether the cluster is as it should be, as one node sees it, and what is wrong.
 
+use std::collections::BTreeMap;
+
+use vip_node::Fault;
+use vip_node::alarm::Kind;
 use vip_node::choice::Resort;
 
-use super::{Node, Status};
+use super::{Alarm, Health, Node, NodeState, Problem, Status};
+use crate::observe::event::{self, Severity};
 use crate::words::counted;
 
+/// Problems that the one-line verdict names; it counts the others.
+const NAMED: usize = 3;
+
 impl Status {
-    /// What is not as it should be, the worst first: a few words each. Empty: the cluster is healthy.
+    /// What is not as it should be, the worst first. Empty: the cluster is healthy.
     #[must_use]
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.owner.is_none() {
-            problems.push("nobody owns the VIP".to_owned());
+            let text = match &self.hears_nobody {
+                Some(why) => format!("nobody owns the VIP: {why}"),
+                None => "nobody owns the VIP".to_owned(),
+            };
+            problems.push(Problem::error("no_owner", text).remedy(
+                "run `vip status` on the other nodes; a node that could own it says below why it does \
+                 not",
+            ));
         }
+        if let Some(claim) = &self.claim {
+            problems.push(
+                Problem::error("conflict", claim.clone())
+                    .remedy("take the VIP off that host, or off its keepalived or kube-vip"),
+            );
+        }
+        self.services_problems(&mut problems);
         problems.extend(
-            self.claim
+            self.nodes
                 .iter()
-                .map(|_| "another host claims the VIP".to_owned()),
+                .filter_map(|node| self.state_problem(node)),
         );
-        let services = self.services.iter();
-        let without = services.filter(|service| service.usable.is_empty());
-        problems.extend(without.map(|service| format!("no server takes {}", service.endpoint)));
-        problems.extend(self.nodes.iter().filter_map(|node| self.problem(node)));
-        let own = self.faults.iter();
-        problems.extend(own.map(|fault| format!("{}: {fault}", self.node)));
-        let alarms = self.alarms.iter();
-        problems.extend(alarms.map(|alarm| format!("{}: {}", alarm.about, alarm.alarm.brief())));
-        let resorts = self
-            .services
-            .iter()
-            .filter(|service| service.resort != Resort::Usable && !service.usable.is_empty());
-        problems.extend(
-            resorts.map(|service| format!("{}: no server is known to be ready", service.endpoint)),
-        );
+        problems.extend(self.fault_problems());
+        problems.extend(self.alarm_problems());
+        problems.extend(self.differences());
+        problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
         problems
     }
 
-    /// What is wrong with a node, the worst alone.
-    fn problem(&self, node: &Node) -> Option<String> {
-        let name = &node.name;
-        // Faults of the node that was asked are listed all.
-        let told = node.told.as_ref().filter(|_| !node.own);
-        if node.gone {
-            Some(format!("{name} is gone"))
-        } else if !node.alive {
-            Some(format!("{name} does not answer"))
-        } else if !node.confirmed {
-            Some(format!("{name} is not known to all members yet"))
-        } else if node.draining {
-            Some(format!("{name} is drained"))
-        } else if node.unknown {
-            Some(format!(
-                "it is not known whether the server of {name} is ready"
-            ))
-        } else if !node.ready {
-            Some(format!("the server of {name} is not ready"))
-        } else if let Some(fault) = told.and_then(|told| told.faults.first()) {
-            Some(format!("{name}: {}", fault.text()))
-        } else {
-            let owner = self.owner.as_ref().map(|owner| owner.address);
-            let other = told.and_then(|told| told.owner);
-            let differ = other.is_some() && owner.is_some() && other != owner;
-            differ.then(|| format!("{name} believes in another owner of the VIP"))
+    fn services_problems(&self, problems: &mut Vec<Problem>) {
+        for service in &self.services {
+            let endpoint = service.endpoint;
+            if service.usable.is_empty() {
+                problems.push(
+                    Problem::error("no_server", format!("no server takes {endpoint}"))
+                        .remedy("see the servers of the nodes below"),
+                );
+            } else if service.resort != Resort::Usable {
+                let text = format!("{endpoint}: {}", service.resort.text());
+                problems.push(
+                    Problem::error("no_server_ready", text)
+                        .remedy("see the servers of the nodes below"),
+                );
+            }
         }
     }
 
-    /// The verdict in one line: `healthy: ...` or `degraded: ...`.
+    /// The alarms that say why another node's agent is not heard: they are the reason of its state.
+    fn explains(&self, node: &Node) -> Option<&Alarm> {
+        let unheard = matches!(
+            node.state(),
+            NodeState::NoAgent | NodeState::Down | NodeState::Suspect
+        );
+        let mut alarms = self.alarms.iter().filter(|_| unheard);
+        alarms.find(|alarm| {
+            let kinds = matches!(alarm.alarm, Kind::NoAgent | Kind::Unheard | Kind::OffLink);
+            kinds && alarm.about == node.name
+        })
+    }
+
+    /// Why a node is in its state, in full.
+    #[must_use]
+    pub fn reason(&self, node: &Node) -> String {
+        let alarm = self.explains(node);
+        alarm.map_or_else(|| node.reason(), |alarm| alarm.text.clone())
+    }
+
+    fn state_problem(&self, node: &Node) -> Option<Problem> {
+        let state = node.state();
+        if state == NodeState::Ready {
+            return None;
+        }
+        let name = &node.name;
+        let (text, remedy) = match (self.explains(node), state) {
+            (Some(alarm), _) => (format!("{name}: {}: {}", state.text(), alarm.text), ""),
+            (None, NodeState::Drained) => (format!("{name} is drained"), state.remedy()),
+            (None, _) => {
+                let text = format!("{name}: {}: {}", state.text(), node.cause());
+                (text, state.remedy())
+            }
+        };
+        let severity = state.severity();
+        let problem = Problem::error(code(state), text).at(name).remedy(remedy);
+        Some(Problem {
+            severity,
+            ..problem
+        })
+    }
+
+    /// What keeps nodes from owning the VIP, as they tell.
+    fn fault_problems(&self) -> impl Iterator<Item = Problem> {
+        let own = self.fault_codes.iter().map(|fault| (&self.node, *fault));
+        let others = self.nodes.iter().filter(|node| !node.own);
+        let others = others.filter(|node| node.state().severity() < Severity::Error);
+        let others = others.flat_map(|node| {
+            let told = node.told.iter();
+            told.flat_map(|told| told.faults.iter().map(|fault| (&node.name, *fault)))
+        });
+        own.chain(others).filter_map(|(name, fault)| {
+            let is_joining = |node: &&Node| node.name == *name && !node.confirmed;
+            // Its state says so.
+            if fault == Fault::Unconfirmed && self.nodes.iter().any(|node| is_joining(&node)) {
+                return None;
+            }
+            let text = format!("{name} cannot own the VIP: {}", fault.text());
+            Some(
+                Problem::warning("fault", text)
+                    .at(name)
+                    .remedy(remedy(fault)),
+            )
+        })
+    }
+
+    fn alarm_problems(&self) -> impl Iterator<Item = Problem> {
+        let told = |alarm: &Alarm| {
+            let mut nodes = self.nodes.iter();
+            nodes.any(|node| self.explains(node) == Some(alarm))
+        };
+        let alarms = self.alarms.iter().filter(move |alarm| !told(alarm));
+        alarms.map(|alarm| {
+            let severity = event::severity(alarm.alarm);
+            let problem = Problem::error(alarm.alarm.name(), alarm.text.clone()).at(&alarm.about);
+            Problem {
+                severity,
+                ..problem
+            }
+        })
+    }
+
+    /// Where the members tell different things.
+    fn differences(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let owner = self.owner.as_ref().map(|owner| owner.address);
+        let living = || {
+            let nodes = self.nodes.iter();
+            let nodes = nodes.filter(|node| node.state().severity() < Severity::Error);
+            nodes.filter_map(|node| Some((node, node.told.as_ref()?)))
+        };
+        for (node, told) in living() {
+            if let (Some(owner), Some(other)) = (owner, told.owner)
+                && owner != other
+            {
+                let (name, other) = (&node.name, self.name_of(other));
+                let text = format!("{name} takes {other} for the owner of the VIP");
+                let remedy =
+                    "if it lasts: two nodes do not hear each other, see `vip check` on both";
+                problems.push(
+                    Problem::warning("other_owner", text)
+                        .at(name)
+                        .remedy(remedy),
+                );
+            }
+        }
+        let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (node, told) in living() {
+            if let Some(version) = &told.version {
+                versions.entry(version).or_default().push(&node.name);
+            }
+        }
+        if versions.len() > 1 {
+            let versions = versions.iter();
+            let each =
+                versions.map(|(version, nodes)| format!("{version} on {}", nodes.join(", ")));
+            let text = format!(
+                "agents of several versions: {}",
+                each.collect::<Vec<_>>().join("; ")
+            );
+            problems.push(Problem::warning("versions", text).remedy("end the upgrade"));
+        }
+        problems
+    }
+
+    /// A node's name, or its address if there is none.
+    #[must_use]
+    pub fn name_of(&self, address: std::net::IpAddr) -> String {
+        let node = self.nodes.iter().find(|node| node.address == address);
+        node.map_or_else(|| address.to_string(), |node| node.name.clone())
+    }
+
+    /// The verdict in one word.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health_with(&self.problems())
+    }
+
+    fn health_with(&self, problems: &[Problem]) -> Health {
+        // The first service is the API.
+        let api = self.services.first();
+        let none = api.is_some_and(|api| api.usable.is_empty() || api.resort == Resort::Living);
+        if self.owner.is_none() || none {
+            Health::Down
+        } else if problems.is_empty() {
+            Health::Healthy
+        } else {
+            Health::Degraded
+        }
+    }
+
+    /// The verdict in one line: `healthy: ...`, `degraded: ...` or `down: ...`.
     #[must_use]
     pub fn verdict(&self) -> String {
         let problems = self.problems();
+        let word = self.health_with(&problems).word().to_lowercase();
         if problems.is_empty() {
-            let owner = self.owner.as_ref().map_or("nobody", |owner| &owner.name);
-            let nodes = counted(self.nodes.len(), "node serves", "nodes serve");
-            return format!("healthy: {nodes}, {owner} owns the VIP");
+            return format!("{word}: {}", self.all_is_well());
         }
-        format!("degraded: {}", problems.join("; "))
+        let named = problems.iter().take(NAMED);
+        let named: Vec<&str> = named.map(|problem| problem.text.as_str()).collect();
+        let more = problems.len() - named.len();
+        let more = (more > 0).then(|| format!("; and {more} more"));
+        format!("{word}: {}{}", named.join("; "), more.unwrap_or_default())
+    }
+
+    /// What is said of a cluster without problems.
+    #[must_use]
+    pub fn all_is_well(&self) -> String {
+        let owner = self.owner.as_ref().map_or("nobody", |owner| &owner.name);
+        let nodes = counted(self.nodes.len(), "node serves", "nodes serve");
+        format!("{nodes}, {owner} owns the VIP")
+    }
+}
+
+const fn code(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Ready => "node_ready",
+        NodeState::Unknown => "node_unknown",
+        NodeState::Joining => "node_joining",
+        NodeState::Drained => "node_drained",
+        NodeState::NotReady => "node_not_ready",
+        NodeState::Hung => "node_hung",
+        NodeState::Suspect => "node_suspect",
+        NodeState::NoAgent => "node_no_agent",
+        NodeState::Down => "node_down",
+        NodeState::Gone => "node_gone",
+    }
+}
+
+/// What to do about a fault.
+const fn remedy(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Carrier => "see the NIC's cable and switch port",
+        Fault::Programs | Fault::Vip => {
+            "the agent puts that right; `vip events` there says what it lacks"
+        }
+        Fault::Address => "give the NIC its address again",
+        Fault::BfdPort => "end the other program that has UDP port 3784",
+        Fault::Ingress | Fault::Egress => {
+            "`vip status -o wide` there says what is in the program's way"
+        }
+        Fault::Unconfirmed => {
+            "if it lasts: see on the other nodes whether `vip status` lists this node"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::status::tests::healthy;
+    use vip_node::PeerState;
+
+    #[test]
+    fn nothing_wrong_is_healthy() {
+        let status = healthy();
+        assert_eq!(status.problems(), []);
+        assert_eq!(status.verdict(), "healthy: 3 nodes serve, cp1 owns the VIP");
+    }
+
+    #[test]
+    fn the_worst_stands_first_and_the_line_stays_short() {
+        let mut status = healthy();
+        status.nodes[1].draining = true;
+        status.nodes[2].liveness = Some(PeerState::Gone);
+        status.fault_codes = vec![Fault::Carrier, Fault::Address];
+        let codes = |status: &Status| -> Vec<String> {
+            let problems = status.problems();
+            problems
+                .iter()
+                .map(|problem| problem.code.to_string())
+                .collect()
+        };
+        assert_eq!(
+            codes(&status),
+            ["node_gone", "node_drained", "fault", "fault"]
+        );
+        assert_eq!(status.health(), Health::Degraded);
+        assert!(
+            status.verdict().ends_with("; and 1 more"),
+            "{}",
+            status.verdict()
+        );
+        status.owner = None;
+        assert_eq!(codes(&status)[0], "no_owner");
+        assert_eq!(status.health(), Health::Down);
+    }
+
+    #[test]
+    fn no_server_that_answers_is_down_and_one_that_says_no_is_not() {
+        let mut status = healthy();
+        status.services[0].resort = Resort::Answering;
+        assert_eq!(status.health(), Health::Degraded);
+        status.services[0].resort = Resort::Living;
+        assert_eq!(status.health(), Health::Down);
+    }
+
+    #[test]
+    fn differences_between_members_are_problems() {
+        let mut status = healthy();
+        let third = status.nodes[2].address;
+        let told = status.nodes[1].told.as_mut().expect("it tells");
+        told.version = Some("0.2.0".to_owned());
+        told.owner = Some(third);
+        let problems = status.problems();
+        let texts: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.text.as_str())
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "cp2 takes cp3 for the owner of the VIP",
+                "agents of several versions: 0.1.0 on cp1, cp3; 0.2.0 on cp2"
+            ]
+        );
     }
 }
