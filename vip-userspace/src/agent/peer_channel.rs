@@ -23,7 +23,7 @@ use vip_node::seal::KeyRing;
 
 use super::privileges;
 use super::probes::Outcome;
-use super::remote::Remote;
+use super::remote::{Carrier, Remote};
 use crate::config::{Admission, Config, digests};
 use crate::net::Nic;
 use crate::net::hello::HelloSocket;
@@ -92,7 +92,7 @@ pub(super) struct PeerChannel {
     mute: AtomicBool,
     pub(super) counts: Arc<Counts>,
     /// Requests between agents.
-    pub(super) remote: Remote,
+    remote: Remote,
 }
 
 impl PeerChannel {
@@ -117,11 +117,6 @@ impl PeerChannel {
             counts: Arc::default(),
             remote: Remote::default(),
         })
-    }
-
-    /// UDP port of all agents.
-    pub(super) const fn port(&self) -> u16 {
-        self.port
     }
 
     /// The keys that seal and open.
@@ -211,21 +206,6 @@ impl PeerChannel {
         }
     }
 
-    /// Sends a request or a reply to a peer, if the agents share a key. One that cannot be sent is as
-    /// good as lost: the caller repeats it.
-    pub(super) fn send_remote(&self, peer: IpAddr, message: &remote::Message) {
-        let (Ok(nonce), Some(keys)) = (random::bytes(), self.keys()) else {
-            return;
-        };
-        let Some(datagram) = envelope::wrap_remote(&keys, nonce, self.own, message) else {
-            tracing::warn!(%peer, "a request or reply is too long, and is not sent");
-            return;
-        };
-        if let Err(error) = self.socket.send(peer, &datagram) {
-            tracing::debug!(%peer, %error, "cannot send a request or reply");
-        }
-    }
-
     /// Takes the next datagram, if there is one now. `latest`: the hellos that came.
     fn receive(&self, buffer: &mut [u8], latest: &mut Latest) -> io::Result<Option<Heard>> {
         let Some(received) = self.socket.receive(buffer)? else {
@@ -307,7 +287,9 @@ impl PeerChannel {
                         let _full = rosters.try_send((source, message));
                     }
                     Ok(Some(Heard::Remote(source, message))) => {
-                        self.remote.on_message(source, message, self, outcomes);
+                        let asked =
+                            |text, caller| outcomes.try_send(Outcome::Asked(text, caller)).is_ok();
+                        self.remote.on_message(source, message, self, asked);
                     }
                     Ok(Some(Heard::Repeated)) => {
                         self.counts.repeated.fetch_add(1, Ordering::Relaxed);
@@ -348,6 +330,33 @@ impl PeerChannel {
                 std::thread::sleep(PAUSE);
             }
         }
+    }
+}
+
+impl Carrier for PeerChannel {
+    fn send(&self, to: IpAddr, message: &remote::Message) {
+        let (Ok(nonce), Some(keys)) = (random::bytes(), self.keys()) else {
+            return;
+        };
+        let Some(datagram) = envelope::wrap_remote(&keys, nonce, self.own, message) else {
+            tracing::warn!(peer = %to, "a request or reply is too long, and is not sent");
+            return;
+        };
+        if let Err(error) = self.socket.send(to, &datagram) {
+            tracing::debug!(peer = %to, %error, "cannot send a request or reply");
+        }
+    }
+
+    fn is_keyed(&self) -> bool {
+        self.keys().is_some()
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn remote(&self) -> &Remote {
+        &self.remote
     }
 }
 

@@ -13,8 +13,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vip_node::remote::{Body, Id, MAX_TEXT, Message, Presented, Tickets};
 
-use super::peer_channel::PeerChannel;
-use super::probes::Outcome;
 use crate::clock::now;
 use crate::observe::socket::{Reply, Request};
 use crate::random;
@@ -32,6 +30,21 @@ const REPLY: Duration = Duration::from_millis(2700);
 /// What of an error is kept if it is too long for a datagram, in bytes.
 const LONGEST_ERROR: usize = MAX_TEXT / 2;
 
+/// What carries messages between agents.
+pub(super) trait Carrier: Send + Sync {
+    /// Sends a message to an agent. It may be lost.
+    fn send(&self, to: IpAddr, message: &Message);
+
+    /// Whether the agents share a key. Without one, nothing is sent.
+    fn is_keyed(&self) -> bool;
+
+    /// UDP port of all agents.
+    fn port(&self) -> u16;
+
+    /// The calls and tickets that go by it.
+    fn remote(&self) -> &Remote;
+}
+
 /// The calls that this agent makes, and the tickets that it has given to others.
 #[derive(Default)]
 pub(super) struct Remote {
@@ -40,13 +53,14 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// A message has come from this address. `channel`: by which it came.
+    /// A message has come from this address. `carrier`: by which it came. `asked` is told of a request, and
+    /// says whether it could be taken.
     pub(super) fn on_message(
         &self,
         from: IpAddr,
         message: Message,
-        channel: &Arc<PeerChannel>,
-        outcomes: &mpsc::Sender<Outcome>,
+        carrier: &Arc<impl Carrier + 'static>,
+        asked: impl FnOnce(Vec<u8>, Caller) -> bool,
     ) {
         let call = message.call;
         match message.body {
@@ -55,7 +69,7 @@ impl Remote {
                 let ticket = self.tickets(|tickets| tickets.give(now(), from, call, Id(fresh)));
                 if let Some(ticket) = ticket {
                     let body = Body::Ticket(ticket);
-                    channel.send_remote(from, &Message { call, body });
+                    carrier.send(from, &Message { call, body });
                 }
             }
             Body::Request { ticket, text } => {
@@ -66,16 +80,16 @@ impl Remote {
                             address: from,
                             call,
                             ticket,
-                            channel: channel.clone(),
+                            carrier: carrier.clone(),
                         };
-                        if outcomes.try_send(Outcome::Asked(text, caller)).is_err() {
+                        if !asked(text, caller) {
                             // The agent is busy. The caller repeats it.
                             self.tickets(|tickets| tickets.give_back(ticket));
                         }
                     }
                     Presented::Done(reply) => {
                         let body = Body::Reply(reply);
-                        channel.send_remote(from, &Message { call, body });
+                        carrier.send(from, &Message { call, body });
                     }
                     Presented::Working | Presented::Unknown => {}
                 }
@@ -107,18 +121,18 @@ impl Remote {
 /// # Errors
 /// The agents share no key, the other agent does not answer, or it says no.
 pub(super) async fn ask<T: DeserializeOwned>(
-    channel: Arc<PeerChannel>,
+    carrier: Arc<dyn Carrier>,
     name: &str,
     address: IpAddr,
     request: &Request,
 ) -> anyhow::Result<T> {
     anyhow::ensure!(
-        channel.keys().is_some(),
+        carrier.is_keyed(),
         "{name} cannot be asked from here, because the agents share no key: run this on {name}, or give \
          them one (`vip key`, `key_file` in [members])"
     );
     let text = serde_json::to_vec(request)?;
-    let (mut call, mut heard) = Call::begin(channel.clone())?;
+    let (mut call, mut heard) = Call::begin(carrier.clone())?;
     let asked = call.exchange(address, Body::Call, &mut heard, TICKET, |body| match body {
         Body::Ticket(ticket) => Some(ticket),
         _ => None,
@@ -127,7 +141,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
         format!(
             "the agent of {name} does not answer ({address}, UDP port {}): `vip status` says whether it \
              runs, and of which version it is; it must be at least of this one's",
-            channel.port()
+            carrier.port()
         )
     })?;
     let body = Body::Request { ticket, text };
@@ -153,15 +167,15 @@ pub(super) async fn ask<T: DeserializeOwned>(
 /// A call of this agent's, which ends when it is dropped.
 struct Call {
     id: Id,
-    channel: Arc<PeerChannel>,
+    carrier: Arc<dyn Carrier>,
 }
 
 impl Call {
-    fn begin(channel: Arc<PeerChannel>) -> anyhow::Result<(Self, mpsc::Receiver<Body>)> {
+    fn begin(carrier: Arc<dyn Carrier>) -> anyhow::Result<(Self, mpsc::Receiver<Body>)> {
         let id = Id(random::bytes()?);
         let (to, heard) = mpsc::channel(4);
-        channel.remote.calls(|calls| calls.insert(id, to));
-        Ok((Self { id, channel }, heard))
+        carrier.remote().calls(|calls| calls.insert(id, to));
+        Ok((Self { id, carrier }, heard))
     }
 
     /// Sends a message until what is wanted comes, or the time is over.
@@ -180,7 +194,7 @@ impl Call {
         let end = Instant::now() + patience;
         let mut again = Instant::now();
         while again < end {
-            self.channel.send_remote(to, &message);
+            self.carrier.send(to, &message);
             again += REPEAT;
             while let Ok(Some(body)) = timeout_at(again.min(end), heard.recv()).await {
                 if let Some(found) = wanted(body) {
@@ -194,7 +208,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.channel.remote.calls(|calls| calls.remove(&self.id));
+        self.carrier.remote().calls(|calls| calls.remove(&self.id));
     }
 }
 
@@ -204,7 +218,7 @@ pub(super) struct Caller {
     pub(super) address: IpAddr,
     call: Id,
     ticket: Id,
-    channel: Arc<PeerChannel>,
+    carrier: Arc<dyn Carrier>,
 }
 
 impl Caller {
@@ -221,12 +235,11 @@ impl Caller {
                 return;
             }
         };
-        self.channel
-            .remote
+        self.carrier
+            .remote()
             .tickets(|tickets| tickets.finish(self.ticket, text.clone()));
         let (call, body) = (self.call, Body::Reply(text));
-        self.channel
-            .send_remote(self.address, &Message { call, body });
+        self.carrier.send(self.address, &Message { call, body });
     }
 }
 

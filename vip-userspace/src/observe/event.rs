@@ -20,6 +20,7 @@ use crate::config::{Change, Changes};
 use crate::words::counted;
 
 use super::paint::{faint, paint};
+pub use super::severity::Severity;
 
 use self::Severity::{Error, Info, Warning};
 
@@ -61,18 +62,6 @@ pub struct Record {
     /// The event.
     #[serde(flatten)]
     pub event: Event,
-}
-
-/// How much somebody should care.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// As it should be.
-    Info,
-    /// Something does not work, and is dealt with.
-    Warning,
-    /// Something does not work, and somebody must deal with it.
-    Error,
 }
 
 /// A part of the kernel's state that is put right when it is not as it should be.
@@ -590,18 +579,6 @@ impl Event {
             Info => at!(info),
             Warning => at!(warn),
             Error => at!(error),
-        }
-    }
-}
-
-impl Severity {
-    /// As people read it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Info => "info",
-            Warning => "warning",
-            Error => "error",
         }
     }
 }

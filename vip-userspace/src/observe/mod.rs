@@ -5,6 +5,7 @@ pub mod http;
 pub mod journal;
 pub mod metrics;
 pub mod paint;
+mod severity;
 pub mod socket;
 pub mod status;
 pub mod summary;

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 
 use anstyle::{AnsiColor, Style};
 
-use super::event::Severity;
+use super::severity::Severity;
 
 /// A text in the colour of its severity. Padding applies to the text alone, not to the codes.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use vip_common::abi::{BackendIndex, CheckIndex};
 
 use super::Supervisor;
 use crate::agent::node_thread::{Command, HandoverResult};
-use crate::agent::remote;
+use crate::agent::remote::{self, Carrier as _};
 use crate::observe::socket::Request;
 use vip_node::slots::Slots;
 use vip_node::{NoHandover, Unsuited, UnsuitedNode};
@@ -49,7 +49,7 @@ impl Supervisor {
                 .context("another `vip handover` has taken the place of this one")?;
             match answer {
                 Ok(to) => Ok(name(&nodes, to).to_owned()),
-                Err(NoHandover::NotOwner(Some(owner))) if passes_on && channel.keys().is_some() => {
+                Err(NoHandover::NotOwner(Some(owner))) if passes_on && channel.is_keyed() => {
                     let owner = nodes.get(owner).context("the owner has left the cluster")?;
                     let request = Request::Handover { to };
                     remote::ask(channel, &owner.name, owner.address, &request).await
