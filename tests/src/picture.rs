@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use crate::text::count;
 
 /// Narrow enough for a telephone, where it is shown at some three quarters of this.
-const WIDTH: f64 = 440.0;
+const WIDTH: f64 = 456.0;
 /// Where bars begin, and how long the longest one is.
-const BARS: f64 = 164.0;
+const BARS: f64 = 180.0;
 const LONGEST: f64 = 190.0;
 const LINE: f64 = 22.0;
 

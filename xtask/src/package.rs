@@ -102,7 +102,7 @@ const FILES: &[File] = &[
         Staged("vip.fish"),
         "usr/share/fish/vendor_completions.d/vip.fish",
     ),
-    File::both(Staged("man/*.gz"), "usr/share/man/man1/"),
+    File::both(Staged("man/*.gz"), "usr/share/man/man1/").document(),
     File::new(
         Repository("deploy/packages/copyright"),
         Some("usr/share/doc/vip/copyright"),

@@ -91,9 +91,9 @@ fn the_chart_runs_the_pod_that_the_binary_prints() {
     for (values, flags) in [
         (json!({"vip": vip}), "--vip 10.0.0.10:6443"),
         (
-            json!({"vip": vip, "nodes": ["10.0.0.11", "10.0.0.12"],
+            json!({"vip": vip, "nodes": ["10.0.0.11", "10.0.0.12", "10.0.0.13"],
                    "key": {"hostPath": "/etc/vip"}, "extraArgs": ["--interface", "eth1"]}),
-            "--vip 10.0.0.10:6443 --nodes 10.0.0.11,10.0.0.12 --key-file /etc/vip/key --interface eth1",
+            "--vip 10.0.0.10:6443 --nodes 10.0.0.11,10.0.0.12,10.0.0.13 --key-file /etc/vip/key --interface eth1",
         ),
         (
             json!({"vip": vip, "pki": "/var/lib/rancher/k3s/server/tls",

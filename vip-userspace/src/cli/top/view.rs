@@ -225,7 +225,7 @@ fn problem_lines(problem: &Problem, width: usize) -> Vec<Line<'static>> {
     let wrapped = wrapped(&problem.text, width.saturating_sub(LABEL));
     let lines = wrapped.into_iter().enumerate().map(|(place, line)| {
         let label = if place == 0 {
-            problem.severity.text()
+            problem.severity.name()
         } else {
             ""
         };

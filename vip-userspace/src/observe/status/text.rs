@@ -77,24 +77,20 @@ impl Node {
     }
 }
 
-impl Severity {
-    /// For people.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
-
 impl Status {
     /// What an operator should see to though nothing is wrong with the VIP, one line each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let told = self.credentials_trouble.iter().chain(&self.other_nics);
         let mut notes: Vec<String> = told.cloned().collect();
+        if self.asks_in_vain() {
+            notes.push(
+                "no server says whether it is ready, to an agent that asks like this one: new \
+                 connections go to all servers that serve; give the agent credentials for /readyz, if \
+                 they want some"
+                    .to_owned(),
+            );
+        }
         let deaf = self.nodes.iter().filter(|node| node.echo == Some(false));
         let deaf: Vec<&str> = deaf.map(|node| node.name.as_str()).collect();
         if !deaf.is_empty() {
@@ -281,7 +277,7 @@ fn told(problem: &Problem, with_remedy: bool, width: usize) -> String {
     let severity = problem.severity;
     let lines = wrapped(&problem.text, width.saturating_sub(LABEL));
     for (place, line) in lines.iter().enumerate() {
-        let label = if place == 0 { severity.text() } else { "" };
+        let label = if place == 0 { severity.name() } else { "" };
         let _infallible = writeln!(out, "  {:9}{line}", paint(severity, label));
     }
     if with_remedy && !problem.remedy.is_empty() {

@@ -85,9 +85,16 @@ impl Status {
         alarm.map_or_else(|| node.reason(), |alarm| alarm.text.clone())
     }
 
+    /// Whether servers serve, and none says that it is ready: they want credentials, or the check does not
+    /// ask. That is how the cluster is set up, and no trouble.
+    pub(super) fn asks_in_vain(&self) -> bool {
+        let is = |wanted| self.nodes.iter().any(|node| node.state() == wanted);
+        is(NodeState::Unknown) && !is(NodeState::Ready)
+    }
+
     fn state_problem(&self, node: &Node) -> Option<Problem> {
         let state = node.state();
-        if state == NodeState::Ready {
+        if state == NodeState::Ready || state == NodeState::Unknown && self.asks_in_vain() {
             return None;
         }
         let name = &node.name;
@@ -284,6 +291,25 @@ mod tests {
         let status = healthy();
         assert_eq!(status.problems(), []);
         assert_eq!(status.verdict(), "healthy: 3 nodes serve, cp1 owns the VIP");
+    }
+
+    #[test]
+    fn servers_that_never_say_whether_they_are_ready_are_noted_and_are_no_problem() {
+        let mut status = healthy();
+        for node in &mut status.nodes {
+            (node.ready, node.unknown) = (false, true);
+        }
+        assert_eq!(status.health(), Health::Healthy);
+        let noted = |status: &Status| {
+            let notes = status.notes();
+            notes.iter().any(|note| note.contains("no server says"))
+        };
+        assert!(noted(&status));
+        // Others say it: something is wrong with this one.
+        status.nodes[0].ready = true;
+        assert_eq!(status.problems()[0].code, "node_unknown");
+        assert_eq!(status.health(), Health::Degraded);
+        assert!(!noted(&status));
     }
 
     #[test]
