@@ -60,7 +60,7 @@ pub(super) fn one<'a>(value: impl Value) -> Vec<Member<'a>> {
 /// A member for each node of which there is something to tell.
 pub(super) fn per_node<V: Value>(
     status: &Status,
-    value: fn(&Node) -> Option<V>,
+    value: impl Fn(&Node) -> Option<V>,
 ) -> Vec<Member<'_>> {
     let nodes = status.nodes.iter();
     nodes
@@ -73,13 +73,7 @@ pub(super) fn per_agent<V: Value>(
     status: &Status,
     value: fn(&Told) -> Option<V>,
 ) -> Vec<Member<'_>> {
-    let nodes = status.nodes.iter();
-    nodes
-        .filter_map(|node| {
-            let value = value(node.told.as_ref()?)?;
-            Some(Member::new([("node", &node.name)], value))
-        })
-        .collect()
+    per_node(status, |node| value(node.told.as_ref()?))
 }
 
 /// The same for each BFD session.
@@ -87,13 +81,7 @@ pub(super) fn per_session<V: Value>(
     status: &Status,
     value: fn(&Bfd) -> Option<V>,
 ) -> Vec<Member<'_>> {
-    let nodes = status.nodes.iter();
-    nodes
-        .filter_map(|node| {
-            let value = value(node.bfd.as_ref()?)?;
-            Some(Member::new([("node", &node.name)], value))
-        })
-        .collect()
+    per_node(status, |node| value(node.bfd.as_ref()?))
 }
 
 /// The only member of a family about rosters.
