@@ -42,6 +42,9 @@ pub struct TargetArgs {
     pub token: Option<String>,
 }
 
+/// How a [`Failure`] says that the connection was reset.
+pub(crate) const RESET: &str = "reset";
+
 /// Why a request or a stream failed, in the words of the records.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -80,7 +83,7 @@ impl Failure {
     /// The peer, or whoever answered for it, reset the connection.
     #[must_use]
     pub fn reset() -> Self {
-        Self("reset".to_owned())
+        Self(RESET.to_owned())
     }
 
     /// The connection ended in the middle of an answer.

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::boot_now;
-use crate::http::{Connection, Failure, Progress, Target, TargetArgs};
+use crate::http::{Connection, Failure, Progress, RESET, Target, TargetArgs};
 
 /// Time between two requests on a connection that is kept, unless new connections come more
 /// slowly.
@@ -80,8 +80,9 @@ impl Request {
     }
 
     /// True if its connection may have been held by a server that went down at `fault`
-    /// (boot-time nanoseconds): it was open by then, and to that server or not known to which.
-    /// Such a request cannot be saved by anybody.
+    /// (boot-time nanoseconds): it was open by then, and to that server or not known to which. Such
+    /// a request cannot be saved by anybody. A connection that was begun by then and reset before the
+    /// client found it open counts, too: what the kernel has not opened is refused, not reset.
     #[must_use]
     pub fn was_held_by(&self, server: &str, fault: u64) -> bool {
         let begun = self.start <= fault;
@@ -90,8 +91,12 @@ impl Request {
             .is_some_and(|connected| connected <= fault || begun && connected <= fault + TICK);
         match &self.server {
             Some(name) => name == server && (begun || open),
-            None => open,
+            None => open || begun && self.connected.is_none() && self.was_reset(),
         }
+    }
+
+    fn was_reset(&self) -> bool {
+        self.error.as_deref() == Some(RESET)
     }
 }
 
@@ -347,5 +352,12 @@ mod tests {
         assert!(!request(1, "n2", Some("reset")).was_held_by("n1", 10));
         assert!(request(1, "", Some("reset")).was_held_by("n1", 9));
         assert!(!request(1, "", Some("reset")).was_held_by("n1", 8));
+        let never_open = |error| Request {
+            connected: None,
+            ..request(1, "", Some(error))
+        };
+        assert!(never_open("reset").was_held_by("n1", 9));
+        assert!(!never_open("reset").was_held_by("n1", 8));
+        assert!(!never_open("timeout").was_held_by("n1", 9));
     }
 }

@@ -211,7 +211,7 @@ fn layout() -> io::Result<Layout> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
     use aya::programs::loaded_programs;
@@ -238,8 +238,10 @@ mod tests {
             assert_eq!((one.client, one.server), ends);
             let scan = roster.scan().expect("a scan");
             assert!(scan.iter().any(|found| found.key() == key));
-            drop(server);
-            drop(client);
+            // Closed would not be enough: a process that another test starts just now has them, too.
+            for end in [&server, &client] {
+                end.shutdown(Shutdown::Both).expect("a connection");
+            }
             assert_eq!(roster.changes(), (vec![Change::Gone(key)], true));
         }
     }

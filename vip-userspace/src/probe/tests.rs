@@ -277,9 +277,10 @@ async fn the_ca_file_may_come_late_and_may_change() {
 
 #[tokio::test]
 async fn a_closed_port_is_refused_with_and_without_a_ca_file() {
-    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // Bound, so that nobody else gets the port, and not listening.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((LOCALHOST, 0))).unwrap();
+    let port = socket.local_addr().unwrap().port();
     let (with, _folder) = trusting(&Authority::new(), port);
     assert_eq!(
         failure(with.probe(LOCALHOST.into()).await),

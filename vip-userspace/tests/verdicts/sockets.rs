@@ -1,6 +1,7 @@
 //! What is decided by the sockets of the node: listeners, connections, what is left of them, and
 //! SYN cookies.
 
+use std::net::Shutdown;
 use std::num::NonZeroU32;
 
 use super::*;
@@ -77,8 +78,9 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
 
         // The server closes first. What is left keeps what belongs to it, and a new connection.
         let next = number_of(&client, SEND_QUEUE);
-        drop(server);
-        drop(client);
+        for end in [&server, &client] {
+            end.shutdown(Shutdown::Both).expect("a connection");
+        }
         world.listens = true;
         for (flags, number, kind) in [
             (tcp::ACK | tcp::FIN, next, Kind::Local),
@@ -104,13 +106,11 @@ fn sockets_of(family: fn(Segment) -> Segment, any: IpAddr) {
         let mut frame = segment(tcp::ACK);
         let tcp = tcp_offset(&template);
         frame[tcp + 4..tcp + 8].copy_from_slice(&(next ^ 1 << 31).to_be_bytes());
-        kernel.follow(&alone);
         let verdict = agree(&mut kernel, &alone, &frame, "time-wait, nobody else");
         assert_eq!(verdict.kind(), Kind::EndTimeWait, "{verdict:?}");
-        kernel.follow(&world);
 
         // The server is gone: the next SYN goes to another node at once.
-        drop(listener);
+        stop_listening(&listener);
         world.listens = false;
         let frame = segment(tcp::SYN);
         let verdict = agree(&mut kernel, &world, &frame, "time-wait, crashed");
@@ -226,6 +226,14 @@ fn first_rank_is(world: &World, template: &Segment, stream: &TcpStream, node: us
         ..*template
     };
     world.rows[segment.bucket(world)].first().get() == node
+}
+
+/// Ends listening at once. To close the socket is not enough: a child process that another test
+/// starts at this moment has it, too, until it executes its program.
+fn stop_listening(listener: &TcpListener) {
+    socket2::SockRef::from(listener)
+        .shutdown(Shutdown::Both)
+        .expect("a listener");
 }
 
 /// The server's end of a connection, and the client's port.

@@ -164,7 +164,10 @@ impl Supervisor {
             }
             Takeover::Nobody => Event::became_owner("no owner was heard".to_owned(), None),
             Takeover::From { node, why, after } => {
-                self.last_failover = Some(after);
+                // A handover is planned, and no failover.
+                if why == Departure::Silent {
+                    self.last_failover = Some(after);
+                }
                 let outage: Option<Duration> = match why {
                     Departure::Resigned | Departure::Silent => Some(after),
                     Departure::Outranked => None,

@@ -36,7 +36,7 @@ const RESOURCES: &str = "      # No limit of the CPU: an owner that is throttled
            resources:\n        \
              requests:\n          \
                cpu: 50m\n          \
-               memory: 64Mi\n        \
+               memory: 96Mi\n        \
              limits:\n          \
                memory: 256Mi\n";
 

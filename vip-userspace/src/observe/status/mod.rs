@@ -78,8 +78,8 @@ pub struct Status {
     pub state_for_ms: u64,
     /// Times that this node became the owner.
     pub takeovers: u64,
-    /// From the last sign of life of the owner before to the moment at which this node last took
-    /// over; `None` if it did not, or from nobody.
+    /// From the last sign of life of a silent owner to the moment at which this node last took over
+    /// from one; `None` if it did not. Planned moves do not count.
     pub last_failover_ms: Option<f64>,
     /// Changes of the addresses that frames of other nodes come from.
     #[serde(default)]

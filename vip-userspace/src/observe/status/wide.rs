@@ -119,7 +119,7 @@ impl Status {
         let takeovers = counted(self.takeovers, "takeover", "takeovers");
         let last = self.last_failover_ms;
         let last = last.map_or_else(String::new, |last| {
-            format!(", the last one in {last:.0} ms")
+            format!(", the last failover in {last:.0} ms")
         });
         add(
             "Node",
