@@ -14,6 +14,7 @@ mod man;
 mod manifest;
 mod open;
 mod output;
+mod poll;
 mod quorum;
 mod reload;
 mod run;

@@ -2,8 +2,7 @@
 
 use std::io::{IsTerminal as _, stdout};
 use std::process::ExitCode;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread::{sleep, spawn};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, Zoned};
@@ -11,8 +10,8 @@ use ratatui::crossterm::terminal;
 
 use super::exit::Exit;
 use super::output::{Format, Output, complain, json, print, print_line, yaml};
-use crate::observe::paint::faint;
-use crate::observe::socket::{Request, ask};
+use super::poll::Poll;
+use crate::observe::paint::{Ink, paint};
 use crate::observe::status::Status;
 use crate::run_dir::RunDir;
 
@@ -39,8 +38,9 @@ pub(super) fn run(
     wait: Option<Duration>,
 ) -> anyhow::Result<ExitCode> {
     let end = Instant::now() + wait.unwrap_or_default();
+    let mut poll = Poll::new(run_directory);
     let status = loop {
-        let asked = patiently(run_directory);
+        let asked = patiently(&mut poll);
         let is_over = Instant::now() >= end;
         match asked {
             // There may be no agent yet.
@@ -65,29 +65,32 @@ pub(super) fn watch(run_directory: &RunDir, output: Output) -> anyhow::Result<Ex
     let format = output.format();
     let is_drawn = stdout().is_terminal() && matches!(format, Format::Text | Format::Wide);
     let mut before = None;
+    let mut poll = Poll::new(run_directory);
     loop {
         let next = Instant::now() + PERIOD;
-        let asked = ask::<Status>(run_directory, &Request::Status);
+        poll.ask();
+        let asked = poll.answer(PERIOD);
         let time = Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
         let (news, text) = match &asked {
-            Ok(status) => (gist(status), shown(status, format, width())?),
-            Err(error) => {
+            Some(Ok(status)) => (gist(status), shown(status, format, width())?),
+            Some(Err(error)) => {
                 let why = format!("{error:#}");
                 let text = format!("the agent on this node does not answer: {why}\n");
                 (why, text)
             }
+            None => ("no answer yet".to_owned(), format!("{}\n", poll.excuse())),
         };
         if is_drawn {
-            let head = faint(format!("{time}, every second; Ctrl-C ends it"));
+            let head = paint(Ink::Faint, format!("{time}, every second; Ctrl-C ends it"));
             print(format_args!("{REDRAW}{head}\n\n{}", cut(&text)))?;
         } else if before.as_ref() != Some(&news) {
             match (format, &asked) {
                 (Format::Text | Format::Wide, _) => {
-                    print(format_args!("{}\n{text}\n", faint(time)))?;
+                    print(format_args!("{}\n{text}\n", paint(Ink::Faint, time)))?;
                 }
-                (_, Err(_)) => complain(text.trim_end()),
-                (Format::Json, Ok(status)) => print_line(serde_json::to_string(status)?)?,
-                (Format::Yaml, Ok(_)) => print(format_args!("---\n{text}"))?,
+                (Format::Json, Some(Ok(status))) => print_line(serde_json::to_string(status)?)?,
+                (Format::Yaml, Some(Ok(_))) => print(format_args!("---\n{text}"))?,
+                _ => complain(text.trim_end()),
             }
             before = Some(news);
         }
@@ -96,20 +99,16 @@ pub(super) fn watch(run_directory: &RunDir, output: Output) -> anyhow::Result<Ex
 }
 
 /// Asks the agent, and says so if the answer takes long.
-fn patiently(run_directory: &RunDir) -> anyhow::Result<Status> {
-    let (answer, answered) = channel();
-    let directory = run_directory.clone();
-    spawn(move || {
-        // Nobody waits any more.
-        let _gone = answer.send(ask(&directory, &Request::Status));
-    });
-    match answered.recv_timeout(PATIENCE) {
-        Ok(answer) => answer,
-        Err(RecvTimeoutError::Timeout) => {
-            complain("the agent does not answer yet; waiting a few seconds more");
-            answered.recv()?
+fn patiently(poll: &mut Poll) -> anyhow::Result<Status> {
+    poll.ask();
+    if let Some(answer) = poll.answer(PATIENCE) {
+        return answer;
+    }
+    complain("the agent does not answer yet; waiting a few seconds more");
+    loop {
+        if let Some(answer) = poll.answer(PATIENCE) {
+            return answer;
         }
-        Err(error @ RecvTimeoutError::Disconnected) => Err(error.into()),
     }
 }
 

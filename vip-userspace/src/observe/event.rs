@@ -19,7 +19,7 @@ use vip_node::hooks::Hook;
 use crate::config::{Change, Changes};
 use crate::words::counted;
 
-use super::paint::{faint, paint};
+use super::paint::{Ink, paint};
 pub use super::severity::Severity;
 
 use self::Severity::{Error, Info, Warning};
@@ -612,7 +612,7 @@ impl Record {
         };
         let time = format!("{}{offset}", local.strftime("%Y-%m-%d %H:%M:%S%.3f"));
         let severity = paint(event.severity, event.severity.name());
-        format!("{}  {severity:7}  {event}", faint(time))
+        format!("{}  {severity:7}  {event}", paint(Ink::Faint, time))
     }
 }
 

@@ -7,46 +7,65 @@ use anstyle::{AnsiColor, Style};
 
 use super::severity::Severity;
 
-/// A text in the colour of its severity. Padding applies to the text alone, not to the codes.
+/// What a text is, for its colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ink {
+    /// As it is.
+    Plain,
+    /// A heading or a label.
+    Heading,
+    /// Of less interest: a time, an address.
+    Faint,
+    /// As it should be: green.
+    Good,
+    /// Somebody should look at it: yellow.
+    Warning,
+    /// Somebody must look at it: red.
+    Error,
+}
+
+impl Ink {
+    const fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Heading => Style::new().bold(),
+            Self::Faint => Style::new().dimmed(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Warning => AnsiColor::Yellow.on_default(),
+            Self::Error => AnsiColor::Red.on_default().bold(),
+        }
+    }
+}
+
+impl From<Severity> for Ink {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Info => Self::Plain,
+            Severity::Warning => Self::Warning,
+            Severity::Error => Self::Error,
+        }
+    }
+}
+
+/// A text with its colour. Padding applies to the text alone, not to the codes.
 #[derive(Clone, Copy, Debug)]
 pub struct Painted<T> {
     text: T,
-    style: Style,
+    ink: Ink,
 }
 
-/// Paints a text: yellow if somebody should look at it, red if somebody must, else as it is.
-pub const fn paint<T: Display>(severity: Severity, text: T) -> Painted<T> {
-    let style = match severity {
-        Severity::Info => Style::new(),
-        Severity::Warning => AnsiColor::Yellow.on_default(),
-        Severity::Error => AnsiColor::Red.on_default().bold(),
-    };
-    Painted { text, style }
-}
-
-/// Paints what is as it should be green.
-pub const fn good<T: Display>(text: T) -> Painted<T> {
-    let style = AnsiColor::Green.on_default();
-    Painted { text, style }
-}
-
-/// Paints headings and labels.
-pub const fn heading<T: Display>(text: T) -> Painted<T> {
-    let style = Style::new().bold();
-    Painted { text, style }
-}
-
-/// Paints what is of less interest: times, addresses.
-pub const fn faint<T: Display>(text: T) -> Painted<T> {
-    let style = Style::new().dimmed();
-    Painted { text, style }
+/// Paints a text.
+pub fn paint<T: Display>(ink: impl Into<Ink>, text: T) -> Painted<T> {
+    let ink = ink.into();
+    Painted { text, ink }
 }
 
 impl<T: Display> Display for Painted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.style)?;
+        let style = self.ink.style();
+        write!(f, "{style}")?;
         self.text.fmt(f)?;
-        write!(f, "{:#}", self.style)
+        write!(f, "{style:#}")
     }
 }
 
@@ -56,7 +75,11 @@ mod tests {
 
     #[test]
     fn colours_do_not_move_columns_and_can_be_taken_away() {
-        let table = format!("{:6}|{:>4}|", paint(Severity::Error, "down"), good("1"));
+        let table = format!(
+            "{:6}|{:>4}|",
+            paint(Severity::Error, "down"),
+            paint(Ink::Good, "1")
+        );
         assert!(table.contains("\u{1b}["), "{table:?}");
         let plain = anstream::adapter::strip_str(&table).to_string();
         assert_eq!(plain, "down  |   1|");

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::observe::event::Severity;
-use crate::observe::paint::{good, paint};
+use crate::observe::paint::{Ink, paint};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -21,10 +20,10 @@ pub(super) enum Grade {
 impl fmt::Display for Grade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ok => good("ok").fmt(f),
+            Self::Ok => paint(Ink::Good, "ok").fmt(f),
             Self::Hint => f.pad("hint"),
-            Self::Warning => paint(Severity::Warning, "warn").fmt(f),
-            Self::Failure => paint(Severity::Error, "FAIL").fmt(f),
+            Self::Warning => paint(Ink::Warning, "warn").fmt(f),
+            Self::Failure => paint(Ink::Error, "FAIL").fmt(f),
         }
     }
 }

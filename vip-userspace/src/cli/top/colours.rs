@@ -1,29 +1,27 @@
-//! Colours of a terminal.
+//! Lines of the status, for the terminal's library.
 
 use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
 
-use crate::observe::event::Severity;
+use crate::observe::paint::Ink;
+use crate::observe::status;
 
-/// The colour of a severity.
-pub(super) fn style(severity: Severity) -> Style {
-    match severity {
-        Severity::Info => Style::new(),
-        Severity::Warning => Style::new().fg(Color::Yellow),
-        Severity::Error => Style::new().fg(Color::Red),
+/// The style of a text.
+pub(super) fn style(ink: Ink) -> Style {
+    match ink {
+        Ink::Plain => Style::new(),
+        Ink::Heading => Style::new().add_modifier(Modifier::BOLD),
+        Ink::Faint => Style::new().add_modifier(Modifier::DIM),
+        Ink::Good => Style::new().fg(Color::Green),
+        Ink::Warning => Style::new().fg(Color::Yellow),
+        Ink::Error => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
     }
 }
 
-/// Of what is as it should be.
-pub(super) fn good() -> Style {
-    Style::new().fg(Color::Green)
-}
-
-/// Of headings and labels.
-pub(super) fn heading() -> Style {
-    Style::new().add_modifier(Modifier::BOLD)
-}
-
-/// Of what is of less interest.
-pub(super) fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
+/// A line.
+pub(super) fn drawn(line: &status::Line) -> Line<'_> {
+    let spans = line
+        .texts()
+        .map(|(ink, text)| Span::styled(text, style(ink)));
+    Line::from_iter(spans)
 }

@@ -12,18 +12,23 @@ use anyhow::Context as _;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use self::view::View;
+use super::poll::Poll;
 use crate::agent::state;
 use crate::observe::journal;
-use crate::observe::socket::{Request, ask};
+use crate::observe::socket::{self, Request};
 use crate::run_dir::{self, RunDir};
 
 /// Between questions to the agent.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// How long a key may have to wait for an agent that does not answer.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 pub(super) fn run(run_directory: &RunDir) -> anyhow::Result<ExitCode> {
     // Without an agent there is nothing to show, and no reason to touch the terminal.
     let mut view = View::default();
-    view.take(ask(run_directory, &Request::Status)?, Instant::now());
+    let status = socket::ask(run_directory, &Request::Status)?;
+    view.take(status, Instant::now());
     const NO_TERMINAL: &str = "`vip top` needs a terminal; see `vip status`";
     anyhow::ensure!(io::stdout().is_terminal(), NO_TERMINAL);
     let mut terminal = ratatui::try_init().context(NO_TERMINAL)?;
@@ -38,13 +43,16 @@ fn watch(
     terminal: &mut ratatui::DefaultTerminal,
     mut view: View,
 ) -> anyhow::Result<()> {
+    let mut poll = Poll::new(run_directory);
     let mut next = Instant::now();
     loop {
         if Instant::now() >= next {
             next = Instant::now() + PERIOD;
-            match ask(run_directory, &Request::Status) {
-                Ok(status) => view.take(status, Instant::now()),
-                Err(error) => view.trouble = Some(format!("{error:#}")),
+            poll.ask();
+            match poll.answer(PATIENCE) {
+                Some(Ok(status)) => view.take(status, Instant::now()),
+                Some(Err(error)) => view.trouble = Some(format!("{error:#}")),
+                None => view.trouble = Some(poll.excuse()),
             }
             let directory = state::directory(None, run_directory);
             let events = directory.map(|directory| journal::read(&directory.join(run_dir::EVENTS)));

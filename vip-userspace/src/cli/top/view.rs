@@ -8,26 +8,24 @@ use jiff::Timestamp;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
+use ratatui::style::{Color, Style};
+use ratatui::text::{self, Span};
 use ratatui::widgets::{Paragraph, Sparkline, Widget};
 
-use super::colours::{good, heading, style};
+use super::colours::{drawn, style};
 use super::nodes;
-use crate::observe::event::{Record, Severity};
-use crate::observe::status::{Problem, Status, age, wrapped};
+use crate::observe::event::Record;
+use crate::observe::paint::Ink;
+use crate::observe::status::{Line, Status, paragraph};
 
 /// Seconds that a sparkline goes back.
 const HISTORY: usize = 120;
 
-/// Width of labels, with the space behind them.
-const LABEL: usize = 9;
-
 /// Lines that are kept for events, with their heading.
 const EVENTS: usize = 4;
 
-/// Changes of the owner that are shown where there is room.
-const OWNERS: usize = 3;
+/// Lines for changes of the owner, and as many for troubles, where there is room.
+const HISTORY_LINES: usize = 3;
 
 /// What is shown.
 #[derive(Default)]
@@ -75,10 +73,10 @@ impl View {
         let area = frame.area();
         let buffer = frame.buffer_mut();
         let (width, height) = (usize::from(area.width), usize::from(area.height));
-        let table = nodes::table(status, width);
-        let owner = labelled("Owner", &status.owner_text(), width);
+        let (table, sparklines) = nodes::table(status, width);
+        let owner = status.owner_lines(width);
         // Two blank lines and the foot.
-        let mut lines = verdict(status, width);
+        let mut lines = status.verdict_lines(width);
         let rest = lines.len() + owner.len() + table.lines.len() + 3 + EVENTS;
         lines.extend(problems(status, width, height.saturating_sub(rest)));
         lines.extend(owner);
@@ -89,14 +87,15 @@ impl View {
         let room = height.saturating_sub(lines.len() + 1);
         lines.extend(self.happened(status, width, room));
         lines.truncate(height.saturating_sub(1));
+        let lines: Vec<text::Line<'_>> = lines.iter().map(drawn).collect();
         Paragraph::new(lines).render(area, buffer);
-        if let Some(column) = table.sparklines {
+        if let Some(column) = sparklines {
             for (name, line) in &table.rows {
                 self.sparkline(name, begin + line, column, area, buffer);
             }
         }
         let foot = match &self.trouble {
-            Some(trouble) => Span::styled(trouble.clone(), style(Severity::Error)),
+            Some(trouble) => Span::styled(trouble.clone(), style(Ink::Error)),
             None => Span::raw("q: quit   all: vip events, vip status -o wide"),
         };
         let last = Rect {
@@ -104,34 +103,30 @@ impl View {
             height: area.height.min(1),
             ..area
         };
-        Line::from(foot).render(last, buffer);
+        text::Line::from(foot).render(last, buffer);
     }
 
-    /// What has happened: the last owners where there is room, and the last events.
-    fn happened(&self, status: &Status, width: usize, room: usize) -> Vec<Line<'static>> {
+    /// What has happened: the last owners and troubles where there is room, and the last events.
+    fn happened(&self, status: &Status, width: usize, room: usize) -> Vec<Line> {
         let mut lines = Vec::new();
         let now = Timestamp::now();
-        let owners = status.history.owners.iter().take(OWNERS);
-        let owners = owners.flat_map(|change| {
-            let millis = now.as_millisecond() - change.time.as_millisecond();
-            let ago = age(millis.max(0) as u64);
-            hanging(
-                &format!("{ago:>6} ago  {}", change.text()),
-                width,
-                Style::new(),
-            )
-        });
-        let owners: Vec<_> = owners.collect();
-        if !owners.is_empty() && room >= owners.len() + 2 + EVENTS {
-            lines.push(Line::styled("OWNERS", heading()));
-            lines.extend(owners);
-            lines.push(Line::default());
+        for (title, mut newest) in [
+            ("OWNERS", status.history.owner_lines(now, width)),
+            ("TROUBLES", status.history.trouble_lines(now, width)),
+        ] {
+            newest.truncate(HISTORY_LINES);
+            // A title before it, a blank line behind it.
+            if !newest.is_empty() && room >= lines.len() + newest.len() + 2 + EVENTS {
+                lines.push(Line::new(Ink::Heading, title));
+                lines.extend(newest);
+                lines.push(Line::default());
+            }
         }
-        lines.push(Line::styled("EVENTS", heading()));
+        lines.push(Line::new(Ink::Heading, "EVENTS"));
         let newest = self.events.iter().rev().take(room);
         lines.extend(newest.flat_map(|record| {
-            let colour = style(record.event.severity);
-            hanging(&record.to_string(), width, colour)
+            let severity = record.event.severity;
+            paragraph(severity, &record.to_string(), width)
         }));
         lines
     }
@@ -165,88 +160,22 @@ impl View {
     }
 }
 
-/// The verdict in one word, and whose view it is.
-fn verdict(status: &Status, width: usize) -> Vec<Line<'static>> {
-    let health = status.health();
-    let colour = if status.problems().is_empty() {
-        good()
-    } else {
-        style(health.severity())
-    };
-    let word = health.word();
-    let text = format!("{}, as {} sees it", status.vip, status.node);
-    let indent = word.len() + 2;
-    let text = wrapped(&text, width.saturating_sub(indent));
-    let mut lines: Vec<Line<'static>> = Vec::new();
-    for (place, line) in text.into_iter().enumerate() {
-        let word = if place == 0 { word } else { "" };
-        let word = format!("{word:indent$}");
-        lines.push(Line::from(vec![
-            Span::styled(word, colour.add_modifier(Modifier::BOLD)),
-            Span::raw(line),
-        ]));
-    }
-    lines
-}
-
-/// A text in as many lines as it needs, all but the first one indented.
-fn hanging(text: &str, width: usize, colour: Style) -> Vec<Line<'static>> {
-    const INDENT: usize = 4;
-    let lines = wrapped(text, width.saturating_sub(INDENT));
-    let lines = lines.into_iter().enumerate().map(|(place, line)| {
-        let indent = if place == 0 { 0 } else { INDENT };
-        let line = format!("{:indent$}{line}", "");
-        Line::styled(line, colour)
-    });
-    lines.collect()
-}
-
 /// What is wrong, in at most so many lines; the rows of the nodes have the reasons as well.
-fn problems(status: &Status, width: usize, room: usize) -> Vec<Line<'static>> {
+fn problems(status: &Status, width: usize, room: usize) -> Vec<Line> {
     let all = status.problems();
     let mut lines = Vec::new();
     for (place, problem) in all.iter().enumerate() {
-        let next = problem_lines(problem, width);
+        let next = problem.lines(width);
         let left = all.len() - place;
         let is_last = left == 1;
         if lines.len() + next.len() + usize::from(!is_last) > room {
-            lines.push(Line::styled(
-                format!("{:LABEL$}{left} more: vip status", ""),
-                style(problem.severity),
-            ));
+            let more = format!("  {left} more: vip status");
+            lines.push(Line::new(problem.severity, more));
             break;
         }
         lines.extend(next);
     }
     lines
-}
-
-fn problem_lines(problem: &Problem, width: usize) -> Vec<Line<'static>> {
-    let wrapped = wrapped(&problem.text, width.saturating_sub(LABEL));
-    let lines = wrapped.into_iter().enumerate().map(|(place, line)| {
-        let label = if place == 0 {
-            problem.severity.name()
-        } else {
-            ""
-        };
-        Line::from(vec![
-            Span::styled(format!("{label:LABEL$}"), style(problem.severity)),
-            Span::raw(line),
-        ])
-    });
-    lines.collect()
-}
-
-fn labelled(label: &str, text: &str, width: usize) -> Vec<Line<'static>> {
-    let wrapped = wrapped(text, width.saturating_sub(LABEL));
-    let lines = wrapped.into_iter().enumerate().map(|(place, line)| {
-        let label = if place == 0 { label } else { "" };
-        Line::from(vec![
-            Span::styled(format!("{label:LABEL$}"), heading()),
-            Span::raw(line),
-        ])
-    });
-    lines.collect()
 }
 
 #[cfg(test)]

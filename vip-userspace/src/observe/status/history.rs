@@ -4,8 +4,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::lines::{Line, hanging};
 use super::since::age;
 use crate::observe::event::{Record, Severity};
+use crate::observe::paint::Ink;
 
 /// Entries of each kind.
 const KEPT: usize = 10;
@@ -89,6 +91,29 @@ impl Trouble {
 }
 
 impl History {
+    /// The owners of late, the newest first: when, and why.
+    #[must_use]
+    pub fn owner_lines(&self, now: Timestamp, width: usize) -> Vec<Line> {
+        let owners = self.owners.iter();
+        let lines = owners.flat_map(|change| dated(now, change.time, &change.text(), width));
+        lines.collect()
+    }
+
+    /// The troubles of late, the newest first: when they began, and what.
+    #[must_use]
+    pub fn trouble_lines(&self, now: Timestamp, width: usize) -> Vec<Line> {
+        let troubles = self.troubles.iter();
+        let lines = troubles.flat_map(|trouble| {
+            let severity = match trouble.ended {
+                None => trouble.severity,
+                Some(_) => Severity::Info,
+            };
+            let lines = dated(now, trouble.began, &trouble.full_text(), width);
+            lines.into_iter().map(move |line| line.painted(severity))
+        });
+        lines.collect()
+    }
+
     /// The last entries of a journal that `own` has written.
     #[must_use]
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>, own: &str) -> Self {
@@ -134,6 +159,13 @@ impl History {
             troubles: troubles.rev().take(KEPT).collect(),
         }
     }
+}
+
+/// A text behind its age.
+fn dated(now: Timestamp, time: Timestamp, text: &str, width: usize) -> Vec<Line> {
+    let millis = now.as_millisecond() - time.as_millisecond();
+    let ago = format!("{:>7} ago", age(millis.max(0) as u64));
+    hanging(Ink::Plain, &ago, ago.len() + 2, text, width)
 }
 
 fn text(record: &Record) -> String {

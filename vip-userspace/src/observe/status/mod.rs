@@ -1,11 +1,13 @@
 //! The state of the agent, as `vip status` shows it.
 
 mod history;
+mod lines;
 mod names;
 mod node;
 mod node_state;
 mod problem;
 mod since;
+mod table;
 mod text;
 mod verdict;
 mod wide;
@@ -24,10 +26,12 @@ use vip_node::settings::Key;
 use vip_node::{Fault, PeerState};
 
 pub use self::history::{History, OwnerChange, Trouble};
+pub use self::lines::{Line, joined, paragraph};
 pub use self::names::shorten;
 pub use self::node_state::NodeState;
 pub use self::problem::{Health, Problem};
-pub use self::since::{Since, age, wrapped};
+pub use self::since::{Since, age};
+pub use self::table::{Column, Table};
 use super::event::Repair;
 use super::summary::Summary;
 use crate::config::Admission;

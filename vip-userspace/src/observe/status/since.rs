@@ -46,7 +46,7 @@ pub fn age(millis: u64) -> String {
 
 /// The lines of a text in a width; none if it is empty.
 #[must_use]
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let lines = textwrap::wrap(text, width.max(20)).into_iter();
     lines
         .filter(|line| !line.is_empty())

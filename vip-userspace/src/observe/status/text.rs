@@ -1,29 +1,18 @@
 //! The status in words: what somebody needs first, in the width of a terminal. All there is to know is
 //! in [`Status::wide`].
 
-use std::fmt::Write as _;
-
 use vip_node::choice::Resort;
 
-use super::{BfdPort, Node, NodeState, Problem, Rosters, Status, age, shorten, wrapped};
-use crate::observe::event::Severity;
-use crate::observe::paint::{Painted, faint, good, heading, paint};
+use super::lines::{LABEL, Line, hanging, joined, labelled, paragraph};
+use super::{BfdPort, Health, Node, Problem, Rosters, Status, age};
+use crate::observe::paint::Ink;
 use crate::words::counted;
 
-/// Width of labels, with the space behind them.
-const LABEL: usize = 11;
+/// Below the table.
+const LEGEND: &str = "* owns the VIP.  OPEN: open connections of its servers.";
 
-/// Columns of a table of nodes beside the names, with the spaces between them.
-const COLUMNS: usize = 38;
-
-/// Columns that only terminals of some width have room for.
-const PACKETS: usize = 10;
-
-/// Least width for a name.
-const NAME: usize = 12;
-
-/// How far the reason of a node's state is indented.
-const REASON: usize = 6;
+/// Where there is more.
+const MORE: &str = "vip status -o wide: all that is known; vip events: what happened";
 
 impl BfdPort {
     /// For programs.
@@ -147,51 +136,35 @@ impl Status {
     /// are shortened in the table.
     #[must_use]
     pub fn text(&self, width: usize) -> String {
-        let mut out = self.head(width);
-        out.push('\n');
-        out += &self.table(width);
-        let more = "vip status -o wide: all that is known; vip events: what happened";
-        for line in wrapped(more, width) {
-            let _infallible = writeln!(out, "{}", faint(line));
-        }
-        out
+        let mut lines = self.head(width);
+        lines.push(Line::default());
+        lines.extend(self.table(width, 0, &[]).lines);
+        lines.extend(paragraph(Ink::Plain, LEGEND, width));
+        lines.extend(paragraph(Ink::Faint, MORE, width));
+        joined(&lines)
     }
 
     /// The verdict, what is wrong, and the owner.
-    pub(super) fn head(&self, width: usize) -> String {
+    pub(super) fn head(&self, width: usize) -> Vec<Line> {
         let problems = self.problems();
-        let health = self.health();
-        let word = if problems.is_empty() {
-            good(health.word())
-        } else {
-            paint(health.severity(), health.word())
-        };
-        let about = format!("{}, as {} sees it", self.vip, self.node);
-        let mut out = String::new();
-        for (place, line) in wrapped(&about, width.saturating_sub(LABEL))
-            .iter()
-            .enumerate()
-        {
-            let _infallible = if place == 0 {
-                writeln!(out, "{word:10}{line}")
-            } else {
-                writeln!(out, "{:10}{line}", "")
-            };
-        }
+        let mut lines = self.verdict_lines(width);
         if !problems.is_empty() {
-            out.push('\n');
+            lines.push(Line::default());
         }
         for (place, problem) in problems.iter().enumerate() {
+            lines.extend(problem.lines(width));
             let next = problems.get(place + 1);
             // What helps against several problems is said once.
-            let again = next.is_some_and(|next| next.remedy == problem.remedy);
-            out += &told(problem, !again, width);
+            if next.is_none_or(|next| next.remedy != problem.remedy) {
+                let remedy = &problem.remedy;
+                let arrow = format!("{:LABEL$}->", "");
+                lines.extend(hanging(Ink::Plain, &arrow, LABEL + 3, remedy, width));
+            }
         }
-        out.push('\n');
-        let owner = self.owner_text();
-        out += &labelled("Owner", &owner, width);
+        lines.push(Line::default());
+        lines.extend(self.owner_lines(width));
         if let Some(claims) = self.claims_text() {
-            out += &labelled("Claims", &claims, width);
+            lines.extend(labelled("Claims", &claims, width));
         }
         for service in self.services.iter().filter(|_| self.services.len() > 1) {
             let mut usable = service.usable.join(", ");
@@ -202,103 +175,40 @@ impl Status {
                 usable = format!("{usable} ({})", service.resort.text());
             }
             let text = format!("{} to {usable}", service.endpoint);
-            out += &labelled("Service", &text, width);
+            lines.extend(labelled("Service", &text, width));
         }
         for note in self.notes() {
-            out += &labelled("Note", &note, width);
+            lines.extend(labelled("Note", &note, width));
         }
-        out
+        lines
     }
 
-    fn table(&self, width: usize) -> String {
-        let has_packets = width >= 2 + NAME + COLUMNS + PACKETS;
-        let columns = COLUMNS + if has_packets { PACKETS } else { 0 };
-        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
-        let names = shorten(&names, width.saturating_sub(2 + columns).max(NAME));
-        let longest = names.iter().map(|name| name.chars().count()).max();
-        let longest = longest.unwrap_or(0).max(4);
-        let mut out = String::new();
-        let _infallible = write!(
-            out,
-            "  {:longest$}  {:9}  {:>7}  {:>6}  {:>6}",
-            heading("NODE"),
-            heading("STATE"),
-            heading("FOR"),
-            heading("OPEN"),
-            heading("CONN/S"),
-        );
-        if has_packets {
-            let _infallible = write!(out, "  {:>8}", heading("PACKET/S"));
-        }
-        out.push('\n');
-        for (node, name) in self.nodes.iter().zip(&names) {
-            let mark = if self.owns(node) { "*" } else { " " };
-            let _infallible = write!(
-                out,
-                "{mark} {name:longest$}  {:9}  {:>7}  {:>6}  {:>6.1}",
-                node.state().painted(),
-                node.since.brief(),
-                node.open_connections(),
-                node.connections_per_second,
-            );
-            if has_packets {
-                let _infallible = write!(out, "  {:>8.0}", node.packets_per_second);
-            }
-            out.push('\n');
-            for line in wrapped(&self.reason(node), width.saturating_sub(REASON)) {
-                let _infallible = writeln!(out, "{:REASON$}{line}", "");
-            }
-        }
-        out.push_str("* owns the VIP.  OPEN: open connections of its servers.\n");
-        out
-    }
-
-    /// Whether a node owns the VIP.
+    /// The verdict in one word, and whose view it is.
     #[must_use]
-    pub fn owns(&self, node: &Node) -> bool {
-        let owner = self.owner.as_ref();
-        owner.is_some_and(|owner| owner.address == node.address)
+    pub fn verdict_lines(&self, width: usize) -> Vec<Line> {
+        /// Behind the longest word.
+        const COLUMN: usize = 10;
+        let health = self.health();
+        let ink = match health {
+            Health::Healthy => Ink::Good,
+            other => other.severity().into(),
+        };
+        let text = format!("{}, as {} sees it", self.vip, self.node);
+        hanging(ink, health.word(), COLUMN, &text, width)
+    }
+
+    /// Who owns the VIP.
+    #[must_use]
+    pub fn owner_lines(&self, width: usize) -> Vec<Line> {
+        labelled("Owner", &self.owner_text(), width)
     }
 }
 
-impl NodeState {
-    /// In the colour of its severity.
-    pub(super) fn painted(self) -> Painted<&'static str> {
-        match self.severity() {
-            Severity::Info => good(self.text()),
-            severity => paint(severity, self.text()),
-        }
+impl Problem {
+    /// How bad it is, and what.
+    #[must_use]
+    pub fn lines(&self, width: usize) -> Vec<Line> {
+        let label = format!("  {}", self.severity.name());
+        hanging(self.severity, &label, LABEL, &self.text, width)
     }
-}
-
-/// A problem: how bad it is, what, and what to do.
-fn told(problem: &Problem, with_remedy: bool, width: usize) -> String {
-    let mut out = String::new();
-    let severity = problem.severity;
-    let lines = wrapped(&problem.text, width.saturating_sub(LABEL));
-    for (place, line) in lines.iter().enumerate() {
-        let label = if place == 0 { severity.name() } else { "" };
-        let _infallible = writeln!(out, "  {:9}{line}", paint(severity, label));
-    }
-    if with_remedy && !problem.remedy.is_empty() {
-        let lines = wrapped(&problem.remedy, width.saturating_sub(LABEL + 3));
-        for (place, line) in lines.iter().enumerate() {
-            let arrow = if place == 0 { "->" } else { "" };
-            let _infallible = writeln!(out, "{:LABEL$}{arrow:2} {line}", "");
-        }
-    }
-    out
-}
-
-/// A line with a label, or some if the text is long.
-pub(super) fn labelled(label: &str, text: &str, width: usize) -> String {
-    let mut out = String::new();
-    for (place, line) in wrapped(text, width.saturating_sub(LABEL))
-        .iter()
-        .enumerate()
-    {
-        let label = if place == 0 { label } else { "" };
-        let _infallible = writeln!(out, "{:LABEL$}{line}", heading(label));
-    }
-    out
 }

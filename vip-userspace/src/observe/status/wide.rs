@@ -6,10 +6,9 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use vip_node::settings::some;
 
-use super::text::labelled;
+use super::lines::{joined, labelled};
 use super::{Node, Status, Xdp, age};
-use crate::observe::event::Severity;
-use crate::observe::paint::{Painted, heading, paint};
+use crate::observe::paint::{Ink, paint};
 use crate::words::counted;
 
 /// Wider than any terminal.
@@ -95,7 +94,7 @@ impl Status {
     /// All that is known, for people, in lines as long as they get.
     #[must_use]
     pub fn wide(&self, now: Timestamp) -> String {
-        let mut out = self.head(UNLIMITED);
+        let mut out = joined(&self.head(UNLIMITED));
         self.write_kernel(&mut out);
         self.write_services(&mut out);
         self.write_nodes(&mut out);
@@ -115,7 +114,7 @@ impl Status {
 
     /// This node, its programs, sockets and settings.
     fn write_kernel(&self, out: &mut String) {
-        let mut add = |label, text: &str| *out += &labelled(label, text, UNLIMITED);
+        let mut add = |label, text: &str| *out += &joined(&labelled(label, text, UNLIMITED));
         let takeovers = counted(self.takeovers, "takeover", "takeovers");
         let last = self.last_failover_ms;
         let last = last.map_or_else(String::new, |last| {
@@ -205,7 +204,7 @@ impl Status {
                 "{} to port {} of the nodes, for {allow}",
                 service.endpoint, service.target_port
             );
-            *out += &labelled("Port", &text, UNLIMITED);
+            *out += &joined(&labelled("Port", &text, UNLIMITED));
         }
     }
 
@@ -228,49 +227,35 @@ impl Status {
             .map(|node| node.name.chars().count())
             .max();
         let longest = longest.unwrap_or(0).max(4);
-        let _infallible = write!(out, "\n  {:longest$}", heading("NODE"));
+        let _infallible = write!(out, "\n  {:longest$}", paint(Ink::Heading, "NODE"));
         for ((head, _), width) in COLUMNS.iter().zip(&widths) {
-            let _infallible = write!(out, "  {:width$}", heading(*head));
+            let _infallible = write!(out, "  {:width$}", paint(Ink::Heading, *head));
         }
         trim(out);
         for (node, row) in self.nodes.iter().zip(&rows) {
             let mark = if self.owns(node) { "*" } else { " " };
             let _infallible = write!(out, "{mark} {:longest$}", node.name);
             for (place, (word, width)) in row.iter().zip(&widths).enumerate() {
-                let painted: Painted<&str> = if place == 0 {
-                    node.state().painted()
+                let ink = if place == 0 {
+                    node.state().ink()
                 } else {
-                    paint(Severity::Info, word)
+                    Ink::Plain
                 };
-                let _infallible = write!(out, "  {painted:width$}");
+                let _infallible = write!(out, "  {:width$}", paint(ink, word));
             }
             trim(out);
         }
     }
 
     fn write_history(&self, out: &mut String, now: Timestamp) {
-        let ago = |time: Timestamp| {
-            let millis = now.as_millisecond() - time.as_millisecond();
-            format!("{} ago", age(millis.max(0) as u64))
-        };
-        if !self.history.owners.is_empty() {
-            let _infallible = writeln!(out, "\n{}", heading("OWNERS"));
-        }
-        for change in &self.history.owners {
-            let _infallible = writeln!(out, "{:>11}  {}", ago(change.time), change.text());
-        }
-        if !self.history.troubles.is_empty() {
-            let _infallible = writeln!(out, "\n{}", heading("TROUBLES"));
-        }
-        for trouble in &self.history.troubles {
-            let severity = if trouble.ended.is_none() {
-                trouble.severity
-            } else {
-                Severity::Info
-            };
-            let text = trouble.full_text();
-            let text = paint(severity, text);
-            let _infallible = writeln!(out, "{:>11}  {text}", ago(trouble.began));
+        for (title, lines) in [
+            ("OWNERS", self.history.owner_lines(now, UNLIMITED)),
+            ("TROUBLES", self.history.trouble_lines(now, UNLIMITED)),
+        ] {
+            if !lines.is_empty() {
+                let title = paint(Ink::Heading, title);
+                let _infallible = write!(out, "\n{title}\n{}", joined(&lines));
+            }
         }
     }
 
@@ -281,7 +266,7 @@ impl Status {
             .filter(|(_, count)| **count > 0)
             .peekable();
         if counted.peek().is_some() {
-            let _infallible = writeln!(out, "\n{}", heading("FRAMES FOR THE VIP"));
+            let _infallible = writeln!(out, "\n{}", paint(Ink::Heading, "FRAMES FOR THE VIP"));
         }
         for (name, count) in counted {
             let _infallible = writeln!(out, "{name:18} {count:>12}");
