@@ -61,7 +61,9 @@ impl Supervisor {
         }
         if let Ok(view) = self.view().await {
             self.tell_of_itself(&view);
-            self.note_states(&view);
+            if let Ok(nodes) = self.describe_nodes(&view) {
+                self.note_states(&view, &nodes);
+            }
             self.assess(now, &view);
             self.keep_reachable(view.gone.iter());
         }

@@ -14,7 +14,7 @@ use super::peer::Peer;
 use crate::agent::node_thread::View;
 use crate::clock::now;
 use crate::observe::event::Repair;
-use crate::observe::status::{self, History, NodeState, Status};
+use crate::observe::status::{self, History, NodeState, Since, Status};
 use vip_node::health::Server;
 use vip_node::hooks::Running;
 
@@ -29,26 +29,21 @@ fn known(mac: Mac) -> Option<String> {
 impl Supervisor {
     pub(in crate::agent) async fn status(&mut self) -> anyhow::Result<Status> {
         let view = self.view().await?;
-        self.note_states(&view);
-        self.describe(&view)
+        let nodes = self.describe_nodes(&view)?;
+        self.note_states(&view, &nodes);
+        self.describe(&view, nodes)
     }
 
     /// Notes since when the owner and each node are as they are.
-    pub(super) fn note_states(&mut self, view: &View) {
-        let known = |peer: &&Peer| view.nodes.get(peer.index).is_some();
-        let nodes = self.peers.values().filter(known);
-        let nodes = nodes.filter_map(|peer| {
-            let node = self.node(view, peer, 0).ok()?;
-            Some((node.address, node.state()))
-        });
+    pub(super) fn note_states(&mut self, view: &View, nodes: &[status::Node]) {
         let owner = view.owner.and_then(|owner| self.peers.get(owner));
         let owner = owner.map(|owner| owner.address);
+        let nodes = nodes.iter().map(|node| (node.address, node.state));
         self.states.look(now(), owner, nodes.collect());
     }
 
-    fn describe(&self, view: &View) -> anyhow::Result<Status> {
-        let now = now();
-        let own = self.cluster.own();
+    /// The nodes, but for what only all of them together tell: reasons, and since when.
+    pub(super) fn describe_nodes(&self, view: &View) -> anyhow::Result<Vec<status::Node>> {
         // One may have come or left since the thread was asked.
         let known = |peer: &&Peer| view.nodes.get(peer.index).is_some();
         let nodes = self.peers.values().filter(known);
@@ -57,6 +52,12 @@ impl Supervisor {
             let roster = rosters.get(&peer.address).copied().unwrap_or(0);
             self.node(view, peer, roster)
         });
+        nodes.collect()
+    }
+
+    fn describe(&self, view: &View, nodes: Vec<status::Node>) -> anyhow::Result<Status> {
+        let now = now();
+        let own = self.cluster.own();
         let counters = Counter::ALL
             .iter()
             .filter(|counter| counter.tells_of_traffic())
@@ -130,7 +131,7 @@ impl Supervisor {
             settings: self.other_nics.settings(),
             other_nics: self.other_nics.hindrances(),
             waiting_connections: self.longest_queue.load(Ordering::Relaxed),
-            nodes: nodes.collect::<anyhow::Result<_>>()?,
+            nodes,
             counters: counters.collect::<anyhow::Result<_>>()?,
             events: self.journal.counts().clone(),
             repairs: Repair::ALL
@@ -145,6 +146,7 @@ impl Supervisor {
             .collect();
         for (node, reason) in status.nodes.iter_mut().zip(reasons) {
             node.reason = reason;
+            node.since = self.states.node(now, node.address);
         }
         status.verdict = status.verdict();
         status.problems = status.problems();
@@ -165,7 +167,7 @@ impl Supervisor {
             address: peer.address,
             own,
             state: NodeState::default(),
-            since: self.states.node(now(), peer.address),
+            since: Since::default(),
             reason: String::new(),
             liveness: seen.state,
             silent: seen.silent,
