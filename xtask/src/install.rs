@@ -1,5 +1,7 @@
 //! Installs what is missing, one line each. What is there costs a look at the PATH.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -266,17 +268,21 @@ pub(crate) fn programs(programs: &[Program]) -> Result<()> {
     apt(&["update"])?;
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(packages);
-    // Debian starts a daemon when it installs it. Ours run in namespaces, and nowhere else.
+    // Debian starts a daemon when it installs it, and at each boot. Ours run in namespaces, and
+    // nowhere else.
     let no_daemons = NoDaemons::new()?;
     let done = apt(&install);
     drop(no_daemons);
     done
 }
 
-/// Keeps packages from starting their daemons while it lives (invoke-rc.d(8), policy-rc.d).
+/// Keeps packages that are installed while it lives from starting their daemons (invoke-rc.d(8),
+/// policy-rc.d), also at the next boot.
 struct NoDaemons {
     /// There was no such rule before.
     ours: bool,
+    /// The units that boots start without them.
+    enabled: BTreeSet<OsString>,
 }
 
 impl NoDaemons {
@@ -291,18 +297,36 @@ impl NoDaemons {
             );
             sh::run(sh::as_root("sh").args(["-c", &write]))?;
         }
-        Ok(Self { ours })
+        let enabled = enabled_units();
+        Ok(Self { ours, enabled })
     }
 }
 
 impl Drop for NoDaemons {
     fn drop(&mut self) {
-        if self.ours
-            && let Err(error) = sh::run(sh::as_root("rm").arg(Self::RULE))
-        {
-            eprintln!("xtask: {error:#}");
+        let complain = |result: Result<()>| {
+            if let Err(error) = result {
+                eprintln!("xtask: {error:#}");
+            }
+        };
+        if self.ours {
+            complain(sh::run(sh::as_root("rm").arg(Self::RULE)));
+        }
+        for unit in enabled_units().difference(&self.enabled) {
+            let mut disable = sh::as_root("systemctl");
+            complain(sh::run(disable.args(["disable", "--quiet"]).arg(unit)));
         }
     }
+}
+
+/// The units that systemd starts at a boot.
+fn enabled_units() -> BTreeSet<OsString> {
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    entries("/etc/systemd/system".into())
+        .filter(|folder| folder.path().extension() == Some(OsStr::new("wants")))
+        .flat_map(|folder| entries(folder.path()))
+        .map(|unit| unit.file_name())
+        .collect()
 }
 
 /// True for the whole name of a file that is there; some packages have no program.
