@@ -249,7 +249,13 @@ pub struct ClaimArgs {
     /// The address to claim
     #[arg(long)]
     pub vip: Ipv4Addr,
+    /// Claim it again and again, until it is ended
+    #[arg(long)]
+    pub endless: bool,
 }
+
+/// Between two claims of an endless claimant: owners forget one after some seconds.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Claims an address by gratuitous ARP, and prints the Ethernet address that it is claimed for.
 ///
@@ -265,9 +271,16 @@ pub fn claim(args: &ClaimArgs) -> Result<()> {
         target_mac: Mac([0; 6]),
         target_ip: args.vip,
     };
-    nix::unistd::write(&socket, &claim.frame(mac, BROADCAST)).context("send a claim")?;
+    let claim = claim.frame(mac, BROADCAST);
+    nix::unistd::write(&socket, &claim).context("send a claim")?;
     println!("{mac}");
-    Ok(())
+    if !args.endless {
+        return Ok(());
+    }
+    loop {
+        std::thread::sleep(CLAIM_INTERVAL);
+        nix::unistd::write(&socket, &claim).context("send a claim")?;
+    }
 }
 
 /// Sends them all, and prints how many.

@@ -11,9 +11,9 @@ use super::page;
 use super::top::Screen;
 use crate::cluster::Cluster;
 use crate::outcome::{Outcome, Timeline};
-use crate::process::output;
+use crate::process::Process;
 use crate::scenario::{Scenario, Test};
-use crate::topology::VIP;
+use crate::topology::{VIP, mac};
 use crate::traffic::Traffic;
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -109,8 +109,13 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let etcd = cluster.topology.etcd.as_ref();
     let testbed = cluster.programs().testbed.as_os_str();
     let vip = VIP.to_string();
-    let mac = output(etcd.command(testbed).args(["claim", "--vip", &vip]))?;
-    let mac = mac.trim();
+    // Until the pictures are made, however long that takes.
+    let log = cluster.work().join("claimant.log");
+    let mut claim = etcd.command(testbed);
+    claim.args(["claim", "--endless", "--vip", &vip]);
+    let mut claimant = Process::daemon("claimant", &mut claim, &log)?;
+    let mac = mac(etcd)?;
+    let mac = mac.as_str();
     cluster.wait_for_status("the owner names the stranger", &[owner], |_, _, status| {
         status.claimant.as_deref() == Some(mac)
     })?;
@@ -121,6 +126,7 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
         texts: &["claims the VIP", mac],
     };
     look(cluster, owner, &conflict, &mut outcome)?;
+    claimant.kill_and_reap();
     cluster.wait_for_status("the claim is of the past", &[owner], |_, _, status| {
         status.claimant.is_none() && status.problems().is_empty()
     })?;

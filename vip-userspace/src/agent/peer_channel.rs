@@ -41,6 +41,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     sent: AtomicU64,
+    unsent: AtomicU64,
     taken: AtomicU64,
     /// By [`Refused::code`].
     refused: [AtomicU64; Refused::CODES.len()],
@@ -53,6 +54,11 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Those that the kernel refused to send.
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
     }
 
     pub(super) fn taken(&self) -> u64 {
@@ -133,6 +139,11 @@ impl PeerChannel {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
+    /// Whether the last hello could not be sent to anybody.
+    pub(super) fn is_mute(&self) -> bool {
+        self.mute.load(Ordering::Relaxed)
+    }
+
     /// Other hosts always get hellos from now on.
     pub(super) fn set_seeds(&self, seeds: Vec<IpAddr>) {
         *self.seeds.write().unwrap_or_else(PoisonError::into_inner) = seeds;
@@ -171,6 +182,7 @@ impl PeerChannel {
                 // As good as lost: the next one follows.
                 Err(error) => {
                     tracing::debug!(%error, "cannot send a hello");
+                    self.counts.unsent.fetch_add(1, Ordering::Relaxed);
                     failed = Some(error);
                 }
             }

@@ -129,7 +129,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
     anyhow::ensure!(
         carrier.is_keyed(),
         "{name} cannot be asked from here, because the agents share no key: run this on {name}, or give \
-         them one (`vip key`, `key_file` in [members])"
+         them one (`vip key`, and `key_file` at the top of the configuration)"
     );
     let text = serde_json::to_vec(request)?;
     let (mut call, mut heard) = Call::begin(carrier.clone())?;

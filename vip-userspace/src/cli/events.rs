@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
 use super::error::BadInput;
-use super::output::{Format, Output, print, print_line, yaml};
+use super::output::{Format, Output, print, print_line, yaml, zone};
 use crate::agent::state;
 use crate::observe::event::{NAMES, Record, Severity};
 use crate::observe::journal;
@@ -156,10 +156,9 @@ fn show(record: &Record, format: Format, zone: &TimeZone) -> anyhow::Result<()> 
 }
 
 pub(super) fn run(run_dir: &RunDir, options: &Options) -> anyhow::Result<ExitCode> {
-    // Without a time zone of the machine, as in the container image, it is UTC.
     let zone = match options.utc {
         true => TimeZone::UTC,
-        false => TimeZone::try_system().unwrap_or(TimeZone::UTC),
+        false => zone(),
     };
     let since = options.since.as_deref();
     let since = since.map(|text| moment(text, Timestamp::now(), &zone));
@@ -181,7 +180,10 @@ pub(super) fn run(run_dir: &RunDir, options: &Options) -> anyhow::Result<ExitCod
         // which says where it is.
         let records = read(run_dir, options)?.unwrap_or_default();
         // After `vip cleanup` they are counted from the beginning.
-        if records.last().is_some_and(|last| last.sequence + 1 < next) {
+        if records
+            .last()
+            .is_some_and(|last| last.sequence.saturating_add(1) < next)
+        {
             next = 0;
         }
         let new = records.iter().filter(|record| record.sequence >= next);
@@ -193,7 +195,9 @@ pub(super) fn run(run_dir: &RunDir, options: &Options) -> anyhow::Result<ExitCod
         for record in &wanted[first..] {
             show(record, options.output.format(), &zone)?;
         }
-        next = records.last().map_or(next, |last| last.sequence + 1);
+        next = records
+            .last()
+            .map_or(next, |last| last.sequence.saturating_add(1));
         if !options.follow {
             return Ok(ExitCode::SUCCESS);
         }

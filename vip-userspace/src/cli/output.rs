@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 /// Standard output takes nothing more.
@@ -101,4 +102,9 @@ pub(super) fn complain(text: impl Display) {
     for line in text.to_string().lines() {
         let _unread = writeln!(out, "vip: {line}");
     }
+}
+
+/// The machine's time zone; without one, as in the container image, UTC.
+pub(super) fn zone() -> TimeZone {
+    TimeZone::try_system().unwrap_or(TimeZone::UTC)
 }

@@ -147,20 +147,52 @@ fn width() -> usize {
     }
 }
 
-/// As many lines as a terminal has room for below the time.
+/// As many lines as a terminal has room for below the time. A line that is longer than the terminal is
+/// wide needs more room than one.
 fn cut(text: &str) -> String {
-    let Ok((_, rows)) = terminal::size() else {
+    let Ok((columns, rows)) = terminal::size() else {
         return text.to_owned();
     };
-    let room = usize::from(rows).saturating_sub(3).max(1);
-    let lines = text.lines().count();
-    if lines <= room {
+    cut_to(
+        text,
+        columns.max(1).into(),
+        usize::from(rows).saturating_sub(3).max(1),
+    )
+}
+
+fn cut_to(text: &str, columns: usize, room: usize) -> String {
+    let height = |line: &str| {
+        let plain = anstream::adapter::strip_str(line).to_string();
+        plain.chars().count().div_ceil(columns).max(1)
+    };
+    let needed: usize = text.lines().map(height).sum();
+    if needed <= room {
         return text.to_owned();
     }
-    let shown: Vec<&str> = text.lines().take(room - 1).collect();
-    let left = lines - shown.len();
+    let mut used = 1;
+    let shown = text.lines().take_while(|line| {
+        used += height(line);
+        used <= room
+    });
+    let shown: Vec<&str> = shown.collect();
+    let left = text.lines().count() - shown.len();
     format!(
-        "{}\n({left} more lines: a taller terminal shows them)",
+        "{}\n({left} more lines: a larger terminal shows them)",
         shown.join("\n")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut_to;
+
+    #[test]
+    fn a_long_line_takes_the_room_that_it_needs() {
+        let text = "HEALTHY\n\nOwner\n12345678901234567890\nlast";
+        assert_eq!(cut_to(text, 20, 5), text);
+        assert_eq!(
+            cut_to(text, 10, 5),
+            "HEALTHY\n\nOwner\n(2 more lines: a larger terminal shows them)"
+        );
+    }
 }

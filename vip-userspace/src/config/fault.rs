@@ -30,7 +30,9 @@ pub enum ConfigError {
         address: IpAddr,
     },
     /// Neither a file nor flags.
-    #[error("nothing configured; give --vip ADDRESS[:PORT], or --config FILE")]
+    #[error(
+        "nothing configured; give --vip ADDRESS[:PORT], or a file (--config FILE; `vip manifest`: --from FILE)"
+    )]
     Nothing,
 }
 

@@ -614,12 +614,14 @@ impl Record {
         let severity = paint(event.severity, event.severity.name());
         format!("{}  {severity:7}  {event}", paint(Ink::Faint, time))
     }
-}
 
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { time, event, .. } = self;
-        write!(f, "{time:.3}  {:7}  {event}", event.severity.name())
+    /// A short line with its time of the day in a zone, and the day if it was another one than now.
+    #[must_use]
+    pub fn brief(&self, now: Timestamp, zone: &TimeZone) -> String {
+        let local = self.time.to_zoned(zone.clone());
+        let today = now.to_zoned(zone.clone()).date() == local.date();
+        let time = local.strftime(if today { "%H:%M:%S" } else { "%m-%d %H:%M:%S" });
+        format!("{time}  {:7}  {}", self.event.severity.name(), self.event)
     }
 }
 
@@ -657,8 +659,15 @@ mod tests {
             ..record
         };
         assert_eq!(
-            record.to_string(),
-            "1970-01-01T00:00:00.000Z  info     became the owner: cp2 is dead (150 ms)"
+            record.brief(record.time, &TimeZone::UTC),
+            "00:00:00  info     became the owner: cp2 is dead (150 ms)"
+        );
+        assert_eq!(
+            record.brief(
+                Timestamp::from_second(86_400).expect("a time"),
+                &TimeZone::UTC
+            ),
+            "01-01 00:00:00  info     became the owner: cp2 is dead (150 ms)"
         );
     }
 

@@ -3,11 +3,12 @@
 //! It only reads. Each request goes to the agent's loop as a [`Question`]; an agent that does not
 //! answer is not healthy.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::event::Record;
@@ -50,7 +52,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for a request on a connection that was opened, or kept open.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// Connections at a time: kubelet, a scraper or two, some browsers.
+/// Connections at a time to each address: kubelet, a scraper or two, some browsers. One more ends the
+/// oldest: whoever holds many must not keep the kubelet's probe from being answered.
 const CONNECTIONS: usize = 64;
 
 /// The status page, which fetches the rest from here.
@@ -66,12 +69,13 @@ pub struct Server {
     /// Where it listens.
     listeners: Vec<(SocketAddr, TcpListener)>,
     state: Arc<State>,
+    /// What is served at each of these addresses, the oldest first.
+    served: Mutex<BTreeMap<SocketAddr, VecDeque<AbortHandle>>>,
 }
 
 struct State {
     questions: mpsc::Sender<Question>,
     instruments: Instruments,
-    connections: Semaphore,
 }
 
 impl Server {
@@ -88,8 +92,8 @@ impl Server {
             state: Arc::new(State {
                 questions,
                 instruments,
-                connections: Semaphore::new(CONNECTIONS),
             }),
+            served: Mutex::default(),
         };
         (server, asked)
     }
@@ -138,12 +142,12 @@ impl Server {
 
     /// Serves a connection, in a task of its own.
     pub fn serve(&self, stream: TcpStream) {
+        // It is broken already.
+        let Ok(at) = stream.local_addr() else {
+            return;
+        };
         let state = self.state.clone();
-        drop(tokio::spawn(async move {
-            // Enough are served already: the connection is closed.
-            let Ok(_permit) = state.connections.try_acquire() else {
-                return;
-            };
+        let task = tokio::spawn(async move {
             let service = service_fn(|request| {
                 let state = state.clone();
                 async move { Ok::<_, Infallible>(answer(&request, &state).await) }
@@ -154,7 +158,16 @@ impl Server {
                 .header_read_timeout(IDLE)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
-        }));
+        });
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let served = served.entry(at).or_default();
+        served.retain(|one| !one.is_finished());
+        served.push_back(task.abort_handle());
+        if served.len() > CONNECTIONS
+            && let Some(oldest) = served.pop_front()
+        {
+            oldest.abort();
+        }
     }
 }
 
@@ -340,6 +353,41 @@ mod tests {
         for wrong in ["since=", "since=-1", "from=1", "since=1&since=2", "x"] {
             assert!(since(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_many_connections_keeps_nobody_else_out() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .expect("a free port")
+            .port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let (mut server, _asked) = Server::new(Some(Listen::At(address)), Instruments::default());
+        server.listen(address.ip()).await.expect("listens");
+        let server = Arc::new(server);
+        let accepting = server.clone();
+        tokio::spawn(async move {
+            loop {
+                let stream = accepting.accept().await;
+                accepting.serve(stream);
+            }
+        });
+        let mut held = Vec::new();
+        for _ in 0..=CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.expect("it listens");
+            stream
+                .write_all(b"GET / HTTP/1.1\r\n")
+                .await
+                .expect("it is read");
+            held.push(stream);
+        }
+        let mut last = TcpStream::connect(address).await.expect("it listens");
+        let request = b"GET / HTTP/1.1\r\nHost: vip\r\nConnection: close\r\n\r\n";
+        last.write_all(request).await.expect("it is read");
+        let mut answer = String::new();
+        last.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     #[test]

@@ -50,12 +50,14 @@ impl Journal {
         let path = directory.join(EVENTS);
         let former = former.map(|directory| directory.join(EVENTS));
         let mut kept: VecDeque<Record> = read(&path).unwrap_or_default().into();
-        let mut next = kept.back().map_or(0, |last| last.sequence + 1);
+        let mut next = kept
+            .back()
+            .map_or(0, |last| last.sequence.saturating_add(1));
         let moved = former.as_deref().map(read).transpose().ok().flatten();
         for record in moved.iter().flatten() {
             // Their own numbers, unless these are taken.
             let sequence = record.sequence.max(next);
-            next = sequence + 1;
+            next = sequence.saturating_add(1);
             kept.push_back(Record {
                 sequence,
                 ..record.clone()
@@ -97,7 +99,7 @@ impl Journal {
             time: Timestamp::now(),
             event,
         };
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         let text = line(&record);
         self.kept.push_back(record);
         if self.kept.len() > KEPT {
@@ -277,7 +279,9 @@ fn line(record: &Record) -> String {
 /// # Errors
 /// Those of reading the file.
 pub fn read(path: &Path) -> io::Result<Vec<Record>> {
-    let text = fs::read_to_string(path)?;
+    // One byte that is no text spoils one line.
+    let text = fs::read(path)?;
+    let text = String::from_utf8_lossy(&text);
     let records = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());

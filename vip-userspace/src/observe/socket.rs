@@ -171,7 +171,8 @@ pub fn ask<T: DeserializeOwned>(run_dir: &RunDir, request: &Request) -> anyhow::
     let path = run_dir.socket();
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow::anyhow!(
-            "no agent at {}: is `vip run` running on this node?",
+            "no agent at {}: is `vip run` running on this node? See `crictl ps -a --name vip` or \
+             `systemctl status vip`",
             path.display()
         ),
         ErrorKind::PermissionDenied => {
@@ -191,7 +192,10 @@ pub fn ask<T: DeserializeOwned>(run_dir: &RunDir, request: &Request) -> anyhow::
         .map_err(|error| match error.kind() {
             // As the kernel says that the time is over.
             ErrorKind::WouldBlock => {
-                anyhow::anyhow!("the agent does not answer within {TIMEOUT:?}")
+                anyhow::anyhow!(
+                    "the agent does not answer within {TIMEOUT:?}: it hangs. Its programs go on; \
+                     `vip events` has the last events. Restart it"
+                )
             }
             _ => anyhow::Error::from(error).context("cannot ask the agent"),
         })?;

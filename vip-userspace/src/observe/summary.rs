@@ -47,11 +47,14 @@ pub struct Summary {
     /// Connections to the VIPs that its servers have open.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Whether a host that is no member claims the VIP, as it sees.
+    #[serde(rename = "k", skip_serializing_if = "std::ops::Not::not")]
+    pub conflict: bool,
 }
 
 impl Summary {
     /// The text for a hello. Where names and addresses are long, some faults are left out, then the last
-    /// two figures; the first fault goes last.
+    /// three figures; the first fault goes last.
     #[must_use]
     pub fn text(&self) -> String {
         let mut summary = self.clone();
@@ -61,6 +64,7 @@ impl Summary {
                 && (summary.faults.len() > 1 && summary.faults.pop().is_some()
                     || summary.connections.take().is_some()
                     || summary.draining.take().is_some()
+                    || std::mem::take(&mut summary.conflict)
                     || summary.faults.pop().is_some());
             if !is_shorter {
                 return text;
@@ -117,6 +121,7 @@ mod tests {
             faults: vec![Fault::Carrier; 8],
             draining: Some(false),
             connections: Some(u32::MAX),
+            conflict: true,
         }
     }
 

@@ -44,12 +44,13 @@ pub fn text(trouble: Trouble, name: &str, address: IpAddr, nic: &str, is_open: b
         ),
         Trouble::Prohibited => format!("a firewall refuses BFD to {node}: {LET_THROUGH}"),
         Trouble::Silent if is_open => format!(
-            "BFD from {node} does not arrive though its kernel answers ARP: {LET_THROUGH} on both \
-             nodes and between them, and `vip status` on {node} must list this node"
+            "BFD from {node} does not arrive though its kernel answers ARP: if its agent does not \
+             hang, {LET_THROUGH} on both nodes and between them, and `vip status` on {node} must list \
+             this node"
         ),
         Trouble::Silent => format!(
-            "BFD from {node} does not arrive though its kernel answers ARP: {LET_THROUGH} on both \
-             nodes and between them, and its `nodes` must have this node"
+            "BFD from {node} does not arrive though its kernel answers ARP: if its agent does not \
+             hang, {LET_THROUGH} on both nodes and between them, and its `nodes` must have this node"
         ),
     }
 }

@@ -153,7 +153,11 @@ fn an_agent_that_hangs_is_told_in_one_line() {
     let _silent = UnixListener::bind(directory.path().join("vip.sock")).expect("a socket");
     let (code, text) = refusal(&["undrain", "--run-dir", name]);
     assert_eq!(code, Some(1));
-    assert_eq!(text, "vip: the agent does not answer within 5s\n");
+    assert_eq!(
+        text,
+        "vip: the agent does not answer within 5s: it hangs. Its programs go on; `vip events` has the \
+         last events. Restart it\n"
+    );
 }
 
 #[test]

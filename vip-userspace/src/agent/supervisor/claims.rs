@@ -12,11 +12,11 @@ use vip_node::Claimant;
 pub(super) struct Claims {
     /// Those that the programs had counted when the agent looked last.
     pub(super) counted: u64,
-    /// Those that the node thread has reported since the agent started.
+    /// Those of others than members that the node thread has reported since the agent started.
     pub(super) reported: u64,
     /// Those that are not over, the latest one last.
     pub(super) open: Vec<Claim>,
-    /// The last one that was reported, and when.
+    /// The last one of these, and when it was reported.
     pub(super) last: Option<(Mac, BootNanos)>,
 }
 
@@ -26,13 +26,24 @@ pub(super) struct Claim {
     pub(super) claimant: Claimant,
 }
 
+impl Claim {
+    /// Whether it is a node whose agent may run: one that owns the VIP, too, since packets between the
+    /// two are lost.
+    pub(super) const fn is_unheard(&self) -> bool {
+        matches!(self.claimant, Claimant::Unheard { .. })
+    }
+}
+
 impl Claims {
     /// A claim was reported.
     pub(super) fn report(&mut self, now: BootNanos, mac: Mac, claimant: Claimant) {
-        self.reported += 1;
-        self.last = Some((mac, now));
         self.end(mac);
-        self.open.push(Claim { mac, claimant });
+        let claim = Claim { mac, claimant };
+        if !claim.is_unheard() {
+            self.reported += 1;
+            self.last = Some((mac, now));
+        }
+        self.open.push(claim);
     }
 
     /// A claim is over.

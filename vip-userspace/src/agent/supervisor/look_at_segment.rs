@@ -62,7 +62,7 @@ impl Supervisor {
         if let Ok(view) = self.view().await {
             self.tell_of_itself(&view);
             if let Ok(nodes) = self.describe_nodes(&view) {
-                self.note_states(&view, &nodes);
+                self.note_states(&nodes);
             }
             self.assess(now, &view);
             self.keep_reachable(view.gone.iter());

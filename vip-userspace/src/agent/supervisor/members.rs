@@ -294,6 +294,7 @@ impl Supervisor {
             faults: view.faults.clone(),
             draining: view.nodes.get(self.cluster.own()).map(|seen| seen.draining),
             connections: self.connections.open,
+            conflict: self.claims.open.iter().any(|claim| !claim.is_unheard()),
         }
     }
 

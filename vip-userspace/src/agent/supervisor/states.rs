@@ -1,4 +1,4 @@
-//! Since when the owner and each node are as they are, for the status. The agent looks every two seconds
+//! Since when each node is as it is, for the status. The agent looks every two seconds
 //! and whenever it is asked, so a change is dated up to two seconds late.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,6 @@ const START: Duration = Duration::from_secs(10);
 /// What was found, and when it was found first.
 pub(super) struct States {
     started: BootNanos,
-    owner: (Option<IpAddr>, BootNanos),
     nodes: BTreeMap<IpAddr, (NodeState, BootNanos)>,
 }
 
@@ -24,21 +23,12 @@ impl States {
     pub(super) const fn new(started: BootNanos) -> Self {
         Self {
             started,
-            owner: (None, started),
             nodes: BTreeMap::new(),
         }
     }
 
     /// Takes in what is found now.
-    pub(super) fn look(
-        &mut self,
-        now: BootNanos,
-        owner: Option<IpAddr>,
-        nodes: BTreeMap<IpAddr, NodeState>,
-    ) {
-        if self.owner.0 != owner {
-            self.owner = (owner, now);
-        }
+    pub(super) fn look(&mut self, now: BootNanos, nodes: BTreeMap<IpAddr, NodeState>) {
         let before = std::mem::take(&mut self.nodes);
         let dated = nodes.into_iter().map(|(address, state)| {
             let before = before.get(&address).filter(|before| before.0 == state);
@@ -47,18 +37,10 @@ impl States {
         self.nodes = dated.collect();
     }
 
-    /// Since when the owner is the owner.
-    pub(super) fn owner(&self, now: BootNanos) -> Since {
-        self.since(now, self.owner.1)
-    }
-
     /// Since when a node is in its state.
     pub(super) fn node(&self, now: BootNanos, address: IpAddr) -> Since {
         let known = self.nodes.get(&address);
-        self.since(now, known.map_or(now, |known| known.1))
-    }
-
-    fn since(&self, now: BootNanos, at: BootNanos) -> Since {
+        let at = known.map_or(now, |known| known.1);
         let agent_start = at.since(self.started) < START;
         let begin = if agent_start { self.started } else { at };
         Since {
@@ -82,13 +64,11 @@ mod tests {
             agent_start,
         };
         let nodes = |state| BTreeMap::from([(a, NodeState::Ready), (b, state)]);
-        states.look(at(1), None, nodes(NodeState::Down));
-        states.look(at(3), Some(a), nodes(NodeState::Ready));
-        assert_eq!(states.owner(at(5)), since(5, true));
+        states.look(at(1), nodes(NodeState::Down));
+        states.look(at(3), nodes(NodeState::Ready));
         assert_eq!(states.node(at(5), b), since(5, true));
-        states.look(at(20), Some(a), nodes(NodeState::Hung));
-        states.look(at(22), Some(b), nodes(NodeState::Hung));
-        assert_eq!(states.owner(at(25)), since(3, false));
+        states.look(at(20), nodes(NodeState::Hung));
+        states.look(at(22), nodes(NodeState::Hung));
         assert_eq!(states.node(at(25), b), since(5, false));
         assert_eq!(states.node(at(25), a), since(25, true));
     }

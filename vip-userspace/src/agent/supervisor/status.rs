@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use vip_common::abi::{CheckIndex, Counter};
 use vip_common::wire::addr::Mac;
 
 use super::Supervisor;
+use super::claims::Claim;
 use super::peer::Peer;
 use crate::agent::node_thread::View;
 use crate::clock::now;
@@ -30,16 +32,14 @@ impl Supervisor {
     pub(in crate::agent) async fn status(&mut self) -> anyhow::Result<Status> {
         let view = self.view().await?;
         let nodes = self.describe_nodes(&view)?;
-        self.note_states(&view, &nodes);
+        self.note_states(&nodes);
         self.describe(&view, nodes)
     }
 
-    /// Notes since when the owner and each node are as they are.
-    pub(super) fn note_states(&mut self, view: &View, nodes: &[status::Node]) {
-        let owner = view.owner.and_then(|owner| self.peers.get(owner));
-        let owner = owner.map(|owner| owner.address);
+    /// Notes since when each node is as it is.
+    pub(super) fn note_states(&mut self, nodes: &[status::Node]) {
         let nodes = nodes.iter().map(|node| (node.address, node.state));
-        self.states.look(now(), owner, nodes.collect());
+        self.states.look(now(), nodes.collect());
     }
 
     /// The nodes, but for what only all of them together tell: reasons, and since when.
@@ -64,11 +64,14 @@ impl Supervisor {
             .map(|counter| Ok((counter.name().to_owned(), self.datapath.counter(*counter)?)));
         let faults = view.faults.iter();
         let claim = self.claims.open.last();
+        let stranger = claim.filter(|claim| !claim.is_unheard());
         let alarms = self.segment.alarms.iter();
+        let hellos = &self.sockets.peer_channel.counts;
         let mut status = Status {
             verdict: String::new(),
             problems: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            time: Some(Timestamp::now()),
             commit: option_env!("VIP_COMMIT").map(str::to_owned),
             vip: self.config.vip().endpoint(),
             services: self.services(view),
@@ -81,7 +84,7 @@ impl Supervisor {
                     address: *address,
                 })
             }),
-            owner_since: self.states.owner(now),
+            owner_since: Since::default(),
             state: view.state,
             priority: view.priority,
             faults: faults.map(|fault| fault.text().to_owned()).collect(),
@@ -92,7 +95,8 @@ impl Supervisor {
             last_failover_ms: self.last_failover.map(millis),
             source_mac_changes: self.sources.changes(),
             conflicts: self.claims.reported,
-            claimant: claim.map(|claim| claim.mac.to_string()),
+            claimant: stranger.map(|claim| claim.mac.to_string()),
+            claimant_unheard: claim.is_some_and(Claim::is_unheard),
             claim: claim.map(|claim| {
                 let text = self.claim(claim.mac, claim.claimant);
                 match claim.claimant.node() {
@@ -126,7 +130,7 @@ impl Supervisor {
             refused: refused(view),
             received: by_protocol(view.packets.received().chain([("neighbour", self.heard)])),
             sent: by_protocol(view.packets.sent()),
-            unsent: by_protocol(view.packets.unsent()),
+            unsent: by_protocol(view.packets.unsent().chain([("hello", hellos.unsent())])),
             hooks: self.hooks.describe(),
             settings: self.other_nics.settings(),
             other_nics: self.other_nics.hindrances(),
@@ -139,6 +143,11 @@ impl Supervisor {
                 .into(),
             history: History::of(self.journal.since(0), &self.name(own)),
         };
+        if let Some(owner) = &status.owner {
+            let uptime = now.since(self.started);
+            let history = &status.history;
+            status.owner_since = history.owner_since(&owner.name, Timestamp::now(), uptime);
+        }
         let reasons: Vec<String> = status
             .nodes
             .iter()
@@ -222,6 +231,7 @@ impl Supervisor {
             admission: channel.admission,
             key: channel.keys().map(|keys| keys.current().to_string()),
             port: self.config.members.port,
+            mute: channel.is_mute(),
             sent: channel.counts.sent(),
             received: channel.counts.taken(),
             refused: refused

@@ -27,11 +27,7 @@ fn listener(port: u16, ipv6: bool) -> Finding {
     } else {
         &["/proc/net/tcp", "/proc/net/tcp6"]
     };
-    let addresses: Vec<Listener> = tables
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| listeners(&table, port))
-        .collect();
+    let addresses = listeners_in(tables, port);
     if addresses.contains(&Listener::All) {
         finding(
             Grade::Ok,
@@ -42,7 +38,14 @@ fn listener(port: u16, ipv6: bool) -> Finding {
         finding(
             Grade::Warning,
             "server",
-            format!("no server listens on port {port} yet: connections go to other nodes"),
+            if ipv6 && !listeners_in(&["/proc/net/tcp"], port).is_empty() {
+                format!(
+                    "the server on port {port} listens by IPv4 alone: connections to VIPs of IPv6 go \
+                     to other nodes"
+                )
+            } else {
+                format!("no server listens on port {port} yet: connections go to other nodes")
+            },
         )
         .code("server_not_yet")
     } else {
@@ -54,6 +57,15 @@ fn listener(port: u16, ipv6: bool) -> Finding {
         .code("server_not_everywhere")
         .remedy("let the API server bind to 0.0.0.0 (`--bind-address`)")
     }
+}
+
+/// The listeners on a port, by the kernel's tables.
+fn listeners_in(tables: &[&str], port: u16) -> Vec<Listener> {
+    let tables = tables.iter();
+    tables
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|table| listeners(&table, port))
+        .collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

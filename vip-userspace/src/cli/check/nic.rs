@@ -85,6 +85,13 @@ pub(super) fn findings(config: &Config, nic: &Nic) -> Vec<Finding> {
     findings.push(match (config.datapath.mode, native) {
         (XdpMode::Generic, _) => finding(Grade::Ok, "XDP", "generic, as configured"),
         (XdpMode::Tc, _) => finding(Grade::Ok, "XDP", "not used, but tc, as configured"),
+        (_, true) if driver == "veth" => finding(
+            Grade::Warning,
+            "XDP",
+            "driver veth drops what native XDP sends, unless its other end has an XDP program, too",
+        )
+        .code("xdp_veth")
+        .remedy("set `mode = \"generic\"` in [datapath]"),
         (_, true) => finding(Grade::Ok, "XDP", format!("driver {driver} runs XDP natively")),
         (XdpMode::Native, false) => finding(
             Grade::Failure,

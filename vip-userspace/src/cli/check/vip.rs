@@ -32,8 +32,8 @@ pub(super) fn in_use(vip: IpAddr, places: &[String]) -> Finding {
     )
     .code("vip_elsewhere")
     .remedy(format!(
-        "remove it (`ip address del {vip} dev {}`), and stop what put it there (keepalived, \
-         kube-vip)",
+        "no agent can start here while it is. If keepalived or kube-vip serves clients with it, do \
+         this node last, as in docs/migrate.md; if nobody needs it there: `ip address del {vip} dev {}`",
         elsewhere[0]
     ))
 }

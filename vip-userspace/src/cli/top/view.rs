@@ -14,6 +14,7 @@ use ratatui::widgets::{Paragraph, Sparkline, Widget};
 
 use super::colours::{drawn, style};
 use super::nodes;
+use crate::cli::output::zone;
 use crate::observe::event::Record;
 use crate::observe::paint::Ink;
 use crate::observe::status::{Line, Status, paragraph};
@@ -110,6 +111,7 @@ impl View {
     fn happened(&self, status: &Status, width: usize, room: usize) -> Vec<Line> {
         let mut lines = Vec::new();
         let now = Timestamp::now();
+        let zone = zone();
         for (title, mut newest) in [
             ("OWNERS", status.history.owner_lines(now, width)),
             ("TROUBLES", status.history.trouble_lines(now, width)),
@@ -126,7 +128,7 @@ impl View {
         let newest = self.events.iter().rev().take(room);
         lines.extend(newest.flat_map(|record| {
             let severity = record.event.severity;
-            paragraph(severity, &record.to_string(), width)
+            paragraph(severity, &record.brief(now, &zone), width)
         }));
         lines
     }

@@ -109,7 +109,8 @@ fn errors_in_flags_name_the_flag() {
     let refused = |arguments: &[&str]| flags(arguments).into_config().unwrap_err().to_string();
     assert_eq!(
         refused(&[]),
-        "nothing configured; give --vip ADDRESS[:PORT], or --config FILE"
+        "nothing configured; give --vip ADDRESS[:PORT], or a file (--config FILE; `vip manifest`: \
+             --from FILE)"
     );
     assert_eq!(
         refused(&["--nodes", "10.0.0.11"]),

@@ -1,11 +1,13 @@
 //! What has happened of late: who owned the VIP, and which troubles came and went. It is read off the
 //! journal, so it goes back over restarts of the agent.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Line, hanging};
-use super::since::age;
+use super::since::{Since, age};
 use crate::observe::event::{Record, Severity};
 use crate::observe::paint::Ink;
 
@@ -91,6 +93,27 @@ impl Trouble {
 }
 
 impl History {
+    /// Since when a node owns the VIP, as an agent knows that has run for some time.
+    #[must_use]
+    pub fn owner_since(&self, owner: &str, now: Timestamp, uptime: Duration) -> Since {
+        let uptime_ms = uptime.as_millis() as u64;
+        let last = self.owners.first();
+        let last = last.filter(|change| change.to.as_deref() == Some(owner));
+        let for_ms =
+            last.map(|change| (now.as_millisecond() - change.time.as_millisecond()).max(0));
+        // Before it started, others may have owned it in between.
+        match for_ms.filter(|for_ms| *for_ms as u64 <= uptime_ms) {
+            Some(for_ms) => Since {
+                for_ms: for_ms as u64,
+                agent_start: false,
+            },
+            None => Since {
+                for_ms: uptime_ms,
+                agent_start: true,
+            },
+        }
+    }
+
     /// The owners of late, the newest first: when, and why.
     #[must_use]
     pub fn owner_lines(&self, now: Timestamp, width: usize) -> Vec<Line> {
@@ -208,8 +231,6 @@ fn change(owners: &mut Vec<OwnerChange>, record: &Record, to: Option<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::observe::event::Event;
 
@@ -252,6 +273,22 @@ mod tests {
             ]
         );
         assert_eq!(owners[1].duration_ms, Some(150.0));
+        let history = History {
+            owners: owners[1..].to_vec(),
+            troubles: vec![],
+        };
+        let since = |owner, uptime| {
+            let now = Timestamp::from_second(10).expect("a time");
+            let since = history.owner_since(owner, now, Duration::from_secs(uptime));
+            (since.for_ms, since.agent_start)
+        };
+        assert_eq!(since("cp1", 60), (6000, false));
+        assert_eq!(
+            since("cp1", 3),
+            (3000, true),
+            "it was so when this agent started"
+        );
+        assert_eq!(since("cp9", 60), (60_000, true), "no event tells of it");
         assert_eq!(owners[1].time.as_second(), 4);
     }
 

@@ -15,6 +15,7 @@ mod wide;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use vip_node::alarm::Kind;
@@ -49,6 +50,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// Version of the agent.
     pub version: String,
+    /// When it said so, by this node's clock; `None` if its version does not tell.
+    #[serde(default)]
+    pub time: Option<Timestamp>,
     /// The commit that it was built from; `None` if that is not known.
     #[serde(default)]
     pub commit: Option<String>,
@@ -92,9 +96,12 @@ pub struct Status {
     pub conflicts: u64,
     /// Who does so: its Ethernet address; `None` if nobody does any more.
     pub claimant: Option<String>,
-    /// The same in words: whether it is a node of the cluster, and which.
+    /// Who answers for the VIP beside the owner, in words: that claimant, or a node of the cluster.
     #[serde(default)]
     pub claim: Option<String>,
+    /// It is a node whose agent may run and is not heard, so the claim is no conflict.
+    #[serde(default)]
+    pub claimant_unheard: bool,
     /// The last claim that was reported since the agent started, be it over or not.
     #[serde(default)]
     pub last_claim: Option<Claim>,
@@ -218,6 +225,9 @@ pub struct Membership {
     pub key: Option<String>,
     /// UDP port of hellos.
     pub port: u16,
+    /// The kernel refused to send the last hello to anybody.
+    #[serde(default)]
+    pub mute: bool,
     /// Datagrams with a hello that were sent.
     pub sent: u64,
     /// Those that were received and taken.
@@ -345,6 +355,9 @@ pub struct Told {
     /// Connections to the VIPs that its servers have open.
     #[serde(default)]
     pub open_connections: Option<u32>,
+    /// Whether a host that is no member claims the VIP, as it sees: the owner sees more than others.
+    #[serde(default)]
+    pub conflict: bool,
     /// Digest of what must be the same on all nodes in the configuration; see
     /// [`Summary::configuration`].
     #[serde(default)]
@@ -362,6 +375,7 @@ impl From<Summary> for Told {
             faults: summary.faults,
             draining: summary.draining,
             open_connections: summary.connections,
+            conflict: summary.conflict,
         }
     }
 }

@@ -25,8 +25,10 @@ impl Node {
             Some(PeerState::Away) if self.silent => NodeState::Down,
             Some(PeerState::Away | PeerState::Watched) => NodeState::NoAgent,
             Some(PeerState::Suspect) => NodeState::Suspect,
-            _ if !self.alive => NodeState::Down,
+            // Its agent is heard, so it is not down.
+            Some(PeerState::Up) if !self.alive => NodeState::Joining,
             _ if !self.confirmed => NodeState::Joining,
+            _ if !self.alive => NodeState::Down,
             _ if self.draining => NodeState::Drained,
             _ if self.hung => NodeState::Hung,
             _ => match self.server() {

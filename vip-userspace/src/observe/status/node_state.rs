@@ -95,7 +95,10 @@ impl NodeState {
             Self::NotReady => "its server is not ready",
             Self::Hung => "its server hangs",
             Self::Suspect => "its agent went silent a moment ago; its kernel is being asked",
-            Self::NoAgent => "its kernel answers, its agent does not: connections to it go on",
+            Self::NoAgent => {
+                "its kernel answers, its agent does not: connections to it go on, unless `vip \
+                              cleanup` ran there"
+            }
             Self::Down => "nothing on it answers; its clients are not told yet",
             Self::Gone => "nothing on it answers; its clients are told (reset)",
         }
@@ -112,7 +115,8 @@ impl NodeState {
             Self::Drained => "run `vip undrain` there when the work is done",
             Self::NotReady => "see the log of the API server there, and etcd",
             Self::Hung => {
-                "see the API server and etcd there; restart the API server if it stays so"
+                "`vip status` there says what hangs; see the API server and etcd there, and restart the API \
+                 server if it stays so"
             }
             Self::Suspect => "wait a second: it will be ready or down",
             Self::NoAgent => "start the agent there; `vip events` there says why it ended",

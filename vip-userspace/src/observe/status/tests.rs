@@ -139,6 +139,8 @@ pub(crate) fn healthy() -> Status {
         fault_codes: Vec::new(),
         alarms: Vec::new(),
         claim: None,
+        time: None,
+        claimant_unheard: false,
         claimant: None,
         conflicts: 0,
         last_claim: None,

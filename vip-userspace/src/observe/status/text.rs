@@ -1,6 +1,7 @@
 //! The status in words: what somebody needs first, in the width of a terminal. All there is to know is
 //! in [`Status::wide`].
 
+use jiff::Timestamp;
 use vip_node::choice::Resort;
 
 use super::lines::{LABEL, Line, hanging, joined, labelled, paragraph};
@@ -8,8 +9,12 @@ use super::{BfdPort, Health, Node, Problem, Rosters, Status, age};
 use crate::observe::paint::Ink;
 use crate::words::counted;
 
+/// Certificates that expire within this time, in seconds, are spoken of: 30 days, as the alert does.
+const EXPIRES_SOON: i64 = 30 * 86_400;
+
 /// Below the table.
-const LEGEND: &str = "* owns the VIP.  OPEN: open connections of its servers.";
+const LEGEND: &str = "* owns the VIP. OPEN: open connections of its servers. CONN/S, PACKET/S: what \
+                      this node has sent there.";
 
 /// Where there is more.
 const MORE: &str = "vip status -o wide: all that is known; vip events: what happened";
@@ -79,6 +84,21 @@ impl Status {
                  they want some"
                     .to_owned(),
             );
+        }
+        let now = self.time.map(Timestamp::as_second);
+        let ends = self.nodes.iter().filter_map(|node| {
+            let left = node.certificate_not_after? - now?;
+            (left < EXPIRES_SOON).then_some((node, left))
+        });
+        for (node, left) in ends {
+            notes.push(match left {
+                1.. => format!(
+                    "the certificate of the server on {} expires in {}",
+                    node.name,
+                    age(left as u64 * 1000)
+                ),
+                _ => format!("the certificate of the server on {} has expired", node.name),
+            });
         }
         let deaf = self.nodes.iter().filter(|node| node.echo == Some(false));
         let deaf: Vec<&str> = deaf.map(|node| node.name.as_str()).collect();

@@ -10,6 +10,10 @@ use super::{Alarm, Health, Node, NodeState, Problem, Status};
 use crate::observe::event::{self, Severity};
 use crate::words::counted;
 
+/// How long members may tell of the owner before, once there is a new one, in milliseconds: several
+/// hellos.
+const SETTLED: u64 = 5_000;
+
 /// Problems that the one-line verdict names; it counts the others.
 const NAMED: usize = 3;
 
@@ -18,6 +22,20 @@ impl Status {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
+        // All else that this node finds wrong may follow from it.
+        if self.is_cut_off() {
+            let text = format!(
+                "{} is cut off: no carrier on {}",
+                self.node, self.xdp.interface
+            );
+            let remedy = "see the NIC's cable and switch port; `vip status` on another node tells how the \
+                          cluster is";
+            problems.push(
+                Problem::error("cut_off", text)
+                    .at(&self.node)
+                    .remedy(remedy),
+            );
+        }
         if self.owner.is_none() {
             let text = match &self.hears_nobody {
                 Some(why) => format!("nobody owns the VIP: {why}"),
@@ -28,11 +46,27 @@ impl Status {
                  not",
             ));
         }
-        if let Some(claim) = &self.claim {
-            problems.push(
-                Problem::error("conflict", claim.clone())
-                    .remedy("take the VIP off that host, or off its keepalived or kube-vip"),
+        if let Some(membership) = self.membership.as_ref().filter(|one| one.mute)
+            && !self.is_cut_off()
+        {
+            let text = format!(
+                "the kernel of {} refuses to send hellos: other agents know it by what it said before, \
+                 or not at all",
+                self.node
             );
+            let remedy = format!("let UDP {} out in that node's firewall", membership.port);
+            problems.push(Problem::error("mute", text).at(&self.node).remedy(remedy));
+        }
+        if let Some(claim) = &self.claim {
+            problems.push(if self.claimant_unheard {
+                Problem::error("claim_unheard", claim.clone()).remedy(
+                    "let UDP 3784 and IP protocol 112 through between the two; if no agent runs \
+                         there, start it, or run `vip cleanup`",
+                )
+            } else {
+                Problem::error("conflict", claim.clone())
+                    .remedy("take the VIP off that host, or off its keepalived or kube-vip")
+            });
         }
         self.services_problems(&mut problems);
         problems.extend(
@@ -73,7 +107,10 @@ impl Status {
         );
         let mut alarms = self.alarms.iter().filter(|_| unheard);
         alarms.find(|alarm| {
-            let kinds = matches!(alarm.alarm, Kind::NoAgent | Kind::Unheard | Kind::OffLink);
+            let kinds = matches!(
+                alarm.alarm,
+                Kind::NoAgent | Kind::Unheard | Kind::OffLink | Kind::Refused
+            );
             kinds && alarm.about == node.name
         })
     }
@@ -114,9 +151,17 @@ impl Status {
         })
     }
 
+    /// Whether the NIC of the node that was asked has no carrier.
+    fn is_cut_off(&self) -> bool {
+        self.fault_codes.contains(&Fault::Carrier)
+    }
+
     /// What keeps nodes from owning the VIP, as they tell.
     fn fault_problems(&self) -> impl Iterator<Item = Problem> {
-        let own = self.fault_codes.iter().map(|fault| (&self.node, *fault));
+        // That this node is cut off is said before all else.
+        let own = self.fault_codes.iter();
+        let own = own.filter(|fault| **fault != Fault::Carrier);
+        let own = own.map(|fault| (&self.node, *fault));
         let others = self.nodes.iter().filter(|node| !node.own);
         let others = others.filter(|node| node.state().severity() < Severity::Error);
         let others = others.flat_map(|node| {
@@ -163,11 +208,28 @@ impl Status {
             let nodes = nodes.filter(|node| node.state().severity() < Severity::Error);
             nodes.filter_map(|node| Some((node, node.told.as_ref()?)))
         };
+        let sees = |(node, told): &(&Node, &super::Told)| told.conflict && !node.own;
+        if let Some((node, _)) = living().find(sees)
+            && self.claim.is_none()
+        {
+            let text = format!("another host claims the VIP, as {} sees", node.name);
+            let remedy = "`vip status` there names the host";
+            problems.push(
+                Problem::error("conflict", text)
+                    .at(&node.name)
+                    .remedy(remedy),
+            );
+        }
         for (node, told) in living() {
             if let (Some(owner), Some(other)) = (owner, told.owner)
                 && owner != other
+                && self.owner_since.for_ms >= SETTLED
             {
-                let (name, other) = (&node.name, self.name_of(other));
+                let name = &node.name;
+                let other = match self.name_of(other) {
+                    other if other == *name => "itself".to_owned(),
+                    other => other,
+                };
                 let text = format!("{name} takes {other} for the owner of the VIP");
                 let remedy =
                     "if it lasts: two nodes do not hear each other, see `vip check` on both";
@@ -327,7 +389,7 @@ mod tests {
         };
         assert_eq!(
             codes(&status),
-            ["node_gone", "node_drained", "fault", "fault"]
+            ["cut_off", "node_gone", "node_drained", "fault"]
         );
         assert_eq!(status.health(), Health::Degraded);
         assert!(
@@ -336,7 +398,7 @@ mod tests {
             status.verdict()
         );
         status.owner = None;
-        assert_eq!(codes(&status)[0], "no_owner");
+        assert_eq!(codes(&status)[..2], ["cut_off", "no_owner"]);
         assert_eq!(status.health(), Health::Down);
     }
 
