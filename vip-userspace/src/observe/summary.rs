@@ -135,12 +135,14 @@ mod tests {
             faults: vec![Fault::Carrier],
             draining: None,
             connections: None,
+            conflict: false,
             ..longest
         };
         assert_eq!(read, told);
         let usual = Summary {
             name: "cp1".to_owned(),
             owner: "10.0.0.11".parse().ok(),
+            conflict: false,
             ..summary()
         };
         assert_eq!(Summary::parse(&usual.text()), Some(usual));
