@@ -140,7 +140,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
     let ticket = asked.await.with_context(|| {
         format!(
             "the agent of {name} does not answer ({address}, UDP port {}): `vip status` says whether it \
-             runs, and of which version it is; it must be at least of this one's",
+             runs, and of which version it is; it must not be older than this one",
             carrier.port()
         )
     })?;

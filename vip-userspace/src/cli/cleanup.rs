@@ -12,7 +12,7 @@ use super::output::tell;
 use crate::agent::traces::{self, How};
 use crate::agent::{lock, notes, state};
 use crate::config::{self, Config, ConfigError, Flags};
-use crate::run_dir::RunDir;
+use crate::run_dir::{MEMBERS, RunDir};
 
 pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
@@ -61,6 +61,12 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    // A node that left has forgotten them.
+    let is_member = |directory: &PathBuf| {
+        let members = fs::metadata(directory.join(MEMBERS));
+        members.is_ok_and(|file| file.len() > 0)
+    };
+    let is_member = state_dirs.iter().any(is_member);
     let vips = configured.iter().flat_map(|config| &config.vips);
     let vips = vips.map(|vip| vip.address);
     runtime.block_on(traces::remove(&bpffs, &run_dir, vips, how, tell))?;
@@ -82,6 +88,12 @@ pub(super) fn run(flags: Flags, dry_run: bool) -> anyhow::Result<ExitCode> {
     ours.extend(notes::files(&run_dir));
     ours.extend(last);
     remove_directory(how, tell, run_dir.path(), &ours)?;
+    if is_member {
+        tell(format_args!(
+            "this node did not leave the cluster: until an agent runs here again, or `vip forget` \
+             removes it elsewhere, connections that the other nodes send here get no answer"
+        ));
+    }
     if !told.get() {
         tell(format_args!("nothing of an agent is on this machine"));
     }

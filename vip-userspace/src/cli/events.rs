@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
 use super::error::BadInput;
-use super::output::{Format, Output, print, print_line, yaml, zone};
+use super::output::{Format, Output, complain, print, print_line, yaml, zone};
 use crate::agent::state;
 use crate::observe::event::{NAMES, Record, Severity};
 use crate::observe::journal;
@@ -132,9 +132,13 @@ fn read(run_dir: &RunDir, options: &Options) -> anyhow::Result<Option<Vec<Record
             Ok(None)
         }
         read => {
-            Ok(Some(read.with_context(|| {
-                format!("cannot read {}", path.display())
-            })?))
+            let records = read.with_context(|| format!("cannot read {}", path.display()))?;
+            anyhow::ensure!(
+                options.follow || !records.is_empty(),
+                "there is no event in {} that can be read",
+                path.display()
+            );
+            Ok(Some(records))
         }
     }
 }
@@ -199,6 +203,9 @@ pub(super) fn run(run_dir: &RunDir, options: &Options) -> anyhow::Result<ExitCod
             .last()
             .map_or(next, |last| last.sequence.saturating_add(1));
         if !options.follow {
+            if wanted.is_empty() {
+                complain("no event matches; see `vip events` without filters");
+            }
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(PAUSE);

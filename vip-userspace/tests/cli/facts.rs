@@ -115,6 +115,39 @@ fn journal(folder: &Path) {
 }
 
 #[test]
+fn a_spoilt_journal_is_read_as_far_as_it_can_be() {
+    let directory = tempfile::tempdir().expect("a directory");
+    journal(directory.path());
+    let run_dir = directory.path().to_str().expect("a plain name");
+    let file = directory.path().join("events.jsonl");
+    let mut bytes = std::fs::read(&file).expect("readable");
+    let last = json!({
+        "sequence": u64::MAX, "time": "2026-01-04T00:00:00Z", "severity": "info",
+        "event": "started", "message": "it happened",
+    });
+    bytes.extend(
+        [
+            &b"{\"sequence\": \xff\x00\n"[..],
+            format!("{last}\n").as_bytes(),
+        ]
+        .concat(),
+    );
+    std::fs::write(&file, bytes).expect("writable");
+    let output = vip(&["events", "--run-dir", run_dir]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 4);
+    let output = vip(&["events", "--run-dir", run_dir, "--node", "nosuch"]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no event matches"));
+    std::fs::write(&file, "").expect("writable");
+    let (code, text) = refusal(&["events", "--run-dir", run_dir]);
+    assert!(
+        code == Some(1) && text.contains("no event"),
+        "{code:?} {text}"
+    );
+}
+
+#[test]
 fn events_are_chosen_and_have_the_time_that_is_asked_for() {
     let directory = tempfile::tempdir().expect("a directory");
     journal(directory.path());

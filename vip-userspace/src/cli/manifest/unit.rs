@@ -54,7 +54,7 @@ pub(super) fn unit(options: &Options, config: &Config) -> String {
          LimitMEMLOCK=infinity\n\
          NoNewPrivileges=yes\n\
          PrivateTmp=yes\n\
-         ProtectHome=yes\n\
+         ProtectHome=read-only\n\
          ProtectClock=yes\n\
          ProtectKernelLogs=yes\n\
          ProtectKernelModules=yes\n\
