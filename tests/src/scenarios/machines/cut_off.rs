@@ -79,6 +79,9 @@ fn host_frozen(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outcome
 /// A machine's clock (HPET, 32 bits at 100 MHz) takes a longer standstill for none at all.
 const CLOCK: Duration = Duration::from_secs(20);
 
+/// When agents give a probe up that gets no answer at all.
+const PROBE_GIVEN_UP: Duration = Duration::from_secs(10);
+
 /// Half of the agents' default `reset_after`.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -150,6 +153,10 @@ fn run(cluster: &mut Cluster, timeline: &mut Timeline, fault: &Fault) -> Result<
         format!("{reset} of the {held} watches on the server out of reach were reset")
     });
 
+    cluster.wait_until_settled()?;
+    // A probe that began while the node was out of reach ends up to that much later, and its server
+    // counts as not ready until the next one.
+    std::thread::sleep(PROBE_GIVEN_UP);
     cluster.wait_until_settled()?;
     timeline.event(format!("{name} is back"));
     let traffic = Traffic::start(cluster, timeline)?;

@@ -345,7 +345,7 @@ const fn remedy(fault: Fault) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::status::tests::healthy;
+    use crate::observe::status::tests::{golden, healthy};
     use vip_node::PeerState;
 
     #[test]
@@ -409,6 +409,45 @@ mod tests {
         assert_eq!(status.health(), Health::Degraded);
         status.services[0].resort = Resort::Living;
         assert_eq!(status.health(), Health::Down);
+    }
+
+    #[test]
+    fn a_claim_is_told_once_and_by_what_is_to_be_done_about_it() {
+        let codes = |status: &Status| {
+            let problems = status.problems().into_iter();
+            problems.map(|problem| problem.code).collect::<Vec<_>>()
+        };
+        let mut status = healthy();
+        let told = status.nodes[1].told.as_mut().expect("it tells");
+        told.conflict = true;
+        assert_eq!(
+            status.verdict(),
+            "degraded: another host claims the VIP, as cp2 sees"
+        );
+        status.claim = Some("02:00:00:00:00:99 claims the VIP".to_owned());
+        assert_eq!(codes(&status), ["conflict"]);
+        status.claimant_unheard = true;
+        assert_eq!(codes(&status), ["claim_unheard"]);
+    }
+
+    #[test]
+    fn a_node_that_cannot_speak_says_so_unless_its_cable_is_the_reason() {
+        let mut status = healthy();
+        status.membership = golden().membership;
+        status.membership.as_mut().expect("has one").mute = true;
+        assert_eq!(status.problems()[0].code, "mute");
+        status.fault_codes = vec![Fault::Carrier];
+        let problems = status.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].code, "cut_off");
+    }
+
+    #[test]
+    fn a_node_that_is_heard_is_not_down() {
+        let mut status = healthy();
+        (status.nodes[1].alive, status.nodes[1].confirmed) = (false, true);
+        status.nodes[1].liveness = Some(PeerState::Up);
+        assert_eq!(status.nodes[1].state(), NodeState::Joining);
     }
 
     #[test]
