@@ -109,6 +109,8 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let etcd = cluster.topology.etcd.as_ref();
     let testbed = cluster.programs().testbed.as_os_str();
     let vip = VIP.to_string();
+    // Whoever claims it takes clients away.
+    traffic.finish(&mut outcome, None)?;
     // Until the pictures are made, however long that takes.
     let log = cluster.work().join("claimant.log");
     let mut claim = etcd.command(testbed);
@@ -134,7 +136,6 @@ pub(super) fn run(cluster: &mut Cluster, timeline: &mut Timeline) -> Result<Outc
     let is_past = text.contains("HEALTHY") && text.contains("it is over");
     outcome.promise(is_past, || format!("the claim is no past one:\n{text}"));
     timeline.event("a conflict is seen, then as a past one");
-    traffic.finish(&mut outcome, None)?;
 
     for node in cluster.nodes() {
         cluster.signal_server(node, Signal::SIGSTOP);
