@@ -83,8 +83,7 @@ impl Trouble {
         let node = node.map_or_else(String::new, |node| format!("{node}: "));
         let lasted = match self.ended {
             Some(ended) => {
-                let millis = ended.as_millisecond() - self.began.as_millisecond();
-                format!(" (over after {})", age(millis.max(0) as u64))
+                format!(" (over after {})", age(millis(self.began, ended)))
             }
             None => " (not over)".to_owned(),
         };
@@ -99,12 +98,11 @@ impl History {
         let uptime_ms = uptime.as_millis() as u64;
         let last = self.owners.first();
         let last = last.filter(|change| change.to.as_deref() == Some(owner));
-        let for_ms =
-            last.map(|change| (now.as_millisecond() - change.time.as_millisecond()).max(0));
+        let for_ms = last.map(|change| millis(change.time, now));
         // Before it started, others may have owned it in between.
-        match for_ms.filter(|for_ms| *for_ms as u64 <= uptime_ms) {
+        match for_ms.filter(|for_ms| *for_ms <= uptime_ms) {
             Some(for_ms) => Since {
-                for_ms: for_ms as u64,
+                for_ms,
                 agent_start: false,
             },
             None => Since {
@@ -184,10 +182,14 @@ impl History {
     }
 }
 
+/// Milliseconds from one time to another; none if the clock was set back in between.
+fn millis(from: Timestamp, to: Timestamp) -> u64 {
+    (to.as_millisecond() - from.as_millisecond()).max(0) as u64
+}
+
 /// A text behind its age.
 fn dated(now: Timestamp, time: Timestamp, text: &str, width: usize) -> Vec<Line> {
-    let millis = now.as_millisecond() - time.as_millisecond();
-    let ago = format!("{:>7} ago", age(millis.max(0) as u64));
+    let ago = format!("{:>7} ago", age(millis(time, now)));
     hanging(Ink::Plain, &ago, ago.len() + 2, text, width)
 }
 
